@@ -1,0 +1,147 @@
+"""A picture of what a teacher said: one view's cells on the photo with their retrieved labels and confidence.
+
+Things are orange and stuff is blue (from the palette of Okabe and Ito, made for colour-blind readers); the
+frames differ too, thick for things and thin for stuff, so that a grey print still tells them apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from shards.geometry import Canvas
+
+THING, STUFF = (230, 159, 0), (0, 114, 178)
+INK, PAPER = (25, 25, 25), (255, 255, 255)
+GAP = 10  # px
+TINT = 0.3
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+TYPE_SIZES = (22, 18, 16, 14, 12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What one panel shows.
+
+    `image` is the photo at canvas scale, uint8 (H, W, 3), padded or not; `boxes` (N, 4) are xyxy normalised
+    to the canvas, with N `labels`, `thing` flags and `confidence` in 0..1.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: Sequence[str]
+    thing: Sequence[bool]
+    confidence: Sequence[float]
+    title: str = ""
+
+
+def draw_view(view: View, min_side: int = 480) -> Image.Image:
+    """One photo with its cells, title and legend; its short side is enlarged to at least `min_side` px."""
+    return contact_sheet([view], columns=1, min_side=min_side)
+
+
+def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) -> Image.Image:
+    """Several photos in rows of `columns`, one legend below them all."""
+    panels = [_panel(view, min_side) for view in views]
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [max(panel.height for panel in row) + GAP for row in rows]
+    width = GAP + max(sum(panel.width + GAP for panel in row) for row in rows)
+    legend = _legend(width - 2 * GAP)
+    sheet = Image.new("RGB", (width, GAP + sum(heights) + legend.height + GAP), PAPER)
+    y = GAP
+    for row, height in zip(rows, heights, strict=True):
+        x = GAP
+        for panel in row:
+            sheet.paste(panel, (x, y))
+            x += panel.width + GAP
+        y += height
+    sheet.paste(legend, (GAP, y))
+    return sheet
+
+
+def _panel(view: View, min_side: int) -> Image.Image:
+    photo = Image.fromarray(view.image)
+    scale = max(1.0, min_side / min(photo.size))
+    photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
+    # The longest side is the canvas's side at every scale.
+    boxes = Canvas(max(photo.size)).to_image(np.asarray(view.boxes, np.float32), *photo.size)
+    colours = [THING if thing else STUFF for thing in view.thing]
+    tint = photo.copy()
+    for box, colour in zip(boxes, colours, strict=True):
+        ImageDraw.Draw(tint).rectangle(tuple(map(float, box)), fill=colour)
+    photo = Image.blend(photo, tint, TINT)
+    draw = ImageDraw.Draw(photo)
+    cells = [tuple(round(float(v)) for v in box) for box in boxes]
+    texts, size = _typeset(cells, view.labels, view.confidence)
+    font, halo = ImageFont.load_default(size), round(size / 10)
+    for (x0, y0, x1, y1), colour, text in zip(cells, colours, texts, strict=True):
+        frame = 4 if colour == THING else 2
+        draw.rectangle((x0 + 1, y0 + 1, x1 - 2, y1 - 2), outline=colour, width=frame)
+        # A hairline of paper, so that a frame shows on a photo of its own colour.
+        draw.rectangle((x0 + 1 + frame, y0 + 1 + frame, x1 - 2 - frame, y1 - 2 - frame), outline=PAPER)
+        centre = ((x0 + x1) / 2, (y0 + y1) / 2)
+        draw.multiline_text(centre, text, PAPER, font, "mm", 2, "center", stroke_width=halo, stroke_fill=INK)
+    return _titled(view.title, photo) if view.title else photo
+
+
+def _titled(title: str, photo: Image.Image) -> Image.Image:
+    font = ImageFont.load_default(17)
+    lines = _wrap(title.split(), font, photo.width)
+    height = 24 * len(lines) + 6
+    panel = Image.new("RGB", (photo.width, photo.height + height), PAPER)
+    ImageDraw.Draw(panel).multiline_text((0, 0), "\n".join(lines), INK, font)
+    panel.paste(photo, (0, height))
+    return panel
+
+
+def _typeset(
+    cells: Sequence[tuple[int, ...]], labels: Sequence[str], confidence: Sequence[float]
+) -> tuple[list[str], int]:
+    """Text of every cell and the largest type that fits them all; what fits at no size is cut short."""
+    for size in TYPE_SIZES:
+        font = ImageFont.load_default(size)
+        texts, fits = [], True
+        for (x0, y0, x1, y1), label, p in zip(cells, labels, confidence, strict=True):
+            room = x1 - x0 - 14
+            lines = [*_wrap(label.split(",")[0].replace("-", "- ").split(), font, room), f"{p:.0%}"]
+            fits &= len(lines) * size * 1.25 <= y1 - y0 - 12 and all(
+                font.getlength(line) <= room for line in lines
+            )
+            texts.append("\n".join(_shorten(line, font, room) for line in lines))
+        if fits:
+            break
+    return texts, size
+
+
+def _wrap(words: Sequence[str], font: Font, room: float) -> list[str]:
+    lines = [words[0]]
+    for word in words[1:]:
+        joined = lines[-1] + ("" if lines[-1].endswith("-") else " ") + word
+        if font.getlength(joined) <= room:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return lines
+
+
+def _shorten(text: str, font: Font, room: float) -> str:
+    if font.getlength(text) <= room:
+        return text
+    while len(text) > 1 and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text + "…"
+
+
+def _legend(width: int) -> Image.Image:
+    legend = Image.new("RGB", (width, 26), PAPER)
+    draw = ImageDraw.Draw(legend)
+    font = ImageFont.load_default(16)
+    x = 0
+    for colour, line, text in ((THING, 4, "thing"), (STUFF, 2, "stuff")):
+        faint = tuple(round(255 + TINT * (c - 255)) for c in colour)
+        draw.rectangle((x, 2, x + 30, 22), fill=faint, outline=colour, width=line)
+        draw.text((x + 38, 12), text, INK, font, "lm")
+        x += 60 + round(font.getlength(text))
+    draw.text((x, 12), _shorten("label and confidence of each cell", font, width - x), INK, font, "lm")
+    return legend

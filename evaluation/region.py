@@ -1,0 +1,71 @@
+"""Region classification of a named model or of a run's student: what has to be loaded, and from where."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evaluation.classify import Classification, ClassifyConfig, classify
+from evaluation.panoptic import PanopticDataset
+from models.categories import load_categories
+from models.checkpoints import load_model
+from models.text import load_text_embeddings, text_embeddings
+from shards.errors import DenseCLIError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The model under test. `origin` is where a trained student's weights began, None for a model as it comes."""
+
+    model: str
+    weights: str | None
+    origin: str | None = None
+    settings: dict[str, Any] | None = None
+
+    @classmethod
+    def of_run(cls, run: str) -> "Subject":
+        """The exported student of a run; it is read out at the canvas and in the mode it was trained with."""
+        card = Path(run) / "export" / "card.json"
+        try:
+            about = json.loads(card.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise DenseCLIError(
+                f"There is no exported student in {run}: no {card}.",
+                hint="Let densecli train finish, or name the folder of a finished run.",
+            ) from None
+        return cls(
+            model=about["student"],
+            weights=str(card.with_name("student.safetensors")),
+            origin=about["initial_weights"]["source"],
+            settings={"canvas": about["canvas"], "mode": about["mode"]},
+        )
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} (trained)" if self.origin else self.model
+
+
+def evaluate_regions(
+    subject: Subject,
+    *,
+    data: str,
+    split: str,
+    categories: str,
+    limit: int | None = None,
+    text_embeddings_file: str | None = None,
+    device: str = "auto",
+    config: ClassifyConfig,
+) -> Classification:
+    """Region classification of a subject on a split in the COCO or ADE20K panoptic layout; see `classify`."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    known = load_categories(categories)
+    dataset = PanopticDataset(data, split, known, limit)
+    model, info = load_model(subject.model, subject.weights, device)
+    if text_embeddings_file:
+        text = load_text_embeddings(text_embeddings_file, len(known), model.embed_dim).to(device)
+    else:
+        text = text_embeddings(model, known.names)
+    source = f"{info.source} from {subject.origin}" if subject.origin else info.source
+    return classify(model, dataset, text, source, config)

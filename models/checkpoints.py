@@ -1,0 +1,219 @@
+"""Weights in and out of the layouts that CLIPs are published in: strict, and never by unpickling objects."""
+
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.dense import DenseCLIP
+from models.registry import Architecture, resolve
+from shards.errors import DenseCLIError
+
+Renames = tuple[tuple[str, str], ...]
+
+# (theirs, ours) where ours is open_clip's; ^ is the beginning of the key. Each is undone by its reverse.
+# timm's own filter knows the same names, but resamples positions of another resolution without a word.
+EVA_CLIP: Renames = (
+    ("^visual.", "^visual.trunk."),
+    (".attn.q_bias", ".attn.q_proj.bias"),
+    (".attn.v_bias", ".attn.v_proj.bias"),
+    (".attn.inner_attn_ln.", ".attn.norm."),
+    (".mlp.w1.", ".mlp.fc1_g."),
+    (".mlp.w2.", ".mlp.fc1_x."),
+    (".mlp.w3.", ".mlp.fc2."),
+    (".mlp.ffn_ln.", ".mlp.norm."),
+)
+PLAIN_TEXT: Renames = tuple(
+    (f"^{part}", f"^text.{part}")
+    for part in ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
+)
+# Constants that a checkpoint carries and a network computes, and OpenAI's three integers.
+_NOT_WEIGHTS = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|^(input_resolution|context_length|vocab_size)$")
+_WRAPPERS = ("state_dict", "model", "module")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_SHIPPED = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsInfo:
+    """Where weights are from (a path or `random:SEED`) and the sha256 of the file or of the random values."""
+
+    source: str
+    sha256: str
+    random: bool
+
+
+def load_model(
+    name: str, weights: str | None = None, device: str | torch.device = "cpu"
+) -> tuple[DenseCLIP, WeightsInfo]:
+    """A model by name or alias with its weights, in eval mode.
+
+    `weights` is a path, `random:SEED`, or None to look for NAME.safetensors (.pt, .pth, .bin) in
+    $DENSECLI_WEIGHTS (else ./weights) and among the shipped ones. Leaves torch's random state as it was.
+    """
+    arch, seed = resolve(name), _random_seed(weights)
+    if seed is not None:
+        model = _build(arch, seed)
+        info = WeightsInfo(source=f"random:{seed}", sha256=_values_sha256(model), random=True)
+    else:
+        path = Path(weights) if weights else find_weights(name)
+        state = read_state_dict(path)
+        model = _build(arch, 0)
+        load_weights(model, state, source=str(path))
+        info = WeightsInfo(source=str(path), sha256=weights_sha256(path), random=False)
+    return model.to(device), info
+
+
+def find_weights(name: str) -> Path:
+    """The file of a model's weights where none is named; a DenseCLIError says where it was looked for."""
+    folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights"))
+    stems = dict.fromkeys((name, resolve(name).name))
+    for place in (folder, _SHIPPED):
+        for stem in stems:
+            for suffix in _SUFFIXES:
+                if (path := place / f"{stem}{suffix}").is_file():
+                    return path
+    wanted = " or ".join(f"{stem}.safetensors" for stem in stems)
+    raise DenseCLIError(
+        f"There are no weights for {name}: no {wanted} (nor {', '.join(_SUFFIXES[1:])}) in {folder}.",
+        hint=f"Put the file there, set DENSECLI_WEIGHTS to its folder, or name it: --weights {name}=PATH.",
+    )
+
+
+def read_state_dict(path: str | Path) -> dict[str, Any]:
+    """Names and tensors of a safetensors or torch file, out of any wrapper and without a `module.` prefix."""
+    path = Path(path)
+    if not path.is_file():
+        raise DenseCLIError(f"There is no weights file {path}.", hint="Check the path given to --weights.")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DenseCLIError(
+            f"{path} cannot be read as plain weights ({type(error).__name__}).",
+            hint="Save the model's state_dict() alone, best as safetensors; no object is ever unpickled.",
+        ) from error
+    return unwrap(state, str(path))
+
+
+def unwrap(state: Any, source: str = "The checkpoint") -> dict[str, Any]:
+    """A checkpoint's state dict, out of `state_dict`, `model` and `module` and without a `module.` prefix."""
+    while isinstance(state, Mapping):
+        inner = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise DenseCLIError(
+            f"{source} holds no weights.", hint="Expected names and tensors, bare or as 'state_dict'."
+        )
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return dict(state)
+
+
+def load_weights(
+    model: DenseCLIP, weights: str | Path | Mapping[str, Any], *, source: str = "The checkpoint"
+) -> None:
+    """Load a file or a state dict in any of the layouts (METHODS section 7), every tensor of it or none.
+
+    Raises DenseCLIError with the first names, in the file's own layout, of what is missing, unexpected or of
+    another shape.
+    """
+    if isinstance(weights, str | Path):
+        source, weights = str(weights), read_state_dict(weights)
+    else:
+        weights = unwrap(weights, source)
+    expected = model.clip.state_dict()
+    renames = _renames(weights, expected)
+    state = {rename(key, renames): value for key, value in weights.items() if not _NOT_WEIGHTS.search(key)}
+    theirs = inverse(renames)
+    wrong = {
+        "missing": [rename(key, theirs) for key in expected if key not in state],
+        "unexpected": [rename(key, theirs) for key in state if key not in expected],
+        "of another shape": [
+            f"{rename(key, theirs)} {_shape(value)} for {_shape(expected[key])}"
+            for key, value in state.items()
+            if key in expected and _shape(value) != _shape(expected[key])
+        ],
+    }
+    if any(wrong.values()):
+        problems = "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in wrong.items() if keys)
+        raise DenseCLIError(
+            f"{source} does not fit {model.arch.name}: {problems}.",
+            hint="These are the weights of another architecture or an incomplete file; nothing was loaded.",
+        )
+    model.clip.load_state_dict(state)
+
+
+def rename(key: str, renames: Renames) -> str:
+    """A key with every pair applied."""
+    key = f"^{key}"
+    for old, new in renames:
+        key = key.replace(old, new)
+    return key[1:]
+
+
+def inverse(renames: Renames) -> Renames:
+    """The pairs that undo these."""
+    return tuple((new, old) for old, new in renames)
+
+
+def weights_sha256(path: str | Path) -> str:
+    """sha256 of the file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _renames(state: Iterable[str], expected: Iterable[str]) -> Renames:
+    state, expected = set(state), set(expected)
+    eva = EVA_CLIP if any(key.startswith("visual.blocks.") for key in state) else ()
+    below_text = [any(key.startswith("text.") for key in keys) for keys in (state, expected)]
+    if below_text == [False, True]:
+        return eva + PLAIN_TEXT
+    if below_text == [True, False]:
+        return eva + inverse(PLAIN_TEXT)
+    return eva
+
+
+def _build(arch: Architecture, seed: int) -> DenseCLIP:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return arch.build()
+
+
+def _random_seed(weights: str | None) -> int | None:
+    if weights is None or not weights.startswith("random:"):
+        return None
+    seed = weights.removeprefix("random:")
+    if not seed.isdecimal():
+        raise DenseCLIError(f"{weights!r} has no seed.", hint="Write random:0, or any other whole number.")
+    return int(seed)
+
+
+def _values_sha256(model: DenseCLIP) -> str:
+    # Of the values, not of the seed: torch releases may draw differently.
+    digest = hashlib.sha256()
+    for key, value in model.clip.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _first(keys: list[str], count: int = 3) -> str:
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")

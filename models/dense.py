@@ -1,0 +1,254 @@
+"""The dense side of a CLIP image encoder: one embedding per token instead of one per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from shards.errors import DenseCLIError
+
+if TYPE_CHECKING:
+    from models.registry import Architecture
+
+Grid = tuple[int, int]
+
+
+class DenseCLIP(nn.Module):
+    """An open_clip model read out per token. `forward` is `dense`, so that DDP can wrap the training call.
+
+    `clip` is the whole open_clip model (its parameters keep their names below `clip.`), `patch_size` the
+    stride of the token grid in pixels, `embed_dim` the width D that images and texts share. Any input side
+    that is a multiple of the patch will do.
+    """
+
+    modes: tuple[str, ...] = ("value", "maskclip")
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, clip: Any, arch: Architecture, *, patch_size: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.arch = arch
+        self.patch_size = patch_size
+        self.embed_dim: int = arch.clip_config()["embed_dim"]
+        self.mean = arch.mean
+        self.std = arch.std
+        self.activation_checkpointing = False
+        self.register_buffer("_mean", torch.tensor(arch.mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
+
+    def input_side(self, canvas: int) -> int:
+        """The multiple of the patch nearest to a canvas side in pixels: 518 for patch 14 on 512."""
+        return max(1, round(canvas / self.patch_size)) * self.patch_size
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) pixels in 0..255 -> float32 input of the encoder."""
+        return (images.float() - self._mean) / self._std
+
+    def prepare(self, canvases: Tensor, *, resample: bool = True) -> Tensor:
+        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input of the encoder.
+
+        With `resample` the canvas becomes `input_side(S)`, so that boxes normalised to the canvas are exact
+        on the token grid. Without, it goes in as it is, the released behaviour: patch 14 on 512 gives 36
+        tokens that cover 504 px, and boxes are off by up to 8 px (METHODS section 1).
+        """
+        if resample:
+            canvases = resample_canvas(canvases, self.input_side(canvases.shape[-1]))
+        return self.normalize(canvases)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pixels -> (B, D), CLIP's image embedding, not unit norm."""
+        raise NotImplementedError
+
+    def dense_and_context(
+        self, images: Tensor, mode: str = "value", *, scale: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`dense`, and by name DeCLIP's context features of the same pass, each (B, C, h, w)."""
+        raise NotImplementedError
+
+    def frozen_names(self, mode: str = "value") -> set[str]:
+        """Names of the parameters that distillation leaves alone (METHODS section 5) and that `mode` never
+        reads.
+
+        The latter get no gradient, which DDP would refuse. All that is not `clip.visual` is the text's,
+        frozen.
+        """
+        frozen = self._frozen_parts(mode)
+        return {
+            name
+            for name, _ in self.named_parameters()
+            if not name.startswith("clip.visual.")
+            or any(name == part or name.startswith(part + ".") for part in frozen)
+        }
+
+    def _frozen_parts(self, mode: str) -> Sequence[str]:
+        """Full names of frozen parameters or modules of the image tower."""
+        raise NotImplementedError
+
+    def dense(self, images: Tensor, mode: str = "value", *, scale: bool = False) -> Tensor:
+        """(B, 3, H, W) normalised pixels -> (B, D, h, w) in the space of the text embeddings.
+
+        `value` is float32 of unit norm per token, `maskclip` the same before normalisation. A transformer
+        also has DeCLIP's readings of the last block, see `DenseTransformer`; `scale` divides their attention
+        logits by sqrt(d), as DeCLIP's paper prints them and its released code does not.
+        """
+        return self.dense_and_context(images, mode, scale=scale)[0]
+
+    def forward(
+        self, images: Tensor, mode: str = "value", *, scale: bool = False, context: bool = False
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """`dense`, or with `context` `dense_and_context`."""
+        dense, features = self.dense_and_context(images, mode, scale=scale)
+        return (dense, features) if context else dense
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Texts -> (N, context length) token ids."""
+        return self._tokenizer(texts)
+
+    @cached_property
+    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+        return self.arch.tokenizer()
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """(N, context length) token ids -> (N, D), not unit norm."""
+        return self.clip.encode_text(tokens)
+
+    def _checkpointed(self, function: Any, *args: Any) -> Any:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
+
+    def _check_mode(self, mode: str) -> None:
+        if mode not in self.modes:
+            raise DenseCLIError(
+                f"{self.arch.name} has no dense mode {mode!r}.",
+                hint=f"Choose one of {', '.join(self.modes)}.",
+            )
+
+
+READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "k")}
+"""Which of q and k a DeCLIP mode reads; v it always does."""
+
+
+class DenseTransformer(DenseCLIP):
+    """What a ViT's last block becomes when its tokens are read out (METHODS section 3).
+
+    `value` and `maskclip`: the block with attention replaced by its value path, residuals and FFN kept
+    (MaskCLIP, CLIPSelf, DenseVLM). `vanilla`: the block as it is. The others are DeCLIP's, without residual,
+    FFN or rotary positions: attention of q, k or v with itself (`qq`, `kk`, `vv`), the sum of the q and k
+    softmaxes (`csa`), the softmax of the mean of all three (`all`). Context features are the q and k that
+    such a mode reads, with their biases, heads concatenated, without CLS.
+    """
+
+    modes = ("value", "maskclip", "vanilla", *READS)
+
+    def dense_and_context(
+        self, images: Tensor, mode: str = "value", *, scale: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `DenseCLIP.dense`; context has "q" and "k", (B, C, h, w) each, where the mode reads them."""
+        self._check_mode(mode)
+        x, grid = self._embed(images)
+        rope = self._rope(grid)
+        *body, last = self._blocks()
+        for block in body:
+            x = self._checkpointed(self._run, block, x, rope)
+        context: dict[str, Tensor] = {}
+        if mode in READS:
+            q, k, v = self._qkv(last, x)
+            x = self._merge(last, self_correlation(q, k, v, mode, scale=scale))
+            both = {"q": q, "k": k}
+            context = {name: _to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]}
+        elif mode == "vanilla":
+            x = self._checkpointed(self._run, last, x, rope)
+        else:
+            x = self._checkpointed(self._value_path, last, x)
+        dense = _to_map(self._head(x), grid)
+        return (F.normalize(dense.float(), dim=1) if mode == "value" else dense), context
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """See `DenseCLIP.encode_image`."""
+        x, grid = self._embed(images)
+        rope = self._rope(grid)
+        for block in self._blocks():
+            x = self._checkpointed(self._run, block, x, rope)
+        return self._head(x[:, :1])[:, 0]
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """(B, 3, H, W) -> (B, 1 + hw, C) and (h, w): CLS, patches and positions, as the blocks get them."""
+        raise NotImplementedError
+
+    def _blocks(self) -> Sequence[nn.Module]:
+        raise NotImplementedError
+
+    def _rope(self, grid: Grid) -> Tensor | None:
+        """The rotary positions that every block gets, if any."""
+        return None
+
+    def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
+        """A block as CLIP has it."""
+        raise NotImplementedError
+
+    def _value_path(self, block: Any, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _qkv(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, C) -> three of (B, heads, N, d), without positions."""
+        raise NotImplementedError
+
+    def _merge(self, block: Any, x: Tensor) -> Tensor:
+        """(B, N, C) heads concatenated -> (B, N, C): the attention's own output projection."""
+        raise NotImplementedError
+
+    def _head(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, D): the final norm and the projection."""
+        raise NotImplementedError
+
+
+def self_correlation(q: Tensor, k: Tensor, v: Tensor, mode: str, *, scale: bool) -> Tensor:
+    """Three of (B, heads, N, d) -> (B, N, heads * d); see `DenseTransformer` for each mode of `READS`."""
+    factor = q.shape[-1] ** -0.5 if scale else 1.0
+    if mode == "all":
+        # The mean of three products is one product of the three side by side.
+        qkv = torch.cat([q, k, v], dim=-1)
+        mixed = F.scaled_dot_product_attention(qkv, qkv, v, scale=factor / 3)
+    elif mode == "csa":
+        mixed = F.scaled_dot_product_attention(q, q, v, scale=factor)
+        mixed = mixed + F.scaled_dot_product_attention(k, k, v, scale=factor)
+    else:
+        x = {"qq": q, "kk": k, "vv": v}[mode]
+        mixed = F.scaled_dot_product_attention(x, x, v, scale=factor)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def resize_positions(positions: Tensor, grid: Grid) -> Tensor:
+    """(1 + n*n, C) learned positions, CLS first -> (1 + h*w, C): bicubic, not antialiased.
+
+    A library default with antialiasing misses the released numbers by 3e-3 at twice the native size.
+    """
+    side = round((positions.shape[0] - 1) ** 0.5)
+    if grid == (side, side):
+        return positions
+    old = positions[1:].float().T.reshape(1, -1, side, side)
+    new = F.interpolate(old, size=grid, mode="bicubic", align_corners=False, antialias=False)
+    return torch.cat([positions[:1], new.flatten(2)[0].T.to(positions.dtype)])
+
+
+def resample_canvas(images: Tensor, side: int) -> Tensor:
+    """(B, 3, S, S) pixels in 0..255 -> float32 (B, 3, side, side), bicubic."""
+    images = images.float()
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(
+        images, size=(side, side), mode="bicubic", align_corners=False, antialias=True
+    ).clamp(0, 255)
+
+
+def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
+    """(B, 1 + h*w, C) with CLS -> (B, C, h, w)."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)

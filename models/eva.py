@@ -1,0 +1,107 @@
+"""Dense EVA-02 CLIP over timm's Eva trunk."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+import torch
+from timm.layers import build_rotary_pos_embed
+from timm.models.eva import Eva
+from torch import Tensor, nn
+
+from models.dense import READS, DenseTransformer, Grid, resize_positions
+
+if TYPE_CHECKING:
+    from models.registry import Architecture
+
+
+class DenseEva(DenseTransformer):
+    """Around an open_clip model whose image tower holds a timm Eva as `trunk` (q, k, v apart; SwiGLU)."""
+
+    def __init__(self, clip: Any, arch: Architecture) -> None:
+        super().__init__(clip, arch, patch_size=clip.visual.trunk.patch_embed.patch_size[0])
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
+        trunk = self.clip.visual.trunk
+        patches = trunk.patch_embed.proj(images)
+        grid = (patches.shape[2], patches.shape[3])
+        cls = trunk.cls_token.to(patches.dtype).expand(len(images), -1, -1)
+        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+        return x + resize_positions(trunk.pos_embed[0], grid).to(x.dtype), grid
+
+    def _blocks(self) -> Sequence[nn.Module]:
+        return self.clip.visual.trunk.blocks
+
+    def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
+        return block(x, rope=rope)
+
+    def _rope(self, grid: Grid) -> Tensor:
+        """(h*w, 2d) sines and cosines of a grid, its coordinates stretched to the pre-training grid.
+
+        Not from `trunk.rope`, which keeps the table of one input size.
+        """
+        trunk = self.clip.visual.trunk
+        sin_cos = build_rotary_pos_embed(
+            feat_shape=list(grid),
+            dim=trunk.embed_dim // trunk.blocks[0].attn.num_heads,
+            in_pixels=False,
+            ref_feat_shape=trunk.rope.ref_feat_shape,
+            device=trunk.pos_embed.device,
+        )
+        return torch.cat(sin_cos, dim=-1)
+
+    def _value_path(self, block: Any, x: Tensor) -> Tensor:
+        x = x + self._merge(block, block.attn.v_proj(block.norm1(x)))
+        return x + block.mlp(block.norm2(x))
+
+    def _qkv(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, attn = block.norm1(x), block.attn
+        q, k, v = (
+            projection(x).unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
+            for projection in (attn.q_proj, attn.k_proj, attn.v_proj)
+        )
+        return q, k, v
+
+    def _merge(self, block: Any, x: Tensor) -> Tensor:
+        return block.attn.proj(block.attn.norm(x))
+
+    def _head(self, x: Tensor) -> Tensor:
+        return self.clip.visual.trunk.head(self.clip.visual.trunk.norm(x))
+
+    def _frozen_parts(self, mode: str) -> Sequence[str]:
+        trunk = "clip.visual.trunk"
+        frozen = [f"{trunk}.{part}" for part in ("patch_embed", "cls_token", "pos_embed", "norm", "head")]
+        if mode == "vanilla":
+            return frozen
+        last = f"{trunk}.blocks.{len(self._blocks()) - 1}"
+        unread = [f"{last}.attn.{name}_proj" for name in ("q", "k") if name not in READS.get(mode, ())]
+        return frozen + unread + ([f"{last}.norm2", f"{last}.mlp"] if mode in READS else [])
+
+
+def build_eva_clip(config: Mapping[str, Any]) -> open_clip.CustomTextCLIP:
+    """A configuration in EVA-CLIP's vocabulary (`pt_hw_seq_len`, `subln`, ...) -> an open_clip model."""
+    vision = config["vision_cfg"]
+    text = {k: v for k, v in config["text_cfg"].items() if k not in ("xattn", "fusedLN")}
+    # open_clip knows timm models by name only: build with the smallest tower, then put the trunk in.
+    clip = open_clip.CustomTextCLIP(config["embed_dim"], {"layers": 1, "width": 64, "patch_size": 224}, text)
+    trunk = Eva(
+        img_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        embed_dim=vision["width"],
+        depth=vision["layers"],
+        num_heads=vision["width"] // vision["head_width"],
+        mlp_ratio=vision["mlp_ratio"],
+        num_classes=config["embed_dim"],
+        global_pool="token",
+        qkv_fused=False,
+        swiglu_mlp=vision["naiveswiglu"],
+        scale_mlp=vision["subln"],
+        scale_attn_inner=vision["subln"],
+        use_rot_pos_emb=vision["rope"],
+        ref_feat_shape=(vision["pt_hw_seq_len"],) * 2,
+    )
+    clip.visual = nn.Sequential(OrderedDict(trunk=trunk))
+    return clip

@@ -1,0 +1,34 @@
+"""Region embeddings from a dense map: boxes by RoIAlign, masks by weighted mean."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+
+def region_pool(dense: Tensor, boxes: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:
+    """(B, D, h, w), boxes (R, 4) xyxy normalised to the canvas, their images (R,) -> float32 (R, D).
+
+    RoIAlign to 1x1 (scale 1, sampling -1, aligned) on the token grid, as CLIPSelf, DenseVLM and DeCLIP; then
+    unit norm if asked for (METHODS section 3).
+    """
+    dense = dense.float()
+    height, width = dense.shape[-2:]
+    scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=dense.device)
+    rois = torch.cat([batch_index.to(scale).view(-1, 1), boxes.to(scale) * scale], dim=1)
+    pooled = roi_align(dense, rois, (1, 1), spatial_scale=1.0, sampling_ratio=-1, aligned=True)[:, :, 0, 0]
+    return F.normalize(pooled, dim=1) if normalize else pooled
+
+
+def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:
+    """(B, D, h, w), masks (R, h, w) bool or weights, their images (R,) -> float32 (R, D).
+
+    sum(feature * mask) / sum(mask) over tokens, then unit norm if asked for. A mask without any token gives
+    zeros.
+    """
+    tokens, weights = dense.float().flatten(2).transpose(1, 2), masks.float().flatten(1)
+    # One image at a time: gathering every region's own map would cost R * D * h * w.
+    rows = [torch.where(batch_index == i)[0] for i in range(len(tokens))]
+    sums = torch.cat([weights[row] @ tokens[i] for i, row in enumerate(rows)])
+    pooled = sums[torch.cat(rows).argsort()] / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    return F.normalize(pooled, dim=1) if normalize else pooled

@@ -1,0 +1,84 @@
+"""The architectures by name, and how to build one with its initial weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+from torch import Tensor
+
+from models.convnext import DenseConvNeXt
+from models.dense import DenseCLIP
+from models.eva import DenseEva, build_eva_clip
+from models.resnet import DenseResNet
+from models.scenes import SCENES_CONFIGS
+from models.vit import DenseViT
+from models.words import WordTokenizer
+from shards.errors import DenseCLIError
+
+FAMILIES: dict[str, Callable[[Any, "Architecture"], DenseCLIP]] = {
+    "eva": DenseEva,
+    "vit": DenseViT,
+    "resnet": DenseResNet,
+    "convnext": DenseConvNeXt,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A network without weights. `config` is the name of an open_clip configuration, or one written out.
+
+    A written-out configuration may also be in EVA-CLIP's vocabulary (`eva_model_name` in `vision_cfg`).
+    `mean` and `std` are of pixels in 0..1, per channel.
+    """
+
+    name: str
+    family: str
+    config: str | Mapping[str, Any]
+    words: bool = False
+    mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
+    std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
+
+    def clip_config(self) -> dict[str, Any]:
+        """The configuration written out."""
+        return dict(open_clip.get_model_config(self.config) if isinstance(self.config, str) else self.config)
+
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        """list of texts -> (N, context length) token ids."""
+        if self.words:
+            return WordTokenizer()
+        return open_clip.SimpleTokenizer(context_length=self.clip_config()["text_cfg"]["context_length"])
+
+    def build(self) -> DenseCLIP:
+        """The network with random weights from torch's current generator, in eval mode."""
+        config = self.clip_config()
+        if "eva_model_name" in config["vision_cfg"]:
+            clip = build_eva_clip(config)
+        else:
+            custom = config.pop("custom_text", False)
+            clip = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+        return FAMILIES[self.family](clip, self).eval()
+
+
+_ARCHITECTURES = (
+    Architecture(name="eva02-b16", family="eva", config="EVA02-B-16"),
+    Architecture(name="eva02-l14-336", family="eva", config="EVA02-L-14-336"),
+    Architecture(name="vit-b16", family="vit", config="ViT-B-16-quickgelu"),
+    Architecture(name="vit-l14-336", family="vit", config="ViT-L-14-336-quickgelu"),
+    Architecture(name="laion-vit-b16", family="vit", config="ViT-B-16"),
+    Architecture(name="rn50", family="resnet", config="RN50-quickgelu"),
+    Architecture(name="convnext-b", family="convnext", config="convnext_base_w"),
+    *(Architecture(name=name, family="vit", config=c, words=True) for name, c in SCENES_CONFIGS.items()),
+)
+ARCHITECTURES: dict[str, Architecture] = {arch.name: arch for arch in _ARCHITECTURES}
+ALIASES: dict[str, str] = {"vitb16": "eva02-b16", "vitl14": "eva02-l14-336"}
+"""Short names of the teachers the papers use."""
+
+
+def resolve(name: str) -> Architecture:
+    """The architecture of a name or alias; an unknown one is a DenseCLIError that lists those there are."""
+    try:
+        return ARCHITECTURES[ALIASES.get(name, name)]
+    except KeyError:
+        known = ", ".join([*ARCHITECTURES, *(f"{alias} (= {full})" for alias, full in ALIASES.items())])
+        raise DenseCLIError(f"There is no model called {name!r}.", hint=f"Known models: {known}.") from None

@@ -1,0 +1,50 @@
+"""The generated world's names and its two CLIPs (open_clip configs): shared by the generator, the registry and the tokenizer."""
+
+from typing import Any
+
+THINGS = (
+    "boat",
+    "kite",
+    "ball",
+    "umbrella",
+    "sheep",
+    "bird",
+    "balloon",
+    "car",
+    "bus",
+    "clock",
+    "snowman",
+    "chair",
+)
+STUFF = ("sky", "water", "sand", "grass", "wall", "road", "snow", "floor")
+NAMES = THINGS + STUFF
+IMAGE_SIZE = 96
+# Every word a caption or a prompt of this world may use.
+WORDS = ("a", "an", "and", "of", "photo", "the", "with", *NAMES)
+CONTEXT_LENGTH = 32
+
+
+def _clip_config(*, embed_dim: int, width: int, layers: int) -> dict[str, Any]:
+    return {
+        "embed_dim": embed_dim,
+        "vision_cfg": {
+            "image_size": IMAGE_SIZE,
+            "patch_size": 12,
+            "width": width,
+            "layers": layers,
+            "head_width": 24,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT_LENGTH,
+            "vocab_size": len(WORDS) + 3,
+            "width": 64,
+            "heads": 4,
+            "layers": 2,
+        },
+    }
+
+
+SCENES_CONFIGS: dict[str, dict[str, Any]] = {
+    "scenes-l": _clip_config(embed_dim=96, width=144, layers=5),
+    "scenes-s": _clip_config(embed_dim=64, width=96, layers=4),
+}

@@ -1,0 +1,72 @@
+"""Text embeddings of category names: from a text tower with prompt templates, or from a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.dense import DenseCLIP
+from shards.errors import DenseCLIError
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "plain": ("a photo of a {}",),
+    # open_clip holds CLIP's 80 as functions; each is a format string of its own argument.
+    "imagenet": tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
+}
+
+
+def default_templates(model: DenseCLIP) -> tuple[str, ...]:
+    """CLIP's 80 ImageNet templates; the plain one where the tokenizer knows no other words."""
+    return TEMPLATES["plain" if model.arch.words else "imagenet"]
+
+
+@torch.no_grad()
+def text_embeddings(
+    model: DenseCLIP, names: Sequence[str], templates: Sequence[str] | None = None, *, batch_size: int = 256
+) -> Tensor:
+    """Names -> float32 (len(names), D) of unit norm on the model's device.
+
+    Each prompt's embedding is normalised, a name's prompts are averaged, the mean is normalised again (CLIP's
+    prompt ensembling, METHODS section 6).
+    """
+    templates = templates or default_templates(model)
+    prompts = [template.format(name) for name in names for template in templates]
+    device = next(model.parameters()).device
+    rows = [
+        F.normalize(model.encode_text(model.tokenize(prompts[i : i + batch_size]).to(device)).float(), dim=1)
+        for i in range(0, len(prompts), batch_size)
+    ]
+    return F.normalize(torch.cat(rows).unflatten(0, (len(names), len(templates))).mean(dim=1), dim=1)
+
+
+def load_text_embeddings(path: str | Path, n: int, dim: int | None = None) -> Tensor:
+    """A .npy of (n, D) rows in the order of the categories -> float32 (n, D) of unit norm.
+
+    The published files for 316 categories are not of unit norm. Raises DenseCLIError where the file is no
+    such array, has another number of rows, or another width than `dim`.
+    """
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DenseCLIError(
+            f"{path} cannot be read as text embeddings ({error}).",
+            hint="Expected a .npy of one row a category.",
+        ) from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
+        raise DenseCLIError(f"{path} is no table of numbers.", hint="Expected a .npy of one row a category.")
+    if len(rows) != n:
+        raise DenseCLIError(
+            f"{path} has {len(rows)} rows for {n} categories.", hint="Name the category set it was made for."
+        )
+    if dim is not None and rows.shape[1] != dim:
+        raise DenseCLIError(
+            f"{path} has embeddings of {rows.shape[1]} numbers, the model's have {dim}.",
+            hint="Text and image embeddings must come from the same model.",
+        )
+    if not np.isfinite(rows).all():
+        raise DenseCLIError(f"{path} holds numbers that are not finite.", hint="Make the file again.")
+    return F.normalize(torch.from_numpy(rows.astype(np.float32)), dim=1)

@@ -1,0 +1,178 @@
+"""The unit of work: one shard, every column of it that is missing."""
+
+import io
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.sources import Item, Unreadable
+from pipeline.teachers import Teacher
+from shards import fs
+from shards.codecs import Errors, combine_errors
+from shards.geometry import Canvas
+from shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
+from shards.regions import GridPlan, Regions
+from shards.store import Column
+from shards.writer import ShardWriter, json_bytes, npz_bytes
+
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A shard to build and its own photos, a few out of the listing."""
+
+    shard: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a unit did. skipped: photos read now, by reason. seconds: by stage, over all columns."""
+
+    shard: str
+    samples: int
+    skipped: dict[str, int]
+    seconds: dict[str, float]
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - start
+
+    def add(self, other: "Clock") -> None:
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] += seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardBuilder:
+    """Builds units. targets: the teachers with their columns."""
+
+    canvas: Canvas
+    load: Callable[[Item], Image.Image]
+    plan: GridPlan
+    images: Column
+    regions: Column
+    targets: Sequence[tuple[Column, Teacher]]
+    batch_size: int
+
+    def build(self, unit: Unit) -> Report:
+        """Fills the missing columns of the unit's shard; what is there is not touched."""
+        total, skipped = Clock(), {}
+        if is_missing(self.images, unit.shard):
+            skipped = self._build_images(unit, total)
+        if is_missing(self.regions, unit.shard):
+            self._build_regions(unit.shard, total)
+        records = read_joined([self.images, self.regions], unit.shard)
+        targets = [
+            _Targets(column, teacher, unit.shard)
+            for column, teacher in self.targets
+            if is_missing(column, unit.shard)
+        ]
+        if targets:
+            self._build_targets(records, targets, total)
+        return Report(shard=unit.shard, samples=len(records), skipped=skipped, seconds=dict(total.seconds))
+
+    def _build_images(self, unit: Unit, total: Clock) -> dict[str, int]:
+        writer, clock, skipped = ShardWriter(self.images, unit.shard), Clock(), Counter[str]()
+        for item in unit.items:
+            with clock("decode"):
+                try:
+                    photo = self.load(item)
+                except Unreadable as reason:
+                    skipped[str(reason)] += 1
+                    continue
+            with clock("resize"):
+                resized = self.canvas.resize(photo)
+            with clock("encode"):
+                jpeg = io.BytesIO()
+                resized.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+            about = {
+                "width": photo.width,
+                "height": photo.height,
+                "valid": self.canvas.valid_box(*photo.size).tolist(),
+                "source": item.ref,
+            }
+            with clock("write"):
+                writer.add(item.key, {"jpg": jpeg.getvalue(), "json": json_bytes(about)})
+        _commit(writer, clock, total, skipped=dict(skipped))
+        return dict(skipped)
+
+    def _build_regions(self, shard: str, total: Clock) -> None:
+        writer, clock = ShardWriter(self.regions, shard), Clock()
+        for key, parts in read_shard(self.images, shard):
+            with clock("encode"):
+                regions = self.plan.boxes(json.loads(parts["json"])["valid"])
+                data = npz_bytes({"boxes": regions.boxes, "offsets": regions.offsets})
+            with clock("write"):
+                writer.add(key, {"npz": data})
+        _commit(writer, clock, total)
+
+    def _build_targets(self, records: list[Record], targets: list["_Targets"], total: Clock) -> None:
+        """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
+        shared, rows = Clock(), iter(records)
+        while batch := list(islice(rows, self.batch_size)):
+            with shared("decode"):
+                images = [self.canvas.pad(decode_image(r.parts["images"]["jpg"])) for r in batch]
+                regions = [Regions(**decode_npz(r.parts["regions"]["npz"])) for r in batch]
+            for target in targets:
+                target.add([r.key for r in batch], np.stack(images), regions)
+        for target in targets:
+            target.clock.seconds["decode"] = shared.seconds["decode"] / len(targets)
+            target.commit(total)
+
+
+class _Targets:
+    """One shard of one teacher's column in the making."""
+
+    def __init__(self, column: Column, teacher: Teacher, shard: str) -> None:
+        self.teacher = teacher
+        self.writer = ShardWriter(column, shard)
+        self.clock = Clock()
+        self.errors: list[Errors] = []
+
+    def add(self, keys: list[str], canvases: np.ndarray, regions: list[Regions]) -> None:
+        with self.clock("teacher"):
+            live = self.teacher.live(canvases, regions)
+        for key, target in zip(keys, live, strict=True):
+            with self.clock("encode"):
+                arrays, error = self.teacher.encode(target)
+                data = npz_bytes(arrays)
+            with self.clock("write"):
+                self.writer.add(key, {"npz": data})
+            self.errors.append(error)
+
+    def commit(self, total: Clock) -> None:
+        gpu = self.clock.seconds["teacher"] if self.teacher.device.type == "cuda" else 0.0
+        _commit(self.writer, self.clock, total, gpu_seconds=gpu, error=combine_errors(self.errors))
+
+
+def is_missing(column: Column, shard: str) -> bool:
+    """Whether a shard is still to be built."""
+    return column.receipt(shard) is None or not fs.exists(column.tar_url(shard))
+
+
+def _commit(writer: ShardWriter, clock: Clock, total: Clock, **about: Any) -> None:
+    # A receipt cannot know how long it took to write itself: its `write` is the tar in memory.
+    publish = Clock()
+    with publish("write"):
+        writer.commit(seconds=dict(clock.seconds), **about)
+    total.add(clock)
+    total.add(publish)

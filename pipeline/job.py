@@ -1,0 +1,186 @@
+"""What a build is asked for, and what of it is still missing."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+
+from models.checkpoints import find_weights
+from models.registry import resolve
+from models.scenes import IMAGE_SIZE
+from pipeline.build import ShardBuilder, Unit
+from pipeline.sources import Item, Source, open_source
+from pipeline.teachers import LabelsConfig, TeacherConfig
+from shards import fs
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
+from shards.keys import canonical_json
+from shards.regions import GridPlan, region_plan
+from shards.store import Column, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """The settings of build-shards.
+
+    data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. store: a folder, else
+    stores/<dataset>-<canvas>. canvas: pixels, else 512 (scenes: their own size). teachers: names of models.
+    weights: {teacher: PATH or random:SEED}, else looked up. categories: else COCO-Stuff and ADE's 316
+    (scenes: their own). templates: the prompts' name, where no text_embeddings are given. tau: the softmax
+    temperature of the retrieval. workers: processes, each with its own teachers. device: auto takes the GPU if there is one. max_attempts: of one shard,
+    before the job stops. max_unreadable: photos in a row, counted over whole shards, before it stops.
+    dry_run: say what is missing, write nothing.
+    """
+
+    dataset: str
+    data: str | None = None
+    split: str | None = None
+    limit: int | None = None
+    store: str | None = None
+    canvas: int | None = None
+    shard_size: int = 256
+    regions: str = "grid-paper"
+    teachers: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    categories: str | None = None
+    text_embeddings: str | None = None
+    templates: str | None = None
+    tau: float = 0.01
+    batch_size: int = 16
+    workers: int = 1
+    device: str = "auto"
+    max_attempts: int = 3
+    max_unreadable: int = 1000
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A build without its listing: small, picklable, one and the same in the driver and every worker.
+
+    store: as it shall be; it need not be there. targets: the teachers with their specs.
+    """
+
+    store: Store
+    load: Callable[[Item], Image.Image]
+    plan: GridPlan
+    plan_name: str
+    targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
+    batch_size: int
+    device: str
+
+    def columns(self, *, make: bool = False) -> list[Column]:
+        """Images, regions and one column a teacher; made if asked for, else one not there is empty."""
+        add = self.store.add_column if make else partial(_peek, self.store)
+        regions = add("regions", self.plan_name, self.plan.spec)
+        targets = [
+            add("targets", teacher.name, {**spec, "regions": regions.key}, teacher.info())
+            for teacher, spec in self.targets
+        ]
+        return [self.store.images, regions, *targets]
+
+    def builder(self) -> ShardBuilder:
+        """Loads the teachers, then makes the store: a teacher that fails to load leaves nothing behind."""
+        teachers = [teacher.load(self.device) for teacher, _ in self.targets]
+        _open(self.store)
+        images, regions, *targets = self.columns(make=True)
+        return ShardBuilder(
+            canvas=Canvas(self.store.canvas),
+            load=self.load,
+            plan=self.plan,
+            images=images,
+            regions=regions,
+            targets=tuple(zip(targets, teachers, strict=True)),
+            batch_size=self.batch_size,
+        )
+
+
+def prepare(config: BuildConfig) -> tuple[Job, Source]:
+    """The job and the listing it is about. Writes nothing; raises DenseCLIError for whatever cannot be."""
+    names = config.teachers
+    for name in names:
+        resolve(name)
+    if stray := sorted(set(config.weights) - set(names)):
+        raise DenseCLIError(
+            f"There are weights for {stray[0]}, which is no teacher of this build.",
+            hint=f"Teachers: {', '.join(names) or 'none'}.",
+        )
+    data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
+    source = open_source(config.dataset, os.path.abspath(data), config.split, config.limit)
+    canvas = config.canvas or (IMAGE_SIZE if config.dataset == "scenes" else 512)
+    store = Store(
+        root=_absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}")),
+        dataset=source.identity,
+        canvas=canvas,
+        shard_sizes=tuple(_cut(len(source.items), config.shard_size)),
+    )
+    if fs.exists(fs.join(store.root, "store.json")):
+        _open(store)
+    teachers = [_labels(config, name) for name in dict.fromkeys(names)]
+    job = Job(
+        store=store,
+        load=source.load,
+        plan=region_plan(config.regions),
+        plan_name=config.regions,
+        targets=tuple((teacher, teacher.spec()) for teacher in teachers),
+        batch_size=config.batch_size,
+        device=_device(config.device),
+    )
+    return job, source
+
+
+def missing_shards(columns: list[Column]) -> list[str]:
+    """The shards that lack a column, in order."""
+    return sorted({shard for column in columns for shard in column.missing()})
+
+
+def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
+    """The shard with its own photos: the n-th has the n-th `shard_size` items of the listing."""
+    first = int(shard) * shard_size
+    return Unit(shard=shard, items=tuple(source.items[first : first + shard_size]))
+
+
+def _peek(
+    store: Store, kind: str, name: str, spec: dict[str, Any], _: dict[str, Any] | None = None
+) -> Column:
+    """`store.add_column` without the writing."""
+    full = json.loads(canonical_json({**spec, "kind": kind, "name": name, "data": store.data}))
+    absent = Column(url=fs.join(store.root, kind, "absent"), spec=full, shard_names=store.shard_names)
+    return next((column for column in store.columns(kind) if column.key == absent.key), absent)
+
+
+def _open(store: Store) -> Store:
+    return Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))
+
+
+def _labels(config: BuildConfig, name: str) -> LabelsConfig:
+    weights = config.weights.get(name) or str(find_weights(name))
+    categories = config.categories or ("scenes" if config.dataset == "scenes" else "coco_stuff_ade_316")
+    return LabelsConfig(
+        name=name,
+        weights=weights if weights.startswith("random:") else _absolute(weights),
+        categories=_absolute(categories) if os.path.isfile(categories) else categories,
+        text_embeddings=_absolute(config.text_embeddings) if config.text_embeddings else None,
+        templates=config.templates,
+        tau=config.tau,
+    )
+
+
+def _absolute(path: str) -> str:
+    """A worker may run in another folder. URLs are what they are."""
+    return path if "://" in path else os.path.abspath(path)
+
+
+def _cut(n: int, size: int) -> list[int]:
+    return [min(size, n - first) for first in range(0, n, size)]
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name

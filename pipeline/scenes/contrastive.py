@@ -1,0 +1,98 @@
+"""Image-caption contrastive training (CLIP's InfoNCE) of a small open_clip model on data held in memory."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    pairs: int = 200_000
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: float = 0.05
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.pairs // self.batch_size
+
+
+def clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric InfoNCE of unit features (B, C) with the exponentiated logit scale."""
+    logits = scale * image @ text.T
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _batches(n: int, config: ContrastiveConfig) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(config.seed)
+    order = np.concatenate([rng.permutation(n) for _ in range(math.ceil(config.pairs / n))])
+    for step in range(config.steps):
+        yield order[step * config.batch_size : (step + 1) * config.batch_size]
+
+
+def train_contrastive(
+    model: nn.Module,
+    images: np.ndarray,
+    captions: list[str],
+    *,
+    tokenize: Callable[[list[str]], Tensor],
+    normalize: Callable[[Tensor], Tensor],
+    config: ContrastiveConfig,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> list[float]:
+    """Train an open_clip CLIP in place on images (N, H, W, 3) uint8 and their captions.
+
+    Returns the loss of every step; equal seeds give equal batches.
+    """
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    warm = max(int(config.warmup * config.steps), 1)
+
+    def factor(step: int) -> float:
+        return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / config.steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    tokens = tokenize(captions)
+    losses = []
+    model.train()
+    for step, rows in enumerate(_batches(len(images), config)):
+        pixels = normalize(torch.from_numpy(images[rows]).permute(0, 3, 1, 2))
+        image, text, scale = model(pixels, tokens[rows])
+        loss = clip_loss(image, text, scale)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        on_step(step + 1, losses[-1])
+    return losses
+
+
+@torch.no_grad()
+def retrieval_accuracy(
+    model: nn.Module,
+    images: np.ndarray,
+    captions: list[str],
+    *,
+    tokenize: Callable[[list[str]], Tensor],
+    normalize: Callable[[Tensor], Tensor],
+) -> float:
+    """Share (percent) of images (N, H, W, 3) whose best caption among all N reads as their own."""
+    model.eval()
+    image, text, _ = model(normalize(torch.from_numpy(images).permute(0, 3, 1, 2)), tokenize(captions))
+    best = (image @ text.T).argmax(1).tolist()
+    return 100 * sum(captions[i] == captions[j] for i, j in enumerate(best)) / len(captions)

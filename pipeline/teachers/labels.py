@@ -1,0 +1,140 @@
+"""P-VLM retrieval (DenseVLM): the category distribution of every cell of every view from one forward pass."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from models.categories import load_categories
+from models.checkpoints import load_model, weights_sha256
+from models.pooling import region_pool
+from models.registry import resolve
+from models.text import TEMPLATES, load_text_embeddings, text_embeddings
+from shards.codecs import Arrays, Errors, TopK
+from shards.errors import DenseCLIError
+from shards.regions import Regions
+
+PRODUCER = "labels/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig:
+    """A retrieval teacher, not loaded yet.
+
+    name: a model's name or alias. weights: a path or random:SEED. categories: a shipped set or a
+    file. text_embeddings: a .npy of them, else the teacher's own text tower
+    says them, in `templates` (a name; None: CLIP's 80, or the plain one where the tokenizer knows no other
+    words). tau: the softmax temperature. resample: the canvas is resized to the nearest multiple of the
+    patch, so that boxes map exactly; without, a patch of 14 on 512 px loses the last 8, as in the released
+    code (METHODS section 1).
+    """
+
+    name: str
+    weights: str
+    categories: str
+    text_embeddings: str | None = None
+    templates: str | None = None
+    tau: float = 0.01
+    resample: bool = True
+    codec: TopK = field(default_factory=TopK)
+
+    def spec(self) -> dict[str, Any]:
+        """Digests the weights and the text embeddings; raises DenseCLIError where one is missing."""
+        arch = resolve(self.name)
+        categories = load_categories(self.categories)
+        return {
+            "producer": PRODUCER,
+            "architecture": arch.name,
+            "weights": self.weights if self._random else _file_sha256(self.weights, "--weights"),
+            "preprocessing": {
+                "mean": list(arch.mean),
+                "std": list(arch.std),
+                "input": "nearest multiple of the patch" if self.resample else "canvas",
+            },
+            "target": {
+                "name": "labels",
+                "tau": self.tau,
+                "categories": list(categories.names),
+                "things": categories.thing_flags().tolist(),
+                "text": {"sha256": _file_sha256(self.text_embeddings, "--text-embeddings")}
+                if self.text_embeddings
+                else {"templates": list(self.prompts())},
+            },
+            "codec": self.codec.spec,
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Where the weights were found, whether they are random, and the name of the category set."""
+        return {
+            "weights": self.weights,
+            "random_weights": self._random,
+            "categories": load_categories(self.categories).name,
+        }
+
+    def load(self, device: str) -> "LabelsTeacher":
+        return LabelsTeacher(self, device)
+
+    def prompts(self) -> tuple[str, ...]:
+        """The templates by name, each with a {} for the category."""
+        name = self.templates or ("plain" if resolve(self.name).words else "imagenet")
+        if name not in TEMPLATES:
+            raise DenseCLIError(f"There are no templates {name}.", hint=f"Known: {', '.join(TEMPLATES)}.")
+        return TEMPLATES[name]
+
+    @property
+    def _random(self) -> bool:
+        return self.weights.startswith("random:")
+
+
+class LabelsTeacher:
+    """The P-VLM on its device, with its text embeddings (D, C), unit norm."""
+
+    def __init__(self, config: LabelsConfig, device: str) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.model, _ = load_model(config.name, config.weights, device)
+        categories = load_categories(config.categories)
+        self.thing = categories.thing_flags()
+        text = (
+            load_text_embeddings(config.text_embeddings, len(categories), self.model.embed_dim)
+            if config.text_embeddings
+            else text_embeddings(self.model, categories.names, config.prompts())
+        )
+        self.text = text.to(self.device)
+
+    @torch.inference_mode()
+    def live(self, canvases: np.ndarray, regions: list[Regions]) -> list[np.ndarray]:
+        """(B, S, S, 3) uint8 canvases and their regions -> p (N, D) float32 for each image's N boxes.
+
+        p = softmax(cos(region, text) / tau) over all D categories (DenseVLM eq. 2; METHODS section 4).
+        """
+        images = torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
+        dense = self.model.dense(self.model.prepare(images, resample=self.config.resample), mode="value")
+        boxes = torch.from_numpy(np.concatenate([r.boxes for r in regions])).to(self.device)
+        counts = [len(r.boxes) for r in regions]
+        of_image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
+        cosines = region_pool(dense, boxes, of_image) @ self.text.T
+        p = F.softmax(cosines / self.config.tau, dim=1)
+        if not torch.isfinite(p).all():
+            raise DenseCLIError(
+                f"The teacher {self.config.name} says NaN.", hint="Check its weights: nothing was written."
+            )
+        return [part.cpu().numpy() for part in p.split(counts)]
+
+    def encode(self, target: np.ndarray) -> tuple[Arrays, Errors]:
+        """p (N, D) -> the codec's arrays and `thing` (N,) bool, the flag of the most likely category."""
+        arrays, error = self.config.codec.encode(target, self.thing)
+        return {**arrays, "thing": self.thing[arrays["ids"][:, 0]]}, error
+
+    def targets(self, canvases: np.ndarray, regions: list[Regions]) -> list[Arrays]:
+        """What is stored for each image: `live`, encoded."""
+        return [self.encode(p)[0] for p in self.live(canvases, regions)]
+
+
+def _file_sha256(path: str, flag: str) -> str:
+    if not os.path.isfile(path):
+        raise DenseCLIError(f"There is no file {path}.", hint=f"Check what was given to {flag}.")
+    return weights_sha256(path)

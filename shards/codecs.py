@@ -1,0 +1,220 @@
+"""Codecs: how targets become small arrays. Each states its size before the run and its error after it.
+
+`encode` measures the error on what `decode` returns, so quantisation is in it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Errors = dict[str, float]
+
+_FLOATS = {"fp16": np.float16, "fp32": np.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """Distributions over D classes: the k most likely ids and probabilities, and the mass of the others.
+
+    The other mass is kept for thing and stuff apart, because decoupled losses renormalise over things.
+    k >= D with fp32 is lossless.
+    """
+
+    k: int = 16
+    dtype: str = "fp16"
+
+    @property
+    def spec(self) -> dict:
+        return {"name": "topk", "k": self.k, "dtype": self.dtype}
+
+    def nbytes(self, shape: tuple[int, int]) -> int:
+        """Bytes of the arrays for (N, D) distributions."""
+        n, d = shape
+        return n * min(self.k, d) * (2 + np.dtype(_FLOATS[self.dtype]).itemsize) + n * 2 * 4 + d
+
+    def encode(self, p: np.ndarray, thing: np.ndarray | None = None) -> tuple[Arrays, Errors]:
+        """(N, D) probabilities, and optionally the (D,) bool mask of the thing classes.
+
+        Arrays: `ids` uint16 (N, k) by falling probability (equal ones by id), `p` (N, k), `rest` float32
+        (N, 2) = thing and stuff mass of the classes not named, `things` bool (D,). Errors: max and mean
+        total variation, and the largest change of the top probability.
+        """
+        things = np.zeros(p.shape[1], bool) if thing is None else np.asarray(thing, bool)
+        ids = np.argsort(-p, axis=1, kind="stable")[:, : self.k]
+        named = np.take_along_axis(p, ids, axis=1)
+        others = p.astype(np.float64)
+        np.put_along_axis(others, ids, 0, axis=1)
+        rest = np.stack([others[:, things].sum(1), others[:, ~things].sum(1)], axis=1)
+        arrays = {
+            "ids": ids.astype(np.uint16),
+            "p": named.astype(_FLOATS[self.dtype]),
+            "rest": rest.astype(np.float32),
+            "things": things,
+        }
+        decoded = self.decode(arrays)
+        variation = np.abs(decoded.astype(np.float64) - p).sum(1) / 2
+        confidence = np.abs(np.take_along_axis(decoded, ids[:, :1], axis=1) - named[:, :1])
+        return arrays, {
+            "max_tv": _max(variation),
+            "mean_tv": _mean(variation),
+            "max_confidence": _max(confidence),
+        }
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N, D) float32 that sum to 1, the argmax being the first id.
+
+        The rest of the thing mass is spread evenly over the thing classes not named, that of stuff likewise.
+        """
+        ids, things = arrays["ids"].astype(np.int64), arrays["things"]
+        n, d = len(ids), len(things)
+        unnamed = np.ones((n, d), bool)
+        np.put_along_axis(unnamed, ids, False, axis=1)
+        out = np.zeros((n, d))
+        for group, mass in zip((things, ~things), arrays["rest"].T, strict=True):
+            spread = unnamed & group
+            out += spread * (mass / np.maximum(spread.sum(1), 1))[:, None]
+        np.put_along_axis(out, ids, arrays["p"].astype(np.float64), axis=1)
+        # Rounding may have made the first two equal or lifted an unnamed class; the first id is the argmax.
+        np.put_along_axis(out, ids[:, :1], out.max(1, keepdims=True), axis=1)
+        if arrays["p"].dtype == np.float16:
+            out /= out.sum(1, keepdims=True)
+        decoded = out.astype(np.float32)
+        wrong = np.flatnonzero(decoded.argmax(1) != ids[:, 0])
+        decoded[wrong, ids[wrong, 0]] = np.nextafter(decoded[wrong].max(1), np.float32(2))
+        return decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Embeddings: int8 with one fp32 scale a row, fp16, or fp32 (lossless)."""
+
+    dtype: str = "int8"
+
+    @property
+    def spec(self) -> dict:
+        return {"name": "rows", "dtype": self.dtype}
+
+    def nbytes(self, shape: tuple[int, int]) -> int:
+        """Bytes of the arrays for (N, C) rows."""
+        n, c = shape
+        return n * (c + 4) if self.dtype == "int8" else n * c * np.dtype(_FLOATS[self.dtype]).itemsize
+
+    def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
+        """(N, C) rows. Arrays: `x` (N, C), and for int8 `scale` float32 (N,).
+
+        Errors: the largest absolute one, and the mean of 1 - cosine over the rows.
+        """
+        arrays = quantise(x, np.float32) if self.dtype == "int8" else {"x": x.astype(_FLOATS[self.dtype])}
+        exact, decoded = x.astype(np.float64), self.decode(arrays).astype(np.float64)
+        norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(decoded, axis=1)
+        # A zero row has no direction to lose.
+        cosine = np.divide((exact * decoded).sum(1), norms, out=np.ones(len(x)), where=norms > 0)
+        return arrays, {"max_abs": _max(np.abs(exact - decoded)), "mean_cosine": _mean(1 - cosine)}
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N, C) float32."""
+        return dequantise(arrays)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Token maps, for their Gram matrix: the first `rank` columns of U s of x = U s V^T.
+
+    Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's Gram matrix as well:
+    one factor serves the whole image and every box. int8 has one fp16 scale a token; rows are not unit norm.
+    """
+
+    rank: int = 64
+    dtype: str = "int8"
+
+    @property
+    def spec(self) -> dict:
+        return {"name": "lowrank", "rank": self.rank, "dtype": self.dtype}
+
+    def nbytes(self, shape: tuple[int, int]) -> int:
+        """Bytes of the arrays for (N, C) tokens."""
+        n, r = shape[0], min(self.rank, *shape)
+        return n * (r + 2) if self.dtype == "int8" else n * r * np.dtype(_FLOATS[self.dtype]).itemsize
+
+    def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
+        """(N, C) tokens, of unit norm where the Gram matrix is to hold cosines.
+
+        Arrays: `x` (N, r) with r = min(rank, N, C), and for int8 `scale` float16 (N,). Errors of the Gram
+        matrix: `rmse` of its entries; `row_norm`, the mean norm of its rows, which bounds the change of
+        DeCLIP's context loss (mean over rows of ||R_vfm - R_student||); `rmse_truncation`, the part of rmse
+        that the rank alone costs, exact from the tail of s^4.
+        """
+        exact = x.astype(np.float64)
+        factor, tail = _factor(exact, self.rank)
+        arrays = (
+            quantise(factor, np.float16)
+            if self.dtype == "int8"
+            else {"x": factor.astype(_FLOATS[self.dtype])}
+        )
+        decoded = self.decode(arrays).astype(np.float64)
+        gram_error = decoded @ decoded.T - exact @ exact.T
+        return arrays, {
+            "rmse": float(np.sqrt(np.mean(gram_error**2))),
+            "row_norm": _mean(np.linalg.norm(gram_error, axis=1)),
+            "rmse_truncation": float(np.sqrt(tail)) / len(x),
+        }
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N, r) float32 F, with F F^T the Gram matrix of the tokens."""
+        return dequantise(arrays)
+
+
+def _factor(x: np.ndarray, rank: int) -> tuple[np.ndarray, float]:
+    """(N, r) float64 U_r s_r of x = U s V^T, and the sum of s^4 beyond r."""
+    n, c = x.shape
+    r = min(rank, n, c)
+    # The smaller of the two Gram matrices has every non-zero s^2. eigh sorts them rising.
+    squares, vectors = np.linalg.eigh(x @ x.T if n <= c else x.T @ x)
+    leading = vectors[:, ::-1][:, :r]
+    factor = leading * np.sqrt(np.maximum(squares[::-1][:r], 0)) if n <= c else x @ leading
+    return factor, float((squares[: len(squares) - r] ** 2).sum())
+
+
+def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:
+    """(N, C) -> `x` int8 (N, C) and `scale` (N,), x * scale nearest to the input; a zero row has scale 0."""
+    scale = (np.abs(x).max(axis=1) / 127).astype(scale_dtype)
+    # Divide by the scale as stored: rounding it then costs range at the ends only, where clip catches it.
+    wide = scale.astype(np.float64)[:, None]
+    steps = np.divide(x, wide, out=np.zeros(x.shape), where=wide > 0)
+    return {"x": np.clip(np.rint(steps), -127, 127).astype(np.int8), "scale": scale}
+
+
+def dequantise(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N, C) float32 of `x`, times `scale` where there is one."""
+    x = arrays["x"].astype(np.float32)
+    return x * arrays["scale"].astype(np.float32)[:, None] if "scale" in arrays else x
+
+
+Codec = TopK | Rows | LowRank
+_CODECS: dict[str, type[Codec]] = {"topk": TopK, "rows": Rows, "lowrank": LowRank}
+
+
+def codec_from_spec(spec: Mapping[str, Any]) -> Codec:
+    """The codec whose `.spec` this is."""
+    options = dict(spec)
+    return _CODECS[options.pop("name")](**options)
+
+
+def combine_errors(errors: list[Errors]) -> Errors:
+    """One dict for many samples: the largest of every `max_...`, the mean of every other."""
+    names = errors[0] if errors else {}
+    return {
+        name: (_max if name.startswith("max_") else _mean)(np.array([e[name] for e in errors]))
+        for name in names
+    }
+
+
+def _max(values: np.ndarray) -> float:
+    return float(values.max(initial=0))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else 0.0

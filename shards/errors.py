@@ -1,0 +1,13 @@
+"""The one exception that users see."""
+
+
+class DenseCLIError(Exception):
+    """A failure the user can act on: one sentence of what is wrong and one of what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple:
+        # Exceptions pickle by their args alone, which would drop the hint on its way out of a Ray actor.
+        return type(self), (str(self), self.hint)

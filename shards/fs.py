@@ -1,0 +1,100 @@
+"""The one filesystem seam: every byte of a store is read and written here, through fsspec."""
+
+import errno
+import os
+import uuid
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from shards.errors import DenseCLIError
+
+# What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
+TEMPORARY = (".", ".tmp")
+
+
+def join(url: str | os.PathLike, *parts: str) -> str:
+    """The address of `parts` below `url`."""
+    return "/".join([os.fspath(url).rstrip("/"), *parts])
+
+
+def read_bytes(url: str) -> bytes:
+    """The whole file, in one get. Raises FileNotFoundError when there is none."""
+    fs, path = url_to_fs(url)
+    return fs.cat_file(path)
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = url_to_fs(url)
+    return fs.exists(path)
+
+
+def listdir(url: str) -> list[str]:
+    """Sorted names in a folder, without leftover temporaries; empty when there is no such folder."""
+    fs, path = url_to_fs(url)
+    # Object stores and fsspec cache listings, and another process may just have written here.
+    fs.invalidate_cache(path)
+    try:
+        names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
+    except FileNotFoundError:
+        return []
+    return sorted(
+        name for name in names if not (name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1]))
+    )
+
+
+def makedirs(url: str) -> None:
+    """Make the folder and its parents; fine when they are there."""
+    fs, path = url_to_fs(url)
+    fs.makedirs(path, exist_ok=True)
+
+
+def remove(url: str) -> None:
+    """Remove one file. Raises FileNotFoundError when there is none."""
+    fs, path = url_to_fs(url)
+    fs.rm_file(path)
+
+
+def write_atomic(url: str, data: bytes | memoryview) -> None:
+    """Write a file, or replace it, so that a reader sees all of it or none, even across a power cut.
+
+    Locally: temporary name in the same folder, fsync, rename, fsync of the folder. Elsewhere one put, which
+    object stores publish as a whole. Raises DenseCLIError when the place is full or cannot be written.
+    """
+    fs, path = url_to_fs(url)
+    try:
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        if isinstance(fs, LocalFileSystem):
+            _write_local(path, data)
+        else:
+            fs.pipe_file(path, bytes(data))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise DenseCLIError(
+            f"Could not write {url}: {error.strerror or error}.",
+            hint="Free some space and run the same command again; nothing half written was published."
+            if full
+            else "Check that the folder exists and that you may write to it.",
+        ) from error
+
+
+def _write_local(path: str, data: bytes | memoryview) -> None:
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"{TEMPORARY[0]}{name}.{uuid.uuid4().hex}{TEMPORARY[1]}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    # The rename itself is durable only once the folder is on disk.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

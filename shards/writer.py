@@ -1,0 +1,114 @@
+"""The shard writer: a byte-deterministic tar that plain webdataset reads, published whole or not at all."""
+
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from shards import fs
+from shards.errors import DenseCLIError
+from shards.keys import canonical_json, keys_digest
+from shards.receipts import Receipt
+from shards.store import Column
+
+# A USTAR header has room for this many bytes of a name without a folder.
+MAX_NAME_BYTES = 100
+_KEY = re.compile(r"[^\s./]+")
+
+
+class ShardWriter:
+    """Collects one shard of one column in memory; nothing is on disk before `commit`."""
+
+    def __init__(self, column: Column, shard: str) -> None:
+        self.column = column
+        self.shard = shard
+        self.keys: dict[str, None] = {}
+        self._buffer = io.BytesIO()
+        self._tar = tarfile.TarFile(
+            fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8"
+        )
+        self._members: dict[str, tuple[int, int]] = {}
+
+    def add(self, key: str, parts: Mapping[str, bytes]) -> None:
+        """Append a sample: its members by extension ("jpg", "json", "npz"), written in sorted order.
+
+        Raises DenseCLIError on a key that webdataset would read back as another, or that was added before.
+        """
+        if not _KEY.fullmatch(key) or not key.isprintable():
+            raise DenseCLIError(
+                f"The sample key {key!r} is empty or has a dot, a slash or a space.",
+                hint="Name the sample otherwise in its source: webdataset would read another key back.",
+            )
+        if key in self.keys:
+            raise DenseCLIError(
+                f"The sample key {key!r} is there twice in shard {self.shard}.",
+                hint="Give every sample of the source a key of its own.",
+            )
+        for extension in sorted(parts):
+            name = f"{key}.{extension}"
+            if len(name.encode()) > MAX_NAME_BYTES:
+                raise DenseCLIError(
+                    f"The sample key {key!r} is too long for a tar.",
+                    hint=f"Keep it under {MAX_NAME_BYTES - 10} bytes.",
+                )
+            member = tarfile.TarInfo(name)
+            member.size = len(parts[extension])
+            self._members[name] = (self._tar.offset + tarfile.BLOCKSIZE, member.size)
+            self._tar.addfile(member, io.BytesIO(parts[extension]))
+        self.keys[key] = None
+
+    def commit(
+        self,
+        *,
+        seconds: dict[str, float] | None = None,
+        gpu_seconds: float = 0.0,
+        skipped: dict[str, int] | None = None,
+        error: dict[str, float] | None = None,
+    ) -> Receipt:
+        """Publish the tar, then its receipt. Until that is there, readers and resumed builds see no shard."""
+        self._tar.close()
+        data = self._buffer.getbuffer()
+        receipt = Receipt(
+            shard=self.shard,
+            column=self.column.key,
+            samples=len(self.keys),
+            keys_digest=keys_digest(list(self.keys)),
+            bytes=len(data),
+            xxh3=xxhash.xxh3_64_hexdigest(data),
+            members=self._members,
+            skipped=skipped or {},
+            error=error or {},
+            seconds=seconds or {},
+            gpu_seconds=gpu_seconds,
+        )
+        fs.write_atomic(self.column.tar_url(self.shard), data)
+        fs.write_atomic(self.column.receipt_url(self.shard), receipt.to_json())
+        return receipt
+
+
+def json_bytes(value: Any) -> bytes:
+    """A `.json` member: canonical JSON."""
+    return canonical_json(value)
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A `.npz` member: stored, not compressed, sorted by name, no clock and no pickle in it.
+
+    np.savez leaves the zip's dates and platform to the library, and bytes must not depend on either.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            content = io.BytesIO()
+            np.lib.format.write_array(
+                content, np.asarray(arrays[name], order="C"), version=(1, 0), allow_pickle=False
+            )
+            archive.writestr(entry, content.getvalue())
+    return buffer.getvalue()

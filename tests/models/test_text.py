@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.categories import load_categories
+from models.registry import resolve
+from models.text import TEMPLATES, default_templates, load_text_embeddings, text_embeddings
+from shards.errors import DenseCLIError
+
+
+def test_text_embeddings__mean_of_unit_prompts_made_unit_again() -> None:
+    model = resolve("scenes-s").build()
+    templates = ("a photo of a {}", "the {}")
+    rows = text_embeddings(model, ("boat", "water", "sky"), templates, batch_size=4)
+    assert rows.shape == (3, model.embed_dim)
+    with torch.no_grad():
+        prompts = F.normalize(model.encode_text(model.tokenize(["a photo of a water", "the water"])), dim=1)
+    torch.testing.assert_close(rows[1], F.normalize(prompts.mean(dim=0), dim=0))
+
+
+def test_default_templates__the_worlds_words_or_clips_80() -> None:
+    model = resolve("scenes-s").build()
+    assert default_templates(model) == TEMPLATES["plain"]
+    assert text_embeddings(model, load_categories("scenes").names).shape == (20, model.embed_dim)
+    assert len(set(TEMPLATES["imagenet"])) == 80
+    assert all(template.format("cat") != template for template in TEMPLATES["imagenet"])
+
+
+def test_tokenize__open_clips_ids_for_natural_language() -> None:
+    tokens = resolve("vit-b16").tokenizer()(["a photo of a cat"])
+    assert tokens.shape == (1, 77)
+    assert tokens[0, :7].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407]
+
+
+def test_load_text_embeddings__normalises(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.array([[3.0, 4.0], [0.0, 2.0]]))
+    rows = load_text_embeddings(tmp_path / "t.npy", 2, dim=2)
+    torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((3, 2)), "3 rows for 2 categories"),
+        (np.ones((2, 5)), "embeddings of 5 numbers, the model's have 2"),
+        (np.ones(2), "no table"),
+        (np.array([["a", "b"]] * 2), "no table"),
+        (np.array([[1.0, np.nan]] * 2), "not finite"),
+        (np.array([{}, {}]), "cannot be read"),
+    ],
+)
+def test_load_text_embeddings__wrong_tables_are_a_sentence(tmp_path: Path, array, message: str) -> None:
+    np.save(tmp_path / "t.npy", array, allow_pickle=True)
+    with pytest.raises(DenseCLIError, match=message):
+        load_text_embeddings(tmp_path / "t.npy", 2, dim=2)
+
+
+def test_load_text_embeddings__published_files_fit_their_sets(shared_data: Path) -> None:
+    folder = shared_data / "text_embeddings"
+    for file, categories, dim in (
+        ("coco_stuff_ade316_eva_vitb16.npy", "316", 512),
+        ("coco_panoptic133_eva_vitl14_336.npy", "133", 768),
+        ("ade_panoptic150_eva_vitb16.npy", "ade150", 512),
+    ):
+        rows = load_text_embeddings(folder / file, len(load_categories(categories)), dim)
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))

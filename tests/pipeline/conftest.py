@@ -1,0 +1,54 @@
+"""A tiny build without Ray: the generated world, retrieved by a CLIP with random weights."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.build import Report
+from pipeline.job import BuildConfig, Job, missing_shards, prepare, unit_of
+from shards.store import Store
+
+Build = Callable[[BuildConfig], tuple[Job, list[Report]]]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> BuildConfig:
+    return BuildConfig(
+        dataset="scenes",
+        split="val",
+        limit=6,
+        store=str(tmp_path / "store"),
+        shard_size=4,
+        teachers=("scenes-s",),
+        weights={"scenes-s": "random:0"},
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def build_here() -> Build:
+    """Build in this process what is missing, one shard after another."""
+
+    def build(config: BuildConfig) -> tuple[Job, list[Report]]:
+        job, source = prepare(config)
+        todo = missing_shards(job.columns())
+        builder = job.builder()
+        reports = [builder.build(unit_of(source, shard, config.shard_size)) for shard in todo]
+        return replace(job, store=Store.open(job.store.root)), reports
+
+    return build
+
+
+@pytest.fixture
+def files_of() -> Callable[[Path], dict[str, tuple]]:
+    """Every file below a folder with what a rewrite would change."""
+
+    def files(root: Path) -> dict[str, tuple]:
+        found = sorted(path for path in Path(root).rglob("*") if path.is_file())
+        return {
+            str(p.relative_to(root)): (p.stat().st_ino, p.stat().st_mtime_ns, p.read_bytes()) for p in found
+        }
+
+    return files

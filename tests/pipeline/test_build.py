@@ -1,0 +1,159 @@
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.job import prepare, unit_of
+from shards.geometry import Canvas
+from shards.reader import decode_image, decode_npz, read_joined, read_shard
+from shards.regions import Regions
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five files: two photos, an empty one, a cut one, and one that is no photo."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "b.png")
+    Image.fromarray(pixels).convert("L").save(folder / "d.jpg")
+    (folder / "a.jpg").write_bytes(b"")
+    (folder / "c.png").write_bytes((folder / "b.png").read_bytes()[:3000])
+    (folder / "e.jpg").write_text("not a photo")
+    return folder
+
+
+@pytest.fixture
+def from_folder(tiny, photos):
+    return replace(
+        tiny, dataset="folder", data=str(photos), split=None, limit=None, canvas=48, categories="scenes"
+    )
+
+
+def test_images__hold_the_resized_photo_and_where_it_came_from(from_folder, build_here, photos):
+    job, _ = build_here(replace(from_folder, teachers=(), weights={}, shard_size=8))
+    samples = dict(read_shard(job.store.images, "000000"))
+    assert list(samples) == ["b", "d"]
+    assert json.loads(samples["b"]["json"]) == {
+        "width": 90,
+        "height": 60,
+        "source": "b.png",
+        "valid": [0, 0, 1, pytest.approx(32 / 48)],
+    }
+    stored = Image.open(io.BytesIO(samples["b"]["jpg"]))
+    expected = Canvas(48).resize(Image.open(photos / "b.png"))
+    assert (stored.format, stored.size) == ("JPEG", (48, 32))
+    assert np.abs(np.asarray(stored, int) - np.asarray(expected, int)).mean() < 8
+
+
+def test_images__an_orientation_that_was_not_applied_does_not_come_along(tiny, build_here, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "coco" / "train2017").mkdir(parents=True)
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "coco" / "train2017" / "a.jpg", exif=exif)
+    config = replace(
+        tiny, dataset="coco", data=str(tmp_path / "coco"), split=None, canvas=48, teachers=(), weights={}
+    )
+    job, _ = build_here(config)
+    ((_, parts),) = read_shard(job.store.images, "000000")
+    stored = Image.open(io.BytesIO(parts["jpg"]))
+    assert stored.size == (48, 32)
+    assert not stored.getexif()
+
+
+def test_unreadable_photos__are_skipped_and_counted_by_reason(from_folder, build_here):
+    job, reports = build_here(replace(from_folder, shard_size=8))
+    reasons = {"empty": 1, "truncated": 1, "not-an-image": 1}
+    assert reports[0].skipped == reasons
+    assert job.store.images.receipt("000000").skipped == reasons
+    assert [r.key for r in read_joined(job.columns(), "000000")] == ["b", "d"]
+
+
+def test_a_shard_of_unreadable_photos__is_valid_and_empty(from_folder, build_here, photos):
+    (photos / "b.png").write_bytes(b"")
+    (photos / "d.jpg").write_bytes(b"")
+    job, reports = build_here(from_folder)
+    assert [report.samples for report in reports] == [0, 0]
+    assert [read_joined(job.columns(), shard) for shard in job.store.shard_names] == [[], []]
+    assert all(column.complete for column in job.columns())
+
+
+def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder, build_here):
+    job, _ = build_here(replace(from_folder, shard_size=8))
+    for record in read_joined(job.columns(), "000000"):
+        arrays = decode_npz(record.parts["regions"]["npz"])
+        assert arrays["boxes"].shape == (400, 4)
+        np.testing.assert_allclose(arrays["boxes"].max(0), [1, 2 / 3, 1, 2 / 3][::1], atol=1 / 48)
+        assert len(arrays["offsets"]) == 26
+
+
+def test_targets__come_from_the_stored_jpeg(from_folder, build_here):
+    job, _ = build_here(replace(from_folder, shard_size=8, batch_size=1))
+    teacher = job.targets[0][0].load("cpu")
+    for record in read_joined(job.columns(), "000000"):
+        canvas = Canvas(48).pad(decode_image(record.parts["images"]["jpg"]))
+        regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
+        (arrays,) = teacher.targets(canvas[None], [regions])
+        stored = decode_npz(record.parts["scenes-s"]["npz"])
+        assert stored.keys() == arrays.keys()
+        assert all(np.array_equal(stored[name], arrays[name]) for name in arrays)
+
+
+def test_second_teacher__touches_no_existing_file(tiny, build_here, files_of):
+    job, _ = build_here(tiny)
+    before = files_of(job.store.root)
+    both = replace(
+        tiny, teachers=("scenes-s", "scenes-l"), weights={"scenes-s": "random:0", "scenes-l": "random:0"}
+    )
+    build_here(both)
+    after = files_of(job.store.root)
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith("targets/scenes-l-") for name in after.keys() - before.keys())
+    assert len(after) > len(before)
+
+
+@pytest.mark.parametrize("lost", ["images/000001.tar", "images/000001.json", "targets/*/000000.json"])
+def test_a_lost_file__is_made_again_and_nothing_else(tiny, build_here, files_of, lost):
+    job, _ = build_here(tiny)
+    before = files_of(job.store.root)
+    (path,) = Path(job.store.root).glob(lost)
+    path.unlink()
+    _, reports = build_here(tiny)
+    after = files_of(job.store.root)
+    assert [report.shard for report in reports] == [path.stem]
+    name, folder = str(path.relative_to(job.store.root)), path.parent.relative_to(job.store.root)
+    untouched = {n for n in before if n not in (f"{folder}/{path.stem}.tar", f"{folder}/{path.stem}.json")}
+    assert {n: after[n] for n in untouched} == {n: before[n] for n in untouched}
+    if name.endswith(".tar"):
+        assert after[name][2] == before[name][2]
+
+
+def test_rebuild__is_byte_identical(tiny, build_here, tmp_path, files_of):
+    root = Path(build_here(tiny)[0].store.root)
+    first = {name: data for name, (_, _, data) in files_of(root).items() if not name.endswith(".json")}
+    shutil.rmtree(root)
+    build_here(tiny)
+    second = {name: data for name, (_, _, data) in files_of(root).items() if not name.endswith(".json")}
+    assert first == second
+    assert len(first) == 6
+
+
+def test_receipts__say_where_the_time_went(tiny, build_here):
+    job, reports = build_here(tiny)
+    images, regions, labels = (column.receipt("000000") for column in job.columns())
+    assert images.seconds.keys() == {"decode", "resize", "encode", "write"}
+    assert regions.seconds.keys() == {"encode", "write"}
+    assert labels.seconds.keys() == {"decode", "teacher", "encode", "write"}
+    assert labels.gpu_seconds == 0
+    assert labels.error["max_tv"] > 0
+    assert reports[0].seconds.keys() == {"decode", "resize", "encode", "write", "teacher"}
+
+
+def test_unit__carries_its_own_photos_alone(tiny):
+    _, source = prepare(tiny)
+    assert [item.ref for item in unit_of(source, "000001", 4).items] == ["4", "5"]

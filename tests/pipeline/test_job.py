@@ -1,0 +1,125 @@
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from models.checkpoints import load_model
+from pipeline.driver import build_shards
+from pipeline.job import BuildConfig, missing_shards, prepare
+from shards.errors import DenseCLIError
+
+
+def test_prepare__unknown_teacher_lists_the_known(tiny):
+    with pytest.raises(DenseCLIError, match="vitg99") as caught:
+        prepare(replace(tiny, teachers=("vitg99",), weights={}))
+    assert all(name in caught.value.hint for name in ("vitl14", "eva02-b16", "scenes-s"))
+
+
+def test_prepare__weights_of_no_teacher_are_refused(tiny):
+    with pytest.raises(DenseCLIError, match="vitb16, which is no teacher") as caught:
+        prepare(replace(tiny, weights={"scenes-s": "random:0", "vitb16": "random:0"}))
+    assert "scenes-s" in caught.value.hint
+
+
+def test_prepare__weights_that_are_not_there(tiny, tmp_path, monkeypatch):
+    with pytest.raises(DenseCLIError, match=r"no .*nowhere\.pt"):
+        prepare(replace(tiny, weights={"scenes-s": str(tmp_path / "nowhere.pt")}))
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
+    with pytest.raises(DenseCLIError, match="no weights for vitb16") as caught:
+        prepare(replace(tiny, teachers=("vitb16",), weights={}))
+    assert "--weights vitb16=" in caught.value.hint
+
+
+def test_prepare__text_embeddings_that_are_not_there(tiny, tmp_path):
+    with pytest.raises(DenseCLIError, match=r"no file .*text\.npy"):
+        prepare(replace(tiny, text_embeddings=str(tmp_path / "text.npy")))
+
+
+def test_prepare__unknown_templates_list_the_known(tiny):
+    with pytest.raises(DenseCLIError, match="no templates poem") as caught:
+        prepare(replace(tiny, templates="poem"))
+    assert "plain" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "cut into shards")],
+)
+def test_prepare__a_store_of_something_else_is_refused(tiny, build_here, change, what):
+    build_here(tiny)
+    with pytest.raises(DenseCLIError, match=f"has another {what}"):
+        prepare(replace(tiny, **change))
+
+
+def test_defaults__data_and_store_are_named_after_the_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DENSECLI_DATA", raising=False)
+    (tmp_path / "data" / "coco" / "train2017").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "coco" / "train2017" / "a.jpg")
+    job, source = prepare(BuildConfig(dataset="coco"))
+    assert job.store.root == str(tmp_path / "stores" / "coco-512")
+    assert len(source.items) == 1
+
+    monkeypatch.setenv("DENSECLI_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DenseCLIError, match="elsewhere/coco"):
+        prepare(BuildConfig(dataset="coco"))
+
+
+def test_columns__every_setting_of_the_teacher_is_another_column(tiny):
+    changes = [{}, {"tau": 0.02}, {"regions": "grid-clipself"}, {"weights": {"scenes-s": "random:1"}}]
+    ids = [prepare(replace(tiny, **change))[0].columns()[2].id for change in changes]
+    assert len(set(ids)) == len(changes)
+    # How it is run is not what it is.
+    assert prepare(replace(tiny, batch_size=3, workers=5))[0].columns()[2].id == ids[0]
+
+
+def test_dry_run__says_what_is_missing_and_writes_nothing(tiny):
+    summary = build_shards(replace(tiny, dry_run=True))
+    assert summary["status"] == "planned"
+    assert [(c["kind"], c["shards"], c["missing"]) for c in summary["columns"]] == [
+        ("images", 2, 2),
+        ("regions", 2, 2),
+        ("targets", 2, 2),
+    ]
+    assert not Path(tiny.store).exists()
+
+
+def test_dry_run__names_the_columns_that_the_build_then_makes(tiny, build_here):
+    planned = build_shards(replace(tiny, dry_run=True))["columns"]
+    job, _ = build_here(tiny)
+    assert [column.id for column in job.columns()] == [column["id"] for column in planned]
+    another = build_shards(replace(tiny, tau=0.5, dry_run=True))["columns"]
+    assert [column["missing"] for column in another] == [0, 0, 2]
+
+
+def test_up_to_date__when_nothing_is_missing(tiny, build_here, files_of, monkeypatch):
+    build_here(tiny)
+    before = files_of(tiny.store)
+    monkeypatch.setattr("pipeline.driver.local_ray", None)
+    assert build_shards(tiny)["status"] == "up to date"
+    assert files_of(tiny.store) == before
+
+
+def test_builder__weights_of_another_architecture_leave_nothing_behind(tiny, tmp_path):
+    model, _ = load_model("scenes-l", "random:0")
+    save_file(model.clip.state_dict(), tmp_path / "large.safetensors")
+    job, _ = prepare(replace(tiny, weights={"scenes-s": str(tmp_path / "large.safetensors")}))
+    with pytest.raises(DenseCLIError, match="does not fit scenes-s"):
+        job.builder()
+    assert not Path(tiny.store).exists()
+
+
+def test_job__travels_without_the_listing(tiny):
+    # store.json's shard sizes are the only thing in it that grows with the data.
+    sizes = [len(pickle.dumps(prepare(replace(tiny, limit=n, shard_size=n))[0])) for n in (10, 1000)]
+    assert abs(sizes[0] - sizes[1]) < 20
+
+
+def test_missing_shards__are_those_that_lack_any_column(tiny, build_here):
+    job, _ = build_here(tiny)
+    job.columns()[1].receipt_url("000001")
+    Path(job.columns()[1].receipt_url("000001")).unlink()
+    assert missing_shards(job.columns()) == ["000001"]

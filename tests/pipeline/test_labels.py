@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.pooling import region_pool
+from pipeline.job import prepare
+from pipeline.teachers import LabelsConfig
+from shards.codecs import TopK, codec_from_spec
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
+from shards.reader import decode_image, decode_npz, read_joined
+from shards.regions import Regions
+
+# A matrix product may differ in its last bits with the size of the batch; over tau = 0.01 that is this much of p.
+BATCH_NOISE = 1e-4
+
+
+def canvas_and_regions(record, canvas):
+    image = Canvas(canvas).pad(decode_image(record.parts["images"]["jpg"]))
+    return image[None], [Regions(**decode_npz(record.parts["regions"]["npz"]))]
+
+
+@pytest.mark.parametrize("shard_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_stored_target__equals_the_live_teacher_for_every_region(tiny, build_here, shard_size, batch_size):
+    job, _ = build_here(replace(tiny, limit=9, shard_size=shard_size, batch_size=batch_size))
+    columns = job.columns()
+    teacher = job.targets[0][0].load("cpu")
+    codec = codec_from_spec(columns[2].spec["codec"])
+    seen = 0
+    for shard in job.store.shard_names:
+        bound = columns[2].receipt(shard).error["max_tv"] + BATCH_NOISE
+        for record in read_joined(columns, shard):
+            (live,) = teacher.live(*canvas_and_regions(record, job.store.canvas))
+            arrays = decode_npz(record.parts["scenes-s"]["npz"])
+            stored = codec.decode(arrays)
+            assert np.abs(stored - live).sum(1).max() / 2 <= bound
+            # The very category, wherever the noise cannot have swapped the first two.
+            first, second = np.sort(live, axis=1)[:, :-3:-1].T
+            sure = first - second > 2 * BATCH_NOISE
+            assert np.array_equal(arrays["ids"][sure, 0], live.argmax(1)[sure])
+            assert np.array_equal(arrays["thing"], teacher.thing[arrays["ids"][:, 0]])
+            seen += len(live)
+    assert seen == 9 * 400
+
+
+def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, build_here):
+    job, _ = build_here(replace(tiny, limit=1))
+    (record,) = read_joined(job.columns()[:2], "000000")
+    teacher = job.targets[0][0].load("cpu")
+    canvases, regions = canvas_and_regions(record, job.store.canvas)
+    (live,) = teacher.live(canvases, regions)
+    assert live.shape == (400, 20)
+
+    with torch.no_grad():
+        images = torch.from_numpy(canvases).permute(0, 3, 1, 2)
+        dense = teacher.model.dense(teacher.model.normalize(images), mode="value")
+        for n in (0, 57, 399):
+            box = torch.from_numpy(regions[0].boxes[n : n + 1])
+            pooled = region_pool(dense, box, torch.zeros(1, dtype=torch.long))
+            scores = (pooled @ teacher.text.T)[0].double() / 0.01
+            expected = torch.exp(scores - scores.max())
+            np.testing.assert_allclose(live[n], expected / expected.sum(), atol=1e-4)
+
+
+def test_live__a_canvas_that_is_no_multiple_of_the_patch_maps_boxes_exactly_or_as_released():
+    teachers = [
+        LabelsConfig(name="scenes-s", weights="random:0", categories="scenes", resample=resample)
+        for resample in (True, False)
+    ]
+    canvases = np.random.default_rng(0).integers(0, 255, (1, 100, 100, 3), np.uint8)
+    whole = [Regions(np.array([[0, 0, 1, 1]], np.float32), np.array([0, 1], np.int32))]
+    exact, released = (teacher.load("cpu").live(canvases, whole)[0] for teacher in teachers)
+    assert not np.allclose(exact, released)
+    assert teachers[0].spec() != teachers[1].spec()
+
+
+def test_live__nan_is_refused():
+    teacher = LabelsConfig(name="scenes-s", weights="random:0", categories="scenes").load("cpu")
+    teacher.text[0, 0] = float("nan")
+    regions = [Regions(np.array([[0, 0, 1, 1]], np.float32), np.array([0, 1], np.int32))]
+    with pytest.raises(DenseCLIError, match="scenes-s says NaN"):
+        teacher.live(np.zeros((1, 96, 96, 3), np.uint8), regions)
+
+
+def test_text_embeddings__a_file_takes_the_place_of_the_text_tower(tmp_path):
+    config = LabelsConfig(name="scenes-s", weights="random:0", categories="scenes")
+    own = config.load("cpu").text
+    np.save(tmp_path / "text.npy", 3 * own.numpy())
+    given = replace(config, text_embeddings=str(tmp_path / "text.npy"))
+    torch.testing.assert_close(given.load("cpu").text, own)
+    assert given.spec()["target"]["text"].keys() == {"sha256"}
+
+    np.save(tmp_path / "text.npy", own.numpy()[:, :-1])
+    with pytest.raises(DenseCLIError, match="63"):
+        given.load("cpu")
+
+
+def other_settings(tmp_path):
+    (tmp_path / "two.json").write_text('[{"name": "boat", "thing": true}, {"name": "sky", "thing": false}]')
+    np.save(tmp_path / "text.npy", np.eye(20, 64, dtype=np.float32))
+    return [
+        {"weights": "random:1"},
+        {"name": "scenes-l"},
+        {"tau": 0.02},
+        {"resample": False},
+        {"codec": TopK(k=4)},
+        {"categories": str(tmp_path / "two.json")},
+        {"templates": "imagenet"},
+        {"text_embeddings": str(tmp_path / "text.npy")},
+    ]
+
+
+def test_spec__every_setting_enters_it(tmp_path):
+    base = LabelsConfig(name="scenes-s", weights="random:0", categories="scenes")
+    specs = [base.spec(), *(replace(base, **other).spec() for other in other_settings(tmp_path))]
+    assert base.spec() == specs[0]
+    assert all(a != b for i, a in enumerate(specs) for b in specs[:i])
+
+
+def test_column__random_weights_are_recorded(tiny, build_here):
+    job, _ = build_here(tiny)
+    column = job.columns()[2]
+    assert column.spec["weights"] == "random:0"
+    assert column.info["random_weights"] is True
+    assert column.spec["regions"] == job.columns()[1].key
+
+
+def test_coco128__six_real_photos(tiny, build_here, shared_data):
+    data = str(shared_data / "coco128")
+    config = replace(tiny, dataset="coco", data=data, split="train2017", canvas=192, categories="scenes")
+    job, reports = build_here(config)
+    assert sum(report.samples for report in reports) == 6
+    records = [r for shard in job.store.shard_names for r in read_joined(job.columns(), shard)]
+    assert [r.key for r in records] == [item.key for item in prepare(config)[1].items]
+    assert all(decode_npz(r.parts["scenes-s"]["npz"])["ids"].shape == (400, 16) for r in records)

@@ -1,0 +1,114 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
+from shards.keys import column_key
+from shards.regions import PAIRS, GridPlan, cells_of_visit, region_plan, view_of
+
+# The pair sets written out: (rows, columns).
+PAPER = [(m, n) for m in (2, 3, 4, 5, 6) for n in (2, 3, 4, 5, 6)]
+DENSEVLM = [
+    *[(2, n) for n in (2, 3, 4)],
+    *[(3, n) for n in (3, 4, 5, 6)],
+    *[(4, n) for n in (3, 4, 5, 6)],
+    *[(5, n) for n in (4, 5, 6)],
+    *[(6, n) for n in (4, 5, 6)],
+]
+CLIPSELF = [
+    *[(1, n) for n in (1, 2)],
+    *[(2, n) for n in (1, 2, 3, 4)],
+    *[(3, n) for n in (2, 3, 4, 5, 6)],
+    *[(4, n) for n in (2, 3, 4, 5, 6)],
+    *[(5, n) for n in (3, 4, 5, 6)],
+    *[(6, n) for n in (3, 4, 5, 6)],
+]
+
+
+@pytest.mark.parametrize(
+    "pairs, expected, cells",
+    [("paper", PAPER, 400), ("densevlm", DENSEVLM, 309), ("clipself", CLIPSELF, 361)],
+)
+@pytest.mark.parametrize("width, height", [(640, 480), (333, 500), (97, 97), (1000, 20)])
+def test_grid__every_cell_is_its_formula(pairs, expected, cells, width, height):
+    canvas = Canvas(512)
+    w, h = canvas.fit(width, height)
+    regions = region_plan(f"grid-{pairs}").boxes(canvas.valid_box(width, height))
+    assert regions.n_views == len(expected)
+    assert len(regions.boxes) == cells == regions.offsets[-1]
+    assert (regions.boxes.dtype, regions.offsets.dtype) == (np.float32, np.int32)
+    seen = 0
+    for view, (m, n) in enumerate(expected):
+        assert list(regions.view(view)) == list(range(seen, seen + m * n))
+        for i in range(m):
+            for j in range(n):
+                formula = (j * w / n / 512, i * h / m / 512, (j + 1) * w / n / 512, (i + 1) * h / m / 512)
+                np.testing.assert_allclose(regions.boxes[seen], formula, rtol=3e-7)
+                seen += 1
+
+
+@given(st.sampled_from(sorted(PAIRS)), st.floats(0.01, 1), st.floats(0.01, 1))
+def test_grid__a_view_tiles_the_photo_without_gap_or_overlap(pairs, w, h):
+    regions = GridPlan(pairs).boxes([0, 0, w, h])
+    for view in range(regions.n_views):
+        boxes = regions.boxes[regions.view(view)].astype(np.float64)
+        area = (boxes[:, 2] - boxes[:, 0]) @ (boxes[:, 3] - boxes[:, 1])
+        assert area == pytest.approx(w * h, rel=1e-5)
+        np.testing.assert_allclose([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], [0, 0, w, h], rtol=1e-6)
+
+
+def test_plan__each_pair_set_has_its_own_key():
+    assert len({column_key(GridPlan(pairs).spec) for pairs in PAIRS}) == 3
+
+
+def test_plan__an_unknown_name_lists_the_known_ones():
+    with pytest.raises(DenseCLIError, match="grid-foo") as caught:
+        region_plan("grid-foo")
+    assert "grid-paper" in caught.value.hint
+
+
+def test_view_of__known_values():
+    # Stores outlive releases: these may never change.
+    assert [view_of("000000000139", epoch, 25) for epoch in range(8)] == [6, 9, 8, 7, 1, 12, 14, 5]
+
+
+def test_view_of__uniform_over_views_and_independent_between_epochs():
+    n_views, keys = 25, [f"{i:012d}" for i in range(5000)]
+    first, second = ([view_of(key, epoch, n_views) for key in keys] for epoch in (0, 1))
+    for views in (first, second):
+        counts = np.array([Counter(views)[v] for v in range(n_views)])
+        # Chi-square with 24 degrees of freedom: 51.2 is its 99.9 % point. The keys are fixed, so no flake.
+        assert ((counts - 200) ** 2 / 200).sum() < 51.2
+    same = sum(a == b for a, b in zip(first, second, strict=True))
+    assert 150 < same < 250
+
+
+def test_cells_of_visit__clipself_takes_twenty_others_take_all():
+    assert (region_plan("grid-clipself").max_cells, region_plan("grid-paper").max_cells) == (20, None)
+    assert list(cells_of_visit("a", 0, 36, None)) == list(range(36))
+    assert list(cells_of_visit("a", 0, 20, 20)) == list(range(20))
+    assert len(cells_of_visit("a", 0, 36, 20)) == 20
+
+
+@given(st.text(), st.integers(0, 1000), st.integers(1, 40), st.integers(1, 40))
+def test_cells_of_visit__sorted_distinct_cells_that_key_and_epoch_decide(key, epoch, n_cells, max_cells):
+    cells = cells_of_visit(key, epoch, n_cells, max_cells)
+    assert len(cells) == min(n_cells, max_cells)
+    assert list(cells) == sorted(set(cells.tolist()) & set(range(n_cells)))
+    assert list(cells) == list(cells_of_visit(key, epoch, n_cells, max_cells))
+
+
+def test_cells_of_visit__every_cell_is_taken_equally_often():
+    counts = np.zeros(36)
+    for i in range(3000):
+        counts[cells_of_visit(f"{i:012d}", i % 6, 36, 20)] += 1
+    # Binomial(3000, 20/36): sd 27. The keys are fixed, so no flake.
+    assert np.abs(counts - 3000 * 20 / 36).max() < 4 * 27.3
+
+
+def test_cells_of_visit__known_values():
+    assert list(cells_of_visit("000000000139", 0, 9, 4)) == [0, 3, 4, 8]

@@ -1,0 +1,161 @@
+import json
+import shutil
+
+import pytest
+
+from shards import fs
+from shards.errors import DenseCLIError
+from shards.keys import column_key
+from shards.store import Store
+from shards.writer import ShardWriter
+
+DATASET = {"name": "coco", "split": "train2017", "digest": "abc", "n": 3}
+SPEC = {"teacher": "vitl14", "weights": "0" * 64, "codec": {"name": "topk", "k": 16}}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.create(tmp_path / "store", DATASET, 512, [2, 1])
+
+
+def refused(call, *words):
+    """The call is refused in one sentence with these words, and a hint says what to do."""
+    with pytest.raises(DenseCLIError) as caught:
+        call()
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert message.endswith(".") and "\n" not in message
+    assert caught.value.hint.endswith(".")
+
+
+def test_create__writes_what_open_reads(store, tmp_path):
+    opened = Store.open(tmp_path / "store")
+    assert opened == store == Store.create(tmp_path / "store", DATASET, 512, [2, 1])
+    assert (opened.dataset, opened.canvas, opened.shard_sizes) == (DATASET, 512, (2, 1))
+    assert opened.shard_names == ("000000", "000001")
+
+
+@pytest.mark.parametrize(
+    "dataset, canvas, shards, word",
+    [
+        (DATASET, 560, [2, 1], "canvas"),
+        ({**DATASET, "digest": "abd"}, 512, [2, 1], "dataset"),
+        (DATASET, 512, [3], "number of shards"),
+        (DATASET, 512, [1, 2], "cut into shards"),
+    ],
+)
+def test_create__another_identity_is_refused(store, dataset, canvas, shards, word):
+    before = fs.read_bytes(fs.join(store.root, "store.json"))
+    refused(lambda: Store.create(store.root, dataset, canvas, shards), f"another {word}")
+    assert fs.read_bytes(fs.join(store.root, "store.json")) == before
+
+
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (None, "no store"),
+        (b"{", "damaged"),
+        (b"[]", "damaged"),
+        (b'{"format":1}', "damaged"),
+        (b'{"format":9}', "9"),
+    ],
+)
+def test_open__what_is_not_a_store_is_refused(tmp_path, content, word):
+    if content is not None:
+        (tmp_path / "store.json").write_bytes(content)
+    refused(lambda: Store.open(tmp_path), word)
+
+
+def test_add_column__the_same_spec_is_the_same_column(store):
+    column = store.add_column("targets", "vitl14", SPEC, {"seen": 1})
+    again = store.add_column("targets", "vitl14", dict(reversed(SPEC.items())), {"seen": 2})
+    assert again == column == store.columns("targets")[0]
+    assert column.info == {"seen": 1}
+    assert column.url.endswith(f"/targets/vitl14-{column.id}")
+    assert column.key == column_key(column.spec) and column.id == column.key[:12]
+    assert (column.kind, column.name, column.part) == ("targets", "vitl14", "vitl14")
+    assert {k: column.spec[k] for k in SPEC} == SPEC
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"teacher": "vitb16"}, {"weights": "1" * 64}, {"codec": {"name": "topk", "k": 8}}, {"new": None}],
+)
+def test_add_column__any_change_is_a_new_column_and_leaves_the_old_alone(store, change):
+    old = store.add_column("targets", "vitl14", SPEC)
+    before = fs.read_bytes(fs.join(old.url, "column.json"))
+    new = store.add_column("targets", "vitl14", {**SPEC, **change})
+    assert new.id != old.id
+    assert {c.id for c in store.columns()} == {old.id, new.id}
+    assert fs.read_bytes(fs.join(old.url, "column.json")) == before
+
+
+def test_add_column__another_store_gives_the_same_spec_another_key(store, tmp_path):
+    other = Store.create(tmp_path / "other", DATASET, 560, [2, 1])
+    assert store.add_column("targets", "v", SPEC).key != other.add_column("targets", "v", SPEC).key
+    assert store.images.key != other.images.key
+
+
+@pytest.mark.parametrize("name", ["kind", "name", "data"])
+def test_add_column__the_stores_own_names_are_refused(store, name):
+    with pytest.raises(ValueError, match="store fills in"):
+        store.add_column("targets", "v", {name: 1})
+
+
+def test_columns__by_kind(store):
+    regions = store.add_column("regions", "grid-paper", {"plan": "grid"})
+    target = store.add_column("targets", "vitl14", {})
+    assert regions.url.endswith(f"/regions/{regions.id}") and regions.part == "regions"
+    assert store.columns() == [regions, target]
+    assert store.columns("regions") == [regions]
+    assert store.images.url.endswith("/images") and store.images.part == "images"
+
+
+def test_find__one_none_or_several(store):
+    first = store.add_column("targets", "vitl14", {})
+    assert store.find("targets", "vitl14") == store.find("targets", f"vitl14-{first.id}") == first
+    refused(lambda: store.find("targets", "vitb16"), "no targets columns", "vitb16")
+    store.add_column("targets", "vitl14", {"k": 8})
+    refused(lambda: store.find("targets", "vitl14"), "2 targets columns")
+    assert store.find("targets", f"vitl14-{first.id}") == first
+
+
+@pytest.mark.parametrize("part", ["spec", "key", "folder", "json"])
+def test_open_column__what_does_not_hash_to_its_id_is_refused(store, part):
+    column = store.add_column("targets", "vitl14", SPEC)
+    url = fs.join(column.url, "column.json")
+    document = json.loads(fs.read_bytes(url))
+    if part == "spec":
+        document["spec"]["teacher"] = "vitb16"
+    if part == "key":
+        document["key"] = "0" * 64
+    fs.write_atomic(url, b"{" if part == "json" else json.dumps(document).encode())
+    if part == "folder":
+        shutil.move(column.url, column.url[:-1] + "z")
+    refused(store.columns, "does not hash")
+
+
+@pytest.mark.parametrize(
+    "canvas, dataset, word", [(560, DATASET, "canvas 560"), (512, {"n": 4}, "another dataset")]
+)
+def test_open_column__one_of_another_store_is_refused(store, tmp_path, canvas, dataset, word):
+    other = Store.create(tmp_path / "other", dataset, canvas, [2, 1])
+    foreign = other.add_column("targets", "vitl14", SPEC)
+    shutil.copytree(foreign.url, fs.join(store.root, "targets", f"vitl14-{foreign.id}"))
+    refused(store.columns, word)
+
+
+def test_missing__until_tar_and_receipt_are_both_there(store):
+    column = store.add_column("targets", "vitl14", SPEC)
+    assert column.missing() == ["000000", "000001"] and not column.complete
+    ShardWriter(column, "000001").commit()
+    assert column.missing() == ["000000"] and column.receipt("000000") is None
+    # What a killed writer may leave: temporaries, or a tar without its receipt.
+    fs.write_atomic(fs.join(column.url, ".000000.tar.0f.tmp"), b"half")
+    fs.write_atomic(fs.join(column.url, ".000000.json.0f.tmp"), b"half")
+    fs.write_atomic(column.tar_url("000000"), b"whole")
+    assert column.missing() == ["000000"]
+    ShardWriter(column, "000000").commit()
+    assert column.complete
+    fs.remove(column.tar_url("000001"))
+    assert column.missing() == ["000001"]

@@ -1,0 +1,77 @@
+"""Batches: what a sample holds, which view it shows, and an order that no thread changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from shards.regions import view_of
+from train.data import Batch, Loader, LoaderConfig
+
+
+def loader(tiny, **settings) -> Loader:
+    return Loader(
+        tiny.store, tiny.regions, {"labels": tiny.labels}, LoaderConfig(**{"batch_size": 3, **settings})
+    )
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return (
+        a.keys == b.keys
+        and all(
+            torch.equal(getattr(a, name), getattr(b, name)) for name in ("images", "boxes", "batch_index")
+        )
+        and torch.equal(a.targets["labels"], b.targets["labels"])
+    )
+
+
+def test_batches__shapes_and_counts(tiny_store) -> None:
+    batches = list(loader(tiny_store).batches(epoch=0))
+    assert [len(batch.keys) for batch in batches] == [3, 3, 3, 2]
+    assert sorted(key for batch in batches for key in batch.keys) == sorted(tiny_store.boxes)
+    for batch in batches:
+        assert batch.images.shape == (len(batch.keys), 3, 96, 96) and batch.images.dtype == torch.uint8
+        assert len(batch.boxes) == len(batch.batch_index) == len(batch.targets["labels"])
+
+
+def test_batches__rows_are_the_view_of_key_and_epoch(tiny_store) -> None:
+    offsets = tiny_store.offsets
+    for epoch in (0, 3):
+        for batch in loader(tiny_store).batches(epoch):
+            for i, key in enumerate(batch.keys):
+                view = view_of(key, epoch, len(offsets) - 1)
+                rows, mine = slice(offsets[view], offsets[view + 1]), batch.batch_index == i
+                np.testing.assert_array_equal(batch.boxes[mine], tiny_store.boxes[key][rows])
+                np.testing.assert_allclose(
+                    batch.targets["labels"][mine], tiny_store.labels_of[key][rows], atol=1e-6
+                )
+
+
+def test_batches__padding_is_black(tiny_store) -> None:
+    batch = next(loader(tiny_store).batches(epoch=0))
+    for image in batch.images:
+        columns = image.float().mean(dim=(0, 1))
+        assert columns[0] > 50 and (columns[-1] == 0 or columns[-1] > 50)
+    assert any((image[:, :, -1] == 0).all() for image in batch.images)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches__same_for_any_workers_and_start(tiny_store, workers: int) -> None:
+    whole = list(loader(tiny_store, workers=0, seed=5).batches(epoch=1))
+    for start in range(len(whole) + 1):
+        rest = list(loader(tiny_store, workers=workers, seed=5).batches(epoch=1, start=start))
+        assert len(rest) == len(whole) - start
+        assert all(same(a, b) for a, b in zip(rest, whole[start:], strict=True))
+
+
+def test_batches__order_depends_on_seed_and_epoch(tiny_store) -> None:
+    def keys(seed: int, epoch: int) -> list[str]:
+        return [key for batch in loader(tiny_store, seed=seed).batches(epoch) for key in batch.keys]
+
+    assert keys(0, 0) == keys(0, 0)
+    assert keys(0, 0) != keys(1, 0) and keys(0, 0) != keys(0, 1)
+
+
+def test_batches__drop_last(tiny_store) -> None:
+    dropping = loader(tiny_store, drop_last=True)
+    assert dropping.steps_per_epoch == 3 and loader(tiny_store).steps_per_epoch == 4
+    assert [len(batch.keys) for batch in dropping.batches(epoch=0)] == [3, 3, 3]

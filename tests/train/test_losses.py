@@ -1,0 +1,97 @@
+"""decoupled_kl: what each group contrasts with, what is kept, and its edges."""
+
+import pytest
+import torch
+
+from train.losses import decoupled_kl, kept_regions, retemper, teacher_probs
+
+THING = torch.tensor([True, True, True, False, False])
+
+
+def cosines(seed: int, regions: int = 24) -> torch.Tensor:
+    return torch.randn(regions, len(THING), generator=torch.Generator().manual_seed(seed)) * 0.03
+
+
+def group(teacher: torch.Tensor, thing: bool) -> torch.Tensor:
+    return teacher[THING[teacher.argmax(dim=-1)] == thing]
+
+
+@pytest.mark.parametrize(
+    ("row", "thing_sees_stuff", "stuff_sees_thing"),
+    [(1, True, True), (2, True, False), (3, False, False), (4, False, True)],
+)
+def test_decoupled_kl__rows(row: int, thing_sees_stuff: bool, stuff_sees_thing: bool) -> None:
+    """A class outside a group's contrast set gets no gradient from that group's regions."""
+    for thing, sees_other in ((True, thing_sees_stuff), (False, stuff_sees_thing)):
+        teacher = group(teacher_probs(cosines(0), tau=0.02), thing)
+        student = cosines(1)[: len(teacher)].requires_grad_()
+        decoupled_kl(student, teacher, THING, row=row, theta=0.0).backward()
+        assert student.grad is not None
+        assert bool(student.grad[:, thing != THING].any()) == sees_other
+        assert bool(student.grad[:, thing == THING].all())
+
+
+@pytest.mark.parametrize(("beta", "row"), [(0.0, 4), (1.0, 1)])
+def test_decoupled_kl__beta_joins_rows_4_and_1(beta: float, row: int) -> None:
+    student, teacher = cosines(1), teacher_probs(cosines(0))
+    assert decoupled_kl(student, teacher, THING, beta=beta) == decoupled_kl(student, teacher, THING, row=row)
+
+
+def test_decoupled_kl__beta_offsets_stuff_logits_on_both_sides() -> None:
+    beta, tau = 0.3, 0.01
+    teacher_cos, student_cos = cosines(0), cosines(1)
+    teacher = teacher_probs(teacher_cos, tau)
+    offset = torch.where(THING, 0.0, torch.tensor(beta).log())
+    shift = torch.where(THING[teacher.argmax(dim=-1)][:, None], offset, torch.zeros(len(THING)))
+    p = (teacher_cos / tau + shift).log_softmax(dim=-1)
+    q = (student_cos / tau + shift).log_softmax(dim=-1)
+    expected = (p.exp() * (p - q)).sum(dim=-1).mean()
+    torch.testing.assert_close(decoupled_kl(student_cos, teacher, THING, theta=0.0, beta=beta), expected)
+
+
+def test_decoupled_kl__zero_where_student_agrees() -> None:
+    teacher_cos = cosines(0)
+    loss = decoupled_kl(teacher_cos, teacher_probs(teacher_cos), THING)
+    torch.testing.assert_close(loss, torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("reduction", ["regions", "groups"])
+@pytest.mark.parametrize("regions", [0, 4])
+def test_decoupled_kl__no_kept_region(reduction: str, regions: int) -> None:
+    student = cosines(1, regions).requires_grad_()
+    teacher = torch.full((regions, len(THING)), 1 / len(THING))
+    loss = decoupled_kl(student, teacher, THING, theta=0.3, reduction=reduction)  # type: ignore[arg-type]
+    loss.backward()
+    assert loss == 0
+    assert student.grad is not None and not student.grad.any()
+
+
+def test_decoupled_kl__one_group_only() -> None:
+    """An empty group adds 0, so both reductions are the mean of the other one."""
+    teacher = group(teacher_probs(cosines(0)), thing=True)
+    student = cosines(1)[: len(teacher)]
+    by_group = decoupled_kl(student, teacher, THING, reduction="groups")
+    torch.testing.assert_close(by_group, decoupled_kl(student, teacher, THING))
+
+
+def test_decoupled_kl__theta_drops_unsure_regions() -> None:
+    student, teacher = cosines(1), teacher_probs(cosines(0), tau=0.05)
+    theta = float(teacher.amax(dim=-1).median())
+    kept = kept_regions(teacher, theta)
+    assert 0 < kept.sum() < len(kept)
+    alone = decoupled_kl(student[kept], teacher[kept], THING, theta=0.0)
+    torch.testing.assert_close(decoupled_kl(student, teacher, THING, theta=theta), alone)
+
+
+def test_decoupled_kl__exact_zeros_in_teacher() -> None:
+    teacher = torch.eye(len(THING))
+    student = cosines(1, len(THING)).requires_grad_()
+    loss = decoupled_kl(student, teacher, THING)
+    loss.backward()
+    assert torch.isfinite(loss) and student.grad is not None and torch.isfinite(student.grad).all()
+
+
+def test_retemper__equals_softmax_at_the_other_temperature() -> None:
+    torch.testing.assert_close(
+        retemper(teacher_probs(cosines(0), 0.01), 0.01, 0.02), teacher_probs(cosines(0), 0.02)
+    )

@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from shards.errors import DenseCLIError
+from train.run import Metrics, RunFolder
+from train.state import save_checkpoint
+
+CONFIG = {"lr": 0.1, "workers": 2}
+
+
+def test_open__words(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.open(CONFIG, "never") is None
+    checkpoint = save_checkpoint(folder.checkpoints, {"step": 1}, keep=1)
+    assert folder.open(CONFIG, "interrupted") == checkpoint
+    with pytest.raises(DenseCLIError, match="is a run in"):
+        folder.open(CONFIG, "never")
+    assert folder.open({**CONFIG, "lr": 0.2}, "overwrite") is None
+    assert json.loads(folder.config.read_text())["lr"] == 0.2
+
+
+def test_open__other_settings(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.open(CONFIG, "interrupted")
+    with pytest.raises(DenseCLIError, match=r"lr 0\.1 -> 0\.2"):
+        folder.open({**CONFIG, "lr": 0.2}, "interrupted")
+    folder.open({**CONFIG, "workers": 4}, "interrupted", free=frozenset({"workers"}))
+
+
+def test_open__overwrite_leaves_foreign_files(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    folder = RunFolder(tmp_path)
+    folder.open(CONFIG, "interrupted")
+    folder.open(CONFIG, "overwrite")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_metrics__drops_rows_after_the_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    metrics = Metrics(folder, step=0)
+    for step in (1, 2, 3):
+        metrics.log({"step": step, "loss": 0.5})
+    metrics.close()
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 4, "lo')  # what a kill in the middle of a write leaves
+    resumed = Metrics(folder, step=2)
+    assert resumed.last == {"step": 2, "loss": 0.5}
+    resumed.log({"step": 3, "loss": 0.25})
+    resumed.close()
+    rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3] and rows[-1]["loss"] == 0.25

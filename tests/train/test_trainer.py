@@ -1,0 +1,187 @@
+"""The trainer from end to end on a tiny store: what a run leaves, and that stopping it changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from models.checkpoints import load_model
+from shards.errors import DenseCLIError
+from shards.store import Store
+from train.trainer import TrainConfig, Trainer, train
+
+STEPS = 10  # of 4 steps an epoch: two epochs and a half
+
+
+def config(tiny_store, run: Path, **settings) -> TrainConfig:
+    defaults = {
+        "store": tiny_store.store.root,
+        "run": str(run),
+        "student": "scenes-s",
+        "weights": "random:0",
+        "batch_size": 3,
+        "max_steps": STEPS,
+        "lr": 1e-3,
+        "checkpoint_every": 3,
+        "device": "cpu",
+    }
+    return TrainConfig(**{**defaults, **settings})
+
+
+def rows(run: Path) -> list[dict]:
+    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in kept]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_store, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train(config(tiny_store, run))
+    return run
+
+
+def test_train__run_folder(tiny_store, undisturbed) -> None:
+    assert [row["step"] for row in rows(undisturbed)] == list(range(1, STEPS + 1))
+    assert [row["epoch"] for row in rows(undisturbed)] == [0] * 4 + [1] * 4 + [2] * 2
+    assert all(row["loss"] == row["region_kl"] and 0 < row["kept"] <= 1 for row in rows(undisturbed))
+    resolved = json.loads((undisturbed / "config.json").read_text())
+    assert resolved["columns"] == {"labels": tiny_store.labels.key}
+    assert resolved["initial_weights"]["random"] is True
+    assert {path.name for path in (undisturbed / "checkpoints").iterdir()} == {
+        "step-00000009.pt",
+        "step-00000010.pt",
+    }
+    assert list((undisturbed / "tensorboard").iterdir())
+
+
+def test_train__learns(undisturbed) -> None:
+    losses = [row["loss"] for row in rows(undisturbed)]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+def test_train__export_moves_only_what_is_trained(undisturbed) -> None:
+    card = json.loads((undisturbed / "export" / "card.json").read_text())
+    assert (
+        card["student"] == "scenes-s" and card["alpha"] == 0.9 and card["initial_weights"]["random"] is True
+    )
+    exported = safetensors.torch.load_file(undisturbed / "export" / "student.safetensors")
+    model, _ = load_model("scenes-s", "random:0")
+    state = torch.load(undisturbed / "checkpoints" / f"step-{STEPS:08d}.pt", weights_only=True)["model"]
+    frozen = {name.removeprefix("clip.") for name in model.frozen_names("value")}
+    moved = 0
+    for name, before in model.clip.state_dict().items():
+        after = exported[name]
+        if name in frozen or not before.is_floating_point():
+            assert torch.equal(after, before), name
+        else:
+            torch.testing.assert_close(after, 0.1 * before + 0.9 * state[f"clip.{name}"])
+            moved += not torch.equal(after, before)
+    assert moved > 10
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 5, 9])
+def test_train__resumed_equals_undisturbed(tiny_store, undisturbed, tmp_path, monkeypatch, stop) -> None:
+    """Stopped before the first checkpoint, on one, on an epoch's border, in an epoch, before the end."""
+    step = Trainer.train_step
+
+    def stopping(self, batch):
+        if self.step == stop:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tiny_store, tmp_path))
+    monkeypatch.setattr(Trainer, "train_step", step)
+    train(config(tiny_store, tmp_path, workers=0))
+    assert rows(tmp_path) == rows(undisturbed)
+    names = ("export/student.safetensors", "export/card.json")
+    assert all((tmp_path / name).read_bytes() == (undisturbed / name).read_bytes() for name in names)
+
+
+def test_train__killed_equals_undisturbed(tiny_store, undisturbed, tmp_path) -> None:
+    code = """
+import json, os, signal, sys
+from train.trainer import TrainConfig, Trainer, train
+step = Trainer.train_step
+def killed(self, batch):
+    if self.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch)
+Trainer.train_step = killed
+train(TrainConfig(**json.loads(sys.argv[1])))
+"""
+    settings = json.dumps(asdict(config(tiny_store, tmp_path)))
+    done = subprocess.run([sys.executable, "-c", code, settings], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert len(rows(tmp_path)) == 5
+    train(config(tiny_store, tmp_path))
+    assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_train__again_when_finished(tiny_store, undisturbed) -> None:
+    before = (undisturbed / "metrics.jsonl").read_bytes()
+    result = train(config(tiny_store, undisturbed))
+    assert result["step"] == STEPS and os.path.exists(result["export"]) and result["random_weights"]
+    assert (undisturbed / "metrics.jsonl").read_bytes() == before
+
+
+def test_train__overwrite_starts_again(tiny_store, undisturbed, tmp_path) -> None:
+    train(config(tiny_store, tmp_path, max_steps=3))
+    with pytest.raises(DenseCLIError, match="max_steps 3 -> 10"):
+        train(config(tiny_store, tmp_path))
+    train(config(tiny_store, tmp_path, resume="overwrite"))
+    assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_train__no_labels_column(tmp_path) -> None:
+    store = Store.create(tmp_path / "store", {"name": "coco", "n": 1}, 96, [1])
+    with pytest.raises(DenseCLIError, match="no labels column") as caught:
+        train(
+            TrainConfig(store=store.root, run=str(tmp_path / "run"), student="scenes-s", weights="random:0")
+        )
+    assert "build-shards --teacher vitb16 --dataset coco" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_train__names_the_column_it_cannot_find(tiny_store, tmp_path) -> None:
+    with pytest.raises(DenseCLIError, match="no labels column of vitl14"):
+        train(config(tiny_store, tmp_path / "run", teacher="vitl14"))
+
+
+def test_train__more_samples_a_batch_than_the_store_has(tiny_store, tmp_path) -> None:
+    with pytest.raises(DenseCLIError, match="no batch of 12"):
+        train(config(tiny_store, tmp_path, batch_size=12, drop_last=True))
+
+
+def test_train__loss_not_finite_stops_before_the_weights(tiny_store, tmp_path) -> None:
+    trainer = Trainer(config(tiny_store, tmp_path))
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    term = trainer.terms["region_kl"]
+    trainer.terms["region_kl"] = lambda student, batch: (term(student, batch)[0] * float("nan"), {})
+    with pytest.raises(DenseCLIError, match="The loss of step 1 is nan; samples: 00"):
+        trainer.fit()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+
+
+def test_train__text_embeddings_from_a_file(tiny_store, undisturbed, tmp_path) -> None:
+    np.save(tmp_path / "text.npy", np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
+    train(config(tiny_store, tmp_path / "run", max_steps=1, text_embeddings=str(tmp_path / "text.npy")))
+    assert rows(tmp_path / "run")[0]["loss"] != rows(undisturbed)[0]["loss"]
+    np.save(tmp_path / "text.npy", np.ones((19, 64), np.float32))
+    with pytest.raises(DenseCLIError, match="19"):
+        train(config(tiny_store, tmp_path / "other", text_embeddings=str(tmp_path / "text.npy")))
+
+
+def test_train__bf16_follows_fp32(tiny_store, undisturbed, tmp_path) -> None:
+    train(config(tiny_store, tmp_path, max_steps=1, precision="bf16"))
+    [row], first = rows(tmp_path), rows(undisturbed)[0]
+    assert row["loss"] != first["loss"] and row["loss"] == pytest.approx(first["loss"], rel=0.05)

@@ -1,0 +1,40 @@
+"""Export: the alpha-averaged student as a checkpoint that other projects read, with a card beside it."""
+
+import json
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from shards import fs
+
+WEIGHTS = "student.safetensors"
+CARD = "card.json"
+
+
+def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """alpha * student + (1 - alpha) * initial of every floating-point tensor (as CLIPSelf averages).
+
+    A tensor that training left alone comes out bit-equal; integer buffers are the student's.
+    """
+    return {
+        name: torch.lerp(initial[name].to(tensor), tensor, alpha) if tensor.is_floating_point() else tensor
+        for name, tensor in student.items()
+    }
+
+
+def export_student(
+    clip: nn.Module, initial: dict[str, Tensor], *, alpha: float, folder: str, card: dict[str, Any]
+) -> str:
+    """Writes WEIGHTS (OpenCLIP layout: the whole open_clip model's state dict) and CARD into `folder`.
+
+    initial: state dict of `clip` before training. Returns the path of the weights.
+    """
+    averaged = average(clip.state_dict(), initial, alpha)
+    # safetensors refuses tensors that share memory; a clone of each ends that.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in averaged.items()}
+    path = fs.join(folder, WEIGHTS)
+    fs.write_atomic(path, safetensors.torch.save(tensors))
+    fs.write_atomic(fs.join(folder, CARD), json.dumps({**card, "alpha": alpha}, indent=2).encode())
+    return path

@@ -1,0 +1,93 @@
+"""Loss functions: pure functions of tensors, with no model, no store and no configuration."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["regions", "groups"]
+REDUCTIONS: tuple[Reduction, ...] = ("regions", "groups")
+
+# Which classes each group of regions contrasts with, as the weight of the *other* group's classes:
+# row -> (weight of Stuff classes for Thing regions, weight of Thing classes for Stuff regions).
+# The papers' tables name rows 1 and 4; the order of 2 and 3 is ours.
+DECOUPLING: dict[int, tuple[float, float]] = {
+    1: (1.0, 1.0),  # Thing regions: all classes, Stuff regions: all classes (no decoupling)
+    2: (1.0, 0.0),  # Thing regions: all classes, Stuff regions: Stuff only
+    3: (0.0, 0.0),  # Thing regions: Thing only,  Stuff regions: Stuff only
+    4: (0.0, 1.0),  # Thing regions: Thing only,  Stuff regions: all classes (DenseVLM)
+}
+
+
+def teacher_probs(cosines: Tensor, tau: float = 0.01) -> Tensor:
+    """The retrieval distribution softmax(cos / tau) of a live teacher (DenseVLM, eq. 2).
+
+    cosines: (R, D) between region and text embeddings, both unit norm. Returns (R, D) float32, rows sum to 1.
+    """
+    return (cosines.float() / tau).softmax(dim=-1)
+
+
+def retemper(probs: Tensor, stored_tau: float, tau: float) -> Tensor:
+    """A distribution softmax(z / stored_tau) seen at another temperature: softmax(z / tau).
+
+    probs: (R, D), rows sum to 1. Exact for a full distribution; where a codec spread the remaining mass over
+    the classes it does not name, only those classes are approximate.
+    """
+    if tau == stored_tau:
+        return probs
+    powered = probs ** (stored_tau / tau)
+    return powered / powered.sum(dim=-1, keepdim=True)
+
+
+def kept_regions(teacher: Tensor, theta: float) -> Tensor:
+    """(R,) bool: regions whose most probable class is more probable than theta. teacher: (R, D)."""
+    return teacher.amax(dim=-1) > theta
+
+
+def decoupled_kl(
+    student: Tensor,
+    teacher: Tensor,
+    thing: Tensor,
+    *,
+    tau: float = 0.01,
+    theta: float = 0.3,
+    row: int = 4,
+    beta: float | None = None,
+    reduction: Reduction = "regions",
+) -> Tensor:
+    """Decoupled distillation of a retrieval: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
+
+    A kept region belongs to the Thing or the Stuff group by its most probable class. Each group contrasts
+    with the classes its `row` of DECOUPLING names; teacher and student are both renormalised over them.
+
+    student: (R, D) cosines of the student's regions with its own text embeddings.
+    teacher: (R, D) distribution over the D categories (from a store, or `teacher_probs`).
+    thing: (D,) bool. tau: the student's temperature. theta: regions below this confidence are dropped.
+    beta: weight in [0, 1] of the Stuff classes for Thing regions on both sides, i.e. an offset of log beta on
+    their logits, in place of the row's own (with row 4: 0 is row 4 itself, 1 is row 1).
+    reduction: `regions` is the mean over kept regions (the paper); `groups` is the sum of the two groups'
+    means (the released code). Without a kept region the loss is 0 and its gradient is 0.
+
+    Returns a float32 scalar.
+    """
+    kept = kept_regions(teacher, theta)
+    logits, probs = student[kept].float() / tau, teacher[kept].float()
+    is_thing = thing[probs.argmax(dim=-1)]
+
+    stuff_weight, thing_weight = DECOUPLING[row]
+    stuff_weight = stuff_weight if beta is None else beta
+    for_thing = torch.where(thing, 1.0, stuff_weight)
+    for_stuff = torch.where(thing, thing_weight, 1.0)
+    weight = torch.where(is_thing[:, None], for_thing, for_stuff)
+
+    probs = probs * weight
+    probs = probs / probs.sum(dim=-1, keepdim=True)
+    # An excluded class has log-probability -inf and probability 0: fill, or 0 * inf poisons the sum.
+    log_q = (logits + weight.log()).log_softmax(dim=-1).masked_fill(weight == 0, 0.0)
+    kl = (torch.xlogy(probs, probs) - probs * log_q).sum(dim=-1)
+
+    if reduction == "regions":
+        return kl.sum() / max(len(kl), 1)
+    return sum(
+        (kl[group].sum() / group.sum().clamp(min=1) for group in (is_thing, ~is_thing)), kl.new_zeros(())
+    )

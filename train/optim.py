@@ -1,0 +1,40 @@
+"""AdamW groups, the learning-rate schedule, and what stays frozen."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def freeze(model: nn.Module, names: set[str]) -> None:
+    """Excludes the parameters called `names` from training. A name the model does not have is a KeyError."""
+    parameters = dict(model.named_parameters())
+    for name in names:
+        parameters[name].requires_grad_(False)
+
+
+def adamw(model: nn.Module, *, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; `learning_rate` gives the rate, step by step.
+
+    No weight decay on 1-D tensors (norms, biases, layer scales) nor on scalars (logit_scale), as in CLIPSelf,
+    DeCLIP and DenseVLM.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas)
+
+
+def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
+    """The rate of step `step` (counted from 0): linear warm-up to `peak`, then a cosine towards 0."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate

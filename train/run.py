@@ -1,0 +1,120 @@
+"""The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from shards import fs
+from shards.errors import DenseCLIError
+from train.state import latest_checkpoint
+
+Resume = Literal["interrupted", "never", "overwrite"]
+RESUME: tuple[Resume, ...] = ("interrupted", "never", "overwrite")
+
+
+class RunFolder:
+    """Paths of one run."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.config = self.root / "config.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.tensorboard = self.root / "tensorboard"
+        self.checkpoints = str(self.root / "checkpoints")
+        self.export = str(self.root / "export")
+
+    def open(self, config: dict[str, Any], resume: Resume, free: frozenset[str] = frozenset()) -> str | None:
+        """Makes the folder ready for `config` (JSON values); returns the checkpoint to continue from, if any.
+
+        interrupted: continue the run that is there, where its settings are the same but for those named in
+        `free`; never: refuse to touch a run that is there; overwrite: remove it. Raises DenseCLIError.
+        """
+        if self.config.exists():
+            if resume == "never":
+                raise DenseCLIError(
+                    f"There is a run in {self.root} already.",
+                    hint="Choose another --run, or --resume overwrite.",
+                )
+            if resume == "overwrite":
+                self._remove()
+            else:
+                self._check_same(config, free)
+        self.root.mkdir(parents=True, exist_ok=True)
+        fs.write_atomic(str(self.config), json.dumps(config, indent=2).encode())
+        return latest_checkpoint(self.checkpoints)
+
+    def _remove(self) -> None:
+        for folder in (self.tensorboard, self.checkpoints, self.export):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.metrics.unlink(missing_ok=True)
+        self.config.unlink()
+
+    def _check_same(self, config: dict[str, Any], free: frozenset[str]) -> None:
+        old = json.loads(self.config.read_bytes())
+        changed = [
+            f"{name} {old.get(name)!r} -> {config.get(name)!r}"
+            for name in sorted((old.keys() | config.keys()) - free)
+            if old.get(name) != config.get(name)
+        ]
+        if changed:
+            raise DenseCLIError(
+                f"The run in {self.root} was started with other settings: {'; '.join(changed)}.",
+                hint="Choose another --run, or --resume overwrite.",
+            )
+
+
+class Metrics:
+    """One row a step, in metrics.jsonl and in TensorBoard."""
+
+    def __init__(self, folder: RunFolder, *, step: int) -> None:
+        """Keeps the rows up to `step` steps (those of a resumed run) and drops what was logged after it."""
+        rows = folder.metrics.read_text().splitlines(keepends=True)[:step] if folder.metrics.exists() else []
+        fs.write_atomic(str(folder.metrics), "".join(rows).encode())
+        self.last: dict[str, float] = json.loads(rows[-1]) if rows else {}
+        self._file = folder.metrics.open("a", buffering=1)
+        self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
+
+    def log(self, row: dict[str, float]) -> None:
+        self.last = row
+        self._file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name, value, int(row["step"]))
+
+    def sync(self) -> None:
+        """Puts the rows on disk: a checkpoint must not outlive the rows of its steps."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+class Progress:
+    """A bar on a terminal, a plain line every ten seconds elsewhere."""
+
+    def __init__(self, *, step: int, total: int) -> None:
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(initial=step, total=total, unit="step", disable=not terminal, dynamic_ncols=True)
+        self._plain, self._total, self._start, self._first = not terminal, total, time.monotonic(), step
+        self._next = 0.0
+
+    def update(self, row: dict[str, float]) -> None:
+        step, text = int(row["step"]), f"loss {row['loss']:.4f}  {row['images_per_s']:.1f} images/s"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+        elapsed = time.monotonic() - self._start
+        if self._plain and (elapsed >= self._next or step == self._total):
+            eta = elapsed / (step - self._first) * (self._total - step)
+            print(f"step {step}/{self._total}  {text}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
+            self._next = elapsed + 10
+
+    def close(self) -> None:
+        self._bar.close()

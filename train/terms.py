@@ -1,0 +1,86 @@
+"""Loss terms: what a term keeps for the whole run, and its value for a batch."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from models.dense import DenseCLIP
+from models.text import load_text_embeddings, text_embeddings
+from shards.store import Column
+from train.data import Batch
+from train.losses import Reduction, decoupled_kl, kept_regions, retemper
+
+
+class StudentOutput(NamedTuple):
+    """dense: (B, C, h, w) as the encoder's mode leaves it; regions: (R, C) float32, pooled, unit norm."""
+
+    dense: Tensor
+    regions: Tensor
+
+
+class Term(Protocol):
+    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The unweighted loss, a scalar, and what else to log of this batch, scalars by name."""
+        ...
+
+
+class RegionKL:
+    """Term `region_kl`: the student's distribution over categories follows the one the P-VLM retrieved."""
+
+    def __init__(
+        self,
+        column: Column,
+        text: Tensor,
+        *,
+        tau: float = 0.01,
+        theta: float = 0.3,
+        row: int = 4,
+        beta: float | None = None,
+        reduction: Reduction = "regions",
+    ) -> None:
+        """column: of kind `labels`; text: (D, C) the student's own unit embeddings of its categories.
+
+        The rest is `decoupled_kl`'s; another tau than the column's is applied to both sides.
+        """
+        target = column.spec["target"]
+        self.stored_tau: float = target["tau"]
+        self.thing = torch.tensor(target["things"], device=text.device)
+        self.text, self.tau, self.theta = text, tau, theta
+        self.row, self.beta, self.reduction = row, beta, reduction
+
+    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        teacher = retemper(batch.targets["labels"], self.stored_tau, self.tau)
+        loss = decoupled_kl(
+            student.regions @ self.text.T,
+            teacher,
+            self.thing,
+            tau=self.tau,
+            theta=self.theta,
+            row=self.row,
+            beta=self.beta,
+            reduction=self.reduction,
+        )
+        return loss, {"kept": kept_regions(teacher, self.theta).float().mean()}
+
+
+def student_text(model: DenseCLIP, column: Column, path: str | None) -> Tensor:
+    """(D, C) unit embeddings of a labels column's categories on the model's device: from a file, or from the
+    model's own text tower. Raises DenseCLIError for a file of other categories or another width."""
+    names = column.spec["target"]["categories"]
+    if path is None:
+        return text_embeddings(model, names)
+    return load_text_embeddings(path, len(names), model.embed_dim).to(next(model.parameters()).device)
+
+
+def weighted_sum(
+    terms: dict[str, Term], weights: dict[str, float], student: StudentOutput, batch: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch, and its parts by name for the metrics row (each term before its weight)."""
+    total = student.regions.new_zeros(())
+    parts: dict[str, Tensor] = {}
+    for name, term in terms.items():
+        value, extra = term(student, batch)
+        total = total + weights[name] * value
+        parts |= {name: value.detach(), **extra}
+    return total, parts
