@@ -54,7 +54,9 @@ def flags(*names: str) -> Callable[[Callable], Callable]:
 FLAGS: dict[str, Callable[[Callable], Callable]] = {
     "data": click.option("--data", metavar="DIR", help="Folder of the photos [data/<dataset>]."),
     "split": click.option("--split", metavar="NAME", help="Split of the dataset."),
-    "limit": click.option("--limit", type=click.IntRange(1), metavar="N", help="Use the first N photos only."),
+    "limit": click.option(
+        "--limit", type=click.IntRange(1), metavar="N", help="Use the first N photos only."
+    ),
     "store": click.option("--store", metavar="URL", help="The store [stores/<dataset>-<canvas>]."),
     "run": click.option("--run", metavar="DIR", help="Folder of the run."),
     "weights": click.option(
@@ -75,7 +77,9 @@ FLAGS: dict[str, Callable[[Callable], Callable]] = {
         "--text-embeddings", metavar="FILE", help=".npy with a row per category [the model's text tower]."
     ),
     "canvas": click.option("--canvas", type=click.IntRange(16), metavar="PX", help="Side of the canvas."),
-    "json": click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON (- for stdout)."),
+    "json": click.option(
+        "--json", "json_file", metavar="FILE", help="Write the result as JSON (- for stdout)."
+    ),
 }
 
 
@@ -88,15 +92,20 @@ def main(debug: bool) -> None:
 
 @main.command("build-shards")
 @click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="P-VLM to ask. May repeat.")
-@click.option("--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True)
+@click.option(
+    "--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True
+)
 @click.option("--regions", default="grid-paper", show_default=True, metavar="PLAN", help="Region plan.")
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
-@click.option("--max-unreadable", type=click.IntRange(1), metavar="N", help="Unreadable photos in a row to stop at.")
+@click.option("--templates", metavar="NAME", help="Prompts of the categories: plain or imagenet.")
+@click.option(
+    "--max-unreadable", type=click.IntRange(1), metavar="N", help="Unreadable photos in a row to stop at."
+)
 @click.option("--dry-run", is_flag=True, help="Say what is missing, write nothing.")
 @flags("data", "split", "limit", "store", "canvas", "weights", "categories", "text-embeddings")
-@flags("batch-size", "device", "json")
+@flags("batch-size", "seed", "device", "json")
 def build_shards(weights: Sequence[tuple[str, str]], json_file: str | None, **settings: Any) -> None:
     """Ask the teachers once and write what they say into a store.
 
@@ -112,17 +121,24 @@ def build_shards(weights: Sequence[tuple[str, str]], json_file: str | None, **se
         click.echo(f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards")
     counts = f", {summary['samples']} photos" if "samples" in summary else ""
     skipped = ", ".join(f"{n} {reason}" for reason, n in summary.get("skipped", {}).items())
-    click.echo(f"{summary['store']}: {summary['status']}{counts}" + (f"; skipped {skipped}" if skipped else ""))
+    click.echo(
+        f"{summary['store']}: {summary['status']}{counts}" + (f"; skipped {skipped}" if skipped else "")
+    )
 
 
 @main.command()
 @click.option("--method", default="densevlm", show_default=True, metavar="NAME", help="Preset of loss terms.")
-@click.option("--loss", "losses", multiple=True, metavar="TERM=W", help="A weighted term, in place of the method's.")
+@click.option(
+    "--loss", "losses", multiple=True, metavar="TERM=W", help="A weighted term, in place of the method's."
+)
 @click.option("--teacher", metavar="NAME", help="The target column, where the store has several.")
 @click.option("--mode", metavar="NAME", help="How the student's last block is read out.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature.")
 @click.option("--theta", type=click.FloatRange(0, 1), help="Regions less sure than this are left out.")
 @click.option("--decoupling", type=click.IntRange(1, 4), help="Row of the decoupling table (4: the paper's).")
+@click.option(
+    "--beta", type=click.FloatRange(0, 1), help="Weight of Stuff for Thing regions, in place of the row's."
+)
 @click.option("--epochs", type=click.IntRange(1))
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps, whatever the epochs.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True))
@@ -162,7 +178,8 @@ def train(
         )
     )
     _write_json(json_file, result)
-    click.echo(f"step {result['step']}, loss {result['loss']:.4f}: {result['export']}")
+    random = " (random weights)" if result["random_weights"] else ""
+    click.echo(f"step {result['step']}, loss {result['loss']:.4f}{random}: {result['export']}")
 
 
 @main.command()
@@ -191,7 +208,7 @@ def evaluate(
     """
     from evaluation.classify import ClassifyConfig
     from evaluation.region import Subject, evaluate_regions
-    from evaluation.report import class_table, report, to_json
+    from evaluation.report import class_table, report
 
     given = _weights_of(student, weights) if student else None
     subject = Subject.of_run(run) if run else Subject(model=student or "eva02-b16", weights=given)
@@ -205,10 +222,108 @@ def evaluate(
         device=device,
         config=ClassifyConfig(**{**(subject.settings or {}), **_given(settings)}),
     )
-    _write_json(json_file, json.loads(to_json({subject.title: result})))
+    _write_json(json_file, {subject.title: result.to_dict()})
     click.echo(report({subject.title: result}))
     if classes:
         click.echo(class_table(result))
+
+
+@main.command()
+@click.option("--scenes", type=click.IntRange(1), default=480, show_default=True, help="Scenes to train on.")
+@click.option(
+    "--test-scenes", type=click.IntRange(1), default=300, show_default=True, help="Scenes to test on."
+)
+@click.option("--max-steps", type=click.IntRange(1), default=400, show_default=True)
+@click.option(
+    "--pretrain", is_flag=True, help="Instead, train the world's own CLIPs again: an hour of 2 cores."
+)
+@flags("run", "seed", "device", "json")
+def demo(
+    scenes: int,
+    test_scenes: int,
+    max_steps: int,
+    pretrain: bool,
+    run: str | None,
+    seed: int,
+    device: str,
+    json_file: str | None,
+) -> None:
+    """The whole chain on the generated world: build shards, train, evaluate before and after.
+
+    \b
+    densecli demo --seed 1 --json demo.json
+    """
+    folder = Path(run or "runs/demo")
+    if pretrain:
+        from pipeline.scenes.pretrain import PretrainConfig
+        from pipeline.scenes.pretrain import pretrain as pretrain_clips
+
+        record = pretrain_clips(PretrainConfig(seed=seed), folder / "weights")
+        _write_json(json_file, record)
+        click.echo(f"{json.dumps(record['models'], indent=1)}\nThe weights are in {folder / 'weights'}.")
+        return
+
+    from evaluation.classify import ClassifyConfig
+    from evaluation.preview import contact_sheet
+    from evaluation.region import Subject, evaluate_regions
+    from evaluation.report import comparison
+    from evaluation.retrieved import retrieved_views
+    from models.scenes import IMAGE_SIZE
+    from pipeline.driver import BuildConfig
+    from pipeline.driver import build_shards as build
+    from pipeline.scenes.coco import write_coco
+    from shards.store import Store
+    from train.trainer import TrainConfig
+    from train.trainer import train as fit
+
+    def measure(subject: Subject) -> Any:
+        return evaluate_regions(
+            subject,
+            data=str(folder / "data"),
+            split="test",
+            categories="scenes",
+            device=device,
+            config=ClassifyConfig(canvas=IMAGE_SIZE, batch_size=50),
+        )
+
+    click.echo(f"1/4 The P-VLM reads {scenes} scenes, once.")
+    settings = TrainConfig(
+        store=str(folder / f"store-{seed}-{scenes}"),
+        run=str(folder / f"train-{seed}-{scenes}"),
+        student="scenes-s",
+        max_steps=max_steps,
+        batch_size=24,
+        lr=3e-4,
+        seed=seed,
+        device=device,
+        resume="overwrite",
+    )
+    build(
+        BuildConfig(
+            dataset="scenes",
+            split="train",
+            limit=scenes,
+            seed=seed,
+            store=settings.store,
+            teachers=("scenes-pvlm",),
+            device=device,
+        )
+    )
+    click.echo(f"2/4 The student before, on {test_scenes} other scenes.")
+    write_coco(folder / "data", seed=0, split="test", count=test_scenes)
+    before = measure(Subject(model="scenes-s"))
+    click.echo("3/4 The student learns from the shards.")
+    fit(settings)
+    click.echo("4/4 The student after.")
+    after = measure(Subject.of_run(settings.run))
+    click.echo(f"\n{comparison(before, after)}\n")
+
+    opened = Store.open(settings.store)
+    labels = opened.find("targets", "scenes-pvlm")
+    picture = folder / "preview.png"
+    contact_sheet(retrieved_views(opened, labels, view=6, limit=6)).save(picture)
+    click.echo(f"Grid cells and retrieved labels: {picture}")
+    _write_json(json_file, {"before": before.to_dict(), "after": after.to_dict()})
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,12 +333,14 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _weights_of(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
     """The weights given for a model, under its name or an alias of it."""
-    from models.registry import resolve
+    from models.registry import ALIASES
 
-    wanted = resolve(model).name
-    given = {resolve(name).name: path for name, path in weights}
+    wanted = ALIASES.get(model, model)
+    given = {ALIASES.get(name, name): path for name, path in weights}
     if stray := sorted(set(given) - {wanted}):
-        raise DenseCLIError(f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH.")
+        raise DenseCLIError(
+            f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
+        )
     return given.get(wanted)
 
 
@@ -231,7 +348,8 @@ def _newest_store() -> str:
     stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
     if not stores:
         raise DenseCLIError(
-            "There is no store in stores/.", hint="Build one with densecli build-shards, or name it with --store."
+            "There is no store in stores/.",
+            hint="Build one with densecli build-shards, or name it with --store.",
         )
     click.echo(f"Training from the newest store, {stores[-1].parent}.", err=True)
     return str(stores[-1].parent)

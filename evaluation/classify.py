@@ -8,12 +8,12 @@ alone.
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from evaluation.panoptic import PanopticDataset
 from models.categories import Categories
@@ -21,6 +21,7 @@ from models.dense import DenseCLIP
 from models.pooling import mask_pool, region_pool
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
+from shards.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +136,10 @@ def region_scores(
     parts = []
     was_training = model.training
     model.eval()
-    with tqdm(total=len(dataset), unit="photo", desc="evaluate", disable=None) as bar:
+    with closing(Progress(len(dataset), "photos")) as progress:
         for batch in _batches(prepare, len(dataset), config.batch_size):
             parts.append(_score(model, batch, text, config.mode))
-            bar.update(len(batch))
+            progress.advance(len(batch))
     model.train(was_training)
     return RegionScores(
         boxes=np.concatenate([part.boxes for part in parts]),

@@ -36,13 +36,11 @@ class View:
     title: str = ""
 
 
-def draw_view(view: View, min_side: int = 480) -> Image.Image:
-    """One photo with its cells, title and legend; its short side is enlarged to at least `min_side` px."""
-    return contact_sheet([view], columns=1, min_side=min_side)
-
-
 def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) -> Image.Image:
-    """Several photos in rows of `columns`, one legend below them all."""
+    """Photos with their cells and titles in rows of `columns`, one legend below them all.
+
+    The short side of each is enlarged to at least `min_side` px.
+    """
     panels = [_panel(view, min_side) for view in views]
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in row) + GAP for row in rows]

@@ -5,22 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from evaluation.classify import Classification, ClassifyConfig, classify
 from evaluation.panoptic import PanopticDataset
 from models.categories import load_categories
 from models.checkpoints import load_model
-from models.text import load_text_embeddings, text_embeddings
+from models.device import pick_device
+from models.text import category_embeddings
 from shards.errors import DenseCLIError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The model under test. `origin` is where a trained student's weights began, None for a model as it comes."""
+    """The model under test.
+
+    origin: where a trained student's weights began, None for a model as it comes.
+    """
 
     model: str
-    weights: str | None
+    weights: str | None = None
     origin: str | None = None
     settings: dict[str, Any] | None = None
 
@@ -59,13 +61,9 @@ def evaluate_regions(
     config: ClassifyConfig,
 ) -> Classification:
     """Region classification of a subject on a split in the COCO or ADE20K panoptic layout; see `classify`."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     known = load_categories(categories)
     dataset = PanopticDataset(data, split, known, limit)
-    model, info = load_model(subject.model, subject.weights, device)
-    if text_embeddings_file:
-        text = load_text_embeddings(text_embeddings_file, len(known), model.embed_dim).to(device)
-    else:
-        text = text_embeddings(model, known.names)
+    model, info = load_model(subject.model, subject.weights, pick_device(device))
+    text = category_embeddings(model, known.names, file=text_embeddings_file)
     source = f"{info.source} from {subject.origin}" if subject.origin else info.source
     return classify(model, dataset, text, source, config)

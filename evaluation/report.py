@@ -1,6 +1,5 @@
-"""Region classification in print: one row a model, or one model before and after, and json."""
+"""Region classification in print: one row a model, or one model before and after."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 from evaluation.classify import Classification
@@ -42,11 +41,6 @@ def class_table(result: Classification) -> str:
         figures = [_number(row.boxes_top1), _number(row.masks_top1)]
         rows.append([row.name, "thing" if row.thing else "stuff", str(row.segments), *figures])
     return _table(rows)
-
-
-def to_json(results: Mapping[str, Classification]) -> str:
-    """The named results with every field of `Classification`, per-class rows included; null where absent."""
-    return json.dumps({name: result.to_dict() for name, result in results.items()}, indent=1)
 
 
 def _titled(name: str, result: Classification) -> str:

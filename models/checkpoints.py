@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.dense import DenseCLIP
-from models.registry import Architecture, resolve
+from models.registry import TUNED, Architecture, resolve
 from shards.errors import DenseCLIError
 
 Renames = tuple[tuple[str, str], ...]
@@ -74,9 +74,12 @@ def load_model(
 
 
 def find_weights(name: str) -> Path:
-    """The file of a model's weights where none is named; a DenseCLIError says where it was looked for."""
+    """The file of a model's weights where none is named; a DenseCLIError says where it was looked for.
+
+    An alias also takes the file of its architecture. A tuned model does not: those are other weights.
+    """
     folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights"))
-    stems = dict.fromkeys((name, resolve(name).name))
+    stems = dict.fromkeys((name, name if name in TUNED else resolve(name).name))
     for place in (folder, _SHIPPED):
         for stem in stems:
             for suffix in _SUFFIXES:
@@ -126,8 +129,9 @@ def unwrap(state: Any, source: str = "The checkpoint") -> dict[str, Any]:
 def load_weights(
     model: DenseCLIP, weights: str | Path | Mapping[str, Any], *, source: str = "The checkpoint"
 ) -> None:
-    """Load a file or a state dict in any of the layouts (METHODS section 7), every tensor of it or none.
+    """Load a file or a state dict, every tensor of it or none.
 
+    In the layout of EVA-CLIP (also CLIPSelf's, DenseVLM's, DeCLIP's), OpenAI or OpenCLIP, wrapped or not.
     Raises DenseCLIError with the first names, in the file's own layout, of what is missing, unexpected or of
     another shape.
     """

@@ -43,6 +43,10 @@ class DenseCLIP(nn.Module):
         self.register_buffer("_mean", torch.tensor(arch.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        return self._mean.device
+
     def input_side(self, canvas: int) -> int:
         """The multiple of the patch nearest to a canvas side in pixels: 518 for patch 14 on 512."""
         return max(1, round(canvas / self.patch_size)) * self.patch_size
@@ -56,7 +60,7 @@ class DenseCLIP(nn.Module):
 
         With `resample` the canvas becomes `input_side(S)`, so that boxes normalised to the canvas are exact
         on the token grid. Without, it goes in as it is, the released behaviour: patch 14 on 512 gives 36
-        tokens that cover 504 px, and boxes are off by up to 8 px (METHODS section 1).
+        tokens that cover 504 px, and boxes are off by up to 8 px.
         """
         if resample:
             canvases = resample_canvas(canvases, self.input_side(canvases.shape[-1]))
@@ -73,11 +77,11 @@ class DenseCLIP(nn.Module):
         raise NotImplementedError
 
     def frozen_names(self, mode: str = "value") -> set[str]:
-        """Names of the parameters that distillation leaves alone (METHODS section 5) and that `mode` never
-        reads.
+        """Names of the parameters that distillation leaves alone, and of those that `mode` never reads.
 
-        The latter get no gradient, which DDP would refuse. All that is not `clip.visual` is the text's,
-        frozen.
+        The former are the text tower (all that is not `clip.visual`), the patch embedding, CLS, positions,
+        the final norm and the projection, as in CLIPSelf, DeCLIP and DenseVLM. The latter get no gradient,
+        which DDP would refuse.
         """
         frozen = self._frozen_parts(mode)
         return {
@@ -137,7 +141,7 @@ READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "
 
 
 class DenseTransformer(DenseCLIP):
-    """What a ViT's last block becomes when its tokens are read out (METHODS section 3).
+    """What a ViT's last block becomes when its tokens are read out.
 
     `value` and `maskclip`: the block with attention replaced by its value path, residuals and FFN kept
     (MaskCLIP, CLIPSelf, DenseVLM). `vanilla`: the block as it is. The others are DeCLIP's, without residual,

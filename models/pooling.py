@@ -10,7 +10,7 @@ def region_pool(dense: Tensor, boxes: Tensor, batch_index: Tensor, *, normalize:
     """(B, D, h, w), boxes (R, 4) xyxy normalised to the canvas, their images (R,) -> float32 (R, D).
 
     RoIAlign to 1x1 (scale 1, sampling -1, aligned) on the token grid, as CLIPSelf, DenseVLM and DeCLIP; then
-    unit norm if asked for (METHODS section 3).
+    unit norm if asked for.
     """
     dense = dense.float()
     height, width = dense.shape[-2:]

@@ -72,13 +72,16 @@ _ARCHITECTURES = (
 )
 ARCHITECTURES: dict[str, Architecture] = {arch.name: arch for arch in _ARCHITECTURES}
 ALIASES: dict[str, str] = {"vitb16": "eva02-b16", "vitl14": "eva02-l14-336"}
-"""Short names of the teachers the papers use."""
+"""Short names of the teachers the papers use: the same architecture and the same weights."""
+TUNED: dict[str, str] = {"scenes-pvlm": "scenes-l"}
+"""Weights with a name of their own, and the architecture they are of."""
 
 
 def resolve(name: str) -> Architecture:
-    """The architecture of a name or alias; an unknown one is a DenseCLIError that lists those there are."""
+    """The architecture of a name, alias or tuned model; DenseCLIError lists those there are."""
+    others = ALIASES | TUNED
     try:
-        return ARCHITECTURES[ALIASES.get(name, name)]
+        return ARCHITECTURES[others.get(name, name)]
     except KeyError:
-        known = ", ".join([*ARCHITECTURES, *(f"{alias} (= {full})" for alias, full in ALIASES.items())])
+        known = ", ".join([*ARCHITECTURES, *(f"{other} (= {full})" for other, full in others.items())])
         raise DenseCLIError(f"There is no model called {name!r}.", hint=f"Known models: {known}.") from None

@@ -1,4 +1,4 @@
-"""The generated world's names and its two CLIPs (open_clip configs): shared by the generator, the registry and the tokenizer."""
+"""The generated world's names and its two CLIPs, for the generator, the registry and the tokenizer."""
 
 from typing import Any
 

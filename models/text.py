@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.dense import DenseCLIP
+from models.registry import Architecture
 from shards.errors import DenseCLIError
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -19,9 +20,25 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def default_templates(model: DenseCLIP) -> tuple[str, ...]:
+def default_templates(arch: Architecture) -> tuple[str, ...]:
     """CLIP's 80 ImageNet templates; the plain one where the tokenizer knows no other words."""
-    return TEMPLATES["plain" if model.arch.words else "imagenet"]
+    return TEMPLATES["plain" if arch.words else "imagenet"]
+
+
+def category_embeddings(
+    model: DenseCLIP,
+    names: Sequence[str],
+    *,
+    file: str | None = None,
+    templates: Sequence[str] | None = None,
+) -> Tensor:
+    """(D, C) unit embeddings of D names on the model's device: from a file, else from its own text tower.
+
+    Raises DenseCLIError for a file of other categories or another width.
+    """
+    if file is None:
+        return text_embeddings(model, names, templates)
+    return load_text_embeddings(file, len(names), model.embed_dim).to(model.device)
 
 
 @torch.no_grad()
@@ -30,15 +47,15 @@ def text_embeddings(
 ) -> Tensor:
     """Names -> float32 (len(names), D) of unit norm on the model's device.
 
-    Each prompt's embedding is normalised, a name's prompts are averaged, the mean is normalised again (CLIP's
-    prompt ensembling, METHODS section 6).
+    Each prompt's embedding is normalised, a name's prompts are averaged, the mean is normalised again (prompt
+    ensembling, Radford et al. 2021, section 3.1.4).
     """
-    templates = templates or default_templates(model)
+    templates = templates or default_templates(model.arch)
     prompts = [template.format(name) for name in names for template in templates]
-    device = next(model.parameters()).device
+    batches = (prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size))
     rows = [
-        F.normalize(model.encode_text(model.tokenize(prompts[i : i + batch_size]).to(device)).float(), dim=1)
-        for i in range(0, len(prompts), batch_size)
+        F.normalize(model.encode_text(model.tokenize(batch).to(model.device)).float(), dim=1)
+        for batch in batches
     ]
     return F.normalize(torch.cat(rows).unflatten(0, (len(names), len(templates))).mean(dim=1), dim=1)
 

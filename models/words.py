@@ -1,4 +1,4 @@
-"""A word tokenizer for the generated world, with open_clip's conventions (start, words, end, zero padding)."""
+"""A word tokenizer for the generated world, with open_clip's conventions (start, words, end, zeros)."""
 
 import torch
 
@@ -7,7 +7,7 @@ from shards.errors import DenseCLIError
 
 
 class WordTokenizer:
-    """list of sentences -> (N, CONTEXT_LENGTH) int64. The end token has the highest id: open_clip pools the text there."""
+    """list of sentences -> (N, CONTEXT_LENGTH) int64. open_clip pools the text at the highest id: the end."""
 
     start, end = len(WORDS) + 1, len(WORDS) + 2
 
@@ -26,7 +26,8 @@ class WordTokenizer:
                 )
             if len(words) > CONTEXT_LENGTH - 2:
                 raise DenseCLIError(
-                    f"A text of {len(words)} words is too long.", hint=f"At most {CONTEXT_LENGTH - 2} words fit."
+                    f"A text of {len(words)} words is too long.",
+                    hint=f"At most {CONTEXT_LENGTH - 2} words fit.",
                 )
             ids = [self.start, *(self.ids[word] for word in words), self.end]
             tokens[row, : len(ids)] = torch.tensor(ids)

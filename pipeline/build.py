@@ -1,6 +1,5 @@
 """The unit of work: one shard, every column of it that is missing."""
 
-import io
 import json
 import time
 from collections import Counter, defaultdict
@@ -8,22 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.sources import Item, Unreadable
 from pipeline.teachers import Teacher
-from shards import fs
 from shards.codecs import Errors, combine_errors
 from shards.geometry import Canvas
 from shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
+from shards.receipts import Receipt
 from shards.regions import GridPlan, Regions
 from shards.store import Column
-from shards.writer import ShardWriter, json_bytes, npz_bytes
-
-JPEG_QUALITY = 95
+from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +52,6 @@ class Clock:
         yield
         self.seconds[stage] += time.perf_counter() - start
 
-    def add(self, other: "Clock") -> None:
-        for stage, seconds in other.seconds.items():
-            self.seconds[stage] += seconds
-
 
 @dataclass(frozen=True, kw_only=True)
 class ShardBuilder:
@@ -75,22 +67,26 @@ class ShardBuilder:
 
     def build(self, unit: Unit) -> Report:
         """Fills the missing columns of the unit's shard; what is there is not touched."""
-        total, skipped = Clock(), {}
-        if is_missing(self.images, unit.shard):
-            skipped = self._build_images(unit, total)
-        if is_missing(self.regions, unit.shard):
-            self._build_regions(unit.shard, total)
+        receipts: list[Receipt] = []
+        if not self.images.has(unit.shard):
+            receipts.append(self._build_images(unit))
+        if not self.regions.has(unit.shard):
+            receipts.append(self._build_regions(unit.shard))
         records = read_joined([self.images, self.regions], unit.shard)
         targets = [
             _Targets(column, teacher, unit.shard)
             for column, teacher in self.targets
-            if is_missing(column, unit.shard)
+            if not column.has(unit.shard)
         ]
         if targets:
-            self._build_targets(records, targets, total)
-        return Report(shard=unit.shard, samples=len(records), skipped=skipped, seconds=dict(total.seconds))
+            receipts += self._build_targets(records, targets)
+        skipped, seconds = Counter[str](), Counter[str]()
+        for receipt in receipts:
+            skipped.update(receipt.skipped)
+            seconds.update(receipt.seconds)
+        return Report(shard=unit.shard, samples=len(records), skipped=dict(skipped), seconds=dict(seconds))
 
-    def _build_images(self, unit: Unit, total: Clock) -> dict[str, int]:
+    def _build_images(self, unit: Unit) -> Receipt:
         writer, clock, skipped = ShardWriter(self.images, unit.shard), Clock(), Counter[str]()
         for item in unit.items:
             with clock("decode"):
@@ -102,30 +98,26 @@ class ShardBuilder:
             with clock("resize"):
                 resized = self.canvas.resize(photo)
             with clock("encode"):
-                jpeg = io.BytesIO()
-                resized.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+                jpg = jpg_bytes(resized)
             about = {
                 "width": photo.width,
                 "height": photo.height,
                 "valid": self.canvas.valid_box(*photo.size).tolist(),
                 "source": item.ref,
             }
-            with clock("write"):
-                writer.add(item.key, {"jpg": jpeg.getvalue(), "json": json_bytes(about)})
-        _commit(writer, clock, total, skipped=dict(skipped))
-        return dict(skipped)
+            writer.add(item.key, {"jpg": jpg, "json": json_bytes(about)})
+        return writer.commit(seconds=clock.seconds, skipped=skipped)
 
-    def _build_regions(self, shard: str, total: Clock) -> None:
+    def _build_regions(self, shard: str) -> Receipt:
         writer, clock = ShardWriter(self.regions, shard), Clock()
         for key, parts in read_shard(self.images, shard):
             with clock("encode"):
                 regions = self.plan.boxes(json.loads(parts["json"])["valid"])
                 data = npz_bytes({"boxes": regions.boxes, "offsets": regions.offsets})
-            with clock("write"):
-                writer.add(key, {"npz": data})
-        _commit(writer, clock, total)
+            writer.add(key, {"npz": data})
+        return writer.commit(seconds=clock.seconds)
 
-    def _build_targets(self, records: list[Record], targets: list["_Targets"], total: Clock) -> None:
+    def _build_targets(self, records: list[Record], targets: list["_Targets"]) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
         shared, rows = Clock(), iter(records)
         while batch := list(islice(rows, self.batch_size)):
@@ -134,9 +126,7 @@ class ShardBuilder:
                 regions = [Regions(**decode_npz(r.parts["regions"]["npz"])) for r in batch]
             for target in targets:
                 target.add([r.key for r in batch], np.stack(images), regions)
-        for target in targets:
-            target.clock.seconds["decode"] = shared.seconds["decode"] / len(targets)
-            target.commit(total)
+        return [target.commit(decode=shared.seconds["decode"] / len(targets)) for target in targets]
 
 
 class _Targets:
@@ -155,24 +145,14 @@ class _Targets:
             with self.clock("encode"):
                 arrays, error = self.teacher.encode(target)
                 data = npz_bytes(arrays)
-            with self.clock("write"):
-                self.writer.add(key, {"npz": data})
+            self.writer.add(key, {"npz": data})
             self.errors.append(error)
 
-    def commit(self, total: Clock) -> None:
+    def commit(self, decode: float) -> Receipt:
+        """decode: this teacher's part of the seconds that decoding for all of them took."""
         gpu = self.clock.seconds["teacher"] if self.teacher.device.type == "cuda" else 0.0
-        _commit(self.writer, self.clock, total, gpu_seconds=gpu, error=combine_errors(self.errors))
-
-
-def is_missing(column: Column, shard: str) -> bool:
-    """Whether a shard is still to be built."""
-    return column.receipt(shard) is None or not fs.exists(column.tar_url(shard))
-
-
-def _commit(writer: ShardWriter, clock: Clock, total: Clock, **about: Any) -> None:
-    # A receipt cannot know how long it took to write itself: its `write` is the tar in memory.
-    publish = Clock()
-    with publish("write"):
-        writer.commit(seconds=dict(clock.seconds), **about)
-    total.add(clock)
-    total.add(publish)
+        return self.writer.commit(
+            seconds={**self.clock.seconds, "decode": decode},
+            gpu_seconds=gpu,
+            error=combine_errors(self.errors),
+        )

@@ -5,19 +5,20 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
 
 import ray
+import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from pipeline.build import Report, ShardBuilder, Unit
 from pipeline.job import BuildConfig, Job, missing_shards, prepare, unit_of
-from pipeline.progress import Progress
 from pipeline.sources import Source
 from shards.errors import DenseCLIError
+from shards.progress import Progress
 
 __all__ = ["BuildConfig", "build_shards"]
 
@@ -54,6 +55,9 @@ def build_shards(config: BuildConfig) -> dict[str, Any]:
         summary["status"] = "planned"
     elif todo:
         summary |= {"status": "built", **_run(config, job, source, todo)}
+    elif not config.dry_run:
+        # The shards are there, but what describes them may have been lost.
+        job.make()
     return summary
 
 
@@ -61,25 +65,23 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
     start = time.monotonic()
     samples, skipped, seconds = 0, Counter[str](), Counter[str]()
     unreadable_in_a_row = 0
-    progress = Progress(sum(len(unit_of(source, shard, config.shard_size).items) for shard in todo))
-    try:
-        with local_ray(config.workers):
-            units = (unit_of(source, shard, config.shard_size) for shard in todo)
-            for unit, report in run_units(units, Crew(job, config.workers), config.max_attempts):
-                progress.advance(len(unit.items))
-                samples += report.samples
-                skipped.update(report.skipped)
-                seconds.update(report.seconds)
-                bad = sum(report.skipped.values())
-                unreadable_in_a_row = bad + (0 if report.samples else unreadable_in_a_row)
-                if not report.samples and unreadable_in_a_row >= config.max_unreadable:
-                    reasons = ", ".join(f"{n} {reason}" for reason, n in skipped.most_common())
-                    raise DenseCLIError(
-                        f"{unreadable_in_a_row} photos in a row could not be read ({reasons}).",
-                        hint="Check the photos, or allow more with --max-unreadable.",
-                    )
-    finally:
-        progress.close()
+    total = sum(job.store.shard_sizes[int(shard)] for shard in todo)
+    with closing(Progress(total, "images")) as progress, local_ray(config.workers):
+        units = (unit_of(source, shard, config.shard_size) for shard in todo)
+        for unit, report in run_units(units, Crew(job, config.workers), config.max_attempts):
+            progress.advance(len(unit.items))
+            samples += report.samples
+            skipped.update(report.skipped)
+            seconds.update(report.seconds)
+            unreadable_in_a_row += sum(report.skipped.values())
+            if report.samples:
+                unreadable_in_a_row = 0
+            if unreadable_in_a_row >= config.max_unreadable:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in skipped.most_common())
+                raise DenseCLIError(
+                    f"{unreadable_in_a_row} photos in a row could not be read ({reasons}).",
+                    hint="Check the photos, or allow more with --max-unreadable.",
+                )
     elapsed = time.monotonic() - start
     return {
         "shards": len(todo),
@@ -99,8 +101,6 @@ class Worker:
 
     @cached_property
     def builder(self) -> ShardBuilder:
-        import torch
-
         torch.set_num_threads(self.threads)
         return self.job.builder()
 
@@ -114,8 +114,8 @@ class Crew:
     def __init__(self, job: Job, size: int) -> None:
         self.size = size
         self._job = ray.put(job)
-        # Ray would give each actor a single thread; the workers share the cores instead.
-        self._threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // size))
+        # Ray would give each actor a single thread; the workers share what one process would use instead.
+        self._threads = max(1, torch.get_num_threads() // size)
         gpus = 1 / size if job.device.startswith("cuda") else 0
         self._worker: Any = ray.remote(num_cpus=1, num_gpus=gpus)(Worker)
 

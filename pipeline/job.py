@@ -1,17 +1,14 @@
 """What a build is asked for, and what of it is still missing."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-import torch
 from PIL import Image
 
 from models.checkpoints import find_weights
-from models.registry import resolve
+from models.device import pick_device
 from models.scenes import IMAGE_SIZE
 from pipeline.build import ShardBuilder, Unit
 from pipeline.sources import Item, Source, open_source
@@ -19,7 +16,6 @@ from pipeline.teachers import LabelsConfig, TeacherConfig
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.keys import canonical_json
 from shards.regions import GridPlan, region_plan
 from shards.store import Column, Store
 
@@ -28,19 +24,21 @@ from shards.store import Column, Store
 class BuildConfig:
     """The settings of build-shards.
 
-    data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. store: a folder, else
-    stores/<dataset>-<canvas>. canvas: pixels, else 512 (scenes: their own size). teachers: names of models.
-    weights: {teacher: PATH or random:SEED}, else looked up. categories: else COCO-Stuff and ADE's 316
-    (scenes: their own). templates: the prompts' name, where no text_embeddings are given. tau: the softmax
-    temperature of the retrieval. workers: processes, each with its own teachers. device: auto takes the GPU if there is one. max_attempts: of one shard,
-    before the job stops. max_unreadable: photos in a row, counted over whole shards, before it stops.
-    dry_run: say what is missing, write nothing.
+    data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
+    that is the dataset. store: a folder, else stores/<dataset>-<canvas>. canvas: pixels, else 512 (scenes:
+    their own size). teachers: names of models. weights: {teacher: PATH or random:SEED}, else looked up.
+    categories: else COCO-Stuff and ADE's 316 (scenes: their own). templates: the prompts' name, where no
+    text_embeddings are given. tau: the softmax temperature of the retrieval. workers: processes, each with
+    its own teachers. device: auto takes the GPU if there is one. max_attempts: of one shard, before the job
+    stops. max_unreadable: photos in a row, counted over whole shards, before it stops. dry_run: say what is
+    missing, write nothing.
     """
 
     dataset: str
     data: str | None = None
     split: str | None = None
     limit: int | None = None
+    seed: int = 0
     store: str | None = None
     canvas: int | None = None
     shard_size: int = 256
@@ -69,17 +67,23 @@ class Job:
     store: Store
     load: Callable[[Item], Image.Image]
     plan: GridPlan
-    plan_name: str
     targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
     batch_size: int
     device: str
 
-    def columns(self, *, make: bool = False) -> list[Column]:
-        """Images, regions and one column a teacher; made if asked for, else one not there is empty."""
-        add = self.store.add_column if make else partial(_peek, self.store)
-        regions = add("regions", self.plan_name, self.plan.spec)
+    def columns(self) -> list[Column]:
+        """Images, regions and one column a teacher, whether they are there or not."""
+        return self._columns(self.store.column)
+
+    def make(self) -> list[Column]:
+        """Makes the store and the columns where they are not there yet; no shard of them."""
+        _open_or_make(self.store)
+        return self._columns(self.store.add_column)
+
+    def _columns(self, get: Callable[..., Column]) -> list[Column]:
+        regions = get("regions", self.plan.name, self.plan.spec)
         targets = [
-            add("targets", teacher.name, {**spec, "regions": regions.key}, teacher.info())
+            get("targets", teacher.name, {**spec, "regions": regions.key}, teacher.info())
             for teacher, spec in self.targets
         ]
         return [self.store.images, regions, *targets]
@@ -87,8 +91,7 @@ class Job:
     def builder(self) -> ShardBuilder:
         """Loads the teachers, then makes the store: a teacher that fails to load leaves nothing behind."""
         teachers = [teacher.load(self.device) for teacher, _ in self.targets]
-        _open(self.store)
-        images, regions, *targets = self.columns(make=True)
+        images, regions, *targets = self.make()
         return ShardBuilder(
             canvas=Canvas(self.store.canvas),
             load=self.load,
@@ -103,15 +106,13 @@ class Job:
 def prepare(config: BuildConfig) -> tuple[Job, Source]:
     """The job and the listing it is about. Writes nothing; raises DenseCLIError for whatever cannot be."""
     names = config.teachers
-    for name in names:
-        resolve(name)
     if stray := sorted(set(config.weights) - set(names)):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is no teacher of this build.",
             hint=f"Teachers: {', '.join(names) or 'none'}.",
         )
     data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
-    source = open_source(config.dataset, os.path.abspath(data), config.split, config.limit)
+    source = open_source(config.dataset, os.path.abspath(data), config.split, config.limit, config.seed)
     canvas = config.canvas or (IMAGE_SIZE if config.dataset == "scenes" else 512)
     store = Store(
         root=_absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}")),
@@ -120,16 +121,15 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
         shard_sizes=tuple(_cut(len(source.items), config.shard_size)),
     )
     if fs.exists(fs.join(store.root, "store.json")):
-        _open(store)
+        _open_or_make(store)
     teachers = [_labels(config, name) for name in dict.fromkeys(names)]
     job = Job(
         store=store,
         load=source.load,
         plan=region_plan(config.regions),
-        plan_name=config.regions,
         targets=tuple((teacher, teacher.spec()) for teacher in teachers),
         batch_size=config.batch_size,
-        device=_device(config.device),
+        device=str(pick_device(config.device)),
     )
     return job, source
 
@@ -145,16 +145,7 @@ def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
     return Unit(shard=shard, items=tuple(source.items[first : first + shard_size]))
 
 
-def _peek(
-    store: Store, kind: str, name: str, spec: dict[str, Any], _: dict[str, Any] | None = None
-) -> Column:
-    """`store.add_column` without the writing."""
-    full = json.loads(canonical_json({**spec, "kind": kind, "name": name, "data": store.data}))
-    absent = Column(url=fs.join(store.root, kind, "absent"), spec=full, shard_names=store.shard_names)
-    return next((column for column in store.columns(kind) if column.key == absent.key), absent)
-
-
-def _open(store: Store) -> Store:
+def _open_or_make(store: Store) -> Store:
     return Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))
 
 
@@ -178,9 +169,3 @@ def _absolute(path: str) -> str:
 
 def _cut(n: int, size: int) -> list[int]:
     return [min(size, n - first) for first in range(0, n, size)]
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name

@@ -19,30 +19,31 @@ _FLOATS = {"fp16": np.float16, "fp32": np.float32}
 class TopK:
     """Distributions over D classes: the k most likely ids and probabilities, and the mass of the others.
 
-    The other mass is kept for thing and stuff apart, because decoupled losses renormalise over things.
-    k >= D with fp32 is lossless.
+    things: for each of the D classes, whether it is a thing. The other mass is kept for thing and stuff
+    apart, because decoupled losses renormalise over things. k >= D with fp32 is lossless.
     """
 
+    things: tuple[bool, ...]
     k: int = 16
     dtype: str = "fp16"
 
     @property
     def spec(self) -> dict:
-        return {"name": "topk", "k": self.k, "dtype": self.dtype}
+        return {"name": "topk", "things": list(self.things), "k": self.k, "dtype": self.dtype}
 
     def nbytes(self, shape: tuple[int, int]) -> int:
         """Bytes of the arrays for (N, D) distributions."""
         n, d = shape
-        return n * min(self.k, d) * (2 + np.dtype(_FLOATS[self.dtype]).itemsize) + n * 2 * 4 + d
+        return n * (min(self.k, d) * (2 + np.dtype(_FLOATS[self.dtype]).itemsize) + 2 * 4)
 
-    def encode(self, p: np.ndarray, thing: np.ndarray | None = None) -> tuple[Arrays, Errors]:
-        """(N, D) probabilities, and optionally the (D,) bool mask of the thing classes.
+    def encode(self, p: np.ndarray) -> tuple[Arrays, Errors]:
+        """(N, D) probabilities.
 
         Arrays: `ids` uint16 (N, k) by falling probability (equal ones by id), `p` (N, k), `rest` float32
-        (N, 2) = thing and stuff mass of the classes not named, `things` bool (D,). Errors: max and mean
-        total variation, and the largest change of the top probability.
+        (N, 2) = thing and stuff mass of the classes not named. Errors: max and mean total variation, and
+        the largest change of the top probability.
         """
-        things = np.zeros(p.shape[1], bool) if thing is None else np.asarray(thing, bool)
+        things = np.array(self.things)
         ids = np.argsort(-p, axis=1, kind="stable")[:, : self.k]
         named = np.take_along_axis(p, ids, axis=1)
         others = p.astype(np.float64)
@@ -52,7 +53,6 @@ class TopK:
             "ids": ids.astype(np.uint16),
             "p": named.astype(_FLOATS[self.dtype]),
             "rest": rest.astype(np.float32),
-            "things": things,
         }
         decoded = self.decode(arrays)
         variation = np.abs(decoded.astype(np.float64) - p).sum(1) / 2
@@ -68,7 +68,7 @@ class TopK:
 
         The rest of the thing mass is spread evenly over the thing classes not named, that of stuff likewise.
         """
-        ids, things = arrays["ids"].astype(np.int64), arrays["things"]
+        ids, things = arrays["ids"].astype(np.int64), np.array(self.things)
         n, d = len(ids), len(things)
         unnamed = np.ones((n, d), bool)
         np.put_along_axis(unnamed, ids, False, axis=1)
@@ -199,7 +199,8 @@ _CODECS: dict[str, type[Codec]] = {"topk": TopK, "rows": Rows, "lowrank": LowRan
 
 def codec_from_spec(spec: Mapping[str, Any]) -> Codec:
     """The codec whose `.spec` this is."""
-    options = dict(spec)
+    # JSON has no tuples.
+    options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
     return _CODECS[options.pop("name")](**options)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+RESAMPLE = Image.Resampling.BICUBIC
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -19,7 +21,7 @@ class Canvas:
 
     def resize(self, image: Image.Image) -> Image.Image:
         """The photo as RGB, longest side `size`, bicubic with antialiasing, not padded."""
-        return image.convert("RGB").resize(self.fit(*image.size), Image.Resampling.BICUBIC)
+        return image.convert("RGB").resize(self.fit(*image.size), RESAMPLE)
 
     def valid_box(self, width: int, height: int) -> np.ndarray:
         """(4,) float32 normalised xyxy of the canvas that a photo of width x height pixels covers."""

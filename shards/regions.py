@@ -44,6 +44,11 @@ class GridPlan:
     pairs: str = "paper"
 
     @property
+    def name(self) -> str:
+        """The command-line name, and that of the column."""
+        return f"grid-{self.pairs}"
+
+    @property
     def spec(self) -> dict:
         """What the plan is, for a column key."""
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
@@ -74,7 +79,7 @@ def _grid(rows: int, columns: int) -> np.ndarray:
 
 def region_plan(name: str) -> GridPlan:
     """The plan of a command-line name: grid-paper, grid-densevlm or grid-clipself."""
-    plans = {f"grid-{pairs}": GridPlan(pairs) for pairs in PAIRS}
+    plans = {plan.name: plan for plan in map(GridPlan, PAIRS)}
     if name not in plans:
         raise DenseCLIError(
             f"There is no region plan named {name!r}.", hint=f"Known plans: {', '.join(plans)}."

@@ -7,10 +7,14 @@ from typing import Any
 
 from shards import fs
 from shards.errors import DenseCLIError
+from shards.geometry import RESAMPLE
 from shards.keys import canonical_json, column_key, short_id
 from shards.receipts import Receipt
 
 FORMAT_VERSION = 1
+
+# How every photo of a store is made. It stands in store.json, so that photos made otherwise never mix.
+PHOTOS: dict[str, Any] = {"codec": "jpeg", "quality": 95, "resample": RESAMPLE.name.lower()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +75,14 @@ class Column:
             )
         return receipt
 
+    def has(self, shard: str) -> bool:
+        """Whether the shard is built."""
+        return all(fs.exists(fs.join(self.url, name)) for name in _files(shard))
+
     def missing(self) -> list[str]:
-        """Shards still to be built: those without a receipt, or whose tar is gone."""
+        """Shards still to be built. One listing of the folder, where `has` would ask for every file."""
         names = set(fs.listdir(self.url))
-        return [s for s in self.shard_names if not {f"{s}.json", f"{s}.tar"} <= names]
+        return [shard for shard in self.shard_names if not names.issuperset(_files(shard))]
 
     @property
     def complete(self) -> bool:
@@ -83,18 +91,21 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """A folder with store.json: the dataset's identity, the canvas, the samples planned for every shard."""
+    """A folder with store.json: the dataset's identity, the canvas, the samples planned for every shard, and
+    how the photos were made."""
 
     root: str
     dataset: dict[str, Any]
     canvas: int
     shard_sizes: tuple[int, ...]
+    photos: dict[str, Any] = field(default_factory=lambda: dict(PHOTOS))
 
     @classmethod
     def create(cls, root: str | os.PathLike, dataset: dict, canvas: int, shards: list[int]) -> "Store":
         """Make the store at `root`, or open it where it is the same; `shards` are the samples planned.
 
-        Raises DenseCLIError when a store of another dataset, canvas or cut is there.
+        Raises DenseCLIError when a store of another dataset, canvas or cut is there, or one whose photos were
+        made otherwise.
         """
         wanted = cls(root=os.fspath(root), dataset=dataset, canvas=canvas, shard_sizes=tuple(shards))
         if not fs.exists(fs.join(root, "store.json")):
@@ -106,6 +117,7 @@ class Store:
             ("dataset", found.dataset, wanted.dataset),
             ("number of shards", len(found.shard_sizes), len(wanted.shard_sizes)),
             ("cut into shards", found.shard_sizes, wanted.shard_sizes),
+            ("way of making photos", found.photos, wanted.photos),
         ):
             if canonical_json(old) != canonical_json(new):
                 raise DenseCLIError(
@@ -127,6 +139,7 @@ class Store:
                     dataset=document["dataset"],
                     canvas=document["canvas"],
                     shard_sizes=tuple(document["shards"]),
+                    photos=document["photos"],
                 )
         except FileNotFoundError as error:
             raise DenseCLIError(
@@ -149,6 +162,7 @@ class Store:
             "dataset": self.dataset,
             "canvas": self.canvas,
             "shards": list(self.shard_sizes),
+            "photos": self.photos,
         }
 
     @property
@@ -166,12 +180,8 @@ class Store:
         spec = {"kind": "images", "name": "images", "data": self.data}
         return Column(url=fs.join(self.root, "images"), spec=spec, shard_names=self.shard_names)
 
-    def add_column(self, kind: str, name: str, spec: dict, extra: dict | None = None) -> Column:
-        """The column of this very spec, made where it is not there yet; `extra` becomes its unkeyed info.
-
-        `kind` is "regions" or "targets". Nothing of another column is touched. `spec` must not use the names
-        kind, name and data, which the store fills in itself.
-        """
+    def column(self, kind: str, name: str, spec: dict, info: dict | None = None) -> Column:
+        """The column that `add_column` would make; nothing is read or written."""
         full = {**spec, "kind": kind, "name": name, "data": self.data}
         if len(full) != len(spec) + 3:
             raise ValueError("spec uses a name that the store fills in: kind, name or data")
@@ -180,10 +190,20 @@ class Store:
         column_id = short_id(column_key(full))
         folder = column_id if kind == "regions" else f"{name}-{column_id}"
         url = fs.join(self.root, kind, folder)
-        if not fs.exists(fs.join(url, "column.json")):
-            document = {"key": column_key(full), "spec": full, "info": extra or {}}
-            fs.write_atomic(fs.join(url, "column.json"), canonical_json(document) + b"\n")
-        return self._open_column(url)
+        return Column(url=url, spec=full, info=info or {}, shard_names=self.shard_names)
+
+    def add_column(self, kind: str, name: str, spec: dict, info: dict | None = None) -> Column:
+        """The column of this very spec, made where it is not there yet; `info` is not part of its key.
+
+        `kind` is "regions" or "targets". Nothing of another column is touched. `spec` must not use the names
+        kind, name and data, which the store fills in itself.
+        """
+        column = self.column(kind, name, spec, info)
+        url = fs.join(column.url, "column.json")
+        if not fs.exists(url):
+            document = {"key": column.key, "spec": column.spec, "info": column.info}
+            fs.write_atomic(url, canonical_json(document) + b"\n")
+        return self._open_column(column.url)
 
     def columns(self, kind: str | None = None) -> list[Column]:
         """Every region and target column, or those of one kind, by folder name."""
@@ -205,6 +225,17 @@ class Store:
         raise DenseCLIError(
             f"The store at {self.root} has {len(found) or 'no'} {kind} columns named {name!r}.",
             hint=f"Name one of these: {listed}." if found else f"Build it first; the store has: {listed}.",
+        )
+
+    def regions_of(self, target: Column) -> Column:
+        """The regions column that a target column was made for. Raises DenseCLIError where it is gone."""
+        wanted = target.spec["regions"]
+        for column in self.columns("regions"):
+            if column.key == wanted:
+                return column
+        raise DenseCLIError(
+            f"The store at {self.root} lacks the regions {short_id(wanted)} of its column {target.name}.",
+            hint="Run its build-shards command again: it makes what is missing.",
         )
 
     def _open_column(self, url: str) -> Column:
@@ -233,6 +264,11 @@ class Store:
                 hint="Move it back to the store it came from, or delete it and build it here.",
             )
         return column
+
+
+def _files(shard: str) -> tuple[str, str]:
+    """What is in a column's folder where the shard exists."""
+    return f"{shard}.tar", f"{shard}.json"
 
 
 def _short(value: Any) -> str:

@@ -3,18 +3,20 @@
 import io
 import re
 import tarfile
+import time
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xxhash
+from PIL import Image
 
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.keys import canonical_json, keys_digest
 from shards.receipts import Receipt
-from shards.store import Column
+from shards.store import PHOTOS, Column
 
 # A USTAR header has room for this many bytes of a name without a folder.
 MAX_NAME_BYTES = 100
@@ -70,9 +72,15 @@ class ShardWriter:
         skipped: dict[str, int] | None = None,
         error: dict[str, float] | None = None,
     ) -> Receipt:
-        """Publish the tar, then its receipt. Until that is there, readers and resumed builds see no shard."""
+        """Publish the tar, then its receipt. Until that is there, readers and resumed builds see no shard.
+
+        `seconds` by stage are the caller's own; `write`, the publication of the tar, is added to them.
+        """
+        start = time.perf_counter()
         self._tar.close()
         data = self._buffer.getbuffer()
+        fs.write_atomic(self.column.tar_url(self.shard), data)
+        write = time.perf_counter() - start
         receipt = Receipt(
             shard=self.shard,
             column=self.column.key,
@@ -83,12 +91,18 @@ class ShardWriter:
             members=self._members,
             skipped=skipped or {},
             error=error or {},
-            seconds=seconds or {},
+            seconds={**(seconds or {}), "write": write},
             gpu_seconds=gpu_seconds,
         )
-        fs.write_atomic(self.column.tar_url(self.shard), data)
         fs.write_atomic(self.column.receipt_url(self.shard), receipt.to_json())
         return receipt
+
+
+def jpg_bytes(photo: Image.Image) -> bytes:
+    """A `.jpg` member: as PHOTOS says."""
+    buffer = io.BytesIO()
+    photo.save(buffer, PHOTOS["codec"], quality=PHOTOS["quality"])
+    return buffer.getvalue()
 
 
 def json_bytes(value: Any) -> bytes:

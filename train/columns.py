@@ -1,7 +1,8 @@
 """Which columns of a store a run reads."""
 
+import shlex
+
 from shards.errors import DenseCLIError
-from shards.keys import short_id
 from shards.store import Column, Store
 
 
@@ -21,18 +22,25 @@ def find_targets(store: Store, kind: str, name: str | None) -> Column:
         )
     raise DenseCLIError(
         f"The store at {store.root} has no {kind} column{f' of {name}' if name else ''}.",
-        hint=f"Make it with: densecli build-shards --teacher {name or 'vitb16'} "
-        f"--dataset {store.dataset['name']} --store {store.root}",
+        hint=f"Make it with: {_build_command(store, name)}",
     )
 
 
-def regions_of(store: Store, target: Column) -> Column:
-    """The regions column that a target column was made for."""
-    wanted = target.spec["regions"]
-    for column in store.columns("regions"):
-        if column.key == wanted:
-            return column
-    raise DenseCLIError(
-        f"The store at {store.root} lacks the regions {short_id(wanted)} of its column {target.name}.",
-        hint="Run its build-shards command again: it makes what is missing.",
-    )
+def _build_command(store: Store, teacher: str | None) -> str:
+    """The command line that adds a teacher's column to a store, whatever the store was made of."""
+    dataset = store.dataset
+    generated = dataset["name"] == "scenes"
+    flags = {
+        "teacher": teacher or ("scenes-pvlm" if generated else "vitb16"),
+        "dataset": dataset["name"],
+        "split": dataset["split"],
+        "limit": dataset["n"],
+        "seed": dataset.get("seed", ""),
+        "canvas": store.canvas,
+        "shard-size": store.shard_sizes[0],
+        "store": store.root,
+    }
+    words = [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]
+    command = shlex.join(["densecli", "build-shards", *words])
+    # A store does not say where its photos were: it may have been made on another machine.
+    return command if generated else f"{command} (and --data DIR, if the photos are not in the default place)"

@@ -16,9 +16,6 @@ from shards.reader import Record, StoreReader, decode_image, decode_npz
 from shards.regions import cells_of_visit, region_plan, view_of
 from shards.store import Column, Store
 
-# Arrays of a target that have no row a region.
-PER_IMAGE = {"things"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -112,9 +109,7 @@ class Loader:
         targets = {}
         for kind, column in self.targets.items():
             arrays = decode_npz(record.parts[column.part]["npz"])
-            targets[kind] = self._codecs[kind].decode(
-                {name: array if name in PER_IMAGE else array[rows] for name, array in arrays.items()}
-            )
+            targets[kind] = self._codecs[kind].decode({name: array[rows] for name, array in arrays.items()})
         return Sample(key=record.key, image=image, boxes=regions["boxes"][rows], targets=targets)
 
 

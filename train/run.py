@@ -3,13 +3,10 @@
 import json
 import os
 import shutil
-import sys
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from shards import fs
 from shards.errors import DenseCLIError
@@ -95,26 +92,3 @@ class Metrics:
     def close(self) -> None:
         self._file.close()
         self._board.close()
-
-
-class Progress:
-    """A bar on a terminal, a plain line every ten seconds elsewhere."""
-
-    def __init__(self, *, step: int, total: int) -> None:
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(initial=step, total=total, unit="step", disable=not terminal, dynamic_ncols=True)
-        self._plain, self._total, self._start, self._first = not terminal, total, time.monotonic(), step
-        self._next = 0.0
-
-    def update(self, row: dict[str, float]) -> None:
-        step, text = int(row["step"]), f"loss {row['loss']:.4f}  {row['images_per_s']:.1f} images/s"
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
-        elapsed = time.monotonic() - self._start
-        if self._plain and (elapsed >= self._next or step == self._total):
-            eta = elapsed / (step - self._first) * (self._total - step)
-            print(f"step {step}/{self._total}  {text}  ETA {eta:.0f} s", file=sys.stderr, flush=True)
-            self._next = elapsed + 10
-
-    def close(self) -> None:
-        self._bar.close()

@@ -5,8 +5,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from models.dense import DenseCLIP
-from models.text import load_text_embeddings, text_embeddings
 from shards.store import Column
 from train.data import Batch
 from train.losses import Reduction, decoupled_kl, kept_regions, retemper
@@ -43,9 +41,8 @@ class RegionKL:
 
         The rest is `decoupled_kl`'s; another tau than the column's is applied to both sides.
         """
-        target = column.spec["target"]
-        self.stored_tau: float = target["tau"]
-        self.thing = torch.tensor(target["things"], device=text.device)
+        self.stored_tau: float = column.spec["target"]["tau"]
+        self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)
         self.text, self.tau, self.theta = text, tau, theta
         self.row, self.beta, self.reduction = row, beta, reduction
 
@@ -62,15 +59,6 @@ class RegionKL:
             reduction=self.reduction,
         )
         return loss, {"kept": kept_regions(teacher, self.theta).float().mean()}
-
-
-def student_text(model: DenseCLIP, column: Column, path: str | None) -> Tensor:
-    """(D, C) unit embeddings of a labels column's categories on the model's device: from a file, or from the
-    model's own text tower. Raises DenseCLIError for a file of other categories or another width."""
-    names = column.spec["target"]["categories"]
-    if path is None:
-        return text_embeddings(model, names)
-    return load_text_embeddings(path, len(names), model.embed_dim).to(next(model.parameters()).device)
 
 
 def weighted_sum(

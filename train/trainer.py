@@ -9,18 +9,21 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import load_model
+from models.device import pick_device
 from models.pooling import region_pool
+from models.text import category_embeddings
 from shards.errors import DenseCLIError
+from shards.progress import Progress
 from shards.store import Store
-from train.columns import find_targets, regions_of
+from train.columns import find_targets
 from train.data import Batch, Loader, LoaderConfig
 from train.export import export_student
 from train.losses import Reduction
 from train.methods import TERMS, method_weights
 from train.optim import adamw, freeze, learning_rate, set_learning_rate
-from train.run import Metrics, Progress, Resume, RunFolder
+from train.run import Metrics, Resume, RunFolder
 from train.state import load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from train.terms import RegionKL, StudentOutput, Term, student_text, weighted_sum
+from train.terms import RegionKL, StudentOutput, Term, weighted_sum
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device.
 FREE = frozenset({"store", "run", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"})
@@ -97,7 +100,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.device = torch.device(_device(config.device))
+        self.device = pick_device(config.device)
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
         self.loss_weights = dict(config.losses or method_weights(config.method))
 
@@ -106,7 +109,7 @@ class Trainer:
         self.targets = {kind: find_targets(self.store, kind, config.teacher) for kind in kinds}
         self.loader = Loader(
             self.store,
-            regions_of(self.store, self.targets[kinds[0]]),
+            self.store.regions_of(self.targets[kinds[0]]),
             self.targets,
             LoaderConfig(
                 batch_size=config.batch_size,
@@ -136,9 +139,10 @@ class Trainer:
         config, column = self.config, self.targets[TERMS[name]]
         match name:
             case "region_kl":
+                names = column.spec["target"]["categories"]
                 return RegionKL(
                     column,
-                    student_text(self.model, column, config.text_embeddings),
+                    category_embeddings(self.model, names, file=config.text_embeddings),
                     tau=config.tau,
                     theta=config.theta,
                     row=config.decoupling,
@@ -176,7 +180,7 @@ class Trainer:
         if checkpoint:
             self._load(checkpoint)
         metrics = Metrics(folder, step=self.step)
-        progress = Progress(step=self.step, total=self.total_steps)
+        progress = Progress(self.total_steps, "steps", done=self.step)
         try:
             started = time.perf_counter()
             for batch in self._batches():
@@ -185,7 +189,7 @@ class Trainer:
                 row["images_per_s"] = len(batch.keys) / (now - started)
                 started = now
                 metrics.log(row)
-                progress.update(row)
+                progress.advance(1, f"loss {row['loss']:.4f}, {row['images_per_s']:.1f} images/s")
                 if self.step % config.checkpoint_every == 0 or self.step == self.total_steps:
                     metrics.sync()
                     self._save(folder)
@@ -254,12 +258,6 @@ class Trainer:
         return export_student(
             self.model.clip, self.initial, alpha=self.config.alpha, folder=folder.export, card=card
         )
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def _to_floats(scalars: dict[str, Tensor]) -> dict[str, float]:

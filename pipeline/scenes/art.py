@@ -1,4 +1,4 @@
-"""How the generated world looks: a texture for each stuff, a drawing for each thing. All randomness comes from the rng."""
+"""How the generated world looks: a texture for each stuff, a drawing for each thing."""
 
 from collections.abc import Callable
 
@@ -55,7 +55,9 @@ def _wall(rng: Rng, h: int, w: int) -> np.ndarray:
     course, length = int(rng.integers(5, 9)), int(rng.integers(10, 18))
     shift = (rows // course % 2) * (length // 2)
     mortar = (rows % course == 0) | ((cols + shift) % length == 0)
-    brick = _paint(_noise(rng, h, w, (h // 4 + 2, w // 6 + 2)), _tint((140, 80, 65), rng), _tint((185, 125, 100), rng))
+    brick = _paint(
+        _noise(rng, h, w, (h // 4 + 2, w // 6 + 2)), _tint((140, 80, 65), rng), _tint((185, 125, 100), rng)
+    )
     return np.where(mortar[..., None], _tint((200, 190, 180), rng), brick)
 
 
@@ -92,11 +94,11 @@ def texture(stuff: str, rng: Rng, height: int, width: int) -> np.ndarray:
     return TEXTURES[stuff](rng, height, width)
 
 
-def _colour(rng: Rng) -> tuple[int, int, int]:
-    """A strong colour of any hue: shape, not colour, tells the things apart."""
-    hue = rng.uniform(0, 6)
-    wheel = np.clip(np.array([abs(hue - 3) - 1, 2 - abs(hue - 2), 2 - abs(hue - 4)]), 0, 1)
-    low, high = rng.uniform(20, 90), rng.uniform(170, 250)
+def _colour(rng: Rng, hue: float) -> tuple[int, int, int]:
+    """A strong colour near a hue (0 red, 1 yellow, 2 green, 3 cyan, 4 blue, 5 magenta)."""
+    at = (hue + rng.normal(0, 0.3)) % 6
+    wheel = np.clip(np.array([abs(at - 3) - 1, 2 - abs(at - 2), 2 - abs(at - 4)]), 0, 1)
+    low, high = rng.uniform(20, 70), rng.uniform(180, 250)
     r, g, b = (int(low + (high - low) * c) for c in wheel)
     return r, g, b
 
@@ -105,15 +107,20 @@ DARK, LIGHT, WOOD = (40, 40, 45), (240, 240, 240), (120, 80, 45)
 
 
 def _boat(d: Draw, s: float, rng: Rng) -> None:
-    d.polygon([(0.05 * s, 0.68 * s), (0.95 * s, 0.68 * s), (0.78 * s, 0.95 * s), (0.2 * s, 0.95 * s)], fill=_colour(rng))
+    d.polygon(
+        [(0.05 * s, 0.68 * s), (0.95 * s, 0.68 * s), (0.78 * s, 0.95 * s), (0.2 * s, 0.95 * s)],
+        fill=_colour(rng, 0),
+    )
     d.line([(0.48 * s, 0.05 * s), (0.48 * s, 0.68 * s)], fill=WOOD, width=max(int(0.04 * s), 1))
     d.polygon([(0.52 * s, 0.08 * s), (0.52 * s, 0.62 * s), (0.9 * s, 0.62 * s)], fill=LIGHT)
-    d.polygon([(0.44 * s, 0.2 * s), (0.44 * s, 0.62 * s), (0.15 * s, 0.62 * s)], fill=_colour(rng))
+    d.polygon([(0.44 * s, 0.2 * s), (0.44 * s, 0.62 * s), (0.15 * s, 0.62 * s)], fill=_colour(rng, 0.3))
 
 
 def _kite(d: Draw, s: float, rng: Rng) -> None:
-    top, right, bottom, left, mid = ((x * s, y * s) for x, y in [(0.5, 0.02), (0.82, 0.3), (0.5, 0.7), (0.18, 0.3), (0.5, 0.3)])
-    one, two = _colour(rng), _colour(rng)
+    top, right, bottom, left, mid = (
+        (x * s, y * s) for x, y in [(0.5, 0.02), (0.82, 0.3), (0.5, 0.7), (0.18, 0.3), (0.5, 0.3)]
+    )
+    one, two = _colour(rng, 5), _colour(rng, 1)
     d.polygon([top, right, mid], fill=one)
     d.polygon([right, bottom, mid], fill=two)
     d.polygon([bottom, left, mid], fill=one)
@@ -123,16 +130,18 @@ def _kite(d: Draw, s: float, rng: Rng) -> None:
 
 
 def _ball(d: Draw, s: float, rng: Rng) -> None:
-    d.ellipse([0.05 * s, 0.05 * s, 0.95 * s, 0.95 * s], fill=_colour(rng))
+    d.ellipse([0.05 * s, 0.05 * s, 0.95 * s, 0.95 * s], fill=_colour(rng, 0.5))
     start = rng.uniform(0, 360)
     for turn in (0, 120, 240):
         d.pieslice([0.05 * s, 0.05 * s, 0.95 * s, 0.95 * s], start + turn, start + turn + 60, fill=LIGHT)
 
 
 def _umbrella(d: Draw, s: float, rng: Rng) -> None:
-    one, two = _colour(rng), _colour(rng)
+    one, two = _colour(rng, 4.1), _colour(rng, 3)
     for i in range(6):
-        d.pieslice([0.02 * s, 0.05 * s, 0.98 * s, 1.0 * s], 180 + i * 30, 210 + i * 30, fill=one if i % 2 else two)
+        d.pieslice(
+            [0.02 * s, 0.05 * s, 0.98 * s, 1.0 * s], 180 + i * 30, 210 + i * 30, fill=one if i % 2 else two
+        )
     d.line([(0.5 * s, 0.1 * s), (0.5 * s, 0.97 * s)], fill=WOOD, width=max(int(0.05 * s), 1))
 
 
@@ -141,7 +150,9 @@ def _sheep(d: Draw, s: float, rng: Rng) -> None:
         d.rectangle([x * s, 0.65 * s, (x + 0.06) * s, 0.95 * s], fill=DARK)
     wool = int(rng.integers(205, 245))
     for x, y in [(0.3, 0.5), (0.45, 0.42), (0.6, 0.44), (0.72, 0.52), (0.4, 0.58), (0.58, 0.6)]:
-        d.ellipse([(x - 0.17) * s, (y - 0.17) * s, (x + 0.17) * s, (y + 0.17) * s], fill=(wool, wool, wool - 8))
+        d.ellipse(
+            [(x - 0.17) * s, (y - 0.17) * s, (x + 0.17) * s, (y + 0.17) * s], fill=(wool, wool, wool - 8)
+        )
     d.ellipse([0.02 * s, 0.32 * s, 0.26 * s, 0.6 * s], fill=DARK)
 
 
@@ -154,31 +165,46 @@ def _bird(d: Draw, s: float, rng: Rng) -> None:
 
 
 def _balloon(d: Draw, s: float, rng: Rng) -> None:
-    one, two = _colour(rng), _colour(rng)
+    one, two = _colour(rng, 5.2), _colour(rng, 2.2)
     d.ellipse([0.14 * s, 0.02 * s, 0.86 * s, 0.7 * s], fill=one)
     d.ellipse([0.36 * s, 0.02 * s, 0.64 * s, 0.7 * s], fill=two)
     for x in (0.32, 0.68):
-        d.line([(x * s, 0.62 * s), ((0.4 if x < 0.5 else 0.6) * s, 0.84 * s)], fill=DARK, width=max(int(0.03 * s), 1))
+        d.line(
+            [(x * s, 0.62 * s), ((0.4 if x < 0.5 else 0.6) * s, 0.84 * s)],
+            fill=DARK,
+            width=max(int(0.03 * s), 1),
+        )
     d.rectangle([0.38 * s, 0.82 * s, 0.62 * s, 0.98 * s], fill=WOOD)
 
 
 def _wheels(d: Draw, s: float, y: float, radius: float, at: tuple[float, ...]) -> None:
     for x in at:
         d.ellipse([(x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s], fill=DARK)
-        d.ellipse([(x - radius / 2) * s, (y - radius / 2) * s, (x + radius / 2) * s, (y + radius / 2) * s], fill=(170, 170, 170))
+        d.ellipse(
+            [(x - radius / 2) * s, (y - radius / 2) * s, (x + radius / 2) * s, (y + radius / 2) * s],
+            fill=(170, 170, 170),
+        )
 
 
 def _car(d: Draw, s: float, rng: Rng) -> None:
-    paint = _colour(rng)
-    d.polygon([(0.24 * s, 0.5 * s), (0.36 * s, 0.3 * s), (0.68 * s, 0.3 * s), (0.82 * s, 0.5 * s)], fill=paint)
+    paint = _colour(rng, 4.5)
+    d.polygon(
+        [(0.24 * s, 0.5 * s), (0.36 * s, 0.3 * s), (0.68 * s, 0.3 * s), (0.82 * s, 0.5 * s)], fill=paint
+    )
     d.rounded_rectangle([0.03 * s, 0.48 * s, 0.97 * s, 0.74 * s], radius=0.08 * s, fill=paint)
-    d.polygon([(0.31 * s, 0.49 * s), (0.39 * s, 0.35 * s), (0.5 * s, 0.35 * s), (0.5 * s, 0.49 * s)], fill=(190, 220, 235))
-    d.polygon([(0.54 * s, 0.49 * s), (0.54 * s, 0.35 * s), (0.65 * s, 0.35 * s), (0.74 * s, 0.49 * s)], fill=(190, 220, 235))
+    d.polygon(
+        [(0.31 * s, 0.49 * s), (0.39 * s, 0.35 * s), (0.5 * s, 0.35 * s), (0.5 * s, 0.49 * s)],
+        fill=(190, 220, 235),
+    )
+    d.polygon(
+        [(0.54 * s, 0.49 * s), (0.54 * s, 0.35 * s), (0.65 * s, 0.35 * s), (0.74 * s, 0.49 * s)],
+        fill=(190, 220, 235),
+    )
     _wheels(d, s, 0.75, 0.12, (0.25, 0.75))
 
 
 def _bus(d: Draw, s: float, rng: Rng) -> None:
-    d.rounded_rectangle([0.02 * s, 0.12 * s, 0.98 * s, 0.84 * s], radius=0.05 * s, fill=_colour(rng))
+    d.rounded_rectangle([0.02 * s, 0.12 * s, 0.98 * s, 0.84 * s], radius=0.05 * s, fill=_colour(rng, 1))
     for i in range(4):
         d.rectangle([(0.08 + i * 0.22) * s, 0.22 * s, (0.24 + i * 0.22) * s, 0.46 * s], fill=(190, 220, 235))
     d.rectangle([0.02 * s, 0.56 * s, 0.98 * s, 0.62 * s], fill=LIGHT)
@@ -186,7 +212,7 @@ def _bus(d: Draw, s: float, rng: Rng) -> None:
 
 
 def _clock(d: Draw, s: float, rng: Rng) -> None:
-    d.ellipse([0.04 * s, 0.04 * s, 0.96 * s, 0.96 * s], fill=_colour(rng))
+    d.ellipse([0.04 * s, 0.04 * s, 0.96 * s, 0.96 * s], fill=_colour(rng, 3))
     d.ellipse([0.15 * s, 0.15 * s, 0.85 * s, 0.85 * s], fill=LIGHT)
     for length, width in ((0.3, 0.05), (0.2, 0.08)):
         angle = rng.uniform(0, 2 * np.pi)
@@ -201,11 +227,11 @@ def _snowman(d: Draw, s: float, rng: Rng) -> None:
     d.rectangle([0.3 * s, 0.16 * s, 0.7 * s, 0.22 * s], fill=DARK)
     d.rectangle([0.37 * s, 0.01 * s, 0.63 * s, 0.18 * s], fill=DARK)
     d.polygon([(0.5 * s, 0.36 * s), (0.72 * s, 0.41 * s), (0.5 * s, 0.45 * s)], fill=(235, 125, 30))
-    d.rectangle([0.3 * s, 0.5 * s, 0.7 * s, 0.57 * s], fill=_colour(rng))
+    d.rectangle([0.3 * s, 0.5 * s, 0.7 * s, 0.57 * s], fill=_colour(rng, 0))
 
 
 def _chair(d: Draw, s: float, rng: Rng) -> None:
-    paint = _colour(rng)
+    paint = _colour(rng, 2)
     d.rectangle([0.15 * s, 0.03 * s, 0.25 * s, 0.97 * s], fill=WOOD)
     d.rectangle([0.75 * s, 0.55 * s, 0.85 * s, 0.97 * s], fill=WOOD)
     d.rectangle([0.12 * s, 0.5 * s, 0.9 * s, 0.63 * s], fill=paint)
@@ -220,7 +246,10 @@ DRAWINGS: dict[str, Callable[[Draw, float, Rng], None]] = {
 
 
 def draw_thing(thing: str, rng: Rng, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The thing on a square of `size` px, mirrored at random: (size, size, 3) uint8 and alpha (size, size) in [0, 1]."""
+    """The thing on a square of `size` px, mirrored at random.
+
+    Returns (size, size, 3) uint8 and its cover (size, size) in [0, 1].
+    """
     patch = Image.new("RGBA", (size * OVERSAMPLE, size * OVERSAMPLE), (0, 0, 0, 0))
     DRAWINGS[thing](ImageDraw.Draw(patch), size * OVERSAMPLE, rng)
     pixels = np.asarray(patch.reduce(OVERSAMPLE), np.float32)

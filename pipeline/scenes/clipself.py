@@ -1,4 +1,4 @@
-"""CLIPSelf with live crops: a CLIP's own [CLS] of each crop teaches its dense map. Only `demo --pretrain` uses it."""
+"""CLIPSelf with live crops, for `demo --pretrain`: a CLIP's own [CLS] of each crop teaches its dense map."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from PIL import Image
 from models.dense import DenseCLIP
 from models.pooling import region_pool
 from shards.regions import GridPlan, cells_of_visit, view_of
-from train.optim import adamw, freeze, learning_rate, set_learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +19,13 @@ class ClipSelfConfig:
     steps: int = 350
     batch_size: int = 24
     lr: float = 3e-4
-    warmup_steps: int = 20
     weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.98)
     max_cells: int = 12
     seed: int = 0
 
 
 def crop_square(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """The pixels of a normalised xyxy box: longest side to `side`, aspect kept, black around it. (side, side, 3) uint8."""
+    """The pixels of a normalised xyxy box, longest side to `side`, black around: (side, side, 3) uint8."""
     height, width = image.shape[:2]
     left, top, right, bottom = (box * np.array([width, height, width, height])).round().astype(int)
     crop = Image.fromarray(image[top : max(bottom, top + 1), left : max(right, left + 1)])
@@ -43,19 +40,23 @@ def train_clipself(
     student: DenseCLIP,
     images: np.ndarray,
     config: ClipSelfConfig,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[float], None] = lambda loss: None,
 ) -> list[float]:
-    """Train `student` in place on square images (N, S, S, 3) uint8: 1 - cos(region, own [CLS] of the crop) (CLIPSelf, eq. 1).
+    """Train `student` in place on square images (N, S, S, 3) uint8: 1 - cos(region, its crop's [CLS]).
 
-    The grid of an image is one pair of CLIPSelf's set, `max_cells` of its cells at most. Returns the loss of every step.
+    The teacher is the student as it was (CLIPSelf, eq. 1). The grid of an image is one pair of CLIPSelf's
+    set, `max_cells` of its cells at most. Returns the loss of every step.
     """
     teacher = copy.deepcopy(student).eval().requires_grad_(False)
-    freeze(student, student.frozen_names())
-    optimizer = adamw(student, weight_decay=config.weight_decay, betas=config.betas)
+    frozen = student.frozen_names()
+    trained = [p for name, p in student.named_parameters() if name not in frozen]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, total_steps=config.steps, pct_start=0.06
+    )
     grid = GridPlan("clipself").boxes([0, 0, 1, 1])
     rng = np.random.default_rng(config.seed)
     losses = []
-    student.train()
     for step in range(config.steps):
         rows = rng.choice(len(images), config.batch_size, replace=False)
         boxes = []
@@ -63,7 +64,11 @@ def train_clipself(
             cells = grid.view(view_of(str(row), step, grid.n_views))
             boxes.append(grid.boxes[cells[cells_of_visit(str(row), step, len(cells), config.max_cells)]])
         crops = np.stack(
-            [crop_square(images[r], b, images.shape[1]) for r, each in zip(rows, boxes, strict=True) for b in each]
+            [
+                crop_square(images[r], b, images.shape[1])
+                for r, each in zip(rows, boxes, strict=True)
+                for b in each
+            ]
         )
         owner = torch.tensor([i for i, each in enumerate(boxes) for _ in each])
         with torch.no_grad():
@@ -71,16 +76,12 @@ def train_clipself(
         dense = student(student.normalize(_channels_first(images[rows])))
         region = region_pool(dense, torch.from_numpy(np.concatenate(boxes)), owner)
         loss = 1 - (region * target).sum(-1).mean()
-        set_learning_rate(
-            optimizer,
-            learning_rate(step, peak=config.lr, warmup_steps=config.warmup_steps, total_steps=config.steps),
-        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        schedule.step()
         losses.append(loss.item())
-        on_step(step + 1, losses[-1])
-    student.eval()
+        on_step(losses[-1])
     return losses
 
 

@@ -12,7 +12,7 @@ from shards.keys import canonical_json
 
 
 def write_coco(root: Path, *, seed: int, split: str, count: int) -> None:
-    """Write `count` scenes as ROOT/SPLIT/*.jpg with ROOT/annotations/{panoptic,captions}_SPLIT.json and the PNGs."""
+    """Write `count` scenes: ROOT/SPLIT/*.jpg, ROOT/annotations/{panoptic,captions}_SPLIT.json, the PNGs."""
     pngs = root / "annotations" / f"panoptic_{split}"
     photos = root / split
     for folder in (pngs, photos):

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from models.dense import DenseCLIP
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig:
-    pairs: int = 200_000
-    batch_size: int = 256
-    lr: float = 1e-3
+    pairs: int = 160_000
+    batch_size: int = 128
+    lr: float = 2e-3
     weight_decay: float = 0.1
     warmup: float = 0.05
     seed: int = 0
@@ -24,10 +26,14 @@ class ContrastiveConfig:
         return self.pairs // self.batch_size
 
 
-def clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric InfoNCE of unit features (B, C) with the exponentiated logit scale."""
+def clip_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """CLIP's symmetric InfoNCE of unit features (B, C) with the exponentiated logit scale.
+
+    same: (B, B) bool, whose captions are word for word the same. A small world says the same thing often, and
+    such pairs are positives of each other, not negatives.
+    """
     logits = scale * image @ text.T
-    target = torch.arange(len(logits), device=logits.device)
+    target = same.float() / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
@@ -39,16 +45,14 @@ def _batches(n: int, config: ContrastiveConfig) -> Iterator[np.ndarray]:
 
 
 def train_contrastive(
-    model: nn.Module,
+    model: DenseCLIP,
     images: np.ndarray,
     captions: list[str],
     *,
-    tokenize: Callable[[list[str]], Tensor],
-    normalize: Callable[[Tensor], Tensor],
     config: ContrastiveConfig,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[float], None] = lambda loss: None,
 ) -> list[float]:
-    """Train an open_clip CLIP in place on images (N, H, W, 3) uint8 and their captions.
+    """Train a CLIP in place on images (N, H, W, 3) uint8 and their captions (Radford et al. 2021).
 
     Returns the loss of every step; equal seeds give equal batches.
     """
@@ -63,36 +67,32 @@ def train_contrastive(
         return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / config.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    tokens = tokenize(captions)
+    tokens = model.tokenize(captions)
     losses = []
-    model.train()
-    for step, rows in enumerate(_batches(len(images), config)):
-        pixels = normalize(torch.from_numpy(images[rows]).permute(0, 3, 1, 2))
-        image, text, scale = model(pixels, tokens[rows])
-        loss = clip_loss(image, text, scale)
+    for rows in _batches(len(images), config):
+        image, text, scale = _forward(model, images[rows], tokens[rows])
+        same = (tokens[rows][:, None] == tokens[rows][None]).all(-1)
+        loss = clip_loss(image, text, scale, same)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
+            model.clip.logit_scale.clamp_(0, math.log(100))
         losses.append(loss.item())
-        on_step(step + 1, losses[-1])
+        on_step(losses[-1])
     return losses
 
 
 @torch.no_grad()
-def retrieval_accuracy(
-    model: nn.Module,
-    images: np.ndarray,
-    captions: list[str],
-    *,
-    tokenize: Callable[[list[str]], Tensor],
-    normalize: Callable[[Tensor], Tensor],
-) -> float:
+def retrieval_accuracy(model: DenseCLIP, images: np.ndarray, captions: list[str]) -> float:
     """Share (percent) of images (N, H, W, 3) whose best caption among all N reads as their own."""
-    model.eval()
-    image, text, _ = model(normalize(torch.from_numpy(images).permute(0, 3, 1, 2)), tokenize(captions))
+    image, text, _ = _forward(model, images, model.tokenize(captions))
     best = (image @ text.T).argmax(1).tolist()
     return 100 * sum(captions[i] == captions[j] for i, j in enumerate(best)) / len(captions)
+
+
+def _forward(model: DenseCLIP, images: np.ndarray, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    pixels = model.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return model.clip(pixels, tokens)

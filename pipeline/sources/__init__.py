@@ -11,8 +11,10 @@ __all__ = ["DATASETS", "Item", "Source", "Unreadable", "open_source"]
 DATASETS = ("coco", "folder", "scenes")
 
 
-def open_source(dataset: str, data: str, split: str | None = None, limit: int | None = None) -> Source:
-    """The first `limit` photos, by key, of `split` of a data set at `data` (`scenes` needs no folder).
+def open_source(
+    dataset: str, data: str, split: str | None = None, limit: int | None = None, seed: int = 0
+) -> Source:
+    """The first `limit` photos, by key, of `split` of a data set at `data` (`scenes` has a `seed` instead).
 
     Raises DenseCLIError for an unknown data set, and where the folder, the split or the photos are missing.
     """
@@ -22,5 +24,5 @@ def open_source(dataset: str, data: str, split: str | None = None, limit: int | 
         case "folder":
             return folder_source(data, split, limit)
         case "scenes":
-            return scenes_source(split or "train", limit)
+            return scenes_source(split or "train", limit, seed)
     raise DenseCLIError(f"There is no data set {dataset}.", hint=f"Known: {', '.join(DATASETS)}.")

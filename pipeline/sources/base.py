@@ -3,8 +3,8 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -30,8 +30,9 @@ class Item(NamedTuple):
 class Source:
     """A listing of photos.
 
-    items: sorted by key. load(item): the photo in RGB, or `Unreadable`; picklable and without the listing, so
-    that a unit of work carries its own few items and no more. digest: sha256 of what the listing names.
+    split: "" where none was asked for. items: sorted by key. load(item): the photo in RGB, or `Unreadable`;
+    picklable and without the listing, so that a unit of work carries its own few items and no more. digest:
+    sha256 of what the listing names. options: what else was asked for, by the names of build-shards' flags.
     """
 
     name: str
@@ -39,11 +40,13 @@ class Source:
     digest: str
     items: Sequence[Item]
     load: Callable[[Item], Image.Image]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a store records, and what enters every column key: another listing is another data set."""
-        return {"name": self.name, "split": self.split, "digest": self.digest, "n": len(self.items)}
+        n = len(self.items)
+        return {"name": self.name, "split": self.split, "digest": self.digest, "n": n, **self.options}
 
 
 def listing_digest(lines: Iterable[str]) -> str:

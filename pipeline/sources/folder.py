@@ -33,7 +33,7 @@ def folder_source(root: str, split: str | None = None, limit: int | None = None)
             f"{folder} and its subfolders hold no photo.",
             hint=f"Photos are files in {', '.join(EXTENSIONS)}.",
         )
-    return files_source("folder", split or "all", sizes, limit, PhotoLoader(root=folder, upright=True))
+    return files_source("folder", split or "", sizes, limit, PhotoLoader(root=folder, upright=True))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -8,7 +8,6 @@ from pipeline.scenes import GENERATOR_VERSION, SPLITS, render
 from pipeline.sources.base import Item, Source, listing_digest
 from shards.errors import DenseCLIError
 
-WORLD_SEED = 0
 # The world has no end; this many scenes where nobody says how many.
 DEFAULT_LIMIT = 512
 
@@ -24,7 +23,7 @@ class SceneLoader:
         return Image.fromarray(render(seed=self.seed, split=self.split, index=int(item.ref)).image)
 
 
-def scenes_source(split: str = "train", limit: int | None = None, seed: int = WORLD_SEED) -> Source:
+def scenes_source(split: str = "train", limit: int | None = None, seed: int = 0) -> Source:
     """The first `limit` scenes of a split of the world of `seed`; DenseCLIError for an unknown split."""
     if split not in SPLITS:
         raise DenseCLIError(
@@ -34,5 +33,10 @@ def scenes_source(split: str = "train", limit: int | None = None, seed: int = WO
     digest = listing_digest([f"scenes\t{GENERATOR_VERSION}\t{seed}\t{split}\t{n}"])
     items = [Item(f"{split}-{index:08d}", str(index)) for index in range(n)]
     return Source(
-        name="scenes", split=split, digest=digest, items=items, load=SceneLoader(seed=seed, split=split)
+        name="scenes",
+        split=split,
+        digest=digest,
+        items=items,
+        load=SceneLoader(seed=seed, split=split),
+        options={"seed": seed},
     )

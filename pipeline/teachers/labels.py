@@ -1,7 +1,7 @@
 """P-VLM retrieval (DenseVLM): the category distribution of every cell of every view from one forward pass."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from models.categories import load_categories
 from models.checkpoints import load_model, weights_sha256
 from models.pooling import region_pool
 from models.registry import resolve
-from models.text import TEMPLATES, load_text_embeddings, text_embeddings
+from models.text import TEMPLATES, category_embeddings, default_templates
 from shards.codecs import Arrays, Errors, TopK
 from shards.errors import DenseCLIError
 from shards.regions import Regions
@@ -24,12 +24,11 @@ PRODUCER = "labels/1"
 class LabelsConfig:
     """A retrieval teacher, not loaded yet.
 
-    name: a model's name or alias. weights: a path or random:SEED. categories: a shipped set or a
-    file. text_embeddings: a .npy of them, else the teacher's own text tower
-    says them, in `templates` (a name; None: CLIP's 80, or the plain one where the tokenizer knows no other
-    words). tau: the softmax temperature. resample: the canvas is resized to the nearest multiple of the
-    patch, so that boxes map exactly; without, a patch of 14 on 512 px loses the last 8, as in the released
-    code (METHODS section 1).
+    name: a model's name or alias. weights: a path or random:SEED. categories: a shipped set or a file.
+    text_embeddings: a .npy of them, else the teacher's own text tower says them, in `templates` (a name;
+    None: the model's default). tau: the softmax temperature. resample: the canvas is resized to the nearest
+    multiple of the patch, so that boxes map exactly; without, a patch of 14 on 512 px loses the last 8, as in
+    DenseVLM's released code. k, dtype: of the stored distributions, see `TopK`.
     """
 
     name: str
@@ -39,7 +38,8 @@ class LabelsConfig:
     templates: str | None = None
     tau: float = 0.01
     resample: bool = True
-    codec: TopK = field(default_factory=TopK)
+    k: int = 16
+    dtype: str = "fp16"
 
     def spec(self) -> dict[str, Any]:
         """Digests the weights and the text embeddings; raises DenseCLIError where one is missing."""
@@ -58,12 +58,11 @@ class LabelsConfig:
                 "name": "labels",
                 "tau": self.tau,
                 "categories": list(categories.names),
-                "things": categories.thing_flags().tolist(),
                 "text": {"sha256": _file_sha256(self.text_embeddings, "--text-embeddings")}
                 if self.text_embeddings
                 else {"templates": list(self.prompts())},
             },
-            "codec": self.codec.spec,
+            "codec": self.codec().spec,
         }
 
     def info(self) -> dict[str, Any]:
@@ -77,12 +76,20 @@ class LabelsConfig:
     def load(self, device: str) -> "LabelsTeacher":
         return LabelsTeacher(self, device)
 
+    def codec(self) -> TopK:
+        """How distributions over the categories are stored."""
+        things = load_categories(self.categories).thing_flags().tolist()
+        return TopK(things=tuple(things), k=self.k, dtype=self.dtype)
+
     def prompts(self) -> tuple[str, ...]:
-        """The templates by name, each with a {} for the category."""
-        name = self.templates or ("plain" if resolve(self.name).words else "imagenet")
-        if name not in TEMPLATES:
-            raise DenseCLIError(f"There are no templates {name}.", hint=f"Known: {', '.join(TEMPLATES)}.")
-        return TEMPLATES[name]
+        """The templates, each with a {} for the category."""
+        if self.templates is None:
+            return default_templates(resolve(self.name))
+        if self.templates not in TEMPLATES:
+            raise DenseCLIError(
+                f"There are no templates {self.templates}.", hint=f"Known: {', '.join(TEMPLATES)}."
+            )
+        return TEMPLATES[self.templates]
 
     @property
     def _random(self) -> bool:
@@ -96,20 +103,20 @@ class LabelsTeacher:
         self.config = config
         self.device = torch.device(device)
         self.model, _ = load_model(config.name, config.weights, device)
-        categories = load_categories(config.categories)
-        self.thing = categories.thing_flags()
-        text = (
-            load_text_embeddings(config.text_embeddings, len(categories), self.model.embed_dim)
-            if config.text_embeddings
-            else text_embeddings(self.model, categories.names, config.prompts())
+        self.codec = config.codec()
+        self.thing = np.array(self.codec.things)
+        self.text = category_embeddings(
+            self.model,
+            load_categories(config.categories).names,
+            file=config.text_embeddings,
+            templates=config.prompts(),
         )
-        self.text = text.to(self.device)
 
     @torch.inference_mode()
     def live(self, canvases: np.ndarray, regions: list[Regions]) -> list[np.ndarray]:
         """(B, S, S, 3) uint8 canvases and their regions -> p (N, D) float32 for each image's N boxes.
 
-        p = softmax(cos(region, text) / tau) over all D categories (DenseVLM eq. 2; METHODS section 4).
+        p = softmax(cos(region, text) / tau) over all D categories (DenseVLM, eq. 2).
         """
         images = torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
         dense = self.model.dense(self.model.prepare(images, resample=self.config.resample), mode="value")
@@ -126,12 +133,8 @@ class LabelsTeacher:
 
     def encode(self, target: np.ndarray) -> tuple[Arrays, Errors]:
         """p (N, D) -> the codec's arrays and `thing` (N,) bool, the flag of the most likely category."""
-        arrays, error = self.config.codec.encode(target, self.thing)
+        arrays, error = self.codec.encode(target)
         return {**arrays, "thing": self.thing[arrays["ids"][:, 0]]}, error
-
-    def targets(self, canvases: np.ndarray, regions: list[Regions]) -> list[Arrays]:
-        """What is stored for each image: `live`, encoded."""
-        return [self.encode(p)[0] for p in self.live(canvases, regions)]
 
 
 def _file_sha256(path: str, flag: str) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evaluation.preview import STUFF, THING, View, contact_sheet, draw_view
+from evaluation.preview import STUFF, THING, View, contact_sheet
 
 
 def view(height=96, width=96, rows=2, columns=3, label="kite", title="scene 0"):
@@ -30,31 +30,31 @@ def centres_by_colour(picture, colour):
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (60, 96), (512, 384)])
-def test_draw_view__small_photos_are_enlarged(height, width):
-    picture = draw_view(view(height, width))
+def test_contact_sheet__small_photos_are_enlarged(height, width):
+    picture = contact_sheet([view(height, width)])
     assert min(picture.size) >= 480
     # The aspect stays: what is beyond the photo is the same frame of title, gaps and legend for all.
     scale = max(1, 480 / min(height, width))
     assert picture.width == round(width * scale) + 20
 
 
-def test_draw_view__thing_and_stuff_lie_where_their_cells_are():
-    picture = draw_view(dataclasses.replace(view(rows=1, columns=2), title=""))
+def test_contact_sheet__thing_and_stuff_lie_where_their_cells_are():
+    picture = contact_sheet([dataclasses.replace(view(rows=1, columns=2), title="")])
     photo = picture.crop((10, 10, picture.width - 10, 10 + 480))
     thing, stuff = centres_by_colour(photo, THING), centres_by_colour(photo, STUFF)
     assert thing == pytest.approx((120, 240), abs=3) and stuff == pytest.approx((360, 240), abs=3)
 
 
-def test_draw_view__a_padded_canvas_shows_cells_at_the_same_place():
+def test_contact_sheet__a_padded_canvas_shows_cells_at_the_same_place():
     plain = view(height=60, width=96, title="")
     padded = dataclasses.replace(plain, image=np.pad(plain.image, ((0, 36), (0, 0), (0, 0))))
-    a = np.asarray(draw_view(plain, min_side=600))[10:610, 10:970]
-    b = np.asarray(draw_view(padded, min_side=960))[10:610, 10:970]
+    a = np.asarray(contact_sheet([plain], min_side=600))[10:610, 10:970]
+    b = np.asarray(contact_sheet([padded], min_side=960))[10:610, 10:970]
     frames = [(picture == THING).all(2) for picture in (a, b)]
     assert frames[0].sum() > 1000 and (frames[0] != frames[1]).mean() < 1e-3
 
 
-def test_draw_view__the_palette_survives_missing_red_or_green():
+def test_contact_sheet__the_palette_survives_missing_red_or_green():
     # Without red or without green, what is left still separates the two kinds, and so does their lightness.
     for seen in ((0, 2), (1, 2)):
         assert max(abs(THING[c] - STUFF[c]) for c in seen) > 100
@@ -65,12 +65,12 @@ def test_draw_view__the_palette_survives_missing_red_or_green():
 @pytest.mark.parametrize(
     "label", ["conveyer belt, conveyor belt, conveyer", "x" * 60, "building-other-merged"]
 )
-def test_draw_view__a_label_never_leaves_its_cell(label):
+def test_contact_sheet__a_label_never_leaves_its_cell(label):
     text_only = view(rows=6, columns=6, label=label, title="")
     one = dataclasses.replace(
         text_only, boxes=text_only.boxes[14:15], labels=[label], thing=[True], confidence=[1.0]
     )
-    picture = np.asarray(draw_view(one))[10:490, 10:490]
+    picture = np.asarray(contact_sheet([one]))[10:490, 10:490]
     changed = (picture != 128).any(2)
     ys, xs = np.nonzero(changed)
     assert xs.min() >= 159 and xs.max() <= 241 and ys.min() >= 159 and ys.max() <= 241
@@ -78,6 +78,6 @@ def test_draw_view__a_label_never_leaves_its_cell(label):
 
 def test_contact_sheet__one_row_after_another():
     sheet = contact_sheet([view()] * 5, columns=2)
-    single = draw_view(view())
+    single = contact_sheet([view()])
     assert sheet.width == 2 * (single.width - 10) + 10
     assert sheet.height > 3 * 480

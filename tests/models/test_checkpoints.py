@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from timm.models.eva import checkpoint_filter_fn
 
+from models import checkpoints
 from models.checkpoints import (
     EVA_CLIP,
     PLAIN_TEXT,
@@ -246,3 +247,27 @@ def test_load_model__finds_weights_by_name_and_alias(tmp_path, monkeypatch) -> N
     assert find_weights("vitb16") == tmp_path / "eva02-b16.pt"
     with pytest.raises(DenseCLIError, match="no weights file"):
         load_model("scenes-s", str(tmp_path / "none.pt"))
+
+
+def test_find_weights__an_alias_shares_files_and_a_tuned_model_has_its_own(tmp_path, monkeypatch) -> None:
+    mine, shipped = tmp_path / "mine", tmp_path / "shipped"
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(mine))
+    monkeypatch.setattr(checkpoints, "_SHIPPED", shipped)
+    for place in (mine, shipped):
+        place.mkdir()
+        for stem in ("scenes-l", "eva02-b16"):
+            (place / f"{stem}.safetensors").touch()
+    assert find_weights("vitb16") == mine / "eva02-b16.safetensors"
+    with pytest.raises(DenseCLIError, match=r"no scenes-pvlm\.safetensors \(nor"):
+        find_weights("scenes-pvlm")
+
+    (shipped / "vitb16.safetensors").touch()
+    (shipped / "scenes-pvlm.safetensors").touch()
+    assert find_weights("vitb16") == mine / "eva02-b16.safetensors"
+    assert find_weights("scenes-pvlm") == shipped / "scenes-pvlm.safetensors"
+    (mine / "vitb16.pt").touch()
+    (mine / "scenes-pvlm.pt").touch()
+    assert find_weights("vitb16") == mine / "vitb16.pt"
+    assert find_weights("scenes-pvlm") == mine / "scenes-pvlm.pt"
+    assert find_weights("scenes-l") == mine / "scenes-l.safetensors"
+    assert resolve("scenes-pvlm") is resolve("scenes-l")

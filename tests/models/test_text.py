@@ -7,7 +7,13 @@ import torch.nn.functional as F
 
 from models.categories import load_categories
 from models.registry import resolve
-from models.text import TEMPLATES, default_templates, load_text_embeddings, text_embeddings
+from models.text import (
+    TEMPLATES,
+    category_embeddings,
+    default_templates,
+    load_text_embeddings,
+    text_embeddings,
+)
 from shards.errors import DenseCLIError
 
 
@@ -23,10 +29,23 @@ def test_text_embeddings__mean_of_unit_prompts_made_unit_again() -> None:
 
 def test_default_templates__the_worlds_words_or_clips_80() -> None:
     model = resolve("scenes-s").build()
-    assert default_templates(model) == TEMPLATES["plain"]
+    assert default_templates(model.arch) == TEMPLATES["plain"]
+    assert default_templates(resolve("vitb16")) == TEMPLATES["imagenet"]
     assert text_embeddings(model, load_categories("scenes").names).shape == (20, model.embed_dim)
     assert len(set(TEMPLATES["imagenet"])) == 80
     assert all(template.format("cat") != template for template in TEMPLATES["imagenet"])
+
+
+def test_category_embeddings__a_file_takes_the_place_of_the_text_tower(tmp_path: Path) -> None:
+    model = resolve("scenes-s").build()
+    own = category_embeddings(model, ("boat", "sky"))
+    torch.testing.assert_close(own, text_embeddings(model, ("boat", "sky")))
+    np.save(tmp_path / "t.npy", 3 * own.flip(0).numpy())
+    torch.testing.assert_close(
+        category_embeddings(model, ("boat", "sky"), file=str(tmp_path / "t.npy")), own.flip(0)
+    )
+    with pytest.raises(DenseCLIError, match="2 rows for 1"):
+        category_embeddings(model, ("boat",), file=str(tmp_path / "t.npy"))
 
 
 def test_tokenize__open_clips_ids_for_natural_language() -> None:

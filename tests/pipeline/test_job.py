@@ -1,15 +1,20 @@
+import json
 import pickle
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
+from cli import main
 from models.checkpoints import load_model
 from pipeline.driver import build_shards
 from pipeline.job import BuildConfig, missing_shards, prepare
 from shards.errors import DenseCLIError
+from train.columns import find_targets
 
 
 def test_prepare__unknown_teacher_lists_the_known(tiny):
@@ -103,6 +108,48 @@ def test_up_to_date__when_nothing_is_missing(tiny, build_here, files_of, monkeyp
     assert files_of(tiny.store) == before
 
 
+@pytest.mark.parametrize("lost", ["store.json", "regions/*/column.json", "targets/*/column.json"])
+def test_up_to_date__a_lost_description_is_made_again(tiny, build_here, lost):
+    job, _ = build_here(tiny)
+    (path,) = Path(job.store.root).glob(lost)
+    before = path.read_bytes()
+    path.unlink()
+    assert build_shards(replace(tiny, dry_run=True))["status"] == "up to date"
+    assert not path.exists()
+    assert build_shards(tiny)["status"] == "up to date"
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dataset", ["scenes", "coco", "folder"])
+def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
+    tiny, build_here, tmp_path, monkeypatch, dataset
+):
+    folder = tmp_path / "data of mine" / dataset / "train2017"
+    folder.mkdir(parents=True)
+    for i in range(7):
+        Image.new("RGB", (90, 60)).save(folder / f"{i}.jpg")
+    monkeypatch.setenv("DENSECLI_DATA", str(tmp_path / "data of mine"))
+    split = {"scenes": "val", "coco": "train2017", "folder": None}[dataset]
+    config = replace(tiny, dataset=dataset, split=split, store=str(tmp_path / "my store"), canvas=48, seed=3)
+    job, _ = build_here(replace(config, teachers=(), weights={}))
+    with pytest.raises(DenseCLIError, match="no labels column of scenes-s") as caught:
+        find_targets(job.store, "labels", "scenes-s")
+
+    command = caught.value.hint.removeprefix("Make it with: ").partition(" (and --data DIR")[0]
+    program, *words = shlex.split(command)
+    assert program == "densecli"
+    extra = ["--weights", "scenes-s=random:0", "--categories", "scenes", "--dry-run", "--json", "-"]
+    result = CliRunner().invoke(main, [*words, *extra])
+    assert result.exit_code == 0, result.output
+    planned = json.JSONDecoder().raw_decode(result.stdout)[0]
+    assert planned["store"] == job.store.root
+    assert [(c["kind"], c["missing"]) for c in planned["columns"]] == [
+        ("images", 0),
+        ("regions", 0),
+        ("targets", 2),
+    ]
+
+
 def test_builder__weights_of_another_architecture_leave_nothing_behind(tiny, tmp_path):
     model, _ = load_model("scenes-l", "random:0")
     save_file(model.clip.state_dict(), tmp_path / "large.safetensors")
@@ -120,6 +167,5 @@ def test_job__travels_without_the_listing(tiny):
 
 def test_missing_shards__are_those_that_lack_any_column(tiny, build_here):
     job, _ = build_here(tiny)
-    job.columns()[1].receipt_url("000001")
     Path(job.columns()[1].receipt_url("000001")).unlink()
     assert missing_shards(job.columns()) == ["000001"]

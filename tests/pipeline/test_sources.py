@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.sources import Unreadable, open_source
 from pipeline.sources.base import MAX_KEY, safe_keys
 from pipeline.sources.photos import decode
 from shards.errors import DenseCLIError
 
-EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

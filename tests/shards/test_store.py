@@ -6,7 +6,7 @@ import pytest
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.keys import column_key
-from shards.store import Store
+from shards.store import PHOTOS, Store
 from shards.writer import ShardWriter
 
 DATASET = {"name": "coco", "split": "train2017", "digest": "abc", "n": 3}
@@ -48,6 +48,14 @@ def test_create__another_identity_is_refused(store, dataset, canvas, shards, wor
     before = fs.read_bytes(fs.join(store.root, "store.json"))
     refused(lambda: Store.create(store.root, dataset, canvas, shards), f"another {word}")
     assert fs.read_bytes(fs.join(store.root, "store.json")) == before
+
+
+def test_create__photos_made_otherwise_are_refused(store, monkeypatch):
+    for name, other in (("quality", 90), ("resample", "lanczos"), ("codec", "png")):
+        with monkeypatch.context() as patch:
+            patch.setitem(PHOTOS, name, other)
+            refused(lambda: Store.create(store.root, DATASET, 512, [2, 1]), "another way of making photos")
+            assert Store.open(store.root) == store
 
 
 @pytest.mark.parametrize(
@@ -94,6 +102,28 @@ def test_add_column__another_store_gives_the_same_spec_another_key(store, tmp_pa
     other = Store.create(tmp_path / "other", DATASET, 560, [2, 1])
     assert store.add_column("targets", "v", SPEC).key != other.add_column("targets", "v", SPEC).key
     assert store.images.key != other.images.key
+
+
+def test_column__is_what_add_column_makes_and_writes_nothing(store, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    planned = [
+        store.column("targets", "vitl14", SPEC, {"seen": 1}),
+        store.column("regions", "grid-paper", {"pairs": ((2, 3),)}),
+    ]
+    assert planned[0].missing() == ["000000", "000001"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert planned == [
+        store.add_column("targets", "vitl14", SPEC, {"seen": 1}),
+        store.add_column("regions", "grid-paper", {"pairs": ((2, 3),)}),
+    ]
+
+
+def test_regions_of__the_column_a_target_was_made_for(store):
+    first, second = (store.add_column("regions", "grid", {"n": n}) for n in (1, 2))
+    target = store.add_column("targets", "v", {"regions": second.key})
+    assert store.regions_of(target) == second != first
+    orphan = store.add_column("targets", "w", {"regions": "0" * 64})
+    refused(lambda: store.regions_of(orphan), "lacks the regions", "w")
 
 
 @pytest.mark.parametrize("name", ["kind", "name", "data"])
@@ -154,8 +184,8 @@ def test_missing__until_tar_and_receipt_are_both_there(store):
     fs.write_atomic(fs.join(column.url, ".000000.tar.0f.tmp"), b"half")
     fs.write_atomic(fs.join(column.url, ".000000.json.0f.tmp"), b"half")
     fs.write_atomic(column.tar_url("000000"), b"whole")
-    assert column.missing() == ["000000"]
+    assert column.missing() == ["000000"] and not column.has("000000") and column.has("000001")
     ShardWriter(column, "000000").commit()
     assert column.complete
     fs.remove(column.tar_url("000001"))
-    assert column.missing() == ["000001"]
+    assert column.missing() == ["000001"] and column.has("000000") and not column.has("000001")

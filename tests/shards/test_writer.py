@@ -11,12 +11,13 @@ from hypothesis.extra.numpy import arrays, integer_dtypes
 from PIL import Image
 
 from shards import fs
+from shards import writer as shard_writer
 from shards.errors import DenseCLIError
 from shards.keys import keys_digest
 from shards.reader import decode_image, decode_npz
 from shards.receipts import Receipt
-from shards.store import Store
-from shards.writer import ShardWriter, json_bytes, npz_bytes
+from shards.store import PHOTOS, Store
+from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 
 @pytest.fixture
@@ -25,9 +26,7 @@ def column(tmp_path):
 
 
 def jpg():
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((48, 64, 3), (200, 40, 90), np.uint8)).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
+    return jpg_bytes(Image.fromarray(np.full((48, 64, 3), (200, 40, 90), np.uint8)))
 
 
 SAMPLES = {
@@ -56,7 +55,7 @@ def test_commit__receipt_says_what_the_tar_holds(column):
     assert (receipt.shard, receipt.column, receipt.samples) == ("000000", column.key, 3)
     assert (receipt.bytes, receipt.keys_digest) == (len(data), keys_digest(["b", "a", "clé-1"]))
     assert (receipt.skipped, receipt.error) == ({"unreadable": 1}, {"max_tv": 0.1})
-    assert (receipt.seconds, receipt.gpu_seconds) == ({"teacher": 1.5}, 2.0)
+    assert (receipt.seconds["teacher"], receipt.gpu_seconds) == (1.5, 2.0)
     expected = {f"{key}.{ext}": part for key, parts in SAMPLES.items() for ext, part in parts.items()}
     assert {name: data[o : o + size] for name, (o, size) in receipt.members.items()} == expected
 
@@ -90,6 +89,29 @@ def test_commit__the_receipt_comes_last_and_nothing_comes_before(column, monkeyp
     assert fs.listdir(column.url) == ["column.json"]
     writer.commit()
     assert written == [column.tar_url("000000"), column.receipt_url("000000")]
+
+
+def test_commit__the_receipt_knows_how_long_the_tar_took_to_publish(column, monkeypatch):
+    clock = [100.0]
+    real = fs.write_atomic
+
+    def slow(url, data):
+        clock[0] += 7
+        real(url, data)
+
+    monkeypatch.setattr(fs, "write_atomic", slow)
+    monkeypatch.setattr(shard_writer.time, "perf_counter", lambda: clock[0])
+    write(column, seconds={"teacher": 1.5})
+    assert column.receipt("000000").seconds == {"teacher": 1.5, "write": 7.0}
+
+
+def test_jpg__as_the_store_says():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
+    read, expected = Image.open(io.BytesIO(jpg_bytes(image))), io.BytesIO()
+    image.save(expected, "JPEG", quality=PHOTOS["quality"])
+    assert (read.format, read.size) == ("JPEG", (32, 24))
+    assert read.quantization == Image.open(expected).quantization
+    assert PHOTOS["resample"] == "bicubic"
 
 
 def test_webdataset__stock_decoders_read_every_member(column):

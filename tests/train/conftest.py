@@ -1,6 +1,5 @@
 """A store of a few small photos with a labels column, written as the build writes it but with no teacher."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from shards.codecs import TopK
 from shards.geometry import Canvas
 from shards.regions import region_plan
 from shards.store import Column, Store
-from shards.writer import ShardWriter, json_bytes, npz_bytes
+from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 CANVAS = 96
 SHARDS = (4, 4, 3)
@@ -38,11 +37,11 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> TinyStore:
 
 def write_store(root: Path) -> TinyStore:
     rng = np.random.default_rng(0)
-    canvas, plan, codec = Canvas(CANVAS), region_plan("grid-densevlm"), TopK(k=20, dtype="fp32")
-    names, thing = [*THINGS, *STUFF], np.arange(len(THINGS) + len(STUFF)) < len(THINGS)
-    store = Store.create(root, {"name": "noise", "n": sum(SHARDS)}, CANVAS, list(SHARDS))
-    regions = store.add_column("regions", "grid-densevlm", {"regions": plan.spec})
-    target = {"name": "labels", "tau": 0.01, "categories": names, "things": thing.tolist()}
+    canvas, plan, names = Canvas(CANVAS), region_plan("grid-densevlm"), [*THINGS, *STUFF]
+    codec = TopK(things=(True,) * len(THINGS) + (False,) * len(STUFF), k=20, dtype="fp32")
+    store = Store.create(root, {"name": "noise", "split": "train", "n": sum(SHARDS)}, CANVAS, list(SHARDS))
+    regions = store.add_column("regions", plan.name, plan.spec)
+    target = {"name": "labels", "tau": 0.01, "categories": names}
     labels = store.add_column(
         "targets", "tiny", {"target": target, "codec": codec.spec, "regions": regions.key}
     )
@@ -53,16 +52,13 @@ def write_store(root: Path) -> TinyStore:
             name, key = f"{key:04d}", key + 1
             width, height = int(rng.integers(60, 97)), 96
             photo = canvas.resize(Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)))
-            jpg = io.BytesIO()
-            photo.save(jpg, "JPEG", quality=95)
             cells = plan.boxes(canvas.valid_box(width, height))
             logits = rng.normal(size=(len(cells.boxes), len(names))) * 3
             p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
             boxes[name], labels_of[name] = cells.boxes, p.astype(np.float32)
-            arrays, _ = codec.encode(labels_of[name], thing)
-            writers["images"].add(
-                name, {"jpg": jpg.getvalue(), "json": json_bytes({"width": width, "height": height})}
-            )
+            arrays, _ = codec.encode(labels_of[name])
+            about = json_bytes({"width": width, "height": height})
+            writers["images"].add(name, {"jpg": jpg_bytes(photo), "json": about})
             writers["regions"].add(name, {"npz": npz_bytes({"boxes": cells.boxes, "offsets": cells.offsets})})
             writers["tiny"].add(name, {"npz": npz_bytes(arrays)})
         for writer in writers.values():

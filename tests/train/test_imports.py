@@ -7,4 +7,4 @@ def test_trainer__loads_neither_ray_nor_pipeline() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "torch" in loaded
-    assert not loaded & {"ray", "pipeline", "matplotlib"}
+    assert not loaded & {"ray", "pipeline", "evaluation", "matplotlib"}

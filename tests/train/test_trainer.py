@@ -143,12 +143,13 @@ def test_train__overwrite_starts_again(tiny_store, undisturbed, tmp_path) -> Non
 
 
 def test_train__no_labels_column(tmp_path) -> None:
-    store = Store.create(tmp_path / "store", {"name": "coco", "n": 1}, 96, [1])
+    dataset = {"name": "coco", "split": "val2017", "n": 1}
+    store = Store.create(tmp_path / "store", dataset, 96, [1])
     with pytest.raises(DenseCLIError, match="no labels column") as caught:
         train(
             TrainConfig(store=store.root, run=str(tmp_path / "run"), student="scenes-s", weights="random:0")
         )
-    assert "build-shards --teacher vitb16 --dataset coco" in caught.value.hint
+    assert "build-shards --teacher vitb16 --dataset coco --split val2017" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 

@@ -1,0 +1,121 @@
+"""The generated world: a function of its arguments, true to its own annotations, biased as captions are."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.panoptic import PanopticDataset
+from models.categories import load_categories
+from models.checkpoints import load_model
+from models.scenes import NAMES, STUFF, THINGS
+from models.words import WordTokenizer
+from pipeline.scenes import SIZE, render
+from pipeline.scenes.art import DRAWINGS, TEXTURES, draw_thing
+from pipeline.scenes.clipself import ClipSelfConfig, crop_square
+from pipeline.scenes.coco import write_coco
+from pipeline.scenes.contrastive import ContrastiveConfig, clip_loss
+from pipeline.scenes.pretrain import PretrainConfig, pretrain
+from shards.errors import DenseCLIError
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [render(0, "train", i) for i in range(300)]
+
+
+def test_render__is_a_function_of_its_arguments(scenes):
+    again = render(0, "train", 17)
+    assert (again.image == scenes[17].image).all() and again.caption == scenes[17].caption
+    for other in (render(1, "train", 17), render(0, "val", 17), render(0, "train", 18)):
+        assert (other.image != scenes[17].image).any()
+
+
+def test_render__every_pixel_belongs_to_one_listed_segment(scenes):
+    for scene in scenes:
+        assert sorted(s.id for s in scene.segments) == np.unique(scene.panoptic).tolist()
+        assert scene.panoptic.shape == (SIZE, SIZE) and scene.panoptic.min() >= 1
+
+
+def test_render__shows_every_class(scenes):
+    assert {NAMES[s.category] for scene in scenes for s in scene.segments} == set(NAMES)
+    assert set(DRAWINGS) == set(THINGS) and set(TEXTURES) == set(STUFF)
+
+
+def test_render__things_come_with_their_stuff(scenes):
+    def names(scene):
+        return {NAMES[s.category] for s in scene.segments}
+
+    with_boat = [names(s) for s in scenes if "boat" in names(s)]
+    assert len(with_boat) > 10
+    assert np.mean(["water" in n for n in with_boat]) > 2 * np.mean(["water" in names(s) for s in scenes])
+
+
+def test_caption__names_things_more_often_than_stuff_and_nothing_absent(scenes):
+    named = {True: [], False: []}
+    for scene in scenes:
+        words = scene.caption.split()
+        present = {NAMES[s.category] for s in scene.segments}
+        assert {w for w in words if w in NAMES} <= present
+        for name in present:
+            named[name in THINGS].append(name in words)
+    assert np.mean(named[True]) > 0.7 > 0.5 > np.mean(named[False])
+
+
+def test_caption__fits_the_tokenizer(scenes):
+    tokens = WordTokenizer()([s.caption for s in scenes])
+    assert (tokens.max(1).values == WordTokenizer.end).all()
+
+
+def test_tokenizer__refuses_words_of_another_world():
+    with pytest.raises(DenseCLIError, match="zebra"):
+        WordTokenizer()(["a photo of a zebra"])
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_draw_thing__covers_part_of_its_square(thing):
+    pixels, cover = draw_thing(thing, np.random.default_rng(0), 32)
+    assert pixels.shape == (32, 32, 3) and 0.1 < (cover > 0.5).mean() < 0.95
+
+
+def test_write_coco__reads_back_as_panoptic_ground_truth(tmp_path):
+    write_coco(tmp_path, seed=3, split="test", count=4)
+    dataset = PanopticDataset(tmp_path, "test", load_categories("scenes"))
+    assert len(dataset) == 4
+    for i in range(4):
+        scene, read = render(3, "test", i), dataset[i]
+        assert [(s.category, s.area) for s in read.segments] == [
+            (s.category, int((scene.panoptic == s.id).sum())) for s in scene.segments
+        ]
+        assert np.abs(np.asarray(read.photo, int) - scene.image).mean() < 8
+    captions = json.loads((tmp_path / "annotations" / "captions_test.json").read_text())["annotations"]
+    assert [c["caption"] for c in captions] == [render(3, "test", i).caption for i in range(4)]
+
+
+def test_crop_square__keeps_the_aspect_and_centres():
+    image = np.full((96, 96, 3), 200, np.uint8)
+    crop = crop_square(image, np.array([0.25, 0.5, 0.75, 0.75]), 64)
+    bright = np.argwhere(crop.min(2) > 100)
+    assert crop.shape == (64, 64, 3)
+    assert bright.min(0).tolist() == [16, 0] and bright.max(0).tolist() == [47, 63]
+
+
+def test_clip_loss__is_lowest_for_matching_pairs():
+    unit = torch.eye(4)
+    assert clip_loss(unit, unit, torch.tensor(100.0)) < 1e-4
+    assert clip_loss(unit, unit.roll(1, 0), torch.tensor(100.0)) > 10
+
+
+def test_pretrain__writes_models_that_load_and_their_record(tmp_path):
+    config = PretrainConfig(
+        scenes=32,
+        contrastive=ContrastiveConfig(pairs=64, batch_size=16),
+        clipself=ClipSelfConfig(steps=2, batch_size=4),
+        held_out=16,
+    )
+    record = pretrain(config, tmp_path)
+    for name in ("scenes-l", "scenes-s", "scenes-pvlm"):
+        load_model(name, str(tmp_path / f"{name}.safetensors"))
+        assert record["models"][name]["steps"] > 0
+    assert json.loads((tmp_path / "scenes.json").read_text()) == record

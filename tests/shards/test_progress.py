@@ -1,0 +1,33 @@
+"""What a long job says where there is no terminal."""
+
+import pytest
+
+from shards import progress
+from shards.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_progress__lines_with_rate_and_eta(clock, capsys):
+    job = Progress(70, "images")
+    for second in (2, 4, 6, 8, 10, 12, 14):
+        clock[0] = second
+        job.advance(10)
+    job.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "10/70 images, 5.0 images/s, ETA 00:12",
+        "60/70 images, 5.0 images/s, ETA 00:02",
+        "70/70 images, 5.0 images/s, ETA 00:00",
+    ]
+
+
+def test_progress__what_was_done_before_has_no_part_in_the_rate(clock, capsys):
+    job = Progress(100, "steps", done=90)
+    clock[0] = 4
+    job.advance(2, "loss 0.5")
+    assert capsys.readouterr().err == "92/100 steps, 0.5 steps/s, ETA 00:16, loss 0.5\n"

@@ -1,0 +1,209 @@
+"""The command line as a user meets it: the chain, its labels, its refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import save_file
+
+from cli import main
+from models.registry import resolve
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def passed(*words: object) -> str:
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*words: object, code: int = 1) -> str:
+    result = run(*words)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    if code == 1:
+        assert result.output.count("Error: ") == 1 and result.output.count("Hint: ") == 1
+    return result.output
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three readable photos and one that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 255, (60, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
+    return folder
+
+
+@pytest.fixture
+def build(photos: Path, tmp_path: Path) -> list[object]:
+    """A build of the photos by a random-weight teacher, as words."""
+    return [
+        "build-shards", "--dataset", "folder", "--data", photos, "--store", tmp_path / "store",
+        "--canvas", 96, "--teacher", "scenes-l", "--weights", "scenes-l=random:0", "--categories", "scenes",
+    ]  # fmt: skip
+
+
+def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: Path) -> None:
+    assert "3 photos; skipped 1" in passed(*build)
+    assert "up to date" in passed(*build)
+    train = [
+        "train", "--store", tmp_path / "store", "--run", tmp_path / "run", "--student", "scenes-s",
+        "--weights", "scenes-s=random:1", "--max-steps", 2, "--batch-size", 2,
+    ]  # fmt: skip
+    assert "random weights" in passed(*train)
+    rows = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+
+    from pipeline.scenes.coco import write_coco
+
+    write_coco(tmp_path / "world", seed=0, split="test", count=3)
+    report = tmp_path / "report.json"
+    printed = passed(
+        "evaluate", "--data", tmp_path / "world", "--split", "test", "--run", tmp_path / "run",
+        "--categories", "scenes", "--json", report,
+    )  # fmt: skip
+    assert "random weights" in printed
+    (result,) = json.loads(report.read_text()).values()
+    assert result["random_weights"] and result["things"] + result["stuffs"] > 0
+
+
+def test_demo__runs_every_part(tmp_path: Path) -> None:
+    out = tmp_path / "demo.json"
+    printed = passed(
+        "demo",
+        "--run",
+        tmp_path / "demo",
+        "--scenes",
+        12,
+        "--test-scenes",
+        6,
+        "--max-steps",
+        2,
+        "--json",
+        out,
+    )
+    assert "stuff as thing" in printed
+    result = json.loads(out.read_text())
+    assert set(result) == {"before", "after"}
+    for figures in result.values():
+        for name in ("boxes_top1", "masks_thing_top1", "masks_stuff_top1", "stuff_as_thing"):
+            assert 0 <= figures[name] <= 100
+        assert not figures["random_weights"]
+    with Image.open(tmp_path / "demo" / "preview.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 400
+
+
+def test_build__no_such_folder(tmp_path: Path) -> None:
+    assert str(tmp_path / "nowhere") in refused(
+        "build-shards", "--dataset", "coco", "--data", tmp_path / "nowhere"
+    )
+
+
+def test_build__unknown_teacher_lists_the_known_ones(photos: Path, tmp_path: Path) -> None:
+    said = refused(
+        "build-shards",
+        "--dataset",
+        "folder",
+        "--data",
+        photos,
+        "--store",
+        tmp_path / "s",
+        "--teacher",
+        "vitz99",
+    )
+    assert "vitz99" in said and "vitl14" in said and "eva02-b16" in said
+
+
+def test_build__unknown_dataset_is_a_usage_error() -> None:
+    assert "imagenet" in refused("build-shards", "--dataset", "imagenet", code=2)
+
+
+def test_build__weights_without_a_path_are_a_usage_error() -> None:
+    refused("build-shards", "--weights", "vitb16", code=2)
+
+
+def test_build__missing_weights_say_where_they_were_looked_for(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path / "none"))
+    said = refused(
+        "build-shards",
+        "--dataset",
+        "folder",
+        "--data",
+        photos,
+        "--store",
+        tmp_path / "s",
+        "--teacher",
+        "vitl14",
+    )
+    assert str(tmp_path / "none") in said and "--weights vitl14=PATH" in said
+
+
+def test_build__checkpoint_of_another_architecture_names_keys(build: list, tmp_path: Path) -> None:
+    student = resolve("scenes-s").build().clip.state_dict()
+    save_file({name: tensor.clone() for name, tensor in student.items()}, tmp_path / "small.safetensors")
+    build[build.index("scenes-l=random:0")] = f"scenes-l={tmp_path / 'small.safetensors'}"
+    assert "visual.conv1.weight" in refused(*build)
+    assert not (tmp_path / "store").exists()
+
+
+def test_build__category_file_with_a_duplicate(build: list, tmp_path: Path) -> None:
+    (tmp_path / "twice.csv").write_text("name,thing\nboat,true\nsky,false\nboat,true\n")
+    build[build.index("scenes")] = tmp_path / "twice.csv"
+    assert "'boat'" in refused(*build)
+
+
+def test_build__store_of_another_canvas(build: list) -> None:
+    passed(*build)
+    build[build.index(96)] = 48
+    said = refused(*build)
+    assert "canvas" in said and "96" in said and "48" in said
+
+
+def test_build__dry_run_writes_nothing(build: list, tmp_path: Path) -> None:
+    assert "planned" in passed(*build, "--dry-run")
+    assert not (tmp_path / "store").exists()
+
+
+def test_train__no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "build-shards" in refused("train")
+    assert str(tmp_path / "gone") in refused("train", "--store", tmp_path / "gone")
+
+
+def test_evaluate__unfinished_run(tmp_path: Path) -> None:
+    assert "densecli train" in refused("evaluate", "--data", tmp_path, "--run", tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["build-shards", "train", "evaluate", "demo"])
+def test_help__has_an_example(verb: str) -> None:
+    assert f"densecli {verb} --" in passed(verb, "--help")
+
+
+def test_real_coco__chain_with_published_text_embeddings(shared_data: Path, tmp_path: Path) -> None:
+    text = shared_data / "text_embeddings" / "coco_panoptic133_eva_vitb16.npy"
+    passed(
+        "build-shards", "--teacher", "vitb16", "--dataset", "coco", "--data", shared_data / "coco128",
+        "--split", "train2017", "--limit", 2, "--canvas", 128, "--store", tmp_path / "store",
+        "--categories", 133, "--text-embeddings", text, "--weights", "vitb16=random:0",
+    )  # fmt: skip
+    passed(
+        "train", "--store", tmp_path / "store", "--run", tmp_path / "run", "--weights", "eva02-b16=random:0",
+        "--text-embeddings", text, "--max-steps", 1, "--batch-size", 2,
+    )  # fmt: skip
+    printed = passed(
+        "evaluate", "--data", shared_data / "coco128", "--split", "val2017", "--limit", 2,
+        "--run", tmp_path / "run", "--text-embeddings", text,
+    )  # fmt: skip
+    assert "random weights" in printed
