@@ -38,9 +38,9 @@ PLACES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "terrace": (("wall", "sand"), (("umbrella", "sand"), ("chair", "sand"))),
 }
 STRAY = 0.12  # the share of things that turn up where they do not belong
-THING_NAMED, STUFF_NAMED = 0.9, 0.25
+THING_NAMED, STUFF_NAMED = 0.9, 0.1
 # Half the photos are close-ups, most of them of a thing: another reason why stuff is seldom the topic.
-CLOSE_UP, MAX_ZOOM, OF_A_THING = 0.5, 4.0, 0.8
+CLOSE_UP, MAX_ZOOM, OF_A_THING = 0.5, 4.0, 0.6
 NOTICED = 0.006  # nobody names what covers less of the photo
 
 
