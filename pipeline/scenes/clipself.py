@@ -16,9 +16,9 @@ from shards.regions import GridPlan, cells_of_visit, view_of
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSelfConfig:
-    steps: int = 350
+    steps: int = 900
     batch_size: int = 24
-    lr: float = 3e-4
+    lr: float = 6e-4
     weight_decay: float = 0.1
     max_cells: int = 12
     seed: int = 0
