@@ -142,6 +142,7 @@ def build_shards(weights: Sequence[tuple[str, str]], json_file: str | None, **se
     metavar="NAME",
     help="A target column, where the store has several of its kind.",
 )
+@click.option("--regions", metavar="PLAN", help="Region plan, where no target column says which.")
 @click.option("--mode", metavar="NAME", help="How the student's last block is read out.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature.")
 @click.option("--theta", type=click.FloatRange(0, 1), help="Regions less sure than this are left out.")

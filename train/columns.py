@@ -9,8 +9,6 @@ from shards.store import Column, Store
 
 # Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
 OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}
-# Kinds that speak of boxes, so that their column goes with one column of regions.
-OF_BOXES = ("labels", "crops", "refined")
 
 
 def find_targets(
@@ -43,19 +41,24 @@ def find_targets(
     return found
 
 
-def find_regions(store: Store, targets: Mapping[str, Column]) -> Column:
-    """The column of the boxes that `targets`, by kind, speak of. Raises DenseCLIError where they differ.
-
-    Where none speaks of boxes it is that of any one of them, which the build made beside it.
-    """
-    of_boxes = [column for kind, column in targets.items() if kind in OF_BOXES] or list(targets.values())[:1]
+def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None = None) -> Column:
+    """The column of the boxes that `targets`, by kind, speak of; where none does, that of `plan`, or the only
+    one. Raises DenseCLIError where they differ or where the choice is not clear."""
+    of_boxes = [column for column in targets.values() if "regions" in column.spec]
     if len({column.spec["regions"] for column in of_boxes}) > 1:
-        names = ", ".join(column.name for column in of_boxes)
         raise DenseCLIError(
-            f"The columns {names} speak of different regions.",
+            f"The columns {', '.join(column.name for column in of_boxes)} speak of different regions.",
             hint="Build them with the same --regions, or choose others with --teacher.",
         )
-    return store.regions_of(of_boxes[0])
+    if of_boxes:
+        return store.regions_of(of_boxes[0])
+    columns = store.columns("regions")
+    if plan is None and len(columns) > 1:
+        raise DenseCLIError(
+            f"The store at {store.root} has {len(columns)} columns of regions.",
+            hint=f"Choose one with --regions: {', '.join(column.name for column in columns)}.",
+        )
+    return store.find("regions", plan or columns[0].name)
 
 
 def _names(column: Column) -> set[str]:

@@ -72,6 +72,7 @@ class TrainConfig:
     method: str = "densevlm"
     losses: Mapping[str, float] | None = None
     teachers: tuple[str, ...] = ()
+    regions: str | None = None
     text_embeddings: str | None = None
     mode: str | None = None
     tau: float = 0.01
@@ -122,7 +123,7 @@ class Trainer:
         self.targets = find_targets(self.store, kinds, teachers=config.teachers, student=config.student)
         self.loader = Loader(
             self.store,
-            find_regions(self.store, self.targets),
+            find_regions(self.store, self.targets, config.regions),
             self.targets,
             LoaderConfig(
                 batch_size=config.batch_size,

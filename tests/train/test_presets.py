@@ -9,6 +9,7 @@ import torch
 from models.dense import DenseCLIP
 from models.registry import resolve
 from shards.errors import DenseCLIError
+from shards.regions import region_plan
 from train.methods import METHODS, term_and_kind
 from train.trainer import TrainConfig, Trainer, train
 
@@ -170,3 +171,38 @@ def test_train__takes_the_students_own_of_several(full_store, tmp_path) -> None:
             Trainer(config(store, tmp_path, method="clipself", teachers=("crops-scenes-l",)))
     finally:
         Path(other.url, "column.json").unlink()
+
+
+def test_train__maps_go_with_any_regions(full_store, tmp_path) -> None:
+    store = full_store.store
+    settings = {"losses": {"spatial:self": 1.0, "context": 0.1}, "max_steps": 1}
+    train(config(store, tmp_path / "only", **settings))
+    other = store.add_column("regions", "grid-clipself", region_plan("grid-clipself").spec)
+    try:
+        with pytest.raises(DenseCLIError, match="2 columns of regions") as caught:
+            Trainer(config(store, tmp_path / "which", **settings))
+        assert "grid-densevlm" in caught.value.hint
+        named = Trainer(config(store, tmp_path / "named", regions="grid-densevlm", **settings))
+        assert named.loader.regions == full_store.regions
+    finally:
+        Path(other.url, "column.json").unlink()
+
+
+def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
+    store, crops = full_store.store, full_store.store.find("targets", "crops-scenes-s")
+    plan = store.add_column("regions", "grid-clipself", region_plan("grid-clipself").spec)
+    spec = {"codec": crops.spec["codec"], "target": crops.spec["target"], "regions": plan.key}
+    foreign = store.add_column("targets", "crops-of-others", spec)
+    try:
+        with pytest.raises(DenseCLIError, match="crops-of-others, tiny speak of different regions"):
+            Trainer(
+                config(
+                    store,
+                    tmp_path,
+                    losses={"region_cosine": 1.0, "region_kl": 1.0},
+                    teachers=("crops-of-others",),
+                )
+            )
+    finally:
+        Path(foreign.url, "column.json").unlink()
+        Path(plan.url, "column.json").unlink()
