@@ -129,9 +129,20 @@ def build_shards(weights: Sequence[tuple[str, str]], json_file: str | None, **se
 @main.command()
 @click.option("--method", default="densevlm", show_default=True, metavar="NAME", help="Preset of loss terms.")
 @click.option(
-    "--loss", "losses", multiple=True, metavar="TERM=W", help="A weighted term, in place of the method's."
+    "--loss",
+    "losses",
+    multiple=True,
+    metavar="TERM[:KIND]=W",
+    help="A weighted term (and the kind of column it reads), in place of the method's.",
 )
-@click.option("--teacher", metavar="NAME", help="The target column, where the store has several.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="NAME",
+    help="A target column, where the store has several of its kind.",
+)
+@click.option("--regions", metavar="PLAN", help="Region plan, where no target column says which.")
 @click.option("--mode", metavar="NAME", help="How the student's last block is read out.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature.")
 @click.option("--theta", type=click.FloatRange(0, 1), help="Regions less sure than this are left out.")

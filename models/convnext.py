@@ -20,9 +20,7 @@ class DenseConvNeXt(DenseCLIP):
     def __init__(self, clip: Any, arch: Architecture) -> None:
         super().__init__(clip, arch, patch_size=32)
 
-    def dense_and_context(
-        self, images: Tensor, mode: str = "value", *, scale: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """See `DenseCLIP.dense`; a convolutional tower has no context features."""
         self._check_mode(mode)
         trunk, head = self.clip.visual.trunk, self.clip.visual.head

@@ -70,9 +70,7 @@ class DenseCLIP(nn.Module):
         """(B, 3, H, W) normalised pixels -> (B, D), CLIP's image embedding, not unit norm."""
         raise NotImplementedError
 
-    def dense_and_context(
-        self, images: Tensor, mode: str = "value", *, scale: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """`dense`, and by name DeCLIP's context features of the same pass, each (B, C, h, w)."""
         raise NotImplementedError
 
@@ -83,7 +81,7 @@ class DenseCLIP(nn.Module):
         the final norm and the projection, as in CLIPSelf, DeCLIP and DenseVLM. The latter get no gradient,
         which DDP would refuse.
         """
-        frozen = self._frozen_parts(mode)
+        frozen = self._frozen_parts(parse_mode(mode)[0])
         return {
             name
             for name, _ in self.named_parameters()
@@ -95,20 +93,19 @@ class DenseCLIP(nn.Module):
         """Full names of frozen parameters or modules of the image tower."""
         raise NotImplementedError
 
-    def dense(self, images: Tensor, mode: str = "value", *, scale: bool = False) -> Tensor:
+    def dense(self, images: Tensor, mode: str = "value") -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, D, h, w) in the space of the text embeddings.
 
         `value` is float32 of unit norm per token, `maskclip` the same before normalisation. A transformer
-        also has DeCLIP's readings of the last block, see `DenseTransformer`; `scale` divides their attention
-        logits by sqrt(d), as DeCLIP's paper prints them and its released code does not.
+        also has DeCLIP's readings of the last block, with options: see `DenseTransformer`.
         """
-        return self.dense_and_context(images, mode, scale=scale)[0]
+        return self.dense_and_context(images, mode)[0]
 
     def forward(
-        self, images: Tensor, mode: str = "value", *, scale: bool = False, context: bool = False
+        self, images: Tensor, mode: str = "value", *, context: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """`dense`, or with `context` `dense_and_context`."""
-        dense, features = self.dense_and_context(images, mode, scale=scale)
+        dense, features = self.dense_and_context(images, mode)
         return (dense, features) if context else dense
 
     def tokenize(self, texts: list[str]) -> Tensor:
@@ -128,16 +125,33 @@ class DenseCLIP(nn.Module):
             return checkpoint(function, *args, use_reentrant=False)
         return function(*args)
 
-    def _check_mode(self, mode: str) -> None:
-        if mode not in self.modes:
+    def has_mode(self, mode: str) -> bool:
+        """Whether `dense` reads out in this mode, with its options."""
+        name, options = parse_mode(mode)
+        return name in self.modes and (not options or (name in READS and options <= OPTIONS))
+
+    def _check_mode(self, mode: str) -> tuple[str, frozenset[str]]:
+        """The name and the options of a mode that this model has."""
+        if not self.has_mode(mode):
+            reads = ", ".join(name for name in self.modes if name in READS)
+            options = f"; after {reads} also +{', +'.join(sorted(OPTIONS))}" if reads else ""
             raise DenseCLIError(
                 f"{self.arch.name} has no dense mode {mode!r}.",
-                hint=f"Choose one of {', '.join(self.modes)}.",
+                hint=f"Choose one of {', '.join(self.modes)}{options}.",
             )
+        return parse_mode(mode)
+
+
+def parse_mode(mode: str) -> tuple[str, frozenset[str]]:
+    """ "qq+scale" -> "qq" and {"scale"}."""
+    name, *options = mode.split("+")
+    return name, frozenset(options)
 
 
 READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "k")}
 """Which of q and k a DeCLIP mode reads; v it always does."""
+OPTIONS = frozenset({"scale", "rope", "unit"})
+"""What may be added to a DeCLIP mode; see `DenseTransformer`."""
 
 
 class DenseTransformer(DenseCLIP):
@@ -147,16 +161,18 @@ class DenseTransformer(DenseCLIP):
     (MaskCLIP, CLIPSelf, DenseVLM). `vanilla`: the block as it is. The others are DeCLIP's, without residual,
     FFN or rotary positions: attention of q, k or v with itself (`qq`, `kk`, `vv`), the sum of the q and k
     softmaxes (`csa`), the softmax of the mean of all three (`all`). Context features are the q and k that
-    such a mode reads, with their biases, heads concatenated, without CLS.
+    such a mode reads, with their biases, before positions, heads concatenated, without CLS.
+
+    DeCLIP's released code reads `qq`. Options name what it leaves out, as in `qq+scale+unit`: `scale` divides
+    attention logits by sqrt(d), as the paper prints them; `rope` rotates q and k by the positions that the
+    other blocks use, where the model has such; `unit` normalises tokens, as CLIPSelf does before RoIAlign.
     """
 
     modes = ("value", "maskclip", "vanilla", *READS)
 
-    def dense_and_context(
-        self, images: Tensor, mode: str = "value", *, scale: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """See `DenseCLIP.dense`; context has "q" and "k", (B, C, h, w) each, where the mode reads them."""
-        self._check_mode(mode)
+        mode, options = self._check_mode(mode)
         x, grid = self._embed(images)
         rope = self._rope(grid)
         *body, last = self._blocks()
@@ -165,15 +181,18 @@ class DenseTransformer(DenseCLIP):
         context: dict[str, Tensor] = {}
         if mode in READS:
             q, k, v = self._qkv(last, x)
-            x = self._merge(last, self_correlation(q, k, v, mode, scale=scale))
             both = {"q": q, "k": k}
+            if "rope" in options and rope is not None:
+                q, k = self._rotate(q, rope), self._rotate(k, rope)
+            x = self._merge(last, self_correlation(q, k, v, mode, scale="scale" in options))
             context = {name: _to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]}
         elif mode == "vanilla":
             x = self._checkpointed(self._run, last, x, rope)
         else:
             x = self._checkpointed(self._value_path, last, x)
         dense = _to_map(self._head(x), grid)
-        return (F.normalize(dense.float(), dim=1) if mode == "value" else dense), context
+        unit = mode == "value" or "unit" in options
+        return (F.normalize(dense.float(), dim=1) if unit else dense), context
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See `DenseCLIP.encode_image`."""
@@ -193,6 +212,10 @@ class DenseTransformer(DenseCLIP):
     def _rope(self, grid: Grid) -> Tensor | None:
         """The rotary positions that every block gets, if any."""
         return None
+
+    def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
+        """(B, heads, N, d) queries or keys with CLS -> the same, rotated by `_rope`."""
+        raise NotImplementedError
 
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
         """A block as CLIP has it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
-from timm.layers import build_rotary_pos_embed
+from timm.layers import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -52,6 +52,9 @@ class DenseEva(DenseTransformer):
             device=trunk.pos_embed.device,
         )
         return torch.cat(sin_cos, dim=-1)
+
+    def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
+        return torch.cat([x[:, :, :1], apply_rot_embed_cat(x[:, :, 1:], rope).to(x.dtype)], dim=2)
 
     def _value_path(self, block: Any, x: Tensor) -> Tensor:
         x = x + self._merge(block, block.attn.v_proj(block.norm1(x)))

@@ -12,12 +12,26 @@ def region_pool(dense: Tensor, boxes: Tensor, batch_index: Tensor, *, normalize:
     RoIAlign to 1x1 (scale 1, sampling -1, aligned) on the token grid, as CLIPSelf, DenseVLM and DeCLIP; then
     unit norm if asked for.
     """
+    pooled = _roi_align(dense, boxes, batch_index, 1)[:, :, 0, 0]
+    return F.normalize(pooled, dim=1) if normalize else pooled
+
+
+def region_tokens(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
+    """As `region_pool`, but RoIAlign to side x side: float32 (R, side * side, D), not normalised.
+
+    It is linear in the map: tokens of a factor F of the map X = F V^T (V orthonormal) have the very
+    correlations of the tokens of X.
+    """
+    return _roi_align(dense, boxes, batch_index, side).flatten(2).transpose(1, 2)
+
+
+def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
+    """(B, D, h, w), (R, 4), (R,) -> float32 (R, D, side, side)."""
     dense = dense.float()
     height, width = dense.shape[-2:]
     scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=dense.device)
     rois = torch.cat([batch_index.to(scale).view(-1, 1), boxes.to(scale) * scale], dim=1)
-    pooled = roi_align(dense, rois, (1, 1), spatial_scale=1.0, sampling_ratio=-1, aligned=True)[:, :, 0, 0]
-    return F.normalize(pooled, dim=1) if normalize else pooled
+    return roi_align(dense, rois, (side, side), spatial_scale=1.0, sampling_ratio=-1, aligned=True)
 
 
 def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:

@@ -30,9 +30,7 @@ class DenseResNet(DenseCLIP):
                 module.eval()
         return self
 
-    def dense_and_context(
-        self, images: Tensor, mode: str = "value", *, scale: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """See `DenseCLIP.dense`; a convolutional tower has no context features."""
         self._check_mode(mode)
         pool, x = self.clip.visual.attnpool, self._trunk(images)

@@ -1,43 +1,107 @@
 """Which columns of a store a run reads."""
 
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
 
+from models.registry import ALIASES
 from shards.errors import DenseCLIError
 from shards.store import Column, Store
 
+# Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
+OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}
 
-def find_targets(store: Store, kind: str, name: str | None) -> Column:
-    """The store's target column of a kind ("labels"), called `name` where that is given (NAME or NAME-ID).
 
-    Raises DenseCLIError where there is none, with the command that makes it, or where there are several.
+def find_targets(
+    store: Store, kinds: Iterable[str], *, teachers: Sequence[str] = (), student: str
+) -> dict[str, Column]:
+    """The store's target column of each kind ("labels", "crops", "gram", "self", "refined").
+
+    Where it has several: the one that `teachers` names (NAME or NAME-ID), else that of the student's own
+    teacher. Raises DenseCLIError where there is none, with the command that makes it, where the choice is not
+    clear, and for a teacher that has no column.
     """
-    columns = [c for c in store.columns("targets") if c.spec["target"]["name"] == kind]
-    found = [c for c in columns if name in (None, c.name, f"{c.name}-{c.id}")]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    everything = store.columns("targets")
+    strays = [t for t in teachers if not any(t in _names(c) for c in everything)]
+    found: dict[str, Column] = {}
+    for kind in kinds:
+        columns = [c for c in everything if c.spec["target"]["name"] == kind]
+        named = [c for c in columns if _names(c) & set(teachers)]
+        own = [c for c in columns if c.name in _own_teachers(kind, student)]
+        choice = named or (own if len(columns) > 1 else []) or columns
+        if not choice:
+            _missing(store, kind, strays[0] if strays else None, student)
+        if len(choice) > 1:
+            raise DenseCLIError(
+                f"The store at {store.root} has {len(choice)} {kind} columns.",
+                hint=f"Choose one with --teacher: {', '.join(f'{c.name}-{c.id}' for c in choice)}.",
+            )
+        found[kind] = choice[0]
+    if strays:
+        _missing(store, " or ".join(found), strays[0], student)
+    return found
+
+
+def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None = None) -> Column:
+    """The column of the boxes that `targets`, by kind, speak of; where none does, that of `plan`, or the only
+    one. Raises DenseCLIError where they differ or where the choice is not clear."""
+    of_boxes = [column for column in targets.values() if "regions" in column.spec]
+    if len({column.spec["regions"] for column in of_boxes}) > 1:
         raise DenseCLIError(
-            f"The store at {store.root} has {len(found)} {kind} columns.",
-            hint=f"Choose one with --teacher: {', '.join(f'{c.name}-{c.id}' for c in found)}.",
+            f"The columns {', '.join(column.name for column in of_boxes)} speak of different regions.",
+            hint="Build them with the same --regions, or choose others with --teacher.",
         )
+    if of_boxes:
+        return store.regions_of(of_boxes[0])
+    columns = store.columns("regions")
+    if plan is None and len(columns) > 1:
+        raise DenseCLIError(
+            f"The store at {store.root} has {len(columns)} columns of regions.",
+            hint=f"Choose one with --regions: {', '.join(column.name for column in columns)}.",
+        )
+    return store.find("regions", plan or columns[0].name)
+
+
+def _names(column: Column) -> set[str]:
+    return {column.name, f"{column.name}-{column.id}"}
+
+
+def _own_teachers(kind: str, student: str) -> list[str]:
+    """Names of the column of a kind whose teacher is the student as it came, the short one first."""
+    if kind not in OWN_TEACHERS:
+        return []
+    short = [alias for alias, name in ALIASES.items() if name == student]
+    return [f"{OWN_TEACHERS[kind]}-{name}" for name in (*short, student)]
+
+
+def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None:
     raise DenseCLIError(
-        f"The store at {store.root} has no {kind} column{f' of {name}' if name else ''}.",
-        hint=f"Make it with: {_build_command(store, name)}",
+        f"The store at {store.root} has no {kind} column{f' of {teacher}' if teacher else ''}.",
+        hint=f"Make it with: {_build_command(store, teacher or _default_teacher(store, kind, student))}",
     )
 
 
-def _build_command(store: Store, teacher: str | None) -> str:
+def _default_teacher(store: Store, kind: str, student: str) -> str:
+    if kind in OWN_TEACHERS:
+        return _own_teachers(kind, student)[0]
+    if kind == "gram":
+        return "dinov2-vitb14"
+    return "scenes-pvlm" if store.dataset["name"] == "scenes" else "vitb16"
+
+
+def _build_command(store: Store, teacher: str) -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
     generated = dataset["name"] == "scenes"
+    plans = {column.name for column in store.columns("regions")}
     flags = {
-        "teacher": teacher or ("scenes-pvlm" if generated else "vitb16"),
+        "teacher": teacher,
         "dataset": dataset["name"],
         "split": dataset["split"],
         "limit": dataset["n"],
         "seed": dataset.get("seed", ""),
         "canvas": store.canvas,
         "shard-size": store.shard_sizes[0],
+        "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
     }
     words = [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.codecs import codec_from_spec
 from shards.geometry import Canvas
 from shards.reader import Record, StoreReader, decode_image, decode_npz
-from shards.regions import cells_of_visit, region_plan, view_of
+from shards.regions import cells_of_visit, region_plan
 from shards.store import Column, Store
+from train.targets import TargetReader, Visit, choose_view, join
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,15 @@ class Loader:
     def __init__(
         self, store: Store, regions: Column, targets: dict[str, Column], config: LoaderConfig
     ) -> None:
-        """targets: by kind of column, all made for `regions`. Raises DenseCLIError for unfinished ones."""
+        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`.
+
+        Raises DenseCLIError for unfinished ones.
+        """
         self.config = config
         self.regions, self.targets = regions, targets
         self._canvas = Canvas(store.canvas)
         self._max_cells = region_plan(regions.name).max_cells
-        self._codecs = {kind: codec_from_spec(column.spec["codec"]) for kind, column in targets.items()}
+        self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
         self._reader = StoreReader([store.images, regions, *targets.values()], seed=config.seed)
 
     @property
@@ -102,20 +105,22 @@ class Loader:
         """The sample as `epoch` sees it: one view of its regions, chosen by (key, epoch) alone."""
         image = self._canvas.pad(decode_image(record.parts["images"]["jpg"]))
         regions = decode_npz(record.parts["regions"]["npz"])
+        arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}
         offsets = regions["offsets"]
-        view = view_of(record.key, epoch, len(offsets) - 1)
+        view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values())
         cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
-        rows = offsets[view] + cells
-        targets = {}
-        for kind, column in self.targets.items():
-            arrays = decode_npz(record.parts[column.part]["npz"])
-            targets[kind] = self._codecs[kind].decode({name: array[rows] for name, array in arrays.items()})
-        return Sample(key=record.key, image=image, boxes=regions["boxes"][rows], targets=targets)
+        visit = Visit(offsets=offsets, view=view, cells=cells)
+        return Sample(
+            key=record.key,
+            image=image,
+            boxes=regions["boxes"][visit.rows],
+            targets={kind: reader.read(arrays[kind], visit) for kind, reader in self._readers.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """image: (S, S, 3) uint8. boxes: (R, 4) float32 normalised. targets: by kind, R rows each."""
+    """image: (S, S, 3) uint8. boxes: (R, 4) float32 normalised. targets: by kind, see `TargetReader.read`."""
 
     key: str
     image: np.ndarray
@@ -132,7 +137,7 @@ def collate(samples: list[Sample], epoch: int) -> Batch:
         boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
         batch_index=torch.arange(len(samples)).repeat_interleave(counts),
         targets={
-            kind: torch.from_numpy(np.concatenate([sample.targets[kind] for sample in samples]))
+            kind: torch.from_numpy(join([sample.targets[kind] for sample in samples]))
             for kind in samples[0].targets
         },
         keys=tuple(sample.key for sample in samples),

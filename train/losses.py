@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Reduction = Literal["regions", "groups"]
@@ -91,3 +92,20 @@ def decoupled_kl(
     return sum(
         (kl[group].sum() / group.sum().clamp(min=1) for group in (is_thing, ~is_thing)), kl.new_zeros(())
     )
+
+
+def region_cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - mean cos(region, [CLS] of its crop) (CLIPSelf, eq. 1; DeCLIP's content loss).
+
+    Both (R, C), of any norm. Without a region 0. Returns a scalar.
+    """
+    return (1 - F.cosine_similarity(student, teacher, dim=-1)).sum() / max(len(student), 1)
+
+
+def region_text(student: Tensor, labels: Tensor, tau: float = 0.01) -> Tensor:
+    """Cross entropy of softmax(cos / tau) over categories and the regions' pseudo labels (RegionText).
+
+    student: (R, D) cosines of regions with the text embeddings of D categories. labels: (R,) int64. Mean over
+    regions; without a region 0. Returns a scalar.
+    """
+    return F.cross_entropy(student.float() / tau, labels, reduction="sum") / max(len(student), 1)

@@ -1,38 +1,88 @@
-"""Methods: presets of weighted loss terms, and the column each term reads."""
+"""Methods: presets of weighted loss terms, and the columns the terms read."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from shards.errors import DenseCLIError
 
-# term -> the kind of column it learns from
-TERMS: Mapping[str, str] = MappingProxyType({"region_kl": "labels"})
+TERMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "region_kl": ("labels",),
+        "region_text": ("labels",),
+        "region_cosine": ("crops",),
+        "context": ("gram", "self"),
+        "spatial": ("self", "refined", "gram"),
+    }
+)
+"""term -> the kinds of column it can learn from, the first one where none is named."""
 
-METHODS: Mapping[str, Mapping[str, float]] = MappingProxyType({"densevlm": {"region_kl": 1.0}})
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """losses: weights of terms, each written TERM or TERM:KIND. mode: the student's read-out, see
+    `models.dense.DenseTransformer`; a student that has no such mode is read out as `value`.
+
+    What is frozen follows from the mode: `DenseCLIP.frozen_names`.
+    """
+
+    losses: Mapping[str, float]
+    mode: str = "value"
 
 
-def method_weights(method: str) -> dict[str, float]:
-    """Term weights of the preset `method`. Raises DenseCLIError listing the known ones."""
-    if method not in METHODS:
-        raise DenseCLIError(f"There is no method {method!r}.", hint=f"Known methods: {', '.join(METHODS)}.")
-    return dict(METHODS[method])
+# DeCLIP: the weight of `context` and the read-out, as the paper says and as its released code does. R-SC's
+# weight of `spatial` is that for ViT-B; for ViT-L it is 0.4.
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "densevlm": Method(losses={"region_kl": 1.0}),
+        "clipself": Method(losses={"region_cosine": 1.0}),
+        "regiontext": Method(losses={"region_text": 1.0}),
+        "declip": Method(losses={"region_cosine": 1.0, "context": 0.25}, mode="qq+scale+rope+unit"),
+        "declip-released": Method(losses={"region_cosine": 1.0, "context": 0.1}, mode="qq"),
+        "sc-clipself": Method(losses={"region_cosine": 1.0, "spatial:self": 0.2}),
+        "sc-regiontext": Method(losses={"region_text": 1.0, "spatial:self": 0.2}),
+        "r-sc-clipself": Method(losses={"region_cosine": 1.0, "spatial:refined": 0.2}),
+        "r-sc-regiontext": Method(losses={"region_text": 1.0, "spatial:refined": 0.2}),
+        "r-sc-v": Method(losses={"spatial:refined": 1.0}),
+    }
+)
+
+
+def find_method(name: str) -> Method:
+    """The preset of a name. Raises DenseCLIError listing the known ones."""
+    if name not in METHODS:
+        raise DenseCLIError(f"There is no method {name!r}.", hint=f"Known methods: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def term_and_kind(loss: str) -> tuple[str, str]:
+    """TERM or TERM:KIND -> the term and the kind of column it reads. Raises DenseCLIError for others."""
+    term, _, kind = loss.partition(":")
+    if term not in TERMS:
+        raise DenseCLIError(f"There is no loss term {term!r}.", hint=f"Known terms: {', '.join(TERMS)}.")
+    if kind and kind not in TERMS[term]:
+        raise DenseCLIError(
+            f"The loss term {term} cannot read a {kind} column.", hint=f"It reads: {', '.join(TERMS[term])}."
+        )
+    return term, kind or TERMS[term][0]
 
 
 def parse_losses(words: Iterable[str]) -> dict[str, float]:
-    """{"region_kl": 1.0} of ["region_kl=1"]. Raises DenseCLIError for an unknown term or a weight that is not
-    a positive number."""
+    """{"region_kl": 1.0, "spatial:gram": 0.2} of ["region_kl=1", "spatial:gram=0.2"].
+
+    Raises DenseCLIError for an unknown term or a weight that is not a positive number.
+    """
     weights = {}
     for word in words:
-        term, _, weight = word.partition("=")
-        if term not in TERMS:
-            raise DenseCLIError(f"There is no loss term {term!r}.", hint=f"Known terms: {', '.join(TERMS)}.")
+        loss, _, weight = word.partition("=")
+        term_and_kind(loss)
         try:
-            weights[term] = float(weight)
+            weights[loss] = float(weight)
         except ValueError:
-            weights[term] = 0.0
-        if not 0 < weights[term] < float("inf"):
+            weights[loss] = 0.0
+        if not 0 < weights[loss] < float("inf"):
             raise DenseCLIError(
                 f"The loss {word!r} has no positive weight.",
-                hint=f"Write it as {term}=W, for example {term}=1.",
+                hint=f"Write it as {loss}=W, for example {loss}=1.",
             )
     return weights

@@ -3,18 +3,23 @@
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from shards.errors import DenseCLIError
 from shards.store import Column
+from train.correlation import context_loss, spatial_loss, unit_tokens
 from train.data import Batch
-from train.losses import Reduction, decoupled_kl, kept_regions, retemper
+from train.losses import Reduction, decoupled_kl, kept_regions, region_cosine, region_text, retemper
 
 
 class StudentOutput(NamedTuple):
-    """dense: (B, C, h, w) as the encoder's mode leaves it; regions: (R, C) float32, pooled, unit norm."""
+    """dense: (B, C, h, w) as the encoder's mode leaves it; regions: (R, C) float32, pooled, unit norm;
+    context: the mode's context features by name, (B, C', h, w) each, none where the mode has none."""
 
     dense: Tensor
     regions: Tensor
+    context: dict[str, Tensor]
 
 
 class Term(Protocol):
@@ -59,6 +64,87 @@ class RegionKL:
             reduction=self.reduction,
         )
         return loss, {"kept": kept_regions(teacher, self.theta).float().mean()}
+
+
+class RegionText:
+    """Term `region_text`: each region's pseudo label is the category that the P-VLM retrieved for it."""
+
+    def __init__(self, text: Tensor, *, tau: float = 0.01, theta: float = 0.3) -> None:
+        """text: (D, C) the student's own unit embeddings of the column's categories. theta: regions of which
+        the P-VLM is less sure have no label."""
+        self.text, self.tau, self.theta = text, tau, theta
+
+    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        teacher = batch.targets["labels"]
+        kept = kept_regions(teacher, self.theta)
+        cosines = student.regions[kept] @ self.text.T
+        return region_text(cosines, teacher[kept].argmax(dim=-1), self.tau), {"labelled": kept.float().mean()}
+
+
+class RegionCosine:
+    """Term `region_cosine`: a region looks like the [CLS] of its own crop."""
+
+    def __init__(self, column: Column) -> None:
+        """column: of kind `crops`."""
+        self.column = column
+
+    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        teacher = batch.targets["crops"]
+        if teacher.shape != student.regions.shape:
+            raise DenseCLIError(
+                f"The crops of {self.column.name} are embeddings of {teacher.shape[-1]} numbers, "
+                f"the student's have {student.regions.shape[-1]}.",
+                hint="Choose the column of the student's own architecture with --teacher.",
+            )
+        return region_cosine(student.regions, teacher), {}
+
+
+class Context:
+    """Term `context`: the tokens' cosines are those of another encoder's tokens."""
+
+    def __init__(self, kind: str) -> None:
+        """kind: of the column, a map of factors."""
+        self.kind = kind
+
+    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens = context_tokens(student)
+        grid = student.dense.shape[-2:]
+        factors = batch.targets[self.kind].permute(0, 3, 1, 2)
+        if factors.shape[-2:] == grid:
+            # Not made unit again: that would triple the error of a quantised factor.
+            return context_loss(tokens, factors.flatten(2).transpose(1, 2)), {}
+        factors = F.interpolate(factors, size=grid, mode="bilinear", align_corners=False, antialias=True)
+        return context_loss(tokens, unit_tokens(factors)), {}
+
+
+class Spatial:
+    """Term `spatial`: inside each box the tokens' correlations are those of another encoder's tokens."""
+
+    def __init__(self, kind: str, *, tau: float = 0.2, side: int = 7) -> None:
+        """kind: of the column, a map of factors or factors of each box. The rest is `spatial_loss`'s."""
+        self.kind, self.tau, self.side = kind, tau, side
+
+    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        teacher = batch.targets[self.kind]
+        loss = spatial_loss(
+            F.normalize(student.dense, dim=1),
+            teacher.permute(0, 3, 1, 2) if teacher.ndim == 4 else teacher,
+            batch.boxes,
+            batch.batch_index,
+            side=self.side,
+            tau=self.tau,
+        )
+        return loss, {}
+
+
+def context_tokens(student: StudentOutput) -> Tensor:
+    """(B, N, C) whose products are the student's token cosines, as DeCLIP's context loss compares them.
+
+    Of its context features; the mean of both cosines where the mode reads q and k (`csa`, `all`); of the
+    dense map where the mode has no context features (`value`, `vv`, any convolutional student).
+    """
+    features = list(student.context.values()) or [student.dense]
+    return torch.cat([unit_tokens(f) for f in features], dim=-1) / len(features) ** 0.5
 
 
 def weighted_sum(

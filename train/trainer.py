@@ -14,16 +14,25 @@ from models.pooling import region_pool
 from models.text import category_embeddings
 from shards.errors import DenseCLIError
 from shards.progress import Progress
-from shards.store import Store
-from train.columns import find_targets
+from shards.store import Column, Store
+from train.columns import find_regions, find_targets
 from train.data import Batch, Loader, LoaderConfig
 from train.export import export_student
 from train.losses import Reduction
-from train.methods import TERMS, method_weights
+from train.methods import find_method, term_and_kind
 from train.optim import adamw, freeze, learning_rate, set_learning_rate
 from train.run import Metrics, Resume, RunFolder
 from train.state import load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from train.terms import RegionKL, StudentOutput, Term, weighted_sum
+from train.terms import (
+    Context,
+    RegionCosine,
+    RegionKL,
+    RegionText,
+    Spatial,
+    StudentOutput,
+    Term,
+    weighted_sum,
+)
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device.
 FREE = frozenset({"store", "run", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"})
@@ -62,14 +71,17 @@ class TrainConfig:
     weights: str | None = None
     method: str = "densevlm"
     losses: Mapping[str, float] | None = None
-    teacher: str | None = None
+    teachers: tuple[str, ...] = ()
+    regions: str | None = None
     text_embeddings: str | None = None
-    mode: str = "value"
+    mode: str | None = None
     tau: float = 0.01
     theta: float = 0.3
     decoupling: int = 4
     beta: float | None = None
     reduction: Reduction = "regions"
+    spatial_tau: float = 0.2
+    spatial_side: int = 7
     batch_size: int = 48
     drop_last: bool = False
     epochs: int = 6
@@ -102,14 +114,16 @@ class Trainer:
         self.config = config
         self.device = pick_device(config.device)
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
-        self.loss_weights = dict(config.losses or method_weights(config.method))
+        method = find_method(config.method)
+        self.loss_weights = dict(config.losses or method.losses)
+        reads = {loss: term_and_kind(loss) for loss in self.loss_weights}
 
         self.store = Store.open(config.store)
-        kinds = sorted({TERMS[term] for term in self.loss_weights})
-        self.targets = {kind: find_targets(self.store, kind, config.teacher) for kind in kinds}
+        kinds = sorted({kind for _, kind in reads.values()})
+        self.targets = find_targets(self.store, kinds, teachers=config.teachers, student=config.student)
         self.loader = Loader(
             self.store,
-            self.store.regions_of(self.targets[kinds[0]]),
+            find_regions(self.store, self.targets, config.regions),
             self.targets,
             LoaderConfig(
                 batch_size=config.batch_size,
@@ -129,27 +143,40 @@ class Trainer:
 
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         self.model, self.initial_weights = load_model(config.student, config.weights, self.device)
-        freeze(self.model, self.model.frozen_names(config.mode))
+        self.mode = config.mode or (method.mode if self.model.has_mode(method.mode) else "value")
+        freeze(self.model, self.model.frozen_names(self.mode))
         self.initial = {name: tensor.clone() for name, tensor in self.model.clip.state_dict().items()}
-        self.terms = {name: self._term(name) for name in self.loss_weights}
+        self.terms = {loss: self._term(term, kind) for loss, (term, kind) in reads.items()}
         self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas)
         self.step = 0
 
-    def _term(self, name: str) -> Term:
-        config, column = self.config, self.targets[TERMS[name]]
-        match name:
+    def _term(self, term: str, kind: str) -> Term:
+        config, column = self.config, self.targets[kind]
+        match term:
             case "region_kl":
-                names = column.spec["target"]["categories"]
                 return RegionKL(
                     column,
-                    category_embeddings(self.model, names, file=config.text_embeddings),
+                    self._text(column),
                     tau=config.tau,
                     theta=config.theta,
                     row=config.decoupling,
                     beta=config.beta,
                     reduction=config.reduction,
                 )
-        raise AssertionError(name)
+            case "region_text":
+                return RegionText(self._text(column), tau=config.tau, theta=config.theta)
+            case "region_cosine":
+                return RegionCosine(column)
+            case "context":
+                return Context(kind)
+            case "spatial":
+                return Spatial(kind, tau=config.spatial_tau, side=config.spatial_side)
+        raise AssertionError(term)
+
+    def _text(self, column: Column) -> Tensor:
+        """(D, C) the student's embeddings of a labels column's categories."""
+        names = column.spec["target"]["categories"]
+        return category_embeddings(self.model, names, file=self.config.text_embeddings)
 
     @property
     def random_weights(self) -> bool:
@@ -162,6 +189,8 @@ class Trainer:
         return {
             **asdict(self.config),
             "losses": self.loss_weights,
+            "mode": self.mode,
+            "teachers": list(self.config.teachers),
             "betas": list(self.config.betas),
             "precision": "bf16" if self.bf16 else "fp32",
             "warmup_steps": self.warmup_steps,
@@ -211,9 +240,9 @@ class Trainer:
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            dense = self.model(self.model.prepare(batch.images), config.mode)
+            dense, context = self.model(self.model.prepare(batch.images), self.mode, context=True)
         dense = dense.float()
-        student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index))
+        student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         loss, parts = weighted_sum(self.terms, self.loss_weights, student, batch)
         loss.backward()
         values = _to_floats({"loss": loss.detach(), **parts})

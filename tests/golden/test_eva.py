@@ -91,7 +91,7 @@ def test_declip__regions_and_context(declip: Figures, mode: str, contexts: dict[
 @torch.no_grad()
 def test_declip__papers_scale_is_another_map(declip: Figures) -> None:
     released = declip.model(declip["image_64"], "qq")
-    assert (declip.model(declip["image_64"], "qq", scale=True) - released).abs().max() > 0.1
+    assert (declip.model(declip["image_64"], "qq+scale") - released).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -40,6 +42,38 @@ def test_dense__an_unknown_mode_lists_the_known_ones(tiny) -> None:
     with pytest.raises(DenseCLIError, match="no dense mode 'qq'") as error:
         tiny("resnet")(images(), "qq")
     assert "maskclip" in error.value.hint
+
+
+@pytest.mark.parametrize("mode", ["value+scale", "qq+scal", "qq+", "maskclip+unit"])
+def test_dense__an_unknown_option_lists_the_known_ones(tiny, mode: str) -> None:
+    with pytest.raises(DenseCLIError, match=re.escape(repr(mode))) as error:
+        tiny("eva")(images(), mode)
+    assert "after qq, kk, vv, csa, all also +rope, +scale, +unit" in error.value.hint
+
+
+@torch.no_grad()
+def test_dense__scale_and_rope_are_the_blocks_own_attention(tiny) -> None:
+    """With the query's weights for its keys, a block's own attention is the query's with itself."""
+    model = tiny("eva")
+    last = model._blocks()[-1]
+    last.attn.k_proj.weight.copy_(last.attn.q_proj.weight)
+    last.attn.q_proj.bias.zero_()
+    ours = {mode: model(images(), mode) for mode in ("qq", "qq+scale", "qq+rope", "qq+scale+rope")}
+    x, grid = model._embed(images())
+    rope = model._rope(grid)
+    for block in model._blocks()[:-1]:
+        x = block(x, rope=rope)
+    own = model._head(last.attn(last.norm1(x), rope=rope))[:, 1:].transpose(1, 2).unflatten(2, grid)
+    for mode, dense in ours.items():
+        same = torch.allclose(dense, own, atol=1e-5)
+        assert same == (mode == "qq+scale+rope"), mode
+
+
+@torch.no_grad()
+def test_dense__unit_is_normalisation_alone(tiny) -> None:
+    model = tiny("vit")
+    raw = nn.functional.normalize(model(images(), "csa+scale"), dim=1)
+    torch.testing.assert_close(model(images(), "csa+scale+unit"), raw)
 
 
 @pytest.mark.parametrize("family", ["eva", "vit"])

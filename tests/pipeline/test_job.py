@@ -133,7 +133,7 @@ def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
     config = replace(tiny, dataset=dataset, split=split, store=str(tmp_path / "my store"), canvas=48, seed=3)
     job, _ = build_here(replace(config, teachers=(), weights={}))
     with pytest.raises(DenseCLIError, match="no labels column of scenes-s") as caught:
-        find_targets(job.store, "labels", "scenes-s")
+        find_targets(job.store, ["labels"], teachers=("scenes-s",), student="scenes-s")
 
     command = caught.value.hint.removeprefix("Make it with: ").partition(" (and --data DIR")[0]
     program, *words = shlex.split(command)

@@ -1,5 +1,7 @@
-"""A store of a few small photos with a labels column, written as the build writes it but with no teacher."""
+"""A store of a few small photos with a labels column, written as the build writes it but with no teacher;
+and one with a column of every kind."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +10,9 @@ import pytest
 from PIL import Image
 
 from models.scenes import STUFF, THINGS
-from shards.codecs import TopK
+from shards.codecs import LowRank, Rows, TopK
 from shards.geometry import Canvas
+from shards.reader import read_shard
 from shards.regions import region_plan
 from shards.store import Column, Store
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
@@ -66,3 +69,72 @@ def write_store(root: Path) -> TinyStore:
     return TinyStore(
         store=store, regions=regions, labels=labels, offsets=cells.offsets, boxes=boxes, labels_of=labels_of
     )
+
+
+VIEWS, SIDE, GRID, WIDTH = 4, 3, 8, 64  # of crops and refined columns; of maps; of the student's embeddings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullStore(TinyStore):
+    """`values`: by kind and key what went into a column, a row for a box (or for its token), or for a token
+    of the map; `views`: by key the views that `crops` and `refined` hold."""
+
+    values: dict[str, dict[str, np.ndarray]]
+    views: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def full_store(tmp_path_factory: pytest.TempPathFactory) -> FullStore:
+    """With columns for a `scenes-s` student, lossless, all of noise."""
+    tiny = write_store(tmp_path_factory.mktemp("full"))
+    rng = np.random.default_rng(1)
+    sizes = np.diff(tiny.offsets)
+    views = {key: np.sort(rng.permutation(len(sizes))[:VIEWS]).astype(np.int32) for key in tiny.boxes}
+    values: dict[str, dict[str, np.ndarray]] = {"crops": {}, "refined": {}, "gram": {}, "self": {}}
+
+    def rows(n: int, width: int) -> np.ndarray:
+        x = rng.normal(size=(n, width)).astype(np.float32)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def crops(key: str) -> dict[str, np.ndarray]:
+        values["crops"][key] = rows(sizes[views[key]].sum(), WIDTH)
+        return {**Rows(dtype="fp32").encode(values["crops"][key])[0], "views": views[key]}
+
+    def refined(key: str) -> dict[str, np.ndarray]:
+        values["refined"][key] = rows(sizes[views[key]].sum() * SIDE**2, 8)
+        return {"x": values["refined"][key], "views": views[key]}
+
+    def tokens(kind: str) -> Callable[[str], dict[str, np.ndarray]]:
+        def of_key(key: str) -> dict[str, np.ndarray]:
+            # Another rank for every other sample, as with an adaptive one.
+            rank = 16 - 4 * (int(key) % 2)
+            x = rows(GRID**2, 24)
+            arrays, _ = LowRank(rank=rank, dtype="fp32").encode(x)
+            values[kind][key] = arrays["x"]
+            return {**arrays, "grid": np.array([GRID, GRID], np.int32)}
+
+        return of_key
+
+    lowrank = LowRank(rank=16, dtype="fp32").spec
+    crops_spec = {"name": "crops", "views": VIEWS, "crop": "cell"}
+    refined_spec = {"name": "refined", "views": VIEWS, "side": SIDE}
+    add_target(tiny, "crops-scenes-s", crops_spec, Rows(dtype="fp32").spec, crops)
+    add_target(tiny, "refiner-scenes-s", refined_spec, lowrank, refined)
+    add_target(tiny, "dinov2-vitb14", {"name": "gram"}, lowrank, tokens("gram"))
+    add_target(tiny, "self-scenes-s", {"name": "self"}, lowrank, tokens("self"))
+    return FullStore(**vars(tiny), values=values, views=views)
+
+
+def add_target(
+    tiny: TinyStore, name: str, target: dict, codec: dict, arrays_of: Callable[[str], dict[str, np.ndarray]]
+) -> Column:
+    spec = {"target": target, "codec": codec}
+    if target["name"] not in ("gram", "self"):
+        spec["regions"] = tiny.regions.key
+    column = tiny.store.add_column("targets", name, spec)
+    for shard in tiny.store.shard_names:
+        writer = ShardWriter(column, shard)
+        for key, _ in read_shard(tiny.store.images, shard):
+            writer.add(key, {"npz": npz_bytes(arrays_of(key))})
+        writer.commit()
+    return column

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from shards.errors import DenseCLIError
 from shards.regions import view_of
 from train.data import Batch, Loader, LoaderConfig
+from train.targets import choose_view
 
 
 def loader(tiny, **settings) -> Loader:
@@ -75,3 +77,51 @@ def test_batches__drop_last(tiny_store) -> None:
     dropping = loader(tiny_store, drop_last=True)
     assert dropping.steps_per_epoch == 3 and loader(tiny_store).steps_per_epoch == 4
     assert [len(batch.keys) for batch in dropping.batches(epoch=0)] == [3, 3, 3]
+
+
+KINDS = {
+    "labels": "tiny",
+    "crops": "crops-scenes-s",
+    "refined": "refiner-scenes-s",
+    "gram": "dinov2-vitb14",
+    "self": "self-scenes-s",
+}
+
+
+def joined(full, *kinds: str) -> Loader:
+    targets = {kind: full.store.find("targets", KINDS[kind]) for kind in kinds}
+    return Loader(full.store, full.regions, targets, LoaderConfig(batch_size=3))
+
+
+def test_batches__columns_join_in_a_view_that_all_of_them_hold(full_store) -> None:
+    full, sizes = full_store, np.diff(full_store.offsets)
+    seen = set()
+    for epoch in range(4):
+        for batch in joined(full, *KINDS).batches(epoch):
+            for i, key in enumerate(batch.keys):
+                place = view_of(key, epoch, 4)
+                view, mine = full.views[key][place], batch.batch_index == i
+                seen.add(place)
+                everywhere = full.offsets[view] + np.arange(sizes[view])
+                stored = sizes[full.views[key][:place]].sum() + np.arange(sizes[view])
+                np.testing.assert_array_equal(batch.boxes[mine], full.boxes[key][everywhere])
+                np.testing.assert_allclose(
+                    batch.targets["labels"][mine], full.labels_of[key][everywhere], atol=1e-6
+                )
+                np.testing.assert_array_equal(batch.targets["crops"][mine], full.values["crops"][key][stored])
+                tokens = full.values["refined"][key].reshape(-1, 9, 8)
+                np.testing.assert_array_equal(batch.targets["refined"][mine], tokens[stored])
+    assert seen == {0, 1, 2, 3}
+
+
+def test_batches__maps_of_other_ranks_keep_their_gram_matrix(full_store) -> None:
+    for batch in joined(full_store, "gram").batches(epoch=0):
+        assert batch.targets["gram"].shape[1:3] == (8, 8)
+        for key, factor in zip(batch.keys, batch.targets["gram"].flatten(1, 2).numpy(), strict=True):
+            stored = full_store.values["gram"][key]
+            np.testing.assert_allclose(factor @ factor.T, stored @ stored.T, atol=1e-6)
+
+
+def test_choose_view__none_in_common() -> None:
+    with pytest.raises(DenseCLIError, match="no view of sample 0007 in common"):
+        choose_view("0007", 0, 5, [{"views": np.array([0, 1])}, {}, {"views": np.array([2, 4])}])

@@ -1,9 +1,16 @@
-"""decoupled_kl: what each group contrasts with, what is kept, and its edges."""
+"""decoupled_kl: what each group contrasts with, what is kept, and its edges. The plainer region losses."""
 
 import pytest
 import torch
 
-from train.losses import decoupled_kl, kept_regions, retemper, teacher_probs
+from train.losses import (
+    decoupled_kl,
+    kept_regions,
+    region_cosine,
+    region_text,
+    retemper,
+    teacher_probs,
+)
 
 THING = torch.tensor([True, True, True, False, False])
 
@@ -95,3 +102,26 @@ def test_retemper__equals_softmax_at_the_other_temperature() -> None:
     torch.testing.assert_close(
         retemper(teacher_probs(cosines(0), 0.01), 0.01, 0.02), teacher_probs(cosines(0), 0.02)
     )
+
+
+def test_region_cosine__needs_no_unit_norm() -> None:
+    student = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    teacher = torch.tensor([[5.0, 0.0], [0.0, -1.0], [0.0, 2.0]])
+    torch.testing.assert_close(
+        region_cosine(student, teacher), torch.tensor(1 - (1 - 1 + 0.5**0.5) / 3), atol=1e-6, rtol=0
+    )
+
+
+def test_region_text__is_the_kl_to_a_sure_teacher() -> None:
+    student, labels = cosines(1), torch.arange(24) % len(THING)
+    sure = torch.eye(len(THING))[labels]
+    torch.testing.assert_close(region_text(student, labels), decoupled_kl(student, sure, THING, row=1))
+
+
+@pytest.mark.parametrize("loss", ["cosine", "text"])
+def test_region_losses__no_region(loss: str) -> None:
+    student = torch.zeros(0, 5, requires_grad=True)
+    labels = torch.zeros(0, dtype=torch.long)
+    value = region_cosine(student, student) if loss == "cosine" else region_text(student, labels)
+    value.backward()
+    assert value == 0

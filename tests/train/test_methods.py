@@ -1,24 +1,49 @@
 import pytest
 
 from shards.errors import DenseCLIError
-from train.methods import METHODS, TERMS, method_weights, parse_losses
+from train.methods import METHODS, find_method, parse_losses, term_and_kind
 
 
-def test_methods__name_known_terms() -> None:
-    assert all(set(weights) <= set(TERMS) for weights in METHODS.values())
+def test_methods__what_each_reads() -> None:
+    reads = {name: [term_and_kind(loss) for loss in method.losses] for name, method in METHODS.items()}
+    crops, text = ("region_cosine", "crops"), ("region_text", "labels")
+    assert reads == {
+        "densevlm": [("region_kl", "labels")],
+        "clipself": [crops],
+        "regiontext": [text],
+        "declip": [crops, ("context", "gram")],
+        "declip-released": [crops, ("context", "gram")],
+        "sc-clipself": [crops, ("spatial", "self")],
+        "sc-regiontext": [text, ("spatial", "self")],
+        "r-sc-clipself": [crops, ("spatial", "refined")],
+        "r-sc-regiontext": [text, ("spatial", "refined")],
+        "r-sc-v": [("spatial", "refined")],
+    }
 
 
-def test_method_weights__unknown_lists_known() -> None:
+def test_find_method__unknown_lists_known() -> None:
     with pytest.raises(DenseCLIError, match="'densvlm'") as caught:
-        method_weights("densvlm")
+        find_method("densvlm")
     assert "densevlm" in caught.value.hint
 
 
 def test_parse_losses__weights() -> None:
-    assert parse_losses(["region_kl=0.25"]) == {"region_kl": 0.25}
+    words = ["region_kl=0.25", "spatial:gram=2", "spatial=1"]
+    assert parse_losses(words) == {"region_kl": 0.25, "spatial:gram": 2.0, "spatial": 1.0}
 
 
-@pytest.mark.parametrize("word", ["region=1", "region_kl", "region_kl=", "region_kl=-1", "region_kl=nan"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "region=1",
+        "region_kl",
+        "region_kl=",
+        "region_kl=-1",
+        "region_kl=nan",
+        "context:labels=1",
+        "context:=x",
+    ],
+)
 def test_parse_losses__refuses(word: str) -> None:
     with pytest.raises(DenseCLIError):
         parse_losses([word])

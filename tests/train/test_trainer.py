@@ -155,7 +155,7 @@ def test_train__no_labels_column(tmp_path) -> None:
 
 def test_train__names_the_column_it_cannot_find(tiny_store, tmp_path) -> None:
     with pytest.raises(DenseCLIError, match="no labels column of vitl14"):
-        train(config(tiny_store, tmp_path / "run", teacher="vitl14"))
+        train(config(tiny_store, tmp_path / "run", teachers=("vitl14",)))
 
 
 def test_train__more_samples_a_batch_than_the_store_has(tiny_store, tmp_path) -> None:

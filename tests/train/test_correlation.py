@@ -1,0 +1,114 @@
+"""Correlation losses: in blocks they are what they are in one piece, and they keep no matrix."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.pooling import region_tokens
+from shards.codecs import LowRank
+from train.correlation import context_loss, correlation_cross_entropy, spatial_loss, unit_tokens
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def boxes(n: int, images: int) -> tuple[Tensor, Tensor]:
+    corners = torch.rand(n, 2, 2, generator=torch.Generator().manual_seed(9)).sort(dim=1).values
+    return corners.flatten(1) * 0.5 + torch.tensor([0, 0, 0.5, 0.5]), torch.arange(n) % images
+
+
+def value_and_gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clone().requires_grad_()
+    value = loss(x)
+    (gradient,) = torch.autograd.grad(value, x)
+    return value.detach(), gradient
+
+
+def plain_context(student: Tensor, teacher: Tensor) -> Tensor:
+    return (teacher @ teacher.mT - student @ student.mT).square().sum(dim=-1).sqrt().mean()
+
+
+@pytest.mark.parametrize("block", [1, 90, 30 * 30, 2 * 30 * 30, 2**21])
+def test_context_loss__blocks_equal_the_plain_one(block: int) -> None:
+    """One row at a time, 3 rows, an image, two images (of 3), everything."""
+    student, teacher = unit_tokens(random(3, 16, 5, 6)), unit_tokens(random(3, 8, 5, 6, seed=1))
+    value, gradient = value_and_gradient(lambda x: context_loss(x, teacher, block=block), student)
+    plain, plain_gradient = value_and_gradient(lambda x: plain_context(x, teacher), student)
+    torch.testing.assert_close(value, plain, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradient, plain_gradient, atol=1e-6, rtol=0)
+
+
+def test_context_loss__nothing_to_learn() -> None:
+    student = unit_tokens(random(1, 16, 4, 4))
+    value, gradient = value_and_gradient(lambda x: context_loss(x, student), student)
+    assert value == 0 and torch.isfinite(gradient).all()
+
+
+def test_context_loss__keeps_no_matrix() -> None:
+    n, saved = 1024, {}
+    student, teacher = random(1, n, 32).requires_grad_(), random(1, n, 16, seed=1)
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = context_loss(student, teacher, block=64 * n)
+    loss.backward()
+    assert sum(saved.values()) < n * (32 + 16) * 4 + n * n  # the inputs, and less than a quarter of R
+
+
+def test_correlation_cross_entropy__by_hand() -> None:
+    student, teacher = random(1, 3, 4), random(1, 3, 2, seed=1)
+    rows = []
+    for i in range(3):
+        p = np.exp((teacher[0] @ teacher[0, i] / 0.5).numpy())
+        q = np.exp((student[0] @ student[0, i] / 0.5).numpy())
+        rows.append(-(p / p.sum() * np.log(q / q.sum())).sum())
+    loss = correlation_cross_entropy(student, teacher, tau=0.5)
+    np.testing.assert_allclose(loss, [np.mean(rows)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 3 * 9 * 16, 2**21])
+@pytest.mark.parametrize("of_boxes", [False, True])
+def test_spatial_loss__blocks_equal_the_plain_one(block: int, of_boxes: bool) -> None:
+    student, teacher = F.normalize(random(2, 16, 6, 6), dim=1), random(2, 8, 12, 12, seed=1)
+    where, image = boxes(7, 2)
+    theirs = region_tokens(teacher, where, image, 3)
+
+    def plain(x: Tensor) -> Tensor:
+        return correlation_cross_entropy(region_tokens(x, where, image, 3), theirs).mean()
+
+    def blocks(x: Tensor) -> Tensor:
+        target = theirs if of_boxes else teacher
+        return spatial_loss(x, target, where, image, side=3, block=block)
+
+    for mine, expected in zip(
+        value_and_gradient(blocks, student), value_and_gradient(plain, student), strict=True
+    ):
+        torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_spatial_loss__factor_equals_the_map() -> None:
+    """RoIAlign is linear: the factor of the whole map has the correlations of every box."""
+    features = F.normalize(random(1, 24, 8, 8), dim=1)
+    codec = LowRank(rank=24, dtype="fp32")
+    tokens = features[0].flatten(1).T.numpy()
+    factor = torch.from_numpy(codec.decode(codec.encode(tokens)[0])).T.unflatten(1, (8, 8))[None]
+    student, (where, image) = F.normalize(random(1, 16, 8, 8, seed=1), dim=1), boxes(5, 1)
+    torch.testing.assert_close(
+        spatial_loss(student, factor, where, image), spatial_loss(student, features, where, image)
+    )
+
+
+def test_spatial_loss__no_box() -> None:
+    none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+    value, gradient = value_and_gradient(
+        lambda x: spatial_loss(x, random(1, 8, 4, 4), *none), random(1, 16, 4, 4)
+    )
+    assert value == 0 and not gradient.any()

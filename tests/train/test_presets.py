@@ -1,0 +1,208 @@
+"""Every preset from one store: it trains, it freezes what it says, and it names the column that it lacks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.dense import DenseCLIP
+from models.registry import resolve
+from shards.errors import DenseCLIError
+from shards.regions import region_plan
+from train.methods import METHODS, term_and_kind
+from train.trainer import TrainConfig, Trainer, train
+
+
+def config(store, run: Path, **settings) -> TrainConfig:
+    defaults = {
+        "store": store.root,
+        "run": str(run),
+        "student": "scenes-s",
+        "weights": "random:0",
+        "batch_size": 3,
+        "max_steps": 2,
+        "lr": 1e-3,
+        "spatial_side": 3,
+        "device": "cpu",
+    }
+    return TrainConfig(**{**defaults, **settings})
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_preset__every_trained_parameter_moves_and_no_other(full_store, tmp_path, method: str) -> None:
+    trainer = Trainer(config(full_store.store, tmp_path, method=method))
+    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
+    train_step = trainer.train_step
+    without: set[str] = set()
+
+    def watching(batch):
+        row = train_step(batch)
+        without.update(name for name, p in trainer.model.named_parameters() if p.grad is None)
+        return row
+
+    trainer.train_step = watching  # type: ignore[method-assign]
+    trainer.fit()
+    assert without == trainer.model.frozen_names(trainer.mode)
+    moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == before.keys() - without
+    for row in rows(tmp_path):
+        assert row["loss"] == pytest.approx(
+            sum(weight * row[loss] for loss, weight in METHODS[method].losses.items()), rel=1e-5
+        )
+
+
+def trained(model: DenseCLIP, method: str) -> set[str]:
+    mode = METHODS[method].mode
+    mode = mode if model.has_mode(mode) else "value"
+    return {name for name, _ in model.named_parameters()} - model.frozen_names(mode)
+
+
+@pytest.fixture(scope="module")
+def without_values():
+    def build(name: str) -> DenseCLIP:
+        with torch.device("meta"):
+            return resolve(name).build()
+
+    return build
+
+
+LAST_OF_EVA = "clip.visual.trunk.blocks.11"
+BIASED = ("weight", "bias")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_preset__freezes_by_name__eva(without_values, method: str) -> None:
+    names = trained(without_values("eva02-b16"), method)
+    blocks = {name.split(".")[4] for name in names}
+    assert all(name.startswith("clip.visual.trunk.blocks.") for name in names)
+    assert blocks == {str(i) for i in range(12)}
+    last = {name.removeprefix(f"{LAST_OF_EVA}.") for name in names if name.startswith(LAST_OF_EVA)}
+    attention = {f"{part}.{x}" for part in ("norm1", "attn.v_proj", "attn.norm", "attn.proj") for x in BIASED}
+    if method.startswith("declip"):
+        assert last == attention | {"attn.q_proj.weight", "attn.q_proj.bias"}
+    else:
+        ffn = ("norm2", "mlp.norm", "mlp.fc1_g", "mlp.fc1_x", "mlp.fc2")
+        assert last == attention | {f"{part}.{x}" for part in ffn for x in BIASED}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_preset__freezes_by_name__vit(without_values, method: str) -> None:
+    names = trained(without_values("vit-b16"), method)
+    assert all(
+        name.startswith(("clip.visual.ln_pre.", "clip.visual.transformer.resblocks.")) for name in names
+    )
+    last = {name.split(".", 5)[5] for name in names if ".resblocks.11." in name}
+    attention = {
+        "ln_1.weight",
+        "ln_1.bias",
+        "attn.in_proj_weight",
+        "attn.in_proj_bias",
+        "attn.out_proj.weight",
+        "attn.out_proj.bias",
+    }
+    ffn = {f"{part}.{x}" for part in ("ln_2", "mlp.c_fc", "mlp.c_proj") for x in BIASED}
+    assert last == (attention if method.startswith("declip") else attention | ffn)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("student", "begins"),
+    [
+        ("rn50", ("clip.visual.layer", "clip.visual.attnpool.v_proj")),
+        ("convnext-b", ("clip.visual.trunk.stages",)),
+    ],
+)
+def test_preset__freezes_by_name__convolutional(without_values, student, begins, method) -> None:
+    names = trained(without_values(student), method)
+    assert all(name.startswith(begins) for name in names)
+    assert all(any(name.startswith(begin) for name in names) for begin in begins)
+
+
+def test_losses__any_mix_in_place_of_the_methods(full_store, tmp_path) -> None:
+    losses = {"region_kl": 1.0, "context:self": 0.5, "spatial:gram": 0.25, "spatial": 0.125}
+    train(config(full_store.store, tmp_path, method="declip", losses=losses, max_steps=1))
+    [row] = rows(tmp_path)
+    assert row["loss"] == pytest.approx(sum(w * row[loss] for loss, w in losses.items()), rel=1e-5)
+    resolved = json.loads((tmp_path / "config.json").read_text())
+    assert resolved["losses"] == losses and resolved["mode"] == "qq+scale+rope+unit"
+    assert set(resolved["columns"]) == {"labels", "self", "gram"}
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "teacher"),
+    [
+        ("clipself", "crops", "crops-scenes-s"),
+        ("r-sc-v", "refined", "refiner-scenes-s"),
+        ("sc-regiontext", "self", "self-scenes-s"),
+    ],
+)
+def test_train__names_the_missing_column_of_the_students_own(tiny_store, tmp_path, method, kind, teacher):
+    with pytest.raises(DenseCLIError, match=f"no {kind} column") as caught:
+        Trainer(config(tiny_store.store, tmp_path, method=method))
+    assert f"densecli build-shards --teacher {teacher} --dataset noise" in caught.value.hint
+    assert "--regions grid-densevlm" in caught.value.hint
+
+
+def test_train__declip_without_gram(tiny_store, tmp_path) -> None:
+    losses = METHODS["declip"].losses
+    assert [term_and_kind(loss)[1] for loss in losses] == ["crops", "gram"]
+    with pytest.raises(DenseCLIError) as caught:
+        Trainer(config(tiny_store.store, tmp_path, losses={"context": 0.25}))
+    assert str(caught.value) == f"The store at {tiny_store.store.root} has no gram column."
+    assert "densecli build-shards --teacher dinov2-vitb14" in caught.value.hint
+
+
+def test_train__takes_the_students_own_of_several(full_store, tmp_path) -> None:
+    store, own = full_store.store, full_store.store.find("targets", "crops-scenes-s")
+    spec = {name: own.spec[name] for name in ("codec", "regions", "target")}
+    other = store.column("targets", "crops-scenes-l", spec)
+    trainer = Trainer(config(store, tmp_path, method="clipself"))
+    store.add_column("targets", "crops-scenes-l", spec)
+    try:
+        assert (
+            Trainer(config(store, tmp_path, method="clipself")).targets == trainer.targets == {"crops": own}
+        )
+        with pytest.raises(DenseCLIError, match="not finished"):
+            Trainer(config(store, tmp_path, method="clipself", teachers=("crops-scenes-l",)))
+    finally:
+        Path(other.url, "column.json").unlink()
+
+
+def test_train__maps_go_with_any_regions(full_store, tmp_path) -> None:
+    store = full_store.store
+    settings = {"losses": {"spatial:self": 1.0, "context": 0.1}, "max_steps": 1}
+    train(config(store, tmp_path / "only", **settings))
+    other = store.add_column("regions", "grid-clipself", region_plan("grid-clipself").spec)
+    try:
+        with pytest.raises(DenseCLIError, match="2 columns of regions") as caught:
+            Trainer(config(store, tmp_path / "which", **settings))
+        assert "grid-densevlm" in caught.value.hint
+        named = Trainer(config(store, tmp_path / "named", regions="grid-densevlm", **settings))
+        assert named.loader.regions == full_store.regions
+    finally:
+        Path(other.url, "column.json").unlink()
+
+
+def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
+    store, crops = full_store.store, full_store.store.find("targets", "crops-scenes-s")
+    plan = store.add_column("regions", "grid-clipself", region_plan("grid-clipself").spec)
+    spec = {"codec": crops.spec["codec"], "target": crops.spec["target"], "regions": plan.key}
+    foreign = store.add_column("targets", "crops-of-others", spec)
+    try:
+        with pytest.raises(DenseCLIError, match="crops-of-others, tiny speak of different regions"):
+            Trainer(
+                config(
+                    store,
+                    tmp_path,
+                    losses={"region_cosine": 1.0, "region_kl": 1.0},
+                    teachers=("crops-of-others",),
+                )
+            )
+    finally:
+        Path(foreign.url, "column.json").unlink()
+        Path(plan.url, "column.json").unlink()

@@ -1,0 +1,81 @@
+"""What a target column says about one visit of a sample, out of the arrays that are stored.
+
+Three layouts. `labels`: a row for each box of every view. `crops` and `refined`: rows for the boxes of some
+views alone, the stored array `views` (K,) says of which, in that order; a box of `refined` has side * side
+rows, its tokens. `gram` and `self`: a row for each token of the map, the stored array `grid` says its (h, w).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from shards.codecs import Codec, codec_from_spec
+from shards.errors import DenseCLIError
+from shards.regions import view_of
+from shards.store import Column
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """offsets: (V + 1,) of the sample's views. view: the one visited. cells: which of its boxes, sorted."""
+
+    offsets: np.ndarray
+    view: int
+    cells: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Indices of the boxes among those of every view."""
+        return self.offsets[self.view] + self.cells
+
+
+def choose_view(key: str, epoch: int, n_views: int, targets: Iterable[Arrays]) -> int:
+    """The view of `key` in `epoch`: `view_of` among those that every target has something to say about.
+
+    Raises DenseCLIError where they have none in common.
+    """
+    stored = [arrays["views"] for arrays in targets if "views" in arrays]
+    views = reduce(np.intersect1d, stored, np.arange(n_views))
+    if not len(views):
+        raise DenseCLIError(
+            f"The columns to read have no view of sample {key} in common.",
+            hint="Build them again for the same views.",
+        )
+    return int(views[view_of(key, epoch, len(views))])
+
+
+class TargetReader:
+    """Decodes the samples of one column."""
+
+    def __init__(self, column: Column) -> None:
+        self.codec: Codec = codec_from_spec(column.spec["codec"])
+        self.side: int | None = column.spec["target"].get("side")
+
+    def read(self, arrays: Arrays, visit: Visit) -> np.ndarray:
+        """float32: (R, D) of R boxes, (R, side * side, r) of their tokens, or (1, h, w, r) of a map."""
+        rows: Any = slice(None)
+        if "grid" not in arrays:
+            sizes = np.diff(visit.offsets)
+            views = arrays.get("views", np.arange(len(sizes)))
+            [place] = np.flatnonzero(views == visit.view)
+            rows = sizes[views[:place]].sum() + visit.cells
+            if self.side:
+                rows = (rows[:, None] * self.side**2 + np.arange(self.side**2)).flatten()
+        stored = {name: a[rows] for name, a in arrays.items() if name not in ("views", "grid")}
+        values = self.codec.decode(stored)
+        if "grid" in arrays:
+            return values.reshape(1, *arrays["grid"], values.shape[1])
+        return values.reshape(-1, self.side**2, values.shape[1]) if self.side else values
+
+
+def join(targets: list[np.ndarray]) -> np.ndarray:
+    """Targets of several samples, one after the other. Factors of a lower rank get columns of zeros, which
+    leave their Gram matrix as it is."""
+    rank = max(target.shape[-1] for target in targets)
+    none = [(0, 0)] * (targets[0].ndim - 1)
+    return np.concatenate([np.pad(t, [*none, (0, rank - t.shape[-1])]) for t in targets])
