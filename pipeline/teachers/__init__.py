@@ -1,6 +1,6 @@
 """Teachers: frozen networks, each of which fills one column."""
 
-from pipeline.teachers.base import Teacher, TeacherConfig
+from pipeline.teachers.base import Asking, Photo, Teacher, TeacherConfig, live
 from pipeline.teachers.labels import LabelsConfig, LabelsTeacher
 
-__all__ = ["LabelsConfig", "LabelsTeacher", "Teacher", "TeacherConfig"]
+__all__ = ["Asking", "LabelsConfig", "LabelsTeacher", "Photo", "Teacher", "TeacherConfig", "live"]
