@@ -54,6 +54,11 @@ class GridPlan:
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
 
     @property
+    def context(self) -> float:
+        """How much larger than its box a teacher's crop is: not at all, cells have neighbours."""
+        return 1.0
+
+    @property
     def max_cells(self) -> int | None:
         """Cells one visit uses at most (None: all); applied when reading, so it is not part of the key."""
         return MAX_CELLS.get(self.pairs)
@@ -94,6 +99,15 @@ def _hash(text: str) -> int:
 def view_of(key: str, epoch: int, n_views: int) -> int:
     """The view of sample `key` in `epoch`: uniform over the views, and the same on every machine."""
     return _hash(f"view/{epoch}/{key}") % n_views
+
+
+def stored_views(key: str, n_views: int, k: int, seed: int = 0) -> np.ndarray:
+    """(min(k, n_views),) int32: the views of sample `key` that a teacher of crops is asked about.
+
+    The first k in an order that key and seed alone decide: with a larger k the same ones come first.
+    """
+    ranks = [_hash(f"stored/{seed}/{view}/{key}") for view in range(n_views)]
+    return np.argsort(ranks, kind="stable")[:k].astype(np.int32)
 
 
 def cells_of_visit(key: str, epoch: int, n_cells: int, max_cells: int | None) -> np.ndarray:
