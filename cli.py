@@ -102,6 +102,7 @@ def main(debug: bool) -> None:
     "--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True
 )
 @click.option("--regions", default="grid-paper", show_default=True, metavar="PLAN", help="Region plan.")
+@click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json.")
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")

@@ -15,7 +15,7 @@ from shards.codecs import Errors, combine_errors
 from shards.geometry import Canvas
 from shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
 from shards.receipts import Receipt
-from shards.regions import GridPlan, Regions
+from shards.regions import RegionPlan, Regions
 from shards.store import Column
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
@@ -44,7 +44,7 @@ class ShardBuilder:
 
     canvas: Canvas
     load: Callable[[Item], Image.Image]
-    plan: GridPlan
+    plan: RegionPlan
     images: Column
     regions: Column
     targets: Sequence[tuple[Column, Teacher]]
@@ -97,7 +97,7 @@ class ShardBuilder:
         writer, clock = ShardWriter(self.regions, shard), Clock()
         for key, parts in read_shard(self.images, shard):
             with clock("encode"):
-                regions = self.plan.boxes(json.loads(parts["json"])["valid"])
+                regions = self.plan.of_photo(json.loads(parts["json"]))
                 data = npz_bytes({"boxes": regions.boxes, "offsets": regions.offsets})
             writer.add(key, {"npz": data})
         return writer.commit(seconds=clock.seconds)

@@ -15,7 +15,7 @@ from pipeline.teachers import TeacherConfig, model_of, teacher_config
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.regions import GridPlan, region_plan
+from shards.regions import RegionPlan, region_plan
 from shards.store import Column, Store
 
 
@@ -25,7 +25,8 @@ class BuildConfig:
 
     data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
     that is the dataset, and of the views that get crops. store: a folder, else stores/<dataset>-<canvas>.
-    canvas: pixels, else 512 (scenes: their own size). teachers: names, see `teacher_config`. weights: {model:
+    canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
+    plan. teachers: names, see `teacher_config`. weights: {model:
     PATH or random:SEED}, else looked up.
 
     Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
@@ -49,6 +50,7 @@ class BuildConfig:
     canvas: int | None = None
     shard_size: int = 256
     regions: str = "grid-paper"
+    proposals: str | None = None
     teachers: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     categories: str | None = None
@@ -77,7 +79,7 @@ class Job:
 
     store: Store
     load: Callable[[Item], Image.Image]
-    plan: GridPlan
+    plan: RegionPlan
     targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
     batch_size: int
     device: str
@@ -143,7 +145,7 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
     job = Job(
         store=store,
         load=source.load,
-        plan=region_plan(config.regions),
+        plan=region_plan(config.regions, fs.absolute(config.proposals) if config.proposals else ""),
         targets=tuple((teacher, teacher.spec()) for teacher in teachers),
         batch_size=config.batch_size,
         device=str(pick_device(config.device)),

@@ -1,9 +1,11 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from pipeline.clock import Clock
 from pipeline.teachers import Asking, CropsConfig, Photo, live
@@ -131,3 +133,36 @@ def test_spec__every_setting_enters_it():
     ]
     specs = [base.spec(), *(replace(base, **other).spec() for other in others)]
     assert all(a != b for i, a in enumerate(specs) for b in specs[:i])
+
+
+def test_proposals__crops_have_context_and_a_photo_may_have_none(tiny, build_here, tmp_path):
+    folder = tmp_path / "photos" / "train2017"
+    folder.mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (120, 60), "red").save(folder / name)
+    boxes = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": 1, "bbox": [x, 10, 20, 30]} for x in (0, 40, 100)],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    config = replace(
+        tiny,
+        dataset="coco",
+        data=str(folder.parent),
+        split=None,
+        limit=None,
+        canvas=96,
+        categories="scenes",
+        regions="proposals",
+        proposals=str(tmp_path / "boxes.json"),
+        teachers=("crops-scenes-s", "scenes-s"),
+    )
+    job, _ = build_here(config)
+    crops = job.columns()[2]
+    assert crops.spec["target"]["crop"]["context"] == 1.5
+    first, second = read_joined(job.columns(), "000000")
+    for record, count in ((first, 3), (second, 0)):
+        assert len(decode_npz(record.parts["regions"]["npz"])["boxes"]) == count
+        assert len(decode_npz(record.parts["scenes-s"]["npz"])["ids"]) == count
+        arrays = decode_npz(record.parts["crops-scenes-s"]["npz"])
+        assert (arrays["x"].shape, arrays["views"].tolist()) == ((count, 64), [0])
