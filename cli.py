@@ -91,14 +91,32 @@ def main(debug: bool) -> None:
 
 
 @main.command("build-shards")
-@click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="P-VLM to ask. May repeat.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="NAME",
+    help="MODEL (labels), crops-MODEL, self-MODEL, or a VFM such as dinov2-vitb14. May repeat.",
+)
 @click.option(
     "--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True
 )
 @click.option("--regions", default="grid-paper", show_default=True, metavar="PLAN", help="Region plan.")
+@click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json.")
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
+@click.option("--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops.")
+@click.option("--codec", type=click.Choice(["int8", "fp16", "fp32"]), help="Of crops and token factors.")
+@click.option("--rank", type=click.IntRange(1), help="Of token factors.")
+@click.option(
+    "--gram-rmse",
+    type=click.FloatRange(0, min_open=True),
+    help="RMSE of the cosines to keep, in place of a rank.",
+)
+@click.option(
+    "--student-patch", type=click.IntRange(1), metavar="PX", help="Token stride of the students to come."
+)
 @click.option("--templates", metavar="NAME", help="Prompts of the categories: plain or imagenet.")
 @click.option(
     "--max-unreadable", type=click.IntRange(1), metavar="N", help="Unreadable photos in a row to stop at."

@@ -4,21 +4,22 @@ import hashlib
 import os
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.dense import DenseCLIP
-from models.registry import TUNED, Architecture, resolve
+from models.registry import TUNED, resolve
 from shards.errors import DenseCLIError
 
 Renames = tuple[tuple[str, str], ...]
+Network = TypeVar("Network", bound=nn.Module)
 
 # (theirs, ours) where ours is open_clip's; ^ is the beginning of the key. Each is undone by its reverse.
 # timm's own filter knows the same names, but resamples positions of another resolution without a word.
@@ -60,14 +61,14 @@ def load_model(
     `weights` is a path, `random:SEED`, or None to look for NAME.safetensors (.pt, .pth, .bin) in
     $DENSECLI_WEIGHTS (else ./weights) and among the shipped ones. Leaves torch's random state as it was.
     """
-    arch, seed = resolve(name), _random_seed(weights)
+    arch, seed = resolve(name), random_seed(weights)
     if seed is not None:
-        model = _build(arch, seed)
+        model = seeded(arch.build, seed)
         info = WeightsInfo(source=f"random:{seed}", sha256=_values_sha256(model), random=True)
     else:
         path = Path(weights) if weights else find_weights(name)
         state = read_state_dict(path)
-        model = _build(arch, 0)
+        model = seeded(arch.build, 0)
         load_weights(model, state, source=str(path))
         info = WeightsInfo(source=str(path), sha256=weights_sha256(path), random=False)
     return model.to(device), info
@@ -78,8 +79,13 @@ def find_weights(name: str) -> Path:
 
     An alias also takes the file of its architecture. A tuned model does not: those are other weights.
     """
+    return find_file(name, name if name in TUNED else resolve(name).name)
+
+
+def find_file(name: str, *others: str) -> Path:
+    """The first weights file called NAME or as one of `others`, in the folder of weights or shipped."""
     folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights"))
-    stems = dict.fromkeys((name, name if name in TUNED else resolve(name).name))
+    stems = dict.fromkeys((name, *others))
     for place in (folder, _SHIPPED):
         for stem in stems:
             for suffix in _SUFFIXES:
@@ -139,10 +145,19 @@ def load_weights(
         source, weights = str(weights), read_state_dict(weights)
     else:
         weights = unwrap(weights, source)
-    expected = model.clip.state_dict()
-    renames = _renames(weights, expected)
+    renames = _renames(weights, model.clip.state_dict())
     state = {rename(key, renames): value for key, value in weights.items() if not _NOT_WEIGHTS.search(key)}
-    theirs = inverse(renames)
+    load_strictly(model.clip, state, name=model.arch.name, source=source, theirs=inverse(renames))
+
+
+def load_strictly(
+    network: nn.Module, state: Mapping[str, Any], *, name: str, source: str, theirs: Renames = ()
+) -> None:
+    """Load every tensor of `state` into the network called `name`, or none: see `load_weights`.
+
+    theirs: from the network's keys back to those of the file.
+    """
+    expected = network.state_dict()
     wrong = {
         "missing": [rename(key, theirs) for key in expected if key not in state],
         "unexpected": [rename(key, theirs) for key in state if key not in expected],
@@ -155,10 +170,10 @@ def load_weights(
     if any(wrong.values()):
         problems = "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in wrong.items() if keys)
         raise DenseCLIError(
-            f"{source} does not fit {model.arch.name}: {problems}.",
+            f"{source} does not fit {name}: {problems}.",
             hint="These are the weights of another architecture or an incomplete file; nothing was loaded.",
         )
-    model.clip.load_state_dict(state)
+    network.load_state_dict(state)
 
 
 def rename(key: str, renames: Renames) -> str:
@@ -191,13 +206,15 @@ def _renames(state: Iterable[str], expected: Iterable[str]) -> Renames:
     return eva
 
 
-def _build(arch: Architecture, seed: int) -> DenseCLIP:
+def seeded(build: Callable[[], Network], seed: int) -> Network:
+    """What `build` makes with torch's generator at `seed`, which is then put back."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return arch.build()
+        return build()
 
 
-def _random_seed(weights: str | None) -> int | None:
+def random_seed(weights: str | None) -> int | None:
+    """The seed of `random:SEED`; None for anything else."""
     if weights is None or not weights.startswith("random:"):
         return None
     seed = weights.removeprefix("random:")

@@ -258,12 +258,17 @@ def resize_positions(positions: Tensor, grid: Grid) -> Tensor:
 
     A library default with antialiasing misses the released numbers by 3e-3 at twice the native size.
     """
-    side = round((positions.shape[0] - 1) ** 0.5)
+    return torch.cat([positions[:1], resize_grid(positions[1:], grid)])
+
+
+def resize_grid(positions: Tensor, grid: Grid) -> Tensor:
+    """(n*n, C) learned positions of patches -> (h*w, C), as `resize_positions`."""
+    side = round(positions.shape[0] ** 0.5)
     if grid == (side, side):
         return positions
-    old = positions[1:].float().T.reshape(1, -1, side, side)
+    old = positions.float().T.reshape(1, -1, side, side)
     new = F.interpolate(old, size=grid, mode="bicubic", align_corners=False, antialias=False)
-    return torch.cat([positions[:1], new.flatten(2)[0].T.to(positions.dtype)])
+    return new.flatten(2)[0].T.to(positions.dtype)
 
 
 def resample_canvas(images: Tensor, side: int) -> Tensor:

@@ -43,6 +43,11 @@ class Architecture:
         """The configuration written out."""
         return dict(open_clip.get_model_config(self.config) if isinstance(self.config, str) else self.config)
 
+    @property
+    def native_side(self) -> int:
+        """Pixels of the square images it was pre-trained on."""
+        return self.clip_config()["vision_cfg"]["image_size"]
+
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
         """list of texts -> (N, context length) token ids."""
         if self.words:

@@ -1,23 +1,21 @@
 """The unit of work: one shard, every column of it that is missing."""
 
 import json
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from PIL import Image
 
+from pipeline.clock import Clock
 from pipeline.sources import Item, Unreadable
-from pipeline.teachers import Teacher
+from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
 from shards.geometry import Canvas
 from shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
 from shards.receipts import Receipt
-from shards.regions import GridPlan, Regions
+from shards.regions import RegionPlan, Regions
 from shards.store import Column
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
@@ -40,26 +38,13 @@ class Report:
     seconds: dict[str, float]
 
 
-class Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - start
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShardBuilder:
     """Builds units. targets: the teachers with their columns."""
 
     canvas: Canvas
     load: Callable[[Item], Image.Image]
-    plan: GridPlan
+    plan: RegionPlan
     images: Column
     regions: Column
     targets: Sequence[tuple[Column, Teacher]]
@@ -74,7 +59,7 @@ class ShardBuilder:
             receipts.append(self._build_regions(unit.shard))
         records = read_joined([self.images, self.regions], unit.shard)
         targets = [
-            _Targets(column, teacher, unit.shard)
+            _Targets(column, teacher, unit.shard, self.batch_size)
             for column, teacher in self.targets
             if not column.has(unit.shard)
         ]
@@ -112,47 +97,54 @@ class ShardBuilder:
         writer, clock = ShardWriter(self.regions, shard), Clock()
         for key, parts in read_shard(self.images, shard):
             with clock("encode"):
-                regions = self.plan.boxes(json.loads(parts["json"])["valid"])
+                regions = self.plan.of_photo(json.loads(parts["json"]))
                 data = npz_bytes({"boxes": regions.boxes, "offsets": regions.offsets})
             writer.add(key, {"npz": data})
         return writer.commit(seconds=clock.seconds)
 
     def _build_targets(self, records: list[Record], targets: list["_Targets"]) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
-        shared, rows = Clock(), iter(records)
-        while batch := list(islice(rows, self.batch_size)):
+        shared = Clock()
+        for record in records:
             with shared("decode"):
-                images = [self.canvas.pad(decode_image(r.parts["images"]["jpg"])) for r in batch]
-                regions = [Regions(**decode_npz(r.parts["regions"]["npz"])) for r in batch]
+                photo = Photo(
+                    key=record.key,
+                    image=decode_image(record.parts["images"]["jpg"]),
+                    canvas=self.canvas,
+                    regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+                )
             for target in targets:
-                target.add([r.key for r in batch], np.stack(images), regions)
+                target.add(photo)
         return [target.commit(decode=shared.seconds["decode"] / len(targets)) for target in targets]
 
 
 class _Targets:
     """One shard of one teacher's column in the making."""
 
-    def __init__(self, column: Column, teacher: Teacher, shard: str) -> None:
+    def __init__(self, column: Column, teacher: Teacher, shard: str, batch_size: int) -> None:
         self.teacher = teacher
         self.writer = ShardWriter(column, shard)
         self.clock = Clock()
+        self.asking = Asking(teacher, batch_size, self.clock)
         self.errors: list[Errors] = []
 
-    def add(self, keys: list[str], canvases: np.ndarray, regions: list[Regions]) -> None:
-        with self.clock("teacher"):
-            live = self.teacher.live(canvases, regions)
-        for key, target in zip(keys, live, strict=True):
-            with self.clock("encode"):
-                arrays, error = self.teacher.encode(target)
-                data = npz_bytes(arrays)
-            self.writer.add(key, {"npz": data})
-            self.errors.append(error)
+    def add(self, photo: Photo) -> None:
+        self._write(self.asking.add(photo))
 
     def commit(self, decode: float) -> Receipt:
         """decode: this teacher's part of the seconds that decoding for all of them took."""
+        self._write(self.asking.finish())
         gpu = self.clock.seconds["teacher"] if self.teacher.device.type == "cuda" else 0.0
         return self.writer.commit(
             seconds={**self.clock.seconds, "decode": decode},
             gpu_seconds=gpu,
             error=combine_errors(self.errors),
         )
+
+    def _write(self, said: Iterable[tuple[Photo, np.ndarray]]) -> None:
+        for photo, target in said:
+            with self.clock("encode"):
+                arrays, error = self.teacher.encode(photo, target)
+                data = npz_bytes(arrays)
+            self.writer.add(photo.key, {"npz": data})
+            self.errors.append(error)

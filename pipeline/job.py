@@ -7,16 +7,15 @@ from typing import Any
 
 from PIL import Image
 
-from models.checkpoints import find_weights
 from models.device import pick_device
 from models.scenes import IMAGE_SIZE
 from pipeline.build import ShardBuilder, Unit
 from pipeline.sources import Item, Source, open_source
-from pipeline.teachers import LabelsConfig, TeacherConfig
+from pipeline.teachers import TeacherConfig, model_of, teacher_config
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.regions import GridPlan, region_plan
+from shards.regions import RegionPlan, region_plan
 from shards.store import Column, Store
 
 
@@ -25,13 +24,21 @@ class BuildConfig:
     """The settings of build-shards.
 
     data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
-    that is the dataset. store: a folder, else stores/<dataset>-<canvas>. canvas: pixels, else 512 (scenes:
-    their own size). teachers: names of models. weights: {teacher: PATH or random:SEED}, else looked up.
-    categories: else COCO-Stuff and ADE's 316 (scenes: their own). templates: the prompts' name, where no
-    text_embeddings are given. tau: the softmax temperature of the retrieval. workers: processes, each with
-    its own teachers. device: auto takes the GPU if there is one. max_attempts: of one shard, before the job
-    stops. max_unreadable: photos in a row, counted over whole shards, before it stops. dry_run: say what is
-    missing, write nothing.
+    that is the dataset, and of the views that get crops. store: a folder, else stores/<dataset>-<canvas>.
+    canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
+    plan. teachers: names, see `teacher_config`. weights: {model:
+    PATH or random:SEED}, else looked up.
+
+    Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
+    where no text_embeddings are given; tau, the softmax temperature. Of crops: views, how many of a photo's.
+    Of token factors: rank, or in its place gram_rmse, the RMSE of cosines that each photo keeps with as low a
+    rank as it allows; student_patch, of the students that a VFM's grid is for, else 16 (scenes: their own).
+    codec: of crops and factors, int8, fp16 or fp32.
+
+    batch_size: canvases in a batch, or crops of as many pixels. workers: processes, each with its own
+    teachers. device: auto takes the GPU if there is one. max_attempts: of one shard, before the job stops.
+    max_unreadable: photos in a row, counted over whole shards, before it stops. dry_run: say what is missing,
+    write nothing.
     """
 
     dataset: str
@@ -43,12 +50,18 @@ class BuildConfig:
     canvas: int | None = None
     shard_size: int = 256
     regions: str = "grid-paper"
+    proposals: str | None = None
     teachers: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     categories: str | None = None
     text_embeddings: str | None = None
     templates: str | None = None
     tau: float = 0.01
+    views: int = 4
+    codec: str = "int8"
+    rank: int = 64
+    gram_rmse: float | None = None
+    student_patch: int | None = None
     batch_size: int = 16
     workers: int = 1
     device: str = "auto"
@@ -66,7 +79,7 @@ class Job:
 
     store: Store
     load: Callable[[Item], Image.Image]
-    plan: GridPlan
+    plan: RegionPlan
     targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
     batch_size: int
     device: str
@@ -83,7 +96,12 @@ class Job:
     def _columns(self, get: Callable[..., Column]) -> list[Column]:
         regions = get("regions", self.plan.name, self.plan.spec)
         targets = [
-            get("targets", teacher.name, {**spec, "regions": regions.key}, teacher.info())
+            get(
+                "targets",
+                teacher.name,
+                {**spec, "regions": regions.key} if teacher.of_regions else spec,
+                teacher.info(),
+            )
             for teacher, spec in self.targets
         ]
         return [self.store.images, regions, *targets]
@@ -106,27 +124,28 @@ class Job:
 def prepare(config: BuildConfig) -> tuple[Job, Source]:
     """The job and the listing it is about. Writes nothing; raises DenseCLIError for whatever cannot be."""
     names = config.teachers
-    if stray := sorted(set(config.weights) - set(names)):
+    models = list(dict.fromkeys(map(model_of, names)))
+    if stray := sorted(set(config.weights) - set(models)):
         raise DenseCLIError(
-            f"There are weights for {stray[0]}, which is no teacher of this build.",
-            hint=f"Teachers: {', '.join(names) or 'none'}.",
+            f"There are weights for {stray[0]}, which is no teacher's model in this build.",
+            hint=f"Models: {', '.join(models) or 'none'}.",
         )
     data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
     source = open_source(config.dataset, os.path.abspath(data), config.split, config.limit, config.seed)
     canvas = config.canvas or (IMAGE_SIZE if config.dataset == "scenes" else 512)
     store = Store(
-        root=_absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}")),
+        root=fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}")),
         dataset=source.identity,
         canvas=canvas,
         shard_sizes=tuple(_cut(len(source.items), config.shard_size)),
     )
     if fs.exists(fs.join(store.root, "store.json")):
         _open_or_make(store)
-    teachers = [_labels(config, name) for name in dict.fromkeys(names)]
+    teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     job = Job(
         store=store,
         load=source.load,
-        plan=region_plan(config.regions),
+        plan=region_plan(config.regions, fs.absolute(config.proposals) if config.proposals else ""),
         targets=tuple((teacher, teacher.spec()) for teacher in teachers),
         batch_size=config.batch_size,
         device=str(pick_device(config.device)),
@@ -147,24 +166,6 @@ def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
 
 def _open_or_make(store: Store) -> Store:
     return Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))
-
-
-def _labels(config: BuildConfig, name: str) -> LabelsConfig:
-    weights = config.weights.get(name) or str(find_weights(name))
-    categories = config.categories or ("scenes" if config.dataset == "scenes" else "coco_stuff_ade_316")
-    return LabelsConfig(
-        name=name,
-        weights=weights if weights.startswith("random:") else _absolute(weights),
-        categories=_absolute(categories) if os.path.isfile(categories) else categories,
-        text_embeddings=_absolute(config.text_embeddings) if config.text_embeddings else None,
-        templates=config.templates,
-        tau=config.tau,
-    )
-
-
-def _absolute(path: str) -> str:
-    """A worker may run in another folder. URLs are what they are."""
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _cut(n: int, size: int) -> list[int]:

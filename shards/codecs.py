@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from shards.errors import DenseCLIError
+
 Arrays = dict[str, np.ndarray]
 Errors = dict[str, float]
 
@@ -123,20 +125,27 @@ class Rows:
 class LowRank:
     """Token maps, for their Gram matrix: the first `rank` columns of U s of x = U s V^T.
 
-    Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's Gram matrix as well:
-    one factor serves the whole image and every box. int8 has one fp16 scale a token; rows are not unit norm.
+    With `rmse` in place of `rank`, each map has as few of them, a multiple of 8, as keep the RMSE of its Gram
+    matrix. Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's
+    Gram matrix as well: one factor serves the whole image and every box. int8 has one fp16 scale a token;
+    rows are not unit norm.
     """
 
-    rank: int = 64
+    rank: int | None = 64
+    rmse: float | None = None
     dtype: str = "int8"
+
+    def __post_init__(self) -> None:
+        if (self.rank is None) == (self.rmse is None):
+            raise ValueError("LowRank takes either a rank or an rmse")
 
     @property
     def spec(self) -> dict:
-        return {"name": "lowrank", "rank": self.rank, "dtype": self.dtype}
+        return {"name": "lowrank", "rank": self.rank, "rmse": self.rmse, "dtype": self.dtype}
 
     def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, C) tokens."""
-        n, r = shape[0], min(self.rank, *shape)
+        """Bytes of the arrays for (N, C) tokens; with `rmse` the most it can be."""
+        n, r = shape[0], min(self.rank or shape[1], *shape)
         return n * (r + 2) if self.dtype == "int8" else n * r * np.dtype(_FLOATS[self.dtype]).itemsize
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
@@ -145,37 +154,69 @@ class LowRank:
         Arrays: `x` (N, r) with r = min(rank, N, C), and for int8 `scale` float16 (N,). Errors of the Gram
         matrix: `rmse` of its entries; `row_norm`, the mean norm of its rows, which bounds the change of
         DeCLIP's context loss (mean over rows of ||R_vfm - R_student||); `rmse_truncation`, the part of rmse
-        that the rank alone costs, exact from the tail of s^4.
+        that the rank alone costs, exact from the tail of s^4; `max_rmse` and `max_row_norm`, the same of
+        the worst map; `max_abs`, the largest error of an entry, which bounds that of any region's entry:
+        RoIAlign takes means with weights that sum to 1 at most. Raises DenseCLIError where `rmse` is below
+        what `dtype` can keep.
         """
         exact = x.astype(np.float64)
-        factor, tail = _factor(exact, self.rank)
-        arrays = (
-            quantise(factor, np.float16)
-            if self.dtype == "int8"
-            else {"x": factor.astype(_FLOATS[self.dtype])}
-        )
+        factor, tails = _factor(exact)
+        arrays = self._store(factor[:, : self.rank]) if self.rank else self._within(exact, factor, tails)
         decoded = self.decode(arrays).astype(np.float64)
         gram_error = decoded @ decoded.T - exact @ exact.T
+        rmse = float(np.sqrt(np.mean(gram_error**2)))
+        row_norm = _mean(np.linalg.norm(gram_error, axis=1))
         return arrays, {
-            "rmse": float(np.sqrt(np.mean(gram_error**2))),
-            "row_norm": _mean(np.linalg.norm(gram_error, axis=1)),
-            "rmse_truncation": float(np.sqrt(tail)) / len(x),
+            "rmse": rmse,
+            "max_rmse": rmse,
+            "row_norm": row_norm,
+            "max_row_norm": row_norm,
+            "max_abs": _max(np.abs(gram_error)),
+            "rmse_truncation": float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x),
         }
 
     def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """(N, r) float32 F, with F F^T the Gram matrix of the tokens."""
         return dequantise(arrays)
 
+    def _store(self, factor: np.ndarray) -> Arrays:
+        return (
+            quantise(factor, np.float16)
+            if self.dtype == "int8"
+            else {"x": factor.astype(_FLOATS[self.dtype])}
+        )
 
-def _factor(x: np.ndarray, rank: int) -> tuple[np.ndarray, float]:
-    """(N, r) float64 U_r s_r of x = U s V^T, and the sum of s^4 beyond r."""
+    def _within(self, exact: np.ndarray, factor: np.ndarray, tails: np.ndarray) -> Arrays:
+        """The fewest columns, a multiple of 8 or all, that keep `rmse` after quantisation."""
+        assert self.rmse is not None
+        full = factor.shape[1]
+        for rank in (*range(8, full, 8), full):
+            # What is cut off alone is too much: no need to quantise.
+            if np.sqrt(tails[rank]) / len(exact) > self.rmse:
+                continue
+            arrays = self._store(factor[:, :rank])
+            if _gram_rmse(self.decode(arrays).astype(np.float64), exact) <= self.rmse:
+                return arrays
+        raise DenseCLIError(
+            f"Factors stored as {self.dtype} cannot keep an RMSE of {self.rmse:g}.",
+            hint="Ask for a larger one, or for fp16 or fp32.",
+        )
+
+
+def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """U s (N, m) float64 of x = U s V^T with m = min(N, C), and for r = 0..m the sum of s^4 beyond r."""
     n, c = x.shape
-    r = min(rank, n, c)
     # The smaller of the two Gram matrices has every non-zero s^2. eigh sorts them rising.
     squares, vectors = np.linalg.eigh(x @ x.T if n <= c else x.T @ x)
-    leading = vectors[:, ::-1][:, :r]
-    factor = leading * np.sqrt(np.maximum(squares[::-1][:r], 0)) if n <= c else x @ leading
-    return factor, float((squares[: len(squares) - r] ** 2).sum())
+    squares, vectors = squares[::-1], vectors[:, ::-1]
+    factor = vectors * np.sqrt(np.maximum(squares, 0)) if n <= c else x @ vectors
+    return factor, np.append(np.cumsum(squares[::-1] ** 2)[::-1], 0)
+
+
+def _gram_rmse(f: np.ndarray, x: np.ndarray) -> float:
+    """RMSE of the entries of f f^T - x x^T, by way of the small matrices alone."""
+    total = sum(sign * ((a.T @ b) ** 2).sum() for sign, a, b in ((1, f, f), (1, x, x), (-2, f, x)))
+    return float(np.sqrt(max(total, 0))) / len(x)
 
 
 def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:

@@ -18,6 +18,11 @@ def join(url: str | os.PathLike, *parts: str) -> str:
     return "/".join([os.fspath(url).rstrip("/"), *parts])
 
 
+def absolute(url: str) -> str:
+    """A path as any folder's process would write it; a URL as it is."""
+    return url if "://" in url else os.path.abspath(url)
+
+
 def read_bytes(url: str) -> bytes:
     """The whole file, in one get. Raises FileNotFoundError when there is none."""
     fs, path = url_to_fs(url)

@@ -34,6 +34,25 @@ class Canvas:
         canvas[: image.shape[0], : image.shape[1]] = image
         return canvas
 
+    def crop(self, image: np.ndarray, box: np.ndarray, side: int, context: float = 1.0) -> np.ndarray:
+        """The pixels of a box, longest side to `side`, centred on black: (side, side, 3) uint8.
+
+        image: (h, w, 3) uint8, a resized photo. box: (4,) xyxy normalised to the canvas; `context` times its
+        size around its centre is taken, as far as the photo goes (CLIPSelf: 1 for grids, 1.5 for proposals).
+        """
+        limits = np.array(image.shape[1::-1], np.float64)
+        corners = np.asarray(box, np.float64).reshape(2, 2) * self.size
+        centre, half = corners.mean(0), (corners[1] - corners[0]) / 2 * context
+        # Rounding may leave a box no pixel of its own; it then gets the nearest one.
+        first = np.minimum(np.clip(centre - half, 0, limits).round(), limits - 1).astype(int)
+        last = np.maximum(np.clip(centre + half, 0, limits).round().astype(int), first + 1)
+        crop = Image.fromarray(image[first[1] : last[1], first[0] : last[0]])
+        # A crop's own canvas: its longest side is the square's.
+        w, h = Canvas(side).fit(*crop.size)
+        square = Image.new("RGB", (side, side))
+        square.paste(crop.resize((w, h), RESAMPLE), ((side - w) // 2, (side - h) // 2))
+        return np.asarray(square)
+
     def to_canvas(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
         """(N, 4) xyxy in pixels of the original photo -> (N, 4) float32 xyxy normalised to the canvas."""
         return (np.asarray(boxes, np.float64) * self._scale(width, height)).astype(np.float32)

@@ -1,11 +1,16 @@
 """Region plans: which boxes of an image a teacher is asked about, and which of them one visit trains on."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import xxhash
 
+from shards import fs
 from shards.errors import DenseCLIError
 
 # (rows, columns) of every grid: DenseVLM as its paper says, and as the code of DenseVLM and CLIPSelf does.
@@ -54,6 +59,11 @@ class GridPlan:
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
 
     @property
+    def context(self) -> float:
+        """How much larger than its box a teacher's crop is: not at all, cells have neighbours."""
+        return 1.0
+
+    @property
     def max_cells(self) -> int | None:
         """Cells one visit uses at most (None: all); applied when reading, so it is not part of the key."""
         return MAX_CELLS.get(self.pairs)
@@ -70,6 +80,10 @@ class GridPlan:
         offsets = np.cumsum([0, *map(len, grids)])
         return Regions(boxes.astype(np.float32), offsets.astype(np.int32))
 
+    def of_photo(self, about: Mapping[str, Any]) -> Regions:
+        """The regions of a stored photo, of which `about` is the images column's `.json`."""
+        return self.boxes(about["valid"])
+
 
 def _grid(rows: int, columns: int) -> np.ndarray:
     """(rows * columns, 4) float64 xyxy of the unit square's cells, row by row."""
@@ -77,9 +91,70 @@ def _grid(rows: int, columns: int) -> np.ndarray:
     return np.stack([j / columns, i / rows, (j + 1) / columns, (i + 1) / rows], axis=1)
 
 
-def region_plan(name: str) -> GridPlan:
-    """The plan of a command-line name: grid-paper, grid-densevlm or grid-clipself."""
-    plans = {plan.name: plan for plan in map(GridPlan, PAIRS)}
+@dataclass(frozen=True)
+class ProposalPlan:
+    """The boxes that a file proposes for each photo, in one view: at most 20, the surest first.
+
+    file: COCO's json: `images` (id, file_name) and `annotations` (image_id, bbox as xywh pixels, and score
+    where it has one). Boxes are cut at the photo's edge; those of an area outside [8^2, 1024^2] pixels of the
+    photo are left out, as in CLIPSelf. A photo that the file does not know has no boxes.
+    """
+
+    file: str = ""
+    name = "proposals"
+    context = 1.5
+    max_cells = None
+    areas = (8**2, 1024**2)
+    limit = 20
+
+    @property
+    def spec(self) -> dict:
+        """What the plan is, for a column key: digests the file. Raises DenseCLIError where it is missing."""
+        if not self.file:
+            raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=_PROPOSALS_HINT)
+        try:
+            digest = hashlib.sha256(fs.read_bytes(self.file)).hexdigest()
+        except FileNotFoundError as error:
+            raise DenseCLIError(f"There is no file {self.file}.", hint=_PROPOSALS_HINT) from error
+        return {"plan": "proposals", "sha256": digest, "areas": list(self.areas), "limit": self.limit}
+
+    def of_photo(self, about: Mapping[str, Any]) -> Regions:
+        """See `GridPlan.of_photo`. Raises DenseCLIError where the file is not in COCO's layout."""
+        width, height = about["width"], about["height"]
+        scored = np.array(self._scored_boxes.get(about["source"], []), np.float64).reshape(-1, 5)
+        scored = scored[np.argsort(-scored[:, 4], kind="stable")]
+        boxes = np.clip(np.concatenate([scored[:, :2], scored[:, :2] + scored[:, 2:4]], axis=1), 0, None)
+        boxes = np.minimum(boxes, [width, height, width, height])
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        kept = boxes[(area >= self.areas[0]) & (area <= self.areas[1])][: self.limit]
+        x, y = about["valid"][2] / width, about["valid"][3] / height
+        return Regions((kept * [x, y, x, y]).astype(np.float32), np.array([0, len(kept)], np.int32))
+
+    @cached_property
+    def _scored_boxes(self) -> dict[str, list[list[float]]]:
+        """x, y, w, h and score of every box, by file name."""
+        try:
+            document = json.loads(fs.read_bytes(self.file))
+            names = {image["id"]: image["file_name"] for image in document["images"]}
+            found: dict[str, list[list[float]]] = {}
+            for box in document["annotations"]:
+                found.setdefault(names[box["image_id"]], []).append([*box["bbox"], box.get("score", 0)])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DenseCLIError(
+                f"{self.file} does not have the layout of COCO's annotations.", hint=_PROPOSALS_HINT
+            ) from error
+        return found
+
+
+_PROPOSALS_HINT = "Give --proposals a COCO-style json with `images` and `annotations`."
+
+RegionPlan = GridPlan | ProposalPlan
+
+
+def region_plan(name: str, proposals: str = "") -> RegionPlan:
+    """The plan of a command-line name: grid-paper, grid-densevlm, grid-clipself, or proposals with a file."""
+    plans: dict[str, RegionPlan] = {plan.name: plan for plan in map(GridPlan, PAIRS)}
+    plans["proposals"] = ProposalPlan(proposals)
     if name not in plans:
         raise DenseCLIError(
             f"There is no region plan named {name!r}.", hint=f"Known plans: {', '.join(plans)}."
@@ -94,6 +169,15 @@ def _hash(text: str) -> int:
 def view_of(key: str, epoch: int, n_views: int) -> int:
     """The view of sample `key` in `epoch`: uniform over the views, and the same on every machine."""
     return _hash(f"view/{epoch}/{key}") % n_views
+
+
+def stored_views(key: str, n_views: int, k: int, seed: int = 0) -> np.ndarray:
+    """(min(k, n_views),) int32: the views of sample `key` that a teacher of crops is asked about.
+
+    The first k in an order that key and seed alone decide: with a larger k the same ones come first.
+    """
+    ranks = [_hash(f"stored/{seed}/{view}/{key}") for view in range(n_views)]
+    return np.argsort(ranks, kind="stable")[:k].astype(np.int32)
 
 
 def cells_of_visit(key: str, epoch: int, n_cells: int, max_cells: int | None) -> np.ndarray:

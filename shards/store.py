@@ -228,9 +228,21 @@ class Store:
         )
 
     def regions_of(self, target: Column) -> Column:
-        """The regions column that a target column was made for. Raises DenseCLIError where it is gone."""
-        wanted = target.spec["regions"]
-        for column in self.columns("regions"):
+        """The regions column that a target column was made for, or the only one where it holds for any boxes.
+
+        Raises DenseCLIError where it is gone, and where there are several to choose from.
+        """
+        columns = self.columns("regions")
+        wanted = target.spec.get("regions")
+        if wanted is None and len(columns) == 1:
+            return columns[0]
+        if wanted is None:
+            raise DenseCLIError(
+                f"The column {target.name} holds for any boxes, and the store at {self.root} has "
+                f"{len(columns) or 'no'} region plans.",
+                hint="Read it beside a column that was made for one of them.",
+            )
+        for column in columns:
             if column.key == wanted:
                 return column
         raise DenseCLIError(

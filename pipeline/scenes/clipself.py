@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from models.dense import DenseCLIP
 from models.pooling import region_pool
+from shards.geometry import Canvas
 from shards.regions import GridPlan, cells_of_visit, view_of
 
 
@@ -22,18 +22,6 @@ class ClipSelfConfig:
     weight_decay: float = 0.1
     max_cells: int = 12
     seed: int = 0
-
-
-def crop_square(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """The pixels of a normalised xyxy box, longest side to `side`, black around: (side, side, 3) uint8."""
-    height, width = image.shape[:2]
-    left, top, right, bottom = (box * np.array([width, height, width, height])).round().astype(int)
-    crop = Image.fromarray(image[top : max(bottom, top + 1), left : max(right, left + 1)])
-    scale = side / max(crop.size)
-    w, h = max(round(crop.width * scale), 1), max(round(crop.height * scale), 1)
-    square = Image.new("RGB", (side, side))
-    square.paste(crop.resize((w, h), Image.Resampling.BICUBIC), ((side - w) // 2, (side - h) // 2))
-    return np.asarray(square)
 
 
 def train_clipself(
@@ -56,6 +44,7 @@ def train_clipself(
     )
     grid = GridPlan("clipself").boxes([0, 0, 1, 1])
     rng = np.random.default_rng(config.seed)
+    canvas = Canvas(images.shape[1])
     losses = []
     for step in range(config.steps):
         rows = rng.choice(len(images), config.batch_size, replace=False)
@@ -65,7 +54,7 @@ def train_clipself(
             boxes.append(grid.boxes[cells[cells_of_visit(str(row), step, len(cells), config.max_cells)]])
         crops = np.stack(
             [
-                crop_square(images[r], b, images.shape[1])
+                canvas.crop(images[r], b, canvas.size)
                 for r, each in zip(rows, boxes, strict=True)
                 for b in each
             ]

@@ -1,25 +1,57 @@
-"""What the pipeline asks of a teacher, whatever it says."""
+"""What the pipeline asks of a teacher, whatever it says, and how it is asked: in full batches."""
 
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from models.checkpoints import weights_sha256
+from pipeline.clock import Clock
 from shards.codecs import Arrays, Errors
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
 from shards.regions import Regions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A sample as the store has it. image: (h, w, 3) uint8, un-padded."""
+
+    key: str
+    image: np.ndarray
+    canvas: Canvas
+    regions: Regions
+
+    def padded(self) -> np.ndarray:
+        """(S, S, 3) uint8, the whole canvas."""
+        return self.canvas.pad(self.image)
 
 
 class Teacher(Protocol):
     """A frozen network on its device."""
 
+    name: str
     device: torch.device
 
-    def live(self, canvases: np.ndarray, regions: list[Regions]) -> list[np.ndarray]:
-        """What it says about (B, S, S, 3) uint8 canvases with their regions: a target per image."""
+    def inputs(self, photo: Photo) -> np.ndarray:
+        """The square pictures it looks at for one photo: (N, side, side, 3) uint8, N >= 0."""
         ...
 
-    def encode(self, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """The arrays that are stored for one image's target, and the codec's error on it."""
+    def look(self, pictures: Tensor) -> Tensor:
+        """(B, 3, side, side) uint8 on its device -> what it sees in each of the B."""
+        ...
+
+    def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
+        """What it says about a photo, from what it saw in the photo's pictures."""
+        ...
+
+    def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
+        """The arrays that are stored for a photo's target, and the codec's error on it."""
         ...
 
 
@@ -31,6 +63,11 @@ class TeacherConfig(Protocol):
         """The column's name."""
         ...
 
+    @property
+    def of_regions(self) -> bool:
+        """Whether its targets are of a region plan's boxes; else they hold for any boxes."""
+        ...
+
     def spec(self) -> dict[str, Any]:
         """All that a stored target depends on beside data, canvas and regions: it enters the key."""
         ...
@@ -40,3 +77,78 @@ class TeacherConfig(Protocol):
         ...
 
     def load(self, device: str) -> Teacher: ...
+
+
+class Asking:
+    """One teacher's way through photos: its pictures of several photos share a batch, so that every batch is
+    full but the last, however many pictures a photo has."""
+
+    def __init__(self, teacher: Teacher, batch_size: int, clock: Clock) -> None:
+        """batch_size: in canvases; pictures of another side come as many as have the same pixels."""
+        self.teacher = teacher
+        self.batch_size = batch_size
+        self.clock = clock
+        self._pictures: deque[np.ndarray] = deque()
+        self._seen: deque[Tensor] = deque()
+        self._open: deque[tuple[Photo, int]] = deque()
+
+    def add(self, photo: Photo) -> Iterator[tuple[Photo, np.ndarray]]:
+        """Takes one more photo; gives the photos that are done with it, in order, with their targets."""
+        with self.clock("prepare"):
+            pictures = self.teacher.inputs(photo)
+        self._open.append((photo, len(pictures)))
+        self._pictures.extend(pictures)
+        size = max(1, self.batch_size * photo.canvas.size**2 // pictures.shape[1] ** 2)
+        while len(self._pictures) >= size:
+            self._look(size)
+        yield from self._done()
+
+    def finish(self) -> Iterator[tuple[Photo, np.ndarray]]:
+        """The photos that waited for a full batch."""
+        self._look(len(self._pictures))
+        yield from self._done()
+
+    @torch.inference_mode()
+    def _look(self, size: int) -> None:
+        if not size:
+            return
+        with self.clock("teacher"):
+            batch = torch.from_numpy(np.stack([self._pictures.popleft() for _ in range(size)]))
+            self._seen.extend(self.teacher.look(batch.permute(0, 3, 1, 2).to(self.teacher.device)))
+
+    @torch.inference_mode()
+    def _done(self) -> Iterator[tuple[Photo, np.ndarray]]:
+        while self._open and len(self._seen) >= self._open[0][1]:
+            photo, count = self._open.popleft()
+            with self.clock("teacher"):
+                target = self.teacher.target(photo, [self._seen.popleft() for _ in range(count)])
+            if not np.isfinite(target).all():
+                raise DenseCLIError(
+                    f"The teacher {self.teacher.name} says NaN.",
+                    hint="Check its weights: nothing was written.",
+                )
+            yield photo, target
+
+
+def live(teacher: Teacher, photos: Iterable[Photo], batch_size: int = 16) -> list[np.ndarray]:
+    """What a teacher says about photos, before any codec: a target each."""
+    asking = Asking(teacher, batch_size, Clock())
+    said = [target for photo in photos for _, target in asking.add(photo)]
+    return said + [target for _, target in asking.finish()]
+
+
+def weights_id(weights: str) -> str:
+    """What stands in a column's key for a teacher's weights: random:SEED, or the sha256 of the file."""
+    return weights if weights.startswith("random:") else file_sha256(weights, "--weights")
+
+
+def weights_info(weights: str) -> dict[str, Any]:
+    """Where a teacher's weights were found, and whether they are random."""
+    return {"weights": weights, "random_weights": weights.startswith("random:")}
+
+
+def file_sha256(path: str, flag: str) -> str:
+    """sha256 of a file that was given to `flag`; DenseCLIError where it is not there."""
+    if not os.path.isfile(path):
+        raise DenseCLIError(f"There is no file {path}.", hint=f"Check what was given to {flag}.")
+    return weights_sha256(path)

@@ -1,21 +1,21 @@
 """P-VLM retrieval (DenseVLM): the category distribution of every cell of every view from one forward pass."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from models.categories import load_categories
-from models.checkpoints import load_model, weights_sha256
+from models.checkpoints import load_model
 from models.pooling import region_pool
 from models.registry import resolve
 from models.text import TEMPLATES, category_embeddings, default_templates
+from pipeline.teachers.base import Photo, file_sha256, weights_id, weights_info
 from shards.codecs import Arrays, Errors, TopK
 from shards.errors import DenseCLIError
-from shards.regions import Regions
 
 PRODUCER = "labels/1"
 
@@ -48,7 +48,7 @@ class LabelsConfig:
         return {
             "producer": PRODUCER,
             "architecture": arch.name,
-            "weights": self.weights if self._random else _file_sha256(self.weights, "--weights"),
+            "weights": weights_id(self.weights),
             "preprocessing": {
                 "mean": list(arch.mean),
                 "std": list(arch.std),
@@ -58,7 +58,7 @@ class LabelsConfig:
                 "name": "labels",
                 "tau": self.tau,
                 "categories": list(categories.names),
-                "text": {"sha256": _file_sha256(self.text_embeddings, "--text-embeddings")}
+                "text": {"sha256": file_sha256(self.text_embeddings, "--text-embeddings")}
                 if self.text_embeddings
                 else {"templates": list(self.prompts())},
             },
@@ -68,8 +68,7 @@ class LabelsConfig:
     def info(self) -> dict[str, Any]:
         """Where the weights were found, whether they are random, and the name of the category set."""
         return {
-            "weights": self.weights,
-            "random_weights": self._random,
+            **weights_info(self.weights),
             "categories": load_categories(self.categories).name,
         }
 
@@ -92,8 +91,8 @@ class LabelsConfig:
         return TEMPLATES[self.templates]
 
     @property
-    def _random(self) -> bool:
-        return self.weights.startswith("random:")
+    def of_regions(self) -> bool:
+        return True
 
 
 class LabelsTeacher:
@@ -101,6 +100,7 @@ class LabelsTeacher:
 
     def __init__(self, config: LabelsConfig, device: str) -> None:
         self.config = config
+        self.name = config.name
         self.device = torch.device(device)
         self.model, _ = load_model(config.name, config.weights, device)
         self.codec = config.codec()
@@ -112,32 +112,25 @@ class LabelsTeacher:
             templates=config.prompts(),
         )
 
-    @torch.inference_mode()
-    def live(self, canvases: np.ndarray, regions: list[Regions]) -> list[np.ndarray]:
-        """(B, S, S, 3) uint8 canvases and their regions -> p (N, D) float32 for each image's N boxes.
+    def inputs(self, photo: Photo) -> np.ndarray:
+        """(1, S, S, 3) uint8: the canvas."""
+        return photo.padded()[None]
+
+    def look(self, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) -> dense maps (B, C, h, w)."""
+        return self.model.dense(self.model.prepare(pictures, resample=self.config.resample), mode="value")
+
+    def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
+        """p (N, D) float32 for the photo's N boxes.
 
         p = softmax(cos(region, text) / tau) over all D categories (DenseVLM, eq. 2).
         """
-        images = torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
-        dense = self.model.dense(self.model.prepare(images, resample=self.config.resample), mode="value")
-        boxes = torch.from_numpy(np.concatenate([r.boxes for r in regions])).to(self.device)
-        counts = [len(r.boxes) for r in regions]
-        of_image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
-        cosines = region_pool(dense, boxes, of_image) @ self.text.T
-        p = F.softmax(cosines / self.config.tau, dim=1)
-        if not torch.isfinite(p).all():
-            raise DenseCLIError(
-                f"The teacher {self.config.name} says NaN.", hint="Check its weights: nothing was written."
-            )
-        return [part.cpu().numpy() for part in p.split(counts)]
+        boxes = torch.from_numpy(photo.regions.boxes).to(self.device)
+        of_image = torch.zeros(len(boxes), dtype=torch.long, device=self.device)
+        cosines = region_pool(seen[0][None], boxes, of_image) @ self.text.T
+        return F.softmax(cosines / self.config.tau, dim=1).cpu().numpy()
 
-    def encode(self, target: np.ndarray) -> tuple[Arrays, Errors]:
+    def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         """p (N, D) -> the codec's arrays and `thing` (N,) bool, the flag of the most likely category."""
         arrays, error = self.codec.encode(target)
         return {**arrays, "thing": self.thing[arrays["ids"][:, 0]]}, error
-
-
-def _file_sha256(path: str, flag: str) -> str:
-    if not os.path.isfile(path):
-        raise DenseCLIError(f"There is no file {path}.", hint=f"Check what was given to {flag}.")
-    return weights_sha256(path)

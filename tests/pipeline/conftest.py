@@ -8,6 +8,10 @@ import pytest
 
 from pipeline.build import Report
 from pipeline.job import BuildConfig, Job, missing_shards, prepare, unit_of
+from pipeline.teachers import Photo
+from shards.geometry import Canvas
+from shards.reader import Record, decode_image, decode_npz
+from shards.regions import Regions
 from shards.store import Store
 
 Build = Callable[[BuildConfig], tuple[Job, list[Report]]]
@@ -39,6 +43,18 @@ def build_here() -> Build:
         return replace(job, store=Store.open(job.store.root)), reports
 
     return build
+
+
+@pytest.fixture
+def photo_of() -> Callable[[Record, int], Photo]:
+    """A stored sample as the teachers see it, on a canvas of that size."""
+
+    def photo(record: Record, canvas: int) -> Photo:
+        image = decode_image(record.parts["images"]["jpg"])
+        regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
+        return Photo(key=record.key, image=image, canvas=Canvas(canvas), regions=regions)
+
+    return photo
 
 
 @pytest.fixture

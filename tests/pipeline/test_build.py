@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.job import prepare, unit_of
+from pipeline.teachers import live
 from shards.geometry import Canvas
-from shards.reader import decode_image, decode_npz, read_joined, read_shard
-from shards.regions import Regions
+from shards.reader import decode_npz, read_joined, read_shard
 
 
 @pytest.fixture
@@ -94,13 +94,12 @@ def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder, 
         assert len(arrays["offsets"]) == 26
 
 
-def test_targets__come_from_the_stored_jpeg(from_folder, build_here):
+def test_targets__come_from_the_stored_jpeg(from_folder, build_here, photo_of):
     job, _ = build_here(replace(from_folder, shard_size=8, batch_size=1))
     teacher = job.targets[0][0].load("cpu")
     for record in read_joined(job.columns(), "000000"):
-        canvas = Canvas(48).pad(decode_image(record.parts["images"]["jpg"]))
-        regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
-        arrays, _ = teacher.encode(*teacher.live(canvas[None], [regions]))
+        photo = photo_of(record, 48)
+        arrays, _ = teacher.encode(photo, *live(teacher, [photo], batch_size=1))
         stored = decode_npz(record.parts["scenes-s"]["npz"])
         assert stored.keys() == arrays.keys()
         assert all(np.array_equal(stored[name], arrays[name]) for name in arrays)
@@ -150,10 +149,10 @@ def test_receipts__say_where_the_time_went(tiny, build_here):
     images, regions, labels = (column.receipt("000000") for column in job.columns())
     assert images.seconds.keys() == {"decode", "resize", "encode", "write"}
     assert regions.seconds.keys() == {"encode", "write"}
-    assert labels.seconds.keys() == {"decode", "teacher", "encode", "write"}
+    assert labels.seconds.keys() == {"decode", "prepare", "teacher", "encode", "write"}
     assert labels.gpu_seconds == 0
     assert labels.error["max_tv"] > 0
-    assert reports[0].seconds.keys() == {"decode", "resize", "encode", "write", "teacher"}
+    assert reports[0].seconds.keys() == {"decode", "resize", "encode", "write", "prepare", "teacher"}
 
 
 def test_unit__carries_its_own_photos_alone(tiny):

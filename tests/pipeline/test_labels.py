@@ -8,11 +8,11 @@ import torch
 from models.categories import load_categories
 from models.pooling import region_pool
 from pipeline.job import prepare
-from pipeline.teachers import LabelsConfig
+from pipeline.teachers import LabelsConfig, Photo, live
 from shards.codecs import codec_from_spec
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.reader import decode_image, decode_npz, read_joined
+from shards.reader import decode_npz, read_joined
 from shards.regions import Regions
 
 # A matrix product may differ in its last bits with the size of the batch; over tau = 0.01 that is up to this
@@ -20,14 +20,17 @@ from shards.regions import Regions
 BATCH_NOISE = 1e-4
 
 
-def canvas_and_regions(record, canvas):
-    image = Canvas(canvas).pad(decode_image(record.parts["images"]["jpg"]))
-    return image[None], [Regions(**decode_npz(record.parts["regions"]["npz"]))]
+def blank_photo(size):
+    whole = Regions(np.array([[0, 0, 1, 1]], np.float32), np.array([0, 1], np.int32))
+    image = np.random.default_rng(0).integers(0, 255, (size, size, 3), np.uint8)
+    return Photo(key="a", image=image, canvas=Canvas(size), regions=whole)
 
 
 @pytest.mark.parametrize("shard_size", [1, 7, 64])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_stored_target__equals_the_live_teacher_for_every_region(tiny, build_here, shard_size, batch_size):
+def test_stored_target__equals_the_live_teacher_for_every_region(
+    tiny, build_here, photo_of, shard_size, batch_size
+):
     job, _ = build_here(replace(tiny, limit=9, shard_size=shard_size, batch_size=batch_size))
     columns = job.columns()
     teacher = job.targets[0][0].load("cpu")
@@ -37,36 +40,36 @@ def test_stored_target__equals_the_live_teacher_for_every_region(tiny, build_her
     for shard in job.store.shard_names:
         bound = columns[2].receipt(shard).error["max_tv"] + BATCH_NOISE
         for record in read_joined(columns, shard):
-            (live,) = teacher.live(*canvas_and_regions(record, job.store.canvas))
+            (said,) = live(teacher, [photo_of(record, job.store.canvas)])
             arrays = decode_npz(record.parts["scenes-s"]["npz"])
             stored = codec.decode(arrays)
-            assert np.abs(stored - live).sum(1).max() / 2 <= bound
+            assert np.abs(stored - said).sum(1).max() / 2 <= bound
             # The very category, wherever the noise cannot have swapped the first two.
-            first, second = np.sort(live, axis=1)[:, :-3:-1].T
+            first, second = np.sort(said, axis=1)[:, :-3:-1].T
             sure = first - second > 2 * BATCH_NOISE
-            assert np.array_equal(arrays["ids"][sure, 0], live.argmax(1)[sure])
+            assert np.array_equal(arrays["ids"][sure, 0], said.argmax(1)[sure])
             assert np.array_equal(arrays["thing"], teacher.thing[arrays["ids"][:, 0]])
-            seen += len(live)
+            seen += len(said)
     assert seen == 9 * 400
 
 
-def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, build_here):
+def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, build_here, photo_of):
     job, _ = build_here(replace(tiny, limit=1))
     (record,) = read_joined(job.columns()[:2], "000000")
     teacher = job.targets[0][0].load("cpu")
-    canvases, regions = canvas_and_regions(record, job.store.canvas)
-    (live,) = teacher.live(canvases, regions)
-    assert live.shape == (400, 20)
+    photo = photo_of(record, job.store.canvas)
+    (said,) = live(teacher, [photo])
+    assert said.shape == (400, 20)
 
     with torch.no_grad():
-        images = torch.from_numpy(canvases).permute(0, 3, 1, 2)
+        images = torch.from_numpy(photo.padded()[None]).permute(0, 3, 1, 2)
         dense = teacher.model.dense(teacher.model.normalize(images), mode="value")
         for n in (0, 57, 399):
-            box = torch.from_numpy(regions[0].boxes[n : n + 1])
+            box = torch.from_numpy(photo.regions.boxes[n : n + 1])
             pooled = region_pool(dense, box, torch.zeros(1, dtype=torch.long))
             scores = (pooled @ teacher.text.T)[0].double() / 0.01
             expected = torch.exp(scores - scores.max())
-            np.testing.assert_allclose(live[n], expected / expected.sum(), atol=1e-4)
+            np.testing.assert_allclose(said[n], expected / expected.sum(), atol=1e-4)
 
 
 def test_live__a_canvas_that_is_no_multiple_of_the_patch_maps_boxes_exactly_or_as_released():
@@ -74,9 +77,7 @@ def test_live__a_canvas_that_is_no_multiple_of_the_patch_maps_boxes_exactly_or_a
         LabelsConfig(name="scenes-s", weights="random:0", categories="scenes", resample=resample)
         for resample in (True, False)
     ]
-    canvases = np.random.default_rng(0).integers(0, 255, (1, 100, 100, 3), np.uint8)
-    whole = [Regions(np.array([[0, 0, 1, 1]], np.float32), np.array([0, 1], np.int32))]
-    exact, released = (teacher.load("cpu").live(canvases, whole)[0] for teacher in teachers)
+    exact, released = (live(teacher.load("cpu"), [blank_photo(100)])[0] for teacher in teachers)
     assert not np.allclose(exact, released)
     assert teachers[0].spec() != teachers[1].spec()
 
@@ -84,9 +85,8 @@ def test_live__a_canvas_that_is_no_multiple_of_the_patch_maps_boxes_exactly_or_a
 def test_live__nan_is_refused():
     teacher = LabelsConfig(name="scenes-s", weights="random:0", categories="scenes").load("cpu")
     teacher.text[0, 0] = float("nan")
-    regions = [Regions(np.array([[0, 0, 1, 1]], np.float32), np.array([0, 1], np.int32))]
     with pytest.raises(DenseCLIError, match="scenes-s says NaN"):
-        teacher.live(np.zeros((1, 96, 96, 3), np.uint8), regions)
+        live(teacher, [blank_photo(96)])
 
 
 def test_text_embeddings__a_file_takes_the_place_of_the_text_tower(tmp_path):

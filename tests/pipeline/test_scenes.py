@@ -13,7 +13,7 @@ from models.scenes import NAMES, STUFF, THINGS
 from models.words import WordTokenizer
 from pipeline.scenes import SIZE, render
 from pipeline.scenes.art import DRAWINGS, TEXTURES, draw_thing
-from pipeline.scenes.clipself import ClipSelfConfig, crop_square
+from pipeline.scenes.clipself import ClipSelfConfig
 from pipeline.scenes.coco import write_coco
 from pipeline.scenes.contrastive import ContrastiveConfig, clip_loss
 from pipeline.scenes.pretrain import PretrainConfig, pretrain
@@ -91,14 +91,6 @@ def test_write_coco__reads_back_as_panoptic_ground_truth(tmp_path):
         assert np.abs(np.asarray(read.photo, int) - scene.image).mean() < 8
     captions = json.loads((tmp_path / "annotations" / "captions_test.json").read_text())["annotations"]
     assert [c["caption"] for c in captions] == [render(3, "test", i).caption for i in range(4)]
-
-
-def test_crop_square__keeps_the_aspect_and_centres():
-    image = np.full((96, 96, 3), 200, np.uint8)
-    crop = crop_square(image, np.array([0.25, 0.5, 0.75, 0.75]), 64)
-    bright = np.argwhere(crop.min(2) > 100)
-    assert crop.shape == (64, 64, 3)
-    assert bright.min(0).tolist() == [16, 0] and bright.max(0).tolist() == [47, 63]
 
 
 def test_clip_loss__is_lowest_for_matching_pairs():

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
 from shards.codecs import LowRank, Rows, TopK, codec_from_spec, combine_errors
+from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 
 seeds = st.integers(0, 2**32 - 1)
@@ -189,6 +190,34 @@ def test_lowrank__int8_costs_little_beyond_the_rank():
     assert error["rmse_truncation"] < error["rmse"] < 2 * error["rmse_truncation"]
 
 
+@settings(max_examples=40)
+@given(seeds, st.integers(2, 60), st.integers(2, 60), st.sampled_from([0.003, 0.01, 0.05]))
+def test_lowrank__rmse_takes_the_fewest_columns_that_keep_it(seed, n, c, rmse):
+    x = tokens(seed, n, c)
+    arrays, error = LowRank(rank=None, rmse=rmse, dtype="fp16").encode(x)
+    rank = arrays["x"].shape[1]
+    assert rank % 8 == 0 or rank == min(n, c)
+    assert error["rmse"] <= rmse
+    fewer = [LowRank(rank=r, dtype="fp16").encode(x)[1]["rmse"] for r in range(8, rank, 8)]
+    assert all(each > rmse for each in fewer)
+
+
+def test_lowrank__an_rmse_that_int8_cannot_keep_is_refused():
+    with pytest.raises(DenseCLIError, match="int8 cannot keep an RMSE of 1e-06") as caught:
+        LowRank(rank=None, rmse=1e-6).encode(tokens(0, 40, 24))
+    assert "fp32" in caught.value.hint
+    assert LowRank(rank=None, rmse=1e-6, dtype="fp32").encode(tokens(0, 40, 24))[1]["rmse"] <= 1e-6
+
+
+def test_lowrank__max_abs_bounds_every_entry_of_a_regions_gram():
+    x = tokens(3, 60, 24)
+    arrays, error = LowRank(rank=8).encode(x)
+    factor = LowRank(rank=8).decode(arrays)
+    pool = np.random.default_rng(0).dirichlet(np.full(60, 0.02), size=50)
+    off = (pool @ factor) @ (pool @ factor).T - (pool @ x) @ (pool @ x).T
+    assert 0.1 * error["max_abs"] < np.abs(off).max() <= error["max_abs"] + 1e-6
+
+
 @pytest.mark.parametrize(
     "codec",
     [
@@ -198,6 +227,7 @@ def test_lowrank__int8_costs_little_beyond_the_rank():
         Rows(dtype="fp16"),
         LowRank(),
         LowRank(rank=8, dtype="fp32"),
+        LowRank(rank=None, rmse=0.004),
     ],
 )
 def test_spec__round_trips_through_json(codec):

@@ -71,3 +71,31 @@ def test_pad__black_to_the_right_and_below():
     assert padded.dtype == np.uint8
     assert (padded[:4, :6] == 200).all()
     assert padded.sum() == 200 * 4 * 6 * 3
+
+
+def test_crop__keeps_the_aspect_and_centres():
+    image = np.full((96, 96, 3), 200, np.uint8)
+    crop = Canvas(96).crop(image, np.array([0.25, 0.5, 0.75, 0.75]), 64)
+    bright = np.argwhere(crop.min(2) > 100)
+    assert crop.shape == (64, 64, 3)
+    assert bright.min(0).tolist() == [16, 0] and bright.max(0).tolist() == [47, 63]
+
+
+def test_crop__context_is_around_the_centre_and_ends_with_the_photo():
+    # The photo covers the upper half of the canvas; every pixel says where it is.
+    y, x = np.indices((32, 64))
+    image = np.stack([x, y, 0 * x], 2).astype(np.uint8)
+    inside = Canvas(64).crop(image, np.array([16, 8, 32, 16]) / 64, 24, context=1.5)
+    assert inside[6:18].reshape(-1, 3).min(0).tolist() == [12, 6, 0]
+    assert inside[6:18].reshape(-1, 3).max(0).tolist() == [35, 17, 0]
+    corner = Canvas(64).crop(image, np.array([48, 16, 64, 32]) / 64, 20, context=1.5)
+    assert corner.reshape(-1, 3).max(0).tolist() == [63, 31, 0]
+    assert corner[:, :, 0].min() == 44
+
+
+@given(sizes, sides, sides, st.tuples(*[st.floats(0, 1)] * 4))
+def test_crop__any_box_has_a_pixel(size, width, height, fractions):
+    canvas = Canvas(size)
+    w, h = canvas.fit(width, height)
+    box = np.sort(np.array(fractions).reshape(2, 2), axis=0).ravel() * [w, h, w, h] / size
+    assert canvas.crop(np.full((h, w, 3), 255, np.uint8), box, 14).max() == 255

@@ -1,3 +1,5 @@
+import json
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -112,3 +114,55 @@ def test_cells_of_visit__every_cell_is_taken_equally_often():
 
 def test_cells_of_visit__known_values():
     assert list(cells_of_visit("000000000139", 0, 9, 4)) == [0, 3, 4, 8]
+
+
+@pytest.fixture
+def proposals(tmp_path):
+    """A plan of a file with these boxes for a.jpg."""
+
+    def plan(boxes, **more):
+        annotations = [{"image_id": 7, "bbox": box} | more_of for box, more_of in boxes]
+        document = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": annotations, **more}
+        (tmp_path / "boxes.json").write_text(json.dumps(document))
+        return region_plan("proposals", str(tmp_path / "boxes.json"))
+
+    return plan
+
+
+def about(source="a.jpg"):
+    return {"width": 2000, "height": 1000, "source": source, "valid": [0, 0, 1, 0.5]}
+
+
+def test_proposals__are_cut_at_the_edge_and_of_a_size(proposals):
+    too_small, too_large = [0, 0, 7, 9], [0, 0, 1100, 1000]
+    boxes = [([1900, 0, 500, 100], {}), (too_small, {}), (too_large, {}), ([0, 500, 8, 8], {})]
+    regions = proposals(boxes).of_photo(about())
+    expected = [[0.95, 0, 1, 0.05], [0, 0.25, 0.004, 0.254]]
+    np.testing.assert_allclose(regions.boxes, expected, atol=1e-7)
+    assert (regions.boxes.dtype, regions.offsets.tolist()) == (np.float32, [0, 2])
+
+
+def test_proposals__the_twenty_surest_come_first(proposals):
+    boxes = [([10 * i, 0, 10, 10], {"score": i / 100}) for i in range(30)]
+    regions = proposals(boxes).of_photo(about())
+    np.testing.assert_allclose(regions.boxes[:, 0] * 2000, [10 * i for i in range(29, 9, -1)], atol=1e-3)
+
+
+def test_proposals__a_photo_without_any_has_one_empty_view(proposals):
+    regions = proposals([([0, 0, 100, 100], {})]).of_photo(about("b.jpg"))
+    assert (regions.boxes.shape, regions.n_views, len(regions.view(0))) == ((0, 4), 1, 0)
+
+
+def test_proposals__the_file_is_in_the_key_and_travels_unread(proposals):
+    plans = [proposals([([0, 0, side, side], {})]) for side in (50, 60)]
+    assert plans[0] == plans[1] and len(pickle.dumps(plans[1])) < 500
+    assert plans[1].spec != proposals([([0, 0, 50, 50], {})]).spec
+
+
+def test_proposals__a_file_that_is_not_there_or_of_another_layout(proposals, tmp_path):
+    with pytest.raises(DenseCLIError, match="needs a file"):
+        _ = region_plan("proposals").spec
+    with pytest.raises(DenseCLIError, match=r"no file .*nowhere\.json"):
+        _ = region_plan("proposals", str(tmp_path / "nowhere.json")).spec
+    with pytest.raises(DenseCLIError, match="layout of COCO"):
+        proposals([], annotations=[{"bbox": [0, 0, 9, 9]}]).of_photo(about())

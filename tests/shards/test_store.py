@@ -122,6 +122,8 @@ def test_regions_of__the_column_a_target_was_made_for(store):
     first, second = (store.add_column("regions", "grid", {"n": n}) for n in (1, 2))
     target = store.add_column("targets", "v", {"regions": second.key})
     assert store.regions_of(target) == second != first
+    anywhere = store.add_column("targets", "x", {})
+    refused(lambda: store.regions_of(anywhere), "2 region plans", "x")
     orphan = store.add_column("targets", "w", {"regions": "0" * 64})
     refused(lambda: store.regions_of(orphan), "lacks the regions", "w")
 
