@@ -94,9 +94,18 @@ def test_write_coco__reads_back_as_panoptic_ground_truth(tmp_path):
 
 
 def test_clip_loss__is_lowest_for_matching_pairs():
-    unit = torch.eye(4)
-    assert clip_loss(unit, unit, torch.tensor(100.0)) < 1e-4
-    assert clip_loss(unit, unit.roll(1, 0), torch.tensor(100.0)) > 10
+    unit, scale, alone = torch.eye(4), torch.tensor(100.0), torch.eye(4, dtype=torch.bool)
+    assert clip_loss(unit, unit, scale, alone) < 1e-4
+    assert clip_loss(unit, unit.roll(1, 0), scale, alone) > 10
+
+
+def test_clip_loss__any_picture_of_a_caption_will_do():
+    text = torch.nn.functional.normalize(torch.tensor([[1, 0, 0.1], [1, 0, -0.1], [0, 1, 0]]), dim=1)
+    swapped, scale = text[[1, 0, 2]], torch.tensor(20.0)
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    alone = torch.eye(3, dtype=torch.bool)
+    assert torch.allclose(clip_loss(text, text, scale, same), clip_loss(swapped, text, scale, same))
+    assert clip_loss(text, text, scale, alone) < clip_loss(swapped, text, scale, alone) - 0.1
 
 
 def test_pretrain__writes_models_that_load_and_their_record(tmp_path):
