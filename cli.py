@@ -323,7 +323,7 @@ def demo(
         max_steps=max_steps,
         batch_size=24,
         lr=3e-4,
-        # The world's P-VLM is surer of itself than a real one, also where it is wrong: chosen on `val` scenes.
+        # This P-VLM is surer of itself than a real one, also where it is wrong: chosen on val scenes.
         theta=0.8,
         seed=seed,
         device=device,
