@@ -47,31 +47,27 @@ def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
     images, captions = render_pairs(config.seed, "pretrain", config.scenes)
     held_out = render_pairs(config.seed, "val", config.held_out)
     record: dict[str, Any] = {"config": asdict(config), "models": {}}
-    for name in CLIPS:
-        model, _ = load_model(name, f"random:{config.seed}")
+
+    def fit(name: str, model: DenseCLIP, how: str, steps: int, train: Callable[..., list[float]]) -> None:
         started = time.monotonic()
-        with _progress(name, config.contrastive.steps) as on_step:
-            losses = train_contrastive(model, images, captions, config=config.contrastive, on_step=on_step)
+        with _progress(name, steps) as on_step:
+            losses = train(model, on_step=on_step)
         record["models"][name] = {
-            "trained": "contrastively on image-caption pairs alone",
+            "trained": how,
             "steps": len(losses),
-            "loss": _tail(losses),
+            "loss": round(float(np.mean(losses[-50:])), 4),
             "retrieval_accuracy": retrieval_accuracy(model, *held_out),
             "seconds": round(time.monotonic() - started),
         }
         _save(model, folder / f"{name}.safetensors")
+
+    contrast = partial(train_contrastive, images=images, captions=captions, config=config.contrastive)
+    for name in CLIPS:
+        model, _ = load_model(name, f"random:{config.seed}")
+        fit(name, model, "contrastively on image-caption pairs alone", config.contrastive.steps, contrast)
     model, _ = load_model("scenes-l", str(folder / "scenes-l.safetensors"))
-    started = time.monotonic()
-    with _progress(PVLM, config.clipself.steps) as on_step:
-        losses = train_clipself(model, images, config.clipself, on_step)
-    record["models"][PVLM] = {
-        "trained": "CLIPSelf with live crops, from scenes-l",
-        "steps": len(losses),
-        "loss": _tail(losses),
-        "retrieval_accuracy": retrieval_accuracy(model, *held_out),
-        "seconds": round(time.monotonic() - started),
-    }
-    _save(model, folder / f"{PVLM}.safetensors")
+    distil = partial(train_clipself, images=images, config=config.clipself)
+    fit(PVLM, model, "CLIPSelf with live crops, from scenes-l", config.clipself.steps, distil)
     (folder / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
 
@@ -94,10 +90,6 @@ def _progress(name: str, steps: int) -> Iterator[Callable[[float], None]]:
     progress = Progress(steps, "steps")
     yield lambda loss: progress.advance(1, f"{name} loss {loss:.3f}")
     progress.close()
-
-
-def _tail(losses: list[float]) -> float:
-    return round(float(np.mean(losses[-50:])), 4)
 
 
 def _save(model: DenseCLIP, path: Path) -> None:

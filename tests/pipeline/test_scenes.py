@@ -1,11 +1,14 @@
 """The generated world: a function of its arguments, true to its own annotations, biased as captions are."""
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import models.scenes
 from evaluation.panoptic import PanopticDataset
 from models.categories import load_categories
 from models.checkpoints import load_model
@@ -120,3 +123,14 @@ def test_pretrain__writes_models_that_load_and_their_record(tmp_path):
         load_model(name, str(tmp_path / f"{name}.safetensors"))
         assert record["models"][name]["steps"] > 0
     assert json.loads((tmp_path / "scenes.json").read_text()) == record
+
+
+def test_shipped_weights__were_trained_by_the_command_s_defaults():
+    weights = Path(models.scenes.__file__).parent / "weights"
+    record = json.loads((weights / "scenes.json").read_text())
+    assert record["config"] == json.loads(json.dumps(asdict(PretrainConfig())))
+    assert sum(file.stat().st_size for file in weights.iterdir()) <= 8_000_000
+    assert record["models"].keys() == {"scenes-s", "scenes-l", "scenes-pvlm"}
+    for name, row in record["models"].items():
+        load_model(name)
+        assert row["steps"] > 0 and row["retrieval_accuracy"] > 10
