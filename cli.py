@@ -1,6 +1,7 @@
 """The command line: thin click verbs, no logic. Heavy packages are imported by the verb that needs them."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -284,9 +285,13 @@ def demo(
     """
     folder = Path(run or "runs/demo")
     if pretrain:
+        import torch
+
         from pipeline.scenes.pretrain import PretrainConfig
         from pipeline.scenes.pretrain import pretrain as pretrain_clips
 
+        # torch counts cores; these small layers gain from their hyperthreads as well.
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         record = pretrain_clips(PretrainConfig(seed=seed), folder / "weights")
         _write_json(json_file, record)
         click.echo(f"{json.dumps(record['models'], indent=1)}\nThe weights are in {folder / 'weights'}.")

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models.dense import DenseCLIP
-from models.registry import resolve
+from models.registry import build, resolve
 from train.correlation import context_loss
 from train.terms import StudentOutput, context_tokens
 
@@ -70,7 +70,7 @@ def step(model: DenseCLIP, images: Tensor, teacher: Tensor, mode: str, loss: Los
 
 def peak_bytes(args: argparse.Namespace, tokens: int, loss: Loss | None) -> int:
     """What a step holds at its peak beyond weights, images and targets (gradients are in it)."""
-    model = resolve(args.student).build()
+    model = build(resolve(args.student))
     frozen = model.frozen_names(args.mode)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)

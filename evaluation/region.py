@@ -37,10 +37,13 @@ class Subject:
                 f"There is no exported student in {run}: no {card}.",
                 hint="Let densecli train finish, or name the folder of a finished run.",
             ) from None
+        origin = about["initial_weights"]["source"]
+        if about["random_weights"] and not origin.startswith("random:"):
+            origin += " and a teacher from random: weights"
         return cls(
             model=about["student"],
             weights=str(card.with_name("student.safetensors")),
-            origin=about["initial_weights"]["source"],
+            origin=origin,
             settings={"canvas": about["canvas"], "mode": about["mode"]},
         )
 

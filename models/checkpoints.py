@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.dense import DenseCLIP
-from models.registry import TUNED, resolve
+from models.registry import TUNED, build, resolve
 from shards.errors import DenseCLIError
 
 Renames = tuple[tuple[str, str], ...]
@@ -63,12 +64,12 @@ def load_model(
     """
     arch, seed = resolve(name), random_seed(weights)
     if seed is not None:
-        model = seeded(arch.build, seed)
+        model = seeded(partial(build, arch), seed)
         info = WeightsInfo(source=f"random:{seed}", sha256=_values_sha256(model), random=True)
     else:
         path = Path(weights) if weights else find_weights(name)
         state = read_state_dict(path)
-        model = seeded(arch.build, 0)
+        model = seeded(partial(build, arch), 0)
         load_weights(model, state, source=str(path))
         info = WeightsInfo(source=str(path), sha256=weights_sha256(path), random=False)
     return model.to(device), info

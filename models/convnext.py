@@ -11,7 +11,7 @@ from torch import Tensor
 from models.dense import DenseCLIP
 
 if TYPE_CHECKING:
-    from models.registry import Architecture
+    from models.architecture import Architecture
 
 
 class DenseConvNeXt(DenseCLIP):

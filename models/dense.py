@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from shards.errors import DenseCLIError
 
 if TYPE_CHECKING:
-    from models.registry import Architecture
+    from models.architecture import Architecture
 
 Grid = tuple[int, int]
 

@@ -1,22 +1,20 @@
 """The architectures by name, and how to build one with its initial weights."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import open_clip
-from torch import Tensor
 
+from models.architecture import Architecture
 from models.convnext import DenseConvNeXt
 from models.dense import DenseCLIP
 from models.eva import DenseEva, build_eva_clip
 from models.resnet import DenseResNet
 from models.scenes import SCENES_CONFIGS
 from models.vit import DenseViT
-from models.words import WordTokenizer
 from shards.errors import DenseCLIError
 
-FAMILIES: dict[str, Callable[[Any, "Architecture"], DenseCLIP]] = {
+FAMILIES: dict[str, Callable[[Any, Architecture], DenseCLIP]] = {
     "eva": DenseEva,
     "vit": DenseViT,
     "resnet": DenseResNet,
@@ -24,45 +22,15 @@ FAMILIES: dict[str, Callable[[Any, "Architecture"], DenseCLIP]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """A network without weights. `config` is the name of an open_clip configuration, or one written out.
-
-    A written-out configuration may also be in EVA-CLIP's vocabulary (`eva_model_name` in `vision_cfg`).
-    `mean` and `std` are of pixels in 0..1, per channel.
-    """
-
-    name: str
-    family: str
-    config: str | Mapping[str, Any]
-    words: bool = False
-    mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
-    std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
-
-    def clip_config(self) -> dict[str, Any]:
-        """The configuration written out."""
-        return dict(open_clip.get_model_config(self.config) if isinstance(self.config, str) else self.config)
-
-    @property
-    def native_side(self) -> int:
-        """Pixels of the square images it was pre-trained on."""
-        return self.clip_config()["vision_cfg"]["image_size"]
-
-    def tokenizer(self) -> Callable[[list[str]], Tensor]:
-        """list of texts -> (N, context length) token ids."""
-        if self.words:
-            return WordTokenizer()
-        return open_clip.SimpleTokenizer(context_length=self.clip_config()["text_cfg"]["context_length"])
-
-    def build(self) -> DenseCLIP:
-        """The network with random weights from torch's current generator, in eval mode."""
-        config = self.clip_config()
-        if "eva_model_name" in config["vision_cfg"]:
-            clip = build_eva_clip(config)
-        else:
-            custom = config.pop("custom_text", False)
-            clip = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
-        return FAMILIES[self.family](clip, self).eval()
+def build(arch: Architecture) -> DenseCLIP:
+    """The network with random weights from torch's current generator, in eval mode."""
+    config = arch.clip_config()
+    if "eva_model_name" in config["vision_cfg"]:
+        clip = build_eva_clip(config)
+    else:
+        custom = config.pop("custom_text", False)
+        clip = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+    return FAMILIES[arch.family](clip, arch).eval()
 
 
 _ARCHITECTURES = (

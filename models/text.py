@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.architecture import Architecture
 from models.dense import DenseCLIP
-from models.registry import Architecture
 from shards.errors import DenseCLIError
 
 TEMPLATES: dict[str, tuple[str, ...]] = {

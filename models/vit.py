@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.dense import READS, DenseTransformer, Grid, resize_positions
 
 if TYPE_CHECKING:
-    from models.registry import Architecture
+    from models.architecture import Architecture
 
 
 class DenseViT(DenseTransformer):

@@ -15,7 +15,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from pipeline.build import Report, ShardBuilder, Unit
-from pipeline.job import BuildConfig, Job, missing_shards, prepare, unit_of
+from pipeline.config import BuildConfig
+from pipeline.job import Job, missing_shards, prepare, unit_of
 from pipeline.sources import Source
 from shards.errors import DenseCLIError
 from shards.progress import Progress

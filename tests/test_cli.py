@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cli import main
-from models.registry import resolve
+from models import registry
 
 
 def run(*words: object) -> Result:
@@ -151,7 +151,7 @@ def test_build__missing_weights_say_where_they_were_looked_for(
 
 
 def test_build__checkpoint_of_another_architecture_names_keys(build: list, tmp_path: Path) -> None:
-    student = resolve("scenes-s").build().clip.state_dict()
+    student = registry.build(registry.resolve("scenes-s")).clip.state_dict()
     save_file({name: tensor.clone() for name, tensor in student.items()}, tmp_path / "small.safetensors")
     build[build.index("scenes-l=random:0")] = f"scenes-l={tmp_path / 'small.safetensors'}"
     assert "visual.conv1.weight" in refused(*build)

@@ -1,7 +1,6 @@
 """How the generated world's CLIPs are made: pairs -> two contrastive CLIPs -> CLIPSelf on the larger."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -42,8 +41,6 @@ class PretrainConfig:
 
 def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
     """Write scenes-l, scenes-s, scenes-pvlm (fp16 safetensors) and their record scenes.json into `folder`."""
-    # torch counts cores; these small layers gain from their hyperthreads as well.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     images, captions = render_pairs(config.seed, "pretrain", config.scenes)
     held_out = render_pairs(config.seed, "val", config.held_out)
     record: dict[str, Any] = {"config": asdict(config), "models": {}}

@@ -18,7 +18,7 @@ from shards.errors import DenseCLIError
 from shards.regions import region_plan
 
 if TYPE_CHECKING:
-    from pipeline.job import BuildConfig
+    from pipeline.config import BuildConfig
 
 __all__ = [
     "Asking",

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.architecture import Architecture
 from models.checkpoints import load_weights
 from models.dense import DenseCLIP
 from models.pooling import mask_pool, region_pool
-from models.registry import Architecture
+from models.registry import build
 
 SIDES = (64, 128)  # native, and twice the native size
 BATCH_INDEX = torch.tensor([0, 0, 0, 0, 1, 1])
@@ -26,7 +27,7 @@ class Figures:
         config = json.loads(str(self.arrays["config"]))
         prefix = "state_dict/"
         state = {key.removeprefix(prefix): self[key] for key in self.arrays.files if key.startswith(prefix)}
-        self.model: DenseCLIP = Architecture(name="golden", family="eva", config=config).build()
+        self.model: DenseCLIP = build(Architecture(name="golden", family="eva", config=config))
         load_weights(self.model, state)
         self.boxes = torch.cat([self["boxes0"], self["boxes1"]])
 

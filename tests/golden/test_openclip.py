@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.architecture import Architecture
 from models.checkpoints import load_weights
 from models.dense import DenseCLIP
 from models.pooling import mask_pool, region_pool
-from models.registry import Architecture
+from models.registry import build
 
 BATCH_INDEX = torch.tensor([0, 0, 0, 0, 1, 1])
 TOWERS = {"vit": "vit", "rn": "resnet"}
@@ -26,7 +27,7 @@ class Figures:
         prefix = f"{tower}/state_dict/"
         keys = [key for key in self.arrays.files if key.startswith(prefix)]
         state = {key.removeprefix(prefix): tensor(self.arrays[key]) for key in keys}
-        self.model: DenseCLIP = Architecture(name="golden", family=TOWERS[tower], config=config).build()
+        self.model: DenseCLIP = build(Architecture(name="golden", family=TOWERS[tower], config=config))
         load_weights(self.model, state)
         self.boxes = torch.cat([tensor(self.arrays["boxes0"]), tensor(self.arrays["boxes1"])])
 

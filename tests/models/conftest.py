@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from models.architecture import Architecture
 from models.dense import DenseCLIP
-from models.registry import Architecture
+from models.registry import build
 
 TEXT = {"context_length": 16, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 EVA = {
@@ -54,12 +55,12 @@ CONFIGS = {"eva": EVA, "vit": VIT, "resnet": RESNET, "convnext": CONVNEXT}
 def tiny() -> Callable[[str], DenseCLIP]:
     """A function of a family's name -> a small network of it, the same weights every time."""
 
-    def build(family: str) -> DenseCLIP:
+    def make(family: str) -> DenseCLIP:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return Architecture(name=f"tiny-{family}", family=family, config=CONFIGS[family]).build()
+            return build(Architecture(name=f"tiny-{family}", family=family, config=CONFIGS[family]))
 
-    return build
+    return make
 
 
 @pytest.fixture(params=list(CONFIGS))

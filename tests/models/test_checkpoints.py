@@ -17,7 +17,7 @@ from models.checkpoints import (
     rename,
     weights_sha256,
 )
-from models.registry import resolve
+from models.registry import build, resolve
 from shards.errors import DenseCLIError
 
 State = dict[str, torch.Tensor]
@@ -97,7 +97,7 @@ def eva_clip_state(state: State) -> State:
 @pytest.mark.parametrize("name", EVA_SIZES)
 def test_load_weights__full_size_eva_clip(name: str) -> None:
     state = random_state(eva_clip_shapes(name))
-    model = resolve(name).build()
+    model = build(resolve(name))
     load_weights(
         model, {"epoch": 6, "name": name, "state_dict": {f"module.{k}": v for k, v in state.items()}}
     )

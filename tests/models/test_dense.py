@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.dense import resize_positions
-from models.registry import resolve
+from models.registry import build, resolve
 from shards.errors import DenseCLIError
 
 
@@ -186,7 +186,7 @@ def test_resize_positions__cls_stays_and_the_native_grid_is_untouched() -> None:
 
 @torch.no_grad()
 def test_scenes__student_and_teacher_speak_the_worlds_words() -> None:
-    model = resolve("scenes-s").build()
+    model = build(resolve("scenes-s"))
     assert model(torch.zeros(1, 3, 192, 96)).shape == (1, model.embed_dim, 16, 8)
     assert model.encode_text(model.tokenize(["a photo of a boat", "water"])).shape == (2, model.embed_dim)
 

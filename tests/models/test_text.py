@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from models.categories import load_categories
-from models.registry import resolve
+from models.registry import build, resolve
 from models.text import (
     TEMPLATES,
     category_embeddings,
@@ -18,7 +18,7 @@ from shards.errors import DenseCLIError
 
 
 def test_text_embeddings__mean_of_unit_prompts_made_unit_again() -> None:
-    model = resolve("scenes-s").build()
+    model = build(resolve("scenes-s"))
     templates = ("a photo of a {}", "the {}")
     rows = text_embeddings(model, ("boat", "water", "sky"), templates, batch_size=4)
     assert rows.shape == (3, model.embed_dim)
@@ -28,7 +28,7 @@ def test_text_embeddings__mean_of_unit_prompts_made_unit_again() -> None:
 
 
 def test_default_templates__the_worlds_words_or_clips_80() -> None:
-    model = resolve("scenes-s").build()
+    model = build(resolve("scenes-s"))
     assert default_templates(model.arch) == TEMPLATES["plain"]
     assert default_templates(resolve("vitb16")) == TEMPLATES["imagenet"]
     assert text_embeddings(model, load_categories("scenes").names).shape == (20, model.embed_dim)
@@ -37,7 +37,7 @@ def test_default_templates__the_worlds_words_or_clips_80() -> None:
 
 
 def test_category_embeddings__a_file_takes_the_place_of_the_text_tower(tmp_path: Path) -> None:
-    model = resolve("scenes-s").build()
+    model = build(resolve("scenes-s"))
     own = category_embeddings(model, ("boat", "sky"))
     torch.testing.assert_close(own, text_embeddings(model, ("boat", "sky")))
     np.save(tmp_path / "t.npy", 3 * own.flip(0).numpy())

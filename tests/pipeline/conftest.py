@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import Report
-from pipeline.job import BuildConfig, Job, missing_shards, prepare, unit_of
+from pipeline.config import BuildConfig
+from pipeline.job import Job, missing_shards, prepare, unit_of
 from pipeline.teachers import Photo
 from shards.geometry import Canvas
 from shards.reader import Record, decode_image, decode_npz

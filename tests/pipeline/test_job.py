@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from cli import main
 from models.checkpoints import load_model
+from pipeline.config import BuildConfig
 from pipeline.driver import build_shards
-from pipeline.job import BuildConfig, missing_shards, prepare
+from pipeline.job import missing_shards, prepare
 from shards.errors import DenseCLIError
 from train.columns import find_targets
 

@@ -1,7 +1,7 @@
 """A store of a few small photos with a labels column, written as the build writes it but with no teacher;
 and one with a column of every kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,15 @@ class TinyStore:
     offsets: np.ndarray
     boxes: dict[str, np.ndarray]
     labels_of: dict[str, np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bit-equal resumption is promised for one order of summation; several threads may sum in another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

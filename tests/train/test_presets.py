@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.dense import DenseCLIP
-from models.registry import resolve
+from models.registry import build, resolve
 from shards.errors import DenseCLIError
 from shards.regions import region_plan
 from train.methods import METHODS, term_and_kind
@@ -64,11 +64,11 @@ def trained(model: DenseCLIP, method: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def without_values():
-    def build(name: str) -> DenseCLIP:
+    def make(name: str) -> DenseCLIP:
         with torch.device("meta"):
-            return resolve(name).build()
+            return build(resolve(name))
 
-    return build
+    return make
 
 
 LAST_OF_EVA = "clip.visual.trunk.blocks.11"
