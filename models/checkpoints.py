@@ -4,7 +4,7 @@ import hashlib
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.dense import DenseCLIP
-from models.registry import TUNED, build, resolve
+from models.registry import ALIASES, TUNED, build, resolve
 from shards.errors import DenseCLIError
 
 Renames = tuple[tuple[str, str], ...]
@@ -81,6 +81,20 @@ def find_weights(name: str) -> Path:
     An alias also takes the file of its architecture. A tuned model does not: those are other weights.
     """
     return find_file(name, name if name in TUNED else resolve(name).name)
+
+
+def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
+    """Of (name, path) pairs the path for a model, under its name or an alias of it; None where there is none.
+
+    Raises DenseCLIError for a pair that is of another model.
+    """
+    wanted = ALIASES.get(model, model)
+    given = {ALIASES.get(name, name): path for name, path in weights}
+    if stray := sorted(set(given) - {wanted}):
+        raise DenseCLIError(
+            f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
+        )
+    return given.get(wanted)
 
 
 def find_file(name: str, *others: str) -> Path:
