@@ -81,7 +81,7 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
             hint=f"Models: {', '.join(models) or 'none'}.",
         )
     data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
-    source = open_source(config.dataset, os.path.abspath(data), config.split, config.limit, config.seed)
+    source = open_source(config.dataset, fs.absolute(data), config.split, config.limit, config.seed)
     canvas = config.canvas or (IMAGE_SIZE if config.dataset == "scenes" else 512)
     store = Store(
         root=fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}")),
