@@ -16,7 +16,9 @@ def coco_source(root: str, split: str, limit: int | None = None) -> Source:
         raise no_folder(root, "coco")
     folder = fs.join(root, split)
     if not fs.is_folder(folder):
-        there = [name for name in fs.listdir(root) if fs.is_folder(url := fs.join(root, name)) and _sizes(url)]
+        there = [
+            name for name in fs.listdir(root) if fs.is_folder(url := fs.join(root, name)) and _sizes(url)
+        ]
         raise DenseCLIError(
             f"{root} has no split {split}.",
             hint=f"Splits there: {', '.join(there)}."
