@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 class BuildConfig:
     """The settings of build-shards.
 
-    data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
-    that is the dataset, and of the views that get crops. store: a folder, else stores/<dataset>-<canvas>.
+    data: the photos' folder or its URL, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated
+    world, where that is the dataset, and of the views that get crops. store: a folder or a URL, else
+    stores/<dataset>-<canvas>.
     canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
     plan. teachers: names, see `teacher_config`. weights: {model:
     PATH or random:SEED}, else looked up.

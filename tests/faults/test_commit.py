@@ -1,4 +1,4 @@
-"""kill -9 at every point of every commit: the same command then ends with the store of an undisturbed build."""
+"""kill -9 at every point of every commit: the same command then ends with an undisturbed build's store."""
 
 import importlib.util
 import multiprocessing

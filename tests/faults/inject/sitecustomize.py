@@ -17,7 +17,7 @@ POINTS = ("open", "write", "fsync", "rename", "renamed", "synced")
 
 
 def arm(point: str, pattern: str, marker: str) -> None:
-    """Die at `point` of the first write of a file whose path matches; once, as the file `marker` then says."""
+    """Die at `point` of the first write of a file whose path matches; once, which `marker` records."""
     real_open, real_fsync, real_replace = builtins.open, os.fsync, os.replace
     # Descriptor of the temporary being written, and whether it has just got its name.
     descriptor, renamed = -1, False
