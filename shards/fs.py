@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from shards.errors import DenseCLIError
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")
+
+# USER@; USER:PASSWORD@, where the password may have slashes (HOST:PORT/a@b.jpg is none); ?NAME=VALUE.
+_SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
 
 
 def join(url: str | os.PathLike, *parts: str) -> str:
@@ -33,7 +37,7 @@ def check(url: str) -> None:
 
     Addresses are written into stores, runs and logs; what opens them comes from the environment alone.
     """
-    if "://" in url and ("@" in urlsplit(url).netloc or "?" in url):
+    if _SECRETS.search(url):
         raise DenseCLIError(
             f"An address that begins with {urlsplit(url).scheme}:// has credentials or a query in it.",
             hint="Leave them out and give credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, "
@@ -44,7 +48,9 @@ def check(url: str) -> None:
 def read_bytes(url: str) -> bytes:
     """The whole file, in one get. Raises FileNotFoundError when there is none."""
     with _filesystem(url) as (fs, path):
-        return fs.cat_file(path)
+        # s3fs would ask for the size first, then get ranges side by side, which it does not try again.
+        one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+        return fs.cat_file(path, **one_get)
 
 
 def exists(url: str) -> bool:

@@ -14,10 +14,19 @@ from PIL import Image
 
 from pipeline.job import missing_shards, prepare
 from pipeline.sources import open_source
+from shards import fs
 from shards.errors import DenseCLIError
 from shards.reader import StoreReader
 
 ROOT = Path(__file__).parents[2]
+
+
+def objects(s3: str, *below: str) -> dict[str, bytes]:
+    """What is in the bucket, by name in it."""
+    client = fsspec.filesystem("s3")
+    client.invalidate_cache()
+    found = client.find("/".join([s3, *below]))
+    return {path.split("/", 1)[1]: client.cat_file(path) for path in found}
 
 
 @pytest.fixture
@@ -53,12 +62,7 @@ def test_store__in_a_bucket_has_the_bytes_of_a_local_one(photos, s3, tiny, build
     here, _ = build_here(replace(config, data=photos[0]))
     there, _ = build_here(replace(config, data=photos[1], store=f"{s3}/store"))
     local = {f"store/{name}": data for name, (_, _, data) in files_of(here.store.root).items()}
-    client = fsspec.filesystem("s3")
-    bucket = s3.removeprefix("s3://")
-    remote = {
-        path.removeprefix(f"{bucket}/"): data
-        for path, data in client.cat(f"{s3}/store", recursive=True).items()
-    }
+    remote = objects(s3, "store")
     assert local.keys() == remote.keys()
     assert all(remote[name] == local[name] for name in local if name.endswith("r") or "column" in name)
     orders = [StoreReader(job.columns(), seed=3).iter(1) for job in (here, there)]
@@ -66,7 +70,7 @@ def test_store__in_a_bucket_has_the_bytes_of_a_local_one(photos, s3, tiny, build
 
     job, _ = prepare(replace(config, data=photos[1], store=f"{s3}/store"))
     assert missing_shards(job.columns()) == []
-    client.rm_file(there.columns()[2].receipt_url("000001"))
+    fs.remove(there.columns()[2].receipt_url("000001"))
     assert missing_shards(job.columns()) == ["000001"]
 
 
@@ -101,7 +105,7 @@ def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path)
         written = {
             **{f"output {i}": text.encode() for i, text in enumerate(said)},
             **{str(path): path.read_bytes() for path in files},
-            **fsspec.filesystem("s3").cat(s3, recursive=True),
+            **objects(s3),
         }
     assert any("worker" in name for name in written)
     assert any(name.endswith("config.json") for name in written)

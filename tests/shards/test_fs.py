@@ -72,7 +72,12 @@ def test_no_bucket__nothing_is_made_and_the_sentence_says_where(s3):
 
 @pytest.mark.parametrize(
     "url",
-    ["s3://key:secret@bucket/store", "https://secret@host/photos", "https://host/photos?token=secret"],
+    [
+        "s3://key:secret@bucket/store",
+        "s3://key:a/secret/with/slashes@bucket/store",
+        "https://secret@host/photos",
+        "https://host/photos?token=secret",
+    ],
 )
 @pytest.mark.parametrize(
     "call", [fs.absolute, fs.read_bytes, fs.exists, fs.listdir, lambda url: fs.write_atomic(url, b"")]
@@ -82,6 +87,11 @@ def test_addresses__with_credentials_in_them_are_refused_and_not_repeated(url, c
         call(url)
     assert "secret" not in f"{caught.value} {caught.value.hint}"
     assert "environment" in caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/what?/photo@2x.jpg", "http://host:80/photo@2x.jpg", "a?b=c@d"])
+def test_addresses__with_odd_names_are_none_with_credentials(url):
+    fs.check(url)
 
 
 def test_addresses__of_a_package_that_is_not_installed_name_it():
@@ -133,3 +143,12 @@ def test_error__keeps_its_hint_across_processes():
 
     error = pickle.loads(pickle.dumps(DenseCLIError("What.", hint="Do.")))
     assert (str(error), error.hint) == ("What.", "Do.")
+
+
+def test_read_bytes__is_one_request(s3):
+    fs.write_atomic(f"{s3}/file", b"x")
+    client = fsspec.filesystem("s3", use_listings_cache=False)
+    asked = []
+    client.s3.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    assert fs.read_bytes(f"{s3}/file") == b"x"
+    assert asked == ["GetObject"]
