@@ -195,7 +195,7 @@ class DenseTransformer(DenseCLIP):
         return (F.normalize(dense.float(), dim=1) if unit else dense), context
 
     def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
-        """(B, 3, H, W) normalised pixels -> the tokens after each of those numbers of blocks, (B, C, h, w)."""
+        """(B, 3, H, W) normalised pixels -> tokens after each of those numbers of blocks, (B, C, h, w)."""
         x, grid = self._embed(images)
         rope, found = self._rope(grid), {0: x}
         for number, block in enumerate(self.blocks()[: max(after)], start=1):
@@ -203,7 +203,7 @@ class DenseTransformer(DenseCLIP):
         return [_to_map(found[number], grid) for number in after]
 
     def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
-        """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with `blocks` as the last."""
+        """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with these last blocks."""
         rope = self._rope(grid)
         *body, last = blocks
         for block in body:

@@ -84,6 +84,14 @@ class Refiner(nn.Module):
         """(B, 3, H, W) normalised pixels and boxes as `refine` takes them -> the same."""
         return self.refine(self.entry(images), boxes, batch_index, side)
 
+    def dense(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised pixels -> (B, D, h, w): the whole image as one region, on CLIP's grid."""
+        entry = self.entry(images)
+        boxes = torch.tensor([[0.0, 0, 1, 1]], device=entry.device).expand(len(entry), -1)
+        side = entry.shape[-1]
+        tokens = self.refine(entry, boxes, torch.arange(len(entry), device=entry.device), side)
+        return tokens.transpose(1, 2).unflatten(2, (side, side))
+
     def entry(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, C, h, w): the tokens that enter the CLIP's last blocks, plus
         a linear function of those of two earlier layers."""
