@@ -1,15 +1,54 @@
 """Coupling: how much like its own segment's tokens the tokens of other segments look."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evaluation.classify import ClassifyConfig
 from evaluation.panoptic import AnnotatedPhoto, PanopticDataset
+from evaluation.region import Subject
+from models.categories import load_categories
+from models.checkpoints import load_model
+from models.device import pick_device
+from models.refiner import load_refiner
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
+
+
+def evaluate_coupling(
+    subject: Subject,
+    refiner: str | None,
+    *,
+    data: str,
+    split: str,
+    categories: str,
+    limit: int | None = None,
+    device: str = "auto",
+    config: ClassifyConfig,
+) -> dict[str, float]:
+    """The coupling ratio of a subject and, where its file is given, of its Refiner on whole photos, by title.
+
+    See `coupling_ratio`; of `config`, the canvas and the subject's mode count.
+    """
+    dataset = PanopticDataset(data, split, load_categories(categories), limit)
+    model, info = load_model(subject.model, subject.weights, pick_device(device))
+    networks: dict[str, Callable[[Tensor], Tensor]] = {subject.title: partial(model.dense, mode=config.mode)}
+    if refiner:
+        own = load_refiner(subject.model, subject.weights, refiner, model.device)
+        networks[f"its Refiner, {refiner}"] = own.dense
+    random = " (random weights)" if info.random else ""
+
+    def ratio(dense: Callable[[Tensor], Tensor]) -> float:
+        def tokens(canvases: Tensor) -> Tensor:
+            return F.normalize(dense(model.prepare(canvases.to(model.device))), dim=1)
+
+        return coupling_ratio(tokens, dataset, config.canvas)
+
+    return {title + random: ratio(dense) for title, dense in networks.items()}
 
 
 @torch.inference_mode()

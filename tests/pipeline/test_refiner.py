@@ -57,9 +57,7 @@ def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, build_he
     model = teacher.model
     for box, tokens in zip(boxes, said, strict=True):
         with torch.inference_mode():
-            alone = model(
-                model.clip.prepare(canvas), torch.from_numpy(box)[None], torch.zeros(1), SIDE
-            )
+            alone = model(model.clip.prepare(canvas), torch.from_numpy(box)[None], torch.zeros(1), SIDE)
         np.testing.assert_allclose(tokens, alone[0], atol=1e-5)
 
 

@@ -92,5 +92,5 @@ def test_train_refiner__export_is_the_refiner_and_says_whose(undisturbed) -> Non
 
 
 def test_train_refiner__other_settings_are_another_run(tiny_store, undisturbed) -> None:
-    with pytest.raises(DenseCLIError, match="tau 0.2 -> 0.1"):
+    with pytest.raises(DenseCLIError, match=r"tau 0\.2 -> 0\.1"):
         train_refiner(config(tiny_store, undisturbed, tau=0.1))
