@@ -55,7 +55,7 @@ def evaluate_coupling(
 def coupling_ratio(dense: Callable[[Tensor], Tensor], dataset: PanopticDataset, canvas: int) -> float:
     """The mean over photos of `photo_coupling`: lower is better, 1 is a map that tells no segments apart.
 
-    Named after R-SC's coupling ratio (eq. 15), whose images this does not follow: here the segments of
+    Named after R-SC's coupling ratio (eq. 15), and not claimed to be that equation: here the segments of
     panoptic ground truth say which tokens belong together. dense: (1, 3, S, S) pixels in
     0..255 of a canvas of side `canvas` -> (1, C, h, w), unit norm per token. Photos that have no two tokens
     of one segment, or no two of different ones, do not count; raises DenseCLIError where none does.

@@ -12,7 +12,7 @@ from pipeline.teachers.base import Asking, Photo, Teacher, TeacherConfig, live
 from pipeline.teachers.crops import CropsConfig, CropsTeacher
 from pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
 from pipeline.teachers.labels import LabelsConfig, LabelsTeacher
-from pipeline.teachers.refiner import RefinerConfig, RefinerTeacher
+from pipeline.teachers.refiner import RefinedConfig, RefinedTeacher
 from shards import fs
 from shards.codecs import LowRank, Rows
 from shards.errors import DenseCLIError
@@ -29,8 +29,8 @@ __all__ = [
     "LabelsConfig",
     "LabelsTeacher",
     "Photo",
-    "RefinerConfig",
-    "RefinerTeacher",
+    "RefinedConfig",
+    "RefinedTeacher",
     "SelfConfig",
     "Teacher",
     "TeacherConfig",
@@ -66,7 +66,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
         case "self":
             return SelfConfig(model=model, weights=weights, codec=_factors(settings))
         case "refiner":
-            return RefinerConfig(
+            return RefinedConfig(
                 model=model,
                 weights=weights,
                 refiner=_absolute(settings.weights.get(name) or _find_refiner(model)),

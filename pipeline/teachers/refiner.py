@@ -18,7 +18,7 @@ BOXES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinerConfig:
+class RefinedConfig:
     """A Refiner, not loaded yet.
 
     model: a model's name or alias; weights: its, a path or random:SEED. refiner: the Refiner's own, a file or
@@ -64,14 +64,14 @@ class RefinerConfig:
         random = of_clip["random_weights"] or own["random_weights"]
         return {**of_clip, "refiner": own["weights"], "random_weights": random}
 
-    def load(self, device: str) -> "RefinerTeacher":
-        return RefinerTeacher(self, device)
+    def load(self, device: str) -> "RefinedTeacher":
+        return RefinedTeacher(self, device)
 
 
-class RefinerTeacher:
+class RefinedTeacher:
     """The CLIP and its Refiner on their device."""
 
-    def __init__(self, config: RefinerConfig, device: str) -> None:
+    def __init__(self, config: RefinedConfig, device: str) -> None:
         self.config = config
         self.name = config.name
         self.device = torch.device(device)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.teachers import RefinerConfig, live, models_of, teacher_config
+from pipeline.teachers import RefinedConfig, live, models_of, teacher_config
 from shards.codecs import LowRank, codec_from_spec
 from shards.errors import DenseCLIError
 from shards.reader import decode_npz, read_joined
@@ -74,7 +74,7 @@ def test_a_photo_without_boxes__has_no_rows(refined, build_here, photo_of):
 
 
 def test_spec__every_setting_enters_it():
-    base = RefinerConfig(model="scenes-s", weights="random:0", refiner="random:0")
+    base = RefinedConfig(model="scenes-s", weights="random:0", refiner="random:0")
     changes = (
         {"model": "scenes-l"},
         {"weights": "random:1"},
