@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from models.categories import load_categories
 from models.checkpoints import find_weights, load_model, weights_given
 from models.registry import resolve
 from models.text import load_text_embeddings, text_embeddings
-from pipeline.build import Unit
+from pipeline.build import Report, Unit
 from pipeline.driver import Crew, described, local_ray, run_units
 from pipeline.job import missing_shards
 from pipeline.relabeller import Relabeller
@@ -84,9 +84,8 @@ def _run(job: "RelabelJob", todo: Sequence[str], workers: int) -> dict[str, Any]
     samples, seconds = 0, Counter[str]()
     sizes = job.store.shard_sizes
     relabeller = job.relabeller()
-    with closing(Progress(sum(sizes[int(s)] for s in todo), "images")) as progress, local_ray(workers):
-        units = (Unit(shard=shard, items=()) for shard in todo)
-        for unit, report in run_units(units, Crew(relabeller, workers), MAX_ATTEMPTS):
+    with closing(Progress(sum(sizes[int(s)] for s in todo), "images")) as progress:
+        for unit, report in _reports(relabeller, todo, workers):
             progress.advance(sizes[int(unit.shard)])
             samples += report.samples
             seconds.update(report.seconds)
@@ -97,6 +96,16 @@ def _run(job: "RelabelJob", todo: Sequence[str], workers: int) -> dict[str, Any]
         "seconds": {**{stage: round(s, 3) for stage, s in seconds.items()}, "total": round(elapsed, 3)},
         "images_per_second": round(samples / elapsed, 2),
     }
+
+
+def _reports(relabeller: Relabeller, todo: Sequence[str], workers: int) -> Iterator[tuple[Unit, Report]]:
+    units = (Unit(shard=shard, items=()) for shard in todo)
+    if workers == 1:
+        # Ray takes seconds to start, as long as hundreds of photos.
+        yield from ((unit, relabeller.build(unit)) for unit in units)
+        return
+    with local_ray(workers):
+        yield from run_units(units, Crew(relabeller, workers), MAX_ATTEMPTS)
 
 
 @dataclass(frozen=True, kw_only=True)
