@@ -15,6 +15,7 @@ Arrays = dict[str, np.ndarray]
 Errors = dict[str, float]
 
 _FLOATS = {"fp16": np.float16, "fp32": np.float32}
+_BASIS = {"x": "basis", "scale": "basis_scale"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +127,8 @@ class LowRank:
     """Token maps, for their Gram matrix: the first `rank` columns of U s of x = U s V^T.
 
     With `rmse` in place of `rank`, each map has as few of them, a multiple of 8, as keep the RMSE of its Gram
-    matrix. Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's
-    Gram matrix as well: one factor serves the whole image and every box. int8 has one fp16 scale a token;
-    rows are not unit norm.
+    matrix. Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's Gram matrix
+    as well: one factor serves every box. int8 has one fp16 scale a token; rows are not unit norm.
     """
 
     rank: int | None = 64
@@ -182,11 +182,9 @@ class LowRank:
         return dequantise(arrays)
 
     def _store(self, factor: np.ndarray) -> Arrays:
-        return (
-            quantise(factor, np.float16)
-            if self.dtype == "int8"
-            else {"x": factor.astype(_FLOATS[self.dtype])}
-        )
+        if self.dtype == "int8":
+            return quantise(factor, np.float16)
+        return {"x": factor.astype(_FLOATS[self.dtype])}
 
     def _within(self, exact: np.ndarray, factor: np.ndarray, tails: np.ndarray) -> Arrays:
         """The fewest columns, a multiple of 8 or all, that keep `rmse` after quantisation."""
@@ -224,8 +222,8 @@ class Features(LowRank):
         """(N, C) tokens of unit norm.
 
         Arrays: those of `LowRank`; `basis` (r, C), and for int8 `basis_scale` float16 (r,). Errors: those of
-        `LowRank`, which are F's, and the norm of a token's error, by which no cosine with any text changes
-        more: `norm`, the root of its mean square, and `max_norm`.
+        `LowRank`, which are F's; and of ||x - F V||, which bounds the error of a token's cosine with any
+        text, `norm`, the root mean square, and `max_norm`.
         """
         arrays, errors = super().encode(x)
         factor, exact = dequantise(arrays).astype(np.float64), x.astype(np.float64)
@@ -241,11 +239,7 @@ class Features(LowRank):
 
     def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """(N, C) float32 tokens, not quite of unit norm."""
-        factor, basis = self.factors(arrays)
-        return factor @ basis
-
-
-_BASIS = {"x": "basis", "scale": "basis_scale"}
+        return np.matmul(*self.factors(arrays))
 
 
 def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
