@@ -16,10 +16,10 @@ class BuildConfig:
 
     Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
     where no text_embeddings are given; tau, the softmax temperature. Of crops and refined boxes: views, how
-    many of a photo's; side, of the side * side tokens of a refined box. Of token factors: rank, or in its
-    place gram_rmse, the RMSE of cosines that each photo (or box) keeps with as low a rank as it allows;
-    student_patch, of the students that a VFM's grid is for, else 16 (scenes: their own).
-    codec: of crops and factors, int8, fp16 or fp32.
+    many of a photo's; side, of the side * side tokens of a refined box. Of token factors: rank, else 64, of
+    features 96 (in scenes 16), or in its place gram_rmse, the RMSE of cosines that each photo (or box) keeps
+    with as low a rank as it allows; student_patch, of the students that a VFM's grid is for, else 16 (scenes:
+    their own). codec: of crops and factors, int8, fp16 or fp32.
 
     batch_size: canvases in a batch, or crops of as many pixels. workers: processes, each with its own
     teachers. device: auto takes the GPU if there is one. max_attempts: of one shard, before the job stops.
@@ -46,7 +46,7 @@ class BuildConfig:
     views: int = 4
     side: int = 7
     codec: str = "int8"
-    rank: int = 64
+    rank: int | None = None
     gram_rmse: float | None = None
     student_patch: int | None = None
     batch_size: int = 16

@@ -10,6 +10,9 @@ from shards.store import Column, Store
 # Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
 OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}
 
+# What comes before the model's name where labels are out of a column of features, and in that column's name.
+RELABELLED, FEATURES = "relabel-", "features-"
+
 
 def find_targets(
     store: Store, kinds: Iterable[str], *, teachers: Sequence[str] = (), student: str
@@ -75,9 +78,14 @@ def _own_teachers(kind: str, student: str) -> list[str]:
 
 def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None:
     wanted = teacher or _default_teacher(store, kind, student)
+    if wanted.startswith(RELABELLED):
+        features = wanted.replace(RELABELLED, FEATURES, 1)
+        command = shlex.join(["densecli", "relabel", "--store", store.root, "--teacher", features])
+    else:
+        command = _commands(store, wanted)
     raise DenseCLIError(
         f"The store at {store.root} has no {kind} column{f' of {teacher}' if teacher else ''}.",
-        hint=f"Make it with: {_commands(store, wanted)}",
+        hint=f"Make it with: {command}",
     )
 
 
@@ -86,6 +94,9 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
         return _own_teachers(kind, student)[0]
     if kind == "gram":
         return "dinov2-vitb14"
+    for column in store.columns("targets"):
+        if column.name.startswith(FEATURES):
+            return column.name.replace(FEATURES, RELABELLED, 1)
     return "scenes-pvlm" if store.dataset["name"] == "scenes" else "vitb16"
 
 
