@@ -133,21 +133,23 @@ def tar_volumes(
     a whole tar.
     """
 
+    kept = {name: f"{listing_digest([fs.join(root, name), e.stamp])[:24]}.npz" for name, e in tars.items()}
+    there = set(fs.listdir(index.folder)) if index else set()
+
     def volume(name: str) -> Volume:
-        url, entry = fs.join(root, name), tars[name]
-        kept = fs.join(index.folder, f"{listing_digest([url, entry.stamp])[:24]}.npz") if index else ""
-        if kept and fs.exists(kept):
-            return Volume(name, decode_npz(fs.read_bytes(kept))["photos"])
-        photos = scan_tar(url, entry.size, wanted)
+        if index and kept[name] in there:
+            return Volume(name, decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"])
+        photos = scan_tar(fs.join(root, name), tars[name].size, wanted)
         if index and index.save:
-            fs.write_atomic(kept, npz_bytes({"photos": photos}))
+            fs.write_atomic(fs.join(index.folder, kept[name]), npz_bytes({"photos": photos}))
+        progress.advance(1)
         return Volume(name, photos)
 
     names, n = list(tars), 0
-    with ThreadPoolExecutor(THREADS) as pool, closing(Progress(len(names), "tars listed")) as progress:
+    unknown = sum(file not in there for file in kept.values())
+    with ThreadPoolExecutor(THREADS) as pool, closing(Progress(unknown, "tars listed")) as progress:
         for first in range(0, len(names), THREADS):
             for found in pool.map(volume, names[first : first + THREADS]):
-                progress.advance(1)
                 yield found
                 n += len(found.photos)
                 if limit is not None and n >= limit:
