@@ -5,8 +5,8 @@
 Each row is a process of its own, imports included; its peak resident memory is the kernel's figure. `nothing`
 only imports. `headers` reads the headers of one generated 11 GB tar (a file with holes). `coco` lists
 train2017's 118,287 files; `sa1b`, `webdataset` and `urls` all the photos, and take the first, a middle and
-the last shard out of the listing. The tars of `sa1b` and `webdataset` are not there: what scanning them finds is
-generated.
+the last shard out of the listing. The tars of `sa1b` and `webdataset` are not there: what scanning them finds
+is generated.
 """
 
 import argparse
