@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from pipeline.config import BuildConfig
 from pipeline.job import prepare, unit_of
 from pipeline.sources import Index, Source, Unreadable, open_source, volumes
 from pipeline.sources.urls import public
@@ -214,6 +215,17 @@ def test_masks__other_thresholds_are_another_column_and_need_the_store_alone(fro
     assert other.columns()[1].id != job.columns()[1].id
     for _, parts in read_shard(other.columns()[1], "000000"):
         assert len(decode_npz(parts["npz"])["boxes"]) == 1
+
+
+def test_defaults__data_and_store_of_sa1b_are_named_after_it(sa1b, tmp_path, monkeypatch, build_here):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DENSECLI_DATA", raising=False)
+    Path("data").mkdir()
+    Path("data/sa1b").symlink_to(sa1b)
+    config = BuildConfig(dataset="sa1b", teachers=("crops-scenes-s",), canvas=48, shard_size=4, device="cpu")
+    _, reports = build_here(config)
+    assert [report.samples for report in reports] == [4, 1]
+    assert (tmp_path / "stores" / "sa1b-48" / "store.json").exists()
 
 
 @pytest.mark.parametrize("dataset", ["folder", "sa1b"])
