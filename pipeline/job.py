@@ -97,7 +97,7 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
         config.split,
         config.limit,
         config.seed,
-        Index(folder=fs.join(root, "index"), save=not config.dry_run),
+        Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
     )
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(
