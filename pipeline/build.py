@@ -2,14 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from pipeline.clock import Clock
-from pipeline.sources import Item, Unreadable
+from pipeline.sources import Item, Load, Unreadable
 from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
 from shards.geometry import Canvas
@@ -43,7 +42,7 @@ class ShardBuilder:
     """Builds units. targets: the teachers with their columns."""
 
     canvas: Canvas
-    load: Callable[[Item], Image.Image]
+    load: Load
     plan: RegionPlan
     images: Column
     regions: Column
@@ -76,20 +75,22 @@ class ShardBuilder:
         for item in unit.items:
             with clock("decode"):
                 try:
-                    photo = self.load(item)
+                    photo = self.load(item, self.canvas)
                 except Unreadable as reason:
                     skipped[str(reason)] += 1
                     continue
             with clock("resize"):
-                resized = self.canvas.resize(photo)
+                resized = self.canvas.resize(photo.image, (photo.width, photo.height))
             with clock("encode"):
                 jpg = jpg_bytes(resized)
             about = {
                 "width": photo.width,
                 "height": photo.height,
-                "valid": self.canvas.valid_box(*photo.size).tolist(),
+                "valid": self.canvas.valid_box(photo.width, photo.height).tolist(),
                 "source": item.ref,
             }
+            if photo.masks is not None:
+                about["masks"] = photo.masks
             writer.add(item.key, {"jpg": jpg, "json": json_bytes(about)})
         return writer.commit(seconds=clock.seconds, skipped=skipped)
 

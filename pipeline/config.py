@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shards.regions import MaskPlan
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     """The settings of build-shards.
 
-    data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
+    data: where the photos are, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
     that is the dataset, and of those views. store: a folder, else stores/<dataset>-<canvas>.
     canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
-    plan. teachers: names, see `teacher_config`. weights: {model:
+    plan; min_iou, min_stability: of masks. teachers: names, see `teacher_config`. weights: {model:
     PATH or random:SEED}, else looked up.
 
     Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
@@ -37,6 +39,8 @@ class BuildConfig:
     shard_size: int = 256
     regions: str = "grid-paper"
     proposals: str | None = None
+    min_iou: float = MaskPlan.min_iou
+    min_stability: float = MaskPlan.min_stability
     teachers: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     categories: str | None = None

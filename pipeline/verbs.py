@@ -17,10 +17,15 @@ from shards.flags import flags, given, newest_store, write_json
     help="MODEL (labels), features-, crops-, self- or refiner-MODEL, or a VFM such as dinov2-vitb14.",
 )
 @click.option(
-    "--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True
+    "--dataset",
+    type=click.Choice(["coco", "folder", "sa1b", "scenes", "urls", "webdataset"]),
+    default="scenes",
+    show_default=True,
 )
 @click.option("--regions", default="grid-paper", show_default=True, metavar="PLAN", help="Region plan.")
 @click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json.")
+@click.option("--min-iou", type=float, help="Of --regions masks: the least predicted_iou.")
+@click.option("--min-stability", type=float, help="Of --regions masks: the least stability_score.")
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
