@@ -11,3 +11,7 @@ class DenseCLIError(Exception):
     def __reduce__(self) -> tuple:
         # Exceptions pickle by their args alone, which would drop the hint on its way out of a Ray actor.
         return type(self), (str(self), self.hint)
+
+
+class Unreachable(DenseCLIError):
+    """A remote file system did not do what it was asked: the same again, a little later, may well succeed."""

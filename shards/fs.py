@@ -1,24 +1,28 @@
 """The one filesystem seam: every byte of a store is read and written here, through fsspec."""
 
 import errno
+import hashlib
 import os
 import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from typing import BinaryIO, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from shards.errors import DenseCLIError
+from shards.errors import DenseCLIError, Unreachable
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")
 
 # USER@; USER:PASSWORD@, where the password may have slashes (HOST:PORT/a@b.jpg is none); ?NAME=VALUE.
 _SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
+# Lists of photos may have signed addresses of these.
+_SIGNED = ("http://", "https://")
 
 
 def join(url: str | os.PathLike, *parts: str) -> str:
@@ -45,12 +49,35 @@ def check(url: str) -> None:
         )
 
 
+def public(url: str) -> str:
+    """An address as it may be written down: of http, without user and query, which carry credentials.
+
+    Only addresses in lists of photos may have any: all others have passed `check`.
+    """
+    if not url.startswith(_SIGNED):
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def read_bytes(url: str) -> bytes:
     """The whole file, in one get. Raises FileNotFoundError when there is none."""
     with _filesystem(url) as (fs, path):
         # s3fs would ask for the size first, then get ranges side by side, which it does not try again.
         one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
         return fs.cat_file(path, **one_get)
+
+
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` on, in one get; fewer where the file ends. Raises FileNotFoundError."""
+    with _filesystem(url) as (fs, path):
+        return fs.cat_file(path, start=offset, end=offset + size)
+
+
+def open_to_seek(url: str) -> BinaryIO:
+    """A file to be read a little here and there: what lies between is not fetched."""
+    with _filesystem(url) as (fs, path):
+        return fs.open(path, "rb", block_size=64 * 1024)
 
 
 def exists(url: str) -> bool:
@@ -100,6 +127,26 @@ def sizes(url: str, *, subfolders: bool) -> dict[str, int]:
     return found
 
 
+class Entry(NamedTuple):
+    """stamp: changes when the file does, as far as its file system tells (size, time, ETag, ...)."""
+
+    size: int
+    stamp: str
+    is_folder: bool
+
+
+def find(folder: str, pattern: str = "") -> dict[str, Entry]:
+    """What `pattern` (`*`, `**`, `?`) matches below `folder`, else every file, by sorted relative name."""
+    with _filesystem(folder) as (fs, root):
+        found = fs.glob(f"{root}/{pattern}", detail=True) if pattern else fs.find(root, detail=True)
+    return {path[len(root) :].strip("/"): _entry(info) for path, info in sorted(found.items())}
+
+
+def _entry(info: dict) -> Entry:
+    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()
+    return Entry(info["size"] or 0, stamp, info["type"] == "directory")
+
+
 def remove(url: str) -> None:
     """Remove one file. Raises FileNotFoundError when there is none, where the file system can tell."""
     with _filesystem(url) as (fs, path):
@@ -126,7 +173,8 @@ def _filesystem(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSyst
     When reading, FileNotFoundError passes, and so does whatever a local disk says. A remote file system's
     client has by then tried again by itself, with growing pauses.
     """
-    check(url)
+    if not url.startswith(_SIGNED):
+        check(url)
     try:
         # Listings are not kept: another process may just have written there.
         fs, path = url_to_fs(url, use_listings_cache=False)
@@ -149,7 +197,8 @@ def _filesystem(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSyst
             verb == "read" and (local or isinstance(error, FileNotFoundError))
         ):
             raise
-        raise DenseCLIError(f"Could not {verb} {url}: {_reason(error)}.", hint=_hint(error, local)) from error
+        kind = DenseCLIError if local or isinstance(error, PermissionError) else Unreachable
+        raise kind(f"Could not {verb} {public(url)}: {_reason(error)}.", hint=_hint(error, local)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from pipeline.job import missing_shards, prepare
-from pipeline.sources import open_source
+from pipeline.sources import Unreadable, open_source
 from shards import fs
-from shards.errors import DenseCLIError
+from shards.errors import DenseCLIError, Unreachable
+from shards.geometry import Canvas
 from shards.reader import StoreReader
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,8 @@ def test_source__is_the_same_data_wherever_it_lies(photos, dataset):
     assert here.identity == there.identity
     assert here.items == there.items
     item = here.items[1]
-    assert np.array_equal(here.load(item), there.load(item))
+    loaded = [source.load(item, Canvas(48)).image for source in (here, there)]
+    assert np.array_equal(*loaded)
     for place in photos:
         with pytest.raises(DenseCLIError, match="no split val2017") as caught:
             open_source(dataset, place, "val2017")
@@ -113,3 +115,22 @@ def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path)
     secrets = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], s3_server)
     found = [(name, s) for name, data in written.items() for s in secrets if s.encode() in data]
     assert found == []
+
+
+def test_photo__that_one_may_not_read_is_unreadable_and_an_unreachable_one_is_not(photos, monkeypatch):
+    source = open_source("folder", photos[1], "train2017")
+
+    def fail(error: Exception) -> None:
+        async def client(*_: object, **__: object) -> None:
+            raise error
+
+        s3fs = fsspec.get_filesystem_class("s3")
+        monkeypatch.setattr(s3fs, "_cat_file", client)
+        s3fs.clear_instance_cache()
+
+    fail(PermissionError("Access Denied"))
+    with pytest.raises(Unreadable, match=r"^forbidden$"):
+        source.load(source.items[0], Canvas(48))
+    fail(TimeoutError())
+    with pytest.raises(Unreachable, match=r"Could not read s3://.*/0\.jpg: TimeoutError\."):
+        source.load(source.items[0], Canvas(48))
