@@ -132,5 +132,5 @@ def test_photo__that_one_may_not_read_is_unreadable_and_an_unreachable_one_is_no
     with pytest.raises(Unreadable, match=r"^forbidden$"):
         source.load(source.items[0], Canvas(48))
     fail(TimeoutError())
-    with pytest.raises(Unreachable, match=r"Could not read s3://.*/0\.jpg: TimeoutError\."):
+    with pytest.raises(Unreachable, match=r"Could not read s3://.*/0\.jpg: FSTimeoutError\."):
         source.load(source.items[0], Canvas(48))
