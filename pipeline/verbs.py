@@ -23,6 +23,15 @@ from shards.flags import flags, given, write_json
 @click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json.")
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0, min_open=True),
+    metavar="F",
+    help="GPUs of a worker; 0.5 lets two share one [all GPUs, shared evenly].",
+)
+@click.option(
+    "--ray-address", metavar="URL", help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT [a local Ray]."
+)
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
 @click.option("--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops.")
 @click.option("--codec", type=click.Choice(["int8", "fp16", "fp32"]), help="Of crops and token factors.")

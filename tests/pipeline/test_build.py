@@ -149,10 +149,10 @@ def test_receipts__say_where_the_time_went(tiny, build_here):
     images, regions, labels = (column.receipt("000000") for column in job.columns())
     assert images.seconds.keys() == {"decode", "resize", "encode", "write"}
     assert regions.seconds.keys() == {"encode", "write"}
-    assert labels.seconds.keys() == {"decode", "prepare", "teacher", "encode", "write"}
+    assert labels.seconds.keys() == {"decode", "prepare", "wait", "teacher", "encode", "write"}
     assert labels.gpu_seconds == 0
     assert labels.error["max_tv"] > 0
-    assert reports[0].seconds.keys() == {"decode", "resize", "encode", "write", "prepare", "teacher"}
+    assert reports[0].seconds.keys() == {"decode", "resize", "encode", "write", "prepare", "wait", "teacher"}
 
 
 def test_unit__carries_its_own_photos_alone(tiny):

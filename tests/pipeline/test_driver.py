@@ -8,7 +8,9 @@ import ray
 from PIL import Image
 
 from pipeline import driver
-from pipeline.driver import Crew, build_shards, local_ray, run_units
+from pipeline.cluster import connected
+from pipeline.crew import Crew, run_units
+from pipeline.driver import build_shards
 from pipeline.job import prepare, unit_of
 from shards.errors import DenseCLIError
 from shards.progress import Progress
@@ -67,7 +69,7 @@ def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_bu
     units = (unit_of(source, shard, 1) for shard in job.store.shard_names)
     done = []
     message = r"000002 failed 2 times.*OSError: the disk is on fire"
-    with local_ray(1), pytest.raises(DenseCLIError, match=message):
+    with connected(None, 1), pytest.raises(DenseCLIError, match=message):
         for unit, _ in run_units(units, Crew(job, 1), max_attempts=2):
             done.append(unit.shard)
     assert died.exists()
@@ -95,8 +97,10 @@ def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_pat
     config = replace(config, teachers=(), weights={}, max_unreadable=4)
 
     # Without Ray: how many are too many is the driver's own affair.
-    monkeypatch.setattr(driver, "local_ray", lambda workers: nullcontext())
-    monkeypatch.setattr(driver, "Crew", lambda job, workers: job.builder())
-    monkeypatch.setattr(driver, "run_units", lambda units, builder, _: ((u, builder.build(u)) for u in units))
+    monkeypatch.setattr(driver, "connected", lambda address, workers: nullcontext())
+    monkeypatch.setattr(driver, "Crew", lambda job, workers, gpus: job.builder())
+    monkeypatch.setattr(
+        driver, "run_units", lambda units, builder, *_: ((u, builder.build(u)) for u in units)
+    )
     with pytest.raises(DenseCLIError, match=r"4 photos in a row could not be read \(4 empty\)"):
         build_shards(config)
