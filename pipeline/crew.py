@@ -1,18 +1,20 @@
 """Workers: Ray actors that build units, hired when needed, replaced when they die."""
 
 import math
+import os
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
 import ray
 import torch
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.build import Report, Unit
 from pipeline.cluster import gpus_of_worker, machines, total_gpus
@@ -22,7 +24,7 @@ from shards.errors import DenseCLIError
 UNITS_PER_WORKER = 2
 # Seconds: between two looks at the signals; to wait for a worker before saying so, and before giving up; to
 # wait for units to be dropped.
-POLL, SILENCE, PATIENCE, GRACE = 0.5, 15.0, 300.0, 30.0
+POLL, SILENCE, PATIENCE, GRACE = 0.5, 15.0, 1800.0, 30.0
 
 
 class Builder(Protocol):
@@ -43,14 +45,16 @@ class Work(Protocol):
 class Worker:
     """An actor: it makes its builder, with all its teachers, at the start and keeps it."""
 
-    def __init__(self, work: Work, threads: int) -> None:
+    def __init__(self, work: Work, neighbours: int, threads: int) -> None:
+        """neighbours: workers of a node, itself included, that share its processors. threads: of torch."""
         self.work = work
+        self.neighbours = neighbours
         self.threads = threads
         self.stopping = Event()
 
     def start(self) -> None:
         torch.set_num_threads(self.threads)
-        self.builder = self.work.builder(self.threads)
+        self.builder = self.work.builder(max(1, len(os.sched_getaffinity(0)) // self.neighbours))
 
     def build(self, unit: Unit) -> Report:
         return self.builder.build(unit, self.stopping)
@@ -79,18 +83,23 @@ class Crew:
         self.starting: dict[ray.ObjectRef, Hired] = {}
         self.ready: list[Hired] = []
         self._waiting_since, self._said = time.monotonic(), False
-        self._work = ray.put(work)
+        neighbours = math.ceil(size / machines())
         # Ray would give each actor a single thread; those of a node share what one process would use instead.
-        self._threads = max(1, torch.get_num_threads() // math.ceil(size / machines()))
-        # One call more than units: `stop` must not wait for them.
-        self._actor: Any = ray.remote(Worker).options(
-            max_concurrency=UNITS_PER_WORKER + 1, scheduling_strategy="SPREAD", **self.needs
+        threads = max(1, torch.get_num_threads() // neighbours)
+        self._hire: Callable[[], ActorHandle] = partial(
+            # One call more than units: `stop` must not wait for them.
+            ray.remote(Worker)
+            .options(max_concurrency=UNITS_PER_WORKER + 1, scheduling_strategy="SPREAD", **self.needs)
+            .remote,
+            ray.put(work),
+            neighbours,
+            threads,
         )
 
     def fill(self) -> None:
         """Hires whoever is missing. Raises DenseCLIError where nobody could start for a long time."""
         for _ in range(self.size - len(self.starting) - len(self.ready)):
-            worker = Hired(self._actor.remote(self._work, self._threads))
+            worker = Hired(self._hire())
             self.starting[worker.handle.start.remote()] = worker
         if self.ready:
             self._waiting_since = time.monotonic()
@@ -186,12 +195,12 @@ def _result(ref: ray.ObjectRef) -> Any:
     """What the call returned, or its Failure. Raises the DenseCLIError that it ended with."""
     try:
         return ray.get(ref)
-    except RayActorError as error:
-        return Failure(cause=error, fatal=True)
     except RayTaskError as error:
         if isinstance(error.cause, DenseCLIError):
             raise error.cause from error
         return Failure(cause=error.cause, fatal=False)
+    except RayError as error:
+        return Failure(cause=error, fatal=True)
 
 
 def _gave_up(what: str, attempts: int, cause: BaseException) -> DenseCLIError:
