@@ -7,7 +7,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
@@ -83,23 +82,18 @@ class Crew:
         self.starting: dict[ray.ObjectRef, Hired] = {}
         self.ready: list[Hired] = []
         self._waiting_since, self._said = time.monotonic(), False
+        # One call more than units: `stop` must not wait for them.
+        self._actor: Any = ray.remote(Worker).options(
+            max_concurrency=UNITS_PER_WORKER + 1, scheduling_strategy="SPREAD", **self.needs
+        )
         neighbours = math.ceil(size / machines())
         # Ray would give each actor a single thread; those of a node share what one process would use instead.
-        threads = max(1, torch.get_num_threads() // neighbours)
-        self._hire: Callable[[], ActorHandle] = partial(
-            # One call more than units: `stop` must not wait for them.
-            ray.remote(Worker)
-            .options(max_concurrency=UNITS_PER_WORKER + 1, scheduling_strategy="SPREAD", **self.needs)
-            .remote,
-            ray.put(work),
-            neighbours,
-            threads,
-        )
+        self._settings = (ray.put(work), neighbours, max(1, torch.get_num_threads() // neighbours))
 
     def fill(self) -> None:
         """Hires whoever is missing. Raises DenseCLIError where nobody could start for a long time."""
         for _ in range(self.size - len(self.starting) - len(self.ready)):
-            worker = Hired(self._hire())
+            worker = Hired(self._actor.remote(*self._settings))
             self.starting[worker.handle.start.remote()] = worker
         if self.ready:
             self._waiting_since = time.monotonic()
