@@ -215,19 +215,6 @@ def test_stop__leaves_whole_shards_or_none(tiny, files_of, column):
     assert all(c.has("000000") for c in job.columns())
 
 
-def test_nan__the_shard_is_refused_and_the_others_stay(tiny):
-    job, source = prepare(tiny)
-    builder = job.builder()
-    _, teacher = builder.config.targets[0]
-    look = teacher.look
-    builder.build(unit_of(source, "000000", 4))
-    teacher.look = lambda pictures: look(pictures) * float("nan")
-    with pytest.raises(DenseCLIError, match="scenes-s says NaN"):
-        builder.build(unit_of(source, "000001", 4))
-    images, regions, labels = (column.missing() for column in job.columns())
-    assert (images, regions, labels) == ([], [], ["000001"])
-
-
 def test_witness__a_node_that_sees_other_files_says_so(from_folder, photos):
     job, source = prepare(from_folder)
     b = source.items[1]
