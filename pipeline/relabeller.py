@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.pooling import region_pool
+from pipeline.ahead import Stopped
 from pipeline.build import Report, Unit, build_regions
 from pipeline.clock import Clock
 from pipeline.teachers.labels import encode_labels, retrieve
@@ -39,11 +41,16 @@ class Relabeller:
     tau: float
     device: str = "cpu"
 
-    def builder(self) -> "Relabeller":
+    def builder(self, threads: int = 1) -> "Relabeller":
         return self
 
-    def build(self, unit: Unit) -> Report:
-        """The labels of the unit's shard, and its regions where they are missing."""
+    def build(self, unit: Unit, stop: Event | None = None) -> Report:
+        """The labels of the unit's shard, and its regions where they are missing.
+
+        Raises Stopped where `stop` is set before it begins: a shard takes no longer than a teacher's batch.
+        """
+        if stop and stop.is_set():
+            raise Stopped
         seconds = Counter[str]()
         if self.plan and not self.regions.has(unit.shard):
             seconds.update(build_regions(self.plan, self.images, self.regions, unit.shard).seconds)
