@@ -108,7 +108,7 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
 
 def _witnessed(job: Job, source: Source) -> Job:
     """The job for machines that need not see what this one sees: the store is made, and a photo that can be
-    read here is named, so that no node skips photos that it cannot reach or builds into a folder of its own."""
+    read here is named, so that no node skips photos out of its reach or builds into its own folder."""
     job.make()
     for item in source.items[:100]:
         with suppress(Unreadable):
