@@ -2,18 +2,17 @@
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event, Lock
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from pipeline.ahead import ahead
 from pipeline.clock import Clock
-from pipeline.sources import Item, Unreadable
+from pipeline.sources import Item, Load, Unreadable
 from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
 from shards.geometry import Canvas
@@ -50,7 +49,7 @@ class BuilderConfig:
     """
 
     canvas: Canvas
-    load: Callable[[Item], Image.Image]
+    load: Load
     plan: RegionPlan
     images: Column
     regions: Column
@@ -78,7 +77,7 @@ class ShardBuilder:
             if not config.images.has(shard):
                 receipts.append(self._build_images(unit, stop))
             if not config.regions.has(shard):
-                receipts.append(self._build_regions(shard))
+                receipts.append(build_regions(config.plan, config.images, config.regions, shard))
             records = read_joined([config.images, config.regions], shard)
         with self._teachers_turn:
             targets = [
@@ -102,19 +101,21 @@ class ShardBuilder:
             """The sample's members, or the reason why there is none."""
             with clock("decode"):
                 try:
-                    photo = config.load(item)
+                    photo = config.load(item, config.canvas)
                 except Unreadable as reason:
                     return str(reason)
             with clock("resize"):
-                resized = config.canvas.resize(photo)
+                resized = config.canvas.resize(photo.image, (photo.width, photo.height))
             with clock("encode"):
                 jpg = jpg_bytes(resized)
             about = {
                 "width": photo.width,
                 "height": photo.height,
-                "valid": config.canvas.valid_box(*photo.size).tolist(),
+                "valid": config.canvas.valid_box(photo.width, photo.height).tolist(),
                 "source": item.ref,
             }
+            if photo.masks is not None:
+                about["masks"] = photo.masks
             return {"jpg": jpg, "json": json_bytes(about)}
 
         made = ahead(self._pool, parts, unit.items, window=2 * config.threads, stop=stop)
@@ -124,15 +125,6 @@ class ShardBuilder:
             else:
                 writer.add(item.key, result)
         return writer.commit(seconds=clock.seconds, skipped=skipped)
-
-    def _build_regions(self, shard: str) -> Receipt:
-        writer, clock = ShardWriter(self.config.regions, shard), Clock()
-        for key, parts in read_shard(self.config.images, shard):
-            with clock("encode"):
-                regions = self.config.plan.of_photo(json.loads(parts["json"]))
-                data = npz_bytes({"boxes": regions.boxes, "offsets": regions.offsets})
-            writer.add(key, {"npz": data})
-        return writer.commit(seconds=clock.seconds)
 
     def _build_targets(self, records: list[Record], targets: list["_Targets"], stop: Event) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
@@ -220,3 +212,14 @@ class _Targets:
 def _window(config: BuilderConfig) -> int:
     """Photos to be ready, or waiting for the codec: the next batch, and one for each thread at work."""
     return config.batch_size + config.threads
+
+
+def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str) -> Receipt:
+    """The shard of a region plan's boxes, out of what the images column says of its photos."""
+    writer, clock = ShardWriter(regions, shard), Clock()
+    for key, parts in read_shard(images, shard):
+        with clock("encode"):
+            of_photo = plan.of_photo(json.loads(parts["json"]))
+            data = npz_bytes({"boxes": of_photo.boxes, "offsets": of_photo.offsets})
+        writer.add(key, {"npz": data})
+    return writer.commit(seconds=clock.seconds)

@@ -13,7 +13,9 @@ from pipeline.job import Job, missing_shards, prepare, unit_of
 from pipeline.signals import heeding_signals
 from pipeline.sources import Source, Unreadable
 from shards.errors import DenseCLIError, Interrupted
+from shards.geometry import Canvas
 from shards.progress import Progress
+from shards.store import Column
 
 __all__ = ["BuildConfig", "build_shards"]
 
@@ -32,16 +34,7 @@ def build_shards(config: BuildConfig) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "status": "up to date",
         "store": job.store.root,
-        "columns": [
-            {
-                "kind": column.kind,
-                "name": column.name,
-                "id": column.id,
-                "shards": len(column.shard_names),
-                "missing": len(column.missing()),
-            }
-            for column in columns
-        ],
+        "columns": [described(column) for column in columns],
     }
     if todo and config.dry_run:
         summary["status"] = "planned"
@@ -51,6 +44,17 @@ def build_shards(config: BuildConfig) -> dict[str, Any]:
         # The shards are there, but what describes them may have been lost.
         job.make()
     return summary
+
+
+def described(column: Column) -> dict[str, Any]:
+    """A column in a summary: kind, name, id, shards, and those that are missing."""
+    return {
+        "kind": column.kind,
+        "name": column.name,
+        "id": column.id,
+        "shards": len(column.shard_names),
+        "missing": len(column.missing()),
+    }
 
 
 def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict[str, Any]:
@@ -112,6 +116,6 @@ def _witnessed(job: Job, source: Source) -> Job:
     job.make()
     for item in source.items[:100]:
         with suppress(Unreadable):
-            source.load(item)
+            source.load(item, Canvas(job.store.canvas))
             return replace(job, witness=item)
     return job

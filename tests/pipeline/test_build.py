@@ -183,10 +183,10 @@ def test_two_units_at_once__photos_are_read_while_the_teacher_is_busy(tiny):
     job, source = prepare(replace(tiny, limit=8))
     reading, load = Event(), job.load
 
-    def loading(item):
+    def loading(item, canvas):
         if item.ref == "4":
             reading.set()
-        return load(item)
+        return load(item, canvas)
 
     builder = replace(job, load=loading).builder(threads=2)
     (_, teacher) = builder.config.targets[0]
@@ -203,7 +203,7 @@ def test_stop__leaves_whole_shards_or_none(tiny, files_of, column):
     """Told so at the first photo, or when the teacher looks at the first batch."""
     job, source = prepare(replace(tiny, batch_size=1))
     stop, load = Event(), job.load
-    builder = replace(job, load=lambda item: (column == 0 and stop.set()) or load(item)).builder()
+    builder = replace(job, load=lambda *of: (column == 0 and stop.set()) or load(*of)).builder()
     _, teacher = builder.config.targets[0]
     look = teacher.look
     teacher.look = lambda pictures: stop.set() or look(pictures)

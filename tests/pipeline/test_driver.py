@@ -13,6 +13,7 @@ from pipeline.cluster import connected
 from pipeline.crew import Crew, run_units
 from pipeline.driver import build_shards
 from pipeline.job import prepare, unit_of
+from pipeline.sources.base import Decoded
 from shards.errors import DenseCLIError
 from shards.progress import Progress
 from shards.reader import read_joined
@@ -58,7 +59,7 @@ def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_bu
     died = tmp_path / "died"
     job, source = prepare(replace(tiny, limit=3, shard_size=1))
 
-    def deadly(item):
+    def deadly(item, canvas):
         if item.ref == "1" and not died.exists():
             died.touch()
             os._exit(1)
@@ -66,7 +67,7 @@ def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_bu
             while any(column.missing() != ["000002"] for column in job.columns()):
                 time.sleep(0.1)
             raise OSError("the disk is on fire")
-        return Image.new("RGB", (96, 96))
+        return Decoded(Image.new("RGB", (96, 96)), 96, 96)
 
     deadly_job = replace(job, load=deadly)
     units = (unit_of(source, shard, 1) for shard in job.store.shard_names)
