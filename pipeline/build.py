@@ -209,6 +209,11 @@ class _Targets:
             self.errors.append(done.error)
 
 
+def _window(config: BuilderConfig) -> int:
+    """Photos to be ready, or waiting for the codec: the next batch, and one for each thread at work."""
+    return config.batch_size + config.threads
+
+
 def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str) -> Receipt:
     """The shard of a region plan's boxes, out of what the images column says of its photos."""
     writer, clock = ShardWriter(regions, shard), Clock()
@@ -218,8 +223,3 @@ def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str)
             data = npz_bytes({"boxes": of_photo.boxes, "offsets": of_photo.offsets})
         writer.add(key, {"npz": data})
     return writer.commit(seconds=clock.seconds)
-
-
-def _window(config: BuilderConfig) -> int:
-    """Photos to be ready, or waiting for the codec: the next batch, and one for each thread at work."""
-    return config.batch_size + config.threads

@@ -11,7 +11,7 @@ from pipeline.config import BuildConfig
 from pipeline.crew import Crew, run_units
 from pipeline.job import Job, missing_shards, prepare, unit_of
 from pipeline.signals import heeding_signals
-from pipeline.sources import Item, Source, Unreadable
+from pipeline.sources import Source, Unreadable
 from shards.errors import DenseCLIError, Interrupted
 from shards.geometry import Canvas
 from shards.progress import Progress
@@ -63,10 +63,6 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
     unreadable_in_a_row = 0
     total = sum(job.store.shard_sizes[int(shard)] for shard in todo)
     units = (unit_of(source, shard, config.shard_size) for shard in todo)
-    if config.ray_address:
-        # Every node looks for both, so that none of them builds into a folder of its own.
-        job.make()
-        job = replace(job, witness=_readable(source, Canvas(job.store.canvas)))
     with (
         connected(config.ray_address, config.workers),
         heeding_signals() as stop,
@@ -74,7 +70,11 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
         closing(
             run_units(
                 units,
-                Crew(job, config.workers, config.gpus_per_worker),
+                Crew(
+                    _witnessed(job, source) if config.ray_address else job,
+                    config.workers,
+                    config.gpus_per_worker,
+                ),
                 config.max_attempts,
                 lambda: stop.signal is not None,
             )
@@ -110,10 +110,12 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
     }
 
 
-def _readable(source: Source, canvas: Canvas) -> Item | None:
-    """A photo that this machine can read, among the first of the listing."""
+def _witnessed(job: Job, source: Source) -> Job:
+    """The job for machines that need not see what this one sees: the store is made, and a photo that can be
+    read here is named, so that no node skips photos out of its reach or builds into its own folder."""
+    job.make()
     for item in source.items[:100]:
         with suppress(Unreadable):
-            source.load(item, canvas)
-            return item
-    return None
+            source.load(item, Canvas(job.store.canvas))
+            return replace(job, witness=item)
+    return job

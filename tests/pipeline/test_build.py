@@ -203,7 +203,7 @@ def test_stop__leaves_whole_shards_or_none(tiny, files_of, column):
     """Told so at the first photo, or when the teacher looks at the first batch."""
     job, source = prepare(replace(tiny, batch_size=1))
     stop, load = Event(), job.load
-    builder = replace(job, load=lambda *what: (column == 0 and stop.set()) or load(*what)).builder()
+    builder = replace(job, load=lambda *of: (column == 0 and stop.set()) or load(*of)).builder()
     _, teacher = builder.config.targets[0]
     look = teacher.look
     teacher.look = lambda pictures: stop.set() or look(pictures)

@@ -1,6 +1,9 @@
+import socket
+
 import pytest
 
-from pipeline.cluster import gpus_of_worker
+from pipeline.cluster import connected, gpus_of_worker
+from shards.errors import DenseCLIError
 
 
 @pytest.mark.parametrize(
@@ -15,3 +18,14 @@ def test_gpus_of_worker__all_workers_find_room(workers):
     gpus = 3
     on_each = -(-workers // gpus)
     assert on_each * round(gpus_of_worker(workers, gpus), 4) <= 1
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_connected__nobody_listens(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+    with (
+        pytest.raises(DenseCLIError, match=f"no way to the Ray cluster {address}: .*refused"),
+        connected(address, 1),
+    ):
+        pass
