@@ -131,6 +131,7 @@ class Store:
     @classmethod
     def open(cls, root: str | os.PathLike) -> "Store":
         """Raises DenseCLIError when there is no store at `root`, or one of another format version."""
+        fs.check(os.fspath(root))
         url = fs.join(root, "store.json")
         try:
             document = json.loads(fs.read_bytes(url))
