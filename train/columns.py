@@ -83,9 +83,8 @@ def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None
 def _default_teacher(store: Store, kind: str, student: str) -> str:
     if kind in OWN_TEACHERS:
         return _own_teachers(kind, student)[0]
-    if kind == "gram":
-        return "dinov2-vitb14"
-    return "scenes-pvlm" if store.dataset["name"] == "scenes" else "vitb16"
+    generated, photographs = {"gram": ("scenes-vfm", "dinov2-vitb14")}.get(kind, ("scenes-pvlm", "vitb16"))
+    return generated if store.dataset["name"] == "scenes" else photographs
 
 
 def _build_command(store: Store, teacher: str) -> str:
