@@ -16,6 +16,7 @@ from shards.flags import flags, write_json
 VERBS: Mapping[str, str] = {
     "build-shards": "pipeline.verbs:build_shards",
     "train": "train.verbs:train",
+    "train-refiner": "train.verbs:train_refiner",
     "evaluate": "evaluation.verbs:evaluate",
 }
 

@@ -14,7 +14,7 @@ from shards.flags import flags, given, write_json
     "teachers",
     multiple=True,
     metavar="NAME",
-    help="MODEL (labels), crops-MODEL, self-MODEL, or a VFM such as dinov2-vitb14. May repeat.",
+    help="MODEL (labels), crops-, self- or refiner-MODEL, or a VFM such as dinov2-vitb14. May repeat.",
 )
 @click.option(
     "--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True
@@ -24,7 +24,10 @@ from shards.flags import flags, given, write_json
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
-@click.option("--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops.")
+@click.option(
+    "--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops or are refined."
+)
+@click.option("--side", type=click.IntRange(1), metavar="N", help="Tokens of a refined box: N x N.")
 @click.option("--codec", type=click.Choice(["int8", "fp16", "fp32"]), help="Of crops and token factors.")
 @click.option("--rank", type=click.IntRange(1), help="Of token factors.")
 @click.option(

@@ -74,9 +74,10 @@ def _own_teachers(kind: str, student: str) -> list[str]:
 
 
 def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None:
+    wanted = teacher or _default_teacher(store, kind, student)
     raise DenseCLIError(
         f"The store at {store.root} has no {kind} column{f' of {teacher}' if teacher else ''}.",
-        hint=f"Make it with: {_build_command(store, teacher or _default_teacher(store, kind, student))}",
+        hint=f"Make it with: {_commands(store, wanted)}",
     )
 
 
@@ -87,7 +88,17 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
     return generated if store.dataset["name"] == "scenes" else photographs
 
 
-def _build_command(store: Store, teacher: str) -> str:
+def _commands(store: Store, teacher: str) -> str:
+    """The command lines that make a teacher's column; a Refiner has to be trained first."""
+    if not teacher.startswith("refiner-"):
+        return _build_command(store, teacher)
+    run = f"runs/{teacher}"
+    words = ["train-refiner", "--student", teacher.removeprefix("refiner-"), "--store", store.root]
+    train = shlex.join(["densecli", *words, "--run", run])
+    return f"{train}, then {_build_command(store, teacher, f'{teacher}={run}/export/refiner.safetensors')}"
+
+
+def _build_command(store: Store, teacher: str, weights: str = "") -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
     generated = dataset["name"] == "scenes"
@@ -102,6 +113,7 @@ def _build_command(store: Store, teacher: str) -> str:
         "shard-size": store.shard_sizes[0],
         "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
+        "weights": weights,
     }
     words = [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]
     command = shlex.join(["densecli", "build-shards", *words])

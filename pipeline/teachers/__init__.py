@@ -12,6 +12,7 @@ from pipeline.teachers.base import Asking, Photo, Teacher, TeacherConfig, live
 from pipeline.teachers.crops import CropsConfig, CropsTeacher
 from pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
 from pipeline.teachers.labels import LabelsConfig, LabelsTeacher
+from pipeline.teachers.refiner import RefinedConfig, RefinedTeacher
 from shards import fs
 from shards.codecs import LowRank, Rows
 from shards.errors import DenseCLIError
@@ -28,28 +29,30 @@ __all__ = [
     "LabelsConfig",
     "LabelsTeacher",
     "Photo",
+    "RefinedConfig",
+    "RefinedTeacher",
     "SelfConfig",
     "Teacher",
     "TeacherConfig",
     "TokenTeacher",
     "live",
-    "model_of",
+    "models_of",
     "teacher_config",
 ]
 
 # What comes before the model's name, and a dash, where it is not asked for labels.
-PREFIXES = ("crops", "self")
+PREFIXES = ("crops", "self", "refiner")
 
 
 def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
-    """The teacher of a name: MODEL gives labels, crops-MODEL crops, self-MODEL its own tokens, a VFM gram.
+    """The teacher of a name: MODEL gives labels, crops-MODEL crops, self-MODEL its own tokens, a VFM gram,
+    refiner-MODEL what the Refiner of the model says of each box.
 
     Raises DenseCLIError for an unknown name, with the known ones, and where there are no weights.
     """
     kind, model = _split(name)
     weights = settings.weights.get(model) or str(find_file(model) if kind == "gram" else find_weights(model))
-    if not weights.startswith("random:"):
-        weights = fs.absolute(weights)
+    weights = _absolute(weights)
     match kind:
         case "crops":
             return CropsConfig(
@@ -62,6 +65,16 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
             )
         case "self":
             return SelfConfig(model=model, weights=weights, codec=_factors(settings))
+        case "refiner":
+            return RefinedConfig(
+                model=model,
+                weights=weights,
+                refiner=_absolute(settings.weights.get(name) or _find_refiner(model)),
+                views=settings.views,
+                seed=settings.seed,
+                side=settings.side,
+                codec=_factors(settings),
+            )
         case "gram":
             return GramConfig(
                 name=model,
@@ -80,9 +93,27 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
     )
 
 
-def model_of(name: str) -> str:
-    """The model that a teacher is, by whose name its weights go."""
-    return _split(name)[1]
+def models_of(name: str) -> list[str]:
+    """The names by which a teacher's weights go: its model's, and its own where it is a Refiner."""
+    kind, model = _split(name)
+    return [model, name] if kind == "refiner" else [model]
+
+
+def _find_refiner(model: str) -> str:
+    """The file of a model's Refiner where none is named."""
+    try:
+        return str(find_file(f"refiner-{model}", f"refiner-{resolve(model).name}"))
+    except DenseCLIError as error:
+        raise DenseCLIError(
+            str(error),
+            hint=f"Train it with densecli train-refiner --student {resolve(model).name}, then name it: "
+            f"--weights refiner-{model}=RUN/export/refiner.safetensors.",
+        ) from None
+
+
+def _absolute(weights: str) -> str:
+    """A path as any folder's process would write it; random:SEED as it is."""
+    return weights if weights.startswith("random:") else fs.absolute(weights)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from cli import main
 from models.vfm import VFMS
 from pipeline.job import prepare
-from pipeline.teachers import model_of, teacher_config
+from pipeline.teachers import models_of, teacher_config
 from shards.errors import DenseCLIError
 
 
@@ -24,7 +24,7 @@ from shards.errors import DenseCLIError
 )
 def test_name__says_what_a_teacher_is_asked_for(tiny, name, kind, model):
     config = teacher_config(name, replace(tiny, weights={model: "random:0"}))
-    assert (config.name, config.spec()["target"]["name"], model_of(name)) == (name, kind, model)
+    assert (config.name, config.spec()["target"]["name"], models_of(name)[0]) == (name, kind, model)
     assert config.info()["random_weights"] is True
 
 
