@@ -27,10 +27,11 @@ from evaluation.region import Subject, evaluate_regions
 from models.scenes import IMAGE_SIZE
 from pipeline.driver import BuildConfig, build_shards
 from pipeline.scenes.coco import write_coco
+from train.refiner import RefinerConfig, train_refiner
 from train.trainer import TrainConfig, train
 
 SCENES, TEST_SCENES = 480, 300
-TEACHERS = ("scenes-pvlm", "crops-scenes-s", "scenes-vfm", "self-scenes-s")
+TEACHERS = ("scenes-pvlm", "crops-scenes-s", "scenes-vfm", "self-scenes-s", "refiner-scenes-s")
 FIGURES = {
     "Boxes": "boxes_top1",
     "Masks-T": "masks_thing_top1",
@@ -46,6 +47,9 @@ PRESETS: Mapping[str, dict[str, Any]] = {
     "declip-released": {"method": "declip-released"},
     "regiontext": {"method": "regiontext", **SURE},
     "sc-regiontext": {"method": "sc-regiontext", **SURE},
+    "r-sc-clipself": {"method": "r-sc-clipself"},
+    "r-sc-regiontext": {"method": "r-sc-regiontext", **SURE},
+    "r-sc-v": {"method": "r-sc-v"},
     "densevlm": {"method": "densevlm", **SURE},
     "densevlm, theta 0.3": {"method": "densevlm"},
     "densevlm, not decoupled (row 1)": {"method": "densevlm", "decoupling": 1, **SURE},
@@ -70,7 +74,8 @@ def main() -> None:
     args = parser.parse_args()
     store = str(args.out / "store")
     for teacher in TEACHERS:
-        add_column(store, teacher)
+        refiner = teacher.startswith("refiner-")
+        add_column(store, teacher, {teacher: trained_refiner(store, args.out)} if refiner else {})
     write_coco(args.out / "data", seed=0, split=args.split, count=TEST_SCENES)
 
     tasks = [(title, seed) for title in ROWS[args.rows] for seed in args.seeds]
@@ -94,11 +99,21 @@ def main() -> None:
         print(f"| {title} | {' | '.join(_spread([row[name] for row in rows]) for name in FIGURES)} |")
 
 
-def add_column(store: str, teacher: str) -> None:
+def trained_refiner(store: str, out: Path) -> str:
+    """The weights of the student's Refiner, trained on the store's photos where they are not there."""
+    config = RefinerConfig(
+        store=store, run=str(out / "refiner"), student="scenes-s", max_steps=300, batch_size=24, lr=3e-4
+    )
+    return train_refiner(config)["export"]
+
+
+def add_column(store: str, teacher: str, weights: Mapping[str, str]) -> None:
     """Have one teacher fill its column; stop if that changed a byte of any file that was there."""
     before = digests(store)
     summary = build_shards(
-        BuildConfig(dataset="scenes", split="train", limit=SCENES, store=store, teachers=(teacher,))
+        BuildConfig(
+            dataset="scenes", split="train", limit=SCENES, store=store, teachers=(teacher,), weights=weights
+        )
     )
     after = digests(store)
     touched = [name for name in before if after.get(name) != before[name]]
