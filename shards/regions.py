@@ -155,7 +155,7 @@ RegionPlan = GridPlan | ProposalPlan
 
 
 def region_plan(name: str, proposals: str = "") -> RegionPlan:
-    """The plan of a command-line name: grid-paper, grid-densevlm, grid-clipself, or proposals with a file."""
+    """The plan of a command-line name: grid- and a name of PAIRS, or proposals with a file."""
     plans: dict[str, RegionPlan] = {plan.name: plan for plan in map(GridPlan, PAIRS)}
     plans["proposals"] = ProposalPlan(proposals)
     if name not in plans:
