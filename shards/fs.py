@@ -1,8 +1,10 @@
 """The one filesystem seam: every byte of a store is read and written here, through fsspec."""
 
 import errno
+import hashlib
 import os
 import uuid
+from typing import BinaryIO, NamedTuple
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -29,6 +31,18 @@ def read_bytes(url: str) -> bytes:
     return fs.cat_file(path)
 
 
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` on, in one get; fewer where the file ends. Raises FileNotFoundError."""
+    fs, path = url_to_fs(url)
+    return fs.cat_file(path, start=offset, end=offset + size)
+
+
+def open_to_seek(url: str) -> BinaryIO:
+    """A file to be read a little here and there: what lies between is not fetched."""
+    fs, path = url_to_fs(url)
+    return fs.open(path, "rb", block_size=64 * 1024)
+
+
 def exists(url: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = url_to_fs(url)
@@ -47,6 +61,27 @@ def listdir(url: str) -> list[str]:
     return sorted(
         name for name in names if not (name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1]))
     )
+
+
+class Entry(NamedTuple):
+    """stamp: changes when the file does, as far as its file system tells (size, time, ETag, ...)."""
+
+    size: int
+    stamp: str
+    is_folder: bool
+
+
+def find(folder: str, pattern: str = "") -> dict[str, Entry]:
+    """What `pattern` (`*`, `**`, `?`) matches below `folder`, else every file, by sorted relative name."""
+    fs, root = url_to_fs(folder)
+    fs.invalidate_cache(root)
+    found = fs.glob(f"{root}/{pattern}", detail=True) if pattern else fs.find(root, detail=True)
+    return {path[len(root) :].strip("/"): _entry(info) for path, info in sorted(found.items())}
+
+
+def _entry(info: dict) -> Entry:
+    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()
+    return Entry(info["size"] or 0, stamp, info["type"] == "directory")
 
 
 def makedirs(url: str) -> None:

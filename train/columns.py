@@ -10,6 +10,9 @@ from shards.store import Column, Store
 # Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
 OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}
 
+# What comes before the model's name where labels are out of a column of features, and in that column's name.
+RELABELLED, FEATURES = "relabel-", "features-"
+
 
 def find_targets(
     store: Store, kinds: Iterable[str], *, teachers: Sequence[str] = (), student: str
@@ -75,17 +78,27 @@ def _own_teachers(kind: str, student: str) -> list[str]:
 
 def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None:
     wanted = teacher or _default_teacher(store, kind, student)
+    if wanted.startswith(RELABELLED):
+        features = wanted.replace(RELABELLED, FEATURES, 1)
+        command = shlex.join(["densecli", "relabel", "--store", store.root, "--teacher", features])
+    else:
+        command = _commands(store, wanted)
     raise DenseCLIError(
         f"The store at {store.root} has no {kind} column{f' of {teacher}' if teacher else ''}.",
-        hint=f"Make it with: {_commands(store, wanted)}",
+        hint=f"Make it with: {command}",
     )
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
     if kind in OWN_TEACHERS:
         return _own_teachers(kind, student)[0]
-    generated, photographs = {"gram": ("scenes-vfm", "dinov2-vitb14")}.get(kind, ("scenes-pvlm", "vitb16"))
-    return generated if store.dataset["name"] == "scenes" else photographs
+    generated = store.dataset["name"] == "scenes"
+    if kind == "gram":
+        return "scenes-vfm" if generated else "dinov2-vitb14"
+    for column in store.columns("targets"):
+        if column.name.startswith(FEATURES):
+            return column.name.replace(FEATURES, RELABELLED, 1)
+    return "scenes-pvlm" if generated else "vitb16"
 
 
 def _commands(store: Store, teacher: str) -> str:

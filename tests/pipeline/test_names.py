@@ -18,6 +18,7 @@ from shards.errors import DenseCLIError
         ("crops-vitb16", "crops", "vitb16"),
         ("crops-scenes-s", "crops", "scenes-s"),
         ("self-vitb16", "self", "vitb16"),
+        ("features-vitb16", "features", "vitb16"),
         ("dinov2-vits14", "gram", "dinov2-vits14"),
         ("sam-b", "gram", "sam-b"),
     ],
@@ -32,7 +33,9 @@ def test_name__says_what_a_teacher_is_asked_for(tiny, name, kind, model):
 def test_name__unknown_ones_list_the_known(tiny, name):
     with pytest.raises(DenseCLIError, match=f"no teacher called '{name}'") as caught:
         teacher_config(name, tiny)
-    assert all(word in caught.value.hint for word in ("vitl14", "crops-MODEL", "self-MODEL", *VFMS))
+    assert all(
+        word in caught.value.hint for word in ("vitl14", "crops-MODEL", "features-MODEL", "self-MODEL", *VFMS)
+    )
 
 
 def test_weights__go_by_the_model_and_serve_every_teacher_of_it(tiny, tmp_path, monkeypatch):
@@ -56,6 +59,14 @@ def test_student_patch__is_that_of_the_worlds_own_students_or_16(tiny):
         for change in ({}, {"dataset": "coco"}, {"dataset": "coco", "student_patch": 32})
     ]
     assert patches == [12, 16, 32]
+
+
+def test_rank__of_features_is_higher_than_of_grams_and_low_in_scenes(tiny):
+    def ranks(**change):
+        teachers = ("features-scenes-s", "self-scenes-s")
+        return [teacher_config(name, replace(tiny, **change)).codec.rank for name in teachers]
+
+    assert (ranks(), ranks(dataset="coco"), ranks(rank=7)) == ([16, 64], [96, 64], [7, 7])
 
 
 def test_flags__reach_the_column(tiny):
