@@ -45,11 +45,11 @@ SURE = {"theta": 0.8}
 PRESETS: Mapping[str, dict[str, Any]] = {
     "clipself": {"method": "clipself"},
     "sc-clipself": {"method": "sc-clipself", "spatial_side": POINTS},
+    "r-sc-clipself": {"method": "r-sc-clipself"},
     "declip": {"method": "declip"},
     "declip-released": {"method": "declip-released"},
     "regiontext": {"method": "regiontext", **SURE},
     "sc-regiontext": {"method": "sc-regiontext", "spatial_side": POINTS, **SURE},
-    "r-sc-clipself": {"method": "r-sc-clipself"},
     "r-sc-regiontext": {"method": "r-sc-regiontext", **SURE},
     "r-sc-v": {"method": "r-sc-v"},
     "densevlm": {"method": "densevlm", "theta": 0.8, "beta": 0.0},
