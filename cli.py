@@ -23,7 +23,10 @@ VERBS: Mapping[str, str] = {
 
 
 class Verbs(click.Group):
-    """A group whose failures are one sentence and a hint: exit 1. Usage errors are click's: exit 2."""
+    """A group whose failures are one sentence and a hint: exit 1, or 128 + the signal that was the cause.
+
+    Usage errors are click's: exit 2.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*VERBS, *super().list_commands(ctx)]
@@ -43,7 +46,10 @@ class Verbs(click.Group):
             click.echo(f"Error: {error}", err=True)
             if error.hint:
                 click.echo(f"Hint: {error.hint}", err=True)
-            ctx.exit(1)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Error: stopped.", err=True)
+            ctx.exit(130)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from cli import main, tune_pvlm
 from models import registry
 from models.checkpoints import find_file, load_model, read_state_dict
+from pipeline.config import BuildConfig
+from shards.errors import Interrupted
 from shards.store import Store
 
 
@@ -196,6 +198,25 @@ def test_build__store_of_another_canvas(build: list) -> None:
 def test_build__dry_run_writes_nothing(build: list, tmp_path: Path) -> None:
     assert "planned" in passed(*build, "--dry-run")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [(Interrupted(15, "SIGTERM stopped the build.", "Go on."), 143), (KeyboardInterrupt(), 130)],
+)
+def test_build__that_was_stopped_exits_with_128_and_the_signal(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException, code: int
+) -> None:
+    asked = []
+
+    def build(config: BuildConfig) -> None:
+        asked.append(config)
+        raise end
+
+    monkeypatch.setattr("pipeline.driver.build_shards", build)
+    output = refused("build-shards", "--gpus-per-worker", 0.5, "--ray-address", "auto", code=code)
+    assert "Error: " in output
+    assert (asked[0].gpus_per_worker, asked[0].ray_address) == (0.5, "auto")
 
 
 def test_train__no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
