@@ -11,7 +11,7 @@ class BuildConfig:
     """The settings of build-shards.
 
     data: where the photos are, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
-    that is the dataset, and of those views. store: a folder, else stores/<dataset>-<canvas>.
+    that is the dataset, and of those views. store: a folder or a URL, else stores/<dataset>-<canvas>.
     canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
     plan; min_iou, min_stability: of masks. teachers: names, see `teacher_config`. weights: {model:
     PATH or random:SEED}, else looked up.

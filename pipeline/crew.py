@@ -17,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.build import Report, Unit
 from pipeline.cluster import gpus_of_worker, machines, total_gpus
-from shards.errors import DenseCLIError
+from shards.errors import DenseCLIError, Unreachable
 
 # A worker reads the photos of one unit while its teachers are busy with another.
 UNITS_PER_WORKER = 2
@@ -133,8 +133,8 @@ def run_units(
 
     A unit that fails is tried again, and a worker that dies is replaced; where there is no room for another,
     those that are left do its part. After `max_attempts` failures of one unit, or of workers to start, and at
-    once for a DenseCLIError, which would only come again, the whole run ends with a DenseCLIError. However
-    it ends, units that are under way are dropped, and nothing half written is left.
+    once for a DenseCLIError that would only come again (all but Unreachable), the whole run ends with a
+    DenseCLIError. However it ends, units that are under way are dropped, and nothing half written is left.
     """
     again: deque[Unit] = deque()
     failures: Counter[str] = Counter()
@@ -186,11 +186,11 @@ class Failure:
 
 
 def _result(ref: ray.ObjectRef) -> Any:
-    """What the call returned, or its Failure. Raises the DenseCLIError that it ended with."""
+    """What the call returned, or its Failure; a DenseCLIError that would only come again is raised."""
     try:
         return ray.get(ref)
     except RayTaskError as error:
-        if isinstance(error.cause, DenseCLIError):
+        if isinstance(error.cause, DenseCLIError) and not isinstance(error.cause, Unreachable):
             raise error.cause from error
         return Failure(cause=error.cause, fatal=False)
     except RayError as error:

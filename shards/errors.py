@@ -21,3 +21,7 @@ class Interrupted(DenseCLIError):
     def __init__(self, signal: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.exit_code = 128 + signal
+
+
+class Unreachable(DenseCLIError):
+    """A remote file system did not do what it was asked: the same again, a little later, may well succeed."""
