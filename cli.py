@@ -17,6 +17,9 @@ VERBS: Mapping[str, str] = {
     "build-shards": "pipeline.verbs:build_shards",
     "train": "train.verbs:train",
     "evaluate": "evaluation.verbs:evaluate",
+    "info": "shards.verbs:info",
+    "lint": "shards.verbs:lint",
+    "gc": "shards.verbs:gc",
 }
 
 

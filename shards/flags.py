@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from shards.errors import DenseCLIError
+
 
 class Pairs(click.ParamType):
     """NAME=VALUE, to (NAME, VALUE)."""
@@ -69,6 +71,24 @@ FLAGS: dict[str, Callable[[Callable], Callable]] = {
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings somebody gave: the others keep the defaults of the config they go to."""
     return {name: value for name, value in settings.items() if value is not None and value != ()}
+
+
+def newest_store() -> str:
+    """The store in stores/ that was begun last, named on standard error. Raises DenseCLIError at none."""
+    stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
+    if not stores:
+        raise DenseCLIError(
+            "There is no store in stores/.",
+            hint="Build one with densecli build-shards, or name it with --store.",
+        )
+    click.echo(f"Reading the newest store, {stores[-1].parent}.", err=True)
+    return str(stores[-1].parent)
+
+
+def say(text: str, json_file: str | None, value: Any) -> None:
+    """Prints the text and writes the value; where that goes to standard output, it goes there alone."""
+    write_json(json_file, value)
+    click.echo(text, err=json_file == "-")
 
 
 def write_json(file: str | None, value: Any) -> None:

@@ -3,6 +3,8 @@
 import errno
 import os
 import uuid
+from datetime import datetime
+from typing import NamedTuple
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -11,6 +13,13 @@ from shards.errors import DenseCLIError
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")
+
+
+class File(NamedTuple):
+    """bytes: its size. modified: seconds since 1970."""
+
+    bytes: int
+    modified: float
 
 
 def join(url: str | os.PathLike, *parts: str) -> str:
@@ -37,16 +46,34 @@ def exists(url: str) -> bool:
 
 def listdir(url: str) -> list[str]:
     """Sorted names in a folder, without leftover temporaries; empty when there is no such folder."""
+    return sorted(name for name in _entries(url) if not is_temporary(name))
+
+
+def files(url: str) -> dict[str, File]:
+    """The files of a folder by name, leftover temporaries too; empty when there is no such folder."""
+    found = {}
+    for name, entry in sorted(_entries(url).items()):
+        if entry["type"] == "file":
+            # Each file system has a name of its own for it.
+            time = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
+            found[name] = File(entry["size"], time.timestamp() if isinstance(time, datetime) else time)
+    return found
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a killed writer left the file of this name."""
+    return name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])
+
+
+def _entries(url: str) -> dict[str, dict]:
+    """fsspec's entry of everything in a folder, by name."""
     fs, path = url_to_fs(url)
     # Object stores and fsspec cache listings, and another process may just have written here.
     fs.invalidate_cache(path)
     try:
-        names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
+        return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in fs.ls(path, detail=True)}
     except FileNotFoundError:
-        return []
-    return sorted(
-        name for name in names if not (name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1]))
-    )
+        return {}
 
 
 def makedirs(url: str) -> None:
@@ -59,6 +86,12 @@ def remove(url: str) -> None:
     """Remove one file. Raises FileNotFoundError when there is none."""
     fs, path = url_to_fs(url)
     fs.rm_file(path)
+
+
+def remove_folder(url: str) -> None:
+    """Remove a folder with all that is in it."""
+    fs, path = url_to_fs(url)
+    fs.rm(path, recursive=True)
 
 
 def write_atomic(url: str, data: bytes | memoryview) -> None:

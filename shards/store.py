@@ -203,7 +203,7 @@ class Store:
         if not fs.exists(url):
             document = {"key": column.key, "spec": column.spec, "info": column.info}
             fs.write_atomic(url, canonical_json(document) + b"\n")
-        return self._open_column(column.url)
+        return self.open_column(column.url)
 
     def columns(self, kind: str | None = None) -> list[Column]:
         """Every region and target column, or those of one kind, by folder name."""
@@ -213,7 +213,7 @@ class Store:
             if kind in (None, k)
             for folder in fs.listdir(fs.join(self.root, k))
         ]
-        return [self._open_column(url) for url in urls if fs.exists(fs.join(url, "column.json"))]
+        return [self.open_column(url) for url in urls if fs.exists(fs.join(url, "column.json"))]
 
     def find(self, kind: str, name: str) -> Column:
         """The one column of a kind called `name` or `name`-`id`. Raises DenseCLIError at none or several."""
@@ -250,7 +250,8 @@ class Store:
             hint="Run its build-shards command again: it makes what is missing.",
         )
 
-    def _open_column(self, url: str) -> Column:
+    def open_column(self, url: str) -> Column:
+        """The column in a folder with a column.json. Raises DenseCLIError where it is not one of this store."""
         try:
             document = json.loads(fs.read_bytes(fs.join(url, "column.json")))
             column = Column(

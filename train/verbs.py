@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from shards.errors import DenseCLIError
-from shards.flags import flags, given, write_json
+from shards.flags import flags, given, newest_store, write_json
 
 
 @click.command()
@@ -61,7 +60,7 @@ def train(
     from train.trainer import TrainConfig
     from train.trainer import train as fit
 
-    store = store or _newest_store()
+    store = store or newest_store()
     student = student or ("scenes-s" if Store.open(store).dataset["name"] == "scenes" else "eva02-b16")
     result = fit(
         TrainConfig(
@@ -76,14 +75,3 @@ def train(
     write_json(json_file, result)
     random = " (random weights)" if result["random_weights"] else ""
     click.echo(f"step {result['step']}, loss {result['loss']:.4f}{random}: {result['export']}")
-
-
-def _newest_store() -> str:
-    stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
-    if not stores:
-        raise DenseCLIError(
-            "There is no store in stores/.",
-            hint="Build one with densecli build-shards, or name it with --store.",
-        )
-    click.echo(f"Training from the newest store, {stores[-1].parent}.", err=True)
-    return str(stores[-1].parent)
