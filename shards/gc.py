@@ -19,7 +19,7 @@ class Garbage(NamedTuple):
 
 
 def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float = 3600.0) -> list[Garbage]:
-    """What may be deleted: nothing that was written in the last `min_age` seconds is, somebody may still write.
+    """What may be deleted. Of the last `min_age` seconds nothing may: somebody is perhaps still writing.
 
     A target column goes where the config.json of no run in the folder `runs` and nothing in `keep` (NAME or
     NAME-ID) names it, a region plan where no column that stays and no run was made for it. Where no column is

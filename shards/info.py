@@ -1,6 +1,6 @@
 """What a store holds and how its build went, out of its receipts."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +11,7 @@ from shards.table import size, table
 
 
 def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:
-    """The store as JSON values: its data and canvas, `bytes` on disk, photos `skipped` by reason, and `columns`.
+    """The store as JSON values: its data, canvas, `bytes` on disk, photos `skipped` by reason, `columns`.
 
     Of each column: kind, name, id, teacher's `info`, samples, shards and those missing, bytes, `seconds` by
     stage and their total, `gpu_seconds`, `images_per_second` of one worker, and the codec's `error`, the
@@ -38,7 +38,8 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
 
 def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str, Any], Counter[str]]:
     samples, gpu_seconds = 0, 0.0
-    seconds, skipped, errors = Counter[str](), Counter[str](), Counter[str]()
+    seconds, skipped = Counter[str](), Counter[str]()
+    errors: defaultdict[str, float] = defaultdict(float)
     missing = set(column.missing())
     for shard in column.shard_names:
         receipt = None if shard in missing else column.receipt(shard)
@@ -70,7 +71,7 @@ def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str,
     return described, skipped
 
 
-def _fold(errors: Counter[str], receipt: Receipt) -> None:
+def _fold(errors: defaultdict[str, float], receipt: Receipt) -> None:
     """Largest of every `max_...`, sum over samples of every other."""
     for name, value in receipt.error.items():
         if name.startswith("max_"):

@@ -67,7 +67,7 @@ def _strays(url: str, expected: set[str]) -> Iterator[Finding]:
             yield Finding(
                 stray,
                 f"{stray} was left by a killed writer.",
-                "densecli gc --delete removes it after a while.",
+                "Run densecli gc --delete.",
             )
         else:
             yield Finding(stray, f"{stray} is no part of the store.", "Delete it, or move it elsewhere.")

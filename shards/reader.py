@@ -28,13 +28,18 @@ class Record:
 
 
 def read_shard(column: Column, shard: str) -> list[Sample]:
-    """The samples of one shard in order, as (key, bytes by extension). Raises DenseCLIError as `read_tar`, and where
-    the receipt contradicts itself."""
+    """The samples of one shard in order, as (key, bytes by extension).
+
+    Raises DenseCLIError as `read_tar` and `samples_of`.
+    """
     return samples_of(column, shard, *read_tar(column, shard))
 
 
 def samples_of(column: Column, shard: str, data: bytes, receipt: Receipt) -> list[Sample]:
-    """The samples of a shard out of what `read_tar` gave. Raises DenseCLIError where the receipt contradicts itself."""
+    """The samples of a shard out of what `read_tar` gave.
+
+    Raises DenseCLIError where the receipt contradicts itself.
+    """
     samples: dict[str, dict[str, bytes]] = {}
     for name, (offset, size) in sorted(receipt.members.items(), key=lambda item: item[1]):
         key, extension = name.split(".", 1)

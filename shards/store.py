@@ -251,7 +251,7 @@ class Store:
         )
 
     def open_column(self, url: str) -> Column:
-        """The column in a folder with a column.json. Raises DenseCLIError where it is not one of this store."""
+        """The column in a folder with a column.json. Raises DenseCLIError where it is not this store's."""
         try:
             document = json.loads(fs.read_bytes(fs.join(url, "column.json")))
             column = Column(
