@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from models.checkpoints import find_file, find_weights
 from models.registry import resolve
 from models.vfm import VFMS
-from pipeline.teachers.base import Asking, Photo, Teacher, TeacherConfig, live
+from pipeline.teachers.base import Asking, Cost, Photo, Teacher, TeacherConfig, live
 from pipeline.teachers.crops import CropsConfig, CropsTeacher
 from pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
 from pipeline.teachers.labels import LabelsConfig, LabelsTeacher
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Asking",
+    "Cost",
     "CropsConfig",
     "CropsTeacher",
     "GramConfig",

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from models.categories import load_categories
 from models.checkpoints import load_model
+from models.flops import dense_forward
 from models.pooling import region_pool
 from models.registry import resolve
 from models.text import TEMPLATES, category_embeddings, default_templates
-from pipeline.teachers.base import Photo, file_sha256, weights_id, weights_info
+from pipeline.teachers.base import Cost, Photo, file_sha256, weights_id, weights_info
 from shards.codecs import Arrays, Errors, TopK
 from shards.errors import DenseCLIError
 
@@ -71,6 +72,13 @@ class LabelsConfig:
             **weights_info(self.weights),
             "categories": load_categories(self.categories).name,
         }
+
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`."""
+        looks = dense_forward(self.name, photo.canvas.size).flops
+        codec, n = self.codec(), len(photo.regions.boxes)
+        stored = {**codec.blank((n, len(codec.things))), "thing": np.zeros(n, bool)}
+        return Cost(stored=stored, once=looks, visit=looks)
 
     def load(self, device: str) -> "LabelsTeacher":
         return LabelsTeacher(self, device)
