@@ -17,8 +17,11 @@ VERBS: Mapping[str, str] = {
     "build-shards": "pipeline.verbs:build_shards",
     "train": "train.verbs:train",
     "evaluate": "evaluation.verbs:evaluate",
+    "plan": "pipeline.verbs:plan",
     "info": "shards.verbs:info",
     "lint": "shards.verbs:lint",
+    "verify": "pipeline.verbs:verify",
+    "preview": "evaluation.verbs:preview",
     "gc": "shards.verbs:gc",
 }
 

@@ -109,7 +109,7 @@ class Store:
         """
         wanted = cls(root=os.fspath(root), dataset=dataset, canvas=canvas, shard_sizes=tuple(shards))
         if not fs.exists(fs.join(root, "store.json")):
-            fs.write_atomic(fs.join(root, "store.json"), canonical_json(wanted._document()) + b"\n")
+            fs.write_atomic(fs.join(root, "store.json"), canonical_json(wanted.document()) + b"\n")
             return wanted
         found = cls.open(root)
         for what, old, new in (
@@ -156,7 +156,8 @@ class Store:
             hint="Read it with the densecli that wrote it, or build it again.",
         )
 
-    def _document(self) -> dict:
+    def document(self) -> dict:
+        """What store.json holds."""
         return {
             "format": FORMAT_VERSION,
             "dataset": self.dataset,
@@ -172,7 +173,7 @@ class Store:
     @property
     def data(self) -> dict:
         """What ties a column to this store: the canvas, and the sha256 of store.json's canonical JSON."""
-        return {"canvas": self.canvas, "store": column_key(self._document())}
+        return {"canvas": self.canvas, "store": column_key(self.document())}
 
     @property
     def images(self) -> Column:

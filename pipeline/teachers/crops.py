@@ -71,7 +71,7 @@ class CropsConfig:
         look = image_forward(self.model)
         views = self.stored_views(photo)
         cells = np.diff(photo.regions.offsets)
-        stored = {**self.codec.blank((int(cells[views].sum()), *look.shape)), "views": views}
+        stored = {**self.codec.blank((int(cells[views].sum()), look.shape[0])), "views": views}
         return Cost(stored=stored, once=look.flops * cells[views].sum(), visit=look.flops * cells.mean())
 
     def stored_views(self, photo: Photo) -> np.ndarray:

@@ -22,12 +22,13 @@ def test_forward__agrees_with_what_is_known(forward, gflops):
 
 
 def test_forward__is_the_sum_of_the_products():
-    vision = SCENES_CONFIGS["scenes-s"]["vision_cfg"]
+    config = SCENES_CONFIGS["scenes-s"]
+    vision = config["vision_cfg"]
     width, layers, patch = vision["width"], vision["layers"], vision["patch_size"]
     patches = (IMAGE_SIZE // patch) ** 2
     tokens = patches + 1
     block = tokens * (4 + 8) * width**2 + 2 * tokens**2 * width
-    products = patches * 3 * patch**2 * width + layers * block + width * SCENES_CONFIGS["scenes-s"]["embed_dim"]
+    products = patches * 3 * patch**2 * width + layers * block + width * config["embed_dim"]
     assert image_forward("scenes-s").flops == pytest.approx(2 * products, rel=0.01)
 
 
