@@ -6,8 +6,8 @@ not speak: what they would say has a size that is known. FLOPs come of their arc
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -27,6 +27,7 @@ from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.keys import canonical_json
+from shards.progress import Progress
 from shards.reader import decode_npz, read_joined
 from shards.receipts import Receipt
 from shards.regions import Regions
@@ -44,16 +45,15 @@ class PlanConfig:
     """The settings of plan.
 
     build: what would be built. photos: how many, were there more like those that are listed. samples: photos
-    to look at. student: else scenes-s for scenes, eva02-b16 for photos; weights: its own. epochs: of one
-    training. tflops: what a GPU does a second, in 1e12 FLOPs. calibrate: measure that instead, on the sample
-    and with the teachers' weights.
+    to look at. student: else scenes-s for scenes, eva02-b16 for photos. epochs: of one training. tflops: what
+    a GPU does a second, in 1e12 FLOPs. calibrate: measure that instead, on the sample and with the teachers'
+    weights.
     """
 
     build: BuildConfig
     photos: int | None = None
     samples: int = 256
     student: str | None = None
-    weights: str | None = None
     epochs: int = 6
     tflops: float = 100.0
     calibrate: bool = False
@@ -75,8 +75,8 @@ class Sample:
     costs: dict[str, tuple[float, float]]
 
 
-def plan(config: PlanConfig, advance: Callable[[int], None] = lambda photos: None) -> dict[str, Any]:
-    """The plan as JSON values; writes nothing. `advance` is told of the sample's photos that are done.
+def plan(config: PlanConfig) -> dict[str, Any]:
+    """The plan as JSON values; writes nothing.
 
     `photos`, `bytes` in all, `uncertainty` (relative half-width of the 95 % interval that the sample leaves),
     `skipped` (share of the sample), `columns` (kind, name, bytes), `cpu_hours` of reading and writing photos;
@@ -87,7 +87,7 @@ def plan(config: PlanConfig, advance: Callable[[int], None] = lambda photos: Non
     job, source = prepare(build)
     sizes = job.store.shard_sizes if config.photos is None else tuple(cut(config.photos, build.shard_size))
     n = sum(sizes)
-    sample = _sample(job, source, config, advance)
+    sample = _sample(job, source, config)
     readable = n * sample.samples / len(sample.places)
     columns, spread = _columns(sample, sizes, exact=config.photos is None)
     documents = [canonical_json({"key": c.key, "spec": c.spec, "info": c.info}) for c in job.columns()[1:]]
@@ -101,8 +101,8 @@ def plan(config: PlanConfig, advance: Callable[[int], None] = lambda photos: Non
     speeds = _speeds(sample, config.tflops, config.calibrate)
     student_speed = config.tflops * 1e12
     if config.calibrate:
-        student_speed = _student_speed(student, config.weights, job)
-    teachers = [
+        student_speed = _student_speed(student, job)
+    teachers: list[dict[str, Any]] = [
         {
             "name": name,
             "tflop": once * readable / 1e12,
@@ -123,6 +123,7 @@ def plan(config: PlanConfig, advance: Callable[[int], None] = lambda photos: Non
         "columns": columns,
         "cpu_hours": sum(read.values()) / len(sample.places) * n / 3600,
         "measured": config.calibrate,
+        "tflops": config.tflops,
         "device": job.device,
         "teachers": teachers,
         "student": {
@@ -140,10 +141,13 @@ def _without_weights(build: BuildConfig) -> BuildConfig:
     return replace(build, weights={model_of(name): "random:0" for name in build.teachers})
 
 
-def _sample(job: Job, source: Source, config: PlanConfig, advance: Callable[[int], None]) -> Sample:
+def _sample(job: Job, source: Source, config: PlanConfig) -> Sample:
     n = len(source.items)
     places = np.unique(np.linspace(0, n - 1, min(config.samples, n)).round().astype(int))
-    with _in_memory(job, cut(len(places), CHUNK)) as here:
+    with (
+        _in_memory(job, cut(len(places), CHUNK)) as here,
+        closing(Progress(len(places), "photos")) as progress,
+    ):
         builder = (here if config.calibrate else replace(here, targets=())).builder()
         columns = here.make()
         items = [source.items[int(place)] for place in places]
@@ -158,7 +162,7 @@ def _sample(job: Job, source: Source, config: PlanConfig, advance: Callable[[int
                 assert receipt is not None
                 found.append(receipt)
                 fs.remove(column.tar_url(shard))
-            advance(len(chunk))
+            progress.advance(len(chunk))
     samples = sum(receipt.samples for receipt in receipts[0])
     if not samples:
         raise DenseCLIError(
@@ -239,10 +243,10 @@ def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
     }
 
 
-def _student_speed(student: str, weights: str | None, job: Job, steps: int = 3) -> float:
+def _student_speed(student: str, job: Job, steps: int = 3) -> float:
     """FLOPs a second of a training step, the fastest of some; random weights are as fast as any."""
     device = pick_device(job.device)
-    model, _ = load_model(student, weights or "random:0", device)
+    model, _ = load_model(student, "random:0", device)
     canvases = torch.zeros(job.batch_size, 3, job.store.canvas, job.store.canvas, device=device)
     seconds = []
     for _ in range(steps):
@@ -257,42 +261,36 @@ def _student_speed(student: str, weights: str | None, job: Job, steps: int = 3) 
 
 def report(planned: dict[str, Any]) -> str:
     """`plan` in print."""
-    n, student, even = planned["photos"], planned["student"], planned["break_even"]
-    sampled = f"{planned['sampled']} of them looked at"
-    doubt = f", within {planned['uncertainty']:.1%} (95 %)" if planned["uncertainty"] else ""
-    lines = [
-        f"{n} photos, {sampled}, {planned['skipped']:.1%} unreadable: {as_size(planned['bytes'])}{doubt}",
-        "",
-        table(
-            [
-                ["column", "bytes", "a photo"],
-                *([c["name"], as_size(c["bytes"]), as_size(c["bytes"] / n)] for c in planned["columns"]),
-            ]
-        ),
-        "",
-        f"Photos to decode, resize, encode and write: {planned['cpu_hours']:.2f} core hours.",
-    ]
-    how = f"measured on {planned['device']}" if planned["measured"] else "at the stated TFLOP/s"
-    work = [[f"{t['name']}, once", f"{t['tflop']:.4g}", f"{t['gpu_hours']:.4g}"] for t in planned["teachers"]]
+    n, student, even, epochs = (planned[name] for name in ("photos", "student", "break_even", "epochs"))
+    doubt = f", give or take {planned['uncertainty']:.1%}" if planned["uncertainty"] else ""
+    columns = [[c["name"], as_size(c["bytes"]), as_size(c["bytes"] / n)] for c in planned["columns"]]
+    speed = f"measured on {planned['device']}" if planned["measured"] else f"at {planned['tflops']:g} TFLOP/s"
+    work = [_work(f"{t['name']}, once", t["tflop"], t["gpu_hours"]) for t in planned["teachers"]]
     work += [
-        [f"{t['name']}, live, an epoch", f"{t['epoch_tflop']:.4g}", f"{t['epoch_gpu_hours']:.4g}"]
-        for t in planned["teachers"]
+        _work(f"{who['name']}{as_what}, an epoch", who["epoch_tflop"], who["epoch_gpu_hours"])
+        for who, as_what in [(student, " (student)"), *((t, " live") for t in planned["teachers"])]
     ]
-    work.append(
-        [
-            f"{student['name']} (student), an epoch",
-            f"{student['epoch_tflop']:.4g}",
-            f"{student['epoch_gpu_hours']:.4g}",
-        ]
-    )
-    lines += ["", table([["work", "TFLOP", f"GPU hours {how}"], *work])]
+    lines = [
+        f"{n} photos: {as_size(planned['bytes'])}{doubt} ({planned['sampled']} photos looked at, "
+        f"{planned['skipped']:.1%} unreadable)",
+        "",
+        table([["column", "bytes", "a photo"], *columns]),
+        "",
+        f"To decode, resize, encode and write the photos: {planned['cpu_hours']:.2f} core hours.",
+        "",
+        table([["work", "TFLOP", f"GPU hours {speed}"], *work]),
+    ]
     if even:
-        live = sum(t["epoch_gpu_hours"] for t in planned["teachers"]) * planned["epochs"]
-        alone = student["epoch_gpu_hours"] * planned["epochs"]
+        alone = student["epoch_gpu_hours"] * epochs
+        live = alone + sum(t["epoch_gpu_hours"] for t in planned["teachers"]) * epochs
         lines += [
             "",
             f"The cache has paid for itself after {even['epochs']:.1f} epochs, "
-            f"that is {even['trainings']:.2f} trainings of {planned['epochs']} epochs.",
-            f"A training takes {alone:.4g} GPU hours from the store, {alone + live:.4g} with live teachers.",
+            f"{even['trainings']:.2f} of a training of {epochs}: a training takes {alone:.3g} GPU hours from the "
+            f"store, {live:.3g} with live teachers.",
         ]
     return "\n".join(lines)
+
+
+def _work(name: str, tflop: float, hours: float) -> list[str]:
+    return [name, f"{tflop:,.1f}", f"{hours:,.3f}"]

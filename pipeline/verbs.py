@@ -1,13 +1,11 @@
 """The verbs that run teachers. Ray and torch are imported by the verb, not before."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from typing import Any
 
 import click
 
 from shards.flags import flags, given, newest_store, say, write_json
-from shards.progress import Progress
 
 # What says which store is meant, in a build and in the plan of one.
 BUILD = (
@@ -24,9 +22,7 @@ BUILD = (
     click.option("--regions", default="grid-paper", show_default=True, metavar="PLAN", help="Region plan."),
     click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json."),
     click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard."),
-    click.option(
-        "--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval."
-    ),
+    click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of labels."),
     click.option("--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops."),
     click.option("--codec", type=click.Choice(["int8", "fp16", "fp32"]), help="Of crops and token factors."),
     click.option("--rank", type=click.IntRange(1), help="Of token factors."),
@@ -123,8 +119,7 @@ def plan(
         tflops=tflops,
         calibrate=calibrate,
     )
-    with closing(Progress(samples, "photos")) as progress:
-        planned = make(config, progress.advance)
+    planned = make(config)
     say(report(planned), json_file, planned)
 
 
@@ -162,8 +157,7 @@ def verify(
     config = VerifyConfig(
         store=store or newest_store(), samples=samples, weights=dict(weights), **given(settings)
     )
-    with closing(Progress(samples, "photos")) as progress:
-        verified = ask_again(config, progress.advance)
+    verified = ask_again(config)
     say(report(verified), json_file, verified)
     if not verified["verified"]:
         ctx.exit(1)

@@ -1,7 +1,7 @@
 """Whether a store says what its teachers say: some of its photos, asked again, live."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from shards.codecs import Errors, codec_from_spec, combine_errors
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.keys import canonical_json
+from shards.progress import Progress
 from shards.reader import decode_image, decode_npz, read_joined
 from shards.regions import Regions
 from shards.store import Column, Store
@@ -42,13 +43,12 @@ class VerifyConfig:
     device: str = "auto"
 
 
-def verify(config: VerifyConfig, advance: Callable[[int], None] = lambda photos: None) -> dict[str, Any]:
+def verify(config: VerifyConfig) -> dict[str, Any]:
     """`verified`, and `columns`: each with its name, id, samples, `random_weights`, and `figures`.
 
     A figure is one of the codec's largest errors: `live`, of what is stored from what the teacher says now,
     the worst of the samples; `recorded`, by the receipt of that sample's shard; and whether it `holds`.
-    `advance` is told of the photos that are done. Raises DenseCLIError where a teacher would not be the
-    column's own.
+    Raises DenseCLIError where a teacher would not be the column's own.
     """
     store = Store.open(config.store)
     columns = [store.find("targets", name) for name in config.teachers] or store.columns("targets")
@@ -58,23 +58,18 @@ def verify(config: VerifyConfig, advance: Callable[[int], None] = lambda photos:
             hint="Build some: densecli build-shards --teacher NAME.",
         )
     teachers = [_teacher(store, column, config) for column in columns]
-    verified = [_verify(store, c, t, config, advance) for c, t in zip(columns, teachers, strict=True)]
+    verified = [_verify(store, c, t, config) for c, t in zip(columns, teachers, strict=True)]
     holds = all(figure["holds"] for column in verified for figure in column["figures"].values())
     return {"store": store.root, "verified": holds, "tolerance": config.tolerance, "columns": verified}
 
 
-def _verify(
-    store: Store,
-    column: Column,
-    teacher: TeacherConfig,
-    config: VerifyConfig,
-    advance: Callable[[int], None],
-) -> dict[str, Any]:
-    device = str(pick_device(config.device))
-    network = teacher.load(device)
+def _verify(store: Store, column: Column, teacher: TeacherConfig, config: VerifyConfig) -> dict[str, Any]:
+    chosen = _choose(column, config.samples)
+    samples = sum(map(len, chosen.values()))
+    network = teacher.load(str(pick_device(config.device)))
     figures: dict[str, dict[str, Any]] = {}
-    samples = 0
-    for shard, rows in _choose(column, config.samples).items():
+    progress = Progress(samples, f"photos by {column.name}")
+    for shard, rows in chosen.items():
         records = [read_joined([store.images, _regions(store, column), column], shard)[row] for row in rows]
         photos = [
             Photo(
@@ -96,8 +91,8 @@ def _verify(
                     worst = figures.setdefault(name, found)
                     if found["live"] - found["recorded"] > worst["live"] - worst["recorded"]:
                         figures[name] = found
-        samples += len(records)
-        advance(len(records))
+        progress.advance(len(records))
+    progress.close()
     return {
         "name": column.name,
         "id": column.id,
@@ -183,7 +178,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     others = [name for name in asked if canonical_json(asked[name]) != canonical_json(spec.get(name))]
     if "weights" in others:
         raise DenseCLIError(
-            f"The column {column.name}-{column.id} was made with other weights, not {teacher.info()['weights']}.",
+            f"{column.name}-{column.id} was made with other weights, not {teacher.info()['weights']}.",
             hint=f"Give those of sha256 {spec['weights'][:16]} with --weights {model}=PATH.",
         )
     if others:

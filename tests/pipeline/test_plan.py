@@ -41,8 +41,8 @@ def test_bytes__of_photos_are_those_of_the_store(shared_data, tiny, build_here):
         limit=None,
         canvas=64,
         shard_size=50,
-        teachers=("crops-scenes-s", "self-scenes-s"),
-        views=1,
+        teachers=("scenes-s", "self-scenes-s"),
+        categories="scenes",
     )
     planned = plan(PlanConfig(build=config))
     build_here(config)
@@ -85,7 +85,7 @@ def test_unreadable_photos_are_left_out_of_the_estimate(tiny, build_here, tmp_pa
     for path in folder.iterdir():
         path.write_bytes(b"")
     with pytest.raises(DenseCLIError, match="None of the 12 photos"):
-        plan(PlanConfig(build=config))
+        plan(PlanConfig(build=replace(config, store=str(tmp_path / "other"))))
 
 
 def test_work__of_labels_pays_after_one_epoch_and_that_of_crops_after_as_many_views(tiny):
@@ -104,11 +104,11 @@ def test_work__of_labels_pays_after_one_epoch_and_that_of_crops_after_as_many_vi
 
 def test_weights__are_needed_to_calibrate_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
-    config = replace(tiny, teachers=("vitl14", "dinov2-vits14"), weights={})
+    config = replace(tiny, teachers=("vitb16",), weights={})
     planned = plan(PlanConfig(build=config))
-    assert [teacher["name"] for teacher in planned["teachers"]] == ["vitl14", "dinov2-vits14"]
-    assert "vitl14, once" in report(planned)
-    with pytest.raises(DenseCLIError, match="no weights for vitl14"):
+    assert [teacher["name"] for teacher in planned["teachers"]] == ["vitb16"]
+    assert "vitb16, once" in report(planned)
+    with pytest.raises(DenseCLIError, match="no weights for vitb16"):
         plan(PlanConfig(build=config, calibrate=True))
 
 
