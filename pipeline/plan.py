@@ -286,8 +286,8 @@ def report(planned: dict[str, Any]) -> str:
         lines += [
             "",
             f"The cache has paid for itself after {even['epochs']:.1f} epochs, "
-            f"{even['trainings']:.2f} of a training of {epochs}: a training takes {alone:.3g} GPU hours from the "
-            f"store, {live:.3g} with live teachers.",
+            f"{even['trainings']:.2f} of a training of {epochs}.",
+            f"A training takes {alone:.3g} GPU hours from the store, {live:.3g} with live teachers.",
         ]
     return "\n".join(lines)
 
