@@ -68,7 +68,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
     samples = sum(map(len, chosen.values()))
     network = teacher.load(str(pick_device(config.device)))
     figures: dict[str, dict[str, Any]] = {}
-    progress = Progress(samples, f"photos by {column.name}")
+    progress = Progress(samples, "photos")
     for shard, rows in chosen.items():
         records = [read_joined([store.images, _regions(store, column), column], shard)[row] for row in rows]
         photos = [
