@@ -44,6 +44,11 @@ def class_table(result: Classification) -> str:
     return table(rows)
 
 
+def coupling_table(ratios: Mapping[str, float]) -> str:
+    """A table of coupling ratios by title."""
+    return table([["", "coupling ratio"], *([title, f"{ratio:.3f}"] for title, ratio in ratios.items())])
+
+
 def _titled(name: str, result: Classification) -> str:
     return f"{name} (random weights)" if result.random_weights else name
 

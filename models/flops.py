@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.dense import DenseCLIP
+from models.refiner import make_refiner
 from models.registry import build, resolve
 from models.vfm import VFMS
 
@@ -47,6 +48,19 @@ def vfm_forward(name: str, canvas: int, student_patch: int) -> Forward:
     with torch.device("meta"):
         model = VFMS[name].build()
     return _count(model, model.arch.input_side(canvas, student_patch))
+
+
+@cache
+def refiner_forward(name: str, canvas: int, side: int) -> tuple[Forward, Forward]:
+    """Of a model's Refiner: the tokens (C, h, w) that it starts from, and the tokens (side * side, D) of one
+    box."""
+    clip = _sketch(name)
+    with torch.device("meta"):
+        refiner = make_refiner(clip)
+        box, of_image = torch.zeros(1, 4), torch.zeros(1)
+    entry = _count(refiner.entry, clip.input_side(canvas))
+    both = _count(lambda pictures: refiner(pictures, box, of_image, side), clip.input_side(canvas))
+    return entry, Forward(both.flops - entry.flops, both.shape)
 
 
 @cache

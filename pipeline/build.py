@@ -2,14 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from pipeline.clock import Clock
-from pipeline.sources import Item, Unreadable
+from pipeline.sources import Item, Load, Unreadable
 from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
 from shards.geometry import Canvas
@@ -43,7 +42,7 @@ class ShardBuilder:
     """Builds units. targets: the teachers with their columns."""
 
     canvas: Canvas
-    load: Callable[[Item], Image.Image]
+    load: Load
     plan: RegionPlan
     images: Column
     regions: Column
@@ -56,7 +55,7 @@ class ShardBuilder:
         if not self.images.has(unit.shard):
             receipts.append(self._build_images(unit))
         if not self.regions.has(unit.shard):
-            receipts.append(self._build_regions(unit.shard))
+            receipts.append(build_regions(self.plan, self.images, self.regions, unit.shard))
         records = read_joined([self.images, self.regions], unit.shard)
         targets = [
             _Targets(column, teacher, unit.shard, self.batch_size)
@@ -76,31 +75,24 @@ class ShardBuilder:
         for item in unit.items:
             with clock("decode"):
                 try:
-                    photo = self.load(item)
+                    photo = self.load(item, self.canvas)
                 except Unreadable as reason:
                     skipped[str(reason)] += 1
                     continue
             with clock("resize"):
-                resized = self.canvas.resize(photo)
+                resized = self.canvas.resize(photo.image, (photo.width, photo.height))
             with clock("encode"):
                 jpg = jpg_bytes(resized)
             about = {
                 "width": photo.width,
                 "height": photo.height,
-                "valid": self.canvas.valid_box(*photo.size).tolist(),
+                "valid": self.canvas.valid_box(photo.width, photo.height).tolist(),
                 "source": item.ref,
             }
+            if photo.masks is not None:
+                about["masks"] = photo.masks
             writer.add(item.key, {"jpg": jpg, "json": json_bytes(about)})
         return writer.commit(seconds=clock.seconds, skipped=skipped)
-
-    def _build_regions(self, shard: str) -> Receipt:
-        writer, clock = ShardWriter(self.regions, shard), Clock()
-        for key, parts in read_shard(self.images, shard):
-            with clock("encode"):
-                regions = self.plan.of_photo(json.loads(parts["json"]))
-                data = npz_bytes({"boxes": regions.boxes, "offsets": regions.offsets})
-            writer.add(key, {"npz": data})
-        return writer.commit(seconds=clock.seconds)
 
     def _build_targets(self, records: list[Record], targets: list["_Targets"]) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
@@ -148,3 +140,14 @@ class _Targets:
                 data = npz_bytes(arrays)
             self.writer.add(photo.key, {"npz": data})
             self.errors.append(error)
+
+
+def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str) -> Receipt:
+    """The shard of a region plan's boxes, out of what the images column says of its photos."""
+    writer, clock = ShardWriter(regions, shard), Clock()
+    for key, parts in read_shard(images, shard):
+        with clock("encode"):
+            of_photo = plan.of_photo(json.loads(parts["json"]))
+            data = npz_bytes({"boxes": of_photo.boxes, "offsets": of_photo.offsets})
+        writer.add(key, {"npz": data})
+    return writer.commit(seconds=clock.seconds)

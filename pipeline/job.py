@@ -5,18 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from models.device import pick_device
 from models.scenes import IMAGE_SIZE
 from pipeline.build import ShardBuilder, Unit
 from pipeline.config import BuildConfig
-from pipeline.sources import Item, Source, open_source
-from pipeline.teachers import TeacherConfig, model_of, teacher_config
+from pipeline.sources import Index, Load, Source, open_source
+from pipeline.teachers import TeacherConfig, models_of, teacher_config
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.regions import RegionPlan, region_plan
+from shards.regions import MaskPlan, RegionPlan, region_plan
 from shards.store import Column, Store
 
 
@@ -28,7 +26,7 @@ class Job:
     """
 
     store: Store
-    load: Callable[[Item], Image.Image]
+    load: Load
     plan: RegionPlan
     targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
     batch_size: int
@@ -72,30 +70,52 @@ class Job:
 
 
 def prepare(config: BuildConfig) -> tuple[Job, Source]:
-    """The job and the listing it is about. Writes nothing; raises DenseCLIError for whatever cannot be."""
+    """The job and the listing it is about. Raises DenseCLIError for whatever cannot be.
+
+    Writes nothing but the index of a source's tars, and in a dry run not even that.
+    """
     names = config.teachers
-    models = list(dict.fromkeys(map(model_of, names)))
+    models = list(dict.fromkeys(model for name in names for model in models_of(name)))
     if stray := sorted(set(config.weights) - set(models)):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is no teacher's model in this build.",
             hint=f"Models: {', '.join(models) or 'none'}.",
         )
-    data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
-    source = open_source(config.dataset, os.path.abspath(data), config.split, config.limit, config.seed)
+    plan = region_plan(
+        config.regions,
+        proposals=fs.absolute(config.proposals) if config.proposals else "",
+        min_iou=config.min_iou,
+        min_stability=config.min_stability,
+    )
+    teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or (IMAGE_SIZE if config.dataset == "scenes" else 512)
+    root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
+    data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
+    source = open_source(
+        config.dataset,
+        fs.absolute(data),
+        config.split,
+        config.limit,
+        config.seed,
+        Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
+    )
+    if isinstance(plan, MaskPlan) and not source.has_masks:
+        raise DenseCLIError(
+            f"The data set {config.dataset} at {data} has no masks to take regions from.",
+            hint="Use --dataset sa1b with its annotations, or another region plan (--regions).",
+        )
     store = Store(
-        root=fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}")),
+        root=root,
         dataset=source.identity,
         canvas=canvas,
         shard_sizes=tuple(cut(len(source.items), config.shard_size)),
     )
     if fs.exists(fs.join(store.root, "store.json")):
         _open_or_make(store)
-    teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     job = Job(
         store=store,
         load=source.load,
-        plan=region_plan(config.regions, fs.absolute(config.proposals) if config.proposals else ""),
+        plan=plan,
         targets=tuple((teacher, teacher.spec()) for teacher in teachers),
         batch_size=config.batch_size,
         device=str(pick_device(config.device)),

@@ -22,7 +22,7 @@ from pipeline.build import Unit
 from pipeline.config import BuildConfig
 from pipeline.job import Job, cut, prepare
 from pipeline.sources import Source
-from pipeline.teachers import Photo, model_of
+from pipeline.teachers import Photo, models_of
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
@@ -84,7 +84,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     hours of an epoch), `epochs`, `break_even` (in epochs and in trainings). Raises DenseCLIError.
     """
     build = config.build if config.calibrate else _without_weights(config.build)
-    job, source = prepare(build)
+    job, source = prepare(replace(build, dry_run=True))
     sizes = job.store.shard_sizes if config.photos is None else tuple(cut(config.photos, build.shard_size))
     n = sum(sizes)
     sample = _sample(job, source, config)
@@ -138,7 +138,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
 
 def _without_weights(build: BuildConfig) -> BuildConfig:
     """The same build by teachers that have no weights: theirs cost neither bytes nor FLOPs."""
-    return replace(build, weights={model_of(name): "random:0" for name in build.teachers})
+    return replace(build, weights={model: "random:0" for name in build.teachers for model in models_of(name)})
 
 
 def _sample(job: Job, source: Source, config: PlanConfig) -> Sample:

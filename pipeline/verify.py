@@ -10,7 +10,7 @@ import numpy as np
 from models.device import pick_device
 from models.text import TEMPLATES
 from pipeline.config import BuildConfig
-from pipeline.teachers import Photo, TeacherConfig, live, model_of, teacher_config
+from pipeline.teachers import Photo, TeacherConfig, live, models_of, teacher_config
 from shards.codecs import Errors, codec_from_spec, combine_errors
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
@@ -51,7 +51,9 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     Raises DenseCLIError where a teacher would not be the column's own.
     """
     store = Store.open(config.store)
-    columns = [store.find("targets", name) for name in config.teachers] or store.columns("targets")
+    # What relabel made has no teacher: it follows from a column that has.
+    told = [column for column in store.columns("targets") if "features" not in column.spec]
+    columns = [store.find("targets", name) for name in config.teachers] or told
     if not columns:
         raise DenseCLIError(
             f"The store at {store.root} has no targets.",
@@ -132,12 +134,14 @@ def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray)
     codec, side = codec_from_spec(column.spec["codec"]), column.spec["target"].get("side")
     rows = target.reshape(-1, target.shape[-1])
     arrays = {name: stored[name] for name in codec.blank(rows.shape)}
-    if any(len(array) != len(rows) for array in arrays.values()):
+    if len(next(iter(arrays.values()))) != len(rows):
         raise DenseCLIError(
             f"The column {column.url} has targets of another shape than its teacher gives.",
             hint="Run densecli lint; if that finds nothing, build the column again with this release.",
         )
-    size = side**2 if side else max(1, len(rows))
+    if not side:
+        return codec.error(arrays, rows)
+    size = side**2
     return combine_errors(
         [
             codec.error({name: array[i : i + size] for name, array in arrays.items()}, rows[i : i + size])
@@ -148,14 +152,16 @@ def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray)
 
 def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfig:
     """The teacher that a column's spec tells of, with weights; DenseCLIError where it would be another."""
-    spec, model = column.spec, model_of(column.name)
-    target, codec = spec["target"], spec["codec"]
-    said = column.info.get("weights", "")
-    there = said if said.startswith("random:") or os.path.isfile(said) else None
-    weights = config.weights.get(model, there)
+    spec, target, codec = column.spec, column.spec["target"], column.spec["codec"]
+    # A Refiner's own weights go by its name.
+    names = models_of(column.name)
+    said = dict(zip(names, (column.info["weights"], column.info.get("refiner", "")), strict=False))
+    there = {name: at for name, at in said.items() if at.startswith("random:") or os.path.isfile(at)}
+    given = {name: at for name, at in config.weights.items() if name in names}
     options = {
         "seed": target.get("seed"),
         "views": target.get("views"),
+        "side": target.get("side"),
         "tau": target.get("tau"),
         "templates": _templates(target),
         "categories": config.categories or column.info.get("categories"),
@@ -170,17 +176,18 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         BuildConfig(
             dataset=store.dataset["name"],
             regions=_regions(store, column).name,
-            weights={model: weights} if weights else {},
+            weights={**there, **given},
             **{name: value for name, value in options.items() if value is not None},
         ),
     )
     asked = teacher.spec()
     others = [name for name in asked if canonical_json(asked[name]) != canonical_json(spec.get(name))]
-    if "weights" in others:
-        raise DenseCLIError(
-            f"{column.name}-{column.id} was made with other weights, not {teacher.info()['weights']}.",
-            hint=f"Give those of sha256 {spec['weights'][:16]} with --weights {model}=PATH.",
-        )
+    for name, part in zip(names, ("weights", "refiner"), strict=False):
+        if part in others:
+            raise DenseCLIError(
+                f"{column.name}-{column.id} was made with other weights, not {teacher.info()[part]}.",
+                hint=f"Give those of sha256 {spec[part][:16]} with --weights {name}=PATH.",
+            )
     if others:
         raise DenseCLIError(
             f"The teacher of the column {column.name}-{column.id} would have another {' and '.join(others)}.",

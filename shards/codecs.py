@@ -16,6 +16,7 @@ Arrays = dict[str, np.ndarray]
 Errors = dict[str, float]
 
 _FLOATS = {"fp16": np.float16, "fp32": np.float32}
+_BASIS = {"x": "basis", "scale": "basis_scale"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +137,8 @@ class LowRank:
     """Token maps, for their Gram matrix: the first `rank` columns of U s of x = U s V^T.
 
     With `rmse` in place of `rank`, each map has as few of them, a multiple of 8, as keep the RMSE of its Gram
-    matrix. Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's
-    Gram matrix as well: one factor serves the whole image and every box. int8 has one fp16 scale a token;
-    rows are not unit norm.
+    matrix. Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's Gram matrix
+    as well: one factor serves every box. int8 has one fp16 scale a token; rows are not unit norm.
     """
 
     rank: int | None = 64
@@ -165,11 +165,15 @@ class LowRank:
         and `rmse_truncation`, the part of rmse that the rank alone costs, exact from the tail of s^4. Raises
         DenseCLIError where `rmse` is below what `dtype` can keep.
         """
+        arrays, truncation = self._cut(x)
+        return arrays, {**self.error(arrays, x), "rmse_truncation": truncation}
+
+    def _cut(self, x: np.ndarray) -> tuple[Arrays, float]:
+        """F as it is stored, and the RMSE that its rank alone costs."""
         exact = x.astype(np.float64)
         factor, tails = _factor(exact)
         arrays = self._store(factor[:, : self.rank]) if self.rank else self._within(exact, factor, tails)
-        truncation = float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x)
-        return arrays, {**self.error(arrays, x), "rmse_truncation": truncation}
+        return arrays, float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x)
 
     def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
         """How far arrays are from the Gram matrix of (N, C) tokens.
@@ -196,11 +200,9 @@ class LowRank:
         return dequantise(arrays)
 
     def _store(self, factor: np.ndarray) -> Arrays:
-        return (
-            quantise(factor, np.float16)
-            if self.dtype == "int8"
-            else {"x": factor.astype(_FLOATS[self.dtype])}
-        )
+        if self.dtype == "int8":
+            return quantise(factor, np.float16)
+        return {"x": factor.astype(_FLOATS[self.dtype])}
 
     def _within(self, exact: np.ndarray, factor: np.ndarray, tails: np.ndarray) -> Arrays:
         """The fewest columns, a multiple of 8 or all, that keep `rmse` after quantisation."""
@@ -211,12 +213,58 @@ class LowRank:
             if np.sqrt(tails[rank]) / len(exact) > self.rmse:
                 continue
             arrays = self._store(factor[:, :rank])
-            if _gram_rmse(self.decode(arrays).astype(np.float64), exact) <= self.rmse:
+            if _gram_rmse(dequantise(arrays).astype(np.float64), exact) <= self.rmse:
                 return arrays
         raise DenseCLIError(
             f"Factors stored as {self.dtype} cannot keep an RMSE of {self.rmse:g}.",
             hint="Ask for a larger one, or for fp16 or fp32.",
         )
+
+
+class Features(LowRank):
+    """Token maps themselves, x ~ F V: the F of `LowRank`, and the basis V that turns it back into tokens.
+
+    V is the least-squares fit to F as it is stored, so that it makes up for part of the rounding; it is
+    stored in the same way. RoIAlign is linear: RoIAlign(F) V is that of the tokens.
+    """
+
+    @property
+    def spec(self) -> dict:
+        return {**super().spec, "name": "features"}
+
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """See `LowRank.blank`."""
+        rank = min(self.rank or shape[1], *shape)
+        basis = _blank_rows((rank, shape[1]), self.dtype, np.float16)
+        return {**super().blank(shape), **{_BASIS[name]: array for name, array in basis.items()}}
+
+    def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
+        """(N, C) tokens of unit norm.
+
+        Arrays: those of `LowRank`; `basis` (r, C), and for int8 `basis_scale` float16 (r,). Errors: those of
+        `LowRank`, which are F's, and see `error`.
+        """
+        arrays, truncation = self._cut(x)
+        factor, exact = dequantise(arrays).astype(np.float64), x.astype(np.float64)
+        basis = self._store(np.linalg.lstsq(factor, exact, rcond=None)[0])
+        arrays |= {_BASIS[name]: array for name, array in basis.items()}
+        return arrays, {**self.error(arrays, x), "rmse_truncation": truncation}
+
+    def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
+        """That of F, see `LowRank.error`; and of ||x - F V||, which bounds the error of a token's cosine with
+        any text, `norm`, the root mean square, and `max_norm`."""
+        norms = np.linalg.norm(self.decode(arrays) - x.astype(np.float64), axis=1)
+        own = {"norm": float(np.sqrt(_mean(norms**2))), "max_norm": _max(norms)}
+        return {**super().error(arrays, x), **own}
+
+    def factors(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """F (N, r) and V (r, C), float32."""
+        basis = {name: arrays[stored] for name, stored in _BASIS.items() if stored in arrays}
+        return dequantise(arrays), dequantise(basis)
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N, C) float32 tokens, not quite of unit norm."""
+        return np.matmul(*self.factors(arrays))
 
 
 def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +305,7 @@ def dequantise(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 Codec = TopK | Rows | LowRank
-_CODECS: dict[str, type[Codec]] = {"topk": TopK, "rows": Rows, "lowrank": LowRank}
+_CODECS: dict[str, type[Codec]] = {"topk": TopK, "rows": Rows, "lowrank": LowRank, "features": Features}
 
 
 def codec_from_spec(spec: Mapping[str, Any]) -> Codec:

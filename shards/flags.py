@@ -37,7 +37,9 @@ def flags(*names: str) -> Callable[[Callable], Callable]:
 
 
 FLAGS: dict[str, Callable[[Callable], Callable]] = {
-    "data": click.option("--data", metavar="DIR", help="Folder of the photos [data/<dataset>]."),
+    "data": click.option(
+        "--data", metavar="DIR", help="Folder of the photos, or a pattern or list of them [data/<dataset>]."
+    ),
     "split": click.option("--split", metavar="NAME", help="Split of the dataset."),
     "limit": click.option(
         "--limit", type=click.IntRange(1), metavar="N", help="Use the first N photos only."
@@ -73,18 +75,6 @@ def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None and value != ()}
 
 
-def newest_store() -> str:
-    """The store in stores/ that was begun last, named on standard error. Raises DenseCLIError at none."""
-    stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
-    if not stores:
-        raise DenseCLIError(
-            "There is no store in stores/.",
-            hint="Build one with densecli build-shards, or name it with --store.",
-        )
-    click.echo(f"Reading the newest store, {stores[-1].parent}.", err=True)
-    return str(stores[-1].parent)
-
-
 def say(text: str, json_file: str | None, value: Any) -> None:
     """Prints the text and writes the value; where that goes to standard output, it goes there alone."""
     write_json(json_file, value)
@@ -98,3 +88,15 @@ def write_json(file: str | None, value: Any) -> None:
     elif file:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(json.dumps(value, indent=1) + "\n")
+
+
+def newest_store() -> str:
+    """The store of stores/ that was made last, said on standard error; DenseCLIError where there is none."""
+    stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
+    if not stores:
+        raise DenseCLIError(
+            "There is no store in stores/.",
+            hint="Build one with densecli build-shards, or name it with --store.",
+        )
+    click.echo(f"The newest store is taken, {stores[-1].parent}.", err=True)
+    return str(stores[-1].parent)

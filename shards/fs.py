@@ -1,10 +1,11 @@
 """The one filesystem seam: every byte of a store is read and written here, through fsspec."""
 
 import errno
+import hashlib
 import os
 import uuid
 from datetime import datetime
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -38,6 +39,18 @@ def read_bytes(url: str) -> bytes:
     return fs.cat_file(path)
 
 
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` on, in one get; fewer where the file ends. Raises FileNotFoundError."""
+    fs, path = url_to_fs(url)
+    return fs.cat_file(path, start=offset, end=offset + size)
+
+
+def open_to_seek(url: str) -> BinaryIO:
+    """A file to be read a little here and there: what lies between is not fetched."""
+    fs, path = url_to_fs(url)
+    return fs.open(path, "rb", block_size=64 * 1024)
+
+
 def exists(url: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = url_to_fs(url)
@@ -46,13 +59,13 @@ def exists(url: str) -> bool:
 
 def listdir(url: str) -> list[str]:
     """Sorted names in a folder, without leftover temporaries; empty when there is no such folder."""
-    return sorted(name for name in _entries(url) if not is_temporary(name))
+    return sorted(name for name in _listing(url) if not is_temporary(name))
 
 
 def files(url: str) -> dict[str, File]:
     """The files of a folder by name, leftover temporaries too; empty when there is no such folder."""
     found = {}
-    for name, entry in sorted(_entries(url).items()):
+    for name, entry in sorted(_listing(url).items()):
         if entry["type"] == "file":
             # Each file system has a name of its own for it.
             time = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
@@ -65,7 +78,7 @@ def is_temporary(name: str) -> bool:
     return name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])
 
 
-def _entries(url: str) -> dict[str, dict]:
+def _listing(url: str) -> dict[str, dict]:
     """fsspec's entry of everything in a folder, by name."""
     fs, path = url_to_fs(url)
     # Object stores and fsspec cache listings, and another process may just have written here.
@@ -74,6 +87,27 @@ def _entries(url: str) -> dict[str, dict]:
         return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in fs.ls(path, detail=True)}
     except FileNotFoundError:
         return {}
+
+
+class Entry(NamedTuple):
+    """stamp: changes when the file does, as far as its file system tells (size, time, ETag, ...)."""
+
+    size: int
+    stamp: str
+    is_folder: bool
+
+
+def find(folder: str, pattern: str = "") -> dict[str, Entry]:
+    """What `pattern` (`*`, `**`, `?`) matches below `folder`, else every file, by sorted relative name."""
+    fs, root = url_to_fs(folder)
+    fs.invalidate_cache(root)
+    found = fs.glob(f"{root}/{pattern}", detail=True) if pattern else fs.find(root, detail=True)
+    return {path[len(root) :].strip("/"): _entry(info) for path, info in sorted(found.items())}
+
+
+def _entry(info: dict) -> Entry:
+    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()
+    return Entry(info["size"] or 0, stamp, info["type"] == "directory")
 
 
 def makedirs(url: str) -> None:

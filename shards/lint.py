@@ -23,7 +23,7 @@ class Finding(NamedTuple):
 
 def lint(store: Store, advance: Callable[[int], None] = lambda shards: None) -> Iterator[Finding]:
     """Reads every byte of a store and changes none. `advance` is told of the shards that are done."""
-    yield from _strays(store.root, {"store.json", *FOLDERS})
+    yield from _strays(store.root, {"store.json", "index", *FOLDERS})
     digests: dict[str, str] = {}
     for column in [store.images, *_folders(store)]:
         if isinstance(column, Finding):

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from models.checkpoints import load_model
 from models.flops import Forward, dense_forward, vfm_forward
-from models.registry import resolve
 from models.vfm import VFMS, load_vfm
-from pipeline.teachers.base import Cost, Photo, weights_id, weights_info
+from pipeline.teachers.base import Cost, Photo, clip_spec, weights_id, weights_info
 from shards.codecs import Arrays, Errors, LowRank
 
 
@@ -90,16 +89,9 @@ class SelfConfig:
 
     def spec(self) -> dict[str, Any]:
         """Digests the weights; raises DenseCLIError where they are missing."""
-        arch = resolve(self.model)
         return {
+            **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
             "producer": "self/1",
-            "architecture": arch.name,
-            "weights": weights_id(self.weights),
-            "preprocessing": {
-                "mean": list(arch.mean),
-                "std": list(arch.std),
-                "input": "nearest multiple of the patch",
-            },
             "target": {"name": "self", "mode": self.mode},
             "codec": self.codec.spec,
         }
@@ -125,7 +117,7 @@ class SelfConfig:
 
 
 class TokenTeacher:
-    """A network that gives a map of unit tokens for a canvas."""
+    """A network that gives a map of unit tokens for a canvas, of which a factor is kept."""
 
     def __init__(self, *, name: str, device: str, codec: LowRank, look: Callable[[Tensor], Tensor]) -> None:
         """look: (B, 3, S, S) uint8 -> (B, C, h, w), unit norm per token."""

@@ -48,7 +48,7 @@ def test_stored_target__equals_the_live_teacher_for_every_region(
             first, second = np.sort(said, axis=1)[:, :-3:-1].T
             sure = first - second > 2 * BATCH_NOISE
             assert np.array_equal(arrays["ids"][sure, 0], said.argmax(1)[sure])
-            assert np.array_equal(arrays["thing"], teacher.thing[arrays["ids"][:, 0]])
+            assert np.array_equal(arrays["thing"], np.array(codec.things)[arrays["ids"][:, 0]])
             seen += len(said)
     assert seen == 9 * 400
 

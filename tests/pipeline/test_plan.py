@@ -11,7 +11,8 @@ from models.flops import dense_forward, image_forward
 from pipeline.plan import PlanConfig, plan, report
 from shards.errors import DenseCLIError
 
-TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s")
+TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
+RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}
 
 
 def du(root):
@@ -21,7 +22,9 @@ def du(root):
 
 @pytest.mark.parametrize("regions", ["grid-paper", "grid-clipself"])
 def test_bytes__of_scenes_are_those_of_the_store(tiny, build_here, regions):
-    config = replace(tiny, limit=24, shard_size=10, teachers=TEACHERS, views=2, regions=regions)
+    config = replace(
+        tiny, limit=12, shard_size=5, teachers=TEACHERS, weights=RANDOM, views=1, rank=8, regions=regions
+    )
     planned = plan(PlanConfig(build=config))
     assert not Path(config.store).exists()
     job, _ = build_here(config)

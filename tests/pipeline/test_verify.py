@@ -14,7 +14,8 @@ from shards.reader import decode_npz, read_shard
 from shards.store import Store
 from shards.writer import ShardWriter, npz_bytes
 
-TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s")
+TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
+RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def pristine(tmp_path_factory):
 @pytest.fixture
 def built(pristine, tiny, build_here, tmp_path):
     """A store of every kind of column that a test may damage."""
-    build_here(replace(tiny, store=str(pristine), teachers=TEACHERS, views=1))
+    build_here(replace(tiny, store=str(pristine), teachers=TEACHERS, weights=RANDOM, views=1))
     return Store.open(shutil.copytree(pristine, tmp_path / "copy"))
 
 
@@ -54,8 +55,7 @@ def test_verify__other_targets_do_not_hold(built, name):
     # Each photo gets what was said of the next one.
     for (key, mine), (_, next_one) in zip(samples, samples[1:] + samples[:1], strict=True):
         kept = {n: mine[n] for n in mine if n in ("views", "grid")}
-        rows = len(next(a for n, a in mine.items() if n not in kept))
-        swapped = {n: np.resize(a, (rows, *a.shape[1:])) for n, a in next_one.items() if n not in kept}
+        swapped = {n: np.resize(a, mine[n].shape) for n, a in next_one.items() if n not in kept}
         writer.add(key, {"npz": npz_bytes({**swapped, **kept})})
     writer.commit(error=receipt.error)
     verified = verify(asked(built, teachers=(name,)))
