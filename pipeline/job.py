@@ -1,15 +1,16 @@
 """What a build makes, and what of it is still missing."""
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from models.device import pick_device
 from models.scenes import IMAGE_SIZE
-from pipeline.build import ShardBuilder, Unit
+from pipeline.build import BuilderConfig, ShardBuilder, Unit
 from pipeline.config import BuildConfig
-from pipeline.sources import Index, Load, Source, open_source
+from pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
 from pipeline.teachers import TeacherConfig, models_of, teacher_config
 from shards import fs
 from shards.errors import DenseCLIError
@@ -22,7 +23,8 @@ from shards.store import Column, Store
 class Job:
     """A build without its listing: small, picklable, one and the same in the driver and every worker.
 
-    store: as it shall be; it need not be there. targets: the teachers with their specs.
+    store: as it shall be; it need not be there. targets: the teachers with their specs. witness: of a build
+    on a cluster, a photo that every node must be able to read.
     """
 
     store: Store
@@ -31,6 +33,7 @@ class Job:
     targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
     batch_size: int
     device: str
+    witness: Item | None = None
 
     def columns(self) -> list[Column]:
         """Images, regions and one column a teacher, whether they are there or not."""
@@ -54,11 +57,17 @@ class Job:
         ]
         return [self.store.images, regions, *targets]
 
-    def builder(self) -> ShardBuilder:
-        """Loads the teachers, then makes the store: a teacher that fails to load leaves nothing behind."""
-        teachers = [teacher.load(self.device) for teacher, _ in self.targets]
+    def builder(self, threads: int = 1) -> ShardBuilder:
+        """Loads the teachers, then makes the store: a teacher that fails to load leaves nothing behind.
+
+        threads: of this builder, beside the one that the teachers run in.
+        """
+        if self.witness:
+            self._check_reach(self.witness)
+        device = str(pick_device(self.device))
+        teachers = [teacher.load(device) for teacher, _ in self.targets]
         images, regions, *targets = self.make()
-        return ShardBuilder(
+        config = BuilderConfig(
             canvas=Canvas(self.store.canvas),
             load=self.load,
             plan=self.plan,
@@ -66,7 +75,20 @@ class Job:
             regions=regions,
             targets=tuple(zip(targets, teachers, strict=True)),
             batch_size=self.batch_size,
+            threads=threads,
         )
+        return ShardBuilder(config)
+
+    def _check_reach(self, witness: Item) -> None:
+        hint = "Every node must find the store and the photos under the same path, or by URL."
+        if not fs.exists(fs.join(self.store.root, "store.json")):
+            raise DenseCLIError(f"The node {socket.gethostname()} does not see {self.store.root}.", hint=hint)
+        try:
+            self.load(witness, Canvas(self.store.canvas))
+        except Unreadable as reason:
+            raise DenseCLIError(
+                f"The node {socket.gethostname()} cannot read the photo {witness.ref}: {reason}.", hint=hint
+            ) from reason
 
 
 def prepare(config: BuildConfig) -> tuple[Job, Source]:
@@ -80,6 +102,11 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is no teacher's model in this build.",
             hint=f"Models: {', '.join(models) or 'none'}.",
+        )
+    if ":" in config.device:
+        raise DenseCLIError(
+            f"build-shards cannot be told which GPU to use, as {config.device!r} does: Ray chooses it.",
+            hint="Give cuda, and name the GPUs it may choose from in CUDA_VISIBLE_DEVICES.",
         )
     plan = region_plan(
         config.regions,
@@ -118,7 +145,8 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
         plan=plan,
         targets=tuple((teacher, teacher.spec()) for teacher in teachers),
         batch_size=config.batch_size,
-        device=str(pick_device(config.device)),
+        # The GPUs of a cluster are not the driver's.
+        device=config.device if config.ray_address else str(pick_device(config.device)),
     )
     return job, source
 

@@ -58,6 +58,15 @@ def build_flags(verb: Callable) -> Callable:
 @build_flags
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
 @click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0, min_open=True),
+    metavar="F",
+    help="GPUs of a worker; 0.5 lets two share one [all GPUs, shared evenly].",
+)
+@click.option(
+    "--ray-address", metavar="URL", help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT [a local Ray]."
+)
+@click.option(
     "--max-unreadable", type=click.IntRange(1), metavar="N", help="Unreadable photos in a row to stop at."
 )
 @click.option("--dry-run", is_flag=True, help="Say what is missing, write nothing.")

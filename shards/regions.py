@@ -14,10 +14,13 @@ from shards import fs
 from shards.errors import DenseCLIError
 
 # (rows, columns) of every grid: DenseVLM as its paper says, and as the code of DenseVLM and CLIPSelf does.
+# `square` is for the generated world: cells of whole pixels, whose crops have no black bars. Its CLIPs have
+# never seen a bar, and name crops that have some wrongly twice as often.
 PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
     "paper": tuple((m, n) for m in range(2, 7) for n in range(2, 7)),
     "densevlm": tuple((m, n) for m in range(2, 7) for n in range((m + 1) // 2 + 1, min(2 * m, 6) + 1)),
     "clipself": tuple((m, n) for m in range(1, 7) for n in range((m + 1) // 2, min(2 * m, 6) + 1)),
+    "square": tuple((m, m) for m in (1, 2, 3, 4, 6)),
 }
 # CLIPSelf trains on this many cells of a view at most.
 MAX_CELLS = {"clipself": 20}
@@ -209,7 +212,7 @@ def region_plan(
     min_iou: float = MaskPlan.min_iou,
     min_stability: float = MaskPlan.min_stability,
 ) -> RegionPlan:
-    """The plan of a command-line name: grid-paper, grid-densevlm, grid-clipself, masks, proposals."""
+    """The plan of a command-line name: grid- and a name of PAIRS, masks, or proposals."""
     plans: dict[str, RegionPlan] = {plan.name: plan for plan in map(GridPlan, PAIRS)}
     plans["proposals"] = ProposalPlan(proposals)
     plans["masks"] = MaskPlan(min_iou, min_stability)

@@ -92,12 +92,13 @@ def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None
 def _default_teacher(store: Store, kind: str, student: str) -> str:
     if kind in OWN_TEACHERS:
         return _own_teachers(kind, student)[0]
+    generated = store.dataset["name"] == "scenes"
     if kind == "gram":
-        return "dinov2-vitb14"
+        return "scenes-vfm" if generated else "dinov2-vitb14"
     for column in store.columns("targets"):
         if column.name.startswith(FEATURES):
             return column.name.replace(FEATURES, RELABELLED, 1)
-    return "scenes-pvlm" if store.dataset["name"] == "scenes" else "vitb16"
+    return "scenes-pvlm" if generated else "vitb16"
 
 
 def _commands(store: Store, teacher: str) -> str:

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.sources.base import Decoded, Item, Span, Unreadable
 from shards import fs
+from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.store import PHOTOS
 
@@ -40,8 +41,10 @@ def read(root: str, span: Span) -> bytes:
         return fs.read_range(url, span.offset, span.size)
     except FileNotFoundError as error:
         raise Unreadable("missing") from error
-    except PermissionError as error:
-        raise Unreadable("forbidden") from error
+    except (PermissionError, DenseCLIError) as error:
+        if isinstance(error.__cause__ or error, PermissionError):
+            raise Unreadable("forbidden") from error
+        raise
 
 
 def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:

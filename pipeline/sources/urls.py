@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import BinaryIO, overload
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +33,7 @@ class Addresses(Sequence[Item]):
         hashes = [np.zeros(0, np.uint64)]
         while block := list(islice(urls, BLOCK)):
             self._blocks.append(zlib.compress("\0".join(block).encode(), level=1))
-            hashes.append(np.array([_hash(public(url)) for url in block], np.uint64))
+            hashes.append(np.array([_hash(fs.public(url)) for url in block], np.uint64))
         self._hashes = np.concatenate(hashes)
         _, first = np.unique(self._hashes, return_index=True)
         self._rows = np.sort(first)[:limit]
@@ -59,7 +58,7 @@ class Addresses(Sequence[Item]):
 
     def _item(self, row: int) -> Item:
         url = self._block(row // BLOCK)[row % BLOCK]
-        return Item(key=f"{self._hashes[row]:016x}", ref=public(url), photo=Span(url))
+        return Item(key=f"{self._hashes[row]:016x}", ref=fs.public(url), photo=Span(url))
 
     def _unpack(self, block: int) -> list[str]:
         return zlib.decompress(self._blocks[block]).decode().split("\0")
@@ -86,14 +85,6 @@ def urls_source(file: str, split: str | None = None, limit: int | None = None) -
     return Source(
         name="urls", split="", digest=items.digest, items=items, load=PhotoLoader(root="", upright=True)
     )
-
-
-def public(url: str) -> str:
-    """An address as it may be written down: of http, without user and query, which carry credentials."""
-    if not url.startswith(("http://", "https://")):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _hash(text: str) -> int:

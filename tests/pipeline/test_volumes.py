@@ -17,7 +17,6 @@ from pyarrow import parquet
 from pipeline.config import BuildConfig
 from pipeline.job import prepare, unit_of
 from pipeline.sources import Index, Source, Unreadable, open_source, volumes
-from pipeline.sources.urls import public
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
@@ -352,7 +351,7 @@ def test_urls__signatures_are_used_and_never_written_down(tmp_path):
     signed = ["https://me:secret@host/a.jpg?X-Signature=secret", "https://host/a.jpg?X-Signature=other"]
     source = open_source("urls", str(addresses(tmp_path / "list.txt", signed)))
     (item,) = source.items[:]
-    assert item.ref == public(signed[0]) == "https://host/a.jpg"
+    assert item.ref == fs.public(signed[0]) == "https://host/a.jpg"
     assert item.photo.file == signed[0]
     again = open_source("urls", str(addresses(tmp_path / "again.txt", signed[1:])))
     assert (again.digest, again.items[0].key) == (source.digest, item.key)

@@ -29,11 +29,12 @@ CLIPSELF = [
     *[(5, n) for n in (3, 4, 5, 6)],
     *[(6, n) for n in (3, 4, 5, 6)],
 ]
+SQUARE = [(1, 1), (2, 2), (3, 3), (4, 4), (6, 6)]
 
 
 @pytest.mark.parametrize(
     "pairs, expected, cells",
-    [("paper", PAPER, 400), ("densevlm", DENSEVLM, 309), ("clipself", CLIPSELF, 361)],
+    [("paper", PAPER, 400), ("densevlm", DENSEVLM, 309), ("clipself", CLIPSELF, 361), ("square", SQUARE, 66)],
 )
 @pytest.mark.parametrize("width, height", [(640, 480), (333, 500), (97, 97), (1000, 20)])
 def test_grid__every_cell_is_its_formula(pairs, expected, cells, width, height):
@@ -64,7 +65,7 @@ def test_grid__a_view_tiles_the_photo_without_gap_or_overlap(pairs, w, h):
 
 
 def test_plan__each_pair_set_has_its_own_key():
-    assert len({column_key(GridPlan(pairs).spec) for pairs in PAIRS}) == 3
+    assert len({column_key(GridPlan(pairs).spec) for pairs in PAIRS}) == len(PAIRS)
 
 
 def test_plan__an_unknown_name_lists_the_known_ones():
