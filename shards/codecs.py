@@ -1,6 +1,7 @@
 """Codecs: how targets become small arrays. Each states its size before the run and its error after it.
 
-`encode` measures the error on what `decode` returns, so quantisation is in it.
+`blank` has the shapes and types of what `encode` stores. `encode` measures the `error` on what `decode`
+returns, so quantisation is in it.
 """
 
 from collections.abc import Mapping
@@ -34,17 +35,20 @@ class TopK:
     def spec(self) -> dict:
         return {"name": "topk", "things": list(self.things), "k": self.k, "dtype": self.dtype}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, D) distributions."""
-        n, d = shape
-        return n * (min(self.k, d) * (2 + np.dtype(_FLOATS[self.dtype]).itemsize) + 2 * 4)
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """Arrays of zeros, of the shapes and types that (N, D) distributions are stored in."""
+        n, k = shape[0], min(self.k, shape[1])
+        return {
+            "ids": np.zeros((n, k), np.uint16),
+            "p": np.zeros((n, k), _FLOATS[self.dtype]),
+            "rest": np.zeros((n, 2), np.float32),
+        }
 
     def encode(self, p: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, D) probabilities.
 
         Arrays: `ids` uint16 (N, k) by falling probability (equal ones by id), `p` (N, k), `rest` float32
-        (N, 2) = thing and stuff mass of the classes not named. Errors: max and mean total variation, and
-        the largest change of the top probability.
+        (N, 2) = thing and stuff mass of the classes not named. Errors: see `error`.
         """
         things = np.array(self.things)
         ids = np.argsort(-p, axis=1, kind="stable")[:, : self.k]
@@ -57,10 +61,16 @@ class TopK:
             "p": named.astype(_FLOATS[self.dtype]),
             "rest": rest.astype(np.float32),
         }
+        return arrays, self.error(arrays, p)
+
+    def error(self, arrays: Mapping[str, np.ndarray], p: np.ndarray) -> Errors:
+        """How far arrays are from (N, D) probabilities: max and mean total variation, and the largest change
+        of the top probability."""
         decoded = self.decode(arrays)
         variation = np.abs(decoded.astype(np.float64) - p).sum(1) / 2
-        confidence = np.abs(np.take_along_axis(decoded, ids[:, :1], axis=1) - named[:, :1])
-        return arrays, {
+        top = arrays["ids"][:, :1].astype(np.int64)
+        confidence = np.abs(np.take_along_axis(decoded, top, axis=1) - np.take_along_axis(p, top, axis=1))
+        return {
             "max_tv": _max(variation),
             "mean_tv": _mean(variation),
             "max_confidence": _max(confidence),
@@ -100,22 +110,22 @@ class Rows:
     def spec(self) -> dict:
         return {"name": "rows", "dtype": self.dtype}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, C) rows."""
-        n, c = shape
-        return n * (c + 4) if self.dtype == "int8" else n * c * np.dtype(_FLOATS[self.dtype]).itemsize
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """Arrays of zeros, of the shapes and types that (N, C) rows are stored in."""
+        return _blank_rows(shape, self.dtype, np.float32)
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
-        """(N, C) rows. Arrays: `x` (N, C), and for int8 `scale` float32 (N,).
-
-        Errors: the largest absolute one, and the mean of 1 - cosine over the rows.
-        """
+        """(N, C) rows. Arrays: `x` (N, C), and for int8 `scale` float32 (N,). Errors: see `error`."""
         arrays = quantise(x, np.float32) if self.dtype == "int8" else {"x": x.astype(_FLOATS[self.dtype])}
+        return arrays, self.error(arrays, x)
+
+    def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
+        """How far arrays are from (N, C) rows: the largest absolute error, and the mean of 1 - cosine."""
         exact, decoded = x.astype(np.float64), self.decode(arrays).astype(np.float64)
         norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(decoded, axis=1)
         # A zero row has no direction to lose.
         cosine = np.divide((exact * decoded).sum(1), norms, out=np.ones(len(x)), where=norms > 0)
-        return arrays, {"max_abs": _max(np.abs(exact - decoded)), "mean_cosine": _mean(1 - cosine)}
+        return {"max_abs": _max(np.abs(exact - decoded)), "mean_cosine": _mean(1 - cosine)}
 
     def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """(N, C) float32."""
@@ -143,38 +153,46 @@ class LowRank:
     def spec(self) -> dict:
         return {"name": "lowrank", "rank": self.rank, "rmse": self.rmse, "dtype": self.dtype}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, C) tokens; with `rmse` the most it can be."""
-        return self._nbytes(shape[0], min(self.rank or shape[1], *shape))
-
-    def _nbytes(self, n: int, c: int) -> int:
-        return n * (c + 2) if self.dtype == "int8" else n * c * np.dtype(_FLOATS[self.dtype]).itemsize
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """Arrays of zeros, of the shapes and types that (N, C) tokens are stored in; with `rmse`, of the
+        largest there can be."""
+        return _blank_rows((shape[0], min(self.rank or shape[1], *shape)), self.dtype, np.float16)
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, C) tokens, of unit norm where the Gram matrix is to hold cosines.
 
-        Arrays: `x` (N, r) with r = min(rank, N, C), and for int8 `scale` float16 (N,). Errors of the Gram
-        matrix: `rmse` of its entries; `row_norm`, the mean norm of its rows, which bounds the change of
-        DeCLIP's context loss (mean over rows of ||R_vfm - R_student||); `rmse_truncation`, the part of rmse
-        that the rank alone costs, exact from the tail of s^4; `max_rmse` and `max_row_norm`, the same of
-        the worst map; `max_abs`, the largest error of an entry, which bounds that of any region's entry:
-        RoIAlign takes means with weights that sum to 1 at most. Raises DenseCLIError where `rmse` is below
-        what `dtype` can keep.
+        Arrays: `x` (N, r) with r = min(rank, N, C), and for int8 `scale` float16 (N,). Errors: see `error`,
+        and `rmse_truncation`, the part of rmse that the rank alone costs, exact from the tail of s^4. Raises
+        DenseCLIError where `rmse` is below what `dtype` can keep.
         """
+        arrays, truncation = self._cut(x)
+        return arrays, {**self.error(arrays, x), "rmse_truncation": truncation}
+
+    def _cut(self, x: np.ndarray) -> tuple[Arrays, float]:
+        """F as it is stored, and the RMSE that its rank alone costs."""
         exact = x.astype(np.float64)
         factor, tails = _factor(exact)
         arrays = self._store(factor[:, : self.rank]) if self.rank else self._within(exact, factor, tails)
-        kept = dequantise(arrays).astype(np.float64)
+        return arrays, float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x)
+
+    def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
+        """How far arrays are from the Gram matrix of (N, C) tokens.
+
+        `rmse` of its entries; `row_norm`, the mean norm of its rows, which bounds the change of DeCLIP's
+        context loss (mean over rows of ||R_vfm - R_student||); `max_rmse` and `max_row_norm`, the same of the
+        worst map; `max_abs`, the largest error of an entry, which bounds that of any region's entry: RoIAlign
+        takes means with weights that sum to 1 at most.
+        """
+        exact, kept = x.astype(np.float64), dequantise(arrays).astype(np.float64)
         gram_error = kept @ kept.T - exact @ exact.T
         rmse = float(np.sqrt(np.mean(gram_error**2)))
         row_norm = _mean(np.linalg.norm(gram_error, axis=1))
-        return arrays, {
+        return {
             "rmse": rmse,
             "max_rmse": rmse,
             "row_norm": row_norm,
             "max_row_norm": row_norm,
             "max_abs": _max(np.abs(gram_error)),
-            "rmse_truncation": float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x),
         }
 
     def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -214,23 +232,30 @@ class Features(LowRank):
     def spec(self) -> dict:
         return {**super().spec, "name": "features"}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, C) tokens; with `rmse` the most it can be."""
-        return super().nbytes(shape) + self._nbytes(min(self.rank or shape[1], *shape), shape[1])
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """See `LowRank.blank`."""
+        rank = min(self.rank or shape[1], *shape)
+        basis = _blank_rows((rank, shape[1]), self.dtype, np.float16)
+        return {**super().blank(shape), **{_BASIS[name]: array for name, array in basis.items()}}
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, C) tokens of unit norm.
 
         Arrays: those of `LowRank`; `basis` (r, C), and for int8 `basis_scale` float16 (r,). Errors: those of
-        `LowRank`, which are F's; and of ||x - F V||, which bounds the error of a token's cosine with any
-        text, `norm`, the root mean square, and `max_norm`.
+        `LowRank`, which are F's, and see `error`.
         """
-        arrays, errors = super().encode(x)
+        arrays, truncation = self._cut(x)
         factor, exact = dequantise(arrays).astype(np.float64), x.astype(np.float64)
         basis = self._store(np.linalg.lstsq(factor, exact, rcond=None)[0])
         arrays |= {_BASIS[name]: array for name, array in basis.items()}
-        norms = np.linalg.norm(self.decode(arrays) - exact, axis=1)
-        return arrays, {**errors, "norm": float(np.sqrt(_mean(norms**2))), "max_norm": _max(norms)}
+        return arrays, {**self.error(arrays, x), "rmse_truncation": truncation}
+
+    def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
+        """That of F, see `LowRank.error`; and of ||x - F V||, which bounds the error of a token's cosine with
+        any text, `norm`, the root mean square, and `max_norm`."""
+        norms = np.linalg.norm(self.decode(arrays) - x.astype(np.float64), axis=1)
+        own = {"norm": float(np.sqrt(_mean(norms**2))), "max_norm": _max(norms)}
+        return {**super().error(arrays, x), **own}
 
     def factors(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """F (N, r) and V (r, C), float32."""
@@ -256,6 +281,12 @@ def _gram_rmse(f: np.ndarray, x: np.ndarray) -> float:
     """RMSE of the entries of f f^T - x x^T, by way of the small matrices alone."""
     total = sum(sign * ((a.T @ b) ** 2).sum() for sign, a, b in ((1, f, f), (1, x, x), (-2, f, x)))
     return float(np.sqrt(max(total, 0))) / len(x)
+
+
+def _blank_rows(shape: tuple[int, int], dtype: str, scale_dtype: type) -> Arrays:
+    if dtype == "int8":
+        return {"x": np.zeros(shape, np.int8), "scale": np.zeros(shape[0], scale_dtype)}
+    return {"x": np.zeros(shape, _FLOATS[dtype])}
 
 
 def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:

@@ -12,10 +12,11 @@ from models.architecture import Architecture
 from models.categories import load_categories
 from models.checkpoints import load_model
 from models.dense import DenseCLIP
+from models.flops import dense_forward
 from models.pooling import region_pool
 from models.registry import resolve
 from models.text import TEMPLATES, category_embeddings, default_templates
-from pipeline.teachers.base import Photo, clip_spec, file_sha256, weights_info
+from pipeline.teachers.base import Cost, Photo, clip_spec, file_sha256, weights_info
 from shards.codecs import Arrays, Errors, TopK
 from shards.errors import DenseCLIError
 
@@ -90,6 +91,13 @@ class LabelsConfig(Retrieval):
     def info(self) -> dict[str, Any]:
         """Where the weights were found, whether they are random, and the name of the category set."""
         return {**weights_info(self.weights), "categories": load_categories(self.categories).name}
+
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`."""
+        look = dense_forward(self.name, photo.canvas.size).flops
+        codec, n = self.codec(), len(photo.regions.boxes)
+        stored = {**codec.blank((n, len(codec.things))), "thing": np.zeros(n, bool)}
+        return Cost(stored=stored, once=look, visit=look)
 
     def load(self, device: str) -> "LabelsTeacher":
         return LabelsTeacher(self, device)
