@@ -19,7 +19,19 @@ from train.run import Metrics, Resume, RunFolder
 from train.state import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device.
-FREE = frozenset({"store", "run", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"})
+FREE = frozenset(
+    {
+        "store",
+        "run",
+        "resume",
+        "device",
+        "workers",
+        "cache",
+        "cache_gb",
+        "checkpoint_every",
+        "keep_checkpoints",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +169,7 @@ class Loop:
         left = self.total_steps - self.step
         while left > 0:
             epoch, start = divmod(self.total_steps - left, self.loader.steps_per_epoch)
-            for batch in self.loader.batches(epoch, start):
+            for batch in self.loader.batches(epoch, start * self.loader.whole):
                 yield batch
                 left -= 1
                 if not left:
