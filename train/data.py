@@ -1,7 +1,7 @@
 """Batches of a store: the photos, one view of their regions, and what the teachers said about those."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -118,7 +118,7 @@ class Stream:
         """The sample as `epoch` sees it, a pure function of both."""
         raise NotImplementedError
 
-    def _samples(self, records: Iterator[Record], epoch: int) -> Iterator["Sample"]:
+    def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
         if not self.config.workers:
             yield from (self.decode(record, epoch) for record in records)
             return
