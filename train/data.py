@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -23,7 +23,8 @@ class Batch:
 
     images: (B, 3, S, S) uint8 canvases. boxes: (R, 4) float32 xyxy normalised to the canvas.
     batch_index: (R,) int64, the sample each box is of. targets: by kind of column; `labels` is the teacher's
-    distribution (R, D) float32. keys: the B sample keys. epoch: counted from 0.
+    distribution (R, D) float32. keys: the B sample keys; none of a process that has no sample of its own in
+    the last batch of an epoch, and goes along with the first one's. epoch: counted from 0.
     """
 
     images: Tensor
@@ -35,6 +36,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         def move(tensor: Tensor) -> Tensor:
+            # Only what is pinned moves while the GPU computes.
+            tensor = tensor.pin_memory() if device.type == "cuda" else tensor
             return tensor.to(device, non_blocking=True)
 
         return Batch(
@@ -61,22 +64,27 @@ class LoaderConfig:
 class Stream:
     """Batches in an order that is a pure function of (seed, epoch); its state is the position alone."""
 
-    def __init__(self, columns: Sequence[Column], config: LoaderConfig) -> None:
+    def __init__(
+        self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
+    ) -> None:
         """Raises DenseCLIError for columns that cannot be joined or are not finished."""
-        self.config = config
+        self.config, self.rank, self.world_size = config, rank, world_size
         self._reader = StoreReader(columns, seed=config.seed)
 
     @property
     def steps_per_epoch(self) -> int:
-        full, rest = divmod(len(self._reader), self.config.batch_size)
+        full, rest = divmod(len(self._reader), self.config.batch_size * self.world_size)
         return full if self.config.drop_last or not rest else full + 1
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `start` on, whatever was read before."""
+        """This process's part of the batches of `epoch` from number `start` on, whatever was read before."""
         size = self.config.batch_size
-        samples = self._samples(epoch, start * size)
+        whole = size * self.world_size
+        samples = self._samples(epoch, start * whole)
         for _ in range(start, self.steps_per_epoch):
-            yield collate(list(islice(samples, size)), epoch)
+            batch = list(islice(samples, whole))
+            mine = batch[self.rank * size :][:size]
+            yield collate(mine, epoch) if mine else replace(collate(batch[:1], epoch), keys=())
 
     def decode(self, record: Record, epoch: int) -> "Sample":
         """The sample as `epoch` sees it, a pure function of both."""
@@ -101,13 +109,20 @@ class Loader(Stream):
     """Photos, one view of their regions, and what the teachers said about it."""
 
     def __init__(
-        self, store: Store, regions: Column, targets: dict[str, Column], config: LoaderConfig
+        self,
+        store: Store,
+        regions: Column,
+        targets: dict[str, Column],
+        config: LoaderConfig,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """targets: by kind of column; those that speak of boxes, of the boxes of `regions`.
 
         Raises DenseCLIError for unfinished ones.
         """
-        super().__init__([store.images, regions, *targets.values()], config)
+        super().__init__([store.images, regions, *targets.values()], config, rank=rank, world_size=world_size)
         self.regions, self.targets = regions, targets
         self._canvas = Canvas(store.canvas)
         self._max_cells = region_plan(regions.name).max_cells
