@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from shards.errors import DenseCLIError
 from train.refiner import RefinerConfig, RefinerTrainer
-from train.trainer import TrainConfig, Trainer
+from train.trainer import TrainConfig, Trainer, train
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller
@@ -22,15 +24,24 @@ TERMS = {
     "context": {},
     "spatial": {},
     "spatial:gram": {},
-    "all": {"losses": {"region_kl": 1.0, "region_text": 0.5, "region_cosine": 1.0, "context": 0.25, "spatial:self": 0.2}},
+    "all": {
+        "losses": {
+            "region_kl": 1.0,
+            "region_text": 0.5,
+            "region_cosine": 1.0,
+            "context": 0.25,
+            "spatial:self": 0.2,
+        }
+    },
     "declip": {"method": "declip"},
-}  # fmt: skip
+}
 
 # What every process of torchrun does: each run of argv[1], and the weights it ends with in its own file.
 CODE = """
 import json, sys
 import torch
 from train.ranks import joined_ranks
+from shards.errors import DenseCLIError
 from train.refiner import RefinerConfig, RefinerTrainer
 from train.trainer import TrainConfig, Trainer
 torch.set_num_threads(1)
@@ -150,3 +161,57 @@ def test_ranks__one_has_no_sample_of_the_last_batch(full_store, two_ranks, tmp_p
     assert_same_run(
         two_ranks / "one left", tmp_path, state_of(two_ranks, "one left"), trainer.model.state_dict()
     )
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("name", ["all", "refiner"])
+def test_accumulate__equals_the_larger_batch(full_store, tmp_path, name: str, drop_last: bool) -> None:
+    """Of 11 samples, batches of 2, three before a step; the last step has two and a half, or is left out."""
+    trained = {}
+    for run, settings in {"parts": {"batch_size": 2, "accumulate": 3}, "whole": {"batch_size": 6}}.items():
+        settings = {"drop_last": drop_last, **settings}
+        if name == "refiner":
+            trainer = RefinerTrainer(
+                RefinerConfig(**refiner_of(full_store.store.root, tmp_path / run, **settings))
+            )
+        else:
+            given = settings_of(full_store.store.root, tmp_path / run, **losses_of(name), **settings)
+            trainer = Trainer(TrainConfig(**given))
+        assert trainer.steps_per_epoch == (1 if drop_last else 2)
+        trainer.fit()
+        trained[run] = trainer.model.state_dict()
+    assert_same_run(tmp_path / "parts", tmp_path / "whole", trained["parts"], trained["whole"])
+
+
+def test_ranks__another_number_of_them_goes_on(full_store, two_ranks, tmp_path) -> None:
+    """What two processes began, one goes on with, a step being of the same samples."""
+    store, run = full_store.store.root, tmp_path / "run"
+    shutil.copytree(two_ranks / "region_kl", run)
+    (run / "checkpoints" / f"step-{STEPS:08d}.pt").unlink()
+    train(TrainConfig(**settings_of(store, run, batch_size=2, accumulate=3, **losses_of("region_kl"))))
+    ours, theirs = rows(run), rows(two_ranks / "region_kl")
+    assert ours[:4] == theirs[:4] and len(ours) == STEPS
+    assert ours[4] == pytest.approx(theirs[4], rel=2e-4)
+    with pytest.raises(DenseCLIError, match="samples_per_step 6 -> 12"):
+        train(TrainConfig(**settings_of(store, run, batch_size=12, **losses_of("region_kl"))))
+
+
+def test_ranks__an_error_of_the_first_is_everybodys(tmp_path) -> None:
+    code = """
+import json, sys
+from shards.errors import DenseCLIError
+from train.ranks import joined_ranks
+def fail():
+    raise DenseCLIError("no", hint="yes")
+with joined_ranks("cpu") as ranks:
+    assert ranks.by_first(lambda: ranks.rank) == 0
+    assert ranks.any(ranks.rank == 1) and not ranks.any(False)
+    assert ranks.gather(ranks.rank) == [0, 1]
+    try:
+        ranks.by_first(fail)
+    except DenseCLIError as error:
+        assert (str(error), error.hint) == ("no", "yes")
+    else:
+        raise AssertionError("it went on")
+"""
+    torchrun({"none": ("", {"run": str(tmp_path / "none")})}, 2, code)
