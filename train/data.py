@@ -1,8 +1,9 @@
 """Batches of a store: the photos, one view of their regions, and what the teachers said about those."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shards.cache import Cache
 from shards.geometry import Canvas
 from shards.reader import Record, StoreReader, decode_image, decode_npz
 from shards.regions import cells_of_visit, region_plan
@@ -52,57 +54,87 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """workers: threads that decode ahead of the training step (0: none, it decodes itself). drop_last: leave
-    out an epoch's last batch where it is smaller than batch_size."""
+    """batch_size: of one process. drop_last: leave out an epoch's last batch where it is smaller than that of
+    all processes. workers: threads that decode ahead of the training step (0: none, it decodes itself).
+    cache: a folder for the tars of a remote store (None: every epoch fetches them again), of cache_gb 1e9
+    bytes at most; processes may share it.
+    """
 
     batch_size: int
     seed: int = 0
     drop_last: bool = False
     workers: int = 2
+    cache: str | None = None
+    cache_gb: float = 100.0
 
 
 class Stream:
-    """Batches in an order that is a pure function of (seed, epoch); its state is the position alone."""
+    """Batches in an order that is a pure function of (seed, epoch); its state is the position alone.
+
+    The batches of all processes, one after the other by rank, are those of one process with a batch of
+    `whole` samples.
+    """
 
     def __init__(
         self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
     ) -> None:
         """Raises DenseCLIError for columns that cannot be joined or are not finished."""
         self.config, self.rank, self.world_size = config, rank, world_size
-        self._reader = StoreReader(columns, seed=config.seed)
+        cache = Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None
+        self._reader = StoreReader(columns, seed=config.seed, cache=cache)
+
+    def __len__(self) -> int:
+        """Samples in the store."""
+        return len(self._reader)
+
+    @property
+    def whole(self) -> int:
+        """Samples in a batch of all processes together."""
+        return self.config.batch_size * self.world_size
 
     @property
     def steps_per_epoch(self) -> int:
-        full, rest = divmod(len(self._reader), self.config.batch_size * self.world_size)
-        return full if self.config.drop_last or not rest else full + 1
+        return self._steps(len(self))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's part of the batches of `epoch` from number `start` on, whatever was read before."""
-        size = self.config.batch_size
-        whole = size * self.world_size
-        samples = self._samples(epoch, start * whole)
-        for _ in range(start, self.steps_per_epoch):
-            batch = list(islice(samples, whole))
-            mine = batch[self.rank * size :][:size]
-            yield collate(mine, epoch) if mine else replace(collate(batch[:1], epoch), keys=())
+        """This process's part of the batches of `epoch` from position `start` on, whatever was read before.
+
+        The position is the number of samples of the epoch that all processes together have had: whoever had
+        them, and in batches of whatever size.
+        """
+        size, share = self.config.batch_size, {"rank": self.rank, "world_size": self.world_size}
+        mine = self._samples(self._reader.iter(epoch, start, chunk=size, **share), epoch)
+        with closing(mine):
+            for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
+                if samples := list(islice(mine, size)):
+                    yield collate(samples, epoch)
+                else:
+                    record = next(self._reader.iter(epoch, first))
+                    yield replace(collate([self.decode(record, epoch)], epoch), keys=())
+
+    def _steps(self, samples: int) -> int:
+        full, rest = divmod(samples, self.whole)
+        return full if self.config.drop_last or not rest else full + 1
 
     def decode(self, record: Record, epoch: int) -> "Sample":
         """The sample as `epoch` sees it, a pure function of both."""
         raise NotImplementedError
 
-    def _samples(self, epoch: int, start: int) -> Iterator["Sample"]:
-        records = self._reader.iter(epoch, start=start)
+    def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
         if not self.config.workers:
             yield from (self.decode(record, epoch) for record in records)
             return
         pending: deque[Future[Sample]] = deque()
-        with ThreadPoolExecutor(self.config.workers) as pool:
+        pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="decode")
+        try:
             for record in records:
                 pending.append(pool.submit(self.decode, record, epoch))
                 if len(pending) > 2 * self.config.batch_size:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class Loader(Stream):
@@ -122,7 +154,8 @@ class Loader(Stream):
 
         Raises DenseCLIError for unfinished ones.
         """
-        super().__init__([store.images, regions, *targets.values()], config, rank=rank, world_size=world_size)
+        columns = [store.images, regions, *targets.values()]
+        super().__init__(columns, config, rank=rank, world_size=world_size)
         self.regions, self.targets = regions, targets
         self._canvas = Canvas(store.canvas)
         self._max_cells = region_plan(regions.name).max_cells

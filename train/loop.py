@@ -35,6 +35,8 @@ FREE = frozenset(
         "resume",
         "device",
         "workers",
+        "cache",
+        "cache_gb",
         "ranks",
         "batch_size",
         "accumulate",
@@ -293,7 +295,7 @@ class Loop:
         left, accumulate = self.total_steps - self.step, self.config.accumulate
         while left:
             epoch, start = divmod(self.total_steps - left, self.steps_per_epoch)
-            batches = self.loader.batches(epoch, start * accumulate)
+            batches = self.loader.batches(epoch, start * self.samples_per_step)
             for _ in range(min(left, self.steps_per_epoch - start)):
                 yield list(islice(batches, accumulate))
                 left -= 1

@@ -117,19 +117,22 @@ def state_of(folder: Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
     return torch.load(folder / f"{name}-{rank}.pt", weights_only=True)
 
 
-def assert_same_run(run: Path, other: Path, trained: dict, expected: dict) -> None:
-    ours, theirs = rows(run), rows(other)
+def assert_equals_one_process(kind: str, settings: dict, run: Path, ended: dict[str, torch.Tensor]) -> None:
+    """Whether `run`, which ended with these weights, is that of one process with `settings`."""
+    one = RefinerTrainer(RefinerConfig(**settings)) if kind == "refiner" else Trainer(TrainConfig(**settings))
+    began = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
+    one.fit()
+    ours, theirs = rows(run), rows(Path(settings["run"]))
     assert [row.keys() for row in ours] == [row.keys() for row in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, rel=2e-4, abs=1e-5)
-    for name, tensor in expected.items():
+    for name, tensor in one.model.state_dict().items():
+        moved, difference = tensor - began[name], ended[name] - tensor
         if name.endswith("in_proj_bias"):
             # The gradient of a key's bias is 0 but for rounding, of which AdamW makes steps like any other.
             width = len(tensor) // 3
-            tensor[width : 2 * width] = trained[name][width : 2 * width]
-        torch.testing.assert_close(
-            trained[name], tensor, rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+            difference[width : 2 * width] = 0
+        assert difference.norm() <= 0.01 * moved.norm(), name
 
 
 @pytest.mark.parametrize("name", [*TERMS, "refiner", "one left"])
@@ -140,47 +143,35 @@ def test_ranks__end_with_the_very_same_weights(two_ranks, name: str) -> None:
 
 @pytest.mark.parametrize("name", TERMS)
 def test_ranks__two_equal_one_with_the_doubled_batch(full_store, two_ranks, tmp_path, name: str) -> None:
-    trainer = Trainer(
-        TrainConfig(**settings_of(full_store.store.root, tmp_path, batch_size=6, **losses_of(name)))
-    )
-    trainer.fit()
-    assert_same_run(two_ranks / name, tmp_path, state_of(two_ranks, name), trainer.model.state_dict())
+    settings = settings_of(full_store.store.root, tmp_path, batch_size=6, **losses_of(name))
+    assert_equals_one_process("train", settings, two_ranks / name, state_of(two_ranks, name))
 
 
 def test_ranks__two_train_the_refiner_of_one(full_store, two_ranks, tmp_path) -> None:
-    trainer = RefinerTrainer(RefinerConfig(**refiner_of(full_store.store.root, tmp_path, batch_size=6)))
-    trainer.fit()
-    assert_same_run(
-        two_ranks / "refiner", tmp_path, state_of(two_ranks, "refiner"), trainer.model.state_dict()
-    )
+    settings = refiner_of(full_store.store.root, tmp_path, batch_size=6)
+    assert_equals_one_process("refiner", settings, two_ranks / "refiner", state_of(two_ranks, "refiner"))
 
 
 def test_ranks__one_has_no_sample_of_the_last_batch(full_store, two_ranks, tmp_path) -> None:
-    trainer = Trainer(TrainConfig(**settings_of(full_store.store.root, tmp_path, batch_size=10)))
-    trainer.fit()
-    assert_same_run(
-        two_ranks / "one left", tmp_path, state_of(two_ranks, "one left"), trainer.model.state_dict()
-    )
+    settings = settings_of(full_store.store.root, tmp_path, batch_size=10)
+    assert_equals_one_process("train", settings, two_ranks / "one left", state_of(two_ranks, "one left"))
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("name", ["all", "refiner"])
-def test_accumulate__equals_the_larger_batch(full_store, tmp_path, name: str, drop_last: bool) -> None:
+@pytest.mark.parametrize("kind", ["train", "refiner"])
+def test_accumulate__equals_the_larger_batch(full_store, tmp_path, kind: str, drop_last: bool) -> None:
     """Of 11 samples, batches of 2, three before a step; the last step has two and a half, or is left out."""
-    trained = {}
-    for run, settings in {"parts": {"batch_size": 2, "accumulate": 3}, "whole": {"batch_size": 6}}.items():
-        settings = {"drop_last": drop_last, **settings}
-        if name == "refiner":
-            trainer = RefinerTrainer(
-                RefinerConfig(**refiner_of(full_store.store.root, tmp_path / run, **settings))
-            )
-        else:
-            given = settings_of(full_store.store.root, tmp_path / run, **losses_of(name), **settings)
-            trainer = Trainer(TrainConfig(**given))
-        assert trainer.steps_per_epoch == (1 if drop_last else 2)
-        trainer.fit()
-        trained[run] = trainer.model.state_dict()
-    assert_same_run(tmp_path / "parts", tmp_path / "whole", trained["parts"], trained["whole"])
+
+    def given(run: str, **settings) -> dict:
+        make, losses = (refiner_of, {}) if kind == "refiner" else (settings_of, losses_of("all"))
+        return make(full_store.store.root, tmp_path / run, drop_last=drop_last, **losses, **settings)
+
+    made, config = (RefinerTrainer, RefinerConfig) if kind == "refiner" else (Trainer, TrainConfig)
+    trainer = made(config(**given("parts", batch_size=2, accumulate=3)))
+    assert trainer.steps_per_epoch == (1 if drop_last else 2)
+    trainer.fit()
+    whole = given("whole", batch_size=6)
+    assert_equals_one_process(kind, whole, tmp_path / "parts", trainer.model.state_dict())
 
 
 def test_ranks__another_number_of_them_goes_on(full_store, two_ranks, tmp_path) -> None:
