@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import load_model
-from models.dense import DenseCLIP
+from models.dense import DenseCLIP, DenseTransformer
 from models.device import pick_device
 from models.pooling import region_pool
 from models.text import category_embeddings
@@ -106,6 +106,8 @@ class Trainer(Loop):
         model, weights = load_model(config.student, config.weights, self.device)
         self.mode = config.mode or (method.mode if model.has_mode(method.mode) else "value")
         freeze(model, model.frozen_names(self.mode))
+        if self.device.type == "cuda" and not isinstance(model, DenseTransformer):
+            model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
         self.learn(model, weights)
         self.initial = {name: tensor.clone() for name, tensor in model.clip.state_dict().items()}

@@ -241,3 +241,19 @@ def test_train__bf16_follows_fp32(tiny_store, undisturbed, tmp_path) -> None:
     train(config(tiny_store, tmp_path, max_steps=1, precision="bf16"))
     [row], first = rows(tmp_path), rows(undisturbed)[0]
     assert row["loss"] != first["loss"] and row["loss"] == pytest.approx(first["loss"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_train__compiled_follows_eager(tiny_store, tmp_path) -> None:
+    # Two steps of one size: another would be compiled again.
+    for compile in (True, False):
+        train(config(tiny_store, tmp_path / str(compile), max_steps=2, compile=compile))
+    for compiled, eager in zip(rows(tmp_path / "True"), rows(tmp_path / "False"), strict=True):
+        assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-3)
+    state = torch.load(tmp_path / "True/checkpoints/step-00000002.pt", weights_only=True)["model"]
+    assert state.keys() == load_model("scenes-s", "random:0")[0].state_dict().keys()
+
+
+def test_train__activation_checkpointing_moves_no_number(tiny_store, undisturbed, tmp_path) -> None:
+    train(config(tiny_store, tmp_path, activation_checkpointing=True))
+    assert rows(tmp_path) == rows(undisturbed)
