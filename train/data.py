@@ -38,6 +38,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         def move(tensor: Tensor) -> Tensor:
+            # Only what is pinned moves while the GPU computes.
+            tensor = tensor.pin_memory() if device.type == "cuda" else tensor
             return tensor.to(device, non_blocking=True)
 
         return Batch(
