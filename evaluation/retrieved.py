@@ -22,8 +22,7 @@ def retrieved_views(store: Store, labels: Column, *, view: int, limit: int) -> l
                 return views
             cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
             rows = cells.view(view)
-            stored = decode_npz(record.parts[labels.part]["npz"])
-            p = codec.decode({name: array[rows] for name, array in stored.items()})
+            p = codec.decode(decode_npz(record.parts[labels.part]["npz"]), rows)
             best = p.argmax(1)
             views.append(
                 View(

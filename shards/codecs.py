@@ -13,79 +13,87 @@ from shards.errors import DenseCLIError
 
 Arrays = dict[str, np.ndarray]
 Errors = dict[str, float]
+Some = np.ndarray | slice
+"""Indices of rows."""
+ALL = slice(None)
 
 _FLOATS = {"fp16": np.float16, "fp32": np.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopK:
-    """Distributions over D classes: the k most likely ids and probabilities, and the mass of the others.
+    """Distributions over D classes: of each row its most likely classes, as many as it takes to leave at most
+    `rest`, and the mass of the others.
 
-    things: for each of the D classes, whether it is a thing. The other mass is kept for thing and stuff
-    apart, because decoupled losses renormalise over things. k >= D with fp32 is lossless.
+    A sure row takes a few classes and a doubtful one many: with the same number for all, doubtful rows lose
+    what is distilled. things: for each of the D classes, whether it is a thing. The other mass is kept for
+    thing and stuff apart, because decoupled losses renormalise over things. rest = 0 with fp32 is lossless.
     """
 
     things: tuple[bool, ...]
-    k: int = 16
+    rest: float = 5e-4
     dtype: str = "fp16"
 
     @property
     def spec(self) -> dict:
-        return {"name": "topk", "things": list(self.things), "k": self.k, "dtype": self.dtype}
+        return {"name": "topk", "things": list(self.things), "rest": self.rest, "dtype": self.dtype}
 
     def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, D) distributions."""
+        """The most bytes that the arrays for (N, D) distributions can take: every class of every row."""
         n, d = shape
-        return n * (min(self.k, d) * (2 + np.dtype(_FLOATS[self.dtype]).itemsize) + 2 * 4)
+        return n * (d * (2 + np.dtype(_FLOATS[self.dtype]).itemsize) + 2 + 2 * 4)
 
     def encode(self, p: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, D) probabilities.
 
-        Arrays: `ids` uint16 (N, k) by falling probability (equal ones by id), `p` (N, k), `rest` float32
-        (N, 2) = thing and stuff mass of the classes not named. Errors: max and mean total variation, and
-        the largest change of the top probability.
+        Arrays: `count` uint16 (N,), the classes that each row names, 1 at least; row after row, `ids` uint16
+        (M,) by falling probability (equal ones by id) and `p` (M,); `rest` float32 (N, 2) = thing and stuff
+        mass of the classes not named. Errors: the largest and the mean mass not named, and the largest change
+        of a probability.
         """
         things = np.array(self.things)
-        ids = np.argsort(-p, axis=1, kind="stable")[:, : self.k]
-        named = np.take_along_axis(p, ids, axis=1)
-        others = p.astype(np.float64)
-        np.put_along_axis(others, ids, 0, axis=1)
-        rest = np.stack([others[:, things].sum(1), others[:, ~things].sum(1)], axis=1)
+        order = np.argsort(-p, axis=1, kind="stable")
+        falling = np.take_along_axis(p, order, axis=1)
+        # What a row would leave if it ended before each class.
+        left = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1]
+        named = left > self.rest
+        named[:, :1] = True
+        others = np.where(named, 0, falling.astype(np.float64))
+        is_thing = things[order]
         arrays = {
-            "ids": ids.astype(np.uint16),
-            "p": named.astype(_FLOATS[self.dtype]),
-            "rest": rest.astype(np.float32),
+            "count": named.sum(1).astype(np.uint16),
+            "ids": order[named].astype(np.uint16),
+            "p": falling[named].astype(_FLOATS[self.dtype]),
+            "rest": np.stack([(others * side).sum(1) for side in (is_thing, ~is_thing)], axis=1).astype(
+                np.float32
+            ),
         }
-        decoded = self.decode(arrays)
-        variation = np.abs(decoded.astype(np.float64) - p).sum(1) / 2
-        confidence = np.abs(np.take_along_axis(decoded, ids[:, :1], axis=1) - named[:, :1])
+        off = np.take_along_axis(self.decode(arrays), order, axis=1) - np.where(named, falling, 0)
         return arrays, {
-            "max_tv": _max(variation),
-            "mean_tv": _mean(variation),
-            "max_confidence": _max(confidence),
+            "max_rest": _max(others.sum(1)),
+            "mean_rest": _mean(others.sum(1)),
+            "max_abs": _max(np.abs(off)),
         }
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, D) float32 that sum to 1, the argmax being the first id.
-
-        The rest of the thing mass is spread evenly over the thing classes not named, that of stuff likewise.
-        """
-        ids, things = arrays["ids"].astype(np.int64), np.array(self.things)
-        n, d = len(ids), len(things)
-        unnamed = np.ones((n, d), bool)
-        np.put_along_axis(unnamed, ids, False, axis=1)
-        out = np.zeros((n, d))
-        for group, mass in zip((things, ~things), arrays["rest"].T, strict=True):
-            spread = unnamed & group
-            out += spread * (mass / np.maximum(spread.sum(1), 1))[:, None]
-        np.put_along_axis(out, ids, arrays["p"].astype(np.float64), axis=1)
-        # Rounding may have made the first two equal or lifted an unnamed class; the first id is the argmax.
-        np.put_along_axis(out, ids[:, :1], out.max(1, keepdims=True), axis=1)
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, D + 2) float32 of some rows: the classes named, 0 for the others, then the mass of the other
+        things and of other stuff. Rows sum to 1; the argmax of the classes is the first id."""
+        count = arrays["count"].astype(np.int64)
+        start = (np.cumsum(count) - count)[rows]
+        count = count[rows]
+        row = np.repeat(np.arange(len(count)), count)
+        # Places in the arrays of all rows: the first row's own, then the second's, ...
+        place = np.arange(len(row)) + np.repeat(start - (np.cumsum(count) - count), count)
+        out = np.zeros((len(count), len(self.things) + 2))
+        out[row, arrays["ids"][place]] = arrays["p"][place]
+        out[:, -2:] = arrays["rest"][rows]
         if arrays["p"].dtype == np.float16:
             out /= out.sum(1, keepdims=True)
         decoded = out.astype(np.float32)
-        wrong = np.flatnonzero(decoded.argmax(1) != ids[:, 0])
-        decoded[wrong, ids[wrong, 0]] = np.nextafter(decoded[wrong].max(1), np.float32(2))
+        # Rounding may have made the first two equal; the first id is the argmax.
+        first, named = arrays["ids"][start].astype(np.int64), decoded[:, :-2]
+        wrong = np.flatnonzero(named.argmax(1) != first)
+        named[wrong, first[wrong]] = np.nextafter(named[wrong].max(1), np.float32(2))
         return decoded
 
 
@@ -116,9 +124,9 @@ class Rows:
         cosine = np.divide((exact * decoded).sum(1), norms, out=np.ones(len(x)), where=norms > 0)
         return arrays, {"max_abs": _max(np.abs(exact - decoded)), "mean_cosine": _mean(1 - cosine)}
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, C) float32."""
-        return dequantise(arrays)
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, C) float32 of some rows."""
+        return dequantise(arrays, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +183,9 @@ class LowRank:
             "rmse_truncation": float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x),
         }
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, r) float32 F, with F F^T the Gram matrix of the tokens."""
-        return dequantise(arrays)
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, r) float32 F of some tokens, with F F^T their Gram matrix."""
+        return dequantise(arrays, rows)
 
     def _store(self, factor: np.ndarray) -> Arrays:
         return (
@@ -228,10 +236,10 @@ def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:
     return {"x": np.clip(np.rint(steps), -127, 127).astype(np.int8), "scale": scale}
 
 
-def dequantise(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N, C) float32 of `x`, times `scale` where there is one."""
-    x = arrays["x"].astype(np.float32)
-    return x * arrays["scale"].astype(np.float32)[:, None] if "scale" in arrays else x
+def dequantise(arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+    """(R, C) float32 of some rows of `x`, times `scale` where there is one."""
+    x = arrays["x"][rows].astype(np.float32)
+    return x * arrays["scale"][rows].astype(np.float32)[:, None] if "scale" in arrays else x
 
 
 Codec = TopK | Rows | LowRank

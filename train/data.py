@@ -23,7 +23,7 @@ class Batch:
 
     images: (B, 3, S, S) uint8 canvases. boxes: (R, 4) float32 xyxy normalised to the canvas.
     batch_index: (R,) int64, the sample each box is of. targets: by kind of column; `labels` is the teacher's
-    distribution (R, D) float32. keys: the B sample keys. epoch: counted from 0.
+    distribution (R, D + 2) float32, see `decoupled_kl`. keys: the B sample keys. epoch: counted from 0.
     """
 
     images: Tensor

@@ -52,7 +52,7 @@ class RegionKL:
         self.row, self.beta, self.reduction = row, beta, reduction
 
     def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        teacher = retemper(batch.targets["labels"], self.stored_tau, self.tau)
+        teacher = retemper(batch.targets["labels"], self.stored_tau, self.tau, self.thing)
         loss = decoupled_kl(
             student.regions @ self.text.T,
             teacher,

@@ -28,7 +28,7 @@ class LabelsConfig:
     text_embeddings: a .npy of them, else the teacher's own text tower says them, in `templates` (a name;
     None: the model's default). tau: the softmax temperature. resample: the canvas is resized to the nearest
     multiple of the patch, so that boxes map exactly; without, a patch of 14 on 512 px loses the last 8, as in
-    DenseVLM's released code. k, dtype: of the stored distributions, see `TopK`.
+    DenseVLM's released code. rest, dtype: of the stored distributions, see `TopK`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class LabelsConfig:
     templates: str | None = None
     tau: float = 0.01
     resample: bool = True
-    k: int = 16
+    rest: float = TopK.rest
     dtype: str = "fp16"
 
     def spec(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class LabelsConfig:
     def codec(self) -> TopK:
         """How distributions over the categories are stored."""
         things = load_categories(self.categories).thing_flags().tolist()
-        return TopK(things=tuple(things), k=self.k, dtype=self.dtype)
+        return TopK(things=tuple(things), rest=self.rest, dtype=self.dtype)
 
     def prompts(self) -> tuple[str, ...]:
         """The templates, each with a {} for the category."""
@@ -133,4 +133,4 @@ class LabelsTeacher:
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         """p (N, D) -> the codec's arrays and `thing` (N,) bool, the flag of the most likely category."""
         arrays, error = self.codec.encode(target)
-        return {**arrays, "thing": self.thing[arrays["ids"][:, 0]]}, error
+        return {**arrays, "thing": self.thing[target.argmax(1)]}, error
