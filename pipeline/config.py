@@ -16,8 +16,9 @@ class BuildConfig:
 
     Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
     where no text_embeddings are given; tau, the softmax temperature. Of crops: views, how many of a photo's.
-    Of token factors: rank, or in its place gram_rmse, the RMSE of cosines that each photo keeps with as low a
-    rank as it allows; student_patch, of the students that a VFM's grid is for, else 16 (scenes: their own).
+    Of token factors: rank, else 64, of self 96, or in its place gram_rmse, the RMSE of cosines that each
+    photo keeps with as low a rank as it allows; student_patch, of the students that a VFM's grid is for, else
+    16 (scenes: their own).
     codec: of crops and factors, int8, fp16 or fp32.
 
     batch_size: canvases in a batch, or crops of as many pixels. workers: processes, each with its own
@@ -44,7 +45,7 @@ class BuildConfig:
     tau: float = 0.01
     views: int = 4
     codec: str = "int8"
-    rank: int = 64
+    rank: int | None = None
     gram_rmse: float | None = None
     student_patch: int | None = None
     batch_size: int = 16

@@ -24,10 +24,10 @@ from models.categories import load_categories
 from models.checkpoints import load_model
 from models.dense import DenseCLIP
 from models.text import text_embeddings
-from models.vfm import VFMArchitecture, load_vfm
+from models.vfm import VFM, VFMArchitecture, load_vfm
 from pipeline.config import BuildConfig
 from pipeline.job import missing_shards, prepare, unit_of
-from pipeline.teachers import CropsConfig, LabelsConfig, TeacherConfig
+from pipeline.teachers import SELF_RANK, CropsConfig, LabelsConfig, TeacherConfig
 from shards.codecs import LowRank, Rows
 from shards.reader import decode_npz, read_joined
 from train.data import Batch
@@ -64,6 +64,11 @@ class World:
 @cache
 def network(name: str, weights: str | None) -> DenseCLIP:
     return load_model(name, weights)[0]
+
+
+@cache
+def vision_network(name: str, weights: str) -> VFM:
+    return load_vfm(name, weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,7 @@ class Teachers:
     @torch.no_grad()
     def gram(self, batch: Batch) -> Tensor:
         """(B, C, h, w) unit tokens of the VFM, on the student's grid."""
-        model = load_vfm(self.world.vfm, self.world.weights[self.world.vfm])
+        model = vision_network(self.world.vfm, self.world.weights[self.world.vfm])
         return model(model.prepare(batch.images, self.world.model(self.world.student).patch_size))
 
 
@@ -395,35 +400,37 @@ def test_context__changes_by_less_than_the_bound_of_each_photo(worlds, stores, t
 
 
 @pytest.fixture(scope="module")
-def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str]:
-    """Real photos and a real DINOv2-S."""
-    world = World(
-        student="small-eva",
-        pvlm="",
-        vfm="dinov2-vits14",
-        categories="133",
-        weights={
-            "small-eva": "random:0",
-            "dinov2-vits14": str(shared_data / "weights" / "dinov2_vits14_fp16.safetensors"),
-        },
-        texts={},
-        data=BuildConfig(
-            dataset="coco", data=str(shared_data / "coco128"), split="train2017", limit=2, canvas=512
-        ),
+def photos(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int | None], tuple[World, str]]:
+    """Real photos and a real DINOv2-S, by its rank; None for the default."""
+    weights = {"dinov2-vits14": str(shared_data / "weights" / "dinov2_vits14_fp16.safetensors")}
+    data = BuildConfig(
+        dataset="coco", data=str(shared_data / "coco128"), split="train2017", limit=2, canvas=512
     )
-    config = replace(
-        world.data,
-        store=str(tmp_path_factory.mktemp("photos") / "store"),
-        teachers=(world.vfm,),
-        weights={world.vfm: world.weights[world.vfm]},
-        device="cpu",
-    )
-    return world, built(config)
+
+    @cache
+    def of_rank(rank: int | None) -> tuple[World, str]:
+        root = str(tmp_path_factory.mktemp("photos") / "store")
+        teachers = {"teachers": tuple(weights), "weights": weights}
+        store = built(replace(data, **teachers, store=root, rank=rank, device="cpu"))
+        world = World(
+            student="small-eva",
+            pvlm="",
+            vfm="dinov2-vits14",
+            categories="133",
+            weights={"small-eva": "random:0", **weights},
+            texts={},
+            data=data,
+        )
+        return world, store
+
+    return of_rank
 
 
-@pytest.mark.parametrize("loss", OF_GRAM)
-def test_step__cached_equals_live_of_real_photos(photos, tmp_path, loss: str) -> None:
-    world, store = photos
+@pytest.mark.parametrize(("loss", "rank"), [("context", None), ("spatial:gram", SELF_RANK)])
+def test_step__cached_equals_live_of_real_photos(photos, tmp_path, loss: str, rank: int | None) -> None:
+    world, store = photos(rank)
     mode, _ = OF_GRAM[loss]
     assert_equal(
         trainer_of(world, store, tmp_path, losses={loss: 1.0}, mode=mode), world, OF_GRAM[loss], DEFAULT
@@ -431,4 +438,4 @@ def test_step__cached_equals_live_of_real_photos(photos, tmp_path, loss: str) ->
 
 
 def test_context__changes_by_less_than_the_bound_of_each_real_photo(photos, tmp_path) -> None:
-    assert_within_bound(*photos, tmp_path)
+    assert_within_bound(*photos(None), tmp_path)
