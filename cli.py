@@ -15,7 +15,9 @@ from shards.flags import flags, write_json
 # Where each verb is; those that need several packages are here.
 VERBS: Mapping[str, str] = {
     "build-shards": "pipeline.verbs:build_shards",
+    "relabel": "pipeline.verbs:relabel",
     "train": "train.verbs:train",
+    "train-refiner": "train.verbs:train_refiner",
     "evaluate": "evaluation.verbs:evaluate",
 }
 

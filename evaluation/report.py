@@ -43,6 +43,11 @@ def class_table(result: Classification) -> str:
     return _table(rows)
 
 
+def coupling_table(ratios: Mapping[str, float]) -> str:
+    """A table of coupling ratios by title."""
+    return _table([["", "coupling ratio"], *([title, f"{ratio:.3f}"] for title, ratio in ratios.items())])
+
+
 def _titled(name: str, result: Classification) -> str:
     return f"{name} (random weights)" if result.random_weights else name
 

@@ -11,6 +11,8 @@ from shards.flags import flags, given, write_json
 @click.command()
 @click.option("--mode", metavar="NAME", help="How the last block is read out.")
 @click.option("--classes", is_flag=True, help="Print a row per class as well.")
+@click.option("--coupling", is_flag=True, help="Only how alike the tokens of different segments are.")
+@click.option("--refiner", metavar="FILE", help="With --coupling: also of the model's Refiner.")
 @flags("data", "split", "limit", "run", "student", "weights", "categories", "text-embeddings", "canvas")
 @flags("batch-size", "device", "json")
 def evaluate(
@@ -24,6 +26,8 @@ def evaluate(
     text_embeddings: str | None,
     device: str,
     classes: bool,
+    coupling: bool,
+    refiner: str | None,
     json_file: str | None,
     **settings: Any,
 ) -> None:
@@ -33,22 +37,27 @@ def evaluate(
     densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
     """
     from evaluation.classify import ClassifyConfig
+    from evaluation.coupling import evaluate_coupling
     from evaluation.region import Subject, evaluate_regions
-    from evaluation.report import class_table, report
+    from evaluation.report import class_table, coupling_table, report
     from models.checkpoints import weights_given
 
     path = weights_given(student, weights) if student else None
     subject = Subject.of_run(run) if run else Subject(model=student or "eva02-b16", weights=path)
-    result = evaluate_regions(
-        subject,
-        data=data or "data/coco",
-        split=split or "val2017",
-        limit=limit,
-        categories=categories or "133",
-        text_embeddings_file=text_embeddings,
-        device=device,
-        config=ClassifyConfig(**{**(subject.settings or {}), **given(settings)}),
-    )
+    where: dict[str, Any] = {
+        "data": data or "data/coco",
+        "split": split or "val2017",
+        "limit": limit,
+        "categories": categories or "133",
+        "device": device,
+        "config": ClassifyConfig(**{**(subject.settings or {}), **given(settings)}),
+    }
+    if coupling:
+        ratios = evaluate_coupling(subject, refiner, **where)
+        write_json(json_file, ratios)
+        click.echo(coupling_table(ratios))
+        return
+    result = evaluate_regions(subject, text_embeddings_file=text_embeddings, **where)
     write_json(json_file, {subject.title: result.to_dict()})
     click.echo(report({subject.title: result}))
     if classes:

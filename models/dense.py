@@ -175,7 +175,7 @@ class DenseTransformer(DenseCLIP):
         mode, options = self._check_mode(mode)
         x, grid = self._embed(images)
         rope = self._rope(grid)
-        *body, last = self._blocks()
+        *body, last = self.blocks()
         for block in body:
             x = self._checkpointed(self._run, block, x, rope)
         context: dict[str, Tensor] = {}
@@ -194,19 +194,41 @@ class DenseTransformer(DenseCLIP):
         unit = mode == "value" or "unit" in options
         return (F.normalize(dense.float(), dim=1) if unit else dense), context
 
+    def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
+        """(B, 3, H, W) normalised pixels -> tokens after each of those numbers of blocks, (B, C, h, w)."""
+        x, grid = self._embed(images)
+        rope, found = self._rope(grid), {0: x}
+        for number, block in enumerate(self.blocks()[: max(after)], start=1):
+            found[number] = x = self._checkpointed(self._run, block, x, rope)
+        return [_to_map(found[number], grid) for number in after]
+
+    def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
+        """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with these last blocks."""
+        rope = self._rope(grid)
+        *body, last = blocks
+        for block in body:
+            x = self._checkpointed(self._run, block, x, rope)
+        x = self._checkpointed(self._value_path, last, x)
+        return F.normalize(_to_map(self._head(x), grid).float(), dim=1)
+
     def encode_image(self, images: Tensor) -> Tensor:
         """See `DenseCLIP.encode_image`."""
         x, grid = self._embed(images)
         rope = self._rope(grid)
-        for block in self._blocks():
+        for block in self.blocks():
             x = self._checkpointed(self._run, block, x, rope)
         return self._head(x[:, :1])[:, 0]
+
+    @property
+    def width(self) -> int:
+        """C, the numbers of a token between blocks."""
+        raise NotImplementedError
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
         """(B, 3, H, W) -> (B, 1 + hw, C) and (h, w): CLS, patches and positions, as the blocks get them."""
         raise NotImplementedError
 
-    def _blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         raise NotImplementedError
 
     def _rope(self, grid: Grid) -> Tensor | None:

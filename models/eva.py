@@ -24,6 +24,10 @@ class DenseEva(DenseTransformer):
     def __init__(self, clip: Any, arch: Architecture) -> None:
         super().__init__(clip, arch, patch_size=clip.visual.trunk.patch_embed.patch_size[0])
 
+    @property
+    def width(self) -> int:
+        return self.clip.visual.trunk.embed_dim
+
     def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
         trunk = self.clip.visual.trunk
         patches = trunk.patch_embed.proj(images)
@@ -32,7 +36,7 @@ class DenseEva(DenseTransformer):
         x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
         return x + resize_positions(trunk.pos_embed[0], grid).to(x.dtype), grid
 
-    def _blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         return self.clip.visual.trunk.blocks
 
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
@@ -79,7 +83,7 @@ class DenseEva(DenseTransformer):
         frozen = [f"{trunk}.{part}" for part in ("patch_embed", "cls_token", "pos_embed", "norm", "head")]
         if mode == "vanilla":
             return frozen
-        last = f"{trunk}.blocks.{len(self._blocks()) - 1}"
+        last = f"{trunk}.blocks.{len(self.blocks()) - 1}"
         unread = [f"{last}.attn.{name}_proj" for name in ("q", "k") if name not in READS.get(mode, ())]
         return frozen + unread + ([f"{last}.norm2", f"{last}.mlp"] if mode in READS else [])
 

@@ -21,6 +21,10 @@ class DenseViT(DenseTransformer):
     def __init__(self, clip: Any, arch: Architecture) -> None:
         super().__init__(clip, arch, patch_size=clip.visual.patch_size[0])
 
+    @property
+    def width(self) -> int:
+        return self.clip.visual.positional_embedding.shape[1]
+
     def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
         visual = self.clip.visual
         patches = visual.conv1(images)
@@ -29,7 +33,7 @@ class DenseViT(DenseTransformer):
         x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
         return visual.ln_pre(x + resize_positions(visual.positional_embedding, grid).to(x.dtype)), grid
 
-    def _blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         return self.clip.visual.transformer.resblocks
 
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
@@ -58,6 +62,6 @@ class DenseViT(DenseTransformer):
             f"{visual}.{part}"
             for part in ("conv1", "class_embedding", "positional_embedding", "ln_post", "proj")
         ]
-        last = f"{visual}.transformer.resblocks.{len(self._blocks()) - 1}"
+        last = f"{visual}.transformer.resblocks.{len(self.blocks()) - 1}"
         # q, k and v are one parameter here: what a mode does not read of it gets a zero gradient.
         return frozen + ([f"{last}.ln_2", f"{last}.mlp"] if mode in READS else [])

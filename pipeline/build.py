@@ -56,7 +56,7 @@ class ShardBuilder:
         if not self.images.has(unit.shard):
             receipts.append(self._build_images(unit))
         if not self.regions.has(unit.shard):
-            receipts.append(self._build_regions(unit.shard))
+            receipts.append(build_regions(self.plan, self.images, self.regions, unit.shard))
         records = read_joined([self.images, self.regions], unit.shard)
         targets = [
             _Targets(column, teacher, unit.shard, self.batch_size)
@@ -92,15 +92,6 @@ class ShardBuilder:
             }
             writer.add(item.key, {"jpg": jpg, "json": json_bytes(about)})
         return writer.commit(seconds=clock.seconds, skipped=skipped)
-
-    def _build_regions(self, shard: str) -> Receipt:
-        writer, clock = ShardWriter(self.regions, shard), Clock()
-        for key, parts in read_shard(self.images, shard):
-            with clock("encode"):
-                regions = self.plan.of_photo(json.loads(parts["json"]))
-                data = npz_bytes({"boxes": regions.boxes, "offsets": regions.offsets})
-            writer.add(key, {"npz": data})
-        return writer.commit(seconds=clock.seconds)
 
     def _build_targets(self, records: list[Record], targets: list["_Targets"]) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
@@ -148,3 +139,14 @@ class _Targets:
                 data = npz_bytes(arrays)
             self.writer.add(photo.key, {"npz": data})
             self.errors.append(error)
+
+
+def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str) -> Receipt:
+    """The shard of a region plan's boxes, out of what the images column says of its photos."""
+    writer, clock = ShardWriter(regions, shard), Clock()
+    for key, parts in read_shard(images, shard):
+        with clock("encode"):
+            of_photo = plan.of_photo(json.loads(parts["json"]))
+            data = npz_bytes({"boxes": of_photo.boxes, "offsets": of_photo.offsets})
+        writer.add(key, {"npz": data})
+    return writer.commit(seconds=clock.seconds)

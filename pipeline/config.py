@@ -9,17 +9,17 @@ class BuildConfig:
     """The settings of build-shards.
 
     data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
-    that is the dataset, and of the views that get crops. store: a folder, else stores/<dataset>-<canvas>.
+    that is the dataset, and of those views. store: a folder, else stores/<dataset>-<canvas>.
     canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
     plan. teachers: names, see `teacher_config`. weights: {model:
     PATH or random:SEED}, else looked up.
 
     Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
-    where no text_embeddings are given; tau, the softmax temperature. Of crops: views, how many of a photo's.
-    Of token factors: rank, else 64, of self 96, or in its place gram_rmse, the RMSE of cosines that each
-    photo keeps with as low a rank as it allows; student_patch, of the students that a VFM's grid is for, else
-    16 (scenes: their own).
-    codec: of crops and factors, int8, fp16 or fp32.
+    where no text_embeddings are given; tau, the softmax temperature. Of crops and refined boxes: views, how
+    many of a photo's; side, of the side * side tokens of a refined box. Of token factors: rank, else 64, of
+    self and features 96 (features of scenes: 16), or in its place gram_rmse, the RMSE of cosines that each
+    photo (or box) keeps with as low a rank as it allows; student_patch, of the students that a VFM's grid is
+    for, else 16 (scenes: their own). codec: of crops and factors, int8, fp16 or fp32.
 
     batch_size: canvases in a batch, or crops of as many pixels. workers: processes, each with its own
     teachers. device: auto takes the GPU if there is one. max_attempts: of one shard, before the job stops.
@@ -44,6 +44,7 @@ class BuildConfig:
     templates: str | None = None
     tau: float = 0.01
     views: int = 4
+    side: int = 7
     codec: str = "int8"
     rank: int | None = None
     gram_rmse: float | None = None

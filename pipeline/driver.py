@@ -7,19 +7,20 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
-from pipeline.build import Report, ShardBuilder, Unit
+from pipeline.build import Report, Unit
 from pipeline.config import BuildConfig
 from pipeline.job import Job, missing_shards, prepare, unit_of
 from pipeline.sources import Source
 from shards.errors import DenseCLIError
 from shards.progress import Progress
+from shards.store import Column
 
 __all__ = ["BuildConfig", "build_shards"]
 
@@ -41,16 +42,7 @@ def build_shards(config: BuildConfig) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "status": "up to date",
         "store": job.store.root,
-        "columns": [
-            {
-                "kind": column.kind,
-                "name": column.name,
-                "id": column.id,
-                "shards": len(column.shard_names),
-                "missing": len(column.missing()),
-            }
-            for column in columns
-        ],
+        "columns": [described(column) for column in columns],
     }
     if todo and config.dry_run:
         summary["status"] = "planned"
@@ -60,6 +52,17 @@ def build_shards(config: BuildConfig) -> dict[str, Any]:
         # The shards are there, but what describes them may have been lost.
         job.make()
     return summary
+
+
+def described(column: Column) -> dict[str, Any]:
+    """A column in a summary: kind, name, id, shards, and those that are missing."""
+    return {
+        "kind": column.kind,
+        "name": column.name,
+        "id": column.id,
+        "shards": len(column.shard_names),
+        "missing": len(column.missing()),
+    }
 
 
 def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict[str, Any]:
@@ -93,15 +96,30 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
     }
 
 
-class Worker:
-    """An actor: it loads its teachers with the first unit and keeps them."""
+class Builder(Protocol):
+    """Builds the shards it is given."""
 
-    def __init__(self, job: Job, threads: int) -> None:
+    def build(self, unit: Unit) -> Report: ...
+
+
+class Work(Protocol):
+    """What the workers do: picklable, and a builder of its own for each of them."""
+
+    @property
+    def device(self) -> str: ...
+
+    def builder(self) -> Builder: ...
+
+
+class Worker:
+    """An actor: it makes its builder, with all its teachers, with the first unit and keeps it."""
+
+    def __init__(self, job: Work, threads: int) -> None:
         self.job = job
         self.threads = threads
 
     @cached_property
-    def builder(self) -> ShardBuilder:
+    def builder(self) -> Builder:
         torch.set_num_threads(self.threads)
         return self.job.builder()
 
@@ -112,7 +130,7 @@ class Worker:
 class Crew:
     """Where workers come from."""
 
-    def __init__(self, job: Job, size: int) -> None:
+    def __init__(self, job: Work, size: int) -> None:
         self.size = size
         self._job = ray.put(job)
         # Ray would give each actor a single thread; the workers share what one process would use instead.

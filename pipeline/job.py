@@ -12,7 +12,7 @@ from models.scenes import IMAGE_SIZE
 from pipeline.build import ShardBuilder, Unit
 from pipeline.config import BuildConfig
 from pipeline.sources import Item, Source, open_source
-from pipeline.teachers import TeacherConfig, model_of, teacher_config
+from pipeline.teachers import TeacherConfig, models_of, teacher_config
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
@@ -74,7 +74,7 @@ class Job:
 def prepare(config: BuildConfig) -> tuple[Job, Source]:
     """The job and the listing it is about. Writes nothing; raises DenseCLIError for whatever cannot be."""
     names = config.teachers
-    models = list(dict.fromkeys(map(model_of, names)))
+    models = list(dict.fromkeys(model for name in names for model in models_of(name)))
     if stray := sorted(set(config.weights) - set(models)):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is no teacher's model in this build.",

@@ -1,11 +1,11 @@
 """The verbs that run teachers. Ray and torch are imported by the verb, not before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from shards.flags import flags, given, write_json
+from shards.flags import flags, given, newest_store, write_json
 
 
 @click.command("build-shards")
@@ -14,7 +14,7 @@ from shards.flags import flags, given, write_json
     "teachers",
     multiple=True,
     metavar="NAME",
-    help="MODEL (labels), crops-MODEL, self-MODEL, or a VFM such as dinov2-vitb14. May repeat.",
+    help="MODEL (labels), features-, crops-, self- or refiner-MODEL, or a VFM such as dinov2-vitb14.",
 )
 @click.option(
     "--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True
@@ -24,7 +24,10 @@ from shards.flags import flags, given, write_json
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
-@click.option("--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops.")
+@click.option(
+    "--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops or are refined."
+)
+@click.option("--side", type=click.IntRange(1), metavar="N", help="Tokens of a refined box: N x N.")
 @click.option("--codec", type=click.Choice(["int8", "fp16", "fp32"]), help="Of crops and token factors.")
 @click.option("--rank", type=click.IntRange(1), help="Of token factors.")
 @click.option(
@@ -53,6 +56,37 @@ def build_shards(weights: Sequence[tuple[str, str]], json_file: str | None, **se
 
     summary = build(BuildConfig(weights=dict(weights), **given(settings)))
     write_json(json_file, summary)
+    _echo(summary)
+
+
+@click.command()
+@click.option("--teacher", metavar="NAME", help="The column, features-MODEL [the only one there].")
+@click.option(
+    "--regions", metavar="PLAN", help="Region plan, of the store or a new one [the only one there]."
+)
+@click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json.")
+@click.option("--templates", metavar="NAME", help="Prompts of the categories: plain or imagenet.")
+@click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.")
+@click.option("--dry-run", is_flag=True, help="Say what is missing, write nothing.")
+@flags("store", "categories", "text-embeddings", "weights", "json")
+def relabel(
+    store: str | None, weights: Sequence[tuple[str, str]], json_file: str | None, **settings: Any
+) -> None:
+    """Labels for other categories, prompts or boxes, out of a column of features: on a CPU, no teacher.
+
+    \b
+    densecli relabel --store stores/coco-512 --categories 133
+    """
+    from pipeline.relabel import RelabelConfig
+    from pipeline.relabel import relabel as retrieve
+
+    summary = retrieve(RelabelConfig(store=store or newest_store(), weights=dict(weights), **given(settings)))
+    write_json(json_file, summary)
+    _echo(summary)
+
+
+def _echo(summary: Mapping[str, Any]) -> None:
     for column in summary["columns"]:
         click.echo(f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards")
     counts = f", {summary['samples']} photos" if "samples" in summary else ""

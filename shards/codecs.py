@@ -18,6 +18,7 @@ Some = np.ndarray | slice
 ALL = slice(None)
 
 _FLOATS = {"fp16": np.float16, "fp32": np.float32}
+_BASIS = {"x": "basis", "scale": "basis_scale"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ class TopK:
 
         Arrays: `count` uint16 (N,), the classes that each row names, 1 at least; row after row, `ids` uint16
         (M,) by falling probability (equal ones by id) and `p` (M,); `rest` float32 (N, 2) = thing and stuff
-        mass of the classes not named. Errors: the largest and the mean mass not named, and the largest change
-        of a probability.
+        mass of the classes not named. Errors: the largest and the mean total variation of what is decoded,
+        and mass not named.
         """
         things = np.array(self.things)
         order = np.argsort(-p, axis=1, kind="stable")
@@ -60,19 +61,21 @@ class TopK:
         named[:, :1] = True
         others = np.where(named, 0, falling.astype(np.float64))
         is_thing = things[order]
+        rest = np.stack([(others * side).sum(1) for side in (is_thing, ~is_thing)], axis=1)
         arrays = {
             "count": named.sum(1).astype(np.uint16),
             "ids": order[named].astype(np.uint16),
             "p": falling[named].astype(_FLOATS[self.dtype]),
-            "rest": np.stack([(others * side).sum(1) for side in (is_thing, ~is_thing)], axis=1).astype(
-                np.float32
-            ),
+            "rest": rest.astype(np.float32),
         }
-        off = np.take_along_axis(self.decode(arrays), order, axis=1) - np.where(named, falling, 0)
+        decoded = self.decode(arrays).astype(np.float64)
+        off = np.abs(np.take_along_axis(decoded, order, axis=1) - np.where(named, falling, 0)).sum(1)
+        variation = (off + np.abs(decoded[:, -2:] - rest).sum(1)) / 2
         return arrays, {
+            "max_tv": _max(variation),
+            "mean_tv": _mean(variation),
             "max_rest": _max(others.sum(1)),
             "mean_rest": _mean(others.sum(1)),
-            "max_abs": _max(np.abs(off)),
         }
 
     def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
@@ -134,9 +137,8 @@ class LowRank:
     """Token maps, for their Gram matrix: the first `rank` columns of U s of x = U s V^T.
 
     With `rmse` in place of `rank`, each map has as few of them, a multiple of 8, as keep the RMSE of its Gram
-    matrix. Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's
-    Gram matrix as well: one factor serves the whole image and every box. int8 has one fp16 scale a token;
-    rows are not unit norm.
+    matrix. Because RoIAlign is linear and V orthonormal, RoIAlign(F) RoIAlign(F)^T is a region's Gram matrix
+    as well: one factor serves every box. int8 has one fp16 scale a token; rows are not unit norm.
     """
 
     rank: int | None = 64
@@ -153,8 +155,10 @@ class LowRank:
 
     def nbytes(self, shape: tuple[int, int]) -> int:
         """Bytes of the arrays for (N, C) tokens; with `rmse` the most it can be."""
-        n, r = shape[0], min(self.rank or shape[1], *shape)
-        return n * (r + 2) if self.dtype == "int8" else n * r * np.dtype(_FLOATS[self.dtype]).itemsize
+        return self._nbytes(shape[0], min(self.rank or shape[1], *shape))
+
+    def _nbytes(self, n: int, c: int) -> int:
+        return n * (c + 2) if self.dtype == "int8" else n * c * np.dtype(_FLOATS[self.dtype]).itemsize
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, C) tokens, of unit norm where the Gram matrix is to hold cosines.
@@ -170,8 +174,8 @@ class LowRank:
         exact = x.astype(np.float64)
         factor, tails = _factor(exact)
         arrays = self._store(factor[:, : self.rank]) if self.rank else self._within(exact, factor, tails)
-        decoded = self.decode(arrays).astype(np.float64)
-        gram_error = decoded @ decoded.T - exact @ exact.T
+        kept = dequantise(arrays).astype(np.float64)
+        gram_error = kept @ kept.T - exact @ exact.T
         rmse = float(np.sqrt(np.mean(gram_error**2)))
         row_norm = _mean(np.linalg.norm(gram_error, axis=1))
         return arrays, {
@@ -188,11 +192,9 @@ class LowRank:
         return dequantise(arrays, rows)
 
     def _store(self, factor: np.ndarray) -> Arrays:
-        return (
-            quantise(factor, np.float16)
-            if self.dtype == "int8"
-            else {"x": factor.astype(_FLOATS[self.dtype])}
-        )
+        if self.dtype == "int8":
+            return quantise(factor, np.float16)
+        return {"x": factor.astype(_FLOATS[self.dtype])}
 
     def _within(self, exact: np.ndarray, factor: np.ndarray, tails: np.ndarray) -> Arrays:
         """The fewest columns, a multiple of 8 or all, that keep `rmse` after quantisation."""
@@ -203,12 +205,52 @@ class LowRank:
             if np.sqrt(tails[rank]) / len(exact) > self.rmse:
                 continue
             arrays = self._store(factor[:, :rank])
-            if _gram_rmse(self.decode(arrays).astype(np.float64), exact) <= self.rmse:
+            if _gram_rmse(dequantise(arrays).astype(np.float64), exact) <= self.rmse:
                 return arrays
         raise DenseCLIError(
             f"Factors stored as {self.dtype} cannot keep an RMSE of {self.rmse:g}.",
             hint="Ask for a larger one, or for fp16 or fp32.",
         )
+
+
+class Features(LowRank):
+    """Token maps themselves, x ~ F V: the F of `LowRank`, and the basis V that turns it back into tokens.
+
+    V is the least-squares fit to F as it is stored, so that it makes up for part of the rounding; it is
+    stored in the same way. RoIAlign is linear: RoIAlign(F) V is that of the tokens.
+    """
+
+    @property
+    def spec(self) -> dict:
+        return {**super().spec, "name": "features"}
+
+    def nbytes(self, shape: tuple[int, int]) -> int:
+        """Bytes of the arrays for (N, C) tokens; with `rmse` the most it can be."""
+        return super().nbytes(shape) + self._nbytes(min(self.rank or shape[1], *shape), shape[1])
+
+    def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
+        """(N, C) tokens of unit norm.
+
+        Arrays: those of `LowRank`; `basis` (r, C), and for int8 `basis_scale` float16 (r,). Errors: those of
+        `LowRank`, which are F's; and of ||x - F V||, which bounds the error of a token's cosine with any
+        text, `norm`, the root mean square, and `max_norm`.
+        """
+        arrays, errors = super().encode(x)
+        factor, exact = dequantise(arrays).astype(np.float64), x.astype(np.float64)
+        basis = self._store(np.linalg.lstsq(factor, exact, rcond=None)[0])
+        arrays |= {_BASIS[name]: array for name, array in basis.items()}
+        norms = np.linalg.norm(self.decode(arrays) - exact, axis=1)
+        return arrays, {**errors, "norm": float(np.sqrt(_mean(norms**2))), "max_norm": _max(norms)}
+
+    def factors(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """F (N, r) and V (r, C), float32."""
+        basis = {name: arrays[stored] for name, stored in _BASIS.items() if stored in arrays}
+        return dequantise(arrays), dequantise(basis)
+
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, C) float32 of some tokens, not quite of unit norm."""
+        factor, basis = self.factors(arrays)
+        return factor[rows] @ basis
 
 
 def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -243,7 +285,7 @@ def dequantise(arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray
 
 
 Codec = TopK | Rows | LowRank
-_CODECS: dict[str, type[Codec]] = {"topk": TopK, "rows": Rows, "lowrank": LowRank}
+_CODECS: dict[str, type[Codec]] = {"topk": TopK, "rows": Rows, "lowrank": LowRank, "features": Features}
 
 
 def codec_from_spec(spec: Mapping[str, Any]) -> Codec:

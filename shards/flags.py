@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from shards.errors import DenseCLIError
+
 
 class Pairs(click.ParamType):
     """NAME=VALUE, to (NAME, VALUE)."""
@@ -78,3 +80,15 @@ def write_json(file: str | None, value: Any) -> None:
     elif file:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(json.dumps(value, indent=1) + "\n")
+
+
+def newest_store() -> str:
+    """The store of stores/ that was made last, said on standard error; DenseCLIError where there is none."""
+    stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
+    if not stores:
+        raise DenseCLIError(
+            "There is no store in stores/.",
+            hint="Build one with densecli build-shards, or name it with --store.",
+        )
+    click.echo(f"The newest store is taken, {stores[-1].parent}.", err=True)
+    return str(stores[-1].parent)

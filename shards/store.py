@@ -198,7 +198,10 @@ class Store:
         `kind` is "regions" or "targets". Nothing of another column is touched. `spec` must not use the names
         kind, name and data, which the store fills in itself.
         """
-        column = self.column(kind, name, spec, info)
+        return self.make(self.column(kind, name, spec, info))
+
+    def make(self, column: Column) -> Column:
+        """The column of `column`, as `add_column`."""
         url = fs.join(column.url, "column.json")
         if not fs.exists(url):
             document = {"key": column.key, "spec": column.spec, "info": column.info}

@@ -10,6 +10,9 @@ from shards.store import Column, Store
 # Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
 OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}
 
+# What comes before the model's name where labels are out of a column of features, and in that column's name.
+RELABELLED, FEATURES = "relabel-", "features-"
+
 
 def find_targets(
     store: Store, kinds: Iterable[str], *, teachers: Sequence[str] = (), student: str
@@ -74,9 +77,15 @@ def _own_teachers(kind: str, student: str) -> list[str]:
 
 
 def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None:
+    wanted = teacher or _default_teacher(store, kind, student)
+    if wanted.startswith(RELABELLED):
+        features = wanted.replace(RELABELLED, FEATURES, 1)
+        command = shlex.join(["densecli", "relabel", "--store", store.root, "--teacher", features])
+    else:
+        command = _commands(store, wanted)
     raise DenseCLIError(
         f"The store at {store.root} has no {kind} column{f' of {teacher}' if teacher else ''}.",
-        hint=f"Make it with: {_build_command(store, teacher or _default_teacher(store, kind, student))}",
+        hint=f"Make it with: {command}",
     )
 
 
@@ -85,10 +94,23 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
         return _own_teachers(kind, student)[0]
     if kind == "gram":
         return "dinov2-vitb14"
+    for column in store.columns("targets"):
+        if column.name.startswith(FEATURES):
+            return column.name.replace(FEATURES, RELABELLED, 1)
     return "scenes-pvlm" if store.dataset["name"] == "scenes" else "vitb16"
 
 
-def _build_command(store: Store, teacher: str) -> str:
+def _commands(store: Store, teacher: str) -> str:
+    """The command lines that make a teacher's column; a Refiner has to be trained first."""
+    if not teacher.startswith("refiner-"):
+        return _build_command(store, teacher)
+    run = f"runs/{teacher}"
+    words = ["train-refiner", "--student", teacher.removeprefix("refiner-"), "--store", store.root]
+    train = shlex.join(["densecli", *words, "--run", run])
+    return f"{train}, then {_build_command(store, teacher, f'{teacher}={run}/export/refiner.safetensors')}"
+
+
+def _build_command(store: Store, teacher: str, weights: str = "") -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
     generated = dataset["name"] == "scenes"
@@ -103,6 +125,7 @@ def _build_command(store: Store, teacher: str) -> str:
         "shard-size": store.shard_sizes[0],
         "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
+        "weights": weights,
     }
     words = [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]
     command = shlex.join(["densecli", "build-shards", *words])

@@ -1,7 +1,7 @@
 """Batches of a store: the photos, one view of their regions, and what the teachers said about those."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -58,22 +58,13 @@ class LoaderConfig:
     workers: int = 2
 
 
-class Loader:
+class Stream:
     """Batches in an order that is a pure function of (seed, epoch); its state is the position alone."""
 
-    def __init__(
-        self, store: Store, regions: Column, targets: dict[str, Column], config: LoaderConfig
-    ) -> None:
-        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`.
-
-        Raises DenseCLIError for unfinished ones.
-        """
+    def __init__(self, columns: Sequence[Column], config: LoaderConfig) -> None:
+        """Raises DenseCLIError for columns that cannot be joined or are not finished."""
         self.config = config
-        self.regions, self.targets = regions, targets
-        self._canvas = Canvas(store.canvas)
-        self._max_cells = region_plan(regions.name).max_cells
-        self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
-        self._reader = StoreReader([store.images, regions, *targets.values()], seed=config.seed)
+        self._reader = StoreReader(columns, seed=config.seed)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -86,6 +77,10 @@ class Loader:
         samples = self._samples(epoch, start * size)
         for _ in range(start, self.steps_per_epoch):
             yield collate(list(islice(samples, size)), epoch)
+
+    def decode(self, record: Record, epoch: int) -> "Sample":
+        """The sample as `epoch` sees it, a pure function of both."""
+        raise NotImplementedError
 
     def _samples(self, epoch: int, start: int) -> Iterator["Sample"]:
         records = self._reader.iter(epoch, start=start)
@@ -101,8 +96,25 @@ class Loader:
             while pending:
                 yield pending.popleft().result()
 
+
+class Loader(Stream):
+    """Photos, one view of their regions, and what the teachers said about it."""
+
+    def __init__(
+        self, store: Store, regions: Column, targets: dict[str, Column], config: LoaderConfig
+    ) -> None:
+        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`.
+
+        Raises DenseCLIError for unfinished ones.
+        """
+        super().__init__([store.images, regions, *targets.values()], config)
+        self.regions, self.targets = regions, targets
+        self._canvas = Canvas(store.canvas)
+        self._max_cells = region_plan(regions.name).max_cells
+        self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
+
     def decode(self, record: Record, epoch: int) -> "Sample":
-        """The sample as `epoch` sees it: one view of its regions, chosen by (key, epoch) alone."""
+        """One view of its regions, chosen by (key, epoch) alone."""
         image = self._canvas.pad(decode_image(record.parts["images"]["jpg"]))
         regions = decode_npz(record.parts["regions"]["npz"])
         arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}

@@ -132,3 +132,16 @@ def region_text(student: Tensor, labels: Tensor, tau: float = 0.01) -> Tensor:
     regions; without a region 0. Returns a scalar.
     """
     return F.cross_entropy(student.float() / tau, labels, reduction="sum") / max(len(student), 1)
+
+
+def token_infonce(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+    """InfoNCE between the tokens of each crop (R-SC's Refiner): a token's positive is the teacher's token at
+    its place, its negatives are the teacher's at the crop's other places.
+
+    Both (R, L, D), unit norm; the teacher's tokens get no gradient. Mean over tokens; without a crop 0.
+    Returns a scalar.
+    """
+    logits = student.float() @ teacher.detach().float().mT / tau
+    places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    total = F.cross_entropy(logits.flatten(0, 1), places.flatten(), reduction="sum")
+    return total / max(places.numel(), 1)

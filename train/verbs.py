@@ -1,13 +1,12 @@
 """The verbs that train."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from shards.errors import DenseCLIError
-from shards.flags import flags, given, write_json
+from shards.flags import flags, given, newest_store, write_json
 
 
 @click.command()
@@ -56,13 +55,11 @@ def train(
     densecli train --store stores/coco-512 --student eva02-b16
     """
     from models.checkpoints import weights_given
-    from shards.store import Store
     from train.methods import parse_losses
     from train.trainer import TrainConfig
     from train.trainer import train as fit
 
-    store = store or _newest_store()
-    student = student or ("scenes-s" if Store.open(store).dataset["name"] == "scenes" else "eva02-b16")
+    store, student = _what(store, student)
     result = fit(
         TrainConfig(
             store=store,
@@ -73,17 +70,56 @@ def train(
             **given(settings),
         )
     )
+    _say(result, json_file)
+
+
+@click.command("train-refiner")
+@click.option("--tau", type=click.FloatRange(0, min_open=True), help="Temperature of the contrast.")
+@click.option("--epochs", type=click.IntRange(1))
+@click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps, whatever the epochs.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True))
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
+@click.option("--resume", type=click.Choice(["interrupted", "never", "overwrite"]))
+@flags("store", "run", "student", "weights", "batch-size", "seed", "device", "json")
+def train_refiner(
+    weights: Sequence[tuple[str, str]],
+    store: str | None,
+    run: str | None,
+    student: str | None,
+    json_file: str | None,
+    **settings: Any,
+) -> None:
+    """Train the Refiner of a CLIP on a store's photos, for the teacher refiner-MODEL of the r-sc-* methods.
+
+    \b
+    densecli train-refiner --store stores/coco-512 --student eva02-b16
+    """
+    from models.checkpoints import weights_given
+    from train.refiner import RefinerConfig
+    from train.refiner import train_refiner as fit
+
+    store, student = _what(store, student)
+    result = fit(
+        RefinerConfig(
+            store=store,
+            run=run or f"runs/refiner-{student}-{Path(store).name}",
+            student=student,
+            weights=weights_given(student, weights),
+            **given(settings),
+        )
+    )
+    _say(result, json_file)
+
+
+def _what(store: str | None, student: str | None) -> tuple[str, str]:
+    """The store and the student, those that are meant where they are not named."""
+    from shards.store import Store
+
+    store = store or newest_store()
+    return store, student or ("scenes-s" if Store.open(store).dataset["name"] == "scenes" else "eva02-b16")
+
+
+def _say(result: Mapping[str, Any], json_file: str | None) -> None:
     write_json(json_file, result)
     random = " (random weights)" if result["random_weights"] else ""
     click.echo(f"step {result['step']}, loss {result['loss']:.4f}{random}: {result['export']}")
-
-
-def _newest_store() -> str:
-    stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
-    if not stores:
-        raise DenseCLIError(
-            "There is no store in stores/.",
-            hint="Build one with densecli build-shards, or name it with --store.",
-        )
-    click.echo(f"Training from the newest store, {stores[-1].parent}.", err=True)
-    return str(stores[-1].parent)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from models.checkpoints import find_file, find_weights
 from models.registry import resolve
 from models.vfm import VFMS
 from pipeline.teachers.base import Asking, Photo, Teacher, TeacherConfig, live
 from pipeline.teachers.crops import CropsConfig, CropsTeacher
+from pipeline.teachers.features import FeaturesConfig
 from pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
 from pipeline.teachers.labels import LabelsConfig, LabelsTeacher
+from pipeline.teachers.refiner import RefinedConfig, RefinedTeacher
 from shards import fs
-from shards.codecs import LowRank, Rows
+from shards.codecs import Features, LowRank, Rows
 from shards.errors import DenseCLIError
 from shards.regions import region_plan
 
@@ -24,35 +26,42 @@ __all__ = [
     "Asking",
     "CropsConfig",
     "CropsTeacher",
+    "FeaturesConfig",
     "GramConfig",
     "LabelsConfig",
     "LabelsTeacher",
     "Photo",
+    "RefinedConfig",
+    "RefinedTeacher",
     "SelfConfig",
     "Teacher",
     "TeacherConfig",
     "TokenTeacher",
+    "default_categories",
     "live",
-    "model_of",
+    "models_of",
     "teacher_config",
 ]
 
+Factors = TypeVar("Factors", bound=LowRank)
+
 # What comes before the model's name, and a dash, where it is not asked for labels.
-PREFIXES = ("crops", "self")
+PREFIXES = ("crops", "features", "self", "refiner")
 # `spatial` sharpens the correlations that `context` compares as they are: with DINOv2-S's tokens of photos, a
 # rank of 64 changes its loss by 1.2e-3 of it, a rank of 96 by less than 5e-4.
 SELF_RANK = 96
 
 
 def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
-    """The teacher of a name: MODEL gives labels, crops-MODEL crops, self-MODEL its own tokens, a VFM gram.
+    """The teacher of a name: MODEL gives labels, features-MODEL the map that they come from, crops-MODEL
+    crops, self-MODEL its own tokens, a VFM gram, refiner-MODEL what the Refiner of the model says of each
+    box.
 
     Raises DenseCLIError for an unknown name, with the known ones, and where there are no weights.
     """
     kind, model = _split(name)
     weights = settings.weights.get(model) or str(find_file(model) if kind == "gram" else find_weights(model))
-    if not weights.startswith("random:"):
-        weights = fs.absolute(weights)
+    weights = _absolute(weights)
     match kind:
         case "crops":
             return CropsConfig(
@@ -64,15 +73,29 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
                 codec=Rows(dtype=settings.codec),
             )
         case "self":
-            return SelfConfig(model=model, weights=weights, codec=_factors(settings, SELF_RANK))
+            return SelfConfig(model=model, weights=weights, codec=_factors(LowRank, settings, SELF_RANK))
+        case "features":
+            # A scene's map has 64 tokens, of which no more than this many are independent enough to matter.
+            rank = 16 if settings.dataset == "scenes" else 96
+            return FeaturesConfig(model=model, weights=weights, codec=_factors(Features, settings, rank))
+        case "refiner":
+            return RefinedConfig(
+                model=model,
+                weights=weights,
+                refiner=_absolute(settings.weights.get(name) or _find_refiner(model)),
+                views=settings.views,
+                seed=settings.seed,
+                side=settings.side,
+                codec=_factors(LowRank, settings, 64),
+            )
         case "gram":
             return GramConfig(
                 name=model,
                 weights=weights,
                 student_patch=settings.student_patch or (12 if settings.dataset == "scenes" else 16),
-                codec=_factors(settings, LowRank.rank),
+                codec=_factors(LowRank, settings, 64),
             )
-    categories = settings.categories or ("scenes" if settings.dataset == "scenes" else "coco_stuff_ade_316")
+    categories = settings.categories or default_categories(settings.dataset)
     return LabelsConfig(
         name=model,
         weights=weights,
@@ -83,9 +106,32 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
     )
 
 
-def model_of(name: str) -> str:
-    """The model that a teacher is, by whose name its weights go."""
-    return _split(name)[1]
+def default_categories(dataset: str) -> str:
+    """The category set of labels where none is named."""
+    return "scenes" if dataset == "scenes" else "coco_stuff_ade_316"
+
+
+def models_of(name: str) -> list[str]:
+    """The names by which a teacher's weights go: its model's, and its own where it is a Refiner."""
+    kind, model = _split(name)
+    return [model, name] if kind == "refiner" else [model]
+
+
+def _find_refiner(model: str) -> str:
+    """The file of a model's Refiner where none is named."""
+    try:
+        return str(find_file(f"refiner-{model}", f"refiner-{resolve(model).name}"))
+    except DenseCLIError as error:
+        raise DenseCLIError(
+            str(error),
+            hint=f"Train it with densecli train-refiner --student {resolve(model).name}, then name it: "
+            f"--weights refiner-{model}=RUN/export/refiner.safetensors.",
+        ) from None
+
+
+def _absolute(weights: str) -> str:
+    """A path as any folder's process would write it; random:SEED as it is."""
+    return weights if weights.startswith("random:") else fs.absolute(weights)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -105,7 +151,6 @@ def _split(name: str) -> tuple[str, str]:
     return kind, model
 
 
-def _factors(settings: BuildConfig, rank: int | None) -> LowRank:
-    """rank: where the settings say nothing."""
-    rank = None if settings.gram_rmse else settings.rank or rank
-    return LowRank(rank=rank, rmse=settings.gram_rmse, dtype=settings.codec)
+def _factors(codec: type[Factors], settings: BuildConfig, default_rank: int) -> Factors:
+    rank = None if settings.gram_rmse else settings.rank or default_rank
+    return codec(rank=rank, rmse=settings.gram_rmse, dtype=settings.codec)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import weights_sha256
+from models.registry import resolve
 from pipeline.clock import Clock
 from shards.codecs import Arrays, Errors
 from shards.errors import DenseCLIError
@@ -140,6 +141,19 @@ def live(teacher: Teacher, photos: Iterable[Photo], batch_size: int = 16) -> lis
 def weights_id(weights: str) -> str:
     """What stands in a column's key for a teacher's weights: random:SEED, or the sha256 of the file."""
     return weights if weights.startswith("random:") else file_sha256(weights, "--weights")
+
+
+def clip_spec(model: str, weights: str, pixels: str) -> dict[str, Any]:
+    """What every teacher that is a CLIP says of it in its spec; `pixels`: which it looks at, in words.
+
+    Digests the weights; raises DenseCLIError where they are missing.
+    """
+    arch = resolve(model)
+    return {
+        "architecture": arch.name,
+        "weights": weights_id(weights),
+        "preprocessing": {"mean": list(arch.mean), "std": list(arch.std), "input": pixels},
+    }
 
 
 def weights_info(weights: str) -> dict[str, Any]:

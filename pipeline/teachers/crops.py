@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.checkpoints import load_model
 from models.registry import resolve
-from pipeline.teachers.base import Photo, weights_id, weights_info
+from pipeline.teachers.base import Photo, clip_spec, weights_info
 from shards.codecs import Arrays, Errors, Rows
 from shards.geometry import RESAMPLE
 from shards.regions import stored_views
@@ -42,18 +42,15 @@ class CropsConfig:
 
     def spec(self) -> dict[str, Any]:
         """Digests the weights; raises DenseCLIError where they are missing."""
-        arch = resolve(self.model)
         return {
+            **clip_spec(self.model, self.weights, "crop"),
             "producer": "crops/1",
-            "architecture": arch.name,
-            "weights": weights_id(self.weights),
-            "preprocessing": {"mean": list(arch.mean), "std": list(arch.std), "input": "crop"},
             "target": {
                 "name": "crops",
                 "views": self.views,
                 "seed": self.seed,
                 "crop": {
-                    "side": arch.native_side,
+                    "side": resolve(self.model).native_side,
                     "context": self.context,
                     "fit": "longest side, centred on black",
                     "resample": RESAMPLE.name.lower(),

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import load_model
-from models.registry import resolve
 from models.vfm import VFMS, load_vfm
-from pipeline.teachers.base import Photo, weights_id, weights_info
+from pipeline.teachers.base import Photo, clip_spec, weights_id, weights_info
 from shards.codecs import Arrays, Errors, LowRank
 
 
@@ -85,16 +84,9 @@ class SelfConfig:
 
     def spec(self) -> dict[str, Any]:
         """Digests the weights; raises DenseCLIError where they are missing."""
-        arch = resolve(self.model)
         return {
+            **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
             "producer": "self/2",
-            "architecture": arch.name,
-            "weights": weights_id(self.weights),
-            "preprocessing": {
-                "mean": list(arch.mean),
-                "std": list(arch.std),
-                "input": "nearest multiple of the patch",
-            },
             "target": {"name": "self", "mode": self.mode},
             "codec": self.codec.spec,
         }
@@ -116,7 +108,7 @@ class SelfConfig:
 
 
 class TokenTeacher:
-    """A network that gives a map of unit tokens for a canvas."""
+    """A network that gives a map of unit tokens for a canvas, of which a factor is kept."""
 
     def __init__(self, *, name: str, device: str, codec: LowRank, look: Callable[[Tensor], Tensor]) -> None:
         """look: (B, 3, S, S) uint8 -> (B, C, h, w), unit norm per token."""

@@ -8,91 +8,91 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.architecture import Architecture
 from models.categories import load_categories
 from models.checkpoints import load_model
+from models.dense import DenseCLIP
 from models.pooling import region_pool
 from models.registry import resolve
 from models.text import TEMPLATES, category_embeddings, default_templates
-from pipeline.teachers.base import Photo, file_sha256, weights_id, weights_info
+from pipeline.teachers.base import Photo, clip_spec, file_sha256, weights_info
 from shards.codecs import Arrays, Errors, TopK
 from shards.errors import DenseCLIError
 
-PRODUCER = "labels/1"
-
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsConfig:
-    """A retrieval teacher, not loaded yet.
+class Retrieval:
+    """What is retrieved for regions, whoever saw them.
 
-    name: a model's name or alias. weights: a path or random:SEED. categories: a shipped set or a file.
-    text_embeddings: a .npy of them, else the teacher's own text tower says them, in `templates` (a name;
-    None: the model's default). tau: the softmax temperature. resample: the canvas is resized to the nearest
-    multiple of the patch, so that boxes map exactly; without, a patch of 14 on 512 px loses the last 8, as in
-    DenseVLM's released code. rest, dtype: of the stored distributions, see `TopK`.
+    categories: a shipped set or a file. text_embeddings: a .npy of them, else the model's own text tower says
+    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. rest, dtype: of
+    the stored distributions, see `TopK`.
     """
 
-    name: str
-    weights: str
     categories: str
     text_embeddings: str | None = None
     templates: str | None = None
     tau: float = 0.01
-    resample: bool = True
     rest: float = TopK.rest
     dtype: str = "fp16"
 
-    def spec(self) -> dict[str, Any]:
-        """Digests the weights and the text embeddings; raises DenseCLIError where one is missing."""
-        arch = resolve(self.name)
-        categories = load_categories(self.categories)
-        return {
-            "producer": PRODUCER,
-            "architecture": arch.name,
-            "weights": weights_id(self.weights),
-            "preprocessing": {
-                "mean": list(arch.mean),
-                "std": list(arch.std),
-                "input": "nearest multiple of the patch" if self.resample else "canvas",
-            },
-            "target": {
-                "name": "labels",
-                "tau": self.tau,
-                "categories": list(categories.names),
-                "text": {"sha256": file_sha256(self.text_embeddings, "--text-embeddings")}
-                if self.text_embeddings
-                else {"templates": list(self.prompts())},
-            },
-            "codec": self.codec().spec,
-        }
-
-    def info(self) -> dict[str, Any]:
-        """Where the weights were found, whether they are random, and the name of the category set."""
-        return {
-            **weights_info(self.weights),
-            "categories": load_categories(self.categories).name,
-        }
-
-    def load(self, device: str) -> "LabelsTeacher":
-        return LabelsTeacher(self, device)
+    def target(self, arch: Architecture) -> dict[str, Any]:
+        """`spec.target` of a column of labels; raises DenseCLIError where a file is missing."""
+        if self.text_embeddings:
+            text: dict[str, Any] = {"sha256": file_sha256(self.text_embeddings, "--text-embeddings")}
+        else:
+            text = {"templates": list(self.prompts(arch))}
+        names = load_categories(self.categories).names
+        return {"name": "labels", "tau": self.tau, "categories": list(names), "text": text}
 
     def codec(self) -> TopK:
         """How distributions over the categories are stored."""
         things = load_categories(self.categories).thing_flags().tolist()
         return TopK(things=tuple(things), rest=self.rest, dtype=self.dtype)
 
-    def prompts(self) -> tuple[str, ...]:
+    def prompts(self, arch: Architecture) -> tuple[str, ...]:
         """The templates, each with a {} for the category."""
         if self.templates is None:
-            return default_templates(resolve(self.name))
+            return default_templates(arch)
         if self.templates not in TEMPLATES:
             raise DenseCLIError(
                 f"There are no templates {self.templates}.", hint=f"Known: {', '.join(TEMPLATES)}."
             )
         return TEMPLATES[self.templates]
 
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig(Retrieval):
+    """A retrieval teacher, not loaded yet.
+
+    name: a model's name or alias. weights: a path or random:SEED. resample: the canvas is resized to the
+    nearest multiple of the patch, so that boxes map exactly; without, a patch of 14 on 512 px loses the last
+    8, as in DenseVLM's released code.
+    """
+
+    name: str
+    weights: str
+    resample: bool = True
+
     @property
     def of_regions(self) -> bool:
         return True
+
+    def spec(self) -> dict[str, Any]:
+        """Digests the weights and the text embeddings; raises DenseCLIError where one is missing."""
+        return {
+            **map_spec(self.name, self.weights, self.resample),
+            "producer": "labels/1",
+            "target": self.target(resolve(self.name)),
+            "codec": self.codec().spec,
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Where the weights were found, whether they are random, and the name of the category set."""
+        return {**weights_info(self.weights), "categories": load_categories(self.categories).name}
+
+    def load(self, device: str) -> "LabelsTeacher":
+        return LabelsTeacher(self, device)
 
 
 class LabelsTeacher:
@@ -104,12 +104,11 @@ class LabelsTeacher:
         self.device = torch.device(device)
         self.model, _ = load_model(config.name, config.weights, device)
         self.codec = config.codec()
-        self.thing = np.array(self.codec.things)
         self.text = category_embeddings(
             self.model,
             load_categories(config.categories).names,
             file=config.text_embeddings,
-            templates=config.prompts(),
+            templates=config.prompts(self.model.arch),
         )
 
     def inputs(self, photo: Photo) -> np.ndarray:
@@ -118,19 +117,39 @@ class LabelsTeacher:
 
     def look(self, pictures: Tensor) -> Tensor:
         """(B, 3, S, S) -> dense maps (B, C, h, w)."""
-        return self.model.dense(self.model.prepare(pictures, resample=self.config.resample), mode="value")
+        return retrieval_map(self.model, pictures, resample=self.config.resample)
 
     def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
-        """p (N, D) float32 for the photo's N boxes.
-
-        p = softmax(cos(region, text) / tau) over all D categories (DenseVLM, eq. 2).
-        """
+        """p (N, D) float32 for the photo's N boxes."""
         boxes = torch.from_numpy(photo.regions.boxes).to(self.device)
         of_image = torch.zeros(len(boxes), dtype=torch.long, device=self.device)
-        cosines = region_pool(seen[0][None], boxes, of_image) @ self.text.T
-        return F.softmax(cosines / self.config.tau, dim=1).cpu().numpy()
+        regions = region_pool(seen[0][None], boxes, of_image)
+        return retrieve(regions, self.text, self.config.tau).cpu().numpy()
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """p (N, D) -> the codec's arrays and `thing` (N,) bool, the flag of the most likely category."""
-        arrays, error = self.codec.encode(target)
-        return {**arrays, "thing": self.thing[target.argmax(1)]}, error
+        """See `encode_labels`."""
+        return encode_labels(self.codec, target)
+
+
+def map_spec(model: str, weights: str, resample: bool) -> dict[str, Any]:
+    """What `retrieval_map` depends on, for a column's spec."""
+    return clip_spec(model, weights, "nearest multiple of the patch" if resample else "canvas")
+
+
+def retrieval_map(model: DenseCLIP, pictures: Tensor, *, resample: bool) -> Tensor:
+    """(B, 3, S, S) canvases, 0..255 -> (B, C, h, w), unit norm per token: what labels are pooled from."""
+    return model.dense(model.prepare(pictures, resample=resample), mode="value")
+
+
+def retrieve(regions: Tensor, text: Tensor, tau: float) -> Tensor:
+    """Regions (N, C) and categories (D, C), both of unit norm -> p (N, D).
+
+    p = softmax(cos(region, text) / tau) over all D categories (DenseVLM, eq. 2).
+    """
+    return F.softmax(regions @ text.T / tau, dim=1)
+
+
+def encode_labels(codec: TopK, p: np.ndarray) -> tuple[Arrays, Errors]:
+    """p (N, D) -> the codec's arrays and `thing` (N,) bool, the flag of the most likely category."""
+    arrays, error = codec.encode(p)
+    return {**arrays, "thing": np.array(codec.things)[p.argmax(1)]}, error

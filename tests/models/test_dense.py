@@ -55,13 +55,13 @@ def test_dense__an_unknown_option_lists_the_known_ones(tiny, mode: str) -> None:
 def test_dense__scale_and_rope_are_the_blocks_own_attention(tiny) -> None:
     """With the query's weights for its keys, a block's own attention is the query's with itself."""
     model = tiny("eva")
-    last = model._blocks()[-1]
+    last = model.blocks()[-1]
     last.attn.k_proj.weight.copy_(last.attn.q_proj.weight)
     last.attn.q_proj.bias.zero_()
     ours = {mode: model(images(), mode) for mode in ("qq", "qq+scale", "qq+rope", "qq+scale+rope")}
     x, grid = model._embed(images())
     rope = model._rope(grid)
-    for block in model._blocks()[:-1]:
+    for block in model.blocks()[:-1]:
         x = block(x, rope=rope)
     own = model._head(last.attn(last.norm1(x), rope=rope))[:, 1:].transpose(1, 2).unflatten(2, grid)
     for mode, dense in ours.items():

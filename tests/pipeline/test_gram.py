@@ -8,8 +8,8 @@ from torchvision.ops import roi_align
 
 from models import vfm
 from models.vfm import VFMArchitecture
-from pipeline.teachers import GramConfig, SelfConfig, live
-from shards.codecs import LowRank, codec_from_spec
+from pipeline.teachers import FeaturesConfig, GramConfig, SelfConfig, live
+from shards.codecs import Features, LowRank, codec_from_spec
 from shards.reader import decode_npz, read_joined
 
 TEACHERS = ("self-scenes-s", "dinov2-vits14")
@@ -43,6 +43,20 @@ def test_stored_gram__equals_the_live_teachers(tokens, build_here, photo_of, sha
                 )
                 assert np.abs(error).max() <= receipt.error["max_abs"] + 1e-5
                 assert np.sqrt((error**2).mean()) <= receipt.error["max_rmse"] + 1e-5
+
+
+def test_stored_features__are_the_live_map(tiny, build_here, photo_of):
+    job, _ = build_here(replace(tiny, teachers=("features-scenes-s",)))
+    column = job.columns()[2]
+    teacher, codec = job.targets[0][0].load("cpu"), codec_from_spec(column.spec["codec"])
+    for shard in job.store.shard_names:
+        bound = column.receipt(shard).error["max_norm"] + 1e-5
+        for record in read_joined(job.columns(), shard):
+            (said,) = live(teacher, [photo_of(record, job.store.canvas)])
+            arrays = decode_npz(record.parts[column.part]["npz"])
+            off = codec.decode(arrays).reshape(said.shape) - said
+            assert 0 < np.linalg.norm(off, axis=2).max() <= bound < 1
+            assert arrays["basis"].shape == (16, 64)
 
 
 def test_region__the_gram_of_the_pooled_factors_is_that_of_the_pooled_tokens(tokens, build_here, photo_of):
@@ -123,7 +137,16 @@ def test_spec__every_setting_enters_it():
     codecs = [{"codec": LowRank(rank=32)}, {"codec": LowRank(rank=None, rmse=0.004)}]
     grams = [{}, {"weights": "random:1"}, {"name": "dinov2-vits14-reg"}, {"student_patch": 32}, *codecs]
     selves = [{}, {"weights": "random:1"}, {"model": "scenes-l"}, {"mode": "vanilla"}, *codecs]
-    specs = [replace(gram, **c).spec() for c in grams] + [replace(self_, **c).spec() for c in selves]
+    features = FeaturesConfig(model="scenes-s", weights="random:0")
+    kept = [
+        {},
+        {"weights": "random:1"},
+        {"model": "scenes-l"},
+        {"resample": False},
+        {"codec": Features(rank=32)},
+    ]
+    configs = ((gram, grams), (self_, selves), (features, kept))
+    specs = [replace(config, **change).spec() for config, changes in configs for change in changes]
     assert all(a != b for i, a in enumerate(specs) for b in specs[:i])
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from cli import main
 from models.vfm import VFMS
 from pipeline.job import prepare
-from pipeline.teachers import model_of, teacher_config
+from pipeline.teachers import models_of, teacher_config
 from shards.errors import DenseCLIError
 
 
@@ -18,13 +18,14 @@ from shards.errors import DenseCLIError
         ("crops-vitb16", "crops", "vitb16"),
         ("crops-scenes-s", "crops", "scenes-s"),
         ("self-vitb16", "self", "vitb16"),
+        ("features-vitb16", "features", "vitb16"),
         ("dinov2-vits14", "gram", "dinov2-vits14"),
         ("sam-b", "gram", "sam-b"),
     ],
 )
 def test_name__says_what_a_teacher_is_asked_for(tiny, name, kind, model):
     config = teacher_config(name, replace(tiny, weights={model: "random:0"}))
-    assert (config.name, config.spec()["target"]["name"], model_of(name)) == (name, kind, model)
+    assert (config.name, config.spec()["target"]["name"], models_of(name)[0]) == (name, kind, model)
     assert config.info()["random_weights"] is True
 
 
@@ -32,7 +33,9 @@ def test_name__says_what_a_teacher_is_asked_for(tiny, name, kind, model):
 def test_name__unknown_ones_list_the_known(tiny, name):
     with pytest.raises(DenseCLIError, match=f"no teacher called '{name}'") as caught:
         teacher_config(name, tiny)
-    assert all(word in caught.value.hint for word in ("vitl14", "crops-MODEL", "self-MODEL", *VFMS))
+    assert all(
+        word in caught.value.hint for word in ("vitl14", "crops-MODEL", "features-MODEL", "self-MODEL", *VFMS)
+    )
 
 
 def test_weights__go_by_the_model_and_serve_every_teacher_of_it(tiny, tmp_path, monkeypatch):
@@ -56,6 +59,14 @@ def test_student_patch__is_that_of_the_worlds_own_students_or_16(tiny):
         for change in ({}, {"dataset": "coco"}, {"dataset": "coco", "student_patch": 32})
     ]
     assert patches == [12, 16, 32]
+
+
+def test_rank__of_features_is_higher_than_of_grams_and_low_in_scenes(tiny):
+    def ranks(**change):
+        teachers = ("features-scenes-s", "self-scenes-s")
+        return [teacher_config(name, replace(tiny, **change)).codec.rank for name in teachers]
+
+    assert (ranks(), ranks(dataset="coco"), ranks(rank=7)) == ([16, 64], [96, 64], [7, 7])
 
 
 def test_flags__reach_the_column(tiny):

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
-from shards.codecs import LowRank, Rows, TopK, codec_from_spec, combine_errors
+from shards.codecs import Features, LowRank, Rows, TopK, codec_from_spec, combine_errors
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 
@@ -74,8 +74,9 @@ def test_topk__names_the_likely_classes_and_keeps_the_mass_of_the_others(
     # With fp16, what is below its smallest number is named and zero.
     assert (left <= rest + 1e-5).all()
     np.testing.assert_allclose(decoded, masses(p, decoded, things), atol=6e-4 if dtype == "fp16" else 3e-6)
-    off = np.abs(decoded - masses(p, decoded, things))[:, :-2].max(initial=0)
-    assert error["max_abs"] == pytest.approx(off, abs=1e-6)
+    variation = np.abs(decoded - masses(p, decoded, things)).sum(1) / 2
+    assert error["max_tv"] == pytest.approx(variation.max(initial=0), abs=1e-6)
+    assert error["mean_tv"] == pytest.approx(variation.mean() if n else 0, abs=1e-6)
     assert error["max_rest"] <= rest + 1e-6
     assert error["mean_rest"] <= error["max_rest"]
 
@@ -222,6 +223,42 @@ def test_lowrank__rmse_takes_the_fewest_columns_that_keep_it(seed, n, c, rmse):
     assert all(each > rmse for each in fewer)
 
 
+@settings(max_examples=40)
+@given(
+    seeds,
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 50),
+    st.sampled_from(["int8", "fp16", "fp32"]),
+)
+def test_features__error_bounds_the_cosine_of_any_token_with_any_text(seed, n, c, rank, dtype):
+    x, text = tokens(seed, n, c), tokens(seed + 1, 20, c)
+    codec = Features(rank=rank, dtype=dtype)
+    arrays, error = codec.encode(x)
+    assert size(arrays) == codec.nbytes(x.shape)
+    decoded = codec.decode(arrays)
+    assert decoded.shape == x.shape and decoded.dtype == np.float32
+    norms = np.linalg.norm(decoded - x.astype(np.float64), axis=1)
+    assert error["max_norm"] == pytest.approx(norms.max(), abs=1e-6)
+    assert error["norm"] == pytest.approx(np.sqrt((norms**2).mean()), abs=1e-6)
+    assert np.abs((decoded - x) @ text.T).max() <= error["max_norm"] + 1e-6
+    # No map of this rank is nearer than the first singular vectors.
+    tail = np.linalg.svd(x.astype(np.float64), compute_uv=False)[rank:]
+    assert error["norm"] >= np.sqrt((tail**2).sum() / n) - 1e-6
+    if dtype == "fp32":
+        assert error["norm"] == pytest.approx(np.sqrt((tail**2).sum() / n), abs=1e-6)
+
+
+def test_features__are_the_lowrank_factor_and_a_basis():
+    x = tokens(0, 60, 24)
+    plain, errors = LowRank(rank=8).encode(x)
+    arrays, more = Features(rank=8).encode(x)
+    assert all(np.array_equal(arrays[name], plain[name]) for name in plain)
+    assert errors.items() < more.items()
+    factor, basis = Features(rank=8).factors(arrays)
+    assert (factor.shape, basis.shape) == ((60, 8), (8, 24))
+
+
 def test_lowrank__an_rmse_that_int8_cannot_keep_is_refused():
     with pytest.raises(DenseCLIError, match="int8 cannot keep an RMSE of 1e-06") as caught:
         LowRank(rank=None, rmse=1e-6).encode(tokens(0, 40, 24))
@@ -248,6 +285,7 @@ def test_lowrank__max_abs_bounds_every_entry_of_a_regions_gram():
         LowRank(),
         LowRank(rank=8, dtype="fp32"),
         LowRank(rank=None, rmse=0.004),
+        Features(rank=8),
     ],
 )
 def test_spec__round_trips_through_json(codec):

@@ -1,7 +1,10 @@
 """decoupled_kl: what each group contrasts with, what is kept, and its edges. The plainer region losses."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from train.losses import (
     decoupled_kl,
@@ -10,6 +13,7 @@ from train.losses import (
     region_text,
     retemper,
     teacher_probs,
+    token_infonce,
 )
 
 THING = torch.tensor([True, True, True, False, False])
@@ -166,3 +170,24 @@ def test_region_losses__no_region(loss: str) -> None:
     value = region_cosine(student, student) if loss == "cosine" else region_text(student, labels)
     value.backward()
     assert value == 0
+
+
+def test_token_infonce__is_a_loop_over_tokens() -> None:
+    student, teacher = (F.normalize(torch.randn(3, 5, 8), dim=-1) for _ in range(2))
+    student.requires_grad_()
+    expected = 0.0
+    for crop in range(3):
+        for i in range(5):
+            similar = [(student[crop, i] @ teacher[crop, j] / 0.2).exp().item() for j in range(5)]
+            expected -= math.log(similar[i] / sum(similar)) / 15
+    loss = token_infonce(student, teacher, 0.2)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert student.grad is not None and student.grad.any()
+
+
+def test_token_infonce__without_a_crop_is_zero() -> None:
+    nothing = torch.zeros(0, 5, 8, requires_grad=True)
+    loss = token_infonce(nothing, torch.zeros(0, 5, 8), 0.2)
+    loss.backward()
+    assert loss.item() == 0

@@ -1,0 +1,239 @@
+"""Labels for other categories, prompts or boxes, out of a column of features: without the teacher."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.categories import load_categories
+from models.checkpoints import find_weights, load_model, weights_given
+from models.registry import resolve
+from models.text import load_text_embeddings, text_embeddings
+from pipeline.build import Report, Unit
+from pipeline.driver import Crew, described, local_ray, run_units
+from pipeline.job import missing_shards
+from pipeline.relabeller import Relabeller
+from pipeline.teachers import default_categories
+from pipeline.teachers.base import weights_id
+from pipeline.teachers.features import PREFIX
+from pipeline.teachers.labels import Retrieval
+from shards import fs
+from shards.codecs import Features, codec_from_spec
+from shards.errors import DenseCLIError
+from shards.progress import Progress
+from shards.regions import RegionPlan, region_plan
+from shards.store import Column, Store
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelabelConfig:
+    """The settings of relabel.
+
+    store: a folder. teacher: the column of features, features-MODEL or with its id, else the only one.
+    categories, text_embeddings, templates, tau: see `BuildConfig`. regions: a plan, of the store or new to
+    it, else the only one there; proposals: the file of that plan. weights: {MODEL: PATH or random:SEED},
+    else looked up; only the text tower is used, and only where there are no text_embeddings. workers:
+    processes. dry_run: say what is missing, write nothing.
+    """
+
+    store: str
+    teacher: str | None = None
+    categories: str | None = None
+    text_embeddings: str | None = None
+    templates: str | None = None
+    tau: float = 0.01
+    regions: str | None = None
+    proposals: str | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 1
+    dry_run: bool = False
+
+
+def relabel(config: RelabelConfig) -> dict[str, Any]:
+    """Add the column of labels that `config` describes, or what is missing of it.
+
+    Returns a summary as `build_shards` does. Raises DenseCLIError; the same call afterwards goes on where it
+    stopped.
+    """
+    job = prepare(config)
+    columns = [job.regions, job.labels]
+    todo = missing_shards(columns)
+    summary: dict[str, Any] = {
+        "status": "up to date",
+        "store": job.store.root,
+        "columns": [described(column) for column in columns],
+    }
+    if todo and config.dry_run:
+        summary["status"] = "planned"
+    elif todo:
+        summary |= {"status": "built", **_run(job, todo, config.workers)}
+    elif not config.dry_run:
+        # The shards are there, but what describes them may have been lost.
+        job.make()
+    return summary
+
+
+def _run(job: "RelabelJob", todo: Sequence[str], workers: int) -> dict[str, Any]:
+    start = time.monotonic()
+    samples, seconds = 0, Counter[str]()
+    sizes = job.store.shard_sizes
+    relabeller = job.relabeller()
+    with closing(Progress(sum(sizes[int(s)] for s in todo), "images")) as progress:
+        for unit, report in _reports(relabeller, todo, workers):
+            progress.advance(sizes[int(unit.shard)])
+            samples += report.samples
+            seconds.update(report.seconds)
+    elapsed = time.monotonic() - start
+    return {
+        "shards": len(todo),
+        "samples": samples,
+        "seconds": {**{stage: round(s, 3) for stage, s in seconds.items()}, "total": round(elapsed, 3)},
+        "images_per_second": round(samples / elapsed, 2),
+    }
+
+
+def _reports(relabeller: Relabeller, todo: Sequence[str], workers: int) -> Iterator[tuple[Unit, Report]]:
+    units = (Unit(shard=shard, items=()) for shard in todo)
+    if workers == 1:
+        # Ray takes seconds to start, as long as hundreds of photos.
+        yield from ((unit, relabeller.build(unit)) for unit in units)
+        return
+    with local_ray(workers):
+        yield from run_units(units, Crew(relabeller, workers), MAX_ATTEMPTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelabelJob:
+    """What is read and written; neither column need be there. weights: for the text tower, where one is
+    needed."""
+
+    store: Store
+    features: Column
+    plan: RegionPlan | None
+    regions: Column
+    labels: Column
+    retrieval: Retrieval
+    weights: str | None
+
+    def relabeller(self) -> Relabeller:
+        """Gets the text embeddings, then makes the columns: what fails leaves nothing behind."""
+        map_codec = codec_from_spec(self.features.spec["codec"])
+        assert isinstance(map_codec, Features)
+        text = self.text()
+        self.make()
+        return Relabeller(
+            images=self.store.images,
+            plan=self.plan,
+            regions=self.regions,
+            features=self.features,
+            labels=self.labels,
+            map_codec=map_codec,
+            codec=self.retrieval.codec(),
+            text=text,
+            tau=self.retrieval.tau,
+        )
+
+    def make(self) -> None:
+        """Makes the columns where they are not there yet; no shard of them."""
+        for column in (self.regions, self.labels):
+            self.store.make(column)
+
+    def text(self) -> np.ndarray:
+        """(D, C) float32, unit norm: from the file, else from the text tower."""
+        names = load_categories(self.retrieval.categories).names
+        arch = resolve(self.features.spec["architecture"])
+        if file := self.retrieval.text_embeddings:
+            return load_text_embeddings(file, len(names), arch.clip_config()["embed_dim"]).numpy()
+        model, _ = load_model(arch.name, self.weights)
+        return text_embeddings(model, names, self.retrieval.prompts(arch)).numpy()
+
+
+def prepare(config: RelabelConfig) -> RelabelJob:
+    """Writes nothing; raises DenseCLIError for whatever cannot be."""
+    store = Store.open(fs.absolute(config.store))
+    features = _features(store, config.teacher)
+    regions, plan = _regions(store, config.regions, config.proposals)
+    model = features.name.removeprefix(PREFIX)
+    weights = weights_given(model, list(config.weights.items()))
+    if not config.text_embeddings:
+        weights = weights or str(find_weights(model))
+        if weights_id(weights) != features.spec["weights"]:
+            raise DenseCLIError(
+                f"{weights} are not the weights that the column {_full_name(features)} was made with.",
+                hint=f"Name those, --weights {model}=PATH, or give --text-embeddings of the same model.",
+            )
+    retrieval = Retrieval(
+        categories=config.categories or default_categories(store.dataset["name"]),
+        text_embeddings=config.text_embeddings,
+        templates=config.templates,
+        tau=config.tau,
+    )
+    spec = {
+        "producer": "relabel/1",
+        "features": features.key,
+        "regions": regions.key,
+        "target": retrieval.target(resolve(model)),
+        "codec": retrieval.codec().spec,
+    }
+    info = {
+        "features": _full_name(features),
+        "random_weights": features.info["random_weights"],
+        "categories": load_categories(retrieval.categories).name,
+    }
+    return RelabelJob(
+        store=store,
+        features=features,
+        plan=plan,
+        regions=regions,
+        labels=store.column("targets", f"relabel-{model}", spec, info),
+        retrieval=retrieval,
+        weights=weights,
+    )
+
+
+def _features(store: Store, name: str | None) -> Column:
+    """The finished column of features called `name` or `name`-`id`, or the only one."""
+    columns = [c for c in store.columns("targets") if c.spec["target"]["name"] == "features"]
+    found = [c for c in columns if name in (None, c.name, _full_name(c))]
+    if len(found) != 1:
+        listed = ", ".join(map(_full_name, columns))
+        raise DenseCLIError(
+            f"The store at {store.root} has {len(found) or 'no'} columns of features"
+            + (f" named {name}." if name else "."),
+            hint=f"Choose one with --teacher: {listed}."
+            if listed
+            else f"Make one with densecli build-shards --teacher {name or f'{PREFIX}MODEL'}.",
+        )
+    if missing := found[0].missing():
+        raise DenseCLIError(
+            f"The column {found[0].url} is not finished: {len(missing)} of {len(store.shard_names)} shards "
+            "are missing.",
+            hint="Run its build-shards command again: it continues where it stopped.",
+        )
+    return found[0]
+
+
+def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Column, RegionPlan | None]:
+    """The column of the boxes, and where it is not there whole the plan that makes it."""
+    there = store.columns("regions")
+    if name is None and len(there) != 1:
+        raise DenseCLIError(
+            f"The store at {store.root} has {len(there) or 'no'} region plans.",
+            hint=f"Choose one with --regions: {', '.join(c.name for c in there) or 'grid-paper'}.",
+        )
+    name = name or there[0].name
+    whole = [column for column in there if column.name == name and column.complete]
+    if len(whole) == 1 and not proposals:
+        return whole[0], None
+    plan = region_plan(name, fs.absolute(proposals) if proposals else "")
+    return store.column("regions", plan.name, plan.spec), plan
+
+
+def _full_name(column: Column) -> str:
+    return f"{column.name}-{column.id}"

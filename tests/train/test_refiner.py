@@ -1,0 +1,96 @@
+"""Training a Refiner from end to end: it learns, its CLIP stays, and stopping it changes nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from models.checkpoints import load_model
+from models.refiner import load_refiner
+from shards.errors import DenseCLIError
+from train.refiner import RefinerConfig, RefinerTrainer, train_refiner
+
+STEPS = 10  # of 4 steps an epoch: two epochs and a half
+
+
+def config(tiny_store, run: Path, **settings) -> RefinerConfig:
+    defaults = {
+        "store": tiny_store.store.root,
+        "run": str(run),
+        "student": "scenes-s",
+        "weights": "random:0",
+        "batch_size": 3,
+        "crops": 2,
+        "max_steps": STEPS,
+        "lr": 1e-3,
+        "checkpoint_every": 3,
+        "device": "cpu",
+    }
+    return RefinerConfig(**{**defaults, **settings})
+
+
+def rows(run: Path) -> list[dict]:
+    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in kept]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_store, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("refiners") / "undisturbed"
+    train_refiner(config(tiny_store, run))
+    return run
+
+
+def test_train_refiner__learns(undisturbed) -> None:
+    losses = [row["loss"] for row in rows(undisturbed)]
+    assert [row["step"] for row in rows(undisturbed)] == list(range(1, STEPS + 1))
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+def test_train_refiner__the_clip_stays_and_the_rest_moves(tiny_store, tmp_path) -> None:
+    trainer = RefinerTrainer(config(tiny_store, tmp_path, max_steps=3))
+    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
+    trainer.fit()
+    moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == before.keys() - trainer.model.frozen_names()
+    assert not any(name.startswith("clip.") for name in moved)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5, 9])
+def test_train_refiner__resumed_equals_undisturbed(tiny_store, undisturbed, tmp_path, monkeypatch, stop):
+    step = RefinerTrainer.train_step
+
+    def stopping(self, batch):
+        if self.step == stop:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(RefinerTrainer, "train_step", stopping)
+        train_refiner(config(tiny_store, tmp_path))
+    train_refiner(config(tiny_store, tmp_path, workers=0))
+    assert rows(tmp_path) == rows(undisturbed)
+    names = ("export/refiner.safetensors", "export/card.json")
+    assert all((tmp_path / name).read_bytes() == (undisturbed / name).read_bytes() for name in names)
+
+
+def test_train_refiner__export_is_the_refiner_and_says_whose(undisturbed) -> None:
+    path = undisturbed / "export" / "refiner.safetensors"
+    state = torch.load(undisturbed / "checkpoints" / f"step-{STEPS:08d}.pt", weights_only=True)["model"]
+    exported = safetensors.torch.load_file(path)
+    assert exported.keys() == {name for name in state if not name.startswith("clip.")}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in exported.items())
+    card = json.loads((undisturbed / "export" / "card.json").read_text())
+    _, info = load_model("scenes-s", "random:0")
+    assert (card["student"], card["clip"], card["random_weights"]) == ("scenes-s", info.sha256, True)
+    assert (card["depth"], card["layers"], card["hidden"]) == (2, [1, 2], 512)
+    loaded = load_refiner("scenes-s", "random:0", str(path))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.own_state().items())
+
+
+def test_train_refiner__other_settings_are_another_run(tiny_store, undisturbed) -> None:
+    with pytest.raises(DenseCLIError, match=r"tau 0\.2 -> 0\.1"):
+        train_refiner(config(tiny_store, undisturbed, tau=0.1))

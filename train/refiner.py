@@ -1,0 +1,81 @@
+"""Training a Refiner: in an image, a region's tokens become those that its crop has by itself."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from models.checkpoints import load_model, seeded
+from models.refiner import METADATA, Refiner, card_of, make_refiner
+from shards import fs
+from shards.store import Store
+from train.crops import CropLoader
+from train.data import Batch
+from train.export import CARD
+from train.loop import Loop, LoopConfig
+from train.losses import token_infonce
+from train.optim import freeze
+
+WEIGHTS = "refiner.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerConfig(LoopConfig):
+    """Everything that defines the training of a Refiner, beside what every run has; `student` is its CLIP.
+
+    crops: of a photo. tau: temperature of the contrast between a crop's tokens.
+    """
+
+    batch_size: int = 16
+    epochs: int = 4
+    lr: float = 1e-4
+    crops: int = 4
+    tau: float = 0.2
+
+
+def train_refiner(config: RefinerConfig) -> dict[str, Any]:
+    """Trains, or continues, the run of `config`; returns what `train.trainer.train` does."""
+    return RefinerTrainer(config).fit()
+
+
+class RefinerTrainer(Loop):
+    config: RefinerConfig
+    model: Refiner
+
+    def __init__(self, config: RefinerConfig) -> None:
+        clip, info = load_model(config.student, config.weights)
+        self.side = clip.arch.native_side
+        store = Store.open(config.store)
+        super().__init__(config, store, CropLoader(store, config, crops=config.crops, side=self.side))
+        model = seeded(lambda: make_refiner(clip), config.seed).to(self.device)
+        freeze(model, model.frozen_names())
+        self.learn(model, info)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Token InfoNCE of the Refiner on the whole photo against the frozen CLIP on the real crop."""
+        model, clip = self.model, self.model.clip
+        grid = self.side // clip.patch_size
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            with torch.no_grad():
+                teacher = clip.dense(clip.normalize(batch.targets["pixels"].permute(0, 3, 1, 2)))
+            student = model(clip.prepare(batch.images), batch.boxes, batch.batch_index, grid)
+        teacher = teacher.flatten(2).transpose(1, 2)
+        cosine = (student.detach() * teacher).sum(dim=-1).mean()
+        return token_infonce(student, teacher, self.config.tau), {"cosine": cosine}
+
+    def export(self, folder: str) -> str:
+        """The Refiner's own weights, which say in the file itself what they are, and a card."""
+        card = card_of(self.model, self.initial_weights)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.own_state().items()}
+        path = fs.join(folder, WEIGHTS)
+        fs.write_atomic(path, safetensors.torch.save(tensors, metadata={METADATA: json.dumps(card)}))
+        resolved = self.resolved()
+        about = {
+            name: resolved[name]
+            for name in ("student", "canvas", "store", "total_steps", "initial_weights", "random_weights")
+        }
+        fs.write_atomic(fs.join(folder, CARD), json.dumps({**card, **about}, indent=2).encode())
+        return path
