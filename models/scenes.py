@@ -1,4 +1,4 @@
-"""The generated world's names and its two CLIPs, for the generator, the registry and the tokenizer."""
+"""The generated world's names, and the shapes of its two CLIPs and its VFM."""
 
 from typing import Any
 
@@ -47,4 +47,13 @@ def _clip_config(*, embed_dim: int, width: int, layers: int) -> dict[str, Any]:
 SCENES_CONFIGS: dict[str, dict[str, Any]] = {
     "scenes-l": _clip_config(embed_dim=96, width=144, layers=5),
     "scenes-s": _clip_config(embed_dim=64, width=96, layers=4),
+}
+
+# Of timm's ViT-Tiny: positions are those of the student's own 8 x 8 tokens.
+VFM_CONFIG: dict[str, Any] = {
+    "img_size": IMAGE_SIZE,
+    "patch_size": 12,
+    "embed_dim": 80,
+    "depth": 4,
+    "num_heads": 4,
 }

@@ -1,7 +1,7 @@
 """Vision foundation models over timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.checkpoints import load_strictly, random_seed, read_state_dict, seeded
 from models.dense import resample_canvas, resize_grid
+from models.scenes import VFM_CONFIG
 from shards.errors import DenseCLIError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -21,11 +22,13 @@ SAM = ((123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 
 
 @dataclass(frozen=True, kw_only=True)
 class VFMArchitecture:
-    """A network without weights. timm: its name there. patch: pixels. mean, std: of pixels in 0..1."""
+    """A network without weights. timm: its name there; options: what differs from that. patch: pixels. mean,
+    std: of pixels in 0..1."""
 
     name: str
     timm: str
     patch: int
+    options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
 
@@ -52,6 +55,7 @@ _ARCHITECTURES = (
     VFMArchitecture(name="dino-vitb16", timm="vit_base_patch16_224", patch=16),
     VFMArchitecture(name="dino-vitb8", timm="vit_base_patch8_224", patch=8),
     VFMArchitecture(name="sam-b", timm="samvit_base_patch16", patch=16, mean=SAM[0], std=SAM[1]),
+    VFMArchitecture(name="scenes-vfm", timm="vit_tiny_patch16_224", patch=12, options=VFM_CONFIG),
 )
 VFMS: dict[str, VFMArchitecture] = {arch.name: arch for arch in _ARCHITECTURES}
 
@@ -66,7 +70,7 @@ class VFM(nn.Module):
         super().__init__()
         self.arch = arch
         # timm.create_model is typed as a plain module.
-        self.net: Any = timm.create_model(arch.timm, num_classes=0)
+        self.net: Any = timm.create_model(arch.timm, num_classes=0, **arch.options)
         self._read = self._sam_tokens if arch.name == "sam-b" else self._vit_tokens
         self.register_buffer("_mean", torch.tensor(arch.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)

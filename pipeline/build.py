@@ -1,15 +1,18 @@
 """The unit of work: one shard, every column of it that is missing."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event, Lock
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from pipeline.ahead import ahead
 from pipeline.clock import Clock
-from pipeline.sources import Item, Unreadable
+from pipeline.sources import Item, Load, Unreadable
 from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
 from shards.geometry import Canvas
@@ -39,106 +42,176 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardBuilder:
-    """Builds units. targets: the teachers with their columns."""
+class BuilderConfig:
+    """What a builder fills. targets: the teachers with their columns.
+
+    batch_size: canvases in a batch. threads: that decode, prepare and encode beside the teacher's own.
+    """
 
     canvas: Canvas
-    load: Callable[[Item], Image.Image]
+    load: Load
     plan: RegionPlan
     images: Column
     regions: Column
     targets: Sequence[tuple[Column, Teacher]]
     batch_size: int
+    threads: int = 1
 
-    def build(self, unit: Unit) -> Report:
-        """Fills the missing columns of the unit's shard; what is there is not touched."""
+
+class ShardBuilder:
+    """Builds units. Of two at the same time, one has its photos read while the teachers see the other's."""
+
+    def __init__(self, config: BuilderConfig) -> None:
+        self.config = config
+        self._pool = ThreadPoolExecutor(config.threads, "densecli")
+        self._photos_turn, self._teachers_turn = Lock(), Lock()
+
+    def build(self, unit: Unit, stop: Event | None = None) -> Report:
+        """Fills the missing columns of the unit's shard; what is there is not touched.
+
+        Raises Stopped soon after `stop` is set: of a column, either the whole shard is there or nothing.
+        """
+        config, shard, stop = self.config, unit.shard, stop or Event()
         receipts: list[Receipt] = []
-        if not self.images.has(unit.shard):
-            receipts.append(self._build_images(unit))
-        if not self.regions.has(unit.shard):
-            receipts.append(build_regions(self.plan, self.images, self.regions, unit.shard))
-        records = read_joined([self.images, self.regions], unit.shard)
-        targets = [
-            _Targets(column, teacher, unit.shard, self.batch_size)
-            for column, teacher in self.targets
-            if not column.has(unit.shard)
-        ]
-        if targets:
-            receipts += self._build_targets(records, targets)
+        with self._photos_turn:
+            if not config.images.has(shard):
+                receipts.append(self._build_images(unit, stop))
+            if not config.regions.has(shard):
+                receipts.append(build_regions(config.plan, config.images, config.regions, shard))
+            records = read_joined([config.images, config.regions], shard)
+        with self._teachers_turn:
+            targets = [
+                _Targets(column, teacher, shard, config, self._pool)
+                for column, teacher in config.targets
+                if not column.has(shard)
+            ]
+            if targets:
+                receipts += self._build_targets(records, targets, stop)
         skipped, seconds = Counter[str](), Counter[str]()
         for receipt in receipts:
             skipped.update(receipt.skipped)
             seconds.update(receipt.seconds)
-        return Report(shard=unit.shard, samples=len(records), skipped=dict(skipped), seconds=dict(seconds))
+        return Report(shard=shard, samples=len(records), skipped=dict(skipped), seconds=dict(seconds))
 
-    def _build_images(self, unit: Unit) -> Receipt:
-        writer, clock, skipped = ShardWriter(self.images, unit.shard), Clock(), Counter[str]()
-        for item in unit.items:
+    def _build_images(self, unit: Unit, stop: Event) -> Receipt:
+        config = self.config
+        writer, clock, skipped = ShardWriter(config.images, unit.shard), Clock(), Counter[str]()
+
+        def parts(item: Item) -> dict[str, bytes] | str:
+            """The sample's members, or the reason why there is none."""
             with clock("decode"):
                 try:
-                    photo = self.load(item)
+                    photo = config.load(item, config.canvas)
                 except Unreadable as reason:
-                    skipped[str(reason)] += 1
-                    continue
+                    return str(reason)
             with clock("resize"):
-                resized = self.canvas.resize(photo)
+                resized = config.canvas.resize(photo.image, (photo.width, photo.height))
             with clock("encode"):
                 jpg = jpg_bytes(resized)
             about = {
                 "width": photo.width,
                 "height": photo.height,
-                "valid": self.canvas.valid_box(*photo.size).tolist(),
+                "valid": config.canvas.valid_box(photo.width, photo.height).tolist(),
                 "source": item.ref,
             }
-            writer.add(item.key, {"jpg": jpg, "json": json_bytes(about)})
+            if photo.masks is not None:
+                about["masks"] = photo.masks
+            return {"jpg": jpg, "json": json_bytes(about)}
+
+        made = ahead(self._pool, parts, unit.items, window=2 * config.threads, stop=stop)
+        for item, result in zip(unit.items, made, strict=True):
+            if isinstance(result, str):
+                skipped[result] += 1
+            else:
+                writer.add(item.key, result)
         return writer.commit(seconds=clock.seconds, skipped=skipped)
 
-    def _build_targets(self, records: list[Record], targets: list["_Targets"]) -> list[Receipt]:
+    def _build_targets(self, records: list[Record], targets: list["_Targets"], stop: Event) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
         shared = Clock()
-        for record in records:
+
+        def prepared(record: Record) -> tuple[Photo, list[np.ndarray]]:
+            """The photo, decoded once for all teachers, and the pictures that each of them looks at."""
             with shared("decode"):
                 photo = Photo(
                     key=record.key,
                     image=decode_image(record.parts["images"]["jpg"]),
-                    canvas=self.canvas,
+                    canvas=self.config.canvas,
                     regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
                 )
-            for target in targets:
-                target.add(photo)
-        return [target.commit(decode=shared.seconds["decode"] / len(targets)) for target in targets]
+            return photo, [target.prepare(photo) for target in targets]
+
+        photos = ahead(self._pool, prepared, records, window=_window(self.config), stop=stop)
+        for photo, pictures in shared.each("wait", photos):
+            for target, of_target in zip(targets, pictures, strict=True):
+                target.add(photo, of_target)
+        # Each teacher's part of what was done for all of them.
+        parts = {stage: seconds / len(targets) for stage, seconds in shared.seconds.items()}
+        return [target.commit(parts) for target in targets]
+
+
+class _Encoded(NamedTuple):
+    key: str
+    npz: bytes
+    error: Errors
 
 
 class _Targets:
-    """One shard of one teacher's column in the making."""
+    """One shard of one teacher's column in the making: targets are encoded behind the teacher's back."""
 
-    def __init__(self, column: Column, teacher: Teacher, shard: str, batch_size: int) -> None:
+    def __init__(
+        self, column: Column, teacher: Teacher, shard: str, config: BuilderConfig, pool: ThreadPoolExecutor
+    ) -> None:
         self.teacher = teacher
         self.writer = ShardWriter(column, shard)
         self.clock = Clock()
-        self.asking = Asking(teacher, batch_size, self.clock)
+        self.asking = Asking(teacher, config.batch_size, self.clock)
         self.errors: list[Errors] = []
+        self._pool = pool
+        self._window = _window(config)
+        self._encoding: deque[Future[_Encoded]] = deque()
 
-    def add(self, photo: Photo) -> None:
-        self._write(self.asking.add(photo))
+    def prepare(self, photo: Photo) -> np.ndarray:
+        with self.clock("prepare"):
+            return self.teacher.inputs(photo)
 
-    def commit(self, decode: float) -> Receipt:
-        """decode: this teacher's part of the seconds that decoding for all of them took."""
-        self._write(self.asking.finish())
-        gpu = self.clock.seconds["teacher"] if self.teacher.device.type == "cuda" else 0.0
+    def add(self, photo: Photo, pictures: np.ndarray) -> None:
+        self._encode(self.asking.add(photo, pictures))
+
+    def commit(self, shared: dict[str, float]) -> Receipt:
+        """shared: this teacher's part of the seconds of what was done for all of them."""
+        self._encode(self.asking.finish())
+        with self.clock("wait"):
+            self._write(keep=0)
+        seconds = self.clock.seconds
         return self.writer.commit(
-            seconds={**self.clock.seconds, "decode": decode},
-            gpu_seconds=gpu,
+            seconds={stage: seconds.get(stage, 0) + shared.get(stage, 0) for stage in {**shared, **seconds}},
+            gpu_seconds=seconds["teacher"] if self.teacher.device.type == "cuda" else 0.0,
             error=combine_errors(self.errors),
         )
 
-    def _write(self, said: Iterable[tuple[Photo, np.ndarray]]) -> None:
+    def _encode(self, said: Iterable[tuple[Photo, np.ndarray]]) -> None:
         for photo, target in said:
-            with self.clock("encode"):
-                arrays, error = self.teacher.encode(photo, target)
-                data = npz_bytes(arrays)
-            self.writer.add(photo.key, {"npz": data})
-            self.errors.append(error)
+            self._encoding.append(self._pool.submit(self._encoded, photo, target))
+            with self.clock("wait"):
+                self._write(keep=self._window)
+
+    def _encoded(self, photo: Photo, target: np.ndarray) -> _Encoded:
+        with self.clock("encode"):
+            arrays, error = self.teacher.encode(photo, target)
+            return _Encoded(photo.key, npz_bytes(arrays), error)
+
+    def _write(self, keep: int) -> None:
+        """Hands what is encoded to the writer, in order, until `keep` are left to wait for."""
+        while len(self._encoding) > keep:
+            done = self._encoding.popleft().result()
+            self.writer.add(done.key, {"npz": done.npz})
+            self.errors.append(done.error)
+
+
+def _window(config: BuilderConfig) -> int:
+    """Photos to be ready, or waiting for the codec: the next batch, and one for each thread at work."""
+    return config.batch_size + config.threads
 
 
 def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str) -> Receipt:

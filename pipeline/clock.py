@@ -2,18 +2,36 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Lock
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Clock:
-    """Seconds by stage."""
+    """Seconds by stage, summed over the threads that share the clock."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = Lock()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[stage] += time.perf_counter() - start
+        elapsed = time.perf_counter() - start
+        with self._lock:
+            self.seconds[stage] += elapsed
+
+    def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """The items; the time until each of them comes is the stage's."""
+        iterator = iter(items)
+        while True:
+            with self(stage):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item

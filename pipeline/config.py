@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shards.regions import MaskPlan
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     """The settings of build-shards.
 
-    data: the photos' folder, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
-    that is the dataset, and of those views. store: a folder, else stores/<dataset>-<canvas>.
+    data: where the photos are, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
+    that is the dataset, and of those views. store: a folder or a URL, else stores/<dataset>-<canvas>.
     canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
-    plan. teachers: names, see `teacher_config`. weights: {model:
+    plan; min_iou, min_stability: of masks. teachers: names, see `teacher_config`. weights: {model:
     PATH or random:SEED}, else looked up.
 
     Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
@@ -22,7 +24,9 @@ class BuildConfig:
     for, else 16 (scenes: their own). codec: of crops and factors, int8, fp16 or fp32.
 
     batch_size: canvases in a batch, or crops of as many pixels. workers: processes, each with its own
-    teachers. device: auto takes the GPU if there is one. max_attempts: of one shard, before the job stops.
+    teachers. gpus_per_worker: a fraction where several share one, else what `gpus_of_worker` says.
+    ray_address: of a cluster, else a Ray of its own on this machine. device: auto takes the GPU if there is
+    one. max_attempts: of one shard, before the job stops.
     max_unreadable: photos in a row, counted over whole shards, before it stops. dry_run: say what is missing,
     write nothing.
     """
@@ -37,6 +41,8 @@ class BuildConfig:
     shard_size: int = 256
     regions: str = "grid-paper"
     proposals: str | None = None
+    min_iou: float = MaskPlan.min_iou
+    min_stability: float = MaskPlan.min_stability
     teachers: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     categories: str | None = None
@@ -51,6 +57,8 @@ class BuildConfig:
     student_patch: int | None = None
     batch_size: int = 16
     workers: int = 1
+    gpus_per_worker: float | None = None
+    ray_address: str | None = None
     device: str = "auto"
     max_attempts: int = 3
     max_unreadable: int = 1000

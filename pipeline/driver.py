@@ -1,31 +1,23 @@
-"""The driver of build-shards: a local Ray, an actor for each worker, one unit in flight in each."""
+"""The driver of build-shards: what is missing, the workers that make it, and what came of it."""
 
-import logging
-import os
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from functools import cached_property
-from typing import Any, Protocol
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any
 
-import ray
-import torch
-from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
-
-from pipeline.build import Report, Unit
+from pipeline.cluster import connected
 from pipeline.config import BuildConfig
+from pipeline.crew import Crew, run_units
 from pipeline.job import Job, missing_shards, prepare, unit_of
-from pipeline.sources import Source
-from shards.errors import DenseCLIError
+from pipeline.signals import heeding_signals
+from pipeline.sources import Source, Unreadable
+from shards.errors import DenseCLIError, Interrupted
+from shards.geometry import Canvas
 from shards.progress import Progress
 from shards.store import Column
 
 __all__ = ["BuildConfig", "build_shards"]
-
-# Units and reports pass through Ray and are small: the photos never do. Ray's own minimum is 75 MiB.
-OBJECT_STORE_BYTES = 80 * 2**20
 
 
 def build_shards(config: BuildConfig) -> dict[str, Any]:
@@ -34,7 +26,7 @@ def build_shards(config: BuildConfig) -> dict[str, Any]:
     Returns a summary: `status` ("built", "up to date" or "planned"), `store`, `columns` (kind, name, id,
     shards, and those missing before), and of a build `shards`, `samples` in them, `skipped` photos by reason,
     `seconds` by stage and in all, `images_per_second`. Raises DenseCLIError; the same call afterwards goes on
-    where it stopped.
+    where it stopped. SIGINT and SIGTERM end it in good order, as Interrupted.
     """
     job, source = prepare(config)
     columns = job.columns()
@@ -70,9 +62,25 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
     samples, skipped, seconds = 0, Counter[str](), Counter[str]()
     unreadable_in_a_row = 0
     total = sum(job.store.shard_sizes[int(shard)] for shard in todo)
-    with closing(Progress(total, "images")) as progress, local_ray(config.workers):
-        units = (unit_of(source, shard, config.shard_size) for shard in todo)
-        for unit, report in run_units(units, Crew(job, config.workers), config.max_attempts):
+    units = (unit_of(source, shard, config.shard_size) for shard in todo)
+    with (
+        connected(config.ray_address, config.workers),
+        heeding_signals() as stop,
+        closing(Progress(total, "images")) as progress,
+        closing(
+            run_units(
+                units,
+                Crew(
+                    _witnessed(job, source) if config.ray_address else job,
+                    config.workers,
+                    config.gpus_per_worker,
+                ),
+                config.max_attempts,
+                lambda: stop.signal is not None,
+            )
+        ) as finished,
+    ):
+        for unit, report in finished:
             progress.advance(len(unit.items))
             samples += report.samples
             skipped.update(report.skipped)
@@ -86,6 +94,12 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
                     f"{unreadable_in_a_row} photos in a row could not be read ({reasons}).",
                     hint="Check the photos, or allow more with --max-unreadable.",
                 )
+    if stop.signal:
+        raise Interrupted(
+            stop.signal,
+            f"{stop.signal.name} stopped the build; {samples} of {total} photos were done.",
+            hint="The same command goes on where it stopped.",
+        )
     elapsed = time.monotonic() - start
     return {
         "shards": len(todo),
@@ -96,109 +110,12 @@ def _run(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> dict
     }
 
 
-class Builder(Protocol):
-    """Builds the shards it is given."""
-
-    def build(self, unit: Unit) -> Report: ...
-
-
-class Work(Protocol):
-    """What the workers do: picklable, and a builder of its own for each of them."""
-
-    @property
-    def device(self) -> str: ...
-
-    def builder(self) -> Builder: ...
-
-
-class Worker:
-    """An actor: it makes its builder, with all its teachers, with the first unit and keeps it."""
-
-    def __init__(self, job: Work, threads: int) -> None:
-        self.job = job
-        self.threads = threads
-
-    @cached_property
-    def builder(self) -> Builder:
-        torch.set_num_threads(self.threads)
-        return self.job.builder()
-
-    def build(self, unit: Unit) -> Report:
-        return self.builder.build(unit)
-
-
-class Crew:
-    """Where workers come from."""
-
-    def __init__(self, job: Work, size: int) -> None:
-        self.size = size
-        self._job = ray.put(job)
-        # Ray would give each actor a single thread; the workers share what one process would use instead.
-        self._threads = max(1, torch.get_num_threads() // size)
-        gpus = 1 / size if job.device.startswith("cuda") else 0
-        self._worker: Any = ray.remote(num_cpus=1, num_gpus=gpus)(Worker)
-
-    def hire(self) -> ActorHandle:
-        """A new worker."""
-        return self._worker.remote(self._job, self._threads)
-
-
-def run_units(units: Iterator[Unit], crew: Crew, max_attempts: int) -> Iterator[tuple[Unit, Report]]:
-    """Each unit with its report, as they finish; at most one in flight a worker.
-
-    A unit that fails is tried again, on a new worker if its own died, up to `max_attempts` times; then, and
-    at once for a DenseCLIError, which would only come again, the whole run stops with a DenseCLIError.
-    """
-    again: deque[Unit] = deque()
-    failures: Counter[str] = Counter()
-    idle: list[ActorHandle] = []
-    running: dict[ray.ObjectRef, tuple[Unit, ActorHandle]] = {}
-    while True:
-        while len(running) < crew.size and (unit := again.popleft() if again else next(units, None)):
-            worker = idle.pop() if idle else crew.hire()
-            running[worker.build.remote(unit)] = unit, worker
-        if not running:
-            return
-        (done, *_), _ = ray.wait(list(running))
-        unit, worker = running.pop(done)
-        try:
-            report = ray.get(done)
-        except (RayActorError, RayTaskError) as error:
-            cause = getattr(error, "cause", error)
-            if isinstance(cause, DenseCLIError):
-                raise cause from error
-            failures[unit.shard] += 1
-            if failures[unit.shard] >= max_attempts:
-                raise _gave_up(unit, max_attempts, cause) from error
-            again.append(unit)
-            if isinstance(error, RayTaskError):
-                idle.append(worker)
-        else:
-            idle.append(worker)
-            yield unit, report
-
-
-def _gave_up(unit: Unit, attempts: int, cause: BaseException) -> DenseCLIError:
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return DenseCLIError(
-        f"Shard {unit.shard} failed {attempts} times, the last time with {type(cause).__name__}: {lines[0]}",
-        hint="Shards that are finished stay: run the same command again once the cause is gone.",
-    )
-
-
-@contextmanager
-def local_ray(workers: int) -> Iterator[None]:
-    """Ray on this machine, as long as the block lasts: no dashboard, no usage report."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def _witnessed(job: Job, source: Source) -> Job:
+    """The job for machines that need not see what this one sees: the store is made, and a photo that can be
+    read here is named, so that no node skips photos out of its reach or builds into its own folder."""
+    job.make()
+    for item in source.items[:100]:
+        with suppress(Unreadable):
+            source.load(item, Canvas(job.store.canvas))
+            return replace(job, witness=item)
+    return job

@@ -1,22 +1,21 @@
 """What a build makes, and what of it is still missing."""
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from models.device import pick_device
 from models.scenes import IMAGE_SIZE
-from pipeline.build import ShardBuilder, Unit
+from pipeline.build import BuilderConfig, ShardBuilder, Unit
 from pipeline.config import BuildConfig
-from pipeline.sources import Item, Source, open_source
+from pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
 from pipeline.teachers import TeacherConfig, models_of, teacher_config
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.regions import RegionPlan, region_plan
+from shards.regions import MaskPlan, RegionPlan, region_plan
 from shards.store import Column, Store
 
 
@@ -24,15 +23,17 @@ from shards.store import Column, Store
 class Job:
     """A build without its listing: small, picklable, one and the same in the driver and every worker.
 
-    store: as it shall be; it need not be there. targets: the teachers with their specs.
+    store: as it shall be; it need not be there. targets: the teachers with their specs. witness: of a build
+    on a cluster, a photo that every node must be able to read.
     """
 
     store: Store
-    load: Callable[[Item], Image.Image]
+    load: Load
     plan: RegionPlan
     targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
     batch_size: int
     device: str
+    witness: Item | None = None
 
     def columns(self) -> list[Column]:
         """Images, regions and one column a teacher, whether they are there or not."""
@@ -56,11 +57,17 @@ class Job:
         ]
         return [self.store.images, regions, *targets]
 
-    def builder(self) -> ShardBuilder:
-        """Loads the teachers, then makes the store: a teacher that fails to load leaves nothing behind."""
-        teachers = [teacher.load(self.device) for teacher, _ in self.targets]
+    def builder(self, threads: int = 1) -> ShardBuilder:
+        """Loads the teachers, then makes the store: a teacher that fails to load leaves nothing behind.
+
+        threads: of this builder, beside the one that the teachers run in.
+        """
+        if self.witness:
+            self._check_reach(self.witness)
+        device = str(pick_device(self.device))
+        teachers = [teacher.load(device) for teacher, _ in self.targets]
         images, regions, *targets = self.make()
-        return ShardBuilder(
+        config = BuilderConfig(
             canvas=Canvas(self.store.canvas),
             load=self.load,
             plan=self.plan,
@@ -68,11 +75,27 @@ class Job:
             regions=regions,
             targets=tuple(zip(targets, teachers, strict=True)),
             batch_size=self.batch_size,
+            threads=threads,
         )
+        return ShardBuilder(config)
+
+    def _check_reach(self, witness: Item) -> None:
+        hint = "Every node must find the store and the photos under the same path, or by URL."
+        if not fs.exists(fs.join(self.store.root, "store.json")):
+            raise DenseCLIError(f"The node {socket.gethostname()} does not see {self.store.root}.", hint=hint)
+        try:
+            self.load(witness, Canvas(self.store.canvas))
+        except Unreadable as reason:
+            raise DenseCLIError(
+                f"The node {socket.gethostname()} cannot read the photo {witness.ref}: {reason}.", hint=hint
+            ) from reason
 
 
 def prepare(config: BuildConfig) -> tuple[Job, Source]:
-    """The job and the listing it is about. Writes nothing; raises DenseCLIError for whatever cannot be."""
+    """The job and the listing it is about. Raises DenseCLIError for whatever cannot be.
+
+    Writes nothing but the index of a source's tars, and in a dry run not even that.
+    """
     names = config.teachers
     models = list(dict.fromkeys(model for name in names for model in models_of(name)))
     if stray := sorted(set(config.weights) - set(models)):
@@ -80,25 +103,50 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
             f"There are weights for {stray[0]}, which is no teacher's model in this build.",
             hint=f"Models: {', '.join(models) or 'none'}.",
         )
-    data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
-    source = open_source(config.dataset, os.path.abspath(data), config.split, config.limit, config.seed)
+    if ":" in config.device:
+        raise DenseCLIError(
+            f"build-shards cannot be told which GPU to use, as {config.device!r} does: Ray chooses it.",
+            hint="Give cuda, and name the GPUs it may choose from in CUDA_VISIBLE_DEVICES.",
+        )
+    plan = region_plan(
+        config.regions,
+        proposals=fs.absolute(config.proposals) if config.proposals else "",
+        min_iou=config.min_iou,
+        min_stability=config.min_stability,
+    )
+    teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or (IMAGE_SIZE if config.dataset == "scenes" else 512)
+    root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
+    data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
+    source = open_source(
+        config.dataset,
+        fs.absolute(data),
+        config.split,
+        config.limit,
+        config.seed,
+        Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
+    )
+    if isinstance(plan, MaskPlan) and not source.has_masks:
+        raise DenseCLIError(
+            f"The data set {config.dataset} at {data} has no masks to take regions from.",
+            hint="Use --dataset sa1b with its annotations, or another region plan (--regions).",
+        )
     store = Store(
-        root=fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}")),
+        root=root,
         dataset=source.identity,
         canvas=canvas,
         shard_sizes=tuple(_cut(len(source.items), config.shard_size)),
     )
     if fs.exists(fs.join(store.root, "store.json")):
         _open_or_make(store)
-    teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     job = Job(
         store=store,
         load=source.load,
-        plan=region_plan(config.regions, fs.absolute(config.proposals) if config.proposals else ""),
+        plan=plan,
         targets=tuple((teacher, teacher.spec()) for teacher in teachers),
         batch_size=config.batch_size,
-        device=str(pick_device(config.device)),
+        # The GPUs of a cluster are not the driver's.
+        device=config.device if config.ray_address else str(pick_device(config.device)),
     )
     return job, source
 

@@ -14,7 +14,9 @@ from models.checkpoints import find_weights, load_model, weights_given
 from models.registry import resolve
 from models.text import load_text_embeddings, text_embeddings
 from pipeline.build import Report, Unit
-from pipeline.driver import Crew, described, local_ray, run_units
+from pipeline.cluster import connected
+from pipeline.crew import Crew, run_units
+from pipeline.driver import described
 from pipeline.job import missing_shards
 from pipeline.relabeller import Relabeller
 from pipeline.teachers import default_categories
@@ -104,7 +106,7 @@ def _reports(relabeller: Relabeller, todo: Sequence[str], workers: int) -> Itera
         # Ray takes seconds to start, as long as hundreds of photos.
         yield from ((unit, relabeller.build(unit)) for unit in units)
         return
-    with local_ray(workers):
+    with connected(None, workers):
         yield from run_units(units, Crew(relabeller, workers), MAX_ATTEMPTS)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.pooling import region_pool
+from pipeline.ahead import Stopped
 from pipeline.build import Report, Unit, build_regions
 from pipeline.clock import Clock
 from pipeline.teachers.labels import encode_labels, retrieve
@@ -39,24 +41,27 @@ class Relabeller:
     tau: float
     device: str = "cpu"
 
-    def builder(self) -> "Relabeller":
+    def builder(self, threads: int = 1) -> "Relabeller":
         return self
 
-    def build(self, unit: Unit) -> Report:
-        """The labels of the unit's shard, and its regions where they are missing."""
+    def build(self, unit: Unit, stop: Event | None = None) -> Report:
+        """The labels of the unit's shard, and its regions where they are missing. Raises Stopped soon after
+        `stop` is set."""
         seconds = Counter[str]()
         if self.plan and not self.regions.has(unit.shard):
             seconds.update(build_regions(self.plan, self.images, self.regions, unit.shard).seconds)
-        receipt = self._build_labels(unit.shard)
+        receipt = self._build_labels(unit.shard, stop or Event())
         seconds.update(receipt.seconds)
         return Report(shard=unit.shard, samples=receipt.samples, skipped={}, seconds=dict(seconds))
 
-    def _build_labels(self, shard: str) -> Receipt:
+    def _build_labels(self, shard: str, stop: Event) -> Receipt:
         writer, clock, errors = ShardWriter(self.labels, shard), Clock(), list[Errors]()
         records = read_joined([self.features, self.regions], shard)
         features = self.features.receipt(shard)
         assert features
         for record in records:
+            if stop.is_set():
+                raise Stopped
             with clock("decode"):
                 stored = decode_npz(record.parts[self.features.part]["npz"])
                 boxes = decode_npz(record.parts["regions"]["npz"])["boxes"]

@@ -17,12 +17,26 @@ from shards.flags import flags, given, newest_store, write_json
     help="MODEL (labels), features-, crops-, self- or refiner-MODEL, or a VFM such as dinov2-vitb14.",
 )
 @click.option(
-    "--dataset", type=click.Choice(["coco", "folder", "scenes"]), default="scenes", show_default=True
+    "--dataset",
+    type=click.Choice(["coco", "folder", "sa1b", "scenes", "urls", "webdataset"]),
+    default="scenes",
+    show_default=True,
 )
 @click.option("--regions", default="grid-paper", show_default=True, metavar="PLAN", help="Region plan.")
 @click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json.")
+@click.option("--min-iou", type=float, help="Of --regions masks: the least predicted_iou.")
+@click.option("--min-stability", type=float, help="Of --regions masks: the least stability_score.")
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Photos in a shard.")
 @click.option("--workers", type=click.IntRange(1), help="Processes, each with its own teachers.")
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0, min_open=True),
+    metavar="F",
+    help="GPUs of a worker; 0.5 lets two share one [all GPUs, shared evenly].",
+)
+@click.option(
+    "--ray-address", metavar="URL", help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT [a local Ray]."
+)
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature of the retrieval.")
 @click.option(
     "--views", type=click.IntRange(1), metavar="K", help="Views of a photo that get crops or are refined."

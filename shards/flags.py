@@ -37,7 +37,9 @@ def flags(*names: str) -> Callable[[Callable], Callable]:
 
 
 FLAGS: dict[str, Callable[[Callable], Callable]] = {
-    "data": click.option("--data", metavar="DIR", help="Folder of the photos [data/<dataset>]."),
+    "data": click.option(
+        "--data", metavar="DIR", help="Folder of the photos, or a pattern or list of them [data/<dataset>]."
+    ),
     "split": click.option("--split", metavar="NAME", help="Split of the dataset."),
     "limit": click.option(
         "--limit", type=click.IntRange(1), metavar="N", help="Use the first N photos only."

@@ -19,9 +19,12 @@ class Canvas:
         scale = self.size / max(width, height)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def resize(self, image: Image.Image) -> Image.Image:
-        """The photo as RGB, longest side `size`, bicubic with antialiasing, not padded."""
-        return image.convert("RGB").resize(self.fit(*image.size), RESAMPLE)
+    def resize(self, image: Image.Image, of: tuple[int, int] | None = None) -> Image.Image:
+        """The photo as RGB, longest side `size`, bicubic with antialiasing, not padded.
+
+        of: the photo's own width and height, where `image` was decoded at a smaller scale.
+        """
+        return image.convert("RGB").resize(self.fit(*(of or image.size)), RESAMPLE)
 
     def valid_box(self, width: int, height: int) -> np.ndarray:
         """(4,) float32 normalised xyxy of the canvas that a photo of width x height pixels covers."""

@@ -14,10 +14,13 @@ from shards import fs
 from shards.errors import DenseCLIError
 
 # (rows, columns) of every grid: DenseVLM as its paper says, and as the code of DenseVLM and CLIPSelf does.
+# `square` is for the generated world: cells of whole pixels, whose crops have no black bars. Its CLIPs have
+# never seen a bar, and name crops that have some wrongly twice as often.
 PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
     "paper": tuple((m, n) for m in range(2, 7) for n in range(2, 7)),
     "densevlm": tuple((m, n) for m in range(2, 7) for n in range((m + 1) // 2 + 1, min(2 * m, 6) + 1)),
     "clipself": tuple((m, n) for m in range(1, 7) for n in range((m + 1) // 2, min(2 * m, 6) + 1)),
+    "square": tuple((m, m) for m in (1, 2, 3, 4, 6)),
 }
 # CLIPSelf trains on this many cells of a view at most.
 MAX_CELLS = {"clipself": 20}
@@ -120,15 +123,11 @@ class ProposalPlan:
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
         """See `GridPlan.of_photo`. Raises DenseCLIError where the file is not in COCO's layout."""
-        width, height = about["width"], about["height"]
         scored = np.array(self._scored_boxes.get(about["source"], []), np.float64).reshape(-1, 5)
-        scored = scored[np.argsort(-scored[:, 4], kind="stable")]
-        boxes = np.clip(np.concatenate([scored[:, :2], scored[:, :2] + scored[:, 2:4]], axis=1), 0, None)
-        boxes = np.minimum(boxes, [width, height, width, height])
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        boxes = _corners(scored[np.argsort(-scored[:, 4], kind="stable"), :4], about)
+        area = _area(boxes)
         kept = boxes[(area >= self.areas[0]) & (area <= self.areas[1])][: self.limit]
-        x, y = about["valid"][2] / width, about["valid"][3] / height
-        return Regions((kept * [x, y, x, y]).astype(np.float32), np.array([0, len(kept)], np.int32))
+        return Regions(_on_canvas(kept, about), np.array([0, len(kept)], np.int32))
 
     @cached_property
     def _scored_boxes(self) -> dict[str, list[list[float]]]:
@@ -146,15 +145,77 @@ class ProposalPlan:
         return found
 
 
+@dataclass(frozen=True)
+class MaskPlan:
+    """The boxes of the masks that a dataset has for each photo, as SA-1B does.
+
+    Kept are masks of at least `min_iou` (predicted_iou) and `min_stability` (stability_score), by default
+    what SA-1B itself was filtered by (Segment Anything, appendix B), whose box, cut at the photo's edge,
+    covers at least `min_area` of the canvas (8 x 8 pixels of 512 x 512). Boxes stand surest first and are
+    dealt to the fewest views of at most 20, so that the views are alike. Without any there is one empty view.
+    """
+
+    min_iou: float = 0.88
+    min_stability: float = 0.95
+    name = "masks"
+    context = 1.5
+    max_cells = None
+    min_area = 1 / 64**2
+    view_size = 20
+
+    @property
+    def spec(self) -> dict:
+        """What the plan is, for a column key."""
+        return {
+            "plan": "masks",
+            "min_iou": self.min_iou,
+            "min_stability": self.min_stability,
+            "min_area": self.min_area,
+            "view_size": self.view_size,
+        }
+
+    def of_photo(self, about: Mapping[str, Any]) -> Regions:
+        """See `GridPlan.of_photo`; `about["masks"]`: x, y, w, h, predicted_iou, stability_score of each."""
+        masks = np.array(about["masks"], np.float64).reshape(-1, 6)
+        masks = masks[(masks[:, 4] >= self.min_iou) & (masks[:, 5] >= self.min_stability)]
+        boxes = _on_canvas(_corners(masks[np.argsort(-masks[:, 4], kind="stable"), :4], about), about)
+        boxes = boxes[_area(boxes) >= self.min_area]
+        n_views = max(1, -(-len(boxes) // self.view_size))
+        views = [boxes[v::n_views] for v in range(n_views)]
+        return Regions(np.concatenate(views), np.cumsum([0, *map(len, views)]).astype(np.int32))
+
+
+def _corners(xywh: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
+    """(N, 4) float64 xyxy in pixels of the photo, cut at its edge."""
+    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return np.clip(boxes, 0, [about["width"], about["height"]] * 2)
+
+
+def _on_canvas(boxes: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
+    """Pixels of the photo -> (N, 4) float32 normalised to the canvas."""
+    x, y = about["valid"][2] / about["width"], about["valid"][3] / about["height"]
+    return (boxes * [x, y, x, y]).astype(np.float32)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
 _PROPOSALS_HINT = "Give --proposals a COCO-style json with `images` and `annotations`."
 
-RegionPlan = GridPlan | ProposalPlan
+RegionPlan = GridPlan | MaskPlan | ProposalPlan
 
 
-def region_plan(name: str, proposals: str = "") -> RegionPlan:
-    """The plan of a command-line name: grid-paper, grid-densevlm, grid-clipself, or proposals with a file."""
+def region_plan(
+    name: str,
+    proposals: str = "",
+    min_iou: float = MaskPlan.min_iou,
+    min_stability: float = MaskPlan.min_stability,
+) -> RegionPlan:
+    """The plan of a command-line name: grid- and a name of PAIRS, masks, or proposals."""
     plans: dict[str, RegionPlan] = {plan.name: plan for plan in map(GridPlan, PAIRS)}
     plans["proposals"] = ProposalPlan(proposals)
+    plans["masks"] = MaskPlan(min_iou, min_stability)
     if name not in plans:
         raise DenseCLIError(
             f"There is no region plan named {name!r}.", hint=f"Known plans: {', '.join(plans)}."

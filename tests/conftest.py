@@ -1,9 +1,13 @@
 """Fixtures every test folder shares."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
+from moto.server import ThreadedMotoServer
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +23,33 @@ def shared_data() -> Path:
 def golden() -> Path:
     """The folder of reference figures: DENSECLI_GOLDEN, else tests/golden."""
     return Path(os.environ.get("DENSECLI_GOLDEN", Path(__file__).parent / "golden"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of an S3 server on loopback."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket; what opens it is in the environment alone."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "AKIATHISISTHEKEY",
+        "AWS_SECRET_ACCESS_KEY": "this/is/the/secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        # One attempt of botocore's within each of s3fs's, so that failing for good takes seconds.
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    # Clients remember the endpoint and the credentials that they were made with.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    bucket = tmp_path.name.replace("_", "-").lower().strip("-")
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}"

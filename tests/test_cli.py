@@ -1,16 +1,22 @@
 """The command line as a user meets it: the chain, its labels, its refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
 
-from cli import main
+from cli import main, tune_pvlm
 from models import registry
+from models.checkpoints import find_file, load_model, read_state_dict
+from pipeline.config import BuildConfig
+from shards.errors import Interrupted
+from shards.store import Store
 
 
 def run(*words: object) -> Result:
@@ -103,6 +109,24 @@ def test_demo__runs_every_part(tmp_path: Path) -> None:
         assert picture.format == "PNG" and min(picture.size) > 400
 
 
+def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    shutil.copy(find_file("scenes-l"), weights)
+    tune_pvlm(weights, seed=0, device="cpu", scenes=4, max_steps=2)
+    clip, pvlm = (read_state_dict(weights / f"{name}.safetensors") for name in ("scenes-l", "scenes-pvlm"))
+    assert {name for name in clip if not torch.equal(clip[name], pvlm[name])}
+    load_model("scenes-pvlm", str(weights / "scenes-pvlm.safetensors"))
+    (row,) = json.loads((weights / "scenes.json").read_text())["models"].values()
+    assert row["steps"] == 2
+    (crops,) = Store.open(str(tmp_path / "crops-0-4")).columns("targets")
+    assert crops.spec["target"]["name"] == "crops"
+
+    made = (weights / "scenes-pvlm.safetensors").stat().st_mtime_ns
+    tune_pvlm(weights, seed=0, device="cpu", scenes=4, max_steps=2)
+    assert (weights / "scenes-pvlm.safetensors").stat().st_mtime_ns == made
+
+
 def test_build__no_such_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in refused(
         "build-shards", "--dataset", "coco", "--data", tmp_path / "nowhere"
@@ -174,6 +198,25 @@ def test_build__store_of_another_canvas(build: list) -> None:
 def test_build__dry_run_writes_nothing(build: list, tmp_path: Path) -> None:
     assert "planned" in passed(*build, "--dry-run")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [(Interrupted(15, "SIGTERM stopped the build.", "Go on."), 143), (KeyboardInterrupt(), 130)],
+)
+def test_build__that_was_stopped_exits_with_128_and_the_signal(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException, code: int
+) -> None:
+    asked = []
+
+    def build(config: BuildConfig) -> None:
+        asked.append(config)
+        raise end
+
+    monkeypatch.setattr("pipeline.driver.build_shards", build)
+    output = refused("build-shards", "--gpus-per-worker", 0.5, "--ray-address", "auto", code=code)
+    assert "Error: " in output
+    assert (asked[0].gpus_per_worker, asked[0].ray_address) == (0.5, "auto")
 
 
 def test_train__no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

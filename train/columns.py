@@ -92,15 +92,17 @@ def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
+    generated = store.dataset["name"] == "scenes"
     if kind in OWN_TEACHERS:
         # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, "eva02-b16" if student in VFMS else student)[0]
+        clip = "scenes-s" if generated else "eva02-b16"
+        return _own_teachers(kind, clip if student in VFMS else student)[0]
     if kind == "gram":
-        return "dinov2-vitb14"
+        return "scenes-vfm" if generated else "dinov2-vitb14"
     for column in store.columns("targets"):
         if column.name.startswith(FEATURES):
             return column.name.replace(FEATURES, RELABELLED, 1)
-    return "scenes-pvlm" if store.dataset["name"] == "scenes" else "vitb16"
+    return "scenes-pvlm" if generated else "vitb16"
 
 
 def _commands(store: Store, teacher: str, student: str) -> str:

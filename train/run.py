@@ -17,9 +17,14 @@ RESUME: tuple[Resume, ...] = ("interrupted", "never", "overwrite")
 
 
 class RunFolder:
-    """Paths of one run."""
+    """Paths of one run, in a local folder: its metrics grow row by row."""
 
     def __init__(self, root: str | Path) -> None:
+        if "://" in str(root):
+            raise DenseCLIError(
+                "A run is written to a local folder, not to an address.",
+                hint="Name a folder with --run, and copy it afterwards.",
+            )
         self.root = Path(root)
         self.config = self.root / "config.json"
         self.metrics = self.root / "metrics.jsonl"

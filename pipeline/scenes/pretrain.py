@@ -1,4 +1,4 @@
-"""How the generated world's CLIPs are made: pairs -> two contrastive CLIPs -> CLIPSelf on the larger."""
+"""How the generated world's own models are made: pairs -> two contrastive CLIPs; scenes alone -> its VFM."""
 
 import json
 import time
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from models.checkpoints import load_model
-from models.dense import DenseCLIP
-from pipeline.scenes.clipself import ClipSelfConfig, train_clipself
+from models.vfm import load_vfm
 from pipeline.scenes.contrastive import ContrastiveConfig, retrieval_accuracy, train_contrastive
+from pipeline.scenes.selfsup import SelfSupConfig, train_vfm
 from pipeline.scenes.world import Scene, render
 from shards.progress import Progress
 
 CLIPS = ("scenes-s", "scenes-l")
-PVLM = "scenes-pvlm"
+VFM = "scenes-vfm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,37 +36,44 @@ class PretrainConfig:
     held_out: int = 500
     seed: int = 0
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
-    clipself: ClipSelfConfig = field(default_factory=ClipSelfConfig)
+    selfsup: SelfSupConfig = field(default_factory=SelfSupConfig)
 
 
-def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
-    """Write scenes-l, scenes-s, scenes-pvlm (fp16 safetensors) and their record scenes.json into `folder`."""
-    images, captions = render_pairs(config.seed, "pretrain", config.scenes)
-    held_out = render_pairs(config.seed, "val", config.held_out)
-    record: dict[str, Any] = {"config": asdict(config), "models": {}}
+def pretrain_models(config: PretrainConfig, folder: Path) -> None:
+    """Write scenes-s, scenes-l and scenes-vfm (fp16 safetensors) and their rows of scenes.json into `folder`.
 
-    def fit(name: str, model: DenseCLIP, how: str, steps: int, train: Callable[..., list[float]]) -> None:
-        started = time.monotonic()
-        with _progress(name, steps) as on_step:
-            losses = train(model, on_step=on_step)
-        record["models"][name] = {
-            "trained": how,
-            "steps": len(losses),
-            "loss": round(float(np.mean(losses[-50:])), 4),
-            "retrieval_accuracy": retrieval_accuracy(model, *held_out),
-            "seconds": round(time.monotonic() - started),
-        }
-        _save(model, folder / f"{name}.safetensors")
+    A model that is there already is left alone.
+    """
+    missing = [name for name in (*CLIPS, VFM) if not _file(folder, name).exists()]
+    if not missing:
+        return
+    count = config.selfsup.scenes if missing == [VFM] else config.scenes
+    images, captions = render_pairs(config.seed, "pretrain", count)
+    weights = f"random:{config.seed}"
+    for name in missing:
+        if name in CLIPS:
+            model, _ = load_model(name, weights)
+            fit = partial(train_contrastive, model, images, captions, config=config.contrastive)
+            row = _fitted(name, fit, config.contrastive.steps)
+            save_half(model.clip.state_dict(), _file(folder, name))
+            saved, _ = load_model(name, str(_file(folder, name)))
+            held_out = render_pairs(config.seed, "val", config.held_out)
+            row["retrieval_accuracy"] = retrieval_accuracy(saved, *held_out)
+            how = "contrastively on image-caption pairs alone"
+        else:
+            vfm = load_vfm(VFM, weights)
+            row = _fitted(name, partial(train_vfm, vfm, images, config.selfsup), config.selfsup.steps)
+            save_half(vfm.net.state_dict(), _file(folder, name))
+            how = "self-supervised on scenes alone"
+        record(folder, name, {"trained": how, **row}, asdict(config))
 
-    contrast = partial(train_contrastive, images=images, captions=captions, config=config.contrastive)
-    for name in CLIPS:
-        model, _ = load_model(name, f"random:{config.seed}")
-        fit(name, model, "contrastively on image-caption pairs alone", config.contrastive.steps, contrast)
-    model, _ = load_model("scenes-l", str(folder / "scenes-l.safetensors"))
-    distil = partial(train_clipself, images=images, config=config.clipself)
-    fit(PVLM, model, "CLIPSelf with live crops, from scenes-l", config.clipself.steps, distil)
-    (folder / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")
-    return record
+
+def record(folder: Path, name: str, row: dict[str, Any], config: dict[str, Any]) -> None:
+    """Enter a model into the folder's scenes.json, and the settings that made it."""
+    file = folder / "scenes.json"
+    known = json.loads(file.read_text()) if file.exists() else {"config": {}, "models": {}}
+    known = {"config": known["config"] | config, "models": known["models"] | {name: row}}
+    file.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def render_pairs(seed: int, split: str, count: int) -> tuple[np.ndarray, list[str]]:
@@ -81,19 +88,32 @@ def render_pairs(seed: int, split: str, count: int) -> tuple[np.ndarray, list[st
     return np.stack([scene.image for scene in scenes]), [scene.caption for scene in scenes]
 
 
+def save_half(state: dict[str, Tensor], path: Path) -> None:
+    """Write weights as fp16 safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    save_file({name: t.detach().cpu().clone().contiguous() for name, t in halves.items()}, path)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
+
+
+def _fitted(name: str, fit: Callable[..., list[float]], steps: int) -> dict[str, Any]:
+    """Runs a training loop; what its record says of it."""
+    started = time.monotonic()
+    with _progress(name, steps) as on_step:
+        losses = fit(on_step=on_step)
+    return {
+        "steps": len(losses),
+        "loss": round(float(np.mean(losses[-50:])), 4),
+        "seconds": round(time.monotonic() - started),
+    }
+
+
 @contextmanager
 def _progress(name: str, steps: int) -> Iterator[Callable[[float], None]]:
     """What a training loop calls with the loss of each step."""
     progress = Progress(steps, "steps")
     yield lambda loss: progress.advance(1, f"{name} loss {loss:.3f}")
     progress.close()
-
-
-def _save(model: DenseCLIP, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = model.clip.state_dict()
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}, path)
-    with torch.no_grad():
-        model.clip.load_state_dict(
-            {k: v.half().float() if v.is_floating_point() else v for k, v in state.items()}
-        )

@@ -1,20 +1,31 @@
 """Data sets by name."""
 
-from pipeline.sources.base import Item, Source, Unreadable
+from pipeline.sources.base import Decoded, Item, Load, Source, Unreadable
 from pipeline.sources.coco import coco_source
 from pipeline.sources.folder import folder_source
+from pipeline.sources.sa1b import sa1b_source
 from pipeline.sources.scenes import scenes_source
+from pipeline.sources.urls import urls_source
+from pipeline.sources.volumes import Index
+from pipeline.sources.webdataset import webdataset_source
 from shards.errors import DenseCLIError
 
-__all__ = ["DATASETS", "Item", "Source", "Unreadable", "open_source"]
+__all__ = ["DATASETS", "Decoded", "Index", "Item", "Load", "Source", "Unreadable", "open_source"]
 
-DATASETS = ("coco", "folder", "scenes")
+DATASETS = ("coco", "folder", "sa1b", "scenes", "urls", "webdataset")
 
 
 def open_source(
-    dataset: str, data: str, split: str | None = None, limit: int | None = None, seed: int = 0
+    dataset: str,
+    data: str,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    index: Index | None = None,
 ) -> Source:
-    """The first `limit` photos, by key, of `split` of a data set at `data` (`scenes` has a `seed` instead).
+    """The first `limit` photos of `split` of a data set at `data` (`scenes` has a `seed` instead).
+
+    index: what is kept of tars that were read before.
 
     Raises DenseCLIError for an unknown data set, and where the folder, the split or the photos are missing.
     """
@@ -23,6 +34,12 @@ def open_source(
             return coco_source(data, split or "train2017", limit)
         case "folder":
             return folder_source(data, split, limit)
+        case "sa1b":
+            return sa1b_source(data, split, limit, index)
+        case "urls":
+            return urls_source(data, split, limit)
+        case "webdataset":
+            return webdataset_source(data, split, limit, index)
         case "scenes":
             return scenes_source(split or "train", limit, seed)
     raise DenseCLIError(f"There is no data set {dataset}.", hint=f"Known: {', '.join(DATASETS)}.")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from shards.errors import DenseCLIError
+from shards.geometry import Canvas
 
 # A member is called KEY.EXTENSION and a USTAR name without folders holds 100 bytes.
 MAX_KEY = 80
@@ -19,28 +20,60 @@ class Unreadable(Exception):
     """A photo that cannot be used. `str()` is one word, the reason it is counted under."""
 
 
+class Span(NamedTuple):
+    """Bytes of a file: all of them where `size` is None."""
+
+    file: str
+    offset: int = 0
+    size: int | None = None
+
+
 class Item(NamedTuple):
-    """key: unique in the source and safe in a tar; ref: what the loader needs to find the photo."""
+    """key: unique in the source and safe in a tar; ref: which photo it is, for people.
+
+    photo, masks: where its bytes and those of its annotations are, where `ref` does not say it.
+    """
 
     key: str
     ref: str
+    photo: Span | None = None
+    masks: Span | None = None
+
+
+class Decoded(NamedTuple):
+    """image: RGB, perhaps at a smaller scale than the photo's own width x height.
+
+    masks: x, y, w, h in pixels of the photo, predicted_iou and stability_score of each; None where the data
+    set has no masks.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    masks: list[list[float]] | None = None
+
+
+Load = Callable[[Item, Canvas], Decoded]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A listing of photos.
 
-    split: "" where none was asked for. items: sorted by key. load(item): the photo in RGB, or `Unreadable`;
+    split: "" where none was asked for. items: in an order that the data alone decide; where there are very
+    many, made when asked for. load(item, canvas): the photo, decoded for that canvas, or `Unreadable`;
     picklable and without the listing, so that a unit of work carries its own few items and no more. digest:
     sha256 of what the listing names. options: what else was asked for, by the names of build-shards' flags.
+    has_masks: whether the photos come with masks.
     """
 
     name: str
     split: str
     digest: str
     items: Sequence[Item]
-    load: Callable[[Item], Image.Image]
+    load: Load
     options: Mapping[str, Any] = field(default_factory=dict)
+    has_masks: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,20 +90,18 @@ def listing_digest(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def files_source(
-    name: str, split: str, sizes: dict[str, int], limit: int | None, load: Callable[[Item], Image.Image]
-) -> Source:
-    """The source of files {relative name with '/': bytes}; its digest covers keys, names and sizes."""
+def files_source(name: str, split: str, sizes: dict[str, int], limit: int | None, load: Load) -> Source:
+    """The source of files {relative name with '/': bytes}, by key; its digest covers names and sizes."""
     keys = safe_keys(list(sizes))
     items = sorted(Item(keys[ref], ref) for ref in sizes)[:limit]
     digest = listing_digest(f"{item.key}\t{item.ref}\t{sizes[item.ref]}" for item in items)
     return Source(name=name, split=split, digest=digest, items=items, load=load)
 
 
-def safe_keys(names: Sequence[str]) -> dict[str, str]:
+def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
     """A key for each relative file name: its path without the extension, letters, digits, '-' and '_' alone.
 
-    Names that would share a key, and names too long for a tar, get 12 hex of their own digest.
+    Names that would share a key, and names that are too long, get 12 hex of their own digest.
     """
     plain = {name: re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"\.[^./]*$", "", name)) for name in names}
     # Folded, so that the members of a tar also stay apart on a file system that ignores case.
@@ -78,9 +109,9 @@ def safe_keys(names: Sequence[str]) -> dict[str, str]:
 
     def key_of(name: str) -> str:
         key = plain[name]
-        if len(key) <= MAX_KEY and uses[key.casefold()] == 1:
+        if len(key) <= longest and uses[key.casefold()] == 1:
             return key
-        return f"{key[: MAX_KEY - 13]}-{listing_digest([name])[:12]}"
+        return f"{key[: longest - 13]}-{listing_digest([name])[:12]}"
 
     return {name: key_of(name) for name in names}
 

@@ -1,9 +1,8 @@
 """COCO's standard layout, ROOT/<split>/*.jpg. Its annotations are not needed."""
 
-import os
-
 from pipeline.sources.base import Source, files_source, no_folder
 from pipeline.sources.photos import PhotoLoader
+from shards import fs
 from shards.errors import DenseCLIError
 
 
@@ -13,14 +12,16 @@ def coco_source(root: str, split: str, limit: int | None = None) -> Source:
     EXIF orientation is not applied: COCO's boxes and masks are in the pixels as they are stored.
     Raises DenseCLIError where the folder, the split or any photo is missing.
     """
-    if not os.path.isdir(root):
+    if not fs.is_folder(root):
         raise no_folder(root, "coco")
-    folder = os.path.join(root, split)
-    if not os.path.isdir(folder):
-        there = [e.name for e in os.scandir(root) if e.is_dir() and _sizes(e.path)]
+    folder = fs.join(root, split)
+    if not fs.is_folder(folder):
+        there = [
+            name for name in fs.listdir(root) if fs.is_folder(url := fs.join(root, name)) and _sizes(url)
+        ]
         raise DenseCLIError(
             f"{root} has no split {split}.",
-            hint=f"Splits there: {', '.join(sorted(there))}."
+            hint=f"Splits there: {', '.join(there)}."
             if there
             else "The layout is ROOT/<split>/*.jpg, with splits such as train2017 and val2017.",
         )
@@ -31,5 +32,5 @@ def coco_source(root: str, split: str, limit: int | None = None) -> Source:
 
 
 def _sizes(folder: str) -> dict[str, int]:
-    with os.scandir(folder) as entries:
-        return {e.name: e.stat().st_size for e in entries if e.name.endswith(".jpg") and e.is_file()}
+    found = fs.sizes(folder, subfolders=False)
+    return {name: size for name, size in found.items() if name.endswith(".jpg")}

@@ -8,39 +8,63 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.sources.base import Item, Unreadable
+from pipeline.sources.base import Decoded, Item, Span, Unreadable
 from shards import fs
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
+from shards.store import PHOTOS
 
 # What Pillow's decoders raise on files that are cut, mangled or crafted.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLoader:
-    """Loads `root`/item.ref. upright: turn the photo as its EXIF orientation says."""
+    """Loads item.photo, else the file item.ref, below `root`. upright: turn it as its EXIF says."""
 
     root: str
     upright: bool
 
-    def __call__(self, item: Item) -> Image.Image:
-        """The photo in RGB, or `Unreadable`. Other I/O errors pass: they say nothing about the photo."""
-        try:
-            data = fs.read_bytes(fs.join(self.root, item.ref))
-        except FileNotFoundError as error:
-            raise Unreadable("missing") from error
-        except PermissionError as error:
+    def __call__(self, item: Item, canvas: Canvas) -> Decoded:
+        """The photo, or `Unreadable`. Other I/O errors pass: they say nothing about the photo."""
+        return decode(read(self.root, item.photo or Span(item.ref)), upright=self.upright, canvas=canvas)
+
+
+def read(root: str, span: Span) -> bytes:
+    """The bytes of a span below `root` ("": its file is a URL), or `Unreadable`."""
+    url = fs.join(root, span.file) if root else span.file
+    try:
+        if span.size is None:
+            return fs.read_bytes(url)
+        return fs.read_range(url, span.offset, span.size)
+    except FileNotFoundError as error:
+        raise Unreadable("missing") from error
+    except (PermissionError, DenseCLIError) as error:
+        if isinstance(error.__cause__ or error, PermissionError):
             raise Unreadable("forbidden") from error
-        return decode(data, upright=self.upright)
+        raise
 
 
-def decode(data: bytes, *, upright: bool) -> Image.Image:
-    """Greyscale, palette, CMYK, 16-bit become RGB; alpha is dropped; an animation gives its first frame."""
+def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
+    """Greyscale, palette, CMYK, 16-bit become RGB; alpha is dropped; an animation gives its first frame.
+
+    A JPEG much larger than `canvas` is decoded at a smaller scale, as `PHOTOS` says.
+    """
     if not data:
         raise Unreadable("empty")
     try:
-        image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data))
+        width, height = image.size
+        fitted_width, fitted_height = canvas.fit(width, height)
+        image.draft(None, (PHOTOS["decode"] * fitted_width, PHOTOS["decode"] * fitted_height))
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image) if upright else image)
+        if upright:
+            if image.getexif().get(ImageOps.ExifTags.Base.Orientation) in TURNED:
+                width, height = height, width
+            image = ImageOps.exif_transpose(image)
+        return Decoded(_to_rgb(image), width, height)
     except UnidentifiedImageError as error:
         raise Unreadable("not-an-image") from error
     except Image.DecompressionBombError as error:

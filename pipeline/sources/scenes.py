@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from pipeline.scenes import GENERATOR_VERSION, SPLITS, render
-from pipeline.sources.base import Item, Source, listing_digest
+from pipeline.sources.base import Decoded, Item, Source, listing_digest
 from shards.errors import DenseCLIError
+from shards.geometry import Canvas
 
 # The world has no end; this many scenes where nobody says how many.
 DEFAULT_LIMIT = 512
@@ -19,8 +20,9 @@ class SceneLoader:
     seed: int
     split: str
 
-    def __call__(self, item: Item) -> Image.Image:
-        return Image.fromarray(render(seed=self.seed, split=self.split, index=int(item.ref)).image)
+    def __call__(self, item: Item, canvas: Canvas) -> Decoded:
+        image = Image.fromarray(render(seed=self.seed, split=self.split, index=int(item.ref)).image)
+        return Decoded(image, *image.size)
 
 
 def scenes_source(split: str = "train", limit: int | None = None, seed: int = 0) -> Source:

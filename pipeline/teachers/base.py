@@ -85,18 +85,21 @@ class Asking:
     full but the last, however many pictures a photo has."""
 
     def __init__(self, teacher: Teacher, batch_size: int, clock: Clock) -> None:
-        """batch_size: in canvases; pictures of another side come as many as have the same pixels."""
+        """batch_size: in canvases; pictures of another side come as many as have the same pixels.
+
+        The clock's stage "teacher" ends when the device has finished, so on a GPU it is the GPU's time too.
+        """
         self.teacher = teacher
         self.batch_size = batch_size
         self.clock = clock
         self._pictures: deque[np.ndarray] = deque()
         self._seen: deque[Tensor] = deque()
         self._open: deque[tuple[Photo, int]] = deque()
+        self._fits: int | None = None
 
-    def add(self, photo: Photo) -> Iterator[tuple[Photo, np.ndarray]]:
-        """Takes one more photo; gives the photos that are done with it, in order, with their targets."""
-        with self.clock("prepare"):
-            pictures = self.teacher.inputs(photo)
+    def add(self, photo: Photo, pictures: np.ndarray) -> Iterator[tuple[Photo, np.ndarray]]:
+        """Takes one more photo with the teacher's `inputs` of it; gives the photos that are done with it, in
+        order, with their targets."""
         self._open.append((photo, len(pictures)))
         self._pictures.extend(pictures)
         size = max(1, self.batch_size * photo.canvas.size**2 // pictures.shape[1] ** 2)
@@ -106,16 +109,34 @@ class Asking:
 
     def finish(self) -> Iterator[tuple[Photo, np.ndarray]]:
         """The photos that waited for a full batch."""
-        self._look(len(self._pictures))
+        if self._pictures:
+            self._look(len(self._pictures))
         yield from self._done()
 
-    @torch.inference_mode()
     def _look(self, size: int) -> None:
-        if not size:
-            return
+        batch = np.stack([self._pictures.popleft() for _ in range(size)])
         with self.clock("teacher"):
-            batch = torch.from_numpy(np.stack([self._pictures.popleft() for _ in range(size)]))
-            self._seen.extend(self.teacher.look(batch.permute(0, 3, 1, 2).to(self.teacher.device)))
+            self._seen.extend(self._see(torch.from_numpy(batch).permute(0, 3, 1, 2)))
+            self._synchronize()
+
+    @torch.inference_mode()
+    def _see(self, pictures: Tensor) -> Iterator[Tensor]:
+        """What the teacher sees in each, in as many steps as its device's memory asks for.
+
+        Once half of a batch was all that had room, the rest of the shard goes in halves.
+        """
+        start = 0
+        while start < len(pictures):
+            some = pictures[start : start + (self._fits or len(pictures))]
+            try:
+                seen = self.teacher.look(some.to(self.teacher.device))
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                self._fits = len(some) // 2
+            else:
+                yield from seen
+                start += len(some)
 
     @torch.inference_mode()
     def _done(self) -> Iterator[tuple[Photo, np.ndarray]]:
@@ -123,6 +144,7 @@ class Asking:
             photo, count = self._open.popleft()
             with self.clock("teacher"):
                 target = self.teacher.target(photo, [self._seen.popleft() for _ in range(count)])
+                self._synchronize()
             if not np.isfinite(target).all():
                 raise DenseCLIError(
                     f"The teacher {self.teacher.name} says NaN.",
@@ -130,11 +152,15 @@ class Asking:
                 )
             yield photo, target
 
+    def _synchronize(self) -> None:
+        if self.teacher.device.type == "cuda":
+            torch.cuda.synchronize(self.teacher.device)
+
 
 def live(teacher: Teacher, photos: Iterable[Photo], batch_size: int = 16) -> list[np.ndarray]:
     """What a teacher says about photos, before any codec: a target each."""
     asking = Asking(teacher, batch_size, Clock())
-    said = [target for photo in photos for _, target in asking.add(photo)]
+    said = [target for photo in photos for _, target in asking.add(photo, teacher.inputs(photo))]
     return said + [target for _, target in asking.finish()]
 
 

@@ -1,15 +1,19 @@
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pipeline.ahead import Stopped
 from pipeline.job import prepare, unit_of
 from pipeline.teachers import live
+from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.reader import decode_npz, read_joined, read_shard
 
@@ -149,12 +153,82 @@ def test_receipts__say_where_the_time_went(tiny, build_here):
     images, regions, labels = (column.receipt("000000") for column in job.columns())
     assert images.seconds.keys() == {"decode", "resize", "encode", "write"}
     assert regions.seconds.keys() == {"encode", "write"}
-    assert labels.seconds.keys() == {"decode", "prepare", "teacher", "encode", "write"}
+    assert labels.seconds.keys() == {"decode", "prepare", "wait", "teacher", "encode", "write"}
     assert labels.gpu_seconds == 0
     assert labels.error["max_tv"] > 0
-    assert reports[0].seconds.keys() == {"decode", "resize", "encode", "write", "prepare", "teacher"}
+    assert reports[0].seconds.keys() == {"decode", "resize", "encode", "write", "prepare", "wait", "teacher"}
 
 
 def test_unit__carries_its_own_photos_alone(tiny):
     _, source = prepare(tiny)
     assert [item.ref for item in unit_of(source, "000001", 4).items] == ["4", "5"]
+
+
+def test_threads__and_two_units_at_once_write_the_same_bytes(tiny, build_here, tmp_path, files_of):
+    config = replace(tiny, limit=12, batch_size=3)
+    config = replace(config, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s"), views=1)
+    one_by_one, _ = build_here(config)
+    job, source = prepare(replace(config, store=str(tmp_path / "threads")))
+    builder = job.builder(threads=3)
+    with ThreadPoolExecutor(2) as pool:
+        reports = pool.map(builder.build, [unit_of(source, shard, 4) for shard in job.store.shard_names])
+        assert sum(report.samples for report in reports) == 12
+    first, second = files_of(one_by_one.store.root), files_of(job.store.root)
+    tars = [name for name in first if name.endswith(".tar")]
+    assert len(tars) == 5 * 3
+    assert [second[name][2] for name in tars] == [first[name][2] for name in tars]
+
+
+def test_two_units_at_once__photos_are_read_while_the_teacher_is_busy(tiny):
+    job, source = prepare(replace(tiny, limit=8))
+    reading, load = Event(), job.load
+
+    def loading(item, canvas):
+        if item.ref == "4":
+            reading.set()
+        return load(item, canvas)
+
+    builder = replace(job, load=loading).builder(threads=2)
+    (_, teacher) = builder.config.targets[0]
+    look, overlapped = teacher.look, []
+    teacher.look = lambda pictures: overlapped.append(reading.wait(60)) or look(pictures)
+    units = [unit_of(source, shard, 4) for shard in job.store.shard_names]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(builder.build, units))
+    assert overlapped == [True, True]
+
+
+@pytest.mark.parametrize("column", [0, 2])
+def test_stop__leaves_whole_shards_or_none(tiny, files_of, column):
+    """Told so at the first photo, or when the teacher looks at the first batch."""
+    job, source = prepare(replace(tiny, batch_size=1))
+    stop, load = Event(), job.load
+    builder = replace(job, load=lambda *of: (column == 0 and stop.set()) or load(*of)).builder()
+    _, teacher = builder.config.targets[0]
+    look = teacher.look
+    teacher.look = lambda pictures: stop.set() or look(pictures)
+    with pytest.raises(Stopped):
+        builder.build(unit_of(source, "000000", 4), stop)
+    assert [c.has("000000") for c in job.columns()] == [i < column for i in range(3)]
+    assert not [name for name in files_of(tiny.store) if name.endswith(".tmp")]
+    builder.build(unit_of(source, "000000", 4))
+    assert all(c.has("000000") for c in job.columns())
+
+
+def test_witness__a_node_that_sees_other_files_says_so(from_folder, photos):
+    job, source = prepare(from_folder)
+    b = source.items[1]
+    with pytest.raises(DenseCLIError, match=r"does not see .*/store"):
+        replace(job, witness=b).builder()
+    job.make()
+    assert replace(job, witness=b).builder().config.images.missing() == ["000000", "000001"]
+    (photos / "b.png").unlink()
+    with pytest.raises(DenseCLIError, match=r"cannot read the photo b\.png: missing") as caught:
+        replace(job, witness=b).builder()
+    assert "Every node" in caught.value.hint
+
+
+def test_device__that_names_a_gpu_is_refused(tiny):
+    with pytest.raises(DenseCLIError, match="Ray chooses") as caught:
+        prepare(replace(tiny, device="cuda:1"))
+    assert "CUDA_VISIBLE_DEVICES" in caught.value.hint

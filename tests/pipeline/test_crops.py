@@ -73,7 +73,7 @@ def test_asking__every_batch_is_full_but_the_last_whatever_the_cells():
     teacher.look = lambda pictures: sizes.append(len(pictures)) or look(pictures)
     photos = grids(4)
     asking = Asking(teacher, 16, Clock())
-    done = [pair for photo in photos for pair in asking.add(photo)]
+    done = [pair for photo in photos for pair in asking.add(photo, teacher.inputs(photo))]
     done += asking.finish()
     cells = [len(teacher.inputs(photo)) for photo in photos]
     assert len(set(cells)) > 1

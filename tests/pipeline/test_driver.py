@@ -1,4 +1,5 @@
 import os
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,11 @@ import ray
 from PIL import Image
 
 from pipeline import driver
-from pipeline.driver import Crew, build_shards, local_ray, run_units
+from pipeline.cluster import connected
+from pipeline.crew import Crew, run_units
+from pipeline.driver import build_shards
 from pipeline.job import prepare, unit_of
+from pipeline.sources.base import Decoded
 from shards.errors import DenseCLIError
 from shards.progress import Progress
 from shards.reader import read_joined
@@ -55,23 +59,25 @@ def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_bu
     died = tmp_path / "died"
     job, source = prepare(replace(tiny, limit=3, shard_size=1))
 
-    def deadly(item):
+    def deadly(item, canvas):
         if item.ref == "1" and not died.exists():
             died.touch()
             os._exit(1)
         if item.ref == "2":
+            while any(column.missing() != ["000002"] for column in job.columns()):
+                time.sleep(0.1)
             raise OSError("the disk is on fire")
-        return Image.new("RGB", (96, 96))
+        return Decoded(Image.new("RGB", (96, 96)), 96, 96)
 
-    job = replace(job, load=deadly)
+    deadly_job = replace(job, load=deadly)
     units = (unit_of(source, shard, 1) for shard in job.store.shard_names)
     done = []
     message = r"000002 failed 2 times.*OSError: the disk is on fire"
-    with local_ray(1), pytest.raises(DenseCLIError, match=message):
-        for unit, _ in run_units(units, Crew(job, 1), max_attempts=2):
+    with connected(None, 1), pytest.raises(DenseCLIError, match=message):
+        for unit, _ in run_units(units, Crew(deadly_job, 1), max_attempts=2):
             done.append(unit.shard)
     assert died.exists()
-    assert done == ["000000", "000001"]
+    assert sorted(done) == ["000000", "000001"]
     assert len(read_joined(job.columns(), "000001")) == 1
 
 
@@ -95,8 +101,10 @@ def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_pat
     config = replace(config, teachers=(), weights={}, max_unreadable=4)
 
     # Without Ray: how many are too many is the driver's own affair.
-    monkeypatch.setattr(driver, "local_ray", lambda workers: nullcontext())
-    monkeypatch.setattr(driver, "Crew", lambda job, workers: job.builder())
-    monkeypatch.setattr(driver, "run_units", lambda units, builder, _: ((u, builder.build(u)) for u in units))
+    monkeypatch.setattr(driver, "connected", lambda address, workers: nullcontext())
+    monkeypatch.setattr(driver, "Crew", lambda job, workers, gpus: job.builder())
+    monkeypatch.setattr(
+        driver, "run_units", lambda units, builder, *_: ((u, builder.build(u)) for u in units)
+    )
     with pytest.raises(DenseCLIError, match=r"4 photos in a row could not be read \(4 empty\)"):
         build_shards(config)

@@ -104,7 +104,7 @@ def test_dry_run__names_the_columns_that_the_build_then_makes(tiny, build_here):
 def test_up_to_date__when_nothing_is_missing(tiny, build_here, files_of, monkeypatch):
     build_here(tiny)
     before = files_of(tiny.store)
-    monkeypatch.setattr("pipeline.driver.local_ray", None)
+    monkeypatch.setattr("pipeline.driver.connected", None)
     assert build_shards(tiny)["status"] == "up to date"
     assert files_of(tiny.store) == before
 

@@ -217,7 +217,7 @@ def test_relabel__workers_get_all_they_need(config, build_here, relabel_here, mo
         assert len(sent) < 10_000
         return [(unit, pickle.loads(sent).builder().build(unit)) for unit in units]
 
-    monkeypatch.setattr(engine, "local_ray", nullcontext)
+    monkeypatch.setattr(engine, "connected", lambda address, workers: nullcontext())
     monkeypatch.setattr(engine, "Crew", lambda work, size: pickle.dumps(work))
     monkeypatch.setattr(engine, "run_units", run_units)
     assert relabel(RelabelConfig(store=config.store, workers=2, **PLAIN))["samples"] == 3

@@ -11,15 +11,16 @@ import torch
 import models.scenes
 from evaluation.panoptic import PanopticDataset
 from models.categories import load_categories
-from models.checkpoints import load_model
+from models.checkpoints import find_file, load_model
 from models.scenes import NAMES, STUFF, THINGS
+from models.vfm import load_vfm
 from models.words import WordTokenizer
 from pipeline.scenes import SIZE, render
 from pipeline.scenes.art import DRAWINGS, TEXTURES, draw_thing
-from pipeline.scenes.clipself import ClipSelfConfig
 from pipeline.scenes.coco import write_coco
 from pipeline.scenes.contrastive import ContrastiveConfig, clip_loss
-from pipeline.scenes.pretrain import PretrainConfig, pretrain
+from pipeline.scenes.pretrain import CLIPS, PretrainConfig, pretrain_models
+from pipeline.scenes.selfsup import SelfSupConfig
 from shards.errors import DenseCLIError
 
 
@@ -111,26 +112,59 @@ def test_clip_loss__any_picture_of_a_caption_will_do():
     assert clip_loss(text, text, scale, alone) < clip_loss(swapped, text, scale, alone) - 0.1
 
 
-def test_pretrain__writes_models_that_load_and_their_record(tmp_path):
+def test_pretrain__writes_models_that_load_and_their_record_and_keeps_them(tmp_path):
     config = PretrainConfig(
         scenes=32,
         contrastive=ContrastiveConfig(pairs=64, batch_size=16),
-        clipself=ClipSelfConfig(steps=2, batch_size=4),
+        selfsup=SelfSupConfig(scenes=16, visits=16, batch_size=8, prototypes=8),
         held_out=16,
     )
-    record = pretrain(config, tmp_path)
-    for name in ("scenes-l", "scenes-s", "scenes-pvlm"):
+    pretrain_models(config, tmp_path)
+    record = json.loads((tmp_path / "scenes.json").read_text())
+    assert record["config"] == json.loads(json.dumps(asdict(config)))
+    assert {name: row["steps"] for name, row in record["models"].items()} == {
+        "scenes-s": 4,
+        "scenes-l": 4,
+        "scenes-vfm": 2,
+    }
+    for name in ("scenes-l", "scenes-s"):
         load_model(name, str(tmp_path / f"{name}.safetensors"))
-        assert record["models"][name]["steps"] > 0
-    assert json.loads((tmp_path / "scenes.json").read_text()) == record
+    load_vfm("scenes-vfm", str(tmp_path / "scenes-vfm.safetensors"))
+
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("*.safetensors")}
+    clips = [(tmp_path / f"{name}.safetensors").stat().st_mtime_ns for name in CLIPS]
+    (tmp_path / "scenes-vfm.safetensors").unlink()
+    pretrain_models(config, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("*.safetensors")} == before
+    assert [(tmp_path / f"{name}.safetensors").stat().st_mtime_ns for name in CLIPS] == clips
 
 
 def test_shipped_weights__were_trained_by_the_command_s_defaults():
     weights = Path(models.scenes.__file__).parent / "weights"
     record = json.loads((weights / "scenes.json").read_text())
-    assert record["config"] == json.loads(json.dumps(asdict(PretrainConfig())))
+    defaults = json.loads(json.dumps(asdict(PretrainConfig())))
+    assert {name: record["config"][name] for name in defaults} == defaults
     assert sum(file.stat().st_size for file in weights.iterdir()) <= 8_000_000
-    assert record["models"].keys() == {"scenes-s", "scenes-l", "scenes-pvlm"}
-    for name, row in record["models"].items():
-        load_model(name)
-        assert row["steps"] > 0 and row["retrieval_accuracy"] > 10
+    shipped = {file.stem for file in weights.glob("*.safetensors")}
+    assert record["models"].keys() == shipped == {"scenes-s", "scenes-l", "scenes-pvlm", "scenes-vfm"}
+    assert all(row["steps"] > 0 for row in record["models"].values())
+    assert all(record["models"][name]["retrieval_accuracy"] > 10 for name in ("scenes-s", "scenes-l"))
+
+
+def separation(tokens, segments):
+    """How often a pair of tokens of one segment is more alike than a pair of two (the area under the ROC)."""
+    alike = torch.einsum("bcn,bcm->bnm", tokens.flatten(2), tokens.flatten(2)).flatten()
+    same = (segments[:, :, None] == segments[:, None, :]).flatten()
+    ranks = alike.argsort().argsort()[same].double()
+    return ((ranks.sum() - len(ranks) * (len(ranks) - 1) / 2) / len(ranks) / (~same).sum()).item()
+
+
+def test_vfm__knows_segments_better_than_the_student_does():
+    scenes = [render(0, "val", i) for i in range(12)]
+    images = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2)
+    centres = torch.from_numpy(np.stack([s.panoptic[6::12, 6::12].ravel() for s in scenes]))
+    vfm, (student, _) = load_vfm("scenes-vfm", str(find_file("scenes-vfm"))), load_model("scenes-s")
+    with torch.inference_mode():
+        of_vfm = separation(vfm(vfm.prepare(images, 12)), centres)
+        of_student = separation(student.dense(student.prepare(images)), centres)
+    assert of_vfm > of_student

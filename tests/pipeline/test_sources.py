@@ -13,7 +13,9 @@ from pipeline.sources import Unreadable, open_source
 from pipeline.sources.base import MAX_KEY, safe_keys
 from pipeline.sources.photos import decode
 from shards.errors import DenseCLIError
+from shards.geometry import Canvas
 
+CANVAS = Canvas(512)
 EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation
 
 
@@ -97,20 +99,20 @@ def test_exif_orientation__applied_to_folders_and_not_to_coco(tmp_path):
     sizes = {}
     for dataset in ("coco", "folder"):
         source = open_source(dataset, str(tmp_path), "train2017")
-        sizes[dataset] = source.load(source.items[0]).size
+        sizes[dataset] = source.load(source.items[0], CANVAS)[1:3]
     assert sizes == {"coco": (20, 10), "folder": (10, 20)}
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
 def test_decode__every_mode_becomes_rgb(mode):
     data = encoded(photo().convert(mode), "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
-    image = decode(data, upright=False)
+    image = decode(data, upright=False, canvas=CANVAS).image
     assert (image.mode, image.size) == ("RGB", (20, 10))
 
 
 def test_decode__sixteen_bits_are_scaled_and_not_clipped():
     levels = np.array([[0, 257 * 100, 65535]], np.uint16)
-    image = decode(encoded(Image.fromarray(levels)), upright=False)
+    image = decode(encoded(Image.fromarray(levels)), upright=False, canvas=CANVAS).image
     assert np.asarray(image).tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
 
 
@@ -131,13 +133,13 @@ PNG = encoded(photo(64, 64))
 )
 def test_decode__bad_photo_is_unreadable_with_its_reason(data, reason):
     with pytest.raises(Unreadable, match=f"^{reason}$"):
-        decode(data, upright=True)
+        decode(data, upright=True, canvas=CANVAS)
 
 
 def test_decode__more_pixels_than_pillow_dares_are_unreadable(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(Unreadable, match=r"^too-large$"):
-        decode(PNG, upright=False)
+        decode(PNG, upright=False, canvas=CANVAS)
 
 
 def test_load__a_photo_that_went_away_is_unreadable(tmp_path):
@@ -145,7 +147,7 @@ def test_load__a_photo_that_went_away_is_unreadable(tmp_path):
     source = open_source("folder", str(tmp_path))
     path.unlink()
     with pytest.raises(Unreadable, match=r"^missing$"):
-        source.load(source.items[0])
+        source.load(source.items[0], CANVAS)
 
 
 @pytest.mark.parametrize("dataset", ["coco", "folder"])
@@ -173,17 +175,17 @@ def test_open_source__empty_folder(tmp_path, dataset, split):
 def test_open_source__unknown_data_set_lists_the_known():
     with pytest.raises(DenseCLIError, match="no data set imagenet") as caught:
         open_source("imagenet", ".")
-    assert "coco, folder, scenes" in caught.value.hint
+    assert "coco, folder, sa1b" in caught.value.hint
 
 
 def test_scenes__the_same_index_is_the_same_scene_and_splits_differ():
     few, more = open_source("scenes", "", "val", limit=2), open_source("scenes", "", "val", limit=5)
     assert [item.key for item in more.items[:2]] == [item.key for item in few.items]
     assert few.digest != more.digest
-    pixels = [np.asarray(source.load(source.items[1])) for source in (few, more)]
+    pixels = [np.asarray(source.load(source.items[1], CANVAS).image) for source in (few, more)]
     assert np.array_equal(*pixels)
     train = open_source("scenes", "", "train", limit=2)
-    assert not np.array_equal(pixels[0], np.asarray(train.load(train.items[1])))
+    assert not np.array_equal(pixels[0], np.asarray(train.load(train.items[1], CANVAS).image))
 
 
 def test_scenes__unknown_split_lists_those_there():
@@ -197,10 +199,10 @@ def test_loader__travels_without_the_listing(tmp_path):
         write(tmp_path / f"{i}.png", PNG)
     source = open_source("folder", str(tmp_path))
     assert len(pickle.dumps(source.load)) < 1000
-    assert pickle.loads(pickle.dumps(source.load))(source.items[7]).size == (64, 64)
+    assert pickle.loads(pickle.dumps(source.load))(source.items[7], CANVAS)[1:3] == (64, 64)
 
 
 def test_coco128__its_photos_load(shared_data):
     source = open_source("coco", str(shared_data / "coco128"), "train2017", limit=6)
     assert source.items[0].key == "000000000009"
-    assert all(source.load(item).mode == "RGB" for item in source.items)
+    assert all(source.load(item, CANVAS).image.mode == "RGB" for item in source.items)

@@ -1,14 +1,17 @@
 import errno
 import os
 
+import fsspec
 import pytest
 
 from shards import fs
-from shards.errors import DenseCLIError
+from shards.errors import DenseCLIError, Unreachable
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def root(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("s3")
     return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
 
 
@@ -20,6 +23,8 @@ def test_write_atomic__makes_folders_and_replaces(root):
         fs.write_atomic(url, memoryview(content))
         assert fs.read_bytes(url) == content
     assert fs.listdir(fs.join(root, "a", "b")) == ["file"]
+    assert fs.is_folder(fs.join(root, "a"))
+    assert not fs.is_folder(url)
     fs.remove(url)
     assert not fs.exists(url)
     with pytest.raises(FileNotFoundError):
@@ -27,10 +32,85 @@ def test_write_atomic__makes_folders_and_replaces(root):
 
 
 def test_listdir__sorted_names_without_leftovers(root):
-    for name in ("b.tar", "a.json", ".a.json.0123.tmp"):
+    for name in ("b.tar", "a.json", ".a.json.0123.tmp", "folder/x"):
         fs.write_atomic(fs.join(root, name), b"x")
-    fs.makedirs(fs.join(root, "folder"))
     assert fs.listdir(root) == ["a.json", "b.tar", "folder"]
+
+
+def test_sizes__files_by_relative_name_without_hidden_ones(root):
+    for name in ("b.jpg", "folder/deep/a.jpg", ".hidden/c.jpg", "folder/._d.jpg"):
+        fs.write_atomic(fs.join(root, name), name.encode())
+    assert fs.sizes(root, subfolders=True) == {"b.jpg": 5, "folder/deep/a.jpg": 17}
+    assert fs.sizes(root, subfolders=False) == {"b.jpg": 5}
+
+
+def test_sizes__links_to_files_are_files_and_links_to_folders_are_passed_over(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.jpg").write_bytes(b"four")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.jpg").symlink_to(tmp_path / "there" / "a.jpg")
+    (tmp_path / "here" / "folder").symlink_to(tmp_path / "there")
+    assert fs.sizes(str(tmp_path / "here"), subfolders=True) == {"a.jpg": 4}
+
+
+def test_listdir__sees_what_another_client_wrote_and_removed(s3):
+    url = fs.join(s3, "folder", "file")
+    other = fsspec.get_filesystem_class("s3")(skip_instance_cache=True)
+    assert fs.listdir(fs.join(s3, "folder")) == []
+    other.pipe_file(url, b"x")
+    assert fs.exists(url) and fs.listdir(fs.join(s3, "folder")) == ["file"]
+    other.rm_file(url)
+    assert not fs.exists(url) and fs.listdir(fs.join(s3, "folder")) == []
+
+
+def test_no_bucket__nothing_is_made_and_the_sentence_says_where(s3):
+    with pytest.raises(DenseCLIError, match=r"Could not write s3://nowhere-at-all/file: ") as caught:
+        fs.write_atomic("s3://nowhere-at-all/file", b"x")
+    assert "Check the address" in caught.value.hint
+    assert not fs.exists("s3://nowhere-at-all/file")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:secret@bucket/store",
+        "s3://key:a/secret/with/slashes@bucket/store",
+        "https://secret@host/photos",
+        "https://host/photos?token=secret",
+    ],
+)
+def test_addresses__with_credentials_in_them_are_refused_and_not_repeated(url):
+    calls = [fs.absolute]
+    if url.startswith("s3"):
+        calls += [fs.read_bytes, fs.exists, fs.listdir, lambda url: fs.write_atomic(url, b"")]
+    for call in calls:
+        with pytest.raises(DenseCLIError, match="has credentials or a query") as caught:
+            call(url)
+        assert "secret" not in f"{caught.value} {caught.value.hint}"
+        assert "environment" in caught.value.hint
+
+
+def test_addresses__signed_ones_of_a_list_of_photos_are_read_but_never_said():
+    with pytest.raises(Unreachable, match=r"Could not read http://127\.0\.0\.1:9/a\.jpg: ") as caught:
+        fs.read_bytes("http://me:secret@127.0.0.1:9/a.jpg?X-Signature=secret")
+    assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/what?/photo@2x.jpg", "http://host:80/photo@2x.jpg", "a?b=c@d"])
+def test_addresses__with_odd_names_are_none_with_credentials(url):
+    fs.check(url)
+
+
+def test_addresses__of_a_package_that_is_not_installed_name_it():
+    fsspec.register_implementation("far", "no_such_package.FileSystem", errtxt="Install farfs to go there")
+    with pytest.raises(DenseCLIError, match="far:// need a package that is not installed") as caught:
+        fs.read_bytes("far://away/file")
+    assert caught.value.hint == "Install farfs to go there."
+
+
+def test_addresses__of_no_file_system_are_refused():
+    with pytest.raises(DenseCLIError, match="no file system for addresses that begin with nonsense://"):
+        fs.read_bytes("nonsense://away/file")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -70,3 +150,12 @@ def test_error__keeps_its_hint_across_processes():
 
     error = pickle.loads(pickle.dumps(DenseCLIError("What.", hint="Do.")))
     assert (str(error), error.hint) == ("What.", "Do.")
+
+
+def test_read_bytes__is_one_request(s3):
+    fs.write_atomic(f"{s3}/file", b"x")
+    client = fsspec.filesystem("s3", use_listings_cache=False)
+    asked = []
+    client.s3.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    assert fs.read_bytes(f"{s3}/file") == b"x"
+    assert asked == ["GetObject"]

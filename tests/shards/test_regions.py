@@ -29,11 +29,12 @@ CLIPSELF = [
     *[(5, n) for n in (3, 4, 5, 6)],
     *[(6, n) for n in (3, 4, 5, 6)],
 ]
+SQUARE = [(1, 1), (2, 2), (3, 3), (4, 4), (6, 6)]
 
 
 @pytest.mark.parametrize(
     "pairs, expected, cells",
-    [("paper", PAPER, 400), ("densevlm", DENSEVLM, 309), ("clipself", CLIPSELF, 361)],
+    [("paper", PAPER, 400), ("densevlm", DENSEVLM, 309), ("clipself", CLIPSELF, 361), ("square", SQUARE, 66)],
 )
 @pytest.mark.parametrize("width, height", [(640, 480), (333, 500), (97, 97), (1000, 20)])
 def test_grid__every_cell_is_its_formula(pairs, expected, cells, width, height):
@@ -64,7 +65,7 @@ def test_grid__a_view_tiles_the_photo_without_gap_or_overlap(pairs, w, h):
 
 
 def test_plan__each_pair_set_has_its_own_key():
-    assert len({column_key(GridPlan(pairs).spec) for pairs in PAIRS}) == 3
+    assert len({column_key(GridPlan(pairs).spec) for pairs in PAIRS}) == len(PAIRS)
 
 
 def test_plan__an_unknown_name_lists_the_known_ones():
@@ -166,3 +167,35 @@ def test_proposals__a_file_that_is_not_there_or_of_another_layout(proposals, tmp
         _ = region_plan("proposals", str(tmp_path / "nowhere.json")).spec
     with pytest.raises(DenseCLIError, match="layout of COCO"):
         proposals([], annotations=[{"bbox": [0, 0, 9, 9]}]).of_photo(about())
+
+
+def masks(*rows, width=2000, height=1000):
+    return {"width": width, "height": height, "valid": [0, 0, 1, 0.5], "masks": [list(row) for row in rows]}
+
+
+def test_masks__are_those_sure_and_stable_and_large_enough_surest_first():
+    sure, surer = [0, 0, 400, 200, 0.9, 0.96], [1900, 900, 500, 500, 0.97, 0.95]
+    unsure, unstable, small = [0, 0, 400, 200, 0.87, 1], [0, 0, 400, 200, 1, 0.94], [0, 0, 31, 31, 1, 1]
+    regions = region_plan("masks").of_photo(masks(sure, unsure, surer, unstable, small))
+    np.testing.assert_allclose(regions.boxes, [[0.95, 0.45, 1, 0.5], [0, 0, 0.2, 0.1]], atol=1e-7)
+    assert (regions.boxes.dtype, regions.offsets.tolist()) == (np.float32, [0, 2])
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(0, [0]), (20, [20]), (21, [11, 10]), (47, [16, 16, 15])])
+def test_masks__many_are_dealt_to_views_alike(n, sizes):
+    rows = [[10 * i, 0, 100, 100, 0.9 + i / 1000, 1] for i in range(n)]
+    regions = region_plan("masks").of_photo(masks(*rows))
+    assert np.diff(regions.offsets).tolist() == sizes
+    assert sorted((regions.boxes[:, 0] * 2000).round().astype(int).tolist()) == [10 * i for i in range(n)]
+    if n == 47:
+        # Every view begins with one of the surest.
+        first = regions.boxes[regions.offsets[:-1], 0] * 2000
+        np.testing.assert_allclose(first, [460, 450, 440], atol=1e-3)
+
+
+def test_masks__thresholds_are_in_the_key_and_the_name_is_not():
+    plans = [
+        region_plan("masks", min_iou=iou, min_stability=s) for iou, s in ((0.9, 0.9), (0.8, 0.9), (0.9, 0.8))
+    ]
+    assert len({json.dumps(plan.spec) for plan in plans}) == 3
+    assert {plan.name for plan in plans} == {"masks"}

@@ -191,3 +191,9 @@ def test_missing__until_tar_and_receipt_are_both_there(store):
     assert column.complete
     fs.remove(column.tar_url("000001"))
     assert column.missing() == ["000001"] and column.has("000000") and not column.has("000001")
+
+
+def test_open__an_address_with_a_token_is_refused_and_not_repeated():
+    with pytest.raises(DenseCLIError, match="credentials or a query") as caught:
+        Store.open("https://host/store?token=secret")
+    assert "secret" not in str(caught.value)

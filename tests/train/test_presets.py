@@ -12,6 +12,7 @@ from models.dense import DenseCLIP
 from models.registry import build, resolve
 from shards.errors import DenseCLIError
 from shards.regions import region_plan
+from shards.store import Store
 from train.methods import METHODS, term_and_kind
 from train.trainer import TrainConfig, Trainer, train
 
@@ -158,6 +159,14 @@ def test_train__declip_without_gram(tiny_store, tmp_path) -> None:
     assert str(caught.value) == f"The store at {tiny_store.store.root} has no gram column."
     assert "densecli build-shards --teacher dinov2-vitb14" in caught.value.hint
     assert "--student-patch 12" in caught.value.hint
+
+
+def test_train__declip_on_the_generated_world_has_its_own_vfm(tmp_path) -> None:
+    identity = {"name": "scenes", "split": "train", "n": 4, "seed": 0}
+    store = Store.create(str(tmp_path / "store"), identity, 96, [4])
+    with pytest.raises(DenseCLIError) as caught:
+        Trainer(config(store, tmp_path, losses={"context": 0.25}))
+    assert "densecli build-shards --teacher scenes-vfm" in caught.value.hint
 
 
 def test_train__takes_the_students_own_of_several(full_store, tmp_path) -> None:

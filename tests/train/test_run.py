@@ -51,3 +51,9 @@ def test_metrics__drops_rows_after_the_checkpoint(tmp_path: Path) -> None:
     resumed.close()
     rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3] and rows[-1]["loss"] == 0.25
+
+
+def test_open__a_run_at_an_address_is_refused():
+    with pytest.raises(DenseCLIError, match="written to a local folder") as caught:
+        RunFolder("s3://bucket/run")
+    assert "--run" in caught.value.hint

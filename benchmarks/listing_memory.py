@@ -1,0 +1,129 @@
+"""Memory and time of the driver with a listing as large as SA-1B: 11 million photos in 1,000 tars.
+
+    python benchmarks/listing_memory.py [--tars 1000] [--photos-per-tar 11186]
+
+Each row is a process of its own, imports included; its peak resident memory is the kernel's figure. `nothing`
+only imports. `headers` reads the headers of one generated 11 GB tar (a file with holes). `coco` lists
+train2017's 118,287 files; `sa1b`, `webdataset` and `urls` all the photos, and take the first, a middle and
+the last shard out of the listing. The tars of `sa1b` and `webdataset` are not there: what scanning them finds
+is generated.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from pipeline.config import BuildConfig
+from pipeline.job import prepare, unit_of
+from pipeline.sources import volumes
+from shards import fs
+
+JPG, JSON = 950_000, 40_000
+
+
+def headers(folder: Path, args: argparse.Namespace) -> dict:
+    """Scans one tar of SA-1B's size, whose files are holes."""
+    tar = folder / "sa_000000.tar"
+    with open(tar, "wb") as file:
+        for i in range(args.photos_per_tar):
+            for extension, size in (("jpg", JPG), ("json", JSON)):
+                member = tarfile.TarInfo(f"./sa_{i}.{extension}")
+                member.size = size
+                file.write(member.tobuf(tarfile.USTAR_FORMAT))
+                file.seek(-(-size // 512) * 512, os.SEEK_CUR)
+        file.write(bytes(1024))
+    start = time.perf_counter()
+    photos = volumes.scan_tar(str(tar), tar.stat().st_size, lambda name: True)
+    return {"photos": len(photos), "bytes": tar.stat().st_size, "list_s": time.perf_counter() - start}
+
+
+def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
+    """A listing of all tars, from what `scan_tar` would have found."""
+    names = [f"sa_{i:06d}.tar" for i in range(args.tars)]
+    entries = {name: fs.Entry(11 * 10**9, name, False) for name in names}
+
+    def scan(url: str, *_: object) -> np.ndarray:
+        first = int(url[-10:-4]) * args.photos_per_tar
+        rows = [
+            (f"sa_{first + i}.jpg".encode(), i * (JPG + JSON) + 512, JPG, i * (JPG + JSON) + JPG, JSON)
+            for i in range(args.photos_per_tar)
+        ]
+        return volumes.table(rows)
+
+    with mock.patch.object(volumes, "scan_tar", scan), mock.patch.object(fs, "find", lambda *_: entries):
+        return listed(
+            BuildConfig(dataset=dataset, data=str(folder), store=str(folder / "store"), dry_run=True)
+        )
+
+
+def webdataset(folder: Path, args: argparse.Namespace) -> dict:
+    return sa1b(folder, args, "webdataset")
+
+
+def urls(folder: Path, args: argparse.Namespace) -> dict:
+    """A text file of as many addresses of 60 characters."""
+    with open(folder / "urls.txt", "w") as file:
+        for i in range(args.tars * args.photos_per_tar):
+            file.write(f"s3://some-bucket/photos/{i % 1000:03d}/a-photo-of-something-{i:09d}.jpg\n")
+    data = str(folder / "urls.txt")
+    return listed(BuildConfig(dataset="urls", data=data, store=str(folder / "store"), dry_run=True))
+
+
+def coco(folder: Path, args: argparse.Namespace) -> dict:
+    """As many empty files as train2017 has."""
+    (folder / "train2017").mkdir()
+    for i in range(118_287):
+        (folder / "train2017" / f"{i:012d}.jpg").touch()
+    return listed(BuildConfig(dataset="coco", data=str(folder), store=str(folder / "store"), dry_run=True))
+
+
+def nothing(folder: Path, args: argparse.Namespace) -> dict:
+    return {}
+
+
+def listed(config: BuildConfig) -> dict:
+    """Lists, makes the store, and takes three units."""
+    start = time.perf_counter()
+    job, source = prepare(config)
+    list_s = time.perf_counter() - start
+    job.make()
+    shards = job.store.shard_names
+    for shard in (shards[0], shards[len(shards) // 2], shards[-1]):
+        unit_of(source, shard, config.shard_size)
+    size = Path(job.store.root, "store.json").stat().st_size
+    return {"photos": len(source.items), "shards": len(shards), "store.json": size, "list_s": list_s}
+
+
+ROWS = {row.__name__: row for row in (nothing, headers, coco, sa1b, webdataset, urls)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tars", type=int, default=1000)
+    parser.add_argument("--photos-per-tar", type=int, default=11_186)
+    parser.add_argument("--row", choices=ROWS)
+    args = parser.parse_args()
+    if args.row:
+        with tempfile.TemporaryDirectory() as folder:
+            found = ROWS[args.row](Path(folder), args)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        print(json.dumps({"row": args.row, "peak_MiB": round(peak), **found}))
+        return
+    for row in ROWS:
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--row", row], check=True)
+
+
+if __name__ == "__main__":
+    main()

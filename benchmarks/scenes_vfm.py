@@ -1,0 +1,99 @@
+"""What the tokens of the generated world's VFM know, beside those of its CLIPs, as a markdown table.
+
+    python benchmarks/scenes_vfm.py
+
+Patches of validation scenes are named by their 20 nearest patches of training scenes (cosine, weighted by
+exp(cos / 0.07) as DINO does); a patch counts where one segment covers at least 60 % of it. Segments: how
+often two patches of one segment are more alike than two of different ones of the same scene (area under the
+ROC).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.checkpoints import find_file, load_model
+from models.scenes import IMAGE_SIZE, NAMES, THINGS
+from models.vfm import load_vfm
+from pipeline.scenes import render
+
+PATCH, SIDE = 12, IMAGE_SIZE // 12
+COVERED, NEIGHBOURS, TAU = 0.6, 20, 0.07
+Read = Callable[[Tensor], Tensor]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    known, asked = scenes("train", 400), scenes("val", 150)
+    print("| tokens | kNN, % | things | stuff | segments, AUC |\n|---|---|---|---|---|")
+    for title, read in readings().items():
+        row = [*knn(read, known, asked), segment_auc(read, asked)]
+        print(f"| {title} | {row[0]:.1f} | {row[1]:.1f} | {row[2]:.1f} | {row[3]:.3f} |")
+
+
+def readings() -> dict[str, Read]:
+    """(B, 3, S, S) canvases -> (B, C, h, w), by title."""
+    found: dict[str, Read] = {"mean colour": lambda x: F.avg_pool2d(x.float(), PATCH) - 127.5}
+    for title, weights in (("random weights", "random:0"), ("scenes-vfm", str(find_file("scenes-vfm")))):
+        vfm = load_vfm("scenes-vfm", weights)
+        found[title] = lambda x, vfm=vfm: vfm(vfm.prepare(x, PATCH))
+    for name in ("scenes-s", "scenes-l", "scenes-pvlm"):
+        clip, _ = load_model(name)
+        found[name] = lambda x, clip=clip: clip.dense(clip.prepare(x))
+    return found
+
+
+def scenes(split: str, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Canvases (N, 3, S, S); each patch's class (N, h*w), -1 where none covers it, and segment, or 0."""
+    every = [render(0, split, index) for index in range(count)]
+    classes, segments = [], []
+    for scene in every:
+        of_segment = np.full(scene.panoptic.max() + 1, -1)
+        of_segment[[s.id for s in scene.segments]] = [s.category for s in scene.segments]
+        patches = scene.panoptic.reshape(SIDE, PATCH, SIDE, PATCH).swapaxes(1, 2).reshape(SIDE**2, -1)
+        counts = np.stack([np.bincount(patch, minlength=len(of_segment)) for patch in patches])
+        whole = counts.max(1) >= COVERED * PATCH**2
+        classes.append(np.where(whole, of_segment[counts.argmax(1)], -1))
+        segments.append(np.where(whole, counts.argmax(1), 0))
+    images = torch.from_numpy(np.stack([scene.image for scene in every])).permute(0, 3, 1, 2)
+    return images, torch.from_numpy(np.stack(classes)), torch.from_numpy(np.stack(segments))
+
+
+@torch.inference_mode()
+def tokens(read: Read, images: Tensor) -> Tensor:
+    """(N, h*w, C) of unit norm."""
+    maps = torch.cat([read(batch) for batch in images.split(50)])
+    return F.normalize(maps.flatten(2).transpose(1, 2), dim=-1)
+
+
+def knn(read: Read, known: tuple[Tensor, ...], asked: tuple[Tensor, ...]) -> tuple[float, float, float]:
+    """Percent of the patches named right: of all, and the mean over thing classes and over stuff classes."""
+    (bank, names), (queries, truth) = (
+        (tokens(read, images)[classes >= 0], classes[classes >= 0]) for images, classes, _ in (known, asked)
+    )
+    cosines, rows = (queries @ bank.T).topk(NEIGHBOURS, dim=1)
+    votes = torch.zeros(len(queries), len(NAMES)).scatter_add_(1, names[rows], (cosines / TAU).exp())
+    right = (votes.argmax(1) == truth).float() * 100
+    each = [right[truth == c].mean().item() for c in range(len(NAMES))]
+    n = len(THINGS)
+    return right.mean().item(), float(np.nanmean(each[:n])), float(np.nanmean(each[n:]))
+
+
+def segment_auc(read: Read, asked: tuple[Tensor, ...]) -> float:
+    areas = []
+    for x, segment in zip(tokens(read, asked[0]), asked[2], strict=True):
+        x, segment = x[segment > 0], segment[segment > 0]
+        first, second = torch.triu_indices(len(x), len(x), offset=1)
+        same = segment[first] == segment[second]
+        pairs = int(same.sum()), int((~same).sum())
+        if all(pairs):
+            rank = (x[first] * x[second]).sum(1).argsort().argsort()[same].double()
+            areas.append(((rank.sum() - pairs[0] * (pairs[0] - 1) / 2) / pairs[0] / pairs[1]).item())
+    return float(np.mean(areas))
+
+
+if __name__ == "__main__":
+    main()

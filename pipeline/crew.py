@@ -1,0 +1,205 @@
+"""Workers: Ray actors that build units, hired when needed, replaced when they die."""
+
+import math
+import os
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Protocol
+
+import ray
+import torch
+from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.build import Report, Unit
+from pipeline.cluster import gpus_of_worker, machines, total_gpus
+from shards.errors import DenseCLIError, Unreachable
+
+# A worker reads the photos of one unit while its teachers are busy with another.
+UNITS_PER_WORKER = 2
+# Seconds: between two looks at the signals; to wait for a worker before saying so, and before giving up; to
+# wait for units to be dropped.
+POLL, SILENCE, PATIENCE, GRACE = 0.5, 15.0, 1800.0, 30.0
+
+
+class Builder(Protocol):
+    """Builds the shards it is given, UNITS_PER_WORKER at once."""
+
+    def build(self, unit: Unit, stop: Event) -> Report: ...
+
+
+class Work(Protocol):
+    """What workers do: picklable, and a builder of its own for each of them."""
+
+    @property
+    def device(self) -> str: ...
+
+    def builder(self, threads: int) -> Builder: ...
+
+
+class Worker:
+    """An actor: it makes its builder, with all its teachers, at the start and keeps it."""
+
+    def __init__(self, work: Work, neighbours: int, threads: int) -> None:
+        """neighbours: workers of a node, itself included, that share its processors. threads: of torch."""
+        self.work = work
+        self.neighbours = neighbours
+        self.threads = threads
+        self.stopping = Event()
+
+    def start(self) -> None:
+        torch.set_num_threads(self.threads)
+        self.builder = self.work.builder(max(1, len(os.sched_getaffinity(0)) // self.neighbours))
+
+    def build(self, unit: Unit) -> Report:
+        return self.builder.build(unit, self.stopping)
+
+    def stop(self) -> None:
+        """Drops the units at hand; what is being written is finished."""
+        self.stopping.set()
+
+
+@dataclass(eq=False)
+class Hired:
+    """A worker and how many units it has at hand."""
+
+    handle: ActorHandle
+    units: int = 0
+
+
+class Crew:
+    """The workers of a build: as many as were asked for, or as there is room for."""
+
+    def __init__(self, work: Work, size: int, gpus_per_worker: float | None = None) -> None:
+        """gpus_per_worker: else all GPUs there are, shared evenly; none where the work is for the CPU."""
+        gpus = gpus_of_worker(size, total_gpus()) if gpus_per_worker is None else gpus_per_worker
+        self.size = size
+        self.needs = {"num_cpus": 1, "num_gpus": 0 if work.device == "cpu" else gpus}
+        self.starting: dict[ray.ObjectRef, Hired] = {}
+        self.ready: list[Hired] = []
+        self._waiting_since, self._said = time.monotonic(), False
+        # One call more than units: `stop` must not wait for them.
+        self._actor: Any = ray.remote(Worker).options(
+            max_concurrency=UNITS_PER_WORKER + 1, scheduling_strategy="SPREAD", **self.needs
+        )
+        neighbours = math.ceil(size / machines())
+        # Ray would give each actor a single thread; those of a node share what one process would use instead.
+        self._settings = (ray.put(work), neighbours, max(1, torch.get_num_threads() // neighbours))
+
+    def fill(self) -> None:
+        """Hires whoever is missing. Raises DenseCLIError where nobody could start for a long time."""
+        for _ in range(self.size - len(self.starting) - len(self.ready)):
+            worker = Hired(self._actor.remote(*self._settings))
+            self.starting[worker.handle.start.remote()] = worker
+        if self.ready:
+            self._waiting_since = time.monotonic()
+        waited = time.monotonic() - self._waiting_since
+        needs = f"{self.needs['num_cpus']} CPU and {self.needs['num_gpus']:g} GPU"
+        if waited > PATIENCE:
+            raise DenseCLIError(
+                f"No worker could start within {PATIENCE:.0f} seconds: each needs {needs}.",
+                hint="Add nodes, wait until others have finished, or lower --gpus-per-worker.",
+            )
+        if waited > SILENCE and not self._said:
+            self._said = True
+            print(f"Waiting for a worker to start: each needs {needs}.", file=sys.stderr, flush=True)
+
+    def least_busy(self) -> Hired | None:
+        """The worker to give a unit to, if any can take one."""
+        worker = min(self.ready, key=lambda hired: hired.units, default=None)
+        return worker if worker and worker.units < UNITS_PER_WORKER else None
+
+    def lose(self, worker: Hired) -> None:
+        """Its process is gone, and with it all its units, of which each may say so."""
+        if worker in self.ready:
+            self.ready.remove(worker)
+
+    def stop(self, running: list[ray.ObjectRef]) -> None:
+        """Drops what is under way, without leaving half a file."""
+        for worker in self.ready:
+            worker.handle.stop.remote()
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=GRACE)
+
+
+def run_units(
+    units: Iterator[Unit], crew: Crew, max_attempts: int, stopping: Callable[[], bool] = lambda: False
+) -> Generator[tuple[Unit, Report]]:
+    """Each unit with its report, as they finish, until all are done or `stopping`.
+
+    A unit that fails is tried again, and a worker that dies is replaced; where there is no room for another,
+    those that are left do its part. After `max_attempts` failures of one unit, or of workers to start, and at
+    once for a DenseCLIError that would only come again (all but Unreachable), the whole run ends with a
+    DenseCLIError. However it ends, units that are under way are dropped, and nothing half written is left.
+    """
+    again: deque[Unit] = deque()
+    failures: Counter[str] = Counter()
+    running: dict[ray.ObjectRef, tuple[Unit, Hired]] = {}
+
+    def failed(what: str, cause: BaseException) -> None:
+        failures[what] += 1
+        if failures[what] >= max_attempts:
+            raise _gave_up(what, max_attempts, cause) from cause
+
+    try:
+        while not stopping():
+            crew.fill()
+            while (worker := crew.least_busy()) and (unit := again.popleft() if again else next(units, None)):
+                worker.units += 1
+                running[worker.handle.build.remote(unit)] = unit, worker
+            if crew.ready and not running:
+                return
+            done, _ = ray.wait([*running, *crew.starting], timeout=POLL)
+            for ref in done:
+                result = _result(ref)
+                if ref in crew.starting:
+                    worker = crew.starting.pop(ref)
+                    if isinstance(result, Failure):
+                        failed("A worker", result.cause)
+                    else:
+                        crew.ready.append(worker)
+                        del failures["A worker"]
+                    continue
+                unit, worker = running.pop(ref)
+                worker.units -= 1
+                if not isinstance(result, Failure):
+                    yield unit, result
+                    continue
+                if result.fatal:
+                    crew.lose(worker)
+                failed(f"Shard {unit.shard}", result.cause)
+                again.append(unit)
+    finally:
+        crew.stop(list(running))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Of a call. fatal: the worker is gone."""
+
+    cause: BaseException
+    fatal: bool
+
+
+def _result(ref: ray.ObjectRef) -> Any:
+    """What the call returned, or its Failure; a DenseCLIError that would only come again is raised."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        if isinstance(error.cause, DenseCLIError) and not isinstance(error.cause, Unreachable):
+            raise error.cause from error
+        return Failure(cause=error.cause, fatal=False)
+    except RayError as error:
+        return Failure(cause=error, fatal=True)
+
+
+def _gave_up(what: str, attempts: int, cause: BaseException) -> DenseCLIError:
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return DenseCLIError(
+        f"{what} failed {attempts} times, the last time with {type(cause).__name__}: {lines[0]}",
+        hint="Shards that are finished stay: run the same command again once the cause is gone.",
+    )

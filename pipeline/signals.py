@@ -1,0 +1,37 @@
+"""SIGINT and SIGTERM, heeded where it suits."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Whether a signal has asked to stop, and which."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+
+@contextmanager
+def heeding_signals() -> Iterator[Stop]:
+    """The first SIGINT or SIGTERM within the block is only noted; a second one does what it always did."""
+    stop = Stop()
+    before = {each: signal.getsignal(each) for each in STOPPING}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.signal = signal.Signals(number)
+        restore()
+
+    def restore() -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for each in STOPPING:
+        signal.signal(each, note)
+    try:
+        yield stop
+    finally:
+        restore()

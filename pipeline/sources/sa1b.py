@@ -1,0 +1,120 @@
+"""SA-1B as released: tars of sa_N.jpg and sa_N.json, read where they lie, or the folders they extract to."""
+
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.sources.base import Decoded, Item, Source, Span, Unreadable, no_folder
+from pipeline.sources.photos import decode, read
+from pipeline.sources.volumes import Index, Listing, Volume, table, tar_volumes
+from shards import fs
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
+
+_PHOTO = re.compile(r"sa_\d+\.jpg")
+_FILE = re.compile(r"sa_\d+\.(jpg|json)")
+_LAYOUT = (
+    "The layout is ROOT/sa_000000.tar, ..., or the folders that they extract to, with sa_N.jpg and sa_N.json."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sa1bLoader:
+    """Loads a photo with its masks. EXIF orientation is not applied: masks are in the pixels as stored."""
+
+    root: str
+
+    def __call__(self, item: Item, canvas: Canvas) -> Decoded:
+        """The photo, or `Unreadable`; a photo without annotations has no masks."""
+        decoded = decode(read(self.root, item.photo or Span(item.ref)), upright=False, canvas=canvas)
+        return decoded._replace(masks=parse_masks(read(self.root, item.masks)) if item.masks else [])
+
+
+def parse_masks(data: bytes) -> list[list[float]]:
+    """What `Decoded.masks` says of each annotation of a sa_N.json, or `Unreadable`."""
+    try:
+        rows = [
+            [*a["bbox"], a["predicted_iou"], a["stability_score"]] for a in json.loads(data)["annotations"]
+        ]
+        numbers = np.array(rows, np.float64).reshape(len(rows), 6)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unreadable("bad-annotations") from error
+    if not np.isfinite(numbers).all():
+        raise Unreadable("bad-annotations")
+    return numbers.tolist()
+
+
+def sa1b_source(
+    root: str,
+    split: str | None = None,
+    limit: int | None = None,
+    index: Index | None = None,
+) -> Source:
+    """The photos of every tar below `root`, or `root`/`split`, tar after tar in the tars' own order, then
+    those of folders that have no tar of their name.
+
+    Raises DenseCLIError where there is no photo, and where one is there twice.
+    """
+    folder = fs.join(root, split) if split else root
+    entries = fs.find(folder, "*")
+    if not entries and not fs.exists(folder):
+        raise no_folder(folder, "sa1b")
+    tars = {name: entry for name, entry in entries.items() if re.fullmatch(r"sa_\d+\.tar", name)}
+    volumes: list[Volume] = []
+    if tars:
+        volumes += tar_volumes(folder, tars, _is_ours, limit=limit, index=index)
+    if limit is None or sum(len(v.photos) for v in volumes) < limit:
+        folders = [name for name, e in entries.items() if e.is_folder and f"{name}.tar" not in tars]
+        volumes += [_extracted(name, fs.find(fs.join(folder, name), "*")) for name in folders]
+        volumes.append(_extracted("", entries))
+    volumes = [volume for volume in volumes if len(volume.photos)]
+    if not volumes:
+        raise DenseCLIError(f"{folder} holds no photo of SA-1B.", hint=_LAYOUT)
+    _refuse_twins(volumes)
+    listing = Listing(volumes, limit)
+    return Source(
+        name="sa1b",
+        split=split or "",
+        digest=listing.digest,
+        items=listing,
+        load=Sa1bLoader(root=folder),
+        has_masks=any(volume.photos["masks_size"].any() for volume in volumes),
+    )
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_FILE.fullmatch(name))
+
+
+def _extracted(name: str, files: dict[str, fs.Entry]) -> Volume:
+    photos = sorted(filter(_PHOTO.fullmatch, files), key=_number)
+    json_sizes = [files.get(photo.removesuffix("jpg") + "json") for photo in photos]
+    return Volume(
+        name,
+        table(
+            [
+                (photo.encode(), 0, files[photo].size, 0, entry.size if entry else 0)
+                for photo, entry in zip(photos, json_sizes, strict=True)
+            ]
+        ),
+    )
+
+
+def _number(name: str | bytes) -> int:
+    return int(name[len("sa_") : -len(".jpg")])
+
+
+def _refuse_twins(volumes: list[Volume]) -> None:
+    """Keys are the photos' numbers, so no two photos may share one."""
+    numbers = np.concatenate(
+        [np.array([_number(name) for name in volume.photos["name"].tolist()]) for volume in volumes]
+    )
+    numbers.sort()
+    twins = numbers[1:][numbers[1:] == numbers[:-1]]
+    if len(twins):
+        raise DenseCLIError(
+            f"{len(twins)} photos are there more than once, the first sa_{twins[0]}.jpg.",
+            hint="Move the second copy of their tar or folder away.",
+        )

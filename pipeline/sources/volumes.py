@@ -1,0 +1,191 @@
+"""Photos by the million: tars and folders, listed as arrays and turned into items when asked for."""
+
+import hashlib
+import tarfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from pipeline.sources.base import MAX_KEY, Item, Span, listing_digest, safe_keys
+from shards import fs
+from shards.errors import DenseCLIError
+from shards.progress import Progress
+from shards.reader import decode_npz
+from shards.writer import npz_bytes
+
+# Tars whose headers are read at the same time.
+THREADS = 16
+# Of a key, what may go to the tar's name.
+MAX_PREFIX = 40
+
+Row = tuple[bytes, int, int, int, int]
+
+
+class Index(NamedTuple):
+    """A folder that keeps what was found in each tar: one that did not change since is not opened again.
+
+    save: add to it.
+    """
+
+    folder: str
+    save: bool
+
+
+class Volume(NamedTuple):
+    """A tar, or a folder, of photos. name: below the source's root. photos: see `table`."""
+
+    name: str
+    photos: np.ndarray
+
+    @property
+    def is_tar(self) -> bool:
+        return self.name.endswith(".tar")
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what it holds, wherever in it."""
+        digest = hashlib.sha256(b"\n".join(self.photos["name"].tolist()))
+        digest.update(self.photos["size"].tobytes() + self.photos["masks_size"].tobytes())
+        return digest.hexdigest()
+
+
+def table(rows: Sequence[Row]) -> np.ndarray:
+    """(N,) of name, offset and bytes of the photo, and of its masks (0 bytes: it has none), 24 bytes a photo
+    beside its name."""
+    width = max((len(row[0]) for row in rows), default=1)
+    numbers = [("offset", "<i8"), ("size", "<u4"), ("masks_offset", "<i8"), ("masks_size", "<u4")]
+    return np.array(rows, dtype=[("name", f"S{width}"), *numbers])
+
+
+class Listing(Sequence[Item]):
+    """The photos of volumes, one volume after another; `limit`: the first of them only.
+
+    prefixed: begin keys with the volume's name, for photos that are named anew in every tar.
+    """
+
+    def __init__(
+        self, volumes: Iterable[Volume], limit: int | None = None, *, prefixed: bool = False
+    ) -> None:
+        self.volumes = list(volumes)
+        self._ends = list(accumulate(len(volume.photos) for volume in self.volumes))
+        total = self._ends[-1] if self._ends else 0
+        self._n = total if limit is None else min(limit, total)
+        self._prefixes = safe_keys([volume.name for volume in self.volumes], MAX_PREFIX) if prefixed else {}
+        # A shard's photos are neighbours: they are in one volume, or in two.
+        self._keys = lru_cache(maxsize=2)(self._make_keys)
+
+    @property
+    def digest(self) -> str:
+        return listing_digest(f"{v.name}\t{len(v.photos)}\t{v.digest}" for v in self.volumes)
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        found = range(self._n)[index]
+        return self._item(found) if isinstance(found, int) else [self._item(i) for i in found]
+
+    def _item(self, i: int) -> Item:
+        v = bisect_right(self._ends, i)
+        volume = self.volumes[v]
+        name, offset, size, masks_offset, masks_size = volume.photos[i - self._ends[v]].item()
+        name = name.decode("utf-8", "surrogateescape")
+        ref = fs.join(volume.name, name) if volume.name else name
+        masks_file = volume.name if volume.is_tar else ref.removesuffix(".jpg") + ".json"
+        return Item(
+            key=self._keys(v)[name],
+            ref=ref,
+            photo=Span(volume.name if volume.is_tar else ref, offset, size),
+            masks=Span(masks_file, masks_offset, masks_size) if masks_size else None,
+        )
+
+    def _make_keys(self, v: int) -> dict[str, str]:
+        volume = self.volumes[v]
+        names = [name.decode("utf-8", "surrogateescape") for name in volume.photos["name"].tolist()]
+        if volume.name not in self._prefixes:
+            return safe_keys(names)
+        # "+" is in no key that `safe_keys` makes, so two tars never make the same one.
+        prefix = self._prefixes[volume.name] + "+"
+        return {name: prefix + key for name, key in safe_keys(names, MAX_KEY - len(prefix)).items()}
+
+
+def tar_volumes(
+    root: str,
+    tars: dict[str, fs.Entry],
+    wanted: Callable[[str], bool],
+    *,
+    limit: int | None,
+    index: Index | None,
+) -> Iterator[Volume]:
+    """The volumes of `tars`, names below `root`, until they hold `limit` photos.
+
+    wanted: which members are photos, or, if `.json`, their masks. Raises DenseCLIError for a file that is not
+    a whole tar.
+    """
+
+    kept = {name: f"{listing_digest([fs.join(root, name), e.stamp])[:24]}.npz" for name, e in tars.items()}
+    there = set(fs.listdir(index.folder)) if index else set()
+
+    def volume(name: str) -> Volume:
+        if index and kept[name] in there:
+            return Volume(name, decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"])
+        photos = scan_tar(fs.join(root, name), tars[name].size, wanted)
+        if index and index.save:
+            fs.write_atomic(fs.join(index.folder, kept[name]), npz_bytes({"photos": photos}))
+        progress.advance(1)
+        return Volume(name, photos)
+
+    names, n = list(tars), 0
+    unknown = sum(file not in there for file in kept.values())
+    with ThreadPoolExecutor(THREADS) as pool, closing(Progress(unknown, "tars listed")) as progress:
+        for first in range(0, len(names), THREADS):
+            for found in pool.map(volume, names[first : first + THREADS]):
+                yield found
+                n += len(found.photos)
+                if limit is not None and n >= limit:
+                    return
+
+
+def scan_tar(url: str, size: int, wanted: Callable[[str], bool]) -> np.ndarray:
+    """The photos of a tar, in its order, with the masks beside them. Reads headers, seeks over the rest.
+
+    wanted: see `tar_volumes`. Raises DenseCLIError where `size` bytes are not a whole tar.
+    """
+    photos: dict[str, tuple[int, int]] = {}
+    masks: dict[str, tuple[int, int]] = {}
+    try:
+        with fs.open_to_seek(url) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while member := tar.next():
+                # TarFile remembers every member it has seen.
+                tar.members.clear()  # type: ignore[attr-defined]
+                name = member.name.removeprefix("./")
+                if member.isreg() and wanted(name):
+                    stem, _, extension = name.rpartition(".")
+                    found, key = (masks, stem) if extension == "json" else (photos, name)
+                    found[key] = member.offset_data, member.size
+            # Behind the last member are zeros: a tar that was cut between two members lacks them.
+            whole = tar.offset < size
+    except tarfile.TarError:
+        whole = False
+    if not whole:
+        raise DenseCLIError(
+            f"{url} is not a whole tar: it is damaged, compressed, or ends too early.",
+            hint="Fetch it again, or move it away to do without its photos.",
+        )
+    none = (0, 0)
+    return table(
+        [
+            (name.encode("utf-8", "surrogateescape"), *span, *masks.get(name.rpartition(".")[0], none))
+            for name, span in photos.items()
+        ]
+    )

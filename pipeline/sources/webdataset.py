@@ -1,0 +1,67 @@
+"""Any WebDataset with photos in it: a folder of tars or a pattern of names, here or in an object store."""
+
+import re
+
+from braceexpand import braceexpand
+
+from pipeline.sources.base import Source
+from pipeline.sources.folder import EXTENSIONS
+from pipeline.sources.photos import PhotoLoader
+from pipeline.sources.volumes import Index, Listing, tar_volumes
+from shards import fs
+from shards.errors import DenseCLIError
+
+
+def webdataset_source(
+    data: str,
+    split: str | None = None,
+    limit: int | None = None,
+    index: Index | None = None,
+) -> Source:
+    """The photos of the tars of a folder and its subfolders, of a single tar, or of those that a pattern
+    names (`{000..127}`, `*`, `?`), tar after tar in the tars' own order. A folder's `split` is a folder in
+    it. Keys are TAR+SAMPLE.
+
+    EXIF orientation is applied. Raises DenseCLIError where there is no tar or no photo.
+    """
+    folder, pattern = _split_pattern(fs.join(data, split) if split else data)
+    tars: dict[str, fs.Entry] = {}
+    for names in braceexpand(pattern) if pattern else [""]:
+        tars |= {name: e for name, e in fs.find(folder, names).items() if name.endswith(".tar")}
+    if not tars:
+        raise DenseCLIError(
+            f"There is no .tar at {data}.",
+            hint="--data is a folder of tars, or a pattern such as 'DIR/{000..127}.tar'.",
+        )
+    volumes = [
+        volume
+        for volume in tar_volumes(folder, tars, _is_photo, limit=limit, index=index)
+        if len(volume.photos)
+    ]
+    if not volumes:
+        raise DenseCLIError(
+            f"The tars at {data} hold no photo.", hint=f"Photos are members in {', '.join(EXTENSIONS)}."
+        )
+    listing = Listing(volumes, limit, prefixed=True)
+    return Source(
+        name="webdataset",
+        split=split or "",
+        digest=listing.digest,
+        items=listing,
+        load=PhotoLoader(root=folder, upright=True),
+    )
+
+
+def _split_pattern(data: str) -> tuple[str, str]:
+    """The folder before the first special character, and the rest; a tar is a pattern of itself."""
+    before = re.split(r"[*?{]", data, maxsplit=1)[0]
+    if before == data and not data.endswith(".tar"):
+        return data, ""
+    folder = before.rpartition("/")[0]
+    return folder, data[len(folder) + 1 :]
+
+
+def _is_photo(name: str) -> bool:
+    """As WebDataset splits names: `7.jpg` is sample 7's photo, `7.mask.png` something else of its."""
+    sample, dot, extension = name.rpartition("/")[2].partition(".")
+    return bool(sample) and dot + extension.lower() in EXTENSIONS

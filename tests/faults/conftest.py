@@ -1,0 +1,111 @@
+"""Every fault test says what it broke and survived; the test run ends with the count."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import BuildConfig
+from pipeline.job import missing_shards, prepare, unit_of
+
+INJECTED = pytest.StashKey[Counter[str]]()
+SURVIVED = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture
+def survived(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
+    """To be called with the fault's name once it was injected and everything was well again.
+
+    A test that ends without calling it counts as a fault that was not survived.
+    """
+    stash = request.config.stash
+    names: list[str] = []
+    yield names.append
+    stash.setdefault(INJECTED, Counter()).update(names or [request.node.name])
+    stash.setdefault(SURVIVED, Counter()).update(names)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> BuildConfig:
+    """Three shards of one scene and three columns."""
+    return _tiny(tmp_path / "store")
+
+
+def _tiny(store: Path) -> BuildConfig:
+    return BuildConfig(
+        dataset="scenes",
+        split="val",
+        limit=3,
+        shard_size=1,
+        store=str(store),
+        teachers=("scenes-s",),
+        weights={"scenes-s": "random:0"},
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def build_here() -> Callable[[BuildConfig], None]:
+    """What a worker does, in this process."""
+    return _build
+
+
+def _build(config: BuildConfig) -> None:
+    job, source = prepare(config)
+    todo = missing_shards(job.columns())
+    builder = job.builder()
+    for shard in todo:
+        builder.build(unit_of(source, shard, config.shard_size))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of `tiny`, built in peace."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    _build(_tiny(store))
+    return store
+
+
+@pytest.fixture
+def finished(tiny: BuildConfig, undisturbed: Path) -> Path:
+    """The store of `tiny`, finished, for a test to damage."""
+    assert tiny.store
+    return Path(shutil.copytree(undisturbed, tiny.store))
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, object]]:
+    """Every byte of a store, without temporaries and without what a receipt says of the run that wrote it."""
+
+    def read(store: Path) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for path in sorted(p for p in store.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            data = path.read_bytes()
+            is_receipt = path.suffix == ".json" and path.stem.isdecimal()
+            found[str(path.relative_to(store))] = {**json.loads(data), "run": None} if is_receipt else data
+        return found
+
+    return read
+
+
+@pytest.fixture
+def shards() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    """The tars of the finished shards of a store, with what making one again would change."""
+
+    def stat(store: Path) -> dict[str, tuple[int, int]]:
+        tars = [path for path in sorted(store.rglob("*.tar")) if path.with_suffix(".json").exists()]
+        return {str(p.relative_to(store)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in tars}
+
+    return stat
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    injected, survived = (config.stash.get(key, Counter()) for key in (INJECTED, SURVIVED))
+    if not injected:
+        return
+    terminalreporter.section(f"faults: {injected.total()} injected, {survived.total()} survived")
+    for name, count in sorted(injected.items()):
+        terminalreporter.line(f"{survived[name]} of {count}  {name}")

@@ -1,0 +1,72 @@
+"""kill -9 at every point of every commit: the same command then ends with an undisturbed build's store."""
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.driver import build_shards
+
+INJECT = Path(__file__).parent / "inject"
+POINTS = ("open", "write", "fsync", "rename", "renamed", "synced")
+FILES = (
+    "store.json",
+    "targets/*/column.json",
+    "images/000001.tar",
+    "images/000001.json",
+    "targets/*/000001.tar",
+    "targets/*/000001.json",
+)
+
+
+@pytest.fixture(scope="module")
+def inject():
+    spec = importlib.util.spec_from_file_location("inject", INJECT / "sitecustomize.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.POINTS == POINTS
+    return module
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("point", POINTS)
+def test_kill__at_every_point_of_a_commit(
+    tiny, build_here, undisturbed, contents, shards, survived, inject, tmp_path, point, file
+):
+    marker = tmp_path / "died"
+
+    def die():
+        inject.arm(point, f"*/{file}", str(marker))
+        build_here(tiny)
+
+    child = multiprocessing.get_context("fork").Process(target=die)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert marker.exists()
+
+    store = Path(tiny.store)
+    finished = shards(store)
+    assert bool(list(store.glob(file))) == (point in ("renamed", "synced"))
+    assert len(list(store.rglob("*.tar"))) - len(finished) <= 1
+    build_here(tiny)
+    assert contents(store) == contents(undisturbed)
+    assert shards(store).items() >= finished.items()
+    survived(f"kill -9 of a writer: {point}")
+
+
+def test_kill__of_a_ray_worker_costs_one_shard_and_no_second_command(
+    tiny, undisturbed, contents, survived, tmp_path, monkeypatch
+):
+    marker = tmp_path / "died"
+    monkeypatch.setenv("PYTHONPATH", str(INJECT), prepend=os.pathsep)
+    monkeypatch.setenv("DENSECLI_FAULT", f"rename,*/targets/*/000001.tar,{marker}")
+    assert build_shards(replace(tiny, workers=2))["status"] == "built"
+    assert marker.exists()
+    assert contents(Path(tiny.store)) == contents(undisturbed)
+    survived("kill -9 of a Ray worker")

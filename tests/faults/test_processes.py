@@ -1,0 +1,227 @@
+"""Processes that die, are told to go, or meet another of their kind: the store ends the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from pipeline.config import BuildConfig
+from pipeline.driver import build_shards
+from pipeline.job import missing_shards, prepare, unit_of
+
+# Subprocesses start where `pipeline` can be imported from.
+ROOT = Path(__file__).parents[2]
+PATIENCE = 300.0
+
+CONFIG = BuildConfig(
+    dataset="scenes",
+    split="val",
+    limit=72,
+    shard_size=3,
+    teachers=("crops-scenes-s",),
+    weights={"scenes-s": "random:0"},
+    views=2,
+    workers=2,
+    device="cpu",
+)
+SHARDS = 24
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The tars of a build that nothing happened to, in one process and without Ray."""
+    store = tmp_path_factory.mktemp("undisturbed")
+    job, source = prepare(replace(CONFIG, store=str(store)))
+    builder = job.builder()
+    for shard in missing_shards(job.columns()):
+        builder.build(unit_of(source, shard, CONFIG.shard_size))
+    return tars(store)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts the command line on the store tmp_path/"store", and leaves none of its processes behind."""
+    flags = f"""
+        --dataset scenes --split {CONFIG.split} --limit {CONFIG.limit} --shard-size {CONFIG.shard_size}
+        --teacher {CONFIG.teachers[0]} --weights scenes-s=random:0 --views {CONFIG.views}
+        --workers {CONFIG.workers} --device cpu"""
+    started = []
+
+    def popen() -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "cli", "build-shards", *flags.split()]
+        command += ["--store", str(tmp_path / "store")]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            text=True,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        for pid in [process.pid, *descendants(process.pid)]:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def tars(store: Path) -> Files:
+    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*.tar"))}
+
+
+def receipts(store: Path) -> dict[str, int]:
+    """When each receipt of a shard was written."""
+    found = [path for path in sorted(store.rglob("*.json")) if path.stem.isdigit()]
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in found}
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes below `pid`, with their command lines."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], text=True, capture_output=True, check=True)
+    rows = [line.split(None, 2) for line in listing.stdout.splitlines()]
+    found: dict[int, str] = {}
+    while new := {
+        int(child): args
+        for child, parent, args in rows
+        if int(parent) in {pid, *found} and int(child) not in found
+    }:
+        found |= new
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited for too long"
+        time.sleep(0.02)
+
+
+def wait_until_gone(pids: Iterable[int]) -> None:
+    wait_until(lambda: not any(map(alive, pids)))
+
+
+def wait_for_targets(store: Path, count: int) -> None:
+    wait_until(lambda: len(list(store.glob("targets/*/0*.json"))) >= count)
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """Standard error of a build that ended well."""
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    return said
+
+
+def kept(before: dict[str, int], store: Path) -> bool:
+    """Whether no finished shard was written again."""
+    after = receipts(store)
+    return all(after[name] == when for name, when in before.items())
+
+
+@pytest.mark.slow
+def test_kill_9__of_a_worker_and_of_the_driver(start, undisturbed, tmp_path, survived):
+    store = tmp_path / "store"
+    driver = start()
+    wait_for_targets(store, 2)
+    worker = next(pid for pid, args in descendants(driver.pid).items() if args.startswith("ray::Worker"))
+    os.kill(worker, signal.SIGKILL)
+    before_worker = receipts(store)
+    wait_for_targets(store, 8)
+    processes = [driver.pid, *descendants(driver.pid)]
+    assert worker not in processes
+    driver.kill()
+    driver.wait()
+    wait_until_gone(processes)
+    before_driver, begun = receipts(store), tars(store)
+    assert kept(before_worker, store)
+    assert 8 <= len(list(store.glob("targets/*/0*.json"))) < SHARDS
+    assert len(begun) - len(before_driver) <= CONFIG.workers
+
+    finished(start())
+    assert kept(before_driver, store)
+    assert tars(store) == undisturbed
+    survived("kill -9 of a worker")
+    survived("kill -9 of the driver")
+
+
+@pytest.mark.slow
+def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, survived):
+    store, done = tmp_path / "store", 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        driver = start()
+        wait_for_targets(store, done + 2)
+        processes = descendants(driver.pid)
+        # Ctrl-C reaches all that are in the terminal's group.
+        (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+        _, said = driver.communicate(timeout=PATIENCE)
+        assert driver.returncode == 128 + number
+        assert f"Error: {number.name} stopped the build" in said
+        assert "Hint: The same command goes on" in said
+        assert "Traceback" not in said
+        wait_until_gone(processes)
+        assert not list(store.rglob("*.tmp"))
+        before = receipts(store)
+        assert len(tars(store)) == len(before)
+        done = len(list(store.glob("targets/*/0*.json")))
+        assert done < SHARDS
+        survived(number.name)
+    finished(start())
+    assert kept(before, store)
+    assert tars(store) == undisturbed
+
+
+@pytest.mark.slow
+def test_two_drivers__on_one_store_both_end_well(start, undisturbed, tmp_path, survived):
+    drivers = [start(), start()]
+    for driver in drivers:
+        assert f"{CONFIG.limit}/{CONFIG.limit} images" in finished(driver)
+    assert tars(tmp_path / "store") == undisturbed
+    assert len(receipts(tmp_path / "store")) == 3 * SHARDS
+    assert not list((tmp_path / "store").rglob("*.tmp"))
+    survived("two drivers on one store")
+
+
+@pytest.mark.slow
+def test_node_loss__the_nodes_that_are_left_do_its_part(undisturbed, tmp_path, survived, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    store = tmp_path / "store"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    lost: dict[str, int] = {}
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+
+        def lose_one() -> None:
+            wait_for_targets(store, 4)
+            cluster.remove_node(nodes[1], allow_graceful=False)
+            lost.update(receipts(store))
+
+        losing = Thread(target=lose_one)
+        losing.start()
+        summary = build_shards(replace(CONFIG, store=str(store), ray_address=cluster.address))
+        losing.join()
+    finally:
+        cluster.shutdown()
+    assert summary["shards"] == SHARDS
+    assert 4 <= len([name for name in lost if name.startswith("targets")]) < SHARDS
+    assert kept(lost, store)
+    assert tars(store) == undisturbed
+    survived("loss of a node")

@@ -1,0 +1,77 @@
+"""Teachers that run out of memory, and teachers that say nonsense."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.build import ShardBuilder
+from pipeline.config import BuildConfig
+from pipeline.job import Job, prepare, unit_of
+from pipeline.sources import Source
+from shards.errors import DenseCLIError
+from shards.reader import decode_npz, read_shard
+
+
+@pytest.fixture
+def build(tmp_path):
+    """(job, source, builder) of two shards of generated scenes, in a store of that name."""
+
+    def prepared(name: str) -> tuple[Job, Source, ShardBuilder]:
+        config = BuildConfig(
+            dataset="scenes",
+            split="val",
+            limit=16,
+            store=str(tmp_path / name),
+            shard_size=8,
+            teachers=("scenes-s",),
+            weights={"scenes-s": "random:0"},
+            device="cpu",
+            batch_size=8,
+        )
+        job, source = prepare(config)
+        return job, source, job.builder()
+
+    return prepared
+
+
+def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survived):
+    stored, batches = {}, []
+    for name in ("undisturbed", "short of memory"):
+        job, source, builder = build(name)
+        _, teacher = builder.config.targets[0]
+        if name == "short of memory":
+            look = teacher.look
+
+            def looking(pictures, look=look):
+                batches.append(len(pictures))
+                if len(batches) == 1:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+                return look(pictures)
+
+            teacher.look = looking
+        for shard in job.store.shard_names:
+            builder.build(unit_of(source, shard, 8))
+        labels = job.columns()[2]
+        samples = [sample for shard in job.store.shard_names for sample in read_shard(labels, shard)]
+        stored[name] = {key: decode_npz(parts["npz"]) for key, parts in samples}
+    assert batches == [8, 4, 4, 8]
+    assert len(stored["undisturbed"]) == 16
+    for key, arrays in stored["undisturbed"].items():
+        assert stored["short of memory"][key].keys() == arrays.keys()
+        np.testing.assert_allclose(stored["short of memory"][key]["p"], arrays["p"], atol=1e-3)
+    survived("teacher out of memory once")
+
+
+def test_nan__the_shard_is_refused_and_the_others_stay(build, survived):
+    job, source, builder = build("store")
+    _, teacher = builder.config.targets[0]
+    look = teacher.look
+    builder.build(unit_of(source, "000000", 8))
+    teacher.look = lambda pictures: look(pictures) * float("nan")
+    with pytest.raises(DenseCLIError, match="scenes-s says NaN"):
+        builder.build(unit_of(source, "000001", 8))
+    assert [column.missing() for column in job.columns()] == [[], [], ["000001"]]
+    teacher.look = look
+    builder.build(unit_of(source, "000001", 8))
+    assert job.columns()[2].complete
+    survived("NaN from a teacher")

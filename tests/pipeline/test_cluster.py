@@ -1,0 +1,31 @@
+import socket
+
+import pytest
+
+from pipeline.cluster import connected, gpus_of_worker
+from shards.errors import DenseCLIError
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "share"), [(1, 1, 1), (8, 8, 1), (2, 8, 1), (2, 1, 0.5), (5, 2, 0.3333), (3, 0, 0)]
+)
+def test_gpus_of_worker__a_whole_one_or_as_small_a_part_as_it_takes(workers, gpus, share):
+    assert gpus_of_worker(workers, gpus) == share
+
+
+@pytest.mark.parametrize("workers", range(1, 50))
+def test_gpus_of_worker__all_workers_find_room(workers):
+    gpus = 3
+    on_each = -(-workers // gpus)
+    assert on_each * round(gpus_of_worker(workers, gpus), 4) <= 1
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_connected__nobody_listens(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+    with (
+        pytest.raises(DenseCLIError, match=f"no way to the Ray cluster {address}: .*refused"),
+        connected(address, 1),
+    ):
+        pass
