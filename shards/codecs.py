@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 
 from shards.errors import DenseCLIError
+from shards.quantise import ALL, Arrays, Some, dequantise, quantise
 
-Arrays = dict[str, np.ndarray]
 Errors = dict[str, float]
-Some = np.ndarray | slice
-"""Indices of rows."""
-ALL = slice(None)
 
 _FLOATS = {"fp16": np.float16, "fp32": np.float32}
 _BASIS = {"x": "basis", "scale": "basis_scale"}
@@ -267,21 +264,6 @@ def _gram_rmse(f: np.ndarray, x: np.ndarray) -> float:
     """RMSE of the entries of f f^T - x x^T, by way of the small matrices alone."""
     total = sum(sign * ((a.T @ b) ** 2).sum() for sign, a, b in ((1, f, f), (1, x, x), (-2, f, x)))
     return float(np.sqrt(max(total, 0))) / len(x)
-
-
-def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:
-    """(N, C) -> `x` int8 (N, C) and `scale` (N,), x * scale nearest to the input; a zero row has scale 0."""
-    scale = (np.abs(x).max(axis=1) / 127).astype(scale_dtype)
-    # Divide by the scale as stored: rounding it then costs range at the ends only, where clip catches it.
-    wide = scale.astype(np.float64)[:, None]
-    steps = np.divide(x, wide, out=np.zeros(x.shape), where=wide > 0)
-    return {"x": np.clip(np.rint(steps), -127, 127).astype(np.int8), "scale": scale}
-
-
-def dequantise(arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
-    """(R, C) float32 of some rows of `x`, times `scale` where there is one."""
-    x = arrays["x"][rows].astype(np.float32)
-    return x * arrays["scale"][rows].astype(np.float32)[:, None] if "scale" in arrays else x
 
 
 Codec = TopK | Rows | LowRank

@@ -334,9 +334,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], World]:
 
     def texts(model: str, seed: int) -> str:
         rng, width = np.random.default_rng(seed), registry.resolve(model).clip_config()["embed_dim"]
-        apart = 0.025 * width**0.5
-        np.save(folder / model, rng.normal(size=(1, width)) + apart * rng.normal(size=(133, width)))
-        return str(folder / f"{model}.npy")
+        path, apart = folder / f"{model}-{seed}.npy", 0.025 * width**0.5
+        np.save(path, rng.normal(size=(1, width)) + apart * rng.normal(size=(133, width)))
+        return str(path)
 
     @cache
     def world(name: str) -> World:
