@@ -19,6 +19,12 @@ VERBS: Mapping[str, str] = {
     "train": "train.verbs:train",
     "train-refiner": "train.verbs:train_refiner",
     "evaluate": "evaluation.verbs:evaluate",
+    "plan": "pipeline.verbs:plan",
+    "info": "shards.verbs:info",
+    "lint": "shards.verbs:lint",
+    "verify": "pipeline.verbs:verify",
+    "preview": "evaluation.verbs:preview",
+    "gc": "shards.verbs:gc",
 }
 
 

@@ -30,7 +30,7 @@ from models.text import category_embeddings
 from models.vfm import VFMS, load_vfm
 from pipeline.scenes import render
 from pipeline.teachers.labels import retrieval_map
-from shards.codecs import Features, Rows
+from shards.codecs import Codec, Features, Rows
 from shards.geometry import Canvas
 from shards.regions import region_plan
 
@@ -84,9 +84,9 @@ def main() -> None:
             kept.append(cosines(decoded, b, text))
             norms.append(error["norm"])
         figures = compare(torch.cat(fresh), torch.cat(kept), args.tau)
-        print(f"| {rank} | {np.mean(norms):.4f} | {figures} | {codec.nbytes((n, c)) / 1000:.1f} |")
+        print(f"| {rank} | {np.mean(norms):.4f} | {figures} | {size(codec, (n, c)) / 1000:.1f} |")
     for dtype in ("int8", "fp16"):
-        print(f"| {dtype} tokens | | | | | | {Rows(dtype=dtype).nbytes((n, c)) / 1000:.1f} |")
+        print(f"| {dtype} tokens | | | | | | {size(Rows(dtype=dtype), (n, c)) / 1000:.1f} |")
 
 
 def scenes(limit: int) -> Iterator[Image.Image]:
@@ -107,6 +107,11 @@ def dense(look: Callable[[Tensor], Tensor], canvas: Canvas, image: Image.Image) 
 def cosines(x: Tensor, boxes: np.ndarray, text: Tensor) -> Tensor:
     """(C, h, w), (N, 4), (D, C) -> (N, D)."""
     return region_pool(x[None], torch.from_numpy(boxes), torch.zeros(len(boxes), dtype=torch.long)) @ text.T
+
+
+def size(codec: Codec, shape: tuple[int, int]) -> int:
+    """Bytes of the arrays of a map."""
+    return sum(array.nbytes for array in codec.blank(shape).values())
 
 
 def compare(fresh: Tensor, kept: Tensor, tau: float) -> str:

@@ -1,8 +1,9 @@
 """Region classification in print: one row a model, or one model before and after."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from evaluation.classify import Classification
+from shards.table import table
 
 # Heading -> field of Classification, in the papers' order.
 FIGURES = {
@@ -21,7 +22,7 @@ def report(results: Mapping[str, Classification]) -> str:
     rows = [["model", *FIGURES]]
     for name, result in results.items():
         rows.append([_titled(name, result), *(_number(getattr(result, field)) for field in FIGURES.values())])
-    return _table(rows) + "\n" + _counts(next(iter(results.values())))
+    return table(rows) + "\n" + _counts(next(iter(results.values())))
 
 
 def comparison(before: Classification, after: Classification) -> str:
@@ -31,7 +32,7 @@ def comparison(before: Classification, after: Classification) -> str:
         old, new = getattr(before, field), getattr(after, field)
         change = "-" if old is None or new is None else f"{new - old:+.1f}"
         rows.append([heading, _number(old), _number(new), change])
-    return _table(rows) + "\n" + _counts(after)
+    return table(rows) + "\n" + _counts(after)
 
 
 def class_table(result: Classification) -> str:
@@ -40,12 +41,12 @@ def class_table(result: Classification) -> str:
     for row in sorted(result.classes, key=lambda row: (row.masks_top1, row.name)):
         figures = [_number(row.boxes_top1), _number(row.masks_top1)]
         rows.append([row.name, "thing" if row.thing else "stuff", str(row.segments), *figures])
-    return _table(rows)
+    return table(rows)
 
 
 def coupling_table(ratios: Mapping[str, float]) -> str:
     """A table of coupling ratios by title."""
-    return _table([["", "coupling ratio"], *([title, f"{ratio:.3f}"] for title, ratio in ratios.items())])
+    return table([["", "coupling ratio"], *([title, f"{ratio:.3f}"] for title, ratio in ratios.items())])
 
 
 def _titled(name: str, result: Classification) -> str:
@@ -62,14 +63,3 @@ def _counts(result: Classification) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

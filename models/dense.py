@@ -122,8 +122,19 @@ class DenseCLIP(nn.Module):
         return self.arch.tokenizer()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """(N, context length) token ids -> (N, D), not unit norm."""
-        return self.clip.encode_text(tokens)
+        """(N, context length) token ids -> (N, D), not unit norm, each read at its last token.
+
+        As open_clip's, but no longer than the longest text: attention is causal, so that what comes after a
+        text never reaches it, and prompts are short (a quarter of the context).
+        """
+        text: Any = getattr(self.clip, "text", self.clip)
+        last = tokens.argmax(dim=1)
+        length = int(last.max()) + 1
+        x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]
+        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+        x = x[torch.arange(len(x), device=x.device), last]
+        projection = text.text_projection
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
     def _checkpointed(self, function: Any, *args: Any) -> Any:
         if self.activation_checkpointing and torch.is_grad_enabled():

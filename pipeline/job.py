@@ -135,7 +135,7 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
         root=root,
         dataset=source.identity,
         canvas=canvas,
-        shard_sizes=tuple(_cut(len(source.items), config.shard_size)),
+        shard_sizes=tuple(cut(len(source.items), config.shard_size)),
     )
     if fs.exists(fs.join(store.root, "store.json")):
         _open_or_make(store)
@@ -166,5 +166,5 @@ def _open_or_make(store: Store) -> Store:
     return Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))
 
 
-def _cut(n: int, size: int) -> list[int]:
+def cut(n: int, size: int) -> list[int]:
     return [min(size, n - first) for first in range(0, n, size)]

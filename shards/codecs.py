@@ -1,6 +1,7 @@
 """Codecs: how targets become small arrays. Each states its size before the run and its error after it.
 
-`encode` measures the error on what `decode` returns, so quantisation is in it.
+`blank` has the shapes and types of what `encode` stores. `encode` measures the `error` on what `decode`
+returns, so quantisation is in it.
 """
 
 from collections.abc import Mapping
@@ -20,44 +21,48 @@ _BASIS = {"x": "basis", "scale": "basis_scale"}
 
 @dataclass(frozen=True, kw_only=True)
 class TopK:
-    """Distributions over D classes: of each row its most likely classes, as many as it takes to leave at most
-    `rest`, and the mass of the others.
+    """Distributions over D classes: of each row the most likely classes, and the mass of the others.
 
-    A sure row takes a few classes and a doubtful one many: with the same number for all, doubtful rows lose
-    what is distilled. things: for each of the D classes, whether it is a thing. The other mass is kept for
-    thing and stuff apart, because decoupled losses renormalise over things. rest = 0 with fp32 is lossless.
+    A sure row takes a few classes and a doubtful one many; with the same number for all, doubtful rows lose
+    what is distilled. So N rows together name k N classes, the likeliest of all, and more where a row would
+    leave more than `rest` to the others. things: for each of the D classes, whether it is a thing. The other
+    mass is kept for thing and stuff apart, because decoupled losses renormalise over things. k >= D with fp32
+    is lossless.
     """
 
     things: tuple[bool, ...]
+    k: int = 16
     rest: float = 5e-4
     dtype: str = "fp16"
 
     @property
     def spec(self) -> dict:
-        return {"name": "topk", "things": list(self.things), "rest": self.rest, "dtype": self.dtype}
+        options = {"things": list(self.things), "k": self.k, "rest": self.rest, "dtype": self.dtype}
+        return {"name": "topk", **options}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """The most bytes that the arrays for (N, D) distributions can take: every class of every row."""
-        n, d = shape
-        return n * (d * (2 + np.dtype(_FLOATS[self.dtype]).itemsize) + 2 + 2 * 4)
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """Arrays of zeros, of the shapes and types that (N, D) distributions are stored in, where no row
+        takes more than its share."""
+        n, k = shape[0], min(self.k, shape[1])
+        return {
+            "count": np.zeros(n, np.uint16),
+            "ids": np.zeros(n * k, np.uint16),
+            "p": np.zeros(n * k, _FLOATS[self.dtype]),
+            "rest": np.zeros((n, 2), np.float32),
+        }
 
     def encode(self, p: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, D) probabilities.
 
         Arrays: `count` uint16 (N,), the classes that each row names, 1 at least; row after row, `ids` uint16
         (M,) by falling probability (equal ones by id) and `p` (M,); `rest` float32 (N, 2) = thing and stuff
-        mass of the classes not named. Errors: the largest and the mean total variation of what is decoded,
-        and mass not named.
+        mass of the classes not named. Errors: see `error`.
         """
         things = np.array(self.things)
         order = np.argsort(-p, axis=1, kind="stable")
         falling = np.take_along_axis(p, order, axis=1)
-        # What a row would leave if it ended before each class.
-        left = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1]
-        named = left > self.rest
-        named[:, :1] = True
-        others = np.where(named, 0, falling.astype(np.float64))
-        is_thing = things[order]
+        named = self._named(falling)
+        others, is_thing = np.where(named, 0, falling.astype(np.float64)), things[order]
         rest = np.stack([(others * side).sum(1) for side in (is_thing, ~is_thing)], axis=1)
         arrays = {
             "count": named.sum(1).astype(np.uint16),
@@ -65,10 +70,27 @@ class TopK:
             "p": falling[named].astype(_FLOATS[self.dtype]),
             "rest": rest.astype(np.float32),
         }
-        decoded = self.decode(arrays).astype(np.float64)
-        off = np.abs(np.take_along_axis(decoded, order, axis=1) - np.where(named, falling, 0)).sum(1)
-        variation = (off + np.abs(decoded[:, -2:] - rest).sum(1)) / 2
-        return arrays, {
+        return arrays, self.error(arrays, p)
+
+    def _named(self, falling: np.ndarray) -> np.ndarray:
+        """Which of (N, D) probabilities, rows falling, are named: the first ones of each row."""
+        n, d = falling.shape
+        # What a row would leave if it ended before each class.
+        named = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1] > self.rest
+        named[:, :1] = True
+        spare = max(0, n * min(self.k, d) - int(named.sum()))
+        likeliest = np.argsort(np.where(named, 1, -falling), axis=None, kind="stable")[:spare]
+        named.flat[likeliest] = True
+        return named
+
+    def error(self, arrays: Mapping[str, np.ndarray], p: np.ndarray) -> Errors:
+        """How far arrays are from (N, D) probabilities: the largest and the mean total variation of what is
+        decoded, and of the mass that is not named."""
+        things, decoded = np.array(self.things), self.decode(arrays).astype(np.float64)
+        others = np.where(decoded[:, :-2] > 0, 0, p.astype(np.float64))
+        exact = np.column_stack([p - others, others[:, things].sum(1), others[:, ~things].sum(1)])
+        variation = np.abs(decoded - exact).sum(1) / 2
+        return {
             "max_tv": _max(variation),
             "mean_tv": _mean(variation),
             "max_rest": _max(others.sum(1)),
@@ -107,22 +129,22 @@ class Rows:
     def spec(self) -> dict:
         return {"name": "rows", "dtype": self.dtype}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, C) rows."""
-        n, c = shape
-        return n * (c + 4) if self.dtype == "int8" else n * c * np.dtype(_FLOATS[self.dtype]).itemsize
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """Arrays of zeros, of the shapes and types that (N, C) rows are stored in."""
+        return _blank_rows(shape, self.dtype, np.float32)
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
-        """(N, C) rows. Arrays: `x` (N, C), and for int8 `scale` float32 (N,).
-
-        Errors: the largest absolute one, and the mean of 1 - cosine over the rows.
-        """
+        """(N, C) rows. Arrays: `x` (N, C), and for int8 `scale` float32 (N,). Errors: see `error`."""
         arrays = quantise(x, np.float32) if self.dtype == "int8" else {"x": x.astype(_FLOATS[self.dtype])}
+        return arrays, self.error(arrays, x)
+
+    def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
+        """How far arrays are from (N, C) rows: the largest absolute error, and the mean of 1 - cosine."""
         exact, decoded = x.astype(np.float64), self.decode(arrays).astype(np.float64)
         norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(decoded, axis=1)
         # A zero row has no direction to lose.
         cosine = np.divide((exact * decoded).sum(1), norms, out=np.ones(len(x)), where=norms > 0)
-        return arrays, {"max_abs": _max(np.abs(exact - decoded)), "mean_cosine": _mean(1 - cosine)}
+        return {"max_abs": _max(np.abs(exact - decoded)), "mean_cosine": _mean(1 - cosine)}
 
     def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
         """(R, C) float32 of some rows."""
@@ -150,38 +172,46 @@ class LowRank:
     def spec(self) -> dict:
         return {"name": "lowrank", "rank": self.rank, "rmse": self.rmse, "dtype": self.dtype}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, C) tokens; with `rmse` the most it can be."""
-        return self._nbytes(shape[0], min(self.rank or shape[1], *shape))
-
-    def _nbytes(self, n: int, c: int) -> int:
-        return n * (c + 2) if self.dtype == "int8" else n * c * np.dtype(_FLOATS[self.dtype]).itemsize
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """Arrays of zeros, of the shapes and types that (N, C) tokens are stored in; with `rmse`, of the
+        largest there can be."""
+        return _blank_rows((shape[0], min(self.rank or shape[1], *shape)), self.dtype, np.float16)
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, C) tokens, of unit norm where the Gram matrix is to hold cosines.
 
-        Arrays: `x` (N, r) with r = min(rank, N, C), and for int8 `scale` float16 (N,). Errors of the Gram
-        matrix: `rmse` of its entries; `row_norm`, the mean norm of its rows, which bounds the change of
-        DeCLIP's context loss (mean over rows of ||R_vfm - R_student||); `rmse_truncation`, the part of rmse
-        that the rank alone costs, exact from the tail of s^4; `max_rmse` and `max_row_norm`, the same of
-        the worst map; `max_abs`, the largest error of an entry, which bounds that of any region's entry:
-        RoIAlign takes means with weights that sum to 1 at most. Raises DenseCLIError where `rmse` is below
-        what `dtype` can keep.
+        Arrays: `x` (N, r) with r = min(rank, N, C), and for int8 `scale` float16 (N,). Errors: see `error`,
+        and `rmse_truncation`, the part of rmse that the rank alone costs, exact from the tail of s^4. Raises
+        DenseCLIError where `rmse` is below what `dtype` can keep.
         """
+        arrays, truncation = self._cut(x)
+        return arrays, {**self.error(arrays, x), "rmse_truncation": truncation}
+
+    def _cut(self, x: np.ndarray) -> tuple[Arrays, float]:
+        """F as it is stored, and the RMSE that its rank alone costs."""
         exact = x.astype(np.float64)
         factor, tails = _factor(exact)
         arrays = self._store(factor[:, : self.rank]) if self.rank else self._within(exact, factor, tails)
-        kept = dequantise(arrays).astype(np.float64)
+        return arrays, float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x)
+
+    def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
+        """How far arrays are from the Gram matrix of (N, C) tokens.
+
+        `rmse` of its entries; `row_norm`, the mean norm of its rows, which bounds the change of DeCLIP's
+        context loss (mean over rows of ||R_vfm - R_student||); `max_rmse` and `max_row_norm`, the same of the
+        worst map; `max_abs`, the largest error of an entry, which bounds that of any region's entry: RoIAlign
+        takes means with weights that sum to 1 at most.
+        """
+        exact, kept = x.astype(np.float64), dequantise(arrays).astype(np.float64)
         gram_error = kept @ kept.T - exact @ exact.T
         rmse = float(np.sqrt(np.mean(gram_error**2)))
         row_norm = _mean(np.linalg.norm(gram_error, axis=1))
-        return arrays, {
+        return {
             "rmse": rmse,
             "max_rmse": rmse,
             "row_norm": row_norm,
             "max_row_norm": row_norm,
             "max_abs": _max(np.abs(gram_error)),
-            "rmse_truncation": float(np.sqrt(tails[arrays["x"].shape[1]])) / len(x),
         }
 
     def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
@@ -221,23 +251,30 @@ class Features(LowRank):
     def spec(self) -> dict:
         return {**super().spec, "name": "features"}
 
-    def nbytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of the arrays for (N, C) tokens; with `rmse` the most it can be."""
-        return super().nbytes(shape) + self._nbytes(min(self.rank or shape[1], *shape), shape[1])
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """See `LowRank.blank`."""
+        rank = min(self.rank or shape[1], *shape)
+        basis = _blank_rows((rank, shape[1]), self.dtype, np.float16)
+        return {**super().blank(shape), **{_BASIS[name]: array for name, array in basis.items()}}
 
     def encode(self, x: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, C) tokens of unit norm.
 
         Arrays: those of `LowRank`; `basis` (r, C), and for int8 `basis_scale` float16 (r,). Errors: those of
-        `LowRank`, which are F's; and of ||x - F V||, which bounds the error of a token's cosine with any
-        text, `norm`, the root mean square, and `max_norm`.
+        `LowRank`, which are F's, and see `error`.
         """
-        arrays, errors = super().encode(x)
+        arrays, truncation = self._cut(x)
         factor, exact = dequantise(arrays).astype(np.float64), x.astype(np.float64)
         basis = self._store(np.linalg.lstsq(factor, exact, rcond=None)[0])
         arrays |= {_BASIS[name]: array for name, array in basis.items()}
-        norms = np.linalg.norm(self.decode(arrays) - exact, axis=1)
-        return arrays, {**errors, "norm": float(np.sqrt(_mean(norms**2))), "max_norm": _max(norms)}
+        return arrays, {**self.error(arrays, x), "rmse_truncation": truncation}
+
+    def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
+        """That of F, see `LowRank.error`; and of ||x - F V||, which bounds the error of a token's cosine with
+        any text, `norm`, the root mean square, and `max_norm`."""
+        norms = np.linalg.norm(self.decode(arrays) - x.astype(np.float64), axis=1)
+        own = {"norm": float(np.sqrt(_mean(norms**2))), "max_norm": _max(norms)}
+        return {**super().error(arrays, x), **own}
 
     def factors(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """F (N, r) and V (r, C), float32."""
@@ -264,6 +301,12 @@ def _gram_rmse(f: np.ndarray, x: np.ndarray) -> float:
     """RMSE of the entries of f f^T - x x^T, by way of the small matrices alone."""
     total = sum(sign * ((a.T @ b) ** 2).sum() for sign, a, b in ((1, f, f), (1, x, x), (-2, f, x)))
     return float(np.sqrt(max(total, 0))) / len(x)
+
+
+def _blank_rows(shape: tuple[int, int], dtype: str, scale_dtype: type) -> Arrays:
+    if dtype == "int8":
+        return {"x": np.zeros(shape, np.int8), "scale": np.zeros(shape[0], scale_dtype)}
+    return {"x": np.zeros(shape, _FLOATS[dtype])}
 
 
 Codec = TopK | Rows | LowRank

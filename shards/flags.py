@@ -75,6 +75,12 @@ def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None and value != ()}
 
 
+def say(text: str, json_file: str | None, value: Any) -> None:
+    """Prints the text and writes the value; where that goes to standard output, it goes there alone."""
+    write_json(json_file, value)
+    click.echo(text, err=json_file == "-")
+
+
 def write_json(file: str | None, value: Any) -> None:
     if file == "-":
         json.dump(value, sys.stdout, indent=1)

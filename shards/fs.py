@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,6 +24,13 @@ TEMPORARY = (".", ".tmp")
 _SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
 # Lists of photos may have signed addresses of these.
 _SIGNED = ("http://", "https://")
+
+
+class File(NamedTuple):
+    """bytes: its size. modified: seconds since 1970."""
+
+    bytes: int
+    modified: float
 
 
 def join(url: str | os.PathLike, *parts: str) -> str:
@@ -94,14 +102,33 @@ def is_folder(url: str) -> bool:
 
 def listdir(url: str) -> list[str]:
     """Sorted names in a folder, without leftover temporaries; empty when there is no such folder."""
+    return sorted(name for name in _listing(url) if not is_temporary(name))
+
+
+def files(url: str) -> dict[str, File]:
+    """The files of a folder by name, leftover temporaries too; empty when there is no such folder."""
+    found = {}
+    for name, entry in sorted(_listing(url).items()):
+        if entry["type"] == "file":
+            # Each file system has a name of its own for it.
+            time = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
+            found[name] = File(entry["size"], time.timestamp() if isinstance(time, datetime) else time)
+    return found
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a killed writer left the file of this name."""
+    return name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])
+
+
+def _listing(url: str) -> dict[str, dict]:
+    """fsspec's entry of everything in a folder, by name."""
     with _filesystem(url) as (fs, path):
         try:
-            names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
+            entries = fs.ls(path, detail=True)
         except FileNotFoundError:
-            return []
-    return sorted(
-        name for name in names if not (name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1]))
-    )
+            return {}
+    return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in entries}
 
 
 def sizes(url: str, *, subfolders: bool) -> dict[str, int]:
@@ -151,6 +178,12 @@ def remove(url: str) -> None:
     """Remove one file. Raises FileNotFoundError when there is none, where the file system can tell."""
     with _filesystem(url) as (fs, path):
         fs.rm_file(path)
+
+
+def remove_folder(url: str) -> None:
+    """Remove a folder with all that is in it."""
+    with _filesystem(url) as (fs, path):
+        fs.rm(path, recursive=True)
 
 
 def write_atomic(url: str, data: bytes | memoryview) -> None:

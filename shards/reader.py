@@ -30,7 +30,32 @@ class Record:
 def read_shard(column: Column, shard: str) -> list[Sample]:
     """The samples of one shard in order, as (key, bytes by extension).
 
-    Raises DenseCLIError when it is not the shard that its receipt describes: absent, unfinished, changed.
+    Raises DenseCLIError as `read_tar` and `samples_of`.
+    """
+    return samples_of(column, shard, *read_tar(column, shard))
+
+
+def samples_of(column: Column, shard: str, data: bytes, receipt: Receipt) -> list[Sample]:
+    """The samples of a shard out of what `read_tar` gave.
+
+    Raises DenseCLIError where the receipt contradicts itself.
+    """
+    samples: dict[str, dict[str, bytes]] = {}
+    for name, (offset, size) in sorted(receipt.members.items(), key=lambda item: item[1]):
+        key, extension = name.split(".", 1)
+        samples.setdefault(key, {})[extension] = data[offset : offset + size]
+    if len(samples) != receipt.samples or keys_digest(list(samples)) != receipt.keys_digest:
+        url = column.receipt_url(shard)
+        raise DenseCLIError(
+            f"The receipt {url} lists other samples than it counts.", hint=_REBUILD.format(receipt=url)
+        )
+    return list(samples.items())
+
+
+def read_tar(column: Column, shard: str) -> tuple[bytes, Receipt]:
+    """A shard's tar, whole, and its receipt.
+
+    Raises DenseCLIError when it is not the tar that its receipt describes: absent, unfinished, changed.
     """
     tar, receipt_url = column.tar_url(shard), column.receipt_url(shard)
     receipt = column.receipt(shard)
@@ -51,13 +76,7 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
         raise DenseCLIError(f"The shard {tar} is gone, but its receipt is there.", hint=rebuild) from error
     if trouble := _difference(data, receipt):
         raise DenseCLIError(f"The shard {tar} {trouble}.", hint=rebuild)
-    samples: dict[str, dict[str, bytes]] = {}
-    for name, (offset, size) in sorted(receipt.members.items(), key=lambda item: item[1]):
-        key, extension = name.split(".", 1)
-        samples.setdefault(key, {})[extension] = data[offset : offset + size]
-    if len(samples) != receipt.samples or keys_digest(list(samples)) != receipt.keys_digest:
-        raise DenseCLIError(f"The receipt {receipt_url} lists other samples than it counts.", hint=rebuild)
-    return list(samples.items())
+    return data, receipt
 
 
 def _difference(data: bytes, receipt: Receipt) -> str:

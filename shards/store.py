@@ -111,7 +111,7 @@ class Store:
         """
         wanted = cls(root=os.fspath(root), dataset=dataset, canvas=canvas, shard_sizes=tuple(shards))
         if not fs.exists(fs.join(root, "store.json")):
-            fs.write_atomic(fs.join(root, "store.json"), canonical_json(wanted._document()) + b"\n")
+            fs.write_atomic(fs.join(root, "store.json"), canonical_json(wanted.document()) + b"\n")
             return wanted
         found = cls.open(root)
         for what, old, new in (
@@ -159,7 +159,8 @@ class Store:
             hint="Read it with the densecli that wrote it, or build it again.",
         )
 
-    def _document(self) -> dict:
+    def document(self) -> dict:
+        """What store.json holds."""
         return {
             "format": FORMAT_VERSION,
             "dataset": self.dataset,
@@ -175,7 +176,7 @@ class Store:
     @property
     def data(self) -> dict:
         """What ties a column to this store: the canvas, and the sha256 of store.json's canonical JSON."""
-        return {"canvas": self.canvas, "store": column_key(self._document())}
+        return {"canvas": self.canvas, "store": column_key(self.document())}
 
     @property
     def images(self) -> Column:
@@ -209,7 +210,7 @@ class Store:
         if not fs.exists(url):
             document = {"key": column.key, "spec": column.spec, "info": column.info}
             fs.write_atomic(url, canonical_json(document) + b"\n")
-        return self._open_column(column.url)
+        return self.open_column(column.url)
 
     def columns(self, kind: str | None = None) -> list[Column]:
         """Every region and target column, or those of one kind, by folder name."""
@@ -219,7 +220,7 @@ class Store:
             if kind in (None, k)
             for folder in fs.listdir(fs.join(self.root, k))
         ]
-        return [self._open_column(url) for url in urls if fs.exists(fs.join(url, "column.json"))]
+        return [self.open_column(url) for url in urls if fs.exists(fs.join(url, "column.json"))]
 
     def find(self, kind: str, name: str) -> Column:
         """The one column of a kind called `name` or `name`-`id`. Raises DenseCLIError at none or several."""
@@ -256,7 +257,8 @@ class Store:
             hint="Run its build-shards command again: it makes what is missing.",
         )
 
-    def _open_column(self, url: str) -> Column:
+    def open_column(self, url: str) -> Column:
+        """The column in a folder with a column.json. Raises DenseCLIError where it is not this store's."""
         try:
             document = json.loads(fs.read_bytes(fs.join(url, "column.json")))
             column = Column(

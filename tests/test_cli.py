@@ -83,6 +83,39 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
     assert result["random_weights"] and result["things"] + result["stuffs"] > 0
 
 
+def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> None:
+    store, out = tmp_path / "store", tmp_path / "out.json"
+
+    def told(*words: object) -> dict:
+        passed(*words, "--json", out)
+        return json.loads(out.read_text())
+
+    planned = told("plan", *build[1:], "--student", "scenes-s")
+    passed(*build)
+    described = told("info", "--store", store)
+    assert described["complete"] and described["skipped"] == {"not-an-image": 1}
+    assert planned["bytes"] == pytest.approx(described["bytes"], rel=0.02)
+    assert told("lint", "--store", store)["findings"] == []
+    assert told("verify", "--store", store, "--device", "cpu")["verified"]
+    told("preview", "1", "--store", store, "--out", tmp_path / "one.png")
+    assert Image.open(tmp_path / "one.png").format == "PNG"
+    assert "no sample 7" in refused("preview", "7", "--store", store, "--out", tmp_path / "7.png")
+
+    labels = Path(described["columns"][2]["name"] + "-" + described["columns"][2]["id"])
+    tar = store / "targets" / labels / "000000.tar"
+    tar.write_bytes(tar.read_bytes()[:-1])
+    result = run("lint", "--store", store, "--json", "-")
+    assert result.exit_code == 1
+    (finding,) = json.loads(result.stdout)["findings"]
+    assert "was cut" in finding["trouble"] and "run the build again" in finding["remedy"]
+
+    gc = ("gc", "--store", store, "--runs", tmp_path / "runs", "--keep", "grid-paper", "--min-age", 0)
+    assert told(*gc)["items"] == []
+    (tmp_path / "store" / "images" / ".000000.tar.7.tmp").touch()
+    assert len(told(*gc)["items"]) == len(told(*gc, "--delete")["items"]) == 1
+    assert told(*gc)["items"] == []
+
+
 def test_demo__runs_every_part(tmp_path: Path) -> None:
     out = tmp_path / "demo.json"
     printed = passed(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from models.checkpoints import find_file, find_weights
 from models.registry import resolve
 from models.vfm import VFMS
-from pipeline.teachers.base import Asking, Photo, Teacher, TeacherConfig, live
+from pipeline.teachers.base import Asking, Cost, Photo, Teacher, TeacherConfig, live
 from pipeline.teachers.crops import CropsConfig, CropsTeacher
 from pipeline.teachers.features import FeaturesConfig
 from pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Asking",
+    "Cost",
     "CropsConfig",
     "CropsTeacher",
     "FeaturesConfig",

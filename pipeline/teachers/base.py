@@ -33,6 +33,16 @@ class Photo:
         return self.canvas.pad(self.image)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one photo costs. stored: arrays of zeros, of the shapes and types that are stored of it. once:
+    FLOPs of looking at it for the store. visit: FLOPs of a live teacher, at each visit of a training."""
+
+    stored: Arrays
+    once: float
+    visit: float
+
+
 class Teacher(Protocol):
     """A frozen network on its device."""
 
@@ -75,6 +85,10 @@ class TeacherConfig(Protocol):
 
     def info(self) -> dict[str, Any]:
         """What a reader may want to know and the key does not need."""
+        ...
+
+    def cost(self, photo: Photo) -> Cost:
+        """What a photo will cost; needs no weights, and no pixels of it."""
         ...
 
     def load(self, device: str) -> Teacher: ...

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.checkpoints import load_model
+from models.flops import image_forward
 from models.registry import resolve
-from pipeline.teachers.base import Photo, clip_spec, weights_info
+from pipeline.teachers.base import Cost, Photo, clip_spec, weights_info
 from shards.codecs import Arrays, Errors, Rows
 from shards.geometry import RESAMPLE
 from shards.regions import stored_views
@@ -62,6 +63,18 @@ class CropsConfig:
     def info(self) -> dict[str, Any]:
         return weights_info(self.weights)
 
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`. A live teacher sees the crops of one view at a visit."""
+        look = image_forward(self.model)
+        views = self.stored_views(photo)
+        cells = np.diff(photo.regions.offsets)
+        stored = {**self.codec.blank((int(cells[views].sum()), look.shape[0])), "views": views}
+        return Cost(stored=stored, once=look.flops * cells[views].sum(), visit=look.flops * cells.mean())
+
+    def stored_views(self, photo: Photo) -> np.ndarray:
+        """(K,) int32: the views whose cells are cropped."""
+        return stored_views(photo.key, photo.regions.n_views, self.views, self.seed)
+
     def load(self, device: str) -> "CropsTeacher":
         return CropsTeacher(self, device)
 
@@ -79,7 +92,7 @@ class CropsTeacher:
     def inputs(self, photo: Photo) -> np.ndarray:
         """(M, side, side, 3) uint8: the crops of the cells of the stored views, view after view."""
         regions = photo.regions
-        cells = [cell for view in self._views(photo) for cell in regions.view(view)]
+        cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
         crops = np.empty((len(cells), self.side, self.side, 3), np.uint8)
         for crop, cell in zip(crops, cells, strict=True):
             crop[:] = photo.canvas.crop(photo.image, regions.boxes[cell], self.side, self.config.context)
@@ -96,7 +109,4 @@ class CropsTeacher:
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         """(M, C) rows -> the codec's arrays, and `views` int32 (K,), the views they are of."""
         arrays, error = self.config.codec.encode(target)
-        return {**arrays, "views": self._views(photo)}, error
-
-    def _views(self, photo: Photo) -> np.ndarray:
-        return stored_views(photo.key, photo.regions.n_views, self.config.views, self.config.seed)
+        return {**arrays, "views": self.config.stored_views(photo)}, error

@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 from models.checkpoints import load_model
-from pipeline.teachers.base import weights_info
-from pipeline.teachers.gram import TokenTeacher
+from models.flops import dense_forward
+from pipeline.teachers.base import Cost, Photo, weights_info
+from pipeline.teachers.gram import TokenTeacher, map_cost
 from pipeline.teachers.labels import map_spec, retrieval_map
 from shards.codecs import Features
 
@@ -45,6 +46,10 @@ class FeaturesConfig:
 
     def info(self) -> dict[str, Any]:
         return weights_info(self.weights)
+
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`."""
+        return map_cost(dense_forward(self.model, photo.canvas.size), self.codec)
 
     def load(self, device: str) -> TokenTeacher:
         model, _ = load_model(self.model, self.weights, device)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import load_model
+from models.flops import Forward, dense_forward, vfm_forward
 from models.vfm import VFMS, load_vfm
-from pipeline.teachers.base import Photo, clip_spec, weights_id, weights_info
+from pipeline.teachers.base import Cost, Photo, clip_spec, weights_id, weights_info
 from shards.codecs import Arrays, Errors, LowRank
 
 
@@ -50,6 +51,10 @@ class GramConfig:
 
     def info(self) -> dict[str, Any]:
         return weights_info(self.weights)
+
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`."""
+        return map_cost(vfm_forward(self.name, photo.canvas.size, self.student_patch), self.codec)
 
     def load(self, device: str) -> "TokenTeacher":
         model = load_vfm(self.name, self.weights, device)
@@ -94,6 +99,10 @@ class SelfConfig:
     def info(self) -> dict[str, Any]:
         return weights_info(self.weights)
 
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`."""
+        return map_cost(dense_forward(self.model, photo.canvas.size, self.mode), self.codec)
+
     def load(self, device: str) -> "TokenTeacher":
         model, _ = load_model(self.model, self.weights, device)
         dense = partial(model.dense, mode=self.mode)
@@ -132,3 +141,11 @@ class TokenTeacher:
         arrays, error = self.codec.encode(target.reshape(height * width, -1))
         bound = np.array([error["row_norm"], error["max_abs"]], np.float32)
         return {**arrays, "grid": np.array([height, width], np.int32), "bound": bound}, error
+
+
+def map_cost(forward: Forward, codec: LowRank) -> Cost:
+    """What a photo costs whose one picture gives a map, kept by `codec` as a `TokenTeacher` does."""
+    channels, height, width = forward.shape
+    about = {"grid": np.zeros(2, np.int32), "bound": np.zeros(2, np.float32)}
+    stored = {**codec.blank((height * width, channels)), **about}
+    return Cost(stored=stored, once=forward.flops, visit=forward.flops)

@@ -12,10 +12,11 @@ from models.architecture import Architecture
 from models.categories import load_categories
 from models.checkpoints import load_model
 from models.dense import DenseCLIP
+from models.flops import dense_forward
 from models.pooling import region_pool
 from models.registry import resolve
 from models.text import TEMPLATES, category_embeddings, default_templates
-from pipeline.teachers.base import Photo, clip_spec, file_sha256, weights_info
+from pipeline.teachers.base import Cost, Photo, clip_spec, file_sha256, weights_info
 from shards.codecs import Arrays, Errors, TopK
 from shards.errors import DenseCLIError
 
@@ -25,14 +26,15 @@ class Retrieval:
     """What is retrieved for regions, whoever saw them.
 
     categories: a shipped set or a file. text_embeddings: a .npy of them, else the model's own text tower says
-    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. rest, dtype: of
-    the stored distributions, see `TopK`.
+    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. k, rest, dtype:
+    of the stored distributions, see `TopK`.
     """
 
     categories: str
     text_embeddings: str | None = None
     templates: str | None = None
     tau: float = 0.01
+    k: int = TopK.k
     rest: float = TopK.rest
     dtype: str = "fp16"
 
@@ -48,7 +50,7 @@ class Retrieval:
     def codec(self) -> TopK:
         """How distributions over the categories are stored."""
         things = load_categories(self.categories).thing_flags().tolist()
-        return TopK(things=tuple(things), rest=self.rest, dtype=self.dtype)
+        return TopK(things=tuple(things), k=self.k, rest=self.rest, dtype=self.dtype)
 
     def prompts(self, arch: Architecture) -> tuple[str, ...]:
         """The templates, each with a {} for the category."""
@@ -90,6 +92,13 @@ class LabelsConfig(Retrieval):
     def info(self) -> dict[str, Any]:
         """Where the weights were found, whether they are random, and the name of the category set."""
         return {**weights_info(self.weights), "categories": load_categories(self.categories).name}
+
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`."""
+        look = dense_forward(self.name, photo.canvas.size).flops
+        codec, n = self.codec(), len(photo.regions.boxes)
+        stored = {**codec.blank((n, len(codec.things))), "thing": np.zeros(n, bool)}
+        return Cost(stored=stored, once=look, visit=look)
 
     def load(self, device: str) -> "LabelsTeacher":
         return LabelsTeacher(self, device)

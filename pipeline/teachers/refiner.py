@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.flops import refiner_forward
 from models.refiner import load_refiner
 from models.registry import resolve
-from pipeline.teachers.base import Photo, weights_id, weights_info
+from pipeline.teachers.base import Cost, Photo, weights_id, weights_info
 from shards.codecs import Arrays, Errors, LowRank, combine_errors
 from shards.regions import stored_views
 
@@ -64,6 +65,23 @@ class RefinedConfig:
         random = of_clip["random_weights"] or own["random_weights"]
         return {**of_clip, "refiner": own["weights"], "random_weights": random}
 
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at a visit."""
+        entry, box = refiner_forward(self.model, photo.canvas.size, self.side)
+        cells, views = np.diff(photo.regions.offsets), self.stored_views(photo)
+        boxes = int(cells[views].sum())
+        of_box = self.codec.blank((self.side**2, box.shape[-1]))
+        factors = {name: np.zeros((boxes * len(a), *a.shape[1:]), a.dtype) for name, a in of_box.items()}
+        return Cost(
+            stored={**factors, "views": views},
+            once=entry.flops + box.flops * boxes,
+            visit=entry.flops + box.flops * cells.mean(),
+        )
+
+    def stored_views(self, photo: Photo) -> np.ndarray:
+        """(K,) int32: the views whose boxes are refined."""
+        return stored_views(photo.key, photo.regions.n_views, self.views, self.seed)
+
     def load(self, device: str) -> "RefinedTeacher":
         return RefinedTeacher(self, device)
 
@@ -88,7 +106,7 @@ class RefinedTeacher:
     def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
         """(M, side * side, D) float32 unit tokens of the cells of the stored views, view after view."""
         [entry], regions = seen, photo.regions
-        cells = [cell for view in self._views(photo) for cell in regions.view(view)]
+        cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
         boxes = torch.from_numpy(regions.boxes[cells]).to(self.device)
         parts = [
             self.model.refine(entry[None], some, torch.zeros(len(some), device=self.device), self.config.side)
@@ -109,10 +127,7 @@ class RefinedTeacher:
             name: np.concatenate([_widened(arrays[name], rank) for arrays in coded])[: target[..., 0].size]
             for name in coded[0]
         }
-        return {**joined, "views": self._views(photo)}, combine_errors(list(errors))
-
-    def _views(self, photo: Photo) -> np.ndarray:
-        return stored_views(photo.key, photo.regions.n_views, self.config.views, self.config.seed)
+        return {**joined, "views": self.config.stored_views(photo)}, combine_errors(list(errors))
 
 
 def _widened(array: np.ndarray, rank: int) -> np.ndarray:

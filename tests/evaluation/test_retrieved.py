@@ -12,7 +12,7 @@ NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
 
 
 def test_retrieved_views__the_first_photos_with_the_labels_of_one_view(tmp_path) -> None:
-    plan, codec = GridPlan(), TopK(things=THINGS, rest=0.1, dtype="fp32")
+    plan, codec = GridPlan(), TopK(things=THINGS, k=2, dtype="fp32")
     store = Store.create(tmp_path, {"name": "x"}, 64, [2, 2])
     regions = store.add_column("regions", plan.name, plan.spec)
     spec = {"target": {"categories": NAMES}, "codec": codec.spec, "regions": regions.key}

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from models.categories import load_categories
+from models.dense import DenseCLIP
 from models.registry import build, resolve
 from models.text import (
     TEMPLATES,
@@ -25,6 +26,18 @@ def test_text_embeddings__mean_of_unit_prompts_made_unit_again() -> None:
     with torch.no_grad():
         prompts = F.normalize(model.encode_text(model.tokenize(["a photo of a water", "the water"])), dim=1)
     torch.testing.assert_close(rows[1], F.normalize(prompts.mean(dim=0), dim=0))
+
+
+def test_encode_text__is_open_clips_however_long_the_others_are(model: DenseCLIP) -> None:
+    end = 63
+    tokens = torch.zeros(3, 16, dtype=torch.long)
+    for row, length in enumerate((3, 9, 5)):
+        tokens[row, :length] = torch.randint(1, end, (length,))
+        tokens[row, length] = end
+    with torch.no_grad():
+        own, library = model.encode_text(tokens), model.clip.encode_text(tokens)
+        torch.testing.assert_close(own, library, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.encode_text(tokens[:1]), own[:1], atol=1e-5, rtol=1e-5)
 
 
 def test_default_templates__the_worlds_words_or_clips_80() -> None:

@@ -117,6 +117,7 @@ def other_settings(tmp_path):
         {"name": "scenes-l"},
         {"tau": 0.02},
         {"resample": False},
+        {"k": 4},
         {"rest": 0.01},
         {"dtype": "fp32"},
         {"categories": str(tmp_path / "flipped.json")},

@@ -53,7 +53,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> TinyStore:
 def write_store(root: Path) -> TinyStore:
     rng = np.random.default_rng(0)
     canvas, plan, names = Canvas(CANVAS), region_plan("grid-densevlm"), [*THINGS, *STUFF]
-    codec = TopK(things=(True,) * len(THINGS) + (False,) * len(STUFF), rest=0.0, dtype="fp32")
+    codec = TopK(things=(True,) * len(THINGS) + (False,) * len(STUFF), k=20, dtype="fp32")
     store = Store.create(root, {"name": "noise", "split": "train", "n": sum(SHARDS)}, CANVAS, list(SHARDS))
     regions = store.add_column("regions", plan.name, plan.spec)
     target = {"name": "labels", "tau": 0.01, "categories": names}

@@ -274,7 +274,7 @@ def build_store(world: World, root: Path, *, lossless: bool) -> str:
 def without_loss(config: TeacherConfig) -> TeacherConfig:
     match config:
         case LabelsConfig():
-            return replace(config, rest=0.0, dtype="fp32")
+            return replace(config, k=10_000, dtype="fp32")
         case CropsConfig():
             return replace(config, codec=Rows(dtype="fp32"))
     return replace(config, codec=LowRank(rank=10_000, dtype="fp32"))

@@ -1,0 +1,296 @@
+"""What a build will cost before it is paid for: bytes, FLOPs, hours, and when it has paid for itself.
+
+Bytes come of building a sample of the photos in memory, by the very code of the build; only the teachers do
+not speak: what they would say has a size that is known. FLOPs come of their architectures.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+
+from models.checkpoints import load_model
+from models.device import pick_device
+from models.flops import TRAINING, dense_forward
+from pipeline.build import Unit
+from pipeline.config import BuildConfig
+from pipeline.job import Job, cut, prepare
+from pipeline.sources import Source
+from pipeline.teachers import Photo, models_of
+from shards import fs
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
+from shards.keys import canonical_json
+from shards.progress import Progress
+from shards.reader import decode_npz, read_joined
+from shards.receipts import Receipt
+from shards.regions import Regions
+from shards.store import Column
+from shards.table import size as as_size
+from shards.table import table
+from shards.writer import ShardWriter, npz_bytes
+
+BLOCK, RECORD = 512, 10240  # of a tar
+CHUNK = 32  # photos that are built at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """The settings of plan.
+
+    build: what would be built. photos: how many, were there more like those that are listed. samples: photos
+    to look at. student: else scenes-s for scenes, eva02-b16 for photos. epochs: of one training. tflops: what
+    a GPU does a second, in 1e12 FLOPs. calibrate: measure that instead, on the sample and with the teachers'
+    weights.
+    """
+
+    build: BuildConfig
+    photos: int | None = None
+    samples: int = 256
+    student: str | None = None
+    epochs: int = 6
+    tflops: float = 100.0
+    calibrate: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Photos of a source, by their places in it, and what building them gave.
+
+    keys: those that the source says. samples: how many could be read. receipts: of their chunks, by column.
+    costs: FLOPs for the store and for a live teacher's visit, means over the samples, by teacher.
+    """
+
+    places: np.ndarray
+    keys: list[str]
+    samples: int
+    columns: list[Column]
+    receipts: list[list[Receipt]]
+    costs: dict[str, tuple[float, float]]
+
+
+def plan(config: PlanConfig) -> dict[str, Any]:
+    """The plan as JSON values; writes nothing.
+
+    `photos`, `bytes` in all, `uncertainty` (relative half-width of the 95 % interval that the sample leaves),
+    `skipped` (share of the sample), `columns` (kind, name, bytes), `cpu_hours` of reading and writing photos;
+    `teachers` (name, TFLOP and GPU hours of the build and of an epoch live), `student` (name, TFLOP and GPU
+    hours of an epoch), `epochs`, `break_even` (in epochs and in trainings). Raises DenseCLIError.
+    """
+    build = config.build if config.calibrate else _without_weights(config.build)
+    job, source = prepare(replace(build, dry_run=True))
+    sizes = job.store.shard_sizes if config.photos is None else tuple(cut(config.photos, build.shard_size))
+    n = sum(sizes)
+    sample = _sample(job, source, config)
+    readable = n * sample.samples / len(sample.places)
+    columns, spread = _columns(sample, sizes, exact=config.photos is None)
+    documents = [canonical_json({"key": c.key, "spec": c.spec, "info": c.info}) for c in job.columns()[1:]]
+    for column, document in zip(columns[1:], documents, strict=True):
+        column["bytes"] += len(document) + 1
+    store_json = len(canonical_json(replace(job.store, shard_sizes=sizes).document())) + 1
+    read = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
+
+    student = config.student or ("scenes-s" if build.dataset == "scenes" else "eva02-b16")
+    flops = TRAINING * dense_forward(student, job.store.canvas).flops * readable
+    speeds = _speeds(sample, config.tflops, config.calibrate)
+    student_speed = config.tflops * 1e12
+    if config.calibrate:
+        student_speed = _student_speed(student, job)
+    teachers: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "tflop": once * readable / 1e12,
+            "gpu_hours": once * readable / speeds[name] / 3600,
+            "epoch_tflop": visit * readable / 1e12,
+            "epoch_gpu_hours": visit * readable / speeds[name] / 3600,
+        }
+        for name, (once, visit) in sample.costs.items()
+    ]
+    live = sum(t["epoch_gpu_hours"] for t in teachers)
+    epochs = sum(t["gpu_hours"] for t in teachers) / live if live else None
+    return {
+        "photos": n,
+        "sampled": len(sample.places),
+        "skipped": 1 - sample.samples / len(sample.places),
+        "bytes": sum(column["bytes"] for column in columns) + store_json,
+        "uncertainty": spread * (1 - len(sample.places) / n) ** 0.5,
+        "columns": columns,
+        "cpu_hours": sum(read.values()) / len(sample.places) * n / 3600,
+        "measured": config.calibrate,
+        "tflops": config.tflops,
+        "device": job.device,
+        "teachers": teachers,
+        "student": {
+            "name": student,
+            "epoch_tflop": flops / 1e12,
+            "epoch_gpu_hours": flops / student_speed / 3600,
+        },
+        "epochs": config.epochs,
+        "break_even": {"epochs": epochs, "trainings": epochs / config.epochs} if epochs else None,
+    }
+
+
+def _without_weights(build: BuildConfig) -> BuildConfig:
+    """The same build by teachers that have no weights: theirs cost neither bytes nor FLOPs."""
+    return replace(build, weights={model: "random:0" for name in build.teachers for model in models_of(name)})
+
+
+def _sample(job: Job, source: Source, config: PlanConfig) -> Sample:
+    n = len(source.items)
+    places = np.unique(np.linspace(0, n - 1, min(config.samples, n)).round().astype(int))
+    with (
+        _in_memory(job, cut(len(places), CHUNK)) as here,
+        closing(Progress(len(places), "photos")) as progress,
+    ):
+        builder = (here if config.calibrate else replace(here, targets=())).builder()
+        columns = here.make()
+        items = [source.items[int(place)] for place in places]
+        receipts: list[list[Receipt]] = [[] for _ in columns]
+        costs: dict[str, list[tuple[float, float]]] = {teacher.name: [] for teacher, _ in job.targets}
+        for i, shard in enumerate(here.store.shard_names):
+            chunk = items[i * CHUNK : (i + 1) * CHUNK]
+            builder.build(Unit(shard=shard, items=tuple(chunk)))
+            _ask(here, columns, shard, costs, write=not config.calibrate)
+            for column, found in zip(columns, receipts, strict=True):
+                receipt = column.receipt(shard)
+                assert receipt is not None
+                found.append(receipt)
+                fs.remove(column.tar_url(shard))
+            progress.advance(len(chunk))
+    samples = sum(receipt.samples for receipt in receipts[0])
+    if not samples:
+        raise DenseCLIError(
+            f"None of the {len(items)} photos that were looked at can be read.", hint="Check the photos."
+        )
+    means = {name: _means(figures) for name, figures in costs.items()}
+    return Sample(places, [item.key for item in items], samples, columns, receipts, means)
+
+
+def _means(figures: list[tuple[float, float]]) -> tuple[float, float]:
+    once, visit = np.mean(figures, axis=0).tolist()
+    return once, visit
+
+
+@contextmanager
+def _in_memory(job: Job, sizes: Sequence[int]) -> Iterator[Job]:
+    root = f"memory://plan-{uuid4().hex}"
+    try:
+        yield replace(job, store=replace(job.store, root=root, shard_sizes=tuple(sizes)))
+    finally:
+        fs.remove_folder(root)
+
+
+def _ask(
+    job: Job, columns: list[Column], shard: str, costs: dict[str, list[tuple[float, float]]], *, write: bool
+) -> None:
+    """Adds to `costs` those of the shard's photos, and writes what would be stored of them."""
+    photos = [
+        Photo(
+            key=record.key,
+            image=np.zeros((1, 1, 3), np.uint8),
+            canvas=Canvas(job.store.canvas),
+            regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+        )
+        for record in read_joined(columns[:2], shard)
+    ]
+    for (teacher, _), column in zip(job.targets, columns[2:], strict=True):
+        writer = ShardWriter(column, shard)
+        for photo in photos:
+            cost = teacher.cost(photo)
+            costs[teacher.name].append((cost.once, cost.visit))
+            writer.add(photo.key, {"npz": npz_bytes(cost.stored)})
+        if write:
+            writer.commit(seconds=dict.fromkeys(("prepare", "teacher", "encode", "decode"), 1 / 3))
+
+
+def _columns(sample: Sample, sizes: Sequence[int], *, exact: bool) -> tuple[list[dict[str, Any]], float]:
+    """Each column's kind, name and bytes, without its column.json; and the uncertainty of them all."""
+    n, listed = sum(sizes), len(sample.places)
+    columns, totals = [], np.zeros(listed)
+    for column, receipts in zip(sample.columns, sample.receipts, strict=True):
+        blocks = Counter[str]()
+        for receipt in receipts:
+            for name, (_, size) in receipt.members.items():
+                blocks[name.split(".", 1)[0]] += BLOCK + -(-size // BLOCK) * BLOCK
+        known = np.array([blocks[key] for key in sample.keys], float)
+        totals += known
+        each = np.full(n, known.mean())
+        if exact:
+            each[sample.places] = known
+        shards = np.add.reduceat(each, np.cumsum([0, *sizes[:-1]])) + 2 * BLOCK
+        tars = (np.ceil(shards / RECORD) * RECORD).sum()
+        bare = sum(len(replace(receipt, members={}).to_json()) for receipt in receipts)
+        entries = sum(len(receipt.to_json()) for receipt in receipts) - bare
+        size = round(tars + len(sizes) * bare / len(receipts) + n * entries / listed)
+        columns.append({"kind": column.kind, "name": column.name, "bytes": size})
+    return columns, float(1.96 * totals.std() / totals.mean() / listed**0.5)
+
+
+def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
+    """FLOPs a second of each teacher."""
+    if not calibrate:
+        return dict.fromkeys(sample.costs, tflops * 1e12)
+    seconds = [sum(r.seconds["teacher"] for r in receipts) for receipts in sample.receipts[2:]]
+    return {
+        name: once * sample.samples / spent
+        for (name, (once, _)), spent in zip(sample.costs.items(), seconds, strict=True)
+    }
+
+
+def _student_speed(student: str, job: Job, steps: int = 3) -> float:
+    """FLOPs a second of a training step, the fastest of some; random weights are as fast as any."""
+    device = pick_device(job.device)
+    model, _ = load_model(student, "random:0", device)
+    canvases = torch.zeros(job.batch_size, 3, job.store.canvas, job.store.canvas, device=device)
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            model(model.prepare(canvases)).float().sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return TRAINING * dense_forward(student, job.store.canvas).flops * job.batch_size / min(seconds)
+
+
+def report(planned: dict[str, Any]) -> str:
+    """`plan` in print."""
+    n, student, even, epochs = (planned[name] for name in ("photos", "student", "break_even", "epochs"))
+    doubt = f", give or take {planned['uncertainty']:.1%}" if planned["uncertainty"] else ""
+    columns = [[c["name"], as_size(c["bytes"]), as_size(c["bytes"] / n)] for c in planned["columns"]]
+    speed = f"measured on {planned['device']}" if planned["measured"] else f"at {planned['tflops']:g} TFLOP/s"
+    work = [_work(f"{t['name']}, once", t["tflop"], t["gpu_hours"]) for t in planned["teachers"]]
+    work += [
+        _work(f"{who['name']}{as_what}, an epoch", who["epoch_tflop"], who["epoch_gpu_hours"])
+        for who, as_what in [(student, " (student)"), *((t, " live") for t in planned["teachers"])]
+    ]
+    lines = [
+        f"{n} photos: {as_size(planned['bytes'])}{doubt} ({planned['sampled']} photos looked at, "
+        f"{planned['skipped']:.1%} unreadable)",
+        "",
+        table([["column", "bytes", "a photo"], *columns]),
+        "",
+        f"To decode, resize, encode and write the photos: {planned['cpu_hours']:.2f} core hours.",
+        "",
+        table([["work", "TFLOP", f"GPU hours {speed}"], *work]),
+    ]
+    if even:
+        alone = student["epoch_gpu_hours"] * epochs
+        live = alone + sum(t["epoch_gpu_hours"] for t in planned["teachers"]) * epochs
+        lines += [
+            "",
+            f"The cache has paid for itself after {even['epochs']:.1f} epochs, "
+            f"{even['trainings']:.2f} of a training of {epochs}.",
+            f"A training takes {alone:.3g} GPU hours from the store, {live:.3g} with live teachers.",
+        ]
+    return "\n".join(lines)
+
+
+def _work(name: str, tflop: float, hours: float) -> list[str]:
+    return [name, f"{tflop:,.1f}", f"{hours:,.3f}"]

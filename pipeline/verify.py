@@ -1,0 +1,221 @@
+"""Whether a store says what its teachers say: some of its photos, asked again, live."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.device import pick_device
+from models.text import TEMPLATES
+from pipeline.config import BuildConfig
+from pipeline.teachers import Photo, TeacherConfig, live, models_of, teacher_config
+from shards.codecs import Errors, codec_from_spec, combine_errors
+from shards.errors import DenseCLIError
+from shards.geometry import Canvas
+from shards.keys import canonical_json
+from shards.progress import Progress
+from shards.reader import decode_image, decode_npz, read_joined
+from shards.regions import Regions
+from shards.store import Column, Store
+from shards.table import table
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """The settings of verify.
+
+    teachers: the columns, NAME or NAME-ID, else all. samples: photos of each. weights: {model: PATH}, else
+    where they were when the column was made, else looked up. categories, text_embeddings: files that a column
+    was made with. tolerance: how much larger an error may be than the receipts say, for another machine or
+    release.
+    """
+
+    store: str
+    teachers: tuple[str, ...] = ()
+    samples: int = 16
+    weights: Mapping[str, str] = field(default_factory=dict)
+    categories: str | None = None
+    text_embeddings: str | None = None
+    tolerance: float = 0.01
+    batch_size: int = 16
+    device: str = "auto"
+
+
+def verify(config: VerifyConfig) -> dict[str, Any]:
+    """`verified`, and `columns`: each with its name, id, samples, `random_weights`, and `figures`.
+
+    A figure is one of the codec's largest errors: `live`, of what is stored from what the teacher says now,
+    the worst of the samples; `recorded`, by the receipt of that sample's shard; and whether it `holds`.
+    Raises DenseCLIError where a teacher would not be the column's own.
+    """
+    store = Store.open(config.store)
+    # What relabel made has no teacher: it follows from a column that has.
+    told = [column for column in store.columns("targets") if "features" not in column.spec]
+    columns = [store.find("targets", name) for name in config.teachers] or told
+    if not columns:
+        raise DenseCLIError(
+            f"The store at {store.root} has no targets.",
+            hint="Build some: densecli build-shards --teacher NAME.",
+        )
+    teachers = [_teacher(store, column, config) for column in columns]
+    verified = [_verify(store, c, t, config) for c, t in zip(columns, teachers, strict=True)]
+    holds = all(figure["holds"] for column in verified for figure in column["figures"].values())
+    return {"store": store.root, "verified": holds, "tolerance": config.tolerance, "columns": verified}
+
+
+def _verify(store: Store, column: Column, teacher: TeacherConfig, config: VerifyConfig) -> dict[str, Any]:
+    chosen = _choose(column, config.samples)
+    samples = sum(map(len, chosen.values()))
+    network = teacher.load(str(pick_device(config.device)))
+    figures: dict[str, dict[str, Any]] = {}
+    progress = Progress(samples, "photos")
+    for shard, rows in chosen.items():
+        records = [read_joined([store.images, _regions(store, column), column], shard)[row] for row in rows]
+        photos = [
+            Photo(
+                key=record.key,
+                image=decode_image(record.parts["images"]["jpg"]),
+                canvas=Canvas(store.canvas),
+                regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+            )
+            for record in records
+        ]
+        receipt = column.receipt(shard)
+        assert receipt is not None
+        for record, target in zip(records, live(network, photos, config.batch_size), strict=True):
+            error = _error(column, decode_npz(record.parts[column.part]["npz"]), target)
+            for name in sorted(error):
+                if name.startswith("max_"):
+                    found = {"live": error[name], "recorded": receipt.error[name]}
+                    found["holds"] = bool(error[name] <= receipt.error[name] + config.tolerance)
+                    worst = figures.setdefault(name, found)
+                    if found["live"] - found["recorded"] > worst["live"] - worst["recorded"]:
+                        figures[name] = found
+        progress.advance(len(records))
+    progress.close()
+    return {
+        "name": column.name,
+        "id": column.id,
+        "samples": samples,
+        "random_weights": column.info.get("random_weights", False),
+        "figures": figures,
+    }
+
+
+def _choose(column: Column, samples: int) -> dict[str, list[int]]:
+    """Rows by shard, evenly over what is built."""
+    missing = set(column.missing())
+    found = [column.receipt(shard) for shard in column.shard_names if shard not in missing]
+    receipts = [receipt for receipt in found if receipt is not None]
+    ends = np.cumsum([receipt.samples for receipt in receipts], dtype=int)
+    n = int(ends[-1]) if receipts else 0
+    if not n:
+        raise DenseCLIError(
+            f"The column {column.url} has no photos yet.",
+            hint="Run its build: it continues where it stopped.",
+        )
+    chosen: dict[str, list[int]] = {}
+    for place in np.unique(np.linspace(0, n - 1, min(samples, n)).round().astype(int)):
+        i = int(np.searchsorted(ends, place, side="right"))
+        chosen.setdefault(receipts[i].shard, []).append(int(place - ends[i] + receipts[i].samples))
+    return chosen
+
+
+def _regions(store: Store, column: Column) -> Column:
+    # A map is the same whatever the boxes.
+    return store.regions_of(column) if "regions" in column.spec else store.columns("regions")[0]
+
+
+def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray) -> Errors:
+    """The codec's errors of the stored arrays from a live target: of one box at a time where each has factors
+    of its own, else of all rows at once."""
+    codec, side = codec_from_spec(column.spec["codec"]), column.spec["target"].get("side")
+    rows = target.reshape(-1, target.shape[-1])
+    arrays = {name: stored[name] for name in codec.blank(rows.shape)}
+    if len(next(iter(arrays.values()))) != len(rows):
+        raise DenseCLIError(
+            f"The column {column.url} has targets of another shape than its teacher gives.",
+            hint="Run densecli lint; if that finds nothing, build the column again with this release.",
+        )
+    if not side:
+        return codec.error(arrays, rows)
+    size = side**2
+    return combine_errors(
+        [
+            codec.error({name: array[i : i + size] for name, array in arrays.items()}, rows[i : i + size])
+            for i in range(0, len(rows), size)
+        ]
+    )
+
+
+def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfig:
+    """The teacher that a column's spec tells of, with weights; DenseCLIError where it would be another."""
+    spec, target, codec = column.spec, column.spec["target"], column.spec["codec"]
+    # A Refiner's own weights go by its name.
+    names = models_of(column.name)
+    said = dict(zip(names, (column.info["weights"], column.info.get("refiner", "")), strict=False))
+    there = {name: at for name, at in said.items() if at.startswith("random:") or os.path.isfile(at)}
+    given = {name: at for name, at in config.weights.items() if name in names}
+    options = {
+        "seed": target.get("seed"),
+        "views": target.get("views"),
+        "side": target.get("side"),
+        "tau": target.get("tau"),
+        "templates": _templates(target),
+        "categories": config.categories or column.info.get("categories"),
+        "text_embeddings": config.text_embeddings if "sha256" in target.get("text", {}) else None,
+        "student_patch": target.get("student_patch"),
+        "codec": codec["dtype"],
+        "rank": codec.get("rank"),
+        "gram_rmse": codec.get("rmse"),
+    }
+    teacher = teacher_config(
+        column.name,
+        BuildConfig(
+            dataset=store.dataset["name"],
+            regions=_regions(store, column).name,
+            weights={**there, **given},
+            **{name: value for name, value in options.items() if value is not None},
+        ),
+    )
+    asked = teacher.spec()
+    others = [name for name in asked if canonical_json(asked[name]) != canonical_json(spec.get(name))]
+    for name, part in zip(names, ("weights", "refiner"), strict=False):
+        if part in others:
+            raise DenseCLIError(
+                f"{column.name}-{column.id} was made with other weights, not {teacher.info()[part]}.",
+                hint=f"Give those of sha256 {spec[part][:16]} with --weights {name}=PATH.",
+            )
+    if others:
+        raise DenseCLIError(
+            f"The teacher of the column {column.name}-{column.id} would have another {' and '.join(others)}.",
+            hint="Give --categories and --text-embeddings as at its build; a producer is that of a release.",
+        )
+    return teacher
+
+
+def _templates(target: Mapping[str, Any]) -> str | None:
+    """The name of the prompts."""
+    prompts = target.get("text", {}).get("templates")
+    return next((name for name, texts in TEMPLATES.items() if list(texts) == prompts), None)
+
+
+def report(verified: dict[str, Any]) -> str:
+    """`verify` in print."""
+    rows = [
+        [
+            f"{c['name']}-{c['id']}" + (" (random weights)" if c["random_weights"] else ""),
+            str(c["samples"]),
+            name,
+            f"{figure['live']:.4g}",
+            f"{figure['recorded']:.4g}",
+            "holds" if figure["holds"] else "PAST",
+        ]
+        for c in verified["columns"]
+        for name, figure in c["figures"].items()
+    ]
+    verdict = "as the teachers say" if verified["verified"] else "not what the teachers say: build them again"
+    head = ["column", "photos", "error", "live", "recorded", f"within {verified['tolerance']:g}"]
+    return f"{table([head, *rows])}\n{verified['store']}: {verdict}"

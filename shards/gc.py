@@ -1,0 +1,95 @@
+"""What of a store nobody needs: columns that no run names, and what killed writers left."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from shards import fs
+from shards.store import Column, Store
+
+
+class Garbage(NamedTuple):
+    """A file, or the folder of a whole column, with its size and why it may go."""
+
+    url: str
+    bytes: int
+    why: str
+    column: bool
+
+
+def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float = 3600.0) -> list[Garbage]:
+    """What may be deleted. Of the last `min_age` seconds nothing may: somebody is perhaps still writing.
+
+    A target column goes where the config.json of no run in the folder `runs` and nothing in `keep` (NAME or
+    NAME-ID) names it, a region plan where no column that stays and no run was made for it. Where no column is
+    named at all, all of them stay: the runs are then elsewhere. A broken column.json raises DenseCLIError.
+    """
+    newest = time.time() - min_age
+    found = []
+    for column in _unnamed(store, runs, keep):
+        files = fs.files(column.url).values()
+        if all(file.modified <= newest for file in files):
+            found.append(Garbage(column.url, sum(file.bytes for file in files), "named by no run", True))
+    gone = {item.url for item in found}
+    for folder in _folders(store):
+        if folder not in gone:
+            found += [
+                Garbage(fs.join(folder, name), file.bytes, "left by a killed writer", False)
+                for name, file in fs.files(folder).items()
+                if fs.is_temporary(name) and file.modified <= newest
+            ]
+    return found
+
+
+def delete(items: Sequence[Garbage]) -> None:
+    """Deletes what `garbage` found. Killed in the middle of a column, it leaves one that is not finished."""
+    for item in items:
+        if not item.column:
+            fs.remove(item.url)
+            continue
+        # Receipts first: without one, no shard is there.
+        for name in fs.listdir(item.url):
+            if name.endswith(".json") and name != "column.json":
+                fs.remove(fs.join(item.url, name))
+        fs.remove_folder(item.url)
+
+
+def _unnamed(store: Store, runs: str, keep: Sequence[str]) -> list[Column]:
+    targets, regions = store.columns("targets"), store.columns("regions")
+    for name in set(keep) - _names(regions):
+        store.find("targets", name)
+    configs = list(_configs(runs))
+    named = {key for config in configs for key in config.get("columns", {}).values()}
+    plans = {config.get("regions") for config in configs}
+    kept = [c for c in targets if c.key in named or _names([c]) & set(keep)]
+    if not kept:
+        return []
+    of_kept = {c.spec.get("regions") for c in kept}
+    # A map holds for any boxes: which of the plans its runs took is in their configs, or there was but one.
+    any_boxes = None in of_kept and not plans - {None}
+    kept += [
+        c for c in regions if any_boxes or c.key in of_kept or c.name in plans or _names([c]) & set(keep)
+    ]
+    return [c for c in (*targets, *regions) if c not in kept]
+
+
+def _names(columns: Sequence[Column]) -> set[str]:
+    return {name for c in columns for name in (c.name, f"{c.name}-{c.id}")}
+
+
+def _configs(runs: str) -> Iterator[dict]:
+    for run in fs.listdir(runs):
+        try:
+            yield json.loads(fs.read_bytes(fs.join(runs, run, "config.json")))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+
+
+def _folders(store: Store) -> list[str]:
+    columns = [
+        fs.join(store.root, kind, folder)
+        for kind in ("regions", "targets")
+        for folder in fs.listdir(fs.join(store.root, kind))
+    ]
+    return [store.root, store.images.url, *columns]

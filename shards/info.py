@@ -1,0 +1,122 @@
+"""What a store holds and how its build went, out of its receipts."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from shards import fs
+from shards.receipts import Receipt
+from shards.store import Column, Store
+from shards.table import size, table
+
+
+def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:
+    """The store as JSON values: its data, canvas, `bytes` on disk, photos `skipped` by reason, `columns`.
+
+    Of each column: kind, name, id, teacher's `info`, samples, shards and those missing, bytes, `seconds` by
+    stage and their total, `gpu_seconds`, `images_per_second` of one worker, and the codec's `error`, the
+    largest or the mean of its shards'. Reads receipts and no tar; `advance` is told of the shards that are
+    done. Raises DenseCLIError at a damaged receipt.
+    """
+    columns, skipped = [], Counter[str]()
+    for column in (store.images, *store.columns()):
+        described, lost = _describe(column, advance)
+        columns.append(described)
+        skipped.update(lost)
+    return {
+        "store": store.root,
+        "dataset": store.dataset,
+        "canvas": store.canvas,
+        "shards": len(store.shard_names),
+        "planned": sum(store.shard_sizes),
+        "skipped": dict(skipped),
+        "complete": not any(column["missing"] for column in columns),
+        "bytes": sum(c["bytes"] for c in columns) + fs.files(store.root)["store.json"].bytes,
+        "columns": columns,
+    }
+
+
+def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str, Any], Counter[str]]:
+    samples, gpu_seconds = 0, 0.0
+    seconds, skipped = Counter[str](), Counter[str]()
+    errors: defaultdict[str, float] = defaultdict(float)
+    missing = set(column.missing())
+    for shard in column.shard_names:
+        receipt = None if shard in missing else column.receipt(shard)
+        if receipt:
+            samples += receipt.samples
+            gpu_seconds += receipt.gpu_seconds
+            seconds.update(receipt.seconds)
+            skipped.update(receipt.skipped)
+            _fold(errors, receipt)
+        advance(1)
+    total = sum(seconds.values())
+    described = {
+        "kind": column.kind,
+        "name": column.name,
+        "id": column.id,
+        "info": column.info,
+        "shards": len(column.shard_names),
+        "missing": len(missing),
+        "samples": samples,
+        "bytes": sum(file.bytes for file in fs.files(column.url).values()),
+        "seconds": {**{stage: round(s, 3) for stage, s in seconds.items()}, "total": round(total, 3)},
+        "gpu_seconds": round(gpu_seconds, 3),
+        "images_per_second": round(samples / total, 2) if total else None,
+        "error": {
+            name: value if name.startswith("max_") else value / max(samples, 1)
+            for name, value in errors.items()
+        },
+    }
+    return described, skipped
+
+
+def _fold(errors: defaultdict[str, float], receipt: Receipt) -> None:
+    """Largest of every `max_...`, sum over samples of every other."""
+    for name, value in receipt.error.items():
+        if name.startswith("max_"):
+            errors[name] = max(errors[name], value)
+        else:
+            errors[name] += value * receipt.samples
+
+
+def report(described: dict[str, Any]) -> str:
+    """`describe` in print."""
+    columns = described["columns"]
+    dataset = described["dataset"]
+    lines = [
+        f"{described['store']}: {dataset['name']} {dataset.get('split', '')}, canvas {described['canvas']}, "
+        f"{described['planned']} photos planned in {described['shards']} shards, "
+        f"{size(described['bytes'])}, {'complete' if described['complete'] else 'not finished'}",
+        "",
+        table([["column", "shards", "samples", "bytes", "a sample", "images/s"], *map(_row, columns)]),
+    ]
+    stages = list(dict.fromkeys(stage for c in columns for stage in c["seconds"] if stage != "total"))
+    if stages:
+        rows = [
+            [c["name"], *(f"{c['seconds'].get(stage, 0):.1f}" for stage in (*stages, "total"))]
+            for c in columns
+        ]
+        lines += ["", "Seconds of all workers by stage:", table([["column", *stages, "total"], *rows])]
+    errors = [f"{c['name']}: {_figures(c['error'])}" for c in columns if c["error"]]
+    lines += ["", "Error of what is stored:", *errors] if errors else []
+    skipped = ", ".join(f"{n} {reason}" for reason, n in described["skipped"].items())
+    lines += ["", f"Skipped photos: {skipped or 'none'}"]
+    return "\n".join(lines)
+
+
+def _row(column: dict[str, Any]) -> list[str]:
+    shards, rate = column["shards"], column["images_per_second"]
+    random = " (random weights)" if column["info"].get("random_weights") else ""
+    return [
+        f"{column['name']}-{column['id']}{random}",
+        f"{shards - column['missing']}/{shards}",
+        str(column["samples"]),
+        size(column["bytes"]),
+        size(column["bytes"] / column["samples"]) if column["samples"] else "-",
+        f"{rate:.1f}" if rate else "-",
+    ]
+
+
+def _figures(errors: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2g}" for name, value in errors.items())

@@ -1,0 +1,42 @@
+"""The affinity picture: the right token, the right cosines, colours that differ in lightness."""
+
+import numpy as np
+import pytest
+
+from evaluation.affinity import affinity, affinity_panel, colours, token_at
+from shards.geometry import Canvas
+
+
+def test_affinity__is_the_cosine_to_the_chosen_token():
+    factors = np.random.default_rng(0).normal(size=(3, 4, 5))
+    cosines = affinity(factors, (2, 1))
+    assert cosines[2, 1] == pytest.approx(1)
+    a, b = factors[0, 3], factors[2, 1]
+    assert cosines[0, 3] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize(
+    ("point", "valid", "token"),
+    [
+        ((0, 0), (1, 1), (0, 0)),
+        ((1, 1), (1, 1), (7, 7)),
+        ((1, 1), (1, 0.5), (4, 7)),
+        ((0.6, 0.1), (0.5, 1), (0, 2)),
+    ],
+)
+def test_token_at__lies_below_the_point_of_the_photo(point, valid, token):
+    assert token_at(point, valid, (8, 8)) == token
+
+
+def test_colours__grow_lighter():
+    ramp = colours(np.linspace(0, 1, 50)[None])[0]
+    assert (np.diff(ramp.astype(float) @ [0.299, 0.587, 0.114]) > 0).all()
+
+
+def test_affinity_panel__like_tokens_are_yellow_and_others_blue():
+    factors = np.zeros((4, 4, 2))
+    factors[:, :2, 0] = 1
+    factors[:, 2:, 1] = 1
+    picture = np.asarray(affinity_panel(np.full((64, 64, 3), 128, np.uint8), factors, (0.1, 0.9), Canvas(64)))
+    left, right = picture[100, 100].astype(int), picture[100, 380].astype(int)
+    assert left[0] > left[2] + 50 and right[2] > right[0] + 20

@@ -1,0 +1,81 @@
+"""A sample by its key, and a panel for each thing that is said of it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.sample import find_record, picture
+from shards.codecs import LowRank, Rows, TopK
+from shards.errors import DenseCLIError
+from shards.regions import GridPlan
+from shards.store import Store
+from shards.writer import ShardWriter, jpg_bytes, npz_bytes
+
+NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    plan = GridPlan()
+    store = Store.create(tmp_path, {"name": "x"}, 64, [2, 1])
+    regions = store.add_column("regions", plan.name, plan.spec)
+    cells = plan.boxes([0, 0, 1, 0.5])
+    rng = np.random.default_rng(0)
+    views = np.array([1, 3], np.int32)
+    rows = sum(len(cells.view(v)) for v in views)
+    grid = np.array([4, 4], np.int32)
+    crop = {"name": "crops", "crop": {"side": 32, "context": 1.0}}
+    said = rng.dirichlet(np.ones(3), len(cells.boxes))
+    targets = {
+        "v": ({"name": "labels", "categories": NAMES}, TopK(things=THINGS), said, {}),
+        "crops-v": (crop, Rows(), rng.normal(size=(rows, 8)), {"views": views}),
+        "self-v": ({"name": "self"}, LowRank(rank=4), rng.normal(size=(16, 8)), {"grid": grid}),
+    }
+    parts = [
+        (store.images, {"jpg": jpg_bytes(Image.new("RGB", (64, 32), (90, 90, 90)))}),
+        (regions, {"npz": npz_bytes({"boxes": cells.boxes, "offsets": cells.offsets})}),
+    ]
+    for name, (target, codec, x, more) in targets.items():
+        spec = {"target": target, "codec": codec.spec, **({} if "grid" in more else {"regions": regions.key})}
+        column = store.add_column("targets", name, spec)
+        parts.append((column, {"npz": npz_bytes({**codec.encode(x)[0], **more})}))
+    for column, members in parts:
+        for shard, keys in (("000000", "ab"), ("000001", "c")):
+            writer = ShardWriter(column, shard)
+            for key in keys:
+                writer.add(key, members)
+            writer.commit()
+    return store
+
+
+@pytest.mark.parametrize("key", ["a", "b", "c"])
+def test_find_record__in_any_shard(store, key):
+    column = store.find("targets", "self-v")
+    record = find_record(store, [column], key)
+    assert record.key == key and set(record.parts) == {"images", "self-v"}
+
+
+def test_find_record__unknown_key_names_some_that_are_there(store):
+    with pytest.raises(DenseCLIError, match="no sample z") as caught:
+        find_record(store, [], "z")
+    assert "a, b, c" in caught.value.hint
+
+
+def test_picture__has_a_panel_for_each_column(store):
+    def height(*names):
+        columns = [store.find("targets", name) for name in names]
+        return picture(store, columns, "b", view=6, point=(0.5, 0.5)).height
+
+    each = [height(name) for name in ("v", "crops-v", "self-v")]
+    assert min(each) > 100
+    assert height("v", "crops-v", "self-v") == sum(each)
+
+
+def test_picture__follows_the_view_and_the_point(store):
+    labels, tokens = store.find("targets", "v"), store.find("targets", "self-v")
+    for column, changes in ((labels, {"view": 7}), (tokens, {"point": (0.9, 0.9)})):
+        chosen = {"view": 6, "point": (0.1, 0.1)}
+        one = np.asarray(picture(store, [column], "b", **chosen))
+        assert not np.array_equal(one, np.asarray(picture(store, [column], "b", **{**chosen, **changes})))
+    with pytest.raises(DenseCLIError, match="no view 25"):
+        picture(store, [labels], "b", view=25, point=(0.5, 0.5))

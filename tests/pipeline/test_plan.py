@@ -1,0 +1,126 @@
+"""What a plan says against what the build then takes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.flops import dense_forward, image_forward
+from pipeline.plan import PlanConfig, plan, report
+from shards.errors import DenseCLIError
+
+TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
+RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}
+
+
+def du(root):
+    """Bytes of every file."""
+    return sum(path.stat().st_size for path in Path(root).rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("regions", ["grid-paper", "grid-clipself"])
+def test_bytes__of_scenes_are_those_of_the_store(tiny, build_here, regions):
+    config = replace(
+        tiny, limit=12, shard_size=5, teachers=TEACHERS, weights=RANDOM, views=1, rank=8, regions=regions
+    )
+    planned = plan(PlanConfig(build=config))
+    assert not Path(config.store).exists()
+    job, _ = build_here(config)
+    assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
+    assert planned["uncertainty"] == 0
+    for column, built in zip(planned["columns"], job.columns(), strict=True):
+        assert (column["kind"], column["name"]) == (built.kind, built.name)
+        assert column["bytes"] == pytest.approx(du(built.url), rel=0.02)
+
+
+def test_bytes__of_photos_are_those_of_the_store(shared_data, tiny, build_here):
+    config = replace(
+        tiny,
+        dataset="coco",
+        data=str(shared_data / "coco128"),
+        split="train2017",
+        limit=None,
+        canvas=64,
+        shard_size=50,
+        teachers=("scenes-s", "self-scenes-s"),
+        categories="scenes",
+    )
+    planned = plan(PlanConfig(build=config))
+    build_here(config)
+    assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
+
+
+def test_bytes__of_a_sample_stand_for_all(tiny, build_here):
+    config = replace(tiny, limit=90, shard_size=32, teachers=(), weights={})
+    planned = plan(PlanConfig(build=config, samples=40))
+    build_here(config)
+    assert planned["sampled"] == 40
+    assert 0 < planned["uncertainty"] < 0.1
+    assert planned["bytes"] == pytest.approx(du(config.store), rel=2 * planned["uncertainty"] + 0.02)
+
+
+def test_bytes__of_more_photos_like_these(tiny):
+    config = replace(tiny, limit=32, shard_size=32, teachers=("scenes-s",))
+    some, more = (plan(PlanConfig(build=config, photos=n)) for n in (32, 3200))
+    assert more["photos"] == 3200
+    assert more["bytes"] == pytest.approx(100 * some["bytes"], rel=0.02)
+
+
+def test_unreadable_photos_are_left_out_of_the_estimate(tiny, build_here, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(12):
+        if i % 3:
+            Image.fromarray(np.random.default_rng(i).integers(0, 255, (60, 90, 3), np.uint8)).save(
+                folder / f"{i:02d}.jpg"
+            )
+        else:
+            (folder / f"{i:02d}.jpg").write_bytes(b"no photo")
+    config = replace(
+        tiny, dataset="folder", data=str(folder), split=None, limit=None, teachers=(), weights={}, canvas=64
+    )
+    planned = plan(PlanConfig(build=config))
+    build_here(config)
+    assert planned["skipped"] == pytest.approx(1 / 3)
+    assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DenseCLIError, match="None of the 12 photos"):
+        plan(PlanConfig(build=replace(config, store=str(tmp_path / "other"))))
+
+
+def test_work__of_labels_pays_after_one_epoch_and_that_of_crops_after_as_many_views(tiny):
+    planned = plan(PlanConfig(build=replace(tiny, teachers=TEACHERS[:1]), tflops=1e-6, epochs=6))
+    (labels,) = planned["teachers"]
+    assert labels["tflop"] == pytest.approx(6 * dense_forward("scenes-s", 96).flops / 1e12)
+    assert labels["gpu_hours"] == pytest.approx(labels["tflop"] / 1e-6 / 3600)
+    assert planned["break_even"] == {"epochs": 1, "trainings": pytest.approx(1 / 6)}
+
+    # Every view: the 400 cells of 25 views, of which a live teacher sees 16 an epoch.
+    planned = plan(PlanConfig(build=replace(tiny, teachers=TEACHERS[1:2], views=25)))
+    (crops,) = planned["teachers"]
+    assert crops["tflop"] == pytest.approx(6 * 400 * image_forward("scenes-s").flops / 1e12)
+    assert planned["break_even"]["epochs"] == pytest.approx(25)
+
+
+def test_weights__are_needed_to_calibrate_alone(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
+    config = replace(tiny, teachers=("vitb16",), weights={})
+    planned = plan(PlanConfig(build=config))
+    assert [teacher["name"] for teacher in planned["teachers"]] == ["vitb16"]
+    assert "vitb16, once" in report(planned)
+    with pytest.raises(DenseCLIError, match="no weights for vitb16"):
+        plan(PlanConfig(build=config, calibrate=True))
+
+
+def test_calibrate__measures_the_teachers_and_the_rank_they_need(tiny, build_here):
+    config = replace(tiny, teachers=("self-scenes-s",), gram_rmse=0.05)
+    most = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(build=config, calibrate=True))
+    build_here(config)
+    assert planned["measured"] and planned["teachers"][0]["gpu_hours"] > 0
+    assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
+    assert most["bytes"] > 1.1 * planned["bytes"]
+    assert planned["cpu_hours"] > 0 and planned["student"]["epoch_gpu_hours"] > 0

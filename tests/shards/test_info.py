@@ -1,0 +1,50 @@
+"""What info adds up from the receipts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.info import describe, report
+from shards.store import Store
+from shards.writer import ShardWriter, npz_bytes
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.create(tmp_path / "store", {"name": "x", "split": "val"}, 64, [3, 2])
+    target = store.add_column("targets", "v", {}, {"random_weights": True})
+    for column, shards in ((store.images, store.shard_names), (target, ["000000"])):
+        for i, shard in enumerate(shards):
+            writer = ShardWriter(column, shard)
+            for n in range(2 - i):
+                writer.add(f"{shard}-{n}", {"npz": npz_bytes({"x": np.arange(9)})})
+            writer.commit(
+                seconds={"decode": 1.0, "teacher": 2.0},
+                skipped={"empty": 1},
+                error={"max_tv": 0.1 * (i + 1), "mean_tv": 0.01 * (i + 1)},
+            )
+    return store
+
+
+def test_describe__adds_up_shards(store):
+    done = []
+    described = describe(store, done.append)
+    images, target = described["columns"]
+    assert sum(done) == 4
+    assert (images["samples"], images["shards"], images["missing"]) == (3, 2, 0)
+    assert (target["samples"], target["shards"], target["missing"]) == (2, 2, 1)
+    assert images["seconds"]["decode"] == 2 and images["seconds"]["total"] >= 6
+    assert images["images_per_second"] == pytest.approx(3 / images["seconds"]["total"], abs=0.01)
+    # The worst shard, and the mean over samples: two of 0.01 and one of 0.02.
+    assert images["error"]["max_tv"] == pytest.approx(0.2)
+    assert images["error"]["mean_tv"] == pytest.approx(0.04 / 3)
+    assert described["skipped"] == {"empty": 3} and not described["complete"]
+    on_disk = sum(path.stat().st_size for path in Path(store.root).rglob("*") if path.is_file())
+    assert described["bytes"] == on_disk
+
+
+def test_report__names_columns_stages_and_reasons(store):
+    said = report(describe(store))
+    for word in ("v-", "(random weights)", "1/2", "teacher", "3 empty", "not finished", "max_tv 0.1"):
+        assert word in said
