@@ -31,7 +31,7 @@ class TopK:
     """
 
     things: tuple[bool, ...]
-    k: int = 16
+    k: int = 20
     rest: float = 5e-4
     dtype: str = "fp16"
 
