@@ -284,4 +284,6 @@ def decode_npz(data: bytes) -> dict[str, np.ndarray]:
 
 def decode_image(data: bytes) -> np.ndarray:
     """(h, w, 3) uint8 RGB of a `.jpg` member."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    image = Image.open(io.BytesIO(data))
+    # To convert would copy even where there is nothing to convert.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
