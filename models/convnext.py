@@ -24,7 +24,10 @@ class DenseConvNeXt(DenseCLIP):
         """See `DenseCLIP.dense`; a convolutional tower has no context features."""
         self._check_mode(mode)
         trunk, head = self.clip.visual.trunk, self.clip.visual.head
-        x = trunk.head.norm(trunk.forward_features(images))
+        x = trunk.stem(images)
+        for stage in trunk.stages:
+            x = self._checkpointed(stage, x)
+        x = trunk.head.norm(trunk.norm_pre(x))
         dense = head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return (F.normalize(dense.float(), dim=1) if mode == "value" else dense), {}
 

@@ -10,11 +10,11 @@ from pipeline.cluster import connected
 from pipeline.config import BuildConfig
 from pipeline.crew import Crew, run_units
 from pipeline.job import Job, missing_shards, prepare, unit_of
-from pipeline.signals import heeding_signals
 from pipeline.sources import Source, Unreadable
 from shards.errors import DenseCLIError, Interrupted
 from shards.geometry import Canvas
 from shards.progress import Progress
+from shards.signals import heeding_signals
 from shards.store import Column
 
 __all__ = ["BuildConfig", "build_shards"]

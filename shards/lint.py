@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from shards import fs
 from shards.errors import DenseCLIError
-from shards.reader import read_tar, samples_of
+from shards.reader import places_of, read_tar
 from shards.store import Column, Store
 
 FOLDERS = ("images", "regions", "targets")
@@ -93,7 +93,7 @@ def _whole(store: Store, column: Column) -> Iterator[Finding]:
 def _check(column: Column, shard: str, planned: int, digests: dict[str, str]) -> None:
     """digests: of the keys of every shard of the photos, filled by them."""
     data, receipt = read_tar(column, shard)
-    samples_of(column, shard, data, receipt)
+    places_of(column, shard, receipt)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         found = {member.name: (member.offset_data, member.size) for member in tar}
     rebuild = f"Delete the receipt {column.receipt_url(shard)} and run the build again."

@@ -1,20 +1,32 @@
 """The reader: whole shards checked against receipts, columns joined by key, in a reproducible order."""
 
 import io
+import mmap
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import xxhash
 from PIL import Image
 
 from shards import fs
+from shards.cache import Cache
 from shards.errors import DenseCLIError
 from shards.keys import keys_digest
+from shards.order import order
 from shards.receipts import Receipt
 from shards.store import Column
 
+T = TypeVar("T")
 Sample = tuple[str, dict[str, bytes]]
+Buffer = bytes | mmap.mmap
+Places = dict[str, dict[str, tuple[int, int]]]
+"""Where in a tar the members of each sample are: {key: {extension: (first byte, bytes)}}."""
+
+# Files fetched at once: object stores are slow to answer, not to send.
+_FETCHES = 8
 
 _REBUILD = "Delete the receipt {receipt} and run the build again: it redoes this shard only."
 
@@ -27,33 +39,52 @@ class Record:
     parts: dict[str, dict[str, bytes]]
 
 
+@dataclass(frozen=True)
+class JoinedShard:
+    """One shard of several columns, out of which a record is copied when it is asked for."""
+
+    keys: list[str]
+    columns: list[tuple[str, Buffer, list[dict[str, tuple[int, int]]]]]
+    """(part, tar, where the members of each sample are)."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, row: int) -> Record:
+        return Record(
+            self.keys[row], {part: _members(data, samples[row]) for part, data, samples in self.columns}
+        )
+
+
 def read_shard(column: Column, shard: str) -> list[Sample]:
     """The samples of one shard in order, as (key, bytes by extension).
 
-    Raises DenseCLIError as `read_tar` and `samples_of`.
+    Raises DenseCLIError as `read_tar` and `places_of`.
     """
-    return samples_of(column, shard, *read_tar(column, shard))
+    data, receipt = read_tar(column, shard)
+    return [(key, _members(data, places)) for key, places in places_of(column, shard, receipt).items()]
 
 
-def samples_of(column: Column, shard: str, data: bytes, receipt: Receipt) -> list[Sample]:
-    """The samples of a shard out of what `read_tar` gave.
+def _members(data: Buffer, places: dict[str, tuple[int, int]]) -> dict[str, bytes]:
+    return {extension: data[first : first + size] for extension, (first, size) in places.items()}
 
-    Raises DenseCLIError where the receipt contradicts itself.
-    """
-    samples: dict[str, dict[str, bytes]] = {}
-    for name, (offset, size) in sorted(receipt.members.items(), key=lambda item: item[1]):
+
+def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
+    """The samples of a shard in order. Raises DenseCLIError where the receipt contradicts itself."""
+    places: Places = {}
+    for name, place in sorted(receipt.members.items(), key=lambda item: item[1]):
         key, extension = name.split(".", 1)
-        samples.setdefault(key, {})[extension] = data[offset : offset + size]
-    if len(samples) != receipt.samples or keys_digest(list(samples)) != receipt.keys_digest:
+        places.setdefault(key, {})[extension] = place
+    if len(places) != receipt.samples or keys_digest(list(places)) != receipt.keys_digest:
         url = column.receipt_url(shard)
         raise DenseCLIError(
             f"The receipt {url} lists other samples than it counts.", hint=_REBUILD.format(receipt=url)
         )
-    return list(samples.items())
+    return places
 
 
-def read_tar(column: Column, shard: str) -> tuple[bytes, Receipt]:
-    """A shard's tar, whole, and its receipt.
+def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Buffer, Receipt]:
+    """A shard's tar, whole, and its receipt. cache: where a remote one is kept.
 
     Raises DenseCLIError when it is not the tar that its receipt describes: absent, unfinished, changed.
     """
@@ -71,7 +102,7 @@ def read_tar(column: Column, shard: str) -> tuple[bytes, Receipt]:
         )
     rebuild = _REBUILD.format(receipt=receipt_url)
     try:
-        data = fs.read_bytes(tar)
+        data = _fetch(tar, receipt, cache)
     except FileNotFoundError as error:
         raise DenseCLIError(f"The shard {tar} is gone, but its receipt is there.", hint=rebuild) from error
     if trouble := _difference(data, receipt):
@@ -79,7 +110,21 @@ def read_tar(column: Column, shard: str) -> tuple[bytes, Receipt]:
     return data, receipt
 
 
-def _difference(data: bytes, receipt: Receipt) -> str:
+def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
+    if cache is None or fs.is_local(tar):
+        return fs.map_bytes(tar)
+    # Named by what it holds: a shard that was built again is another file.
+    name = f"{receipt.column[:12]}-{receipt.shard}-{receipt.xxh3}.tar"
+    kept = cache.get(name)
+    if kept is not None and not _difference(kept, receipt):
+        return kept
+    data = fs.read_bytes(tar)
+    if not _difference(data, receipt):
+        cache.put(name, data)
+    return data
+
+
+def _difference(data: Buffer, receipt: Receipt) -> str:
     """What is wrong with the tar, as the end of a sentence; empty when it is the receipt's."""
     # Tar members start on blocks of 512 bytes.
     ends = [-(-(offset + size) // 512) * 512 for offset, size in receipt.members.values()]
@@ -98,78 +143,110 @@ def _difference(data: bytes, receipt: Receipt) -> str:
 
 
 def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
-    """The shard's samples with every column's members side by side.
+    """The shard's samples with every column's members side by side. Raises DenseCLIError as `open_joined`."""
+    joined = open_joined(columns, shard)
+    return [joined[row] for row in range(len(joined))]
+
+
+def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = None) -> JoinedShard:
+    """One shard of all columns.
 
     Raises DenseCLIError as `read_shard` does, and when the columns differ in their keys or the order of them.
     """
-    shards = [read_shard(column, shard) for column in columns]
-    keys = [key for key, _ in shards[0]]
-    for column, samples in zip(columns, shards, strict=True):
-        if [key for key, _ in samples] != keys:
+    joined: list[tuple[str, Buffer, list[dict[str, tuple[int, int]]]]] = []
+    keys: list[str] | None = None
+    for column in columns:
+        data, receipt = read_tar(column, shard, cache)
+        places = places_of(column, shard, receipt)
+        keys = list(places) if keys is None else keys
+        if list(places) != keys:
             raise DenseCLIError(
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-    rows = zip(*shards, strict=True)
-    return [
-        Record(row[0][0], {column.part: parts for column, (_, parts) in zip(columns, row, strict=True)})
-        for row in rows
-    ]
-
-
-def order(n_per_shard: Sequence[int], seed: int, epoch: int, window: int = 4) -> Iterator[np.ndarray]:
-    """An epoch as (n, 2) int blocks of (shard, row): every sample once, a pure function of the arguments.
-
-    The shards are shuffled and taken `window` at a time; a block is the shuffled samples of one window.
-    """
-    shuffled = _permutation(len(n_per_shard), seed, epoch, "shards")
-    for first in range(0, len(shuffled), window):
-        shards = shuffled[first : first + window]
-        block = np.concatenate(
-            [np.stack(np.broadcast_arrays(s, np.arange(n_per_shard[s])), axis=1) for s in shards]
-        )
-        yield block[_permutation(len(block), seed, epoch, f"window {first}")]
-
-
-def _permutation(n: int, seed: int, epoch: int, what: str) -> np.ndarray:
-    # Raw Philox words: numpy promises its bit streams for ever, its shuffles only until the next release.
-    key = xxhash.xxh3_128_intdigest(f"{seed}/{epoch}/{what}".encode())
-    return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable")
+        joined.append((column.part, data, list(places.values())))
+    return JoinedShard(keys or [], joined)
 
 
 class StoreReader:
     """Joined samples of some columns of one store, shuffled by (seed, epoch)."""
 
     def __init__(
-        self, columns: Sequence[Column], *, seed: int = 0, shuffle: bool = True, window: int = 4
+        self,
+        columns: Sequence[Column],
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        window: int = 4,
+        cache: Cache | None = None,
     ) -> None:
-        """Raises DenseCLIError when the columns cannot be joined or one of them is not finished."""
+        """window: shards that are shuffled together; as many again are fetched ahead. cache: for the tars of
+        a remote store.
+
+        Raises DenseCLIError when the columns cannot be joined or one of them is not finished.
+        """
         self.columns = _joinable(columns)
         self.seed = seed
         self.shuffle = shuffle
         self.window = window
-        receipts = [columns[0].receipt(shard) for shard in columns[0].shard_names]
+        self.cache = cache
+        with ThreadPoolExecutor(_FETCHES) as pool:
+            receipts = list(pool.map(columns[0].receipt, columns[0].shard_names))
         self.samples_per_shard = [receipt.samples for receipt in receipts if receipt is not None]
 
     def __len__(self) -> int:
         return sum(self.samples_per_shard)
 
-    def iter(self, epoch: int, start: int = 0) -> Iterator[Record]:
-        """The epoch's records from position `start` on. Shards that lie before it are not read.
+    def iter(
+        self, epoch: int, start: int = 0, *, chunk: int = 1, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Record]:
+        """The epoch's records from position `start` on; of every `world_size` chunks of `chunk` records the
+        one of `rank`. Shards that have none of them are not read.
 
         The position is global: the number of samples of the epoch, over all processes, that come before.
         """
         names = self.columns[0].shard_names
+        pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="shards")
+
+        def fetch(rows: np.ndarray) -> dict[int, Future[JoinedShard]]:
+            shards = dict.fromkeys(rows[:, 0].tolist())
+            return {s: pool.submit(open_joined, self.columns, names[s], self.cache) for s in shards}
+
+        try:
+            windows = self._windows(epoch, start, chunk, rank, world_size)
+            fetched = ((rows, fetch(rows)) for rows in windows)
+            for rows, coming in _one_ahead(fetched):
+                shards = {s: future.result() for s, future in coming.items()}
+                for shard, row in rows.tolist():
+                    yield shards[shard][row]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _windows(
+        self, epoch: int, start: int, chunk: int, rank: int, world_size: int
+    ) -> Iterator[np.ndarray]:
+        """What `iter` takes of every block of the epoch, where that is anything."""
+        first = 0
         for block in self._blocks(epoch):
-            rows, start = block[start:], max(0, start - len(block))
-            records = {s: read_joined(self.columns, names[s]) for s in dict.fromkeys(rows[:, 0].tolist())}
-            for shard, row in rows.tolist():
-                yield records[shard][row]
+            after = np.arange(first, first + len(block)) - start
+            first += len(block)
+            taken = block[(after >= 0) & (after // chunk % world_size == rank)]
+            if len(taken):
+                yield taken
 
     def _blocks(self, epoch: int) -> Iterator[np.ndarray]:
         if self.shuffle:
             return order(self.samples_per_shard, self.seed, epoch, self.window)
         return (np.stack([np.full(n, s), np.arange(n)], axis=1) for s, n in enumerate(self.samples_per_shard))
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each after the next one was made."""
+    for current in items:
+        for following in items:
+            yield current
+            current = following
+        yield current
 
 
 def _joinable(columns: Sequence[Column]) -> list[Column]:
@@ -207,4 +284,6 @@ def decode_npz(data: bytes) -> dict[str, np.ndarray]:
 
 def decode_image(data: bytes) -> np.ndarray:
     """(h, w, 3) uint8 RGB of a `.jpg` member."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    image = Image.open(io.BytesIO(data))
+    # To convert would copy even where there is nothing to convert.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

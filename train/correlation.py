@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from models.pooling import region_tokens
+from train.losses import mean
 
 BLOCK = 2**21
 """Entries of a correlation matrix, or of the tokens that make it, that are there at a time."""
@@ -18,11 +19,14 @@ def unit_tokens(features: Tensor) -> Tensor:
     return F.normalize(features.float().flatten(2), dim=1).transpose(1, 2)
 
 
-def context_loss(student: Tensor, teacher: Tensor, *, block: int = BLOCK) -> Tensor:
+def context_loss(
+    student: Tensor, teacher: Tensor, count: Tensor | None = None, *, block: int = BLOCK
+) -> Tensor:
     """mean over rows of || R_teacher - R_student ||_2, R = X X^T (DeCLIP's context loss).
 
     student: (B, N, C) and teacher: (B, N, r), float32. Tokens of unit norm give R of cosines; so do the
-    teacher's rank-r factors F of them, R = F F^T. block: entries of R at a time. Returns a scalar.
+    teacher's rank-r factors F of them, R = F F^T. count: of images, see `losses.mean`. block: entries of R at
+    a time. Returns a scalar.
     """
     n = student.shape[1]
     images, rows = max(1, block // n**2), max(1, block // n)
@@ -31,7 +35,7 @@ def context_loss(student: Tensor, teacher: Tensor, *, block: int = BLOCK) -> Ten
         for x, f in zip(student.split(images), teacher.split(images), strict=True)
         for start in range(0, n, rows)
     ]
-    return torch.cat([part.flatten() for part in distances]).mean()
+    return mean(torch.cat([part.flatten() for part in distances]), None if count is None else count * n)
 
 
 def _row_distances(x: Tensor, f: Tensor, rows: slice) -> Tensor:
@@ -56,6 +60,7 @@ def spatial_loss(
     *,
     side: int = 7,
     tau: float = 0.2,
+    count: Tensor | None = None,
     block: int = BLOCK,
 ) -> Tensor:
     """Spatial correlation distillation: `correlation_cross_entropy` inside each box, mean over boxes (R-SC).
@@ -64,6 +69,7 @@ def spatial_loss(
     their rank-r factor (RoIAlign is linear, so the factor gives the region's correlations too), or (R, L, r),
     the boxes' own. boxes: (R, 4) normalised, of images batch_index (R,). side: a box becomes L = side * side
     tokens by RoIAlign; where the teacher's are given, L is theirs. Without a box the loss is 0.
+    count: of boxes, see `losses.mean`.
     """
     of_boxes = teacher.ndim == 3
     side = round(teacher.shape[1] ** 0.5) if of_boxes else side
@@ -73,7 +79,7 @@ def spatial_loss(
         rows = slice(start, start + step)
         theirs = teacher[rows] if of_boxes else teacher
         total = total + _recomputed(_box_losses, student, theirs, boxes[rows], batch_index[rows], side, tau)
-    return total / max(len(boxes), 1)
+    return total / (max(len(boxes), 1) if count is None else count.clamp(min=1))
 
 
 def _box_losses(

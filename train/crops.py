@@ -17,9 +17,18 @@ RATIO = (3 / 4, 4 / 3)
 class CropLoader(Stream):
     """The samples have one target, `pixels`: (N, side, side, 3) uint8, each box's own pixels, stretched."""
 
-    def __init__(self, store: Store, config: LoaderConfig, *, crops: int, side: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: LoaderConfig,
+        *,
+        crops: int,
+        side: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         """crops: N of every photo, others in every epoch. Raises DenseCLIError for unfinished photos."""
-        super().__init__([store.images], config)
+        super().__init__([store.images], config, rank=rank, world_size=world_size)
         self.crops, self.side = crops, side
         self._canvas = Canvas(store.canvas)
 

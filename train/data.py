@@ -1,15 +1,17 @@
 """Batches of a store: the photos, one view of their regions, and what the teachers said about those."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from shards.cache import Cache
 from shards.geometry import Canvas
 from shards.reader import Record, StoreReader, decode_image, decode_npz
 from shards.regions import cells_of_visit, region_plan
@@ -23,7 +25,9 @@ class Batch:
 
     images: (B, 3, S, S) uint8 canvases. boxes: (R, 4) float32 xyxy normalised to the canvas.
     batch_index: (R,) int64, the sample each box is of. targets: by kind of column; `labels` is the teacher's
-    distribution (R, D + 2) float32, see `decoupled_kl`. keys: the B sample keys. epoch: counted from 0.
+    distribution (R, D + 2) float32, see `decoupled_kl`. keys: the B sample keys; none of a process that has
+    no sample of its own in the last batch of an epoch, and goes along with the first one's. epoch: counted
+    from 0.
     """
 
     images: Tensor
@@ -35,10 +39,13 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         def move(tensor: Tensor) -> Tensor:
+            # Only what is pinned moves while the GPU computes.
+            tensor = tensor.pin_memory() if device.type == "cuda" else tensor
             return tensor.to(device, non_blocking=True)
 
         return Batch(
-            images=move(self.images),
+            # Only now planes: on a GPU that costs nothing.
+            images=move(self.images).contiguous(),
             boxes=move(self.boxes),
             batch_index=move(self.batch_index),
             targets={kind: move(target) for kind, target in self.targets.items()},
@@ -49,65 +56,108 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """workers: threads that decode ahead of the training step (0: none, it decodes itself). drop_last: leave
-    out an epoch's last batch where it is smaller than batch_size."""
+    """batch_size: of one process. drop_last: leave out an epoch's last batch where it is smaller than that of
+    all processes. workers: threads that decode ahead of the training step (0: none, it decodes itself).
+    cache: a folder for the tars of a remote store (None: every epoch fetches them again), of cache_gb 1e9
+    bytes at most; processes may share it.
+    """
 
     batch_size: int
     seed: int = 0
     drop_last: bool = False
     workers: int = 2
+    cache: str | None = None
+    cache_gb: float = 100.0
 
 
 class Stream:
-    """Batches in an order that is a pure function of (seed, epoch); its state is the position alone."""
+    """Batches in an order that is a pure function of (seed, epoch); its state is the position alone.
 
-    def __init__(self, columns: Sequence[Column], config: LoaderConfig) -> None:
+    The batches of all processes, one after the other by rank, are those of one process with a batch of
+    `whole` samples.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
+    ) -> None:
         """Raises DenseCLIError for columns that cannot be joined or are not finished."""
-        self.config = config
-        self._reader = StoreReader(columns, seed=config.seed)
+        self.config, self.rank, self.world_size = config, rank, world_size
+        cache = Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None
+        self._reader = StoreReader(columns, seed=config.seed, cache=cache)
+
+    def __len__(self) -> int:
+        """Samples in the store."""
+        return len(self._reader)
+
+    @property
+    def whole(self) -> int:
+        """Samples in a batch of all processes together."""
+        return self.config.batch_size * self.world_size
 
     @property
     def steps_per_epoch(self) -> int:
-        full, rest = divmod(len(self._reader), self.config.batch_size)
-        return full if self.config.drop_last or not rest else full + 1
+        return self._steps(len(self))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `start` on, whatever was read before."""
-        size = self.config.batch_size
-        samples = self._samples(epoch, start * size)
-        for _ in range(start, self.steps_per_epoch):
-            yield collate(list(islice(samples, size)), epoch)
+        """This process's part of the batches of `epoch` from position `start` on, whatever was read before.
+
+        The position is the number of samples of the epoch that all processes together have had: whoever had
+        them, and in batches of whatever size.
+        """
+        size, share = self.config.batch_size, {"rank": self.rank, "world_size": self.world_size}
+        mine = self._samples(self._reader.iter(epoch, start, chunk=size, **share), epoch)
+        with closing(mine):
+            for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
+                if samples := list(islice(mine, size)):
+                    yield collate(samples, epoch)
+                else:
+                    record = next(self._reader.iter(epoch, first))
+                    yield replace(collate([self.decode(record, epoch)], epoch), keys=())
+
+    def _steps(self, samples: int) -> int:
+        full, rest = divmod(samples, self.whole)
+        return full if self.config.drop_last or not rest else full + 1
 
     def decode(self, record: Record, epoch: int) -> "Sample":
         """The sample as `epoch` sees it, a pure function of both."""
         raise NotImplementedError
 
-    def _samples(self, epoch: int, start: int) -> Iterator["Sample"]:
-        records = self._reader.iter(epoch, start=start)
+    def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
         if not self.config.workers:
             yield from (self.decode(record, epoch) for record in records)
             return
         pending: deque[Future[Sample]] = deque()
-        with ThreadPoolExecutor(self.config.workers) as pool:
+        pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="decode")
+        try:
             for record in records:
                 pending.append(pool.submit(self.decode, record, epoch))
                 if len(pending) > 2 * self.config.batch_size:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class Loader(Stream):
     """Photos, one view of their regions, and what the teachers said about it."""
 
     def __init__(
-        self, store: Store, regions: Column, targets: dict[str, Column], config: LoaderConfig
+        self,
+        store: Store,
+        regions: Column,
+        targets: dict[str, Column],
+        config: LoaderConfig,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """targets: by kind of column; those that speak of boxes, of the boxes of `regions`.
 
         Raises DenseCLIError for unfinished ones.
         """
-        super().__init__([store.images, regions, *targets.values()], config)
+        columns = [store.images, regions, *targets.values()]
+        super().__init__(columns, config, rank=rank, world_size=world_size)
         self.regions, self.targets = regions, targets
         self._canvas = Canvas(store.canvas)
         self._max_cells = region_plan(regions.name).max_cells
@@ -143,9 +193,7 @@ class Sample:
 def collate(samples: list[Sample], epoch: int) -> Batch:
     counts = torch.tensor([len(sample.boxes) for sample in samples])
     return Batch(
-        images=torch.from_numpy(np.stack([sample.image for sample in samples]))
-        .permute(0, 3, 1, 2)
-        .contiguous(),
+        images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
         boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
         batch_index=torch.arange(len(samples)).repeat_interleave(counts),
         targets={

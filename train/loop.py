@@ -1,25 +1,51 @@
 """The loop of a run: batches in, optimiser steps, metrics and checkpoints out, resumed exactly."""
 
+import math
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
+import shards
 from models.checkpoints import WeightsInfo
 from models.device import pick_device
 from shards.errors import DenseCLIError
-from shards.progress import Progress
+from shards.signals import heeding_signals
 from shards.store import Store
 from train.data import Batch, LoaderConfig, Stream
 from train.optim import adamw, learning_rate, set_learning_rate
-from train.run import Metrics, Resume, RunFolder
+from train.ranks import Ranks
+from train.run import Report, Resume, RunFolder, Silence
 from train.state import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 
-# Settings of a run that may change when it is resumed: none of them moves a number on the same device.
-FREE = frozenset({"store", "run", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"})
+# Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
+# the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
+FREE = frozenset(
+    {
+        "store",
+        "run",
+        "resume",
+        "device",
+        "workers",
+        "cache",
+        "cache_gb",
+        "ranks",
+        "batch_size",
+        "accumulate",
+        "activation_checkpointing",
+        "max_bad_steps",
+        "checkpoint_every",
+        "keep_checkpoints",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +53,13 @@ class LoopConfig(LoaderConfig):
     """What every run has.
 
     store, run: folders. student: architecture; weights: its initial ones, PATH or random:SEED (None: looked
-    up by name). max_steps: length of the run in steps, in place of `epochs`. lr: the peak.
-    warmup_steps: None is 1000, or a tenth of a run shorter than 10,000 steps. precision: fp32, bf16 or auto
-    (bf16 on a GPU). checkpoint_every: in steps.
+    up by name). batch_size: samples that a process takes at once; accumulate: how often it does so before a
+    step. max_steps: length of the run in steps, in place of `epochs`. lr: the peak.
+    warmup_steps: None is 1000, or a tenth of a run shorter than 10,000 steps. precision: fp32; tf32; bf16,
+    where what autocast leaves in float32 is multiplied as tf32; or auto (bf16 on a GPU). compile: by
+    torch.compile. activation_checkpointing: activations are made again in the backward, for memory.
+    max_bad_steps: those of the whole run that are skipped because their loss or gradient is not finite.
+    checkpoint_every: in steps.
     """
 
     store: str
@@ -37,6 +67,7 @@ class LoopConfig(LoaderConfig):
     student: str = "eva02-b16"
     weights: str | None = None
     batch_size: int = 48
+    accumulate: int = 1
     epochs: int = 6
     max_steps: int | None = None
     lr: float = 1e-5
@@ -45,45 +76,79 @@ class LoopConfig(LoaderConfig):
     warmup_steps: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    max_bad_steps: int = 0
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     resume: Resume = "interrupted"
 
 
+class BadStep(DenseCLIError):
+    """A loss or a gradient that is not finite, noticed before it reached the weights."""
+
+
 class Loop:
-    """A subclass says what is learnt: `loss` and `export`, with `learn` called before `fit`."""
+    """A subclass says what is learnt: `counts`, `loss` and `export`, with `learn` called before `fit`."""
 
     model: nn.Module
     initial_weights: WeightsInfo
     optimizer: torch.optim.AdamW
+    forward: nn.Module
+    """`model` as a step calls it: gradients come back as the mean over the processes."""
 
-    def __init__(self, config: LoopConfig, store: Store, loader: Stream) -> None:
-        """Raises DenseCLIError where the loader has no batch."""
+    def __init__(self, config: LoopConfig, store: Store, loader: Stream, ranks: Ranks | None = None) -> None:
+        """ranks: None is this process alone. Raises DenseCLIError where the loader has no batch."""
         self.config, self.store, self.loader = config, store, loader
-        self.device = pick_device(config.device)
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
-        if not loader.steps_per_epoch:
+        self.ranks = ranks or Ranks(device=pick_device(config.device))
+        self.device = self.ranks.device
+        on_gpu = self.device.type == "cuda"
+        self.precision = ("bf16" if on_gpu else "fp32") if config.precision == "auto" else config.precision
+        self.bf16 = self.precision == "bf16"
+        torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
+        torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
+        full, rest = divmod(loader.steps_per_epoch, config.accumulate)
+        self.steps_per_epoch = full if config.drop_last or not rest else full + 1
+        if not self.steps_per_epoch:
             raise DenseCLIError(
-                f"The store {config.store} has no batch of {config.batch_size} samples.",
+                f"The store {config.store} has no batch of {self.samples_per_step} samples.",
                 hint="Choose a smaller --batch-size, or keep the last batch.",
             )
-        self.total_steps = config.max_steps or config.epochs * loader.steps_per_epoch
+        self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         shortened = min(1000, self.total_steps // 10)
         self.warmup_steps = shortened if config.warmup_steps is None else config.warmup_steps
         self.step = 0
+        self.bad_steps = 0
 
     def learn(self, model: nn.Module, initial_weights: WeightsInfo) -> None:
         """What is not frozen of `model` will be trained; initial_weights: where it began."""
         self.model, self.initial_weights = model, initial_weights
-        self.optimizer = adamw(model, weight_decay=self.config.weight_decay, betas=self.config.betas)
+        config = self.config
+        fused = self.device.type == "cuda"
+        self.optimizer = adamw(model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
+        if config.compile:
+            model.compile()
+        self.forward = self.ranks.wrap(model)
+
+    @property
+    def samples_per_step(self) -> int:
+        """Of all processes; the last step of an epoch may have fewer."""
+        return self.config.batch_size * self.ranks.world_size * self.config.accumulate
 
     @property
     def random_weights(self) -> bool:
         """Whether the model began with random weights: its numbers say nothing."""
         return self.initial_weights.random
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and what else to log of it, scalars by name."""
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Of how many regions, images, ... of the batch each mean in the loss is: int64, by any names."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a batch adds to the loss of its step, and to what else is logged of it, scalars by name.
+
+        counts: those of the whole step. The mean of the means of its parts would be another number.
+        """
         raise NotImplementedError
 
     def export(self, folder: str) -> str:
@@ -95,7 +160,9 @@ class Loop:
         return {
             **asdict(self.config),
             "betas": list(self.config.betas),
-            "precision": "bf16" if self.bf16 else "fp32",
+            "precision": self.precision,
+            "ranks": self.ranks.world_size,
+            "samples_per_step": self.samples_per_step,
             "warmup_steps": self.warmup_steps,
             "total_steps": self.total_steps,
             "canvas": self.store.canvas,
@@ -104,68 +171,142 @@ class Loop:
         }
 
     def fit(self) -> dict[str, Any]:
-        """Runs to the last step from wherever the run folder stands, then exports."""
-        config, folder = self.config, RunFolder(self.config.run)
-        checkpoint = folder.open(self.resolved(), config.resume, FREE)
+        """Runs to the last step from wherever the run folder stands, then exports.
+
+        Returns the last metrics row with `run`, `export`, `random_weights` and `seconds_to_first_step`, from
+        the start of the process; after a SIGTERM, which ends the run with a checkpoint, `export` is None.
+        """
+        config, ranks, folder = self.config, self.ranks, RunFolder(self.config.run)
+        checkpoint = ranks.by_first(lambda: folder.open(self.resolved(), config.resume, FREE))
         torch.manual_seed(config.seed)
         if checkpoint:
             self._load(checkpoint)
-        metrics = Metrics(folder, step=self.step)
-        progress = Progress(self.total_steps, "steps", done=self.step)
-        try:
+        first_step = None
+        speaks = Report(folder, step=self.step, total=self.total_steps) if ranks.first else Silence()
+        with (
+            closing(speaks) as report,
+            closing(self._batches()) as steps,
+            heeding_signals([signal.SIGTERM]) as stop,
+        ):
             started = time.perf_counter()
-            for batch in self._batches():
-                row = self.train_step(batch.to(self.device))
+            for batches in steps:
+                try:
+                    row = self.train_step(*batches)
+                except BadStep:
+                    self._save(folder, report)
+                    raise
                 now = time.perf_counter()
-                row["images_per_s"] = len(batch.keys) / (now - started)
+                row["images_per_s"] = row.pop("samples") / (now - started)
                 started = now
-                metrics.log(row)
-                progress.advance(1, f"loss {row['loss']:.4f}, {row['images_per_s']:.1f} images/s")
-                if self.step % config.checkpoint_every == 0 or self.step == self.total_steps:
-                    metrics.sync()
-                    self._save(folder)
-        finally:
-            progress.close()
-            metrics.close()
-        export = self.export(folder.export)
-        return {**metrics.last, "run": config.run, "export": export, "random_weights": self.random_weights}
+                report.log(row)
+                if first_step is None:
+                    first_step = time.monotonic() - shards.STARTED
+                stopped = ranks.any(stop.signal is not None)
+                if stopped or self.step % config.checkpoint_every == 0 or self.step == self.total_steps:
+                    self._save(folder, report)
+                if stopped:
+                    break
+        finished = self.step == self.total_steps
+        return {
+            **report.last,
+            "run": config.run,
+            "export": ranks.by_first(lambda: self.export(folder.export)) if finished else None,
+            "random_weights": self.random_weights,
+            "seconds_to_first_step": first_step,
+        }
 
-    def train_step(self, batch: Batch) -> dict[str, Any]:
-        """One optimiser step; returns its metrics row, `step` counted from 1.
+    def train_step(self, *batches: Batch) -> dict[str, Any]:
+        """One optimiser step on the batches of all processes together, as if they were one.
 
-        Raises DenseCLIError at a loss that is not finite, before it reaches the weights.
+        Returns its metrics row, `step` counted from 1, `samples` those of all processes. A step whose loss or
+        gradient is not finite leaves the weights alone; after `max_bad_steps` of them it raises BadStep.
         """
-        config = self.config
+        config, ranks = self.config, self.ranks
         rate = learning_rate(
             self.step, peak=config.lr, warmup_steps=self.warmup_steps, total_steps=self.total_steps
         )
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, parts = self.loss(batch)
-        loss.backward()
-        values = _to_floats({"loss": loss.detach(), **parts})
-        if not torch.isfinite(loss):
-            raise DenseCLIError(
-                f"The loss of step {self.step + 1} is {values['loss']}; samples: {', '.join(batch.keys)}.",
-                hint="Lower --lr, or run in --precision fp32.",
-            )
-        self.optimizer.step()
+        counts = self._count(batches)
+        parts = [
+            self._backward(batch, counts, last=number == len(batches))
+            for number, batch in enumerate(batches, start=1)
+        ]
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        sums = ranks.add(torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0))
+        # One transfer for all of them: each would wait for the device by itself.
+        *scalars, norm = torch.cat([sums, get_total_norm(gradients)[None]]).tolist()
+        values = {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
+        if math.isfinite(values["loss"]) and math.isfinite(norm):
+            self.optimizer.step()
+        else:
+            self._bad_step(values, [key for batch in batches for key in batch.keys])
         self.step += 1
-        return {"step": self.step, "epoch": batch.epoch, **values, "lr": rate}
+        return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
-    def _batches(self) -> Iterator[Batch]:
-        left = self.total_steps - self.step
-        while left > 0:
-            epoch, start = divmod(self.total_steps - left, self.loader.steps_per_epoch)
-            for batch in self.loader.batches(epoch, start):
-                yield batch
+    def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """`counts` of the batches of all processes together."""
+        counts = [{name: n * bool(b.keys) for name, n in self.counts(b).items()} for b in batches]
+        return {
+            name: self.ranks.add(torch.stack([each[name] for each in counts]).sum(dim=0))
+            for name in counts[0]
+        }
+
+    def _backward(self, batch: Batch, counts: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
+        """Adds a batch's gradients; returns what it adds to the metrics. Processes meet in the last one."""
+        alone = nullcontext() if last or self.ranks.world_size == 1 else self.forward.no_sync()  # type: ignore[operator]
+        # A process without a sample of its own goes along with another's.
+        share = bool(batch.keys)
+        with alone:
+            loss, parts = self.loss(batch, counts)
+            (loss * share * self.ranks.world_size).backward()
+        parts = {"loss": loss.detach(), **parts}
+        samples = torch.tensor(float(len(batch.keys)), device=loss.device)
+        return {**{name: value * share for name, value in parts.items()}, "samples": samples}
+
+    def _bad_step(self, values: dict[str, float], keys: list[str]) -> None:
+        self.bad_steps += 1
+        if self.bad_steps <= self.config.max_bad_steps:
+            return
+        what = "gradient" if math.isfinite(values["loss"]) else "loss"
+        value = values["grad_norm" if what == "gradient" else "loss"]
+        keys = [key for part in self.ranks.gather(keys) for key in part]
+        self.bad_steps -= 1
+        raise BadStep(
+            f"The {what} of step {self.step + 1} is {value}; samples: {', '.join(keys)}.",
+            hint="The state before it is saved. Lower --lr, run in --precision fp32, or skip such steps with "
+            "--max-bad-steps.",
+        )
+
+    def _batches(self) -> Generator[list[Batch]]:
+        """The batches of one step after another, on the device; the next are on their way in the meantime."""
+        steps = self._steps()
+
+        def fetch() -> list[Batch]:
+            return [batch.to(self.device) for batch in next(steps, ())]
+
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(fetch)
+            while batches := coming.result():
+                coming = thread.submit(fetch)
+                yield batches
+
+    def _steps(self) -> Iterator[list[Batch]]:
+        left, accumulate = self.total_steps - self.step, self.config.accumulate
+        while left:
+            epoch, start = divmod(self.total_steps - left, self.steps_per_epoch)
+            batches = self.loader.batches(epoch, start * self.samples_per_step)
+            for _ in range(min(left, self.steps_per_epoch - start)):
+                yield list(islice(batches, accumulate))
                 left -= 1
-                if not left:
-                    return
 
-    def _save(self, folder: RunFolder) -> None:
+    def _save(self, folder: RunFolder, report: Report) -> None:
+        if not self.ranks.first:
+            return
+        report.sync()
         state = {
             "step": self.step,
+            "bad_steps": self.bad_steps,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng_state(),
@@ -175,11 +316,8 @@ class Loop:
     def _load(self, checkpoint: str) -> None:
         state = load_checkpoint(checkpoint)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Only what it has learnt: how it computes is a matter of the device, which may be another.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         set_rng_state(state["rng"])
-        self.step = state["step"]
-
-
-def _to_floats(scalars: dict[str, Tensor]) -> dict[str, float]:
-    # One transfer for all of them: each would wait for the device by itself.
-    return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+        self.step, self.bad_steps = state["step"], state["bad_steps"]

@@ -52,6 +52,17 @@ def kept_regions(teacher: Tensor, theta: float) -> Tensor:
     return teacher.amax(dim=-1) > theta
 
 
+def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
+    """The mean of `values`, 0 without any; with `count`, what a part adds to the mean of that many values."""
+    return values.sum() / (max(values.numel(), 1) if count is None else count.clamp(min=1))
+
+
+def group_counts(teacher: Tensor, thing: Tensor, theta: float) -> Tensor:
+    """(2,) int64: kept regions of the Thing and of the Stuff group. As `decoupled_kl` takes them."""
+    is_thing = _sides(thing, teacher)[teacher[kept_regions(teacher, theta)].argmax(dim=-1)]
+    return torch.stack([is_thing.sum(), (~is_thing).sum()])
+
+
 def decoupled_kl(
     student: Tensor,
     teacher: Tensor,
@@ -62,6 +73,7 @@ def decoupled_kl(
     row: int = 4,
     beta: float | None = None,
     reduction: Reduction = "regions",
+    counts: Tensor | None = None,
 ) -> Tensor:
     """Decoupled distillation of a retrieval: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
 
@@ -77,6 +89,8 @@ def decoupled_kl(
     their logits, in place of the row's own (with row 4: 0 is row 4 itself, 1 is row 1).
     reduction: `regions` is the mean over kept regions (the paper); `groups` is the sum of the two groups'
     means (the released code). Without a kept region the loss is 0 and its gradient is 0.
+    counts: `group_counts` of the whole batch, where these regions are a part of it; what they add to its loss
+    is then returned.
 
     Returns a float32 scalar.
     """
@@ -84,7 +98,7 @@ def decoupled_kl(
     logits, probs = student[kept].float() / tau, teacher[kept].float()
     if probs.shape[1] > logits.shape[1]:
         logits = take_together(logits, probs, thing)
-        thing = torch.cat([thing, thing.new_tensor([True, False])])
+        thing = _sides(thing, probs)
     is_thing = thing[probs.argmax(dim=-1)]
 
     stuff_weight, thing_weight = DECOUPLING[row]
@@ -100,10 +114,14 @@ def decoupled_kl(
     kl = (torch.xlogy(probs, probs) - probs * log_q).sum(dim=-1)
 
     if reduction == "regions":
-        return kl.sum() / max(len(kl), 1)
-    return sum(
-        (kl[group].sum() / group.sum().clamp(min=1) for group in (is_thing, ~is_thing)), kl.new_zeros(())
-    )
+        return mean(kl, None if counts is None else counts.sum())
+    things, stuff = (None, None) if counts is None else counts
+    return mean(kl[is_thing], things) + mean(kl[~is_thing], stuff)
+
+
+def _sides(thing: Tensor, teacher: Tensor) -> Tensor:
+    """Whether each column of `teacher` is a thing's, the remainders' too where it has them."""
+    return torch.cat([thing, thing.new_tensor([True, False])])[: teacher.shape[1]]
 
 
 def take_together(logits: Tensor, teacher: Tensor, thing: Tensor) -> Tensor:
@@ -117,31 +135,30 @@ def take_together(logits: Tensor, teacher: Tensor, thing: Tensor) -> Tensor:
     return torch.cat([logits.masked_fill(unnamed, -1e9), torch.stack(remainders, dim=1)], dim=1)
 
 
-def region_cosine(student: Tensor, teacher: Tensor) -> Tensor:
+def region_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None) -> Tensor:
     """1 - mean cos(region, [CLS] of its crop) (CLIPSelf, eq. 1; DeCLIP's content loss).
 
-    Both (R, C), of any norm. Without a region 0. Returns a scalar.
+    Both (R, C), of any norm. Without a region 0. count: see `mean`. Returns a scalar.
     """
-    return (1 - F.cosine_similarity(student, teacher, dim=-1)).sum() / max(len(student), 1)
+    return mean(1 - F.cosine_similarity(student, teacher, dim=-1), count)
 
 
-def region_text(student: Tensor, labels: Tensor, tau: float = 0.01) -> Tensor:
+def region_text(student: Tensor, labels: Tensor, tau: float = 0.01, count: Tensor | None = None) -> Tensor:
     """Cross entropy of softmax(cos / tau) over categories and the regions' pseudo labels (RegionText).
 
     student: (R, D) cosines of regions with the text embeddings of D categories. labels: (R,) int64. Mean over
-    regions; without a region 0. Returns a scalar.
+    regions; without a region 0. count: see `mean`. Returns a scalar.
     """
-    return F.cross_entropy(student.float() / tau, labels, reduction="sum") / max(len(student), 1)
+    return mean(F.cross_entropy(student.float() / tau, labels, reduction="none"), count)
 
 
-def token_infonce(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+def token_infonce(student: Tensor, teacher: Tensor, tau: float, count: Tensor | None = None) -> Tensor:
     """InfoNCE between the tokens of each crop (R-SC's Refiner): a token's positive is the teacher's token at
     its place, its negatives are the teacher's at the crop's other places.
 
     Both (R, L, D), unit norm; the teacher's tokens get no gradient. Mean over tokens; without a crop 0.
-    Returns a scalar.
+    count: of tokens, see `mean`. Returns a scalar.
     """
     logits = student.float() @ teacher.detach().float().mT / tau
     places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    total = F.cross_entropy(logits.flatten(0, 1), places.flatten(), reduction="sum")
-    return total / max(places.numel(), 1)
+    return mean(F.cross_entropy(logits.flatten(0, 1), places.flatten(), reduction="none"), count)

@@ -13,18 +13,20 @@ def freeze(model: nn.Module, names: set[str]) -> None:
         parameters[name].requires_grad_(False)
 
 
-def adamw(model: nn.Module, *, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+def adamw(
+    model: nn.Module, *, weight_decay: float, betas: tuple[float, float], fused: bool = False
+) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; `learning_rate` gives the rate, step by step.
 
     No weight decay on 1-D tensors (norms, biases, layer scales) nor on scalars (logit_scale), as in CLIPSelf,
-    DeCLIP and DenseVLM.
+    DeCLIP and DenseVLM. fused: one kernel for all tensors.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=fused)
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import load_model, seeded
+from models.device import pick_device
 from models.refiner import METADATA, Refiner, card_of, make_refiner
 from shards import fs
 from shards.store import Store
@@ -16,8 +17,9 @@ from train.crops import CropLoader
 from train.data import Batch
 from train.export import CARD
 from train.loop import Loop, LoopConfig
-from train.losses import token_infonce
+from train.losses import mean, token_infonce
 from train.optim import freeze
+from train.ranks import Ranks, joined_ranks
 
 WEIGHTS = "refiner.safetensors"
 
@@ -38,33 +40,45 @@ class RefinerConfig(LoopConfig):
 
 def train_refiner(config: RefinerConfig) -> dict[str, Any]:
     """Trains, or continues, the run of `config`; returns what `train.trainer.train` does."""
-    return RefinerTrainer(config).fit()
+    with joined_ranks(config.device) as ranks:
+        return RefinerTrainer(config, ranks).fit()
 
 
 class RefinerTrainer(Loop):
     config: RefinerConfig
     model: Refiner
 
-    def __init__(self, config: RefinerConfig) -> None:
+    def __init__(self, config: RefinerConfig, ranks: Ranks | None = None) -> None:
+        """See `Loop`."""
+        ranks = ranks or Ranks(device=pick_device(config.device))
         clip, info = load_model(config.student, config.weights)
         self.side = clip.arch.native_side
         store = Store.open(config.store)
-        super().__init__(config, store, CropLoader(store, config, crops=config.crops, side=self.side))
+        part = {"rank": ranks.rank, "world_size": ranks.world_size}
+        loader = CropLoader(store, config, crops=config.crops, side=self.side, **part)
+        super().__init__(config, store, loader, ranks)
         model = seeded(lambda: make_refiner(clip), config.seed).to(self.device)
         freeze(model, model.frozen_names())
+        model.clip.activation_checkpointing = config.activation_checkpointing
         self.learn(model, info)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Token InfoNCE of the Refiner on the whole photo against the frozen CLIP on the real crop."""
-        model, clip = self.model, self.model.clip
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Loop.counts`; of tokens."""
+        tokens = len(batch.boxes) * (self.side // self.model.clip.patch_size) ** 2
+        return {"tokens": torch.tensor([tokens], device=batch.boxes.device)}
+
+    def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Token InfoNCE of the Refiner on the whole photo against the frozen CLIP on the real crop; see
+        `Loop.loss`."""
+        clip, [tokens] = self.model.clip, counts["tokens"]
         grid = self.side // clip.patch_size
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             with torch.no_grad():
                 teacher = clip.dense(clip.normalize(batch.targets["pixels"].permute(0, 3, 1, 2)))
-            student = model(clip.prepare(batch.images), batch.boxes, batch.batch_index, grid)
+            student = self.forward(clip.prepare(batch.images), batch.boxes, batch.batch_index, grid)
         teacher = teacher.flatten(2).transpose(1, 2)
-        cosine = (student.detach() * teacher).sum(dim=-1).mean()
-        return token_infonce(student, teacher, self.config.tau), {"cosine": cosine}
+        cosine = mean((student.detach() * teacher).sum(dim=-1), tokens)
+        return token_infonce(student, teacher, self.config.tau, tokens), {"cosine": cosine}
 
     def export(self, folder: str) -> str:
         """The Refiner's own weights, which say in the file itself what they are, and a card."""

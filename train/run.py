@@ -1,6 +1,7 @@
 """The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from shards import fs
 from shards.errors import DenseCLIError
+from shards.progress import Progress
 from train.state import latest_checkpoint
 
 Resume = Literal["interrupted", "never", "overwrite"]
@@ -79,13 +81,14 @@ class Metrics:
         """Keeps the rows up to `step` steps (those of a resumed run) and drops what was logged after it."""
         rows = folder.metrics.read_text().splitlines(keepends=True)[:step] if folder.metrics.exists() else []
         fs.write_atomic(str(folder.metrics), "".join(rows).encode())
-        self.last: dict[str, float] = json.loads(rows[-1]) if rows else {}
+        self.last: dict[str, float | None] = json.loads(rows[-1]) if rows else {}
         self._file = folder.metrics.open("a", buffering=1)
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
     def log(self, row: dict[str, float]) -> None:
-        self.last = row
-        self._file.write(json.dumps(row) + "\n")
+        """A number that is not finite becomes null, for JSON has none."""
+        self.last = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        self._file.write(json.dumps(self.last) + "\n")
         for name, value in row.items():
             if name != "step":
                 self._board.add_scalar(name, value, int(row["step"]))
@@ -97,3 +100,49 @@ class Metrics:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+class Report:
+    """What a run says while it goes: its metrics, and its progress on standard error."""
+
+    def __init__(self, folder: RunFolder, *, step: int, total: int) -> None:
+        """step: of the `total` steps those that were taken before."""
+        self._metrics = Metrics(folder, step=step)
+        self._progress = Progress(total, "steps", done=step)
+
+    @property
+    def last(self) -> dict[str, float | None]:
+        """The row of the last step, of this run of the command or of one before."""
+        return self._metrics.last
+
+    def log(self, row: dict[str, float]) -> None:
+        self._metrics.log(row)
+        self._progress.advance(1, f"loss {row['loss']:.4f}, {row['images_per_s']:.1f} images/s")
+
+    def sync(self) -> None:
+        """See `Metrics.sync`."""
+        self._metrics.sync()
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._progress.close()
+
+
+class Silence(Report):
+    """Of the processes that leave it to another to report."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def last(self) -> dict[str, float | None]:
+        return {}
+
+    def log(self, row: dict[str, float]) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -10,7 +10,16 @@ from shards.errors import DenseCLIError
 from shards.store import Column
 from train.correlation import context_loss, spatial_loss, unit_tokens
 from train.data import Batch
-from train.losses import Reduction, decoupled_kl, kept_regions, region_cosine, region_text, retemper
+from train.losses import (
+    Reduction,
+    decoupled_kl,
+    group_counts,
+    kept_regions,
+    mean,
+    region_cosine,
+    region_text,
+    retemper,
+)
 
 
 class StudentOutput(NamedTuple):
@@ -23,8 +32,17 @@ class StudentOutput(NamedTuple):
 
 
 class Term(Protocol):
-    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The unweighted loss, a scalar, and what else to log of this batch, scalars by name."""
+    def counts(self, batch: Batch) -> Tensor:
+        """(G,) int64: of how many regions, boxes or images of the batch each of its means is."""
+        ...
+
+    def __call__(
+        self, student: StudentOutput, batch: Batch, counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the batch adds to the unweighted loss, a scalar, and to what else is logged, scalars by name.
+
+        counts: (G,) of all the batches that are to be as one.
+        """
         ...
 
 
@@ -51,8 +69,19 @@ class RegionKL:
         self.text, self.tau, self.theta = text, tau, theta
         self.row, self.beta, self.reduction = row, beta, reduction
 
-    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        teacher = retemper(batch.targets["labels"], self.stored_tau, self.tau, self.thing)
+    def _teacher(self, batch: Batch) -> Tensor:
+        return retemper(batch.targets["labels"], self.stored_tau, self.tau, self.thing)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Kept regions of things and of stuff, and all regions."""
+        teacher = self._teacher(batch)
+        return torch.cat([group_counts(teacher, self.thing, self.theta), rows(teacher)])
+
+    def __call__(
+        self, student: StudentOutput, batch: Batch, counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Term`."""
+        teacher = self._teacher(batch)
         loss = decoupled_kl(
             student.regions @ self.text.T,
             teacher,
@@ -62,8 +91,9 @@ class RegionKL:
             row=self.row,
             beta=self.beta,
             reduction=self.reduction,
+            counts=counts[:2],
         )
-        return loss, {"kept": kept_regions(teacher, self.theta).float().mean()}
+        return loss, {"kept": mean(kept_regions(teacher, self.theta), counts[2])}
 
 
 class RegionText:
@@ -74,11 +104,20 @@ class RegionText:
         the P-VLM is less sure have no label."""
         self.text, self.tau, self.theta = text, tau, theta
 
-    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def counts(self, batch: Batch) -> Tensor:
+        """Labelled regions, and all regions."""
+        kept = kept_regions(batch.targets["labels"], self.theta)
+        return torch.cat([kept.sum()[None], rows(kept)])
+
+    def __call__(
+        self, student: StudentOutput, batch: Batch, counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Term`."""
         teacher = batch.targets["labels"]
         kept = kept_regions(teacher, self.theta)
         cosines = student.regions[kept] @ self.text.T
-        return region_text(cosines, teacher[kept].argmax(dim=-1), self.tau), {"labelled": kept.float().mean()}
+        loss = region_text(cosines, teacher[kept].argmax(dim=-1), self.tau, counts[0])
+        return loss, {"labelled": mean(kept, counts[1])}
 
 
 class RegionCosine:
@@ -88,7 +127,14 @@ class RegionCosine:
         """column: of kind `crops`."""
         self.column = column
 
-    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def counts(self, batch: Batch) -> Tensor:
+        """Regions."""
+        return rows(batch.boxes)
+
+    def __call__(
+        self, student: StudentOutput, batch: Batch, counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Term`."""
         teacher = batch.targets["crops"]
         if teacher.shape != student.regions.shape:
             raise DenseCLIError(
@@ -96,7 +142,7 @@ class RegionCosine:
                 f"the student's have {student.regions.shape[-1]}.",
                 hint="Choose the column of the student's own architecture with --teacher.",
             )
-        return region_cosine(student.regions, teacher), {}
+        return region_cosine(student.regions, teacher, counts[0]), {}
 
 
 class Context:
@@ -106,15 +152,22 @@ class Context:
         """kind: of the column, a map of factors."""
         self.kind = kind
 
-    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def counts(self, batch: Batch) -> Tensor:
+        """Images: all have as many tokens."""
+        return rows(batch.images)
+
+    def __call__(
+        self, student: StudentOutput, batch: Batch, counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Term`."""
         tokens = context_tokens(student)
         grid = student.dense.shape[-2:]
         factors = batch.targets[self.kind].permute(0, 3, 1, 2)
         if factors.shape[-2:] == grid:
             # Not made unit again: that would triple the error of a quantised factor.
-            return context_loss(tokens, factors.flatten(2).transpose(1, 2)), {}
+            return context_loss(tokens, factors.flatten(2).transpose(1, 2), counts[0]), {}
         factors = F.interpolate(factors, size=grid, mode="bilinear", align_corners=False, antialias=True)
-        return context_loss(tokens, unit_tokens(factors)), {}
+        return context_loss(tokens, unit_tokens(factors), counts[0]), {}
 
 
 class Spatial:
@@ -124,7 +177,14 @@ class Spatial:
         """kind: of the column, a map of factors or factors of each box. The rest is `spatial_loss`'s."""
         self.kind, self.tau, self.side = kind, tau, side
 
-    def __call__(self, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def counts(self, batch: Batch) -> Tensor:
+        """Boxes."""
+        return rows(batch.boxes)
+
+    def __call__(
+        self, student: StudentOutput, batch: Batch, counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Term`."""
         teacher = batch.targets[self.kind]
         loss = spatial_loss(
             F.normalize(student.dense, dim=1),
@@ -133,6 +193,7 @@ class Spatial:
             batch.batch_index,
             side=self.side,
             tau=self.tau,
+            count=counts[0],
         )
         return loss, {}
 
@@ -147,14 +208,26 @@ def context_tokens(student: StudentOutput) -> Tensor:
     return torch.cat([unit_tokens(f) for f in features], dim=-1) / len(features) ** 0.5
 
 
+def rows(tensor: Tensor) -> Tensor:
+    """(1,) int64 on the tensor's device: how many rows it has."""
+    return torch.tensor([len(tensor)], device=tensor.device)
+
+
 def weighted_sum(
-    terms: dict[str, Term], weights: dict[str, float], student: StudentOutput, batch: Batch
+    terms: dict[str, Term],
+    weights: dict[str, float],
+    student: StudentOutput,
+    batch: Batch,
+    counts: dict[str, Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch, and its parts by name for the metrics row (each term before its weight)."""
+    """What the batch adds to the loss, and to its parts by name (each term before its weight).
+
+    counts: of all the batches that are to be as one, by term.
+    """
     total = student.regions.new_zeros(())
     parts: dict[str, Tensor] = {}
     for name, term in terms.items():
-        value, extra = term(student, batch)
+        value, extra = term(student, batch, counts[name])
         total = total + weights[name] * value
         parts |= {name: value.detach(), **extra}
     return total, parts

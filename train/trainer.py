@@ -1,4 +1,4 @@
-"""The trainer: one process, CPU or one GPU, a student that follows the columns of a store."""
+"""The trainer: a student that follows the columns of a store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.dense import DenseCLIP, DenseTransformer
+from models.device import pick_device
 from models.pooling import region_pool
 from models.student import Student, load_student
 from models.text import category_embeddings
@@ -20,6 +21,7 @@ from train.loop import Loop, LoopConfig
 from train.losses import Reduction
 from train.methods import find_method, term_and_kind
 from train.optim import freeze
+from train.ranks import Ranks, joined_ranks
 from train.terms import (
     Context,
     RegionCosine,
@@ -75,10 +77,11 @@ class TrainConfig(LoopConfig):
 def train(config: TrainConfig) -> dict[str, Any]:
     """Trains, or continues, the run of `config`.
 
-    Returns the last metrics row with `run`, `export` (path of the weights) and `random_weights` (student or
-    teacher). Raises DenseCLIError.
+    Started by torchrun, in all its processes together. Returns what `Loop.fit` does; `random_weights` is said
+    of the student or of a teacher. Raises DenseCLIError.
     """
-    return Trainer(config).fit()
+    with joined_ranks(config.device) as ranks:
+        return Trainer(config, ranks).fit()
 
 
 class Trainer(Loop):
@@ -86,7 +89,9 @@ class Trainer(Loop):
     loader: Loader
     model: Student
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, ranks: Ranks | None = None) -> None:
+        """See `Loop`."""
+        ranks = ranks or Ranks(device=pick_device(config.device))
         method = find_method(config.method)
         reads = {loss: term_and_kind(loss) for loss in config.losses or method.losses}
 
@@ -94,7 +99,8 @@ class Trainer(Loop):
         kinds = sorted({kind for _, kind in reads.values()})
         self.targets = find_targets(store, kinds, teachers=config.teachers, student=config.student)
         regions = find_regions(store, self.targets, config.regions)
-        super().__init__(config, store, Loader(store, regions, self.targets, config))
+        part = {"rank": ranks.rank, "world_size": ranks.world_size}
+        super().__init__(config, store, Loader(store, regions, self.targets, config, **part), ranks)
 
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         model, weights = load_student(config.student, config.weights, self.device)
@@ -102,6 +108,9 @@ class Trainer(Loop):
         large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
         self.loss_weights = dict(config.losses or method.weights(large=large))
         freeze(model, model.frozen_names(self.mode))
+        if self.device.type == "cuda" and not isinstance(model, DenseTransformer):
+            model.to(memory_format=torch.channels_last)
+        model.activation_checkpointing = config.activation_checkpointing
         self.learn(model, weights)
         self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
         self.terms = {loss: self._term(term, kind) for loss, (term, kind) in reads.items()}
@@ -155,13 +164,17 @@ class Trainer(Loop):
             "columns": {kind: column.key for kind, column in self.targets.items()},
         }
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the terms, and each of them."""
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Loop.counts`; by term."""
+        return {name: term.counts(batch) for name, term in self.terms.items()}
+
+    def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the terms, and each of them; see `Loop.loss`."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            dense, context = self.model(self.model.prepare(batch.images), self.mode, context=True)
+            dense, context = self.forward(self.model.prepare(batch.images), self.mode, context=True)
         dense = dense.float()
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
-        return weighted_sum(self.terms, self.loss_weights, student, batch)
+        return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
 
     def export(self, folder: str) -> str:
         """The alpha-averaged student with its card; see `export_student`."""

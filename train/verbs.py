@@ -1,12 +1,52 @@
 """The verbs that train."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from shards.flags import flags, given, newest_store, write_json
+
+LOOP = (
+    click.option("--epochs", type=click.IntRange(1)),
+    click.option(
+        "--max-steps", type=click.IntRange(1), help="Stop after this many steps, whatever the epochs."
+    ),
+    click.option("--lr", type=click.FloatRange(0, min_open=True)),
+    click.option(
+        "--accumulate", type=click.IntRange(1), metavar="N", help="Batches of each process before a step."
+    ),
+    click.option(
+        "--drop-last", is_flag=True, default=None, help="Leave out an epoch's last step where it is smaller."
+    ),
+    click.option("--precision", type=click.Choice(["auto", "fp32", "tf32", "bf16"])),
+    click.option("--compile", is_flag=True, default=None, help="The student by torch.compile."),
+    click.option(
+        "--activation-checkpointing",
+        is_flag=True,
+        default=None,
+        help="Less memory: activations are made again in the backward.",
+    ),
+    click.option("--checkpoint-every", type=click.IntRange(1), metavar="STEPS"),
+    click.option("--keep-checkpoints", type=click.IntRange(1), metavar="N"),
+    click.option(
+        "--max-bad-steps",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Skip this many whose loss or gradient is not finite.",
+    ),
+    click.option("--resume", type=click.Choice(["interrupted", "never", "overwrite"])),
+    flags("store", "run", "student", "weights", "batch-size", "seed", "device", "json"),
+)
+
+
+def loop_flags(verb: Callable) -> Callable:
+    """The flags of every run, see `train.loop.LoopConfig`."""
+    for flag in reversed(LOOP):
+        verb = flag(verb)
+    return verb
 
 
 @click.command()
@@ -33,13 +73,9 @@ from shards.flags import flags, given, newest_store, write_json
 @click.option(
     "--beta", type=click.FloatRange(0, 1), help="Weight of Stuff for Thing regions, in place of the row's."
 )
-@click.option("--epochs", type=click.IntRange(1))
-@click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps, whatever the epochs.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True))
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Share of the student in the exported average.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
-@click.option("--resume", type=click.Choice(["interrupted", "never", "overwrite"]))
-@flags("store", "run", "student", "weights", "text-embeddings", "batch-size", "seed", "device", "json")
+@flags("text-embeddings")
+@loop_flags
 def train(
     weights: Sequence[tuple[str, str]],
     losses: Sequence[str],
@@ -53,6 +89,7 @@ def train(
 
     \b
     densecli train --store stores/coco-512 --student eva02-b16
+    torchrun --nproc-per-node 4 -m cli train --store stores/coco-512 --student eva02-b16
     """
     from models.checkpoints import weights_given
     from train.methods import parse_losses
@@ -75,12 +112,7 @@ def train(
 
 @click.command("train-refiner")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Temperature of the contrast.")
-@click.option("--epochs", type=click.IntRange(1))
-@click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps, whatever the epochs.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True))
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
-@click.option("--resume", type=click.Choice(["interrupted", "never", "overwrite"]))
-@flags("store", "run", "student", "weights", "batch-size", "seed", "device", "json")
+@loop_flags
 def train_refiner(
     weights: Sequence[tuple[str, str]],
     store: str | None,
@@ -120,6 +152,14 @@ def _what(store: str | None, student: str | None) -> tuple[str, str]:
 
 
 def _say(result: Mapping[str, Any], json_file: str | None) -> None:
+    if int(os.environ.get("RANK", 0)):
+        return  # of the processes that torchrun started the first one speaks
     write_json(json_file, result)
+    loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     random = " (random weights)" if result["random_weights"] else ""
-    click.echo(f"step {result['step']}, loss {result['loss']:.4f}{random}: {result['export']}")
+    seconds = result["seconds_to_first_step"]
+    click.echo(
+        f"step {result['step']}, loss {loss}{random}: "
+        + (result["export"] or "stopped by SIGTERM; the same command goes on")
+        + (f" (first step {seconds:.1f} s after the start)" if seconds else "")
+    )

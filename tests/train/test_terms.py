@@ -8,7 +8,7 @@ from torch import Tensor
 from shards.errors import DenseCLIError
 from train.correlation import context_loss, unit_tokens
 from train.data import Batch
-from train.terms import Context, RegionCosine, RegionText, Spatial, StudentOutput, context_tokens
+from train.terms import Context, RegionCosine, RegionText, Spatial, StudentOutput, Term, context_tokens
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -25,6 +25,11 @@ def student(context: dict[str, Tensor] | None = None) -> StudentOutput:
     return StudentOutput(random(2, 16, 4, 4), F.normalize(random(3, 16), dim=1), context or {})
 
 
+def call(term: Term, student: StudentOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of the batch alone."""
+    return term(student, batch, term.counts(batch))
+
+
 def test_context_tokens__mean_cosines_of_q_and_k() -> None:
     q, k = random(2, 8, 4, 4, seed=1), random(2, 8, 4, 4, seed=2)
     both = context_tokens(student({"q": q, "k": k}))
@@ -35,8 +40,12 @@ def test_context_tokens__mean_cosines_of_q_and_k() -> None:
 def test_context__reads_the_context_features_where_there_are_some() -> None:
     factors = batch(gram=random(2, 4, 4, 8, seed=3))
     q = random(2, 8, 4, 4, seed=1)
-    alone, _ = Context("gram")(StudentOutput(q, q, {}), factors)
-    assert Context("gram")(student({"q": q}), factors)[0] == alone != Context("gram")(student(), factors)[0]
+    alone, _ = call(Context("gram"), StudentOutput(q, q, {}), factors)
+    assert (
+        call(Context("gram"), student({"q": q}), factors)[0]
+        == alone
+        != call(Context("gram"), student(), factors)[0]
+    )
 
 
 def test_context__another_grid_is_resampled_as_the_features_would_be() -> None:
@@ -44,7 +53,7 @@ def test_context__another_grid_is_resampled_as_the_features_would_be() -> None:
     features = F.normalize(random(2, 12, 8, 8, seed=3), dim=1)
     basis = torch.linalg.qr(random(12, 12, seed=4)).Q
     factor = (features.permute(0, 2, 3, 1) @ basis).contiguous()
-    fine, _ = Context("gram")(student(), batch(gram=factor))
+    fine, _ = call(Context("gram"), student(), batch(gram=factor))
     coarse = F.interpolate(features, size=(4, 4), mode="bilinear", align_corners=False, antialias=True)
     torch.testing.assert_close(fine, context_loss(context_tokens(student()), unit_tokens(coarse)))
 
@@ -56,7 +65,7 @@ def test_spatial__zero_gradient_only_where_student_agrees() -> None:
     gradients = []
     for x in (dense * 5, random(2, 16, 4, 4, seed=5)):
         x = x.clone().requires_grad_()
-        Spatial("self")(StudentOutput(x, x, {}), target)[0].backward()
+        call(Spatial("self"), StudentOutput(x, x, {}), target)[0].backward()
         assert x.grad is not None
         gradients.append(float(x.grad.abs().max()))
     assert gradients[0] < 1e-6 < 1e-4 < gradients[1]
@@ -66,7 +75,7 @@ def test_region_text__leaves_out_what_the_teacher_doubts() -> None:
     text = F.normalize(random(4, 16, seed=1), dim=1)
     teacher = torch.tensor([[0.9, 0.1, 0, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1.0]])
     term = RegionText(text, tau=0.1, theta=0.3)
-    loss, extra = term(student(), batch(labels=teacher))
+    loss, extra = call(term, student(), batch(labels=teacher))
     regions = student().regions[[0, 2]]
     expected = F.cross_entropy(regions @ text.T / 0.1, torch.tensor([0, 3]))
     torch.testing.assert_close(loss, expected)
@@ -78,12 +87,12 @@ def test_region_cosine__embeddings_of_another_model(full_store) -> None:
     with pytest.raises(
         DenseCLIError, match="crops-scenes-s are embeddings of 8 numbers, the student's have 16"
     ):
-        RegionCosine(column)(student(), batch(crops=random(3, 8)))
+        call(RegionCosine(column), student(), batch(crops=random(3, 8)))
 
 
 def test_terms__bf16_features_are_compared_in_fp32() -> None:
     q = random(2, 8, 4, 4, seed=1)
     targets = batch(gram=random(2, 4, 4, 8, seed=3))
-    loss, _ = Context("gram")(student({"q": q.bfloat16()}), targets)
+    loss, _ = call(Context("gram"), student({"q": q.bfloat16()}), targets)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, Context("gram")(student({"q": q.bfloat16().float()}), targets)[0])
+    torch.testing.assert_close(loss, call(Context("gram"), student({"q": q.bfloat16().float()}), targets)[0])

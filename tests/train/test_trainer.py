@@ -163,14 +163,69 @@ def test_train__more_samples_a_batch_than_the_store_has(tiny_store, tmp_path) ->
         train(config(tiny_store, tmp_path, batch_size=12, drop_last=True))
 
 
-def test_train__loss_not_finite_stops_before_the_weights(tiny_store, tmp_path) -> None:
-    trainer = Trainer(config(tiny_store, tmp_path))
-    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    term = trainer.terms["region_kl"]
-    trainer.terms["region_kl"] = lambda student, batch: (term(student, batch)[0] * float("nan"), {})
-    with pytest.raises(DenseCLIError, match="The loss of step 1 is nan; samples: 00"):
+def spoilt(trainer: Trainer, step: int, factor: float) -> Trainer:
+    """Its loss times `factor` at one step, counted from 1."""
+    loss = trainer.loss
+
+    def spoil(batch, counts):
+        value, parts = loss(batch, counts)
+        return value * (factor if trainer.step == step - 1 else 1), parts
+
+    trainer.loss = spoil  # type: ignore[method-assign]
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("factor", "what"), [(float("nan"), "loss of step 4 is nan"), (1e37, "gradient of step 4 is inf")]
+)
+def test_train__not_finite_stops_before_the_weights(tiny_store, undisturbed, tmp_path, factor, what) -> None:
+    trainer = spoilt(Trainer(config(tiny_store, tmp_path)), 4, factor)
+    with pytest.raises(DenseCLIError, match=rf"The {what}.*; samples: 00\d\d, 00") as caught:
         trainer.fit()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+    assert "--max-bad-steps" in caught.value.hint
+    assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir())[-1] == "step-00000003.pt"
+    train(config(tiny_store, tmp_path))
+    assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_train__skips_as_many_bad_steps_as_it_may(tiny_store, tmp_path) -> None:
+    trainer = spoilt(Trainer(config(tiny_store, tmp_path, max_bad_steps=1)), 2, float("nan"))
+    weights = []
+    train_step = trainer.train_step
+
+    def watching(*batches):
+        row = train_step(*batches)
+        weights.append({name: p.clone() for name, p in trainer.model.named_parameters()})
+        return row
+
+    trainer.train_step = watching  # type: ignore[method-assign]
+    assert trainer.fit()["step"] == STEPS
+    first, second, third = ({name: w[name] for name in w} for w in weights[:3])
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(third[name], second[name]) for name in first)
+    assert [row["step"] for row in rows(tmp_path) if row["loss"] is None] == [2]
+    with pytest.raises(DenseCLIError, match="The loss of step 3 is nan"):
+        again = Trainer(config(tiny_store, tmp_path / "again", max_bad_steps=1))
+        spoilt(spoilt(again, 2, float("nan")), 3, float("nan")).fit()
+
+
+def test_train__sigterm_ends_it_with_a_checkpoint(tiny_store, undisturbed, tmp_path, monkeypatch) -> None:
+    step = Trainer.train_step
+
+    def told_to_go(self, *batches):
+        if self.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", told_to_go)
+        result = train(config(tiny_store, tmp_path))
+    assert result["step"] == 5 and result["export"] is None
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5]
+    assert (tmp_path / "checkpoints" / "step-00000005.pt").exists()
+    train(config(tiny_store, tmp_path))
+    assert rows(tmp_path) == rows(undisturbed)
 
 
 def test_train__text_embeddings_from_a_file(tiny_store, undisturbed, tmp_path) -> None:
@@ -186,3 +241,18 @@ def test_train__bf16_follows_fp32(tiny_store, undisturbed, tmp_path) -> None:
     train(config(tiny_store, tmp_path, max_steps=1, precision="bf16"))
     [row], first = rows(tmp_path), rows(undisturbed)[0]
     assert row["loss"] != first["loss"] and row["loss"] == pytest.approx(first["loss"], rel=0.05)
+
+
+def test_train__compiled_follows_eager(tiny_store, tmp_path) -> None:
+    # Two steps of one size: another would be compiled again.
+    for compile in (True, False):
+        train(config(tiny_store, tmp_path / str(compile), max_steps=2, compile=compile))
+    for compiled, eager in zip(rows(tmp_path / "True"), rows(tmp_path / "False"), strict=True):
+        assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-3)
+    state = torch.load(tmp_path / "True/checkpoints/step-00000002.pt", weights_only=True)["model"]
+    assert state.keys() == load_model("scenes-s", "random:0")[0].state_dict().keys()
+
+
+def test_train__activation_checkpointing_moves_no_number(tiny_store, undisturbed, tmp_path) -> None:
+    train(config(tiny_store, tmp_path, activation_checkpointing=True))
+    assert rows(tmp_path) == rows(undisturbed)

@@ -2,8 +2,8 @@ import signal
 
 import pytest
 
-from pipeline.signals import heeding_signals
 from shards.errors import Interrupted
+from shards.signals import heeding_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,7 +1,7 @@
 """SIGINT and SIGTERM, heeded where it suits."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,10 +16,10 @@ class Stop:
 
 
 @contextmanager
-def heeding_signals() -> Iterator[Stop]:
-    """The first SIGINT or SIGTERM within the block is only noted; a second one does what it always did."""
+def heeding_signals(signals: Sequence[signal.Signals] = STOPPING) -> Iterator[Stop]:
+    """The first of `signals` within the block is only noted; a second one does what it always did."""
     stop = Stop()
-    before = {each: signal.getsignal(each) for each in STOPPING}
+    before = {each: signal.getsignal(each) for each in signals}
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.signal = signal.Signals(number)
@@ -29,7 +29,7 @@ def heeding_signals() -> Iterator[Stop]:
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    for each in STOPPING:
+    for each in signals:
         signal.signal(each, note)
     try:
         yield stop

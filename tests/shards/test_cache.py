@@ -1,0 +1,120 @@
+"""The cache of a remote store: fetched once, bounded, never wrong."""
+
+import os
+import time
+
+import pytest
+
+from shards import fs
+from shards.cache import Cache
+from shards.errors import DenseCLIError
+from shards.reader import StoreReader
+from shards.store import Store
+from shards.writer import ShardWriter
+
+SAMPLES = 2
+
+
+def commit(store: Store, shard: str, fill: bytes = b"x") -> None:
+    writer = ShardWriter(store.images, shard)
+    for i in range(SAMPLES):
+        writer.add(f"{shard}-{i}", {"jpg": fill * 20_000})
+    writer.commit()
+
+
+@pytest.fixture
+def store(s3: str) -> Store:
+    store = Store.create(f"{s3}/store", {"name": "x"}, 64, [SAMPLES] * 3)
+    for shard in store.shard_names:
+        commit(store, shard)
+    return store
+
+
+@pytest.fixture
+def fetched(monkeypatch) -> list[str]:
+    """The tars that were fetched from elsewhere."""
+    urls: list[str] = []
+    real = fs.read_bytes
+    monkeypatch.setattr(fs, "read_bytes", lambda url: (urls.append(url), real(url))[1])
+    return urls
+
+
+def epoch(store: Store, cache: Cache | None, number: int = 0) -> list:
+    return list(StoreReader([store.images], cache=cache).iter(number))
+
+
+def tars(fetched: list[str]) -> list[str]:
+    names = sorted(url[-10:] for url in fetched if url.endswith(".tar"))
+    fetched.clear()
+    return names
+
+
+def test_cache__fetches_each_tar_once_and_gives_the_same_samples(store, fetched, tmp_path):
+    cache = Cache(tmp_path / "cache", 10**9)
+    plain = [epoch(store, None, number) for number in (0, 1)]
+    fetched.clear()
+    assert epoch(store, cache) == plain[0]
+    assert tars(fetched) == [f"{shard}.tar" for shard in store.shard_names]
+    # By another process too.
+    assert epoch(store, Cache(tmp_path / "cache", 10**9), 1) == plain[1]
+    assert tars(fetched) == []
+
+
+def test_cache__of_a_local_store_is_never_used(tmp_path):
+    store = Store.create(tmp_path / "store", {"name": "x"}, 64, [SAMPLES])
+    commit(store, "000000")
+    assert len(epoch(store, Cache(tmp_path / "cache", 10**9))) == SAMPLES
+    assert not (tmp_path / "cache").exists()
+
+
+def test_cache__with_a_changed_byte_fetches_again(store, fetched, tmp_path):
+    cache = Cache(tmp_path / "cache", 10**9)
+    plain = epoch(store, cache)
+    fetched.clear()
+    victim = sorted(cache.folder.iterdir())[1]
+    data = bytearray(victim.read_bytes())
+    data[700] ^= 1
+    victim.write_bytes(data)
+    assert epoch(store, cache) == plain
+    assert tars(fetched) == ["000001.tar"]
+    assert epoch(store, cache) == plain
+    assert tars(fetched) == []
+
+
+def test_cache__of_a_shard_built_again_is_not_used(store, fetched, tmp_path):
+    cache = Cache(tmp_path / "cache", 10**9)
+    epoch(store, cache)
+    commit(store, "000002", b"y")
+    fetched.clear()
+    assert epoch(store, cache) == epoch(store, None)
+    assert tars(fetched).count("000002.tar") == 2
+
+
+def test_cache__removes_what_was_used_longest_ago_and_stays_within_its_bound(tmp_path):
+    cache = Cache(tmp_path, 250)
+    for age, name in ((30, "a"), (20, "b")):
+        cache.put(name, name.encode() * 100)
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    held = cache.get("a")
+    cache.put("c", b"c" * 100)
+    assert sorted(os.listdir(tmp_path)) == ["a", "c"]
+    assert cache.get("b") is None
+    cache.put("d", b"d" * 240)
+    assert os.listdir(tmp_path) == ["d"]
+    assert held is not None and held[:] == b"a" * 100
+    cache.put("e", b"e" * 251)
+    assert os.listdir(tmp_path) == ["d"]
+
+
+def test_cache__removes_what_a_killed_writer_left_and_nothing_that_is_being_written(tmp_path):
+    old, new = tmp_path / ".a.tar.1.tmp", tmp_path / ".b.tar.2.tmp"
+    for path in (old, new):
+        path.write_bytes(b"x" * 100)
+    os.utime(old, (time.time() - 7200,) * 2)
+    Cache(tmp_path, 150).put("c", b"c" * 100)
+    assert sorted(os.listdir(tmp_path)) == [new.name, "c"]
+
+
+def test_cache__in_an_object_store_is_refused():
+    with pytest.raises(DenseCLIError, match="local folder"):
+        Cache("s3://bucket/cache", 1)

@@ -1,0 +1,208 @@
+"""Several processes, or several batches before a step, are one process with the larger batch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from shards.errors import DenseCLIError
+from train.refiner import RefinerConfig, RefinerTrainer
+from train.trainer import TrainConfig, Trainer, train
+
+ROOT = Path(__file__).parents[2]
+STEPS = 5  # of 2 steps an epoch, the second one smaller
+TERMS = {
+    "region_kl": {},
+    "region_kl, groups": {"losses": {"region_kl": 1.0}, "reduction": "groups"},
+    "region_text": {},
+    "region_cosine": {},
+    "context": {},
+    "spatial": {},
+    "spatial:gram": {},
+    "all": {
+        "losses": {
+            "region_kl": 1.0,
+            "region_text": 0.5,
+            "region_cosine": 1.0,
+            "context": 0.25,
+            "spatial:self": 0.2,
+        }
+    },
+    "declip": {"method": "declip"},
+}
+
+# What every process of torchrun does: each run of argv[1], and the weights it ends with in its own file.
+CODE = """
+import json, sys
+import torch
+from train.ranks import joined_ranks
+from shards.errors import DenseCLIError
+from train.refiner import RefinerConfig, RefinerTrainer
+from train.trainer import TrainConfig, Trainer
+torch.set_num_threads(1)
+with joined_ranks("cpu") as ranks:
+    for name, (kind, settings) in json.loads(sys.argv[1]).items():
+        made, config = (RefinerTrainer, RefinerConfig) if kind == "refiner" else (Trainer, TrainConfig)
+        trainer = made(config(**settings), ranks)
+        trainer.fit()
+        torch.save(trainer.model.state_dict(), f"{settings['run']}-{ranks.rank}.pt")
+"""
+
+
+def settings_of(store: str, run: Path, **settings) -> dict:
+    defaults = {
+        "store": store,
+        "run": str(run),
+        "student": "scenes-s",
+        "weights": "random:0",
+        "max_steps": STEPS,
+        "lr": 1e-3,
+        "theta": 0.5,
+        "spatial_side": 3,
+        "checkpoint_every": 2,
+        "device": "cpu",
+        "workers": 0,
+    }
+    return {**defaults, **settings}
+
+
+def refiner_of(store: str, run: Path, **settings) -> dict:
+    given = settings_of(store, run, crops=2, **settings)
+    return {name: value for name, value in given.items() if name not in ("theta", "spatial_side")}
+
+
+def losses_of(name: str) -> dict:
+    return TERMS[name] or {"losses": {name: 1.0}}
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in kept]
+
+
+def torchrun(runs: dict[str, tuple[str, dict]], processes: int, code: str = CODE) -> None:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    script = Path(next(iter(runs.values()))[1]["run"]).parent / "process.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, *command, str(script), json.dumps(runs)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def two_ranks(full_store, tmp_path_factory) -> Path:
+    """The folder of the runs, and of what each of two processes ended with."""
+    folder, store = tmp_path_factory.mktemp("ranks"), full_store.store.root
+    runs = {
+        name: ("train", settings_of(store, folder / name, batch_size=3, **losses_of(name))) for name in TERMS
+    }
+    runs["refiner"] = ("refiner", refiner_of(store, folder / "refiner", batch_size=3))
+    # 2 ranks of 5: the second has nothing of the last sample of 11.
+    runs["one left"] = ("train", settings_of(store, folder / "one left", batch_size=5))
+    torchrun(runs, 2)
+    return folder
+
+
+def state_of(folder: Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"{name}-{rank}.pt", weights_only=True)
+
+
+def assert_equals_one_process(kind: str, settings: dict, run: Path, ended: dict[str, torch.Tensor]) -> None:
+    """Whether `run`, which ended with these weights, is that of one process with `settings`."""
+    one = RefinerTrainer(RefinerConfig(**settings)) if kind == "refiner" else Trainer(TrainConfig(**settings))
+    began = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
+    one.fit()
+    ours, theirs = rows(run), rows(Path(settings["run"]))
+    assert [row.keys() for row in ours] == [row.keys() for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, rel=2e-4, abs=1e-5)
+    for name, tensor in one.model.state_dict().items():
+        moved, difference = tensor - began[name], ended[name] - tensor
+        if name.endswith("in_proj_bias"):
+            # The gradient of a key's bias is 0 but for rounding, of which AdamW makes steps like any other.
+            width = len(tensor) // 3
+            difference[width : 2 * width] = 0
+        assert difference.norm() <= 0.01 * moved.norm(), name
+
+
+@pytest.mark.parametrize("name", [*TERMS, "refiner", "one left"])
+def test_ranks__end_with_the_very_same_weights(two_ranks, name: str) -> None:
+    first, second = (state_of(two_ranks, name, rank) for rank in (0, 1))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_ranks__two_equal_one_with_the_doubled_batch(full_store, two_ranks, tmp_path, name: str) -> None:
+    settings = settings_of(full_store.store.root, tmp_path, batch_size=6, **losses_of(name))
+    assert_equals_one_process("train", settings, two_ranks / name, state_of(two_ranks, name))
+
+
+def test_ranks__two_train_the_refiner_of_one(full_store, two_ranks, tmp_path) -> None:
+    settings = refiner_of(full_store.store.root, tmp_path, batch_size=6)
+    assert_equals_one_process("refiner", settings, two_ranks / "refiner", state_of(two_ranks, "refiner"))
+
+
+def test_ranks__one_has_no_sample_of_the_last_batch(full_store, two_ranks, tmp_path) -> None:
+    settings = settings_of(full_store.store.root, tmp_path, batch_size=10)
+    assert_equals_one_process("train", settings, two_ranks / "one left", state_of(two_ranks, "one left"))
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("kind", ["train", "refiner"])
+def test_accumulate__equals_the_larger_batch(full_store, tmp_path, kind: str, drop_last: bool) -> None:
+    """Of 11 samples, batches of 2, three before a step; the last step has two and a half, or is left out."""
+
+    def given(run: str, **settings) -> dict:
+        make, losses = (refiner_of, {}) if kind == "refiner" else (settings_of, losses_of("all"))
+        return make(full_store.store.root, tmp_path / run, drop_last=drop_last, **losses, **settings)
+
+    made, config = (RefinerTrainer, RefinerConfig) if kind == "refiner" else (Trainer, TrainConfig)
+    trainer = made(config(**given("parts", batch_size=2, accumulate=3)))
+    assert trainer.steps_per_epoch == (1 if drop_last else 2)
+    trainer.fit()
+    whole = given("whole", batch_size=6)
+    assert_equals_one_process(kind, whole, tmp_path / "parts", trainer.model.state_dict())
+
+
+def test_ranks__another_number_of_them_goes_on(full_store, two_ranks, tmp_path) -> None:
+    """What two processes began, one goes on with, a step being of the same samples."""
+    store, run = full_store.store.root, tmp_path / "run"
+    shutil.copytree(two_ranks / "region_kl", run)
+    (run / "checkpoints" / f"step-{STEPS:08d}.pt").unlink()
+    train(TrainConfig(**settings_of(store, run, batch_size=2, accumulate=3, **losses_of("region_kl"))))
+    ours, theirs = rows(run), rows(two_ranks / "region_kl")
+    assert ours[:4] == theirs[:4] and len(ours) == STEPS
+    assert ours[4] == pytest.approx(theirs[4], rel=2e-4)
+    with pytest.raises(DenseCLIError, match="samples_per_step 6 -> 12"):
+        train(TrainConfig(**settings_of(store, run, batch_size=12, **losses_of("region_kl"))))
+
+
+def test_ranks__an_error_of_the_first_is_everybodys(tmp_path) -> None:
+    code = """
+import json, sys
+from shards.errors import DenseCLIError
+from train.ranks import joined_ranks
+def fail():
+    raise DenseCLIError("no", hint="yes")
+with joined_ranks("cpu") as ranks:
+    assert ranks.by_first(lambda: ranks.rank) == 0
+    assert ranks.any(ranks.rank == 1) and not ranks.any(False)
+    assert ranks.gather(ranks.rank) == [0, 1]
+    try:
+        ranks.by_first(fail)
+    except DenseCLIError as error:
+        assert (str(error), error.hint) == ("no", "yes")
+    else:
+        raise AssertionError("it went on")
+"""
+    torchrun({"none": ("", {"run": str(tmp_path / "none")})}, 2, code)
