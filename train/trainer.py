@@ -37,6 +37,7 @@ from train.terms import (
 CARD = (
     "student",
     "canvas",
+    "image_size",
     "mode",
     "store",
     "columns",
@@ -52,7 +53,8 @@ class TrainConfig(LoopConfig):
     """Everything that defines a run, beside what every run has.
 
     method: preset of loss terms; losses: the terms and weights to use in its place. teacher:
-    name (or NAME-ID) of the target column where the store has several. text_embeddings: file of the student's
+    name (or NAME-ID) of the target column where the store has several. image_size: side in pixels to which
+    the canvas is resized for the student (None: that of the store). text_embeddings: file of the student's
     text embeddings (None: its own text tower says them). mode: dense read-out of the student. tau, theta,
     decoupling (its row), beta, reduction: see `losses.decoupled_kl`. alpha: weight of the student in the
     export.
@@ -62,6 +64,7 @@ class TrainConfig(LoopConfig):
     losses: Mapping[str, float] | None = None
     teachers: tuple[str, ...] = ()
     regions: str | None = None
+    image_size: int | None = None
     text_embeddings: str | None = None
     mode: str | None = None
     tau: float = 0.01
@@ -158,6 +161,7 @@ class Trainer(Loop):
         """See `Loop.resolved`."""
         return {
             **super().resolved(),
+            "image_size": self.config.image_size or self.store.canvas,
             "losses": self.loss_weights,
             "mode": self.mode,
             "teachers": list(self.config.teachers),
@@ -171,7 +175,8 @@ class Trainer(Loop):
     def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms, and each of them; see `Loop.loss`."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            dense, context = self.forward(self.model.prepare(batch.images), self.mode, context=True)
+            images = self.model.prepare(batch.images, side=self.config.image_size)
+            dense, context = self.forward(images, self.mode, context=True)
         dense = dense.float()
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
