@@ -44,6 +44,11 @@ class DenseCLIP(nn.Module):
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
     @property
+    def network(self) -> nn.Module:
+        """What is exported: the whole open_clip model."""
+        return self.clip
+
+    @property
     def device(self) -> torch.device:
         return self._mean.device
 

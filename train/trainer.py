@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoints import load_model
 from models.dense import DenseCLIP, DenseTransformer
 from models.device import pick_device
 from models.pooling import region_pool
+from models.student import Student, load_student
 from models.text import category_embeddings
+from shards.errors import DenseCLIError
 from shards.store import Column, Store
 from train.columns import find_regions, find_targets
 from train.data import Batch, Loader
@@ -89,14 +90,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
 class Trainer(Loop):
     config: TrainConfig
     loader: Loader
-    model: DenseCLIP
+    model: Student
 
     def __init__(self, config: TrainConfig, ranks: Ranks | None = None) -> None:
         """See `Loop`."""
         ranks = ranks or Ranks(device=pick_device(config.device))
         method = find_method(config.method)
-        self.loss_weights = dict(config.losses or method.losses)
-        reads = {loss: term_and_kind(loss) for loss in self.loss_weights}
+        reads = {loss: term_and_kind(loss) for loss in config.losses or method.losses}
 
         store = Store.open(config.store)
         kinds = sorted({kind for _, kind in reads.values()})
@@ -106,14 +106,16 @@ class Trainer(Loop):
         super().__init__(config, store, Loader(store, regions, self.targets, config, **part), ranks)
 
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
-        model, weights = load_model(config.student, config.weights, self.device)
+        model, weights = load_student(config.student, config.weights, self.device)
         self.mode = config.mode or (method.mode if model.has_mode(method.mode) else "value")
+        large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
+        self.loss_weights = dict(config.losses or method.weights(large=large))
         freeze(model, model.frozen_names(self.mode))
         if self.device.type == "cuda" and not isinstance(model, DenseTransformer):
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
         self.learn(model, weights)
-        self.initial = {name: tensor.clone() for name, tensor in model.clip.state_dict().items()}
+        self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
         self.terms = {loss: self._term(term, kind) for loss, (term, kind) in reads.items()}
 
     def _term(self, term: str, kind: str) -> Term:
@@ -141,6 +143,11 @@ class Trainer(Loop):
 
     def _text(self, column: Column) -> Tensor:
         """(D, C) the student's embeddings of a labels column's categories."""
+        if not isinstance(self.model, DenseCLIP):
+            raise DenseCLIError(
+                f"{self.config.student} has no texts, and cannot learn from the labels of {column.name}.",
+                hint="Train it by its tokens alone: --method r-sc-v, or --loss spatial:gram=1.",
+            )
         names = column.spec["target"]["categories"]
         return category_embeddings(self.model, names, file=self.config.text_embeddings)
 
@@ -179,5 +186,5 @@ class Trainer(Loop):
         resolved = self.resolved()
         card = {name: resolved[name] for name in CARD}
         return export_student(
-            self.model.clip, self.initial, alpha=self.config.alpha, folder=folder, card=card
+            self.model.network, self.initial, alpha=self.config.alpha, folder=folder, card=card
         )

@@ -274,7 +274,6 @@ def test_train__bf16_follows_fp32(tiny_store, undisturbed, tmp_path) -> None:
     assert row["loss"] != first["loss"] and row["loss"] == pytest.approx(first["loss"], rel=0.05)
 
 
-@pytest.mark.slow
 def test_train__compiled_follows_eager(tiny_store, tmp_path) -> None:
     # Two steps of one size: another would be compiled again.
     for compile in (True, False):
