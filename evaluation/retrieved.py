@@ -26,8 +26,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, title: str) -> 
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
     cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
     rows = cells.view(view)
-    stored = decode_npz(record.parts[labels.part]["npz"])
-    p = codec_from_spec(labels.spec["codec"]).decode({name: array[rows] for name, array in stored.items()})
+    p = codec_from_spec(labels.spec["codec"]).decode(decode_npz(record.parts[labels.part]["npz"]), rows)
     best = p.argmax(1)
     return View(
         image=decode_image(record.parts["images"]["jpg"]),

@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from evaluation.affinity import Point, affinity_panel
 from evaluation.preview import GAP, INK, PAPER, contact_sheet
 from evaluation.retrieved import retrieved_view
-from shards.codecs import dequantise
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
+from shards.quantise import dequantise
 from shards.reader import Record, decode_image, decode_npz, read_joined
 from shards.regions import Regions
 from shards.store import Column, Store

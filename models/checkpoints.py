@@ -65,7 +65,7 @@ def load_model(
     arch, seed = resolve(name), random_seed(weights)
     if seed is not None:
         model = seeded(partial(build, arch), seed)
-        info = WeightsInfo(source=f"random:{seed}", sha256=_values_sha256(model), random=True)
+        info = WeightsInfo(source=f"random:{seed}", sha256=values_sha256(model.clip), random=True)
     else:
         path = Path(weights) if weights else find_weights(name)
         state = read_state_dict(path)
@@ -210,6 +210,16 @@ def weights_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def values_sha256(network: nn.Module) -> str:
+    """sha256 of the names and values of a network on the CPU, in hex."""
+    # Of the values, not of the seed: torch releases may draw differently.
+    digest = hashlib.sha256()
+    for key, value in network.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _renames(state: Iterable[str], expected: Iterable[str]) -> Renames:
     state, expected = set(state), set(expected)
     eva = EVA_CLIP if any(key.startswith("visual.blocks.") for key in state) else ()
@@ -236,15 +246,6 @@ def random_seed(weights: str | None) -> int | None:
     if not seed.isdecimal():
         raise DenseCLIError(f"{weights!r} has no seed.", hint="Write random:0, or any other whole number.")
     return int(seed)
-
-
-def _values_sha256(model: DenseCLIP) -> str:
-    # Of the values, not of the seed: torch releases may draw differently.
-    digest = hashlib.sha256()
-    for key, value in model.clip.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:

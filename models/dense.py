@@ -44,6 +44,11 @@ class DenseCLIP(nn.Module):
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
     @property
+    def network(self) -> nn.Module:
+        """What is exported: the whole open_clip model."""
+        return self.clip
+
+    @property
     def device(self) -> torch.device:
         return self._mean.device
 
@@ -55,15 +60,15 @@ class DenseCLIP(nn.Module):
         """(B, 3, H, W) pixels in 0..255 -> float32 input of the encoder."""
         return (images.float() - self._mean) / self._std
 
-    def prepare(self, canvases: Tensor, *, resample: bool = True) -> Tensor:
+    def prepare(self, canvases: Tensor, *, side: int | None = None, resample: bool = True) -> Tensor:
         """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input of the encoder.
 
-        With `resample` the canvas becomes `input_side(S)`, so that boxes normalised to the canvas are exact
-        on the token grid. Without, it goes in as it is, the released behaviour: patch 14 on 512 gives 36
-        tokens that cover 504 px, and boxes are off by up to 8 px.
+        With `resample` the canvas becomes `input_side(side or S)`, so that boxes normalised to the canvas are
+        exact on the token grid. Without, it goes in as it is, the released behaviour: patch 14 on 512 gives
+        36 tokens that cover 504 px, and boxes are off by up to 8 px.
         """
         if resample:
-            canvases = resample_canvas(canvases, self.input_side(canvases.shape[-1]))
+            canvases = resample_canvas(canvases, self.input_side(side or canvases.shape[-1]))
         return self.normalize(canvases)
 
     def encode_image(self, images: Tensor) -> Tensor:

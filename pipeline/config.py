@@ -19,9 +19,9 @@ class BuildConfig:
     Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
     where no text_embeddings are given; tau, the softmax temperature. Of crops and refined boxes: views, how
     many of a photo's; side, of the side * side tokens of a refined box. Of token factors: rank, else 64, of
-    features 96 (in scenes 16), or in its place gram_rmse, the RMSE of cosines that each photo (or box) keeps
-    with as low a rank as it allows; student_patch, of the students that a VFM's grid is for, else 16 (scenes:
-    their own). codec: of crops and factors, int8, fp16 or fp32.
+    self and features 96 (features of scenes: 16), or in its place gram_rmse, the RMSE of cosines that each
+    photo (or box) keeps with as low a rank as it allows; student_patch, of the students that a VFM's grid is
+    for, else 16 (scenes: their own). codec: of crops and factors, int8, fp16 or fp32.
 
     batch_size: canvases in a batch, or crops of as many pixels. workers: processes, each with its own
     teachers. gpus_per_worker: a fraction where several share one, else what `gpus_of_worker` says.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from shards.errors import DenseCLIError
+from shards.quantise import ALL, Arrays, Some, dequantise, quantise
 
-Arrays = dict[str, np.ndarray]
 Errors = dict[str, float]
 
 _FLOATS = {"fp16": np.float16, "fp32": np.float32}
@@ -21,82 +21,101 @@ _BASIS = {"x": "basis", "scale": "basis_scale"}
 
 @dataclass(frozen=True, kw_only=True)
 class TopK:
-    """Distributions over D classes: the k most likely ids and probabilities, and the mass of the others.
+    """Distributions over D classes: of each row the most likely classes, and the mass of the others.
 
-    things: for each of the D classes, whether it is a thing. The other mass is kept for thing and stuff
-    apart, because decoupled losses renormalise over things. k >= D with fp32 is lossless.
+    A sure row takes a few classes and a doubtful one many; with the same number for all, doubtful rows lose
+    what is distilled. So N rows together name k N classes, the likeliest of all, and more where a row would
+    leave more than `rest` to the others. things: for each of the D classes, whether it is a thing. The other
+    mass is kept for thing and stuff apart, because decoupled losses renormalise over things. k >= D with fp32
+    is lossless.
     """
 
     things: tuple[bool, ...]
-    k: int = 16
+    k: int = 20
+    rest: float = 5e-4
     dtype: str = "fp16"
 
     @property
     def spec(self) -> dict:
-        return {"name": "topk", "things": list(self.things), "k": self.k, "dtype": self.dtype}
+        options = {"things": list(self.things), "k": self.k, "rest": self.rest, "dtype": self.dtype}
+        return {"name": "topk", **options}
 
     def blank(self, shape: tuple[int, int]) -> Arrays:
-        """Arrays of zeros, of the shapes and types that (N, D) distributions are stored in."""
+        """Arrays of zeros, of the shapes and types that (N, D) distributions are stored in, where no row
+        takes more than its share."""
         n, k = shape[0], min(self.k, shape[1])
         return {
-            "ids": np.zeros((n, k), np.uint16),
-            "p": np.zeros((n, k), _FLOATS[self.dtype]),
+            "count": np.zeros(n, np.uint16),
+            "ids": np.zeros(n * k, np.uint16),
+            "p": np.zeros(n * k, _FLOATS[self.dtype]),
             "rest": np.zeros((n, 2), np.float32),
         }
 
     def encode(self, p: np.ndarray) -> tuple[Arrays, Errors]:
         """(N, D) probabilities.
 
-        Arrays: `ids` uint16 (N, k) by falling probability (equal ones by id), `p` (N, k), `rest` float32
-        (N, 2) = thing and stuff mass of the classes not named. Errors: see `error`.
+        Arrays: `count` uint16 (N,), the classes that each row names, 1 at least; row after row, `ids` uint16
+        (M,) by falling probability (equal ones by id) and `p` (M,); `rest` float32 (N, 2) = thing and stuff
+        mass of the classes not named. Errors: see `error`.
         """
         things = np.array(self.things)
-        ids = np.argsort(-p, axis=1, kind="stable")[:, : self.k]
-        named = np.take_along_axis(p, ids, axis=1)
-        others = p.astype(np.float64)
-        np.put_along_axis(others, ids, 0, axis=1)
-        rest = np.stack([others[:, things].sum(1), others[:, ~things].sum(1)], axis=1)
+        order = np.argsort(-p, axis=1, kind="stable")
+        falling = np.take_along_axis(p, order, axis=1)
+        named = self._named(falling)
+        others, is_thing = np.where(named, 0, falling.astype(np.float64)), things[order]
+        rest = np.stack([(others * side).sum(1) for side in (is_thing, ~is_thing)], axis=1)
         arrays = {
-            "ids": ids.astype(np.uint16),
-            "p": named.astype(_FLOATS[self.dtype]),
+            "count": named.sum(1).astype(np.uint16),
+            "ids": order[named].astype(np.uint16),
+            "p": falling[named].astype(_FLOATS[self.dtype]),
             "rest": rest.astype(np.float32),
         }
         return arrays, self.error(arrays, p)
 
+    def _named(self, falling: np.ndarray) -> np.ndarray:
+        """Which of (N, D) probabilities, rows falling, are named: the first ones of each row."""
+        n, d = falling.shape
+        # What a row would leave if it ended before each class.
+        named = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1] > self.rest
+        named[:, :1] = True
+        spare = max(0, n * min(self.k, d) - int(named.sum()))
+        likeliest = np.argsort(np.where(named, 1, -falling), axis=None, kind="stable")[:spare]
+        named.flat[likeliest] = True
+        return named
+
     def error(self, arrays: Mapping[str, np.ndarray], p: np.ndarray) -> Errors:
-        """How far arrays are from (N, D) probabilities: max and mean total variation, and the largest change
-        of the top probability."""
-        decoded = self.decode(arrays)
-        variation = np.abs(decoded.astype(np.float64) - p).sum(1) / 2
-        top = arrays["ids"][:, :1].astype(np.int64)
-        confidence = np.abs(np.take_along_axis(decoded, top, axis=1) - np.take_along_axis(p, top, axis=1))
+        """How far arrays are from (N, D) probabilities: the largest and the mean total variation of what is
+        decoded, and of the mass that is not named."""
+        things, decoded = np.array(self.things), self.decode(arrays).astype(np.float64)
+        others = np.where(decoded[:, :-2] > 0, 0, p.astype(np.float64))
+        exact = np.column_stack([p - others, others[:, things].sum(1), others[:, ~things].sum(1)])
+        variation = np.abs(decoded - exact).sum(1) / 2
         return {
             "max_tv": _max(variation),
             "mean_tv": _mean(variation),
-            "max_confidence": _max(confidence),
+            "max_rest": _max(others.sum(1)),
+            "mean_rest": _mean(others.sum(1)),
         }
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, D) float32 that sum to 1, the argmax being the first id.
-
-        The rest of the thing mass is spread evenly over the thing classes not named, that of stuff likewise.
-        """
-        ids, things = arrays["ids"].astype(np.int64), np.array(self.things)
-        n, d = len(ids), len(things)
-        unnamed = np.ones((n, d), bool)
-        np.put_along_axis(unnamed, ids, False, axis=1)
-        out = np.zeros((n, d))
-        for group, mass in zip((things, ~things), arrays["rest"].T, strict=True):
-            spread = unnamed & group
-            out += spread * (mass / np.maximum(spread.sum(1), 1))[:, None]
-        np.put_along_axis(out, ids, arrays["p"].astype(np.float64), axis=1)
-        # Rounding may have made the first two equal or lifted an unnamed class; the first id is the argmax.
-        np.put_along_axis(out, ids[:, :1], out.max(1, keepdims=True), axis=1)
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, D + 2) float32 of some rows: the classes named, 0 for the others, then the mass of the other
+        things and of other stuff. Rows sum to 1; the argmax of the classes is the first id."""
+        count = arrays["count"].astype(np.int64)
+        start = (np.cumsum(count) - count)[rows]
+        count = count[rows]
+        row = np.repeat(np.arange(len(count)), count)
+        # Places in the arrays of all rows: the first row's own, then the second's, ...
+        place = np.arange(len(row)) + np.repeat(start - (np.cumsum(count) - count), count)
+        out = np.zeros((len(count), len(self.things) + 2))
+        out[row, arrays["ids"][place]] = arrays["p"][place]
+        out[:, -2:] = arrays["rest"][rows]
         if arrays["p"].dtype == np.float16:
             out /= out.sum(1, keepdims=True)
         decoded = out.astype(np.float32)
-        wrong = np.flatnonzero(decoded.argmax(1) != ids[:, 0])
-        decoded[wrong, ids[wrong, 0]] = np.nextafter(decoded[wrong].max(1), np.float32(2))
+        # Rounding may have made the first two equal; the first id is the argmax.
+        first, named = arrays["ids"][start].astype(np.int64), decoded[:, :-2]
+        wrong = np.flatnonzero(named.argmax(1) != first)
+        named[wrong, first[wrong]] = np.nextafter(named[wrong].max(1), np.float32(2))
         return decoded
 
 
@@ -127,9 +146,9 @@ class Rows:
         cosine = np.divide((exact * decoded).sum(1), norms, out=np.ones(len(x)), where=norms > 0)
         return {"max_abs": _max(np.abs(exact - decoded)), "mean_cosine": _mean(1 - cosine)}
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, C) float32."""
-        return dequantise(arrays)
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, C) float32 of some rows."""
+        return dequantise(arrays, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +214,9 @@ class LowRank:
             "max_abs": _max(np.abs(gram_error)),
         }
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, r) float32 F, with F F^T the Gram matrix of the tokens."""
-        return dequantise(arrays)
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, r) float32 F of some tokens, with F F^T their Gram matrix."""
+        return dequantise(arrays, rows)
 
     def _store(self, factor: np.ndarray) -> Arrays:
         if self.dtype == "int8":
@@ -262,9 +281,10 @@ class Features(LowRank):
         basis = {name: arrays[stored] for name, stored in _BASIS.items() if stored in arrays}
         return dequantise(arrays), dequantise(basis)
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(N, C) float32 tokens, not quite of unit norm."""
-        return np.matmul(*self.factors(arrays))
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, C) float32 of some tokens, not quite of unit norm."""
+        factor, basis = self.factors(arrays)
+        return factor[rows] @ basis
 
 
 def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -287,21 +307,6 @@ def _blank_rows(shape: tuple[int, int], dtype: str, scale_dtype: type) -> Arrays
     if dtype == "int8":
         return {"x": np.zeros(shape, np.int8), "scale": np.zeros(shape[0], scale_dtype)}
     return {"x": np.zeros(shape, _FLOATS[dtype])}
-
-
-def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:
-    """(N, C) -> `x` int8 (N, C) and `scale` (N,), x * scale nearest to the input; a zero row has scale 0."""
-    scale = (np.abs(x).max(axis=1) / 127).astype(scale_dtype)
-    # Divide by the scale as stored: rounding it then costs range at the ends only, where clip catches it.
-    wide = scale.astype(np.float64)[:, None]
-    steps = np.divide(x, wide, out=np.zeros(x.shape), where=wide > 0)
-    return {"x": np.clip(np.rint(steps), -127, 127).astype(np.int8), "scale": scale}
-
-
-def dequantise(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N, C) float32 of `x`, times `scale` where there is one."""
-    x = arrays["x"].astype(np.float32)
-    return x * arrays["scale"].astype(np.float32)[:, None] if "scale" in arrays else x
 
 
 Codec = TopK | Rows | LowRank

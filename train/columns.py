@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from models.registry import ALIASES
+from models.student import patch_of
+from models.vfm import VFMS
 from shards.errors import DenseCLIError
 from shards.store import Column, Store
 
@@ -82,7 +84,7 @@ def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None
         features = wanted.replace(RELABELLED, FEATURES, 1)
         command = shlex.join(["densecli", "relabel", "--store", store.root, "--teacher", features])
     else:
-        command = _commands(store, wanted)
+        command = _commands(store, wanted, student)
     raise DenseCLIError(
         f"The store at {store.root} has no {kind} column{f' of {teacher}' if teacher else ''}.",
         hint=f"Make it with: {command}",
@@ -90,9 +92,11 @@ def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
-    if kind in OWN_TEACHERS:
-        return _own_teachers(kind, student)[0]
     generated = store.dataset["name"] == "scenes"
+    if kind in OWN_TEACHERS:
+        # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
+        clip = "scenes-s" if generated else "eva02-b16"
+        return _own_teachers(kind, clip if student in VFMS else student)[0]
     if kind == "gram":
         return "scenes-vfm" if generated else "dinov2-vitb14"
     for column in store.columns("targets"):
@@ -101,17 +105,18 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
     return "scenes-pvlm" if generated else "vitb16"
 
 
-def _commands(store: Store, teacher: str) -> str:
+def _commands(store: Store, teacher: str, student: str) -> str:
     """The command lines that make a teacher's column; a Refiner has to be trained first."""
     if not teacher.startswith("refiner-"):
-        return _build_command(store, teacher)
+        return _build_command(store, teacher, student)
     run = f"runs/{teacher}"
     words = ["train-refiner", "--student", teacher.removeprefix("refiner-"), "--store", store.root]
     train = shlex.join(["densecli", *words, "--run", run])
-    return f"{train}, then {_build_command(store, teacher, f'{teacher}={run}/export/refiner.safetensors')}"
+    build = _build_command(store, teacher, student, f"{teacher}={run}/export/refiner.safetensors")
+    return f"{train}, then {build}"
 
 
-def _build_command(store: Store, teacher: str, weights: str = "") -> str:
+def _build_command(store: Store, teacher: str, student: str, weights: str = "") -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
     generated = dataset["name"] == "scenes"
@@ -126,6 +131,7 @@ def _build_command(store: Store, teacher: str, weights: str = "") -> str:
         "shard-size": store.shard_sizes[0],
         "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
+        "student-patch": patch_of(student) if teacher in VFMS else "",
         "weights": weights,
     }
     words = [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]

@@ -44,12 +44,11 @@ def _row_distances(x: Tensor, f: Tensor, rows: slice) -> Tensor:
 
 
 def correlation_cross_entropy(student: Tensor, teacher: Tensor, tau: float = 0.2) -> Tensor:
-    """Cross entropy of softmax(Z_t Z_t^T / tau) and softmax(Z_s Z_s^T / tau), mean over rows (R-SC, SCD).
+    """Cross entropy of softmax(C_t / tau) and softmax(C_s / tau), mean over rows (R-SC, SCD).
 
-    student: (R, L, C), teacher: (R, L, r). Returns (R,).
+    student, teacher: (R, L, L), C = Z Z^T of the tokens Z of R boxes. Returns (R,).
     """
-    p = (teacher @ teacher.mT / tau).softmax(dim=-1)
-    log_q = (student @ student.mT / tau).log_softmax(dim=-1)
+    p, log_q = (teacher / tau).softmax(dim=-1), (student / tau).log_softmax(dim=-1)
     return -(p * log_q).sum(dim=-1).mean(dim=-1)
 
 
@@ -66,9 +65,9 @@ def spatial_loss(
 ) -> Tensor:
     """Spatial correlation distillation: `correlation_cross_entropy` inside each box, mean over boxes (R-SC).
 
-    student: (B, C, h, w) of unit norm per token. teacher: (B, r, h', w'), the map of its tokens or of their
-    rank-r factor (RoIAlign is linear, so the factor gives the region's correlations too), or (R, L, r), the
-    boxes' own. boxes: (R, 4) normalised, of images batch_index (R,). side: a box becomes L = side * side
+    student: (B, C, h, w) of unit norm per token. teacher: (B, r, h', w'), the map of its unit tokens or of
+    their rank-r factor (RoIAlign is linear, so the factor gives the region's correlations too), or (R, L, r),
+    the boxes' own. boxes: (R, 4) normalised, of images batch_index (R,). side: a box becomes L = side * side
     tokens by RoIAlign; where the teacher's are given, L is theirs. Without a box the loss is 0.
     count: of boxes, see `losses.mean`.
     """
@@ -88,8 +87,30 @@ def _box_losses(
 ) -> Tensor:
     """The sum of `correlation_cross_entropy` over some boxes."""
     ours = region_tokens(student, boxes, batch_index, side)
-    theirs = teacher if teacher.ndim == 3 else region_tokens(teacher, boxes, batch_index, side)
-    return correlation_cross_entropy(ours, theirs, tau).sum()
+    if teacher.ndim == 3:
+        theirs = teacher @ teacher.mT
+    else:
+        z = region_tokens(teacher, boxes, batch_index, side)
+        missing = (1 - teacher.square().sum(dim=1)).clamp(min=0)
+        theirs = z @ z.mT + pooled_diagonal(missing[batch_index], boxes, side)
+    return correlation_cross_entropy(ours @ ours.mT, theirs, tau).sum()
+
+
+def pooled_diagonal(diagonal: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """W D W^T of the tokens W X of boxes by RoIAlign, D being a diagonal: (R, h, w) -> (R, L, L).
+
+    What a factor lacks of the norm of its tokens is D: what is cut off of two tokens has hardly anything in
+    common, but of a token with itself it is all there, and tokens of a region share tokens of the map.
+    RoIAlign is separable: W is a product of weights of rows and of columns.
+    """
+    count, height, width = diagonal.shape
+    eye_y = torch.eye(height, device=diagonal.device)[:, :, None].expand(-1, -1, width)
+    eye_x = torch.eye(width, device=diagonal.device)[:, None, :].expand(-1, height, -1)
+    index = torch.zeros(count, dtype=torch.long, device=diagonal.device)
+    weights = region_tokens(torch.cat([eye_y, eye_x])[None], boxes, index, side).unflatten(1, (side, side))
+    y, x = weights[:, :, 0, :height], weights[:, 0, :, height:]
+    by_rows = torch.einsum("riy,rky,ryx->rikx", y, y, diagonal)
+    return torch.einsum("rikx,rjx,rlx->rijkl", by_rows, x, x).flatten(3).flatten(1, 2)
 
 
 def _recomputed(function: Any, *args: Any) -> Any:

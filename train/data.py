@@ -25,8 +25,9 @@ class Batch:
 
     images: (B, 3, S, S) uint8 canvases. boxes: (R, 4) float32 xyxy normalised to the canvas.
     batch_index: (R,) int64, the sample each box is of. targets: by kind of column; `labels` is the teacher's
-    distribution (R, D) float32. keys: the B sample keys; none of a process that has no sample of its own in
-    the last batch of an epoch, and goes along with the first one's. epoch: counted from 0.
+    distribution (R, D + 2) float32, see `decoupled_kl`. keys: the B sample keys; none of a process that has
+    no sample of its own in the last batch of an epoch, and goes along with the first one's. epoch: counted
+    from 0.
     """
 
     images: Tensor

@@ -25,13 +25,13 @@ def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float
 
 
 def export_student(
-    clip: nn.Module, initial: dict[str, Tensor], *, alpha: float, folder: str, card: dict[str, Any]
+    network: nn.Module, initial: dict[str, Tensor], *, alpha: float, folder: str, card: dict[str, Any]
 ) -> str:
-    """Writes WEIGHTS (OpenCLIP layout: the whole open_clip model's state dict) and CARD into `folder`.
+    """Writes WEIGHTS and CARD into `folder`. A CLIP is written whole, in OpenCLIP's layout; a VFM in timm's.
 
-    initial: state dict of `clip` before training. Returns the path of the weights.
+    initial: state dict of `network` before training. Returns the path of the weights.
     """
-    averaged = average(clip.state_dict(), initial, alpha)
+    averaged = average(network.state_dict(), initial, alpha)
     # safetensors refuses tensors that share memory; a clone of each ends that.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in averaged.items()}
     path = fs.join(folder, WEIGHTS)

@@ -54,7 +54,8 @@ class LoopConfig(LoaderConfig):
 
     store, run: folders. student: architecture; weights: its initial ones, PATH or random:SEED (None: looked
     up by name). batch_size: samples that a process takes at once; accumulate: how often it does so before a
-    step. max_steps: length of the run in steps, in place of `epochs`. lr: the peak.
+    step. seen_samples: length of the run in samples, in place of `epochs`, rounded up to whole steps;
+    max_steps: in steps, in place of both. lr: the peak.
     warmup_steps: None is 1000, or a tenth of a run shorter than 10,000 steps. precision: fp32; tf32; bf16,
     where what autocast leaves in float32 is multiplied as tf32; or auto (bf16 on a GPU). compile: by
     torch.compile. activation_checkpointing: activations are made again in the backward, for memory.
@@ -69,6 +70,7 @@ class LoopConfig(LoaderConfig):
     batch_size: int = 48
     accumulate: int = 1
     epochs: int = 6
+    seen_samples: int | None = None
     max_steps: int | None = None
     lr: float = 1e-5
     weight_decay: float = 0.1
@@ -114,7 +116,7 @@ class Loop:
                 f"The store {config.store} has no batch of {self.samples_per_step} samples.",
                 hint="Choose a smaller --batch-size, or keep the last batch.",
             )
-        self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
+        self.total_steps = config.max_steps or self._length()
         shortened = min(1000, self.total_steps // 10)
         self.warmup_steps = shortened if config.warmup_steps is None else config.warmup_steps
         self.step = 0
@@ -129,6 +131,15 @@ class Loop:
         if config.compile:
             model.compile()
         self.forward = self.ranks.wrap(model)
+
+    def _length(self) -> int:
+        """Of the run in steps, as `epochs` or `seen_samples` says."""
+        if not self.config.seen_samples:
+            return self.config.epochs * self.steps_per_epoch
+        # With drop_last an epoch shows fewer than there are, else its last step has fewer than the others.
+        an_epoch = min(len(self.loader), self.steps_per_epoch * self.samples_per_step)
+        epochs, rest = divmod(self.config.seen_samples, an_epoch)
+        return epochs * self.steps_per_epoch + math.ceil(rest / self.samples_per_step)
 
     @property
     def samples_per_step(self) -> int:

@@ -28,20 +28,27 @@ def teacher_probs(cosines: Tensor, tau: float = 0.01) -> Tensor:
     return (cosines.float() / tau).softmax(dim=-1)
 
 
-def retemper(probs: Tensor, stored_tau: float, tau: float) -> Tensor:
+def retemper(probs: Tensor, stored_tau: float, tau: float, thing: Tensor) -> Tensor:
     """A distribution softmax(z / stored_tau) seen at another temperature: softmax(z / tau).
 
-    probs: (R, D), rows sum to 1. Exact for a full distribution; where a codec spread the remaining mass over
-    the classes it does not name, only those classes are approximate.
+    probs: (R, D), or (R, D + 2) as a store has them; thing: (D,) bool. Exact for a full distribution. The
+    classes that a store takes together are taken for equals: their mass alone is approximate.
     """
     if tau == stored_tau:
         return probs
-    powered = probs ** (stored_tau / tau)
+    power = stored_tau / tau
+    named, others = probs.tensor_split([len(thing)], dim=1)
+    powered = named**power
+    if others.shape[1]:
+        sizes = torch.stack([((named == 0) & side).sum(dim=1) for side in (thing, ~thing)], dim=1).clamp(
+            min=1
+        )
+        powered = torch.cat([powered, sizes * (others / sizes) ** power], dim=1)
     return powered / powered.sum(dim=-1, keepdim=True)
 
 
 def kept_regions(teacher: Tensor, theta: float) -> Tensor:
-    """(R,) bool: regions whose most probable class is more probable than theta. teacher: (R, D)."""
+    """(R,) bool: regions whose most probable class has more than theta. teacher: see `decoupled_kl`."""
     return teacher.amax(dim=-1) > theta
 
 
@@ -52,7 +59,7 @@ def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
 
 def group_counts(teacher: Tensor, thing: Tensor, theta: float) -> Tensor:
     """(2,) int64: kept regions of the Thing and of the Stuff group. As `decoupled_kl` takes them."""
-    is_thing = thing[teacher[kept_regions(teacher, theta)].argmax(dim=-1)]
+    is_thing = _sides(thing, teacher)[teacher[kept_regions(teacher, theta)].argmax(dim=-1)]
     return torch.stack([is_thing.sum(), (~is_thing).sum()])
 
 
@@ -74,7 +81,9 @@ def decoupled_kl(
     with the classes its `row` of DECOUPLING names; teacher and student are both renormalised over them.
 
     student: (R, D) cosines of the student's regions with its own text embeddings.
-    teacher: (R, D) distribution over the D categories (from a store, or `teacher_probs`).
+    teacher: (R, D) distribution over the D categories (`teacher_probs`), or (R, D + 2) as a store has it: the
+    classes it names, 0 for the others, and the mass of the other things and of other stuff. These two are
+    compared as one class each: what the store does not tell apart is left out of the divergence.
     thing: (D,) bool. tau: the student's temperature. theta: regions below this confidence are dropped.
     beta: weight in [0, 1] of the Stuff classes for Thing regions on both sides, i.e. an offset of log beta on
     their logits, in place of the row's own (with row 4: 0 is row 4 itself, 1 is row 1).
@@ -87,6 +96,9 @@ def decoupled_kl(
     """
     kept = kept_regions(teacher, theta)
     logits, probs = student[kept].float() / tau, teacher[kept].float()
+    if probs.shape[1] > logits.shape[1]:
+        logits = take_together(logits, probs, thing)
+        thing = _sides(thing, probs)
     is_thing = thing[probs.argmax(dim=-1)]
 
     stuff_weight, thing_weight = DECOUPLING[row]
@@ -105,6 +117,22 @@ def decoupled_kl(
         return mean(kl, None if counts is None else counts.sum())
     things, stuff = (None, None) if counts is None else counts
     return mean(kl[is_thing], things) + mean(kl[~is_thing], stuff)
+
+
+def _sides(thing: Tensor, teacher: Tensor) -> Tensor:
+    """Whether each column of `teacher` is a thing's, the remainders' too where it has them."""
+    return torch.cat([thing, thing.new_tensor([True, False])])[: teacher.shape[1]]
+
+
+def take_together(logits: Tensor, teacher: Tensor, thing: Tensor) -> Tensor:
+    """(R, D) logits of classes -> (R, D + 2), of the classes and remainders of `teacher` (R, D + 2).
+
+    A softmax over them gives a remainder the sum of what it gave the classes that the teacher does not name.
+    """
+    unnamed = teacher[:, :-2] == 0
+    # Not -inf, of which a logsumexp over nothing else has no gradient.
+    remainders = [logits.masked_fill(~(unnamed & side), -1e9).logsumexp(dim=1) for side in (thing, ~thing)]
+    return torch.cat([logits.masked_fill(unnamed, -1e9), torch.stack(remainders, dim=1)], dim=1)
 
 
 def region_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """Methods: presets of weighted loss terms, and the columns the terms read."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from shards.errors import DenseCLIError
@@ -20,18 +20,23 @@ TERMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """losses: weights of terms, each written TERM or TERM:KIND. mode: the student's read-out, see
-    `models.dense.DenseTransformer`; a student that has no such mode is read out as `value`.
+    """losses: weights of terms, each written TERM or TERM:KIND; large: those that are other for a ViT-L.
+    mode: the student's read-out, see `models.dense.DenseTransformer`; a student that has no such mode is read
+    out as `value`.
 
     What is frozen follows from the mode: `DenseCLIP.frozen_names`.
     """
 
     losses: Mapping[str, float]
+    large: Mapping[str, float] = field(default_factory=dict)
     mode: str = "value"
 
+    def weights(self, *, large: bool) -> dict[str, float]:
+        """`losses` for a student of a ViT-L's size or another."""
+        return {**self.losses, **(self.large if large else {})}
 
-# DeCLIP: the weight of `context` and the read-out, as the paper says and as its released code does. R-SC's
-# weight of `spatial` is that for ViT-B; for ViT-L it is 0.4.
+
+# DeCLIP: the weight of `context` and the read-out, as the paper says and as its released code does.
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "densevlm": Method(losses={"region_kl": 1.0}),
@@ -39,10 +44,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "regiontext": Method(losses={"region_text": 1.0}),
         "declip": Method(losses={"region_cosine": 1.0, "context": 0.25}, mode="qq+scale+rope+unit"),
         "declip-released": Method(losses={"region_cosine": 1.0, "context": 0.1}, mode="qq"),
-        "sc-clipself": Method(losses={"region_cosine": 1.0, "spatial:self": 0.2}),
-        "sc-regiontext": Method(losses={"region_text": 1.0, "spatial:self": 0.2}),
-        "r-sc-clipself": Method(losses={"region_cosine": 1.0, "spatial:refined": 0.2}),
-        "r-sc-regiontext": Method(losses={"region_text": 1.0, "spatial:refined": 0.2}),
+        "sc-clipself": Method(
+            losses={"region_cosine": 1.0, "spatial:self": 0.2}, large={"spatial:self": 0.4}
+        ),
+        "sc-regiontext": Method(
+            losses={"region_text": 1.0, "spatial:self": 0.2}, large={"spatial:self": 0.4}
+        ),
+        "r-sc-clipself": Method(
+            losses={"region_cosine": 1.0, "spatial:refined": 0.2}, large={"spatial:refined": 0.4}
+        ),
+        "r-sc-regiontext": Method(
+            losses={"region_text": 1.0, "spatial:refined": 0.2}, large={"spatial:refined": 0.4}
+        ),
         "r-sc-v": Method(losses={"spatial:refined": 1.0}),
     }
 )

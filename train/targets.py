@@ -57,7 +57,7 @@ class TargetReader:
         self.side: int | None = column.spec["target"].get("side")
 
     def read(self, arrays: Arrays, visit: Visit) -> np.ndarray:
-        """float32: (R, D) of R boxes, (R, side * side, r) of their tokens, or (1, h, w, r) of a map."""
+        """float32: (R, C) of R boxes, (R, side * side, r) of their tokens, or (1, h, w, r) of a map."""
         rows: Any = slice(None)
         if "grid" not in arrays:
             sizes = np.diff(visit.offsets)
@@ -66,8 +66,7 @@ class TargetReader:
             rows = sizes[views[:place]].sum() + visit.cells
             if self.side:
                 rows = (rows[:, None] * self.side**2 + np.arange(self.side**2)).flatten()
-        stored = {name: a[rows] for name, a in arrays.items() if name not in ("views", "grid")}
-        values = self.codec.decode(stored)
+        values = self.codec.decode(arrays, rows)
         if "grid" in arrays:
             return values.reshape(1, *arrays["grid"], values.shape[1])
         return values.reshape(-1, self.side**2, values.shape[1]) if self.side else values

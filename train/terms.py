@@ -70,7 +70,7 @@ class RegionKL:
         self.row, self.beta, self.reduction = row, beta, reduction
 
     def _teacher(self, batch: Batch) -> Tensor:
-        return retemper(batch.targets["labels"], self.stored_tau, self.tau)
+        return retemper(batch.targets["labels"], self.stored_tau, self.tau, self.thing)
 
     def counts(self, batch: Batch) -> Tensor:
         """Kept regions of things and of stuff, and all regions."""

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoints import load_model
 from models.dense import DenseCLIP, DenseTransformer
 from models.device import pick_device
 from models.pooling import region_pool
+from models.student import Student, load_student
 from models.text import category_embeddings
+from shards.errors import DenseCLIError
 from shards.store import Column, Store
 from train.columns import find_regions, find_targets
 from train.data import Batch, Loader
@@ -36,6 +37,7 @@ from train.terms import (
 CARD = (
     "student",
     "canvas",
+    "image_size",
     "mode",
     "store",
     "columns",
@@ -51,7 +53,8 @@ class TrainConfig(LoopConfig):
     """Everything that defines a run, beside what every run has.
 
     method: preset of loss terms; losses: the terms and weights to use in its place. teacher:
-    name (or NAME-ID) of the target column where the store has several. text_embeddings: file of the student's
+    name (or NAME-ID) of the target column where the store has several. image_size: side in pixels to which
+    the canvas is resized for the student (None: that of the store). text_embeddings: file of the student's
     text embeddings (None: its own text tower says them). mode: dense read-out of the student. tau, theta,
     decoupling (its row), beta, reduction: see `losses.decoupled_kl`. alpha: weight of the student in the
     export.
@@ -61,6 +64,7 @@ class TrainConfig(LoopConfig):
     losses: Mapping[str, float] | None = None
     teachers: tuple[str, ...] = ()
     regions: str | None = None
+    image_size: int | None = None
     text_embeddings: str | None = None
     mode: str | None = None
     tau: float = 0.01
@@ -86,14 +90,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
 class Trainer(Loop):
     config: TrainConfig
     loader: Loader
-    model: DenseCLIP
+    model: Student
 
     def __init__(self, config: TrainConfig, ranks: Ranks | None = None) -> None:
         """See `Loop`."""
         ranks = ranks or Ranks(device=pick_device(config.device))
         method = find_method(config.method)
-        self.loss_weights = dict(config.losses or method.losses)
-        reads = {loss: term_and_kind(loss) for loss in self.loss_weights}
+        reads = {loss: term_and_kind(loss) for loss in config.losses or method.losses}
 
         store = Store.open(config.store)
         kinds = sorted({kind for _, kind in reads.values()})
@@ -103,14 +106,16 @@ class Trainer(Loop):
         super().__init__(config, store, Loader(store, regions, self.targets, config, **part), ranks)
 
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
-        model, weights = load_model(config.student, config.weights, self.device)
+        model, weights = load_student(config.student, config.weights, self.device)
         self.mode = config.mode or (method.mode if model.has_mode(method.mode) else "value")
+        large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
+        self.loss_weights = dict(config.losses or method.weights(large=large))
         freeze(model, model.frozen_names(self.mode))
         if self.device.type == "cuda" and not isinstance(model, DenseTransformer):
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
         self.learn(model, weights)
-        self.initial = {name: tensor.clone() for name, tensor in model.clip.state_dict().items()}
+        self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
         self.terms = {loss: self._term(term, kind) for loss, (term, kind) in reads.items()}
 
     def _term(self, term: str, kind: str) -> Term:
@@ -138,6 +143,11 @@ class Trainer(Loop):
 
     def _text(self, column: Column) -> Tensor:
         """(D, C) the student's embeddings of a labels column's categories."""
+        if not isinstance(self.model, DenseCLIP):
+            raise DenseCLIError(
+                f"{self.config.student} has no texts, and cannot learn from the labels of {column.name}.",
+                hint="Train it by its tokens alone: --method r-sc-v, or --loss spatial:gram=1.",
+            )
         names = column.spec["target"]["categories"]
         return category_embeddings(self.model, names, file=self.config.text_embeddings)
 
@@ -151,6 +161,7 @@ class Trainer(Loop):
         """See `Loop.resolved`."""
         return {
             **super().resolved(),
+            "image_size": self.config.image_size or self.store.canvas,
             "losses": self.loss_weights,
             "mode": self.mode,
             "teachers": list(self.config.teachers),
@@ -164,7 +175,8 @@ class Trainer(Loop):
     def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms, and each of them; see `Loop.loss`."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            dense, context = self.forward(self.model.prepare(batch.images), self.mode, context=True)
+            images = self.model.prepare(batch.images, side=self.config.image_size)
+            dense, context = self.forward(images, self.mode, context=True)
         dense = dense.float()
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
@@ -174,5 +186,5 @@ class Trainer(Loop):
         resolved = self.resolved()
         card = {name: resolved[name] for name in CARD}
         return export_student(
-            self.model.clip, self.initial, alpha=self.config.alpha, folder=folder, card=card
+            self.model.network, self.initial, alpha=self.config.alpha, folder=folder, card=card
         )

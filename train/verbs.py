@@ -12,6 +12,9 @@ from shards.flags import flags, given, newest_store, write_json
 LOOP = (
     click.option("--epochs", type=click.IntRange(1)),
     click.option(
+        "--seen-samples", type=click.IntRange(1), metavar="N", help="Length of the run, in place of --epochs."
+    ),
+    click.option(
         "--max-steps", type=click.IntRange(1), help="Stop after this many steps, whatever the epochs."
     ),
     click.option("--lr", type=click.FloatRange(0, min_open=True)),
@@ -38,6 +41,11 @@ LOOP = (
         help="Skip this many whose loss or gradient is not finite.",
     ),
     click.option("--resume", type=click.Choice(["interrupted", "never", "overwrite"])),
+    click.option("--workers", type=click.IntRange(0), metavar="N", help="Threads that decode ahead."),
+    click.option("--cache", metavar="DIR", help="Local folder for the shards of a remote store."),
+    click.option(
+        "--cache-gb", type=click.FloatRange(0, min_open=True), metavar="GB", help="What it holds at most."
+    ),
     flags("store", "run", "student", "weights", "batch-size", "seed", "device", "json"),
 )
 
@@ -66,6 +74,9 @@ def loop_flags(verb: Callable) -> Callable:
     help="A target column, where the store has several of its kind.",
 )
 @click.option("--regions", metavar="PLAN", help="Region plan, where no target column says which.")
+@click.option(
+    "--image-size", type=click.IntRange(16), metavar="PX", help="Side of the student's input [the canvas]."
+)
 @click.option("--mode", metavar="NAME", help="How the student's last block is read out.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature.")
 @click.option("--theta", type=click.FloatRange(0, 1), help="Regions less sure than this are left out.")

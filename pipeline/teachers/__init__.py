@@ -48,6 +48,9 @@ Factors = TypeVar("Factors", bound=LowRank)
 
 # What comes before the model's name, and a dash, where it is not asked for labels.
 PREFIXES = ("crops", "features", "self", "refiner")
+# `spatial` sharpens the correlations that `context` compares as they are: with DINOv2-S's tokens of photos, a
+# rank of 64 changes its loss by 1.2e-3 of it, a rank of 96 by less than 5e-4.
+SELF_RANK = 96
 
 
 def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
@@ -71,7 +74,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
                 codec=Rows(dtype=settings.codec),
             )
         case "self":
-            return SelfConfig(model=model, weights=weights, codec=_factors(LowRank, settings, 64))
+            return SelfConfig(model=model, weights=weights, codec=_factors(LowRank, settings, SELF_RANK))
         case "features":
             # A scene's map has 64 tokens, of which no more than this many are independent enough to matter.
             rank = 16 if settings.dataset == "scenes" else 96

@@ -39,7 +39,7 @@ class FeaturesConfig:
         """Digests the weights; raises DenseCLIError where they are missing."""
         return {
             **map_spec(self.model, self.weights, self.resample),
-            "producer": "features/1",
+            "producer": "features/2",
             "target": {"name": "features"},
             "codec": self.codec.spec,
         }

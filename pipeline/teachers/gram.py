@@ -37,7 +37,7 @@ class GramConfig:
         """Digests the weights; raises DenseCLIError where they are missing."""
         arch = VFMS[self.name]
         return {
-            "producer": "gram/1",
+            "producer": "gram/2",
             "architecture": arch.name,
             "weights": weights_id(self.weights),
             "preprocessing": {
@@ -91,7 +91,7 @@ class SelfConfig:
         """Digests the weights; raises DenseCLIError where they are missing."""
         return {
             **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
-            "producer": "self/1",
+            "producer": "self/2",
             "target": {"name": "self", "mode": self.mode},
             "codec": self.codec.spec,
         }
@@ -135,14 +135,17 @@ class TokenTeacher:
         return seen[0].permute(1, 2, 0).cpu().numpy()
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """(h, w, C) unit tokens -> the codec's arrays, and `grid` int32 (2,) = h, w."""
+        """(h, w, C) unit tokens -> the codec's arrays, `grid` int32 (2,) = h, w, and `bound` float32 (2,):
+        the `row_norm` and `max_abs` of this map's error, which bound what it does to a loss."""
         height, width, _ = target.shape
         arrays, error = self.codec.encode(target.reshape(height * width, -1))
-        return {**arrays, "grid": np.array([height, width], np.int32)}, error
+        bound = np.array([error["row_norm"], error["max_abs"]], np.float32)
+        return {**arrays, "grid": np.array([height, width], np.int32), "bound": bound}, error
 
 
 def map_cost(forward: Forward, codec: LowRank) -> Cost:
     """What a photo costs whose one picture gives a map, kept by `codec` as a `TokenTeacher` does."""
     channels, height, width = forward.shape
-    stored = {**codec.blank((height * width, channels)), "grid": np.zeros(2, np.int32)}
+    about = {"grid": np.zeros(2, np.int32), "bound": np.zeros(2, np.float32)}
+    stored = {**codec.blank((height * width, channels)), **about}
     return Cost(stored=stored, once=forward.flops, visit=forward.flops)

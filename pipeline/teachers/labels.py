@@ -26,15 +26,16 @@ class Retrieval:
     """What is retrieved for regions, whoever saw them.
 
     categories: a shipped set or a file. text_embeddings: a .npy of them, else the model's own text tower says
-    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. k, dtype: of the
-    stored distributions, see `TopK`.
+    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. k, rest, dtype:
+    of the stored distributions, see `TopK`.
     """
 
     categories: str
     text_embeddings: str | None = None
     templates: str | None = None
     tau: float = 0.01
-    k: int = 16
+    k: int = TopK.k
+    rest: float = TopK.rest
     dtype: str = "fp16"
 
     def target(self, arch: Architecture) -> dict[str, Any]:
@@ -49,7 +50,7 @@ class Retrieval:
     def codec(self) -> TopK:
         """How distributions over the categories are stored."""
         things = load_categories(self.categories).thing_flags().tolist()
-        return TopK(things=tuple(things), k=self.k, dtype=self.dtype)
+        return TopK(things=tuple(things), k=self.k, rest=self.rest, dtype=self.dtype)
 
     def prompts(self, arch: Architecture) -> tuple[str, ...]:
         """The templates, each with a {} for the category."""
@@ -160,4 +161,4 @@ def retrieve(regions: Tensor, text: Tensor, tau: float) -> Tensor:
 def encode_labels(codec: TopK, p: np.ndarray) -> tuple[Arrays, Errors]:
     """p (N, D) -> the codec's arrays and `thing` (N,) bool, the flag of the most likely category."""
     arrays, error = codec.encode(p)
-    return {**arrays, "thing": np.array(codec.things)[arrays["ids"][:, 0]]}, error
+    return {**arrays, "thing": np.array(codec.things)[p.argmax(1)]}, error

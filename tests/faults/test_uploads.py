@@ -1,4 +1,5 @@
-"""Uploads that fail: no partial object is ever visible as a shard, and the same command goes on."""
+"""Transfers that fail: no partial object is ever visible as a shard or read as one, and the same command goes
+on."""
 
 import http.client
 import threading
@@ -10,8 +11,9 @@ import pytest
 from s3fs import S3FileSystem
 
 from shards import fs
+from shards.cache import Cache
 from shards.errors import DenseCLIError
-from shards.reader import read_shard
+from shards.reader import StoreReader, read_shard, read_tar
 from shards.store import Store
 from shards.writer import ShardWriter
 
@@ -19,10 +21,12 @@ ALWAYS = 10**6
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before an S3 server and breaks the next `times` uploads to addresses that end with `victim`."""
+    """Stands before an S3 server and breaks the next `times` transfers, by `method`, of addresses that end
+    with `victim`."""
 
     daemon_threads = True
     fault = ""
+    method = "PUT"
     victim = ""
     times = 0
 
@@ -44,7 +48,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.server.fault if self.command == "PUT" and self.server.shall_break(self.path) else ""
+        fault = (
+            self.server.fault
+            if self.command == self.server.method and self.server.shall_break(self.path)
+            else ""
+        )
         if fault == "answered 500":
             self.send_response(500)
             self.send_header("Content-Length", "0")
@@ -56,6 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() != "expect":
                 upstream.putheader(name, value)
         upstream.endheaders(body[: len(body) // 2] if fault == "cut halfway" else body)
+        if fault in ("answer cut halfway", "answer with a flipped bit"):
+            self._answer(upstream, fault)
+            return
         if fault == "cut halfway":
             upstream.close()
         if fault:
@@ -64,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
+        self._answer(upstream)
+
+    def _answer(self, upstream: http.client.HTTPConnection, fault: str = "") -> None:
         answer = upstream.getresponse()
         data = answer.read()
         self.send_response(answer.status)
@@ -71,7 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("connection", "transfer-encoding", "server", "date"):
                 self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        if fault == "answer with a flipped bit":
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        self.wfile.write(data[: len(data) // 2] if fault == "answer cut halfway" else data)
+        if fault == "answer cut halfway":
+            self.close_connection = True
+            self.connection.close()
         upstream.close()
 
     do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
@@ -172,3 +191,50 @@ def test_server_that_is_gone__one_sentence_without_the_endpoint(store, s3_server
         assert "password" not in f"{said.value} {said.value.hint}"
         assert "credentials in the environment" in said.value.hint
     survived("object store out of reach")
+
+
+DOWNLOADS = ("answer cut halfway", "answered 500")
+
+
+@pytest.mark.parametrize("fault", DOWNLOADS)
+def test_download__that_fails_twice_is_tried_again(proxy, store, survived, monkeypatch, fault):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+    S3FileSystem.clear_instance_cache()
+    commit(store, "000000")
+    proxy.method, proxy.fault, proxy.victim, proxy.times = "GET", fault, "000000.tar", 2
+    assert len(read_shard(store.images, "000000")) == 1
+    assert proxy.broken == 2
+    survived(f"download: {fault}, twice")
+
+
+@pytest.mark.parametrize("fault", DOWNLOADS)
+def test_download__that_fails_for_good_is_one_sentence_and_nothing_is_kept(
+    proxy, store, survived, tmp_path, fault
+):
+    for shard in store.shard_names:
+        commit(store, shard)
+    cache = Cache(tmp_path / "cache", 10**9)
+    reader = StoreReader([store.images], shuffle=False, cache=cache)
+    whole = [record.key for record in reader.iter(0)]
+    for path in cache.folder.iterdir():
+        path.unlink()
+    proxy.method, proxy.fault, proxy.victim, proxy.times = "GET", fault, "000001.tar", ALWAYS
+    threads = set(threading.enumerate())
+    with pytest.raises(DenseCLIError, match=rf"^Could not read {store.root}/images/000001.tar: .*\.$"):
+        list(reader.iter(0))
+    assert not {t.name for t in set(threading.enumerate()) - threads if t.name.startswith("shards")}
+    assert [path.name.split("-")[1] for path in cache.folder.iterdir()] == ["000000"]
+    proxy.fault = ""
+    assert [record.key for record in reader.iter(0)] == whole
+    survived(f"download: {fault}, for good")
+
+
+def test_download__with_a_flipped_bit_is_refused_and_not_kept(proxy, store, survived, tmp_path):
+    commit(store, "000000")
+    cache = Cache(tmp_path / "cache", 10**9)
+    proxy.method, proxy.fault, proxy.victim, proxy.times = "GET", "answer with a flipped bit", "000000.tar", 1
+    with pytest.raises(DenseCLIError, match=r"000000\.tar.*(Checksum|has changed)"):
+        read_tar(store.images, "000000", cache)
+    assert not cache.folder.exists()
+    assert read_tar(store.images, "000000", cache)[0] == read_tar(store.images, "000000")[0]
+    survived("download: a flipped bit")

@@ -162,6 +162,7 @@ def test_prepare__resamples_a_canvas_to_the_nearest_multiple_of_the_patch(tiny) 
     canvas = torch.full((1, 3, 512, 512), 128, dtype=torch.uint8)
     assert model.input_side(512) == 518
     resampled, released = model.prepare(canvas), model.prepare(canvas, resample=False)
+    assert model.prepare(canvas, side=64).shape[-1] == model.input_side(64) != resampled.shape[-1]
     assert resampled.shape[-2:] == (518, 518) and released.shape[-2:] == (512, 512)
     expected = (128 / 255 - torch.tensor(model.mean)) / torch.tensor(model.std)
     for x in (resampled, released):

@@ -163,6 +163,6 @@ def test_proposals__crops_have_context_and_a_photo_may_have_none(tiny, build_her
     first, second = read_joined(job.columns(), "000000")
     for record, count in ((first, 3), (second, 0)):
         assert len(decode_npz(record.parts["regions"]["npz"])["boxes"]) == count
-        assert len(decode_npz(record.parts["scenes-s"]["npz"])["ids"]) == count
+        assert len(decode_npz(record.parts["scenes-s"]["npz"])["count"]) == count
         arrays = decode_npz(record.parts["crops-scenes-s"]["npz"])
         assert (arrays["x"].shape, arrays["views"].tolist()) == ((count, 64), [0])

@@ -38,6 +38,9 @@ def test_stored_gram__equals_the_live_teachers(tokens, build_here, photo_of, sha
                 x, f = said.reshape(64, -1).astype(np.float64), codec.decode(arrays).astype(np.float64)
                 np.testing.assert_allclose(np.diag(x @ x.T), 1, atol=1e-5)
                 error = f @ f.T - x @ x.T
+                np.testing.assert_allclose(
+                    arrays["bound"], [np.linalg.norm(error, axis=1).mean(), np.abs(error).max()], atol=1e-5
+                )
                 assert np.abs(error).max() <= receipt.error["max_abs"] + 1e-5
                 assert np.sqrt((error**2).mean()) <= receipt.error["max_rmse"] + 1e-5
 

@@ -61,12 +61,12 @@ def test_student_patch__is_that_of_the_worlds_own_students_or_16(tiny):
     assert patches == [12, 16, 32]
 
 
-def test_rank__of_features_is_higher_than_of_grams_and_low_in_scenes(tiny):
+def test_rank__what_each_kind_needs(tiny):
     def ranks(**change):
-        teachers = ("features-scenes-s", "self-scenes-s")
+        teachers = ("features-scenes-s", "self-scenes-s", "scenes-vfm")
         return [teacher_config(name, replace(tiny, **change)).codec.rank for name in teachers]
 
-    assert (ranks(), ranks(dataset="coco"), ranks(rank=7)) == ([16, 64], [96, 64], [7, 7])
+    assert (ranks(), ranks(dataset="coco"), ranks(rank=7)) == ([16, 96, 64], [96, 96, 64], [7, 7, 7])
 
 
 def test_flags__reach_the_column(tiny):

@@ -200,7 +200,7 @@ def test_masks__are_the_regions_of_every_teacher(from_sa1b, build_here):
         boxes = decode_npz(record.parts["regions"]["npz"])["boxes"]
         # 64 x 48 pixels on a canvas of 48: the surer mask first.
         np.testing.assert_allclose(boxes, [[0.125, 0.125, 0.75, 0.75], [0, 0, 0.5, 0.375]])
-        assert decode_npz(record.parts["scenes-s"]["npz"])["ids"].shape[0] == 2
+        assert decode_npz(record.parts["scenes-s"]["npz"])["count"].shape[0] == 2
         assert decode_npz(record.parts["crops-scenes-s"]["npz"])["x"].shape[0] == 2
 
 

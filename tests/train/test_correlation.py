@@ -10,7 +10,13 @@ from torch import Tensor
 
 from models.pooling import region_tokens
 from shards.codecs import LowRank
-from train.correlation import context_loss, correlation_cross_entropy, spatial_loss, unit_tokens
+from train.correlation import (
+    context_loss,
+    correlation_cross_entropy,
+    pooled_diagonal,
+    spatial_loss,
+    unit_tokens,
+)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -70,7 +76,7 @@ def test_correlation_cross_entropy__by_hand() -> None:
         p = np.exp((teacher[0] @ teacher[0, i] / 0.5).numpy())
         q = np.exp((student[0] @ student[0, i] / 0.5).numpy())
         rows.append(-(p / p.sum() * np.log(q / q.sum())).sum())
-    loss = correlation_cross_entropy(student, teacher, tau=0.5)
+    loss = correlation_cross_entropy(student @ student.mT, teacher @ teacher.mT, tau=0.5)
     np.testing.assert_allclose(loss, [np.mean(rows)], rtol=1e-5)
 
 
@@ -82,7 +88,8 @@ def test_spatial_loss__blocks_equal_the_plain_one(block: int, of_boxes: bool) ->
     theirs = region_tokens(teacher, where, image, 3)
 
     def plain(x: Tensor) -> Tensor:
-        return correlation_cross_entropy(region_tokens(x, where, image, 3), theirs).mean()
+        ours = region_tokens(x, where, image, 3)
+        return correlation_cross_entropy(ours @ ours.mT, theirs @ theirs.mT).mean()
 
     def blocks(x: Tensor) -> Tensor:
         target = theirs if of_boxes else teacher
@@ -104,6 +111,29 @@ def test_spatial_loss__factor_equals_the_map() -> None:
     torch.testing.assert_close(
         spatial_loss(student, factor, where, image), spatial_loss(student, features, where, image)
     )
+
+
+@pytest.mark.parametrize("side", [1, 3, 7])
+def test_pooled_diagonal__is_that_of_the_pooled_tokens(side: int) -> None:
+    diagonal, (where, image) = random(6, 8, 5).abs(), boxes(6, 1)
+    weights = region_tokens(torch.eye(40).unflatten(1, (8, 5))[None], where, image, side)
+    expected = weights @ diagonal.flatten(1).diag_embed() @ weights.mT
+    torch.testing.assert_close(pooled_diagonal(diagonal, where, side), expected)
+
+
+def test_spatial_loss__what_a_cut_factor_lacks_of_its_tokens_norm_is_made_up_for() -> None:
+    basis = torch.linalg.qr(random(64, 64)).Q
+    features = random(1, 64, 8, 8) * (torch.arange(64) < 8).float().add(0.1).view(1, 64, 1, 1)
+    features = F.normalize(torch.einsum("bchw,cd->bdhw", features, basis), dim=1)
+    codec = LowRank(rank=8)
+    decoded = codec.decode(codec.encode(features[0].flatten(1).T.numpy())[0])
+    factor = torch.from_numpy(decoded).T.unflatten(1, (8, 8))[None]
+    student, (where, image) = F.normalize(random(1, 16, 8, 8, seed=1), dim=1), boxes(5, 1)
+    boxes_alone = region_tokens(factor, where, image, 7)
+    full, map_, alone = (
+        spatial_loss(student, teacher, where, image) for teacher in (features, factor, boxes_alone)
+    )
+    assert abs(map_ - full) < 0.2 * abs(alone - full)
 
 
 def test_spatial_loss__no_box() -> None:

@@ -44,7 +44,7 @@ def test_batches__rows_are_the_view_of_key_and_epoch(tiny_store) -> None:
                 rows, mine = slice(offsets[view], offsets[view + 1]), batch.batch_index == i
                 np.testing.assert_array_equal(batch.boxes[mine], tiny_store.boxes[key][rows])
                 np.testing.assert_allclose(
-                    batch.targets["labels"][mine], tiny_store.labels_of[key][rows], atol=1e-6
+                    batch.targets["labels"][mine, :-2], tiny_store.labels_of[key][rows], atol=1e-6
                 )
 
 
@@ -106,7 +106,7 @@ def test_batches__columns_join_in_a_view_that_all_of_them_hold(full_store) -> No
                 stored = sizes[full.views[key][:place]].sum() + np.arange(sizes[view])
                 np.testing.assert_array_equal(batch.boxes[mine], full.boxes[key][everywhere])
                 np.testing.assert_allclose(
-                    batch.targets["labels"][mine], full.labels_of[key][everywhere], atol=1e-6
+                    batch.targets["labels"][mine, :-2], full.labels_of[key][everywhere], atol=1e-6
                 )
                 np.testing.assert_array_equal(batch.targets["crops"][mine], full.values["crops"][key][stored])
                 tokens = full.values["refined"][key].reshape(-1, 9, 8)

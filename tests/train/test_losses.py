@@ -104,8 +104,49 @@ def test_decoupled_kl__exact_zeros_in_teacher() -> None:
 
 def test_retemper__equals_softmax_at_the_other_temperature() -> None:
     torch.testing.assert_close(
-        retemper(teacher_probs(cosines(0), 0.01), 0.01, 0.02), teacher_probs(cosines(0), 0.02)
+        retemper(teacher_probs(cosines(0), 0.01), 0.01, 0.02, THING), teacher_probs(cosines(0), 0.02)
     )
+
+
+def stored(teacher: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
+    """As a store has it that names these classes (R, D) alone."""
+    other = teacher.masked_fill(names, 0)
+    remainders = [other[:, THING].sum(dim=1), other[:, ~THING].sum(dim=1)]
+    return torch.cat([teacher.masked_fill(~names, 0), torch.stack(remainders, dim=1)], dim=1)
+
+
+def test_retemper__equal_classes_taken_together_stay_together() -> None:
+    teacher = torch.tensor([[0.6, 0.05, 0.05, 0.2, 0.1]])
+    names = torch.tensor([[True, False, False, True, False]])
+    torch.testing.assert_close(
+        retemper(stored(teacher, names), 0.01, 0.03, THING),
+        stored(retemper(teacher, 0.01, 0.03, THING), names),
+    )
+
+
+@pytest.mark.parametrize("row", [1, 2, 3, 4])
+def test_decoupled_kl__every_class_named_is_the_full_distribution(row: int) -> None:
+    teacher = teacher_probs(cosines(0), 0.02)
+    gradients = []
+    for told in (teacher, stored(teacher, teacher > 0)):
+        student = cosines(1).requires_grad_()
+        loss = decoupled_kl(student, told, THING, row=row, theta=0.0)
+        gradients.append((loss, *torch.autograd.grad(loss, student)))
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("row", [1, 2, 3, 4])
+def test_decoupled_kl__classes_not_named_cost_their_own_divergence_and_no_more(row: int) -> None:
+    """Never more than the full one, and still zero, with no gradient, where the student agrees."""
+    teacher = teacher_probs(cosines(0), 0.02)
+    told = stored(teacher, teacher >= teacher.topk(2, dim=1).values[:, 1:])
+    full, coarse = (decoupled_kl(cosines(1), t, THING, row=row, theta=0.0, tau=0.02) for t in (teacher, told))
+    assert 0.3 * full < coarse < full
+    student = cosines(0).requires_grad_()
+    loss = decoupled_kl(student, told, THING, row=row, theta=0.0, tau=0.02)
+    loss.backward()
+    assert student.grad is not None
+    assert abs(float(loss.detach())) < 1e-6 and float(student.grad.abs().max()) < 1e-4
 
 
 def test_region_cosine__needs_no_unit_norm() -> None:

@@ -47,3 +47,12 @@ def test_parse_losses__weights() -> None:
 def test_parse_losses__refuses(word: str) -> None:
     with pytest.raises(DenseCLIError):
         parse_losses([word])
+
+
+def test_weights__spatial_beside_regions_counts_twice_for_a_large_student() -> None:
+    for method in METHODS.values():
+        small, large = (method.weights(large=size) for size in (False, True))
+        assert small == method.losses and small.keys() == large.keys()
+        for loss in small:
+            spatial = loss.startswith("spatial") and len(small) > 1
+            assert (small[loss], large[loss]) == (0.2, 0.4) if spatial else small[loss] == large[loss]

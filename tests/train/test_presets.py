@@ -1,11 +1,13 @@
 """Every preset from one store: it trains, it freezes what it says, and it names the column that it lacks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from models import registry
 from models.dense import DenseCLIP
 from models.registry import build, resolve
 from shards.errors import DenseCLIError
@@ -156,6 +158,7 @@ def test_train__declip_without_gram(tiny_store, tmp_path) -> None:
         Trainer(config(tiny_store.store, tmp_path, losses={"context": 0.25}))
     assert str(caught.value) == f"The store at {tiny_store.store.root} has no gram column."
     assert "densecli build-shards --teacher dinov2-vitb14" in caught.value.hint
+    assert "--student-patch 12" in caught.value.hint
 
 
 def test_train__declip_on_the_generated_world_has_its_own_vfm(tmp_path) -> None:
@@ -215,3 +218,15 @@ def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
     finally:
         Path(foreign.url, "column.json").unlink()
         Path(plan.url, "column.json").unlink()
+
+
+def test_train__the_weights_of_a_large_students_preset(full_store, tmp_path, monkeypatch) -> None:
+    """24 blocks are what makes a ViT-L large, however narrow."""
+    small = resolve("scenes-s")
+    deep = {**small.config, "vision_cfg": {**small.config["vision_cfg"], "layers": 24}}
+    monkeypatch.setitem(registry.ARCHITECTURES, "scenes-s", replace(small, config=deep))
+    trainer = Trainer(config(full_store.store, tmp_path, method="sc-clipself"))
+    assert trainer.loss_weights == {"region_cosine": 1.0, "spatial:self": 0.4}
+    losses = {"spatial:self": 0.2}
+    mine = Trainer(config(full_store.store, tmp_path, method="sc-clipself", losses=losses))
+    assert mine.loss_weights == losses

@@ -237,6 +237,37 @@ def test_train__text_embeddings_from_a_file(tiny_store, undisturbed, tmp_path) -
         train(config(tiny_store, tmp_path / "other", text_embeddings=str(tmp_path / "text.npy")))
 
 
+@pytest.mark.parametrize(
+    "samples, drop_last, accumulate, steps",
+    [
+        (1, False, 1, 1),
+        (11, False, 1, 4),
+        (12, False, 1, 5),
+        (25, False, 1, 9),
+        (9, True, 1, 3),
+        (10, True, 1, 4),
+        (100, False, 2, 19),
+    ],
+)
+def test_train__as_many_samples_as_asked_for(
+    tiny_store, tmp_path, samples, drop_last, accumulate, steps
+) -> None:
+    settings = {"max_steps": None, "drop_last": drop_last, "accumulate": accumulate}
+    trainer = Trainer(config(tiny_store, tmp_path, seen_samples=samples, **settings))
+    seen = [sum(len(b.keys) for b in batches) for batches in trainer._steps()]
+    assert len(seen) == trainer.total_steps == steps
+    assert sum(seen[:-1]) < samples <= sum(seen)
+
+
+def test_train__at_another_size_than_the_canvas(tiny_store, undisturbed, tmp_path) -> None:
+    train(config(tiny_store, tmp_path, max_steps=1, image_size=64))
+    small, whole = (rows(run)[0]["loss"] for run in (tmp_path, undisturbed))
+    assert small != whole and small == pytest.approx(whole, rel=0.5)
+    for run, size in ((tmp_path, 64), (undisturbed, 96)):
+        card = json.loads((run / "export" / "card.json").read_text())
+        assert (card["image_size"], card["canvas"]) == (size, 96)
+
+
 def test_train__bf16_follows_fp32(tiny_store, undisturbed, tmp_path) -> None:
     train(config(tiny_store, tmp_path, max_steps=1, precision="bf16"))
     [row], first = rows(tmp_path), rows(undisturbed)[0]

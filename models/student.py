@@ -1,0 +1,76 @@
+"""What can be trained: a CLIP, or a vision foundation model, which has no texts to be compared with."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoints import WeightsInfo, find_file, load_model, random_seed, values_sha256, weights_sha256
+from models.dense import DenseCLIP
+from models.registry import build, resolve
+from models.vfm import VFM, VFMS, load_vfm
+from shards.errors import DenseCLIError
+
+
+class DenseVFM(nn.Module):
+    """A VFM as a student: as much of `DenseCLIP` as training asks for, in the one mode `value`."""
+
+    def __init__(self, vfm: VFM) -> None:
+        super().__init__()
+        self.vfm = vfm
+        self.patch_size = vfm.arch.patch
+
+    @property
+    def network(self) -> nn.Module:
+        """What is exported: timm's own network."""
+        return self.vfm.net
+
+    def prepare(self, canvases: Tensor) -> Tensor:
+        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input, its side the patch's nearest multiple."""
+        return self.vfm.prepare(canvases, self.patch_size)
+
+    def has_mode(self, mode: str) -> bool:
+        """See `DenseCLIP.has_mode`."""
+        return mode == "value"
+
+    def frozen_names(self, mode: str = "value") -> set[str]:
+        """What is frozen of a CLIP: the patch embedding, CLS, registers, positions and the final norm."""
+        parts = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm.")
+        frozen = tuple(f"vfm.net.{part}" for part in parts)
+        return {name for name, _ in self.named_parameters() if name.startswith(frozen)}
+
+    def forward(
+        self, images: Tensor, mode: str = "value", *, context: bool = False
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """(B, 3, H, W) normalised pixels -> (B, C, h, w), unit norm per token, and with `context` {}: it has
+        no context features."""
+        if not self.has_mode(mode):
+            raise DenseCLIError(
+                f"{self.vfm.arch.name} has no dense mode {mode!r}.", hint="Leave --mode out: it has one only."
+            )
+        tokens = self.vfm(images)
+        return (tokens, {}) if context else tokens
+
+
+Student = DenseCLIP | DenseVFM
+
+
+def load_student(
+    name: str, weights: str | None = None, device: str | torch.device = "cpu"
+) -> tuple[Student, WeightsInfo]:
+    """A CLIP or a VFM by name with its weights, in eval mode; see `load_model`."""
+    if name not in VFMS:
+        return load_model(name, weights, device)
+    source = weights or str(find_file(name))
+    model = DenseVFM(load_vfm(name, source, device))
+    random = random_seed(source) is not None
+    sha256 = values_sha256(model.network) if random else weights_sha256(Path(source))
+    return model, WeightsInfo(source=source, sha256=sha256, random=random)
+
+
+def patch_of(name: str) -> int:
+    """Pixels of the token stride of the student called `name`."""
+    if name in VFMS:
+        return VFMS[name].patch
+    with torch.device("meta"):
+        return build(resolve(name)).patch_size

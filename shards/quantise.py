@@ -1,0 +1,25 @@
+"""Rows of numbers as int8 and a scale each, and back."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Some = np.ndarray | slice
+"""Indices of rows."""
+ALL = slice(None)
+
+
+def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:
+    """(N, C) -> `x` int8 (N, C) and `scale` (N,), x * scale nearest to the input; a zero row has scale 0."""
+    scale = (np.abs(x).max(axis=1) / 127).astype(scale_dtype)
+    # Divide by the scale as stored: rounding it then costs range at the ends only, where clip catches it.
+    wide = scale.astype(np.float64)[:, None]
+    steps = np.divide(x, wide, out=np.zeros(x.shape), where=wide > 0)
+    return {"x": np.clip(np.rint(steps), -127, 127).astype(np.int8), "scale": scale}
+
+
+def dequantise(arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+    """(R, C) float32 of some rows of `x`, times `scale` where there is one."""
+    x = arrays["x"][rows].astype(np.float32)
+    return x * arrays["scale"][rows].astype(np.float32)[:, None] if "scale" in arrays else x

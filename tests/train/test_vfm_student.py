@@ -1,0 +1,90 @@
+"""A vision foundation model as the student of `spatial` alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models import vfm
+from models.student import load_student
+from models.vfm import VFMArchitecture
+from shards.errors import DenseCLIError
+from train.trainer import TrainConfig, Trainer, train
+
+
+@pytest.fixture(autouse=True)
+def small_vit(request, monkeypatch) -> None:
+    """A ViT-S says nothing here that a ViT-Ti does not; but for real weights."""
+    if "shared_data" not in request.fixturenames:
+        small = VFMArchitecture(name="dinov2-vits14", timm="vit_tiny_patch16_224", patch=16)
+        monkeypatch.setitem(vfm.VFMS, "dinov2-vits14", small)
+
+
+def config(store, run: Path, **settings) -> TrainConfig:
+    defaults = {
+        "store": store.root,
+        "run": str(run),
+        "student": "dinov2-vits14",
+        "weights": "random:0",
+        "batch_size": 3,
+        "max_steps": 2,
+        "lr": 1e-3,
+        "spatial_side": 3,
+        "device": "cpu",
+    }
+    return TrainConfig(**{**defaults, **settings})
+
+
+@pytest.mark.parametrize("settings", [{"method": "r-sc-v"}, {"losses": {"spatial:gram": 1.0}}])
+def test_train__every_block_moves_and_no_other_part(full_store, tmp_path, settings) -> None:
+    initial, _ = load_student("dinov2-vits14", "random:0")
+    result = train(config(full_store.store, tmp_path, **settings))
+    assert result["loss"] > 0 and result["random_weights"]
+    exported = load_file(result["export"])
+    before = initial.network.state_dict()
+    assert exported.keys() == before.keys()
+    moved = {name for name in before if not torch.equal(before[name], exported[name])}
+    assert moved == {name for name in before if name.startswith("blocks.")}
+
+
+def test_export__is_a_student_again_and_a_teacher(full_store, tmp_path) -> None:
+    result = train(config(full_store.store, tmp_path, method="r-sc-v", max_steps=1))
+    again, info = load_student("dinov2-vits14", result["export"])
+    assert info.source == result["export"] and not info.random
+    assert (
+        vfm.load_vfm("dinov2-vits14", result["export"]).net.state_dict().keys()
+        == load_file(result["export"]).keys()
+    )
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    tokens = again(again.prepare(images))
+    assert tokens.shape == (1, 192, 6, 6)
+    torch.testing.assert_close(tokens.norm(dim=1), torch.ones(1, 6, 6))
+
+
+@pytest.mark.parametrize("method", ["densevlm", "regiontext", "sc-regiontext"])
+def test_train__labels_need_texts(full_store, tmp_path, method: str) -> None:
+    with pytest.raises(DenseCLIError, match="dinov2-vits14 has no texts") as caught:
+        Trainer(config(full_store.store, tmp_path, method=method))
+    assert "r-sc-v" in caught.value.hint
+
+
+def test_train__another_mode(full_store, tmp_path) -> None:
+    with pytest.raises(DenseCLIError, match="no dense mode 'qq'"):
+        train(config(full_store.store, tmp_path, method="r-sc-v", mode="qq"))
+
+
+def test_train__the_refiner_it_learns_from_is_a_clips(tiny_store, tmp_path) -> None:
+    with pytest.raises(DenseCLIError, match="no refined column") as caught:
+        Trainer(config(tiny_store.store, tmp_path, method="r-sc-v"))
+    assert "train-refiner --student vitb16" in caught.value.hint
+    with pytest.raises(DenseCLIError, match="no gram column") as caught:
+        Trainer(config(tiny_store.store, tmp_path, losses={"spatial:gram": 1.0}))
+    assert "--student-patch 16" in caught.value.hint
+
+
+def test_real_dinov2__learns_from_a_store(full_store, shared_data, tmp_path) -> None:
+    weights = str(shared_data / "weights" / "dinov2_vits14_fp16.safetensors")
+    result = train(config(full_store.store, tmp_path, weights=weights, method="r-sc-v", lr=1e-4, max_steps=6))
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 6 and not result["random_weights"]
