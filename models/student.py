@@ -25,9 +25,10 @@ class DenseVFM(nn.Module):
         """What is exported: timm's own network."""
         return self.vfm.net
 
-    def prepare(self, canvases: Tensor) -> Tensor:
-        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input, its side the patch's nearest multiple."""
-        return self.vfm.prepare(canvases, self.patch_size)
+    def prepare(self, canvases: Tensor, *, side: int | None = None) -> Tensor:
+        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input: the multiple of the patch that is nearest
+        to `side`, or to S where it is None."""
+        return self.vfm.prepare(canvases, self.patch_size, side)
 
     def has_mode(self, mode: str) -> bool:
         """See `DenseCLIP.has_mode`."""

@@ -75,10 +75,11 @@ class VFM(nn.Module):
         self.register_buffer("_mean", torch.tensor(arch.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
-    def prepare(self, canvases: Tensor, student_patch: int) -> Tensor:
-        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input on which the grid is the student's."""
-        side = self.arch.input_side(canvases.shape[-1], student_patch)
-        return (resample_canvas(canvases, side) - self._mean) / self._std
+    def prepare(self, canvases: Tensor, student_patch: int, side: int | None = None) -> Tensor:
+        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input on which the grid is that of a student who
+        sees them on `side` pixels, S where it is None."""
+        own = self.arch.input_side(side or canvases.shape[-1], student_patch)
+        return (resample_canvas(canvases, own) - self._mean) / self._std
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels, sides multiples of the patch -> (B, C, h, w), unit norm per token.
