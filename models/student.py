@@ -25,10 +25,19 @@ class DenseVFM(nn.Module):
         """What is exported: timm's own network."""
         return self.vfm.net
 
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether the network makes its activations again in the backward."""
+        return self.vfm.net.grad_checkpointing
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        self.vfm.net.set_grad_checkpointing(on)
+
     def prepare(self, canvases: Tensor, *, side: int | None = None) -> Tensor:
-        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input: the multiple of the patch that is nearest
-        to `side`, or to S where it is None."""
-        return self.vfm.prepare(canvases, self.patch_size, side)
+        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input, its side the patch's multiple nearest to
+        `side` or S."""
+        return self.vfm.prepare(canvases, self.patch_size, side=side)
 
     def has_mode(self, mode: str) -> bool:
         """See `DenseCLIP.has_mode`."""

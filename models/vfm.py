@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from models.checkpoints import load_strictly, random_seed, read_state_dict, seeded
@@ -75,11 +76,13 @@ class VFM(nn.Module):
         self.register_buffer("_mean", torch.tensor(arch.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
-    def prepare(self, canvases: Tensor, student_patch: int, side: int | None = None) -> Tensor:
-        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input on which the grid is that of a student who
-        sees them on `side` pixels, S where it is None."""
-        own = self.arch.input_side(side or canvases.shape[-1], student_patch)
-        return (resample_canvas(canvases, own) - self._mean) / self._std
+    def prepare(self, canvases: Tensor, student_patch: int, *, side: int | None = None) -> Tensor:
+        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input on which the grid is the student's.
+
+        side: of the canvas as that student sees it, where it is not S.
+        """
+        side = self.arch.input_side(side or canvases.shape[-1], student_patch)
+        return (resample_canvas(canvases, side) - self._mean) / self._std
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels, sides multiples of the patch -> (B, C, h, w), unit norm per token.
@@ -103,15 +106,19 @@ class VFM(nn.Module):
         if net.reg_token is not None:
             prefix = torch.cat([prefix, net.reg_token], dim=1)
         x = torch.cat([prefix.expand(len(x), -1, -1), x], dim=1)
-        x = net.norm(net.blocks(net.norm_pre(x)))
+        x = net.norm(self._blocks(net.norm_pre(x)))
         return x[:, prefix.shape[1] :].transpose(1, 2).unflatten(2, grid)
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        net = self.net
+        return checkpoint_seq(net.blocks, x) if net.grad_checkpointing else net.blocks(x)
 
     def _sam_tokens(self, images: Tensor) -> Tensor:
         net = self.net
         x = net.patch_embed.proj(images).permute(0, 2, 3, 1)
         grid = (x.shape[1], x.shape[2])
         x = x + resize_grid(net.pos_embed[0].flatten(0, 1), grid).unflatten(0, grid)
-        return net.neck(net.blocks(x).permute(0, 3, 1, 2))
+        return net.neck(self._blocks(x).permute(0, 3, 1, 2))
 
 
 def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM:

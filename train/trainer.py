@@ -111,7 +111,8 @@ class Trainer(Loop):
         large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
         self.loss_weights = dict(config.losses or method.weights(large=large))
         freeze(model, model.frozen_names(self.mode))
-        if self.device.type == "cuda" and not isinstance(model, DenseTransformer):
+        convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
+        if self.device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
         self.learn(model, weights)

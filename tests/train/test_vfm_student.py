@@ -88,3 +88,29 @@ def test_real_dinov2__learns_from_a_store(full_store, shared_data, tmp_path) -> 
     result = train(config(full_store.store, tmp_path, weights=weights, method="r-sc-v", lr=1e-4, max_steps=6))
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 6 and not result["random_weights"]
+
+
+def test_train__activation_checkpointing_moves_no_gradient() -> None:
+    student, _ = load_student("dinov2-vits14", "random:0")
+    images = student.prepare(torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8), side=64)
+    assert images.shape[-1] == 64
+    gradients = []
+    for on in (False, True):
+        student.activation_checkpointing = on
+        student.zero_grad()
+        saved = 0
+
+        def count(tensor):
+            nonlocal saved
+            saved += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = student(images)[0, :8].sum()
+        loss.backward()
+        gradients.append(
+            ({n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}, saved)
+        )
+    (plain, kept), (again, fewer) = gradients
+    assert fewer < kept / 3
+    assert plain.keys() == again.keys() and all(torch.equal(plain[name], again[name]) for name in plain)
