@@ -95,10 +95,15 @@ def write_mds(folder: Path) -> None:
             writer.write({"key": key, "jpg": jpg})
 
 
-def densecli(folder: Path, columns: int) -> Iterable[bytes]:
+def densecli(folder: Path, columns: int) -> Iterator[bytes]:
     store = Store.open(folder / "store")
     reader = StoreReader([store.images, *store.columns()][:columns])
-    return (record.parts["images"]["jpg"] for record in reader.iter(0))
+    for record in reader.iter(0):
+        # Members are copied when they are asked for: ask for all, and give the photo last.
+        *_, jpg = (
+            parts["jpg" if part == "images" else "npz"] for part, parts in reversed(record.parts.items())
+        )
+        yield jpg
 
 
 def trainer(folder: Path) -> tuple[Loader, Store]:

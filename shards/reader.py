@@ -2,7 +2,7 @@
 
 import io
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -36,12 +36,31 @@ class Record:
     """One sample of the joined columns: parts["images"], parts["regions"], parts[teacher] by extension."""
 
     key: str
-    parts: dict[str, dict[str, bytes]]
+    parts: dict[str, "Members"]
+
+
+class Members(Mapping[str, bytes]):
+    """A sample's members by extension, each copied out of the tar when it is asked for."""
+
+    __slots__ = ("_data", "_places")
+
+    def __init__(self, data: Buffer, places: dict[str, tuple[int, int]]) -> None:
+        self._data, self._places = data, places
+
+    def __getitem__(self, extension: str) -> bytes:
+        first, size = self._places[extension]
+        return self._data[first : first + size]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 @dataclass(frozen=True)
 class JoinedShard:
-    """One shard of several columns, out of which a record is copied when it is asked for."""
+    """One shard of several columns."""
 
     keys: list[str]
     columns: list[tuple[str, Buffer, list[dict[str, tuple[int, int]]]]]
@@ -52,7 +71,7 @@ class JoinedShard:
 
     def __getitem__(self, row: int) -> Record:
         return Record(
-            self.keys[row], {part: _members(data, samples[row]) for part, data, samples in self.columns}
+            self.keys[row], {part: Members(data, samples[row]) for part, data, samples in self.columns}
         )
 
 
@@ -62,11 +81,7 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
     Raises DenseCLIError as `read_tar` and `places_of`.
     """
     data, receipt = read_tar(column, shard)
-    return [(key, _members(data, places)) for key, places in places_of(column, shard, receipt).items()]
-
-
-def _members(data: Buffer, places: dict[str, tuple[int, int]]) -> dict[str, bytes]:
-    return {extension: data[first : first + size] for extension, (first, size) in places.items()}
+    return [(key, dict(Members(data, places))) for key, places in places_of(column, shard, receipt).items()]
 
 
 def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
