@@ -32,6 +32,7 @@ FREE = frozenset(
     {
         "store",
         "run",
+        "weights",
         "resume",
         "device",
         "workers",

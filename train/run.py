@@ -61,7 +61,7 @@ class RunFolder:
         self.config.unlink()
 
     def _check_same(self, config: dict[str, Any], free: frozenset[str]) -> None:
-        old = json.loads(self.config.read_bytes())
+        old, config = _without_places(json.loads(self.config.read_bytes())), _without_places(config)
         changed = [
             f"{name} {old.get(name)!r} -> {config.get(name)!r}"
             for name in sorted((old.keys() | config.keys()) - free)
@@ -72,6 +72,12 @@ class RunFolder:
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.",
                 hint="Choose another --run, or --resume overwrite.",
             )
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings but for where files lay: of the initial weights the digest counts."""
+    weights = {k: v for k, v in config.get("initial_weights", {}).items() if k != "source"}
+    return {**config, "initial_weights": weights}
 
 
 class Metrics:

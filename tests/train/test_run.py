@@ -29,6 +29,18 @@ def test_open__other_settings(tmp_path: Path) -> None:
     folder.open({**CONFIG, "workers": 4}, "interrupted", free=frozenset({"workers"}))
 
 
+def test_open__weights_may_move_and_not_change(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    def config(source: str, sha256: str) -> dict:
+        return {**CONFIG, "initial_weights": {"source": source, "sha256": sha256, "random": False}}
+
+    folder.open(config("/here/a.pt", "1"), "interrupted")
+    folder.open(config("/there/a.pt", "1"), "interrupted")
+    with pytest.raises(DenseCLIError, match=r"initial_weights .*'1'.* -> .*'2'"):
+        folder.open(config("/there/a.pt", "2"), "interrupted")
+
+
 def test_open__overwrite_leaves_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     folder = RunFolder(tmp_path)
