@@ -7,12 +7,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.config import BuildConfig
 from pipeline.job import missing_shards, prepare, unit_of
 
 INJECTED = pytest.StashKey[Counter[str]]()
 SURVIVED = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """A forked child would wait for OpenMP's threads, which only its parent has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
