@@ -5,6 +5,7 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from shards.receipts import Receipt
 from shards.store import Column
 
 T = TypeVar("T")
+_HEADERS = Lock()
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
@@ -293,7 +295,8 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
 
 def decode_npz(data: bytes) -> dict[str, np.ndarray]:
     """The arrays of a `.npz` member by name. Never unpickles: object arrays raise ValueError."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+    # numpy reads a header by ast.literal_eval, which two threads of Python 3.11 must not do at once.
+    with _HEADERS, np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return dict(archive)
 
 
