@@ -95,5 +95,6 @@ def write_page(
 @cache
 def _template() -> Template:
     # Category names come from files: everything but a figure's own svg is escaped.
-    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
+    escape = select_autoescape(default=True, default_for_string=True)
+    environment = Environment(autoescape=escape, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
