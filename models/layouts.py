@@ -40,7 +40,7 @@ _TIMM_FILTERS: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 def to_layout(model: Student, layout: str) -> dict[str, Tensor]:
-    """The weights of a model by the names of a layout, on the CPU, no two sharing memory.
+    """The weights of a model by the names of a layout, perhaps sharing memory with it and with each other.
 
     No value is changed and none resized: positions stay those of the native grid, for consumers resize them
     themselves. The text tower and the logit scale come along in every layout but timm's. Raises DenseCLIError
@@ -53,12 +53,12 @@ def to_layout(model: Student, layout: str) -> dict[str, Tensor]:
         )
     state = model.network.state_dict()
     if isinstance(model, DenseEva) and layout == "eva":
-        state = {rename(key, inverse(EVA_CLIP)): value for key, value in state.items()} | _rope_tables(model)
-    elif isinstance(model, DenseCLIP) and layout == "openai":
-        state = state | _openai_integers(model.arch, state)
-    elif isinstance(model, DenseCLIP) and layout == "timm":
-        state = _image_tower(model)
-    return {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+        return {rename(key, inverse(EVA_CLIP)): value for key, value in state.items()} | _rope_tables(model)
+    if isinstance(model, DenseCLIP) and layout == "openai":
+        return state | _openai_integers(model.arch, state)
+    if isinstance(model, DenseCLIP) and layout == "timm":
+        return _image_tower(model)
+    return state
 
 
 def layouts_of(model: Student) -> tuple[str, ...]:

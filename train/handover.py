@@ -182,8 +182,10 @@ def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
 
 
 def _serialised(tensors: Mapping[str, Tensor], format: str) -> bytes:
+    # safetensors refuses tensors that share memory, torch.save writes all of it; a clone of each ends that.
+    alone = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     if format == "safetensors":
-        return safetensors.torch.save(dict(tensors), metadata={"format": "pt"})
+        return safetensors.torch.save(alone, metadata={"format": "pt"})
     buffer = io.BytesIO()
-    torch.save(dict(tensors), buffer)
+    torch.save(alone, buffer)
     return buffer.getvalue()
