@@ -158,7 +158,9 @@ def train_refiner(
 
 @click.command()
 @flags("run")
-@click.option("--checkpoint", metavar="FILE", help="Of a run or any weights of --student, in place of --run.")
+@click.option(
+    "--checkpoint", metavar="FILE", help="In place of --run: a run's checkpoint, or any weights of --student."
+)
 @flags("student")
 @click.option("--layout", type=click.Choice(LAYOUTS), required=True, help="Whose names the weights get.")
 @click.option("--format", type=click.Choice(["safetensors", "pt"]), help="[what the layout's readers open]")
@@ -168,7 +170,9 @@ def train_refiner(
     type=click.FloatRange(0, 1),
     help="Average a run's last checkpoint anew, in place of its export.",
 )
-@click.option("--mode", metavar="NAME", help="The read-out that the card names, where no card does.")
+@click.option(
+    "--mode", metavar="NAME", help="The read-out that the new card names [that of the run, else value]."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be written.")
 @flags("json")
 def export(json_file: str | None, **settings: Any) -> None:
