@@ -102,6 +102,10 @@ def export(config: ExportConfig) -> dict[str, Any]:
 
 
 def _source(config: ExportConfig) -> _Source:
+    if bool(config.run) == bool(config.checkpoint):
+        raise DenseCLIError(
+            "It takes one thing to export.", hint="Give either --run DIR or --checkpoint FILE."
+        )
     if config.run and config.alpha is None:
         file, card = run_export(config.run)
         return _of_weights(str(file), card["student"], card, file.parent)
@@ -110,9 +114,7 @@ def _source(config: ExportConfig) -> _Source:
         if newest is None:
             raise DenseCLIError(f"There is no checkpoint in {config.run}.", hint="Leave --alpha out.")
         return _of_checkpoint(Path(newest), config.alpha)
-    if config.checkpoint is None:
-        raise DenseCLIError("Nothing is named to export.", hint="Give --run DIR or --checkpoint FILE.")
-    file = Path(config.checkpoint)
+    file = Path(str(config.checkpoint))
     if (file.parent.parent / "config.json").is_file() and file.parent.name == "checkpoints":
         return _of_checkpoint(file, config.alpha)
     if config.alpha is not None:
@@ -124,7 +126,7 @@ def _source(config: ExportConfig) -> _Source:
     student = config.student or card.get("student")
     if student is None:
         raise DenseCLIError(f"Nothing says which model {file} is of.", hint="Name it with --student.")
-    return _of_weights(config.checkpoint, student, card)
+    return _of_weights(str(file), student, card)
 
 
 def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Path | None = None) -> _Source:
