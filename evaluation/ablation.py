@@ -81,7 +81,8 @@ def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Re
     done = []
     for number, step in enumerate(todo, start=1):
         result = step()
-        figures = ", ".join(f"{name} {value:.1f}" for name, value in result.figures.items())
+        shown = (each for each in result.figures.items() if "top-5" not in each[0])
+        figures = ", ".join(f"{name} {value:.1f}" for name, value in shown)
         click.echo(f"{number}/{len(todo)} {result.name}: {result.error or figures}", err=True)
         done.append(result)
     return done

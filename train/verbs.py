@@ -137,6 +137,9 @@ def train_config(
 
 
 @click.command("train-refiner")
+@click.option(
+    "--depth", type=click.IntRange(1), metavar="K", help="Clone the last K blocks [4 of 12, 6 of 24]."
+)
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Temperature of the contrast.")
 @loop_flags
 def train_refiner(
