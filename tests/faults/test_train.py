@@ -1,6 +1,5 @@
 """A training that is killed or told to go: the same command ends with the curve of an undisturbed run."""
 
-import json
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import rows
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30
@@ -33,15 +33,8 @@ def finished(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, said
 
 
-def curve(run: Path) -> list[dict[str, float]]:
-    """The whole rows, without what the clock says."""
-    text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").exists() else ""
-    rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in rows]
-
-
 def signalled(process: subprocess.Popen[str], run: Path, step: int, number: signal.Signals) -> None:
-    while len(curve(run)) < step:
+    while len(rows(run)) < step:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.002)
     process.send_signal(number)
@@ -62,10 +55,10 @@ def test_kill_9__of_a_training_leaves_no_trace_in_the_curve(
     step = random.randrange(1, STEPS - 5)
     process = train(undisturbed, tmp_path)
     signalled(process, tmp_path, step, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and step <= len(curve(tmp_path)) < STEPS
+    assert process.returncode == -signal.SIGKILL and step <= len(rows(tmp_path)) < STEPS
     finished(train(undisturbed, tmp_path))
-    assert [row["step"] for row in curve(tmp_path)] == list(range(1, STEPS + 1))
-    assert curve(tmp_path) == curve(straight)
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, STEPS + 1))
+    assert rows(tmp_path) == rows(straight)
     export = Path("export", "student.safetensors")
     assert (tmp_path / export).read_bytes() == (straight / export).read_bytes()
     survived("kill -9 of a training")
@@ -77,8 +70,8 @@ def test_sigterm__ends_a_training_in_good_order(
     process = train(undisturbed, tmp_path)
     signalled(process, tmp_path, 2, signal.SIGTERM)
     assert process.returncode == 0
-    steps = len(curve(tmp_path))
+    steps = len(rows(tmp_path))
     assert steps < STEPS and (tmp_path / "checkpoints" / f"step-{steps:08d}.pt").exists()
     finished(train(undisturbed, tmp_path))
-    assert curve(tmp_path) == curve(straight)
+    assert rows(tmp_path) == rows(straight)
     survived("SIGTERM to a training")

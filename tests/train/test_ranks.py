@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import rows, run_settings
 
 from shards.errors import DenseCLIError
 from train.refiner import RefinerConfig, RefinerTrainer
@@ -16,6 +17,7 @@ from train.trainer import TrainConfig, Trainer, train
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller
+LENGTH = {"max_steps": STEPS, "checkpoint_every": 2, "workers": 0}
 TERMS = {
     "region_kl": {},
     "region_kl, groups": {"losses": {"region_kl": 1.0}, "reduction": "groups"},
@@ -55,34 +57,15 @@ with joined_ranks("cpu") as ranks:
 
 
 def settings_of(store: str, run: Path, **settings) -> dict:
-    defaults = {
-        "store": store,
-        "run": str(run),
-        "student": "scenes-s",
-        "weights": "random:0",
-        "max_steps": STEPS,
-        "lr": 1e-3,
-        "theta": 0.5,
-        "spatial_side": 3,
-        "checkpoint_every": 2,
-        "device": "cpu",
-        "workers": 0,
-    }
-    return {**defaults, **settings}
+    return run_settings(store, run, **{**LENGTH, "theta": 0.5, "spatial_side": 3, **settings})
 
 
 def refiner_of(store: str, run: Path, **settings) -> dict:
-    given = settings_of(store, run, crops=2, **settings)
-    return {name: value for name, value in given.items() if name not in ("theta", "spatial_side")}
+    return run_settings(store, run, **{**LENGTH, "crops": 2, **settings})
 
 
 def losses_of(name: str) -> dict:
     return TERMS[name] or {"losses": {name: 1.0}}
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in kept]
 
 
 def torchrun(runs: dict[str, tuple[str, dict]], processes: int, code: str = CODE) -> None:
