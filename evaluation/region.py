@@ -28,7 +28,7 @@ class Subject:
 
     @classmethod
     def of_run(cls, run: str) -> "Subject":
-        """The exported student of a run; it is read out at the canvas and in the mode it was trained with."""
+        """The exported student of a run; it is read out at the size and in the mode it was trained with."""
         card = Path(run) / "export" / "card.json"
         try:
             about = json.loads(card.read_bytes())
@@ -44,7 +44,7 @@ class Subject:
             model=about["student"],
             weights=str(card.with_name("student.safetensors")),
             origin=origin,
-            settings={"canvas": about["canvas"], "mode": about["mode"]},
+            settings={"canvas": about["image_size"], "mode": about["mode"]},
         )
 
     @property

@@ -178,6 +178,7 @@ class Loop:
             "warmup_steps": self.warmup_steps,
             "total_steps": self.total_steps,
             "canvas": self.store.canvas,
+            "columns": {"images": self.store.images.key},
             "initial_weights": asdict(self.initial_weights),
             "random_weights": self.random_weights,
         }
@@ -213,6 +214,7 @@ class Loop:
                 report.log(row)
                 if first_step is None:
                     first_step = time.monotonic() - shards.STARTED
+                    report.begun(first_step)
                 stopped = ranks.any(stop.signal is not None)
                 if stopped or self.step % config.checkpoint_every == 0 or self.step == self.total_steps:
                     self._save(folder, report)

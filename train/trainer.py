@@ -160,13 +160,15 @@ class Trainer(Loop):
 
     def resolved(self) -> dict[str, Any]:
         """See `Loop.resolved`."""
+        common = super().resolved()
+        columns = {"regions": self.loader.regions, **self.targets}
         return {
-            **super().resolved(),
+            **common,
             "image_size": self.config.image_size or self.store.canvas,
             "losses": self.loss_weights,
             "mode": self.mode,
             "teachers": list(self.config.teachers),
-            "columns": {kind: column.key for kind, column in self.targets.items()},
+            "columns": common["columns"] | {kind: column.key for kind, column in columns.items()},
         }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ def train(
 
     \b
     densecli train --store stores/coco-512 --student eva02-b16
-    torchrun --nproc-per-node 4 -m cli train --store stores/coco-512 --student eva02-b16
+    torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
     """
     from models.checkpoints import weights_given
     from train.methods import parse_losses
@@ -168,9 +168,7 @@ def _say(result: Mapping[str, Any], json_file: str | None) -> None:
     write_json(json_file, result)
     loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     random = " (random weights)" if result["random_weights"] else ""
-    seconds = result["seconds_to_first_step"]
     click.echo(
         f"step {result['step']}, loss {loss}{random}: "
         + (result["export"] or "stopped by SIGTERM; the same command goes on")
-        + (f" (first step {seconds:.1f} s after the start)" if seconds else "")
     )

@@ -120,7 +120,7 @@ def test_losses__any_mix_in_place_of_the_methods(full_store, tmp_path) -> None:
     assert row["loss"] == pytest.approx(sum(w * row[loss] for loss, w in losses.items()), rel=1e-5)
     resolved = json.loads((tmp_path / "config.json").read_text())
     assert resolved["losses"] == losses and resolved["mode"] == "qq+scale+rope+unit"
-    assert set(resolved["columns"]) == {"labels", "self", "gram"}
+    assert set(resolved["columns"]) == {"images", "regions", "labels", "self", "gram"}
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,19 @@ def two_ranks(full_store, tmp_path_factory) -> Path:
         name: ("train", settings_of(store, folder / name, batch_size=3, **losses_of(name))) for name in TERMS
     }
     runs["refiner"] = ("refiner", refiner_of(store, folder / "refiner", batch_size=3))
+    # What one process began: a step is of the same samples.
+    runs["grown"] = ("train", settings_of(store, folder / "grown", batch_size=3, **losses_of("region_kl")))
+    begun = {**runs["grown"][1], "batch_size": 6}
+    train(TrainConfig(**begun))
+    forget_the_end(folder / "grown")
     # 2 ranks of 5: the second has nothing of the last sample of 11.
     runs["one left"] = ("train", settings_of(store, folder / "one left", batch_size=5))
     torchrun(runs, 2)
     return folder
+
+
+def forget_the_end(run: Path) -> None:
+    (run / "checkpoints" / f"step-{STEPS:08d}.pt").unlink()
 
 
 def state_of(folder: Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
@@ -157,11 +166,18 @@ def test_accumulate__equals_the_larger_batch(full_store, tmp_path, kind: str, dr
     assert_equals_one_process(kind, whole, tmp_path / "parts", trainer.model.state_dict())
 
 
-def test_ranks__another_number_of_them_goes_on(full_store, two_ranks, tmp_path) -> None:
-    """What two processes began, one goes on with, a step being of the same samples."""
+def test_ranks__two_go_on_with_what_one_began(two_ranks) -> None:
+    ours, theirs = rows(two_ranks / "grown"), rows(two_ranks / "region_kl")
+    assert json.loads((two_ranks / "grown" / "config.json").read_text())["ranks"] == 2
+    assert len(ours) == STEPS
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=2e-4)
+
+
+def test_ranks__one_goes_on_with_what_two_began(full_store, two_ranks, tmp_path) -> None:
     store, run = full_store.store.root, tmp_path / "run"
     shutil.copytree(two_ranks / "region_kl", run)
-    (run / "checkpoints" / f"step-{STEPS:08d}.pt").unlink()
+    forget_the_end(run)
     train(TrainConfig(**settings_of(store, run, batch_size=2, accumulate=3, **losses_of("region_kl"))))
     ours, theirs = rows(run), rows(two_ranks / "region_kl")
     assert ours[:4] == theirs[:4] and len(ours) == STEPS

@@ -39,7 +39,8 @@ def test_train__run_folder(tiny_store, undisturbed) -> None:
     assert [row["epoch"] for row in rows(undisturbed)] == [0] * 4 + [1] * 4 + [2] * 2
     assert all(row["loss"] == row["region_kl"] and 0 < row["kept"] <= 1 for row in rows(undisturbed))
     resolved = json.loads((undisturbed / "config.json").read_text())
-    assert resolved["columns"] == {"labels": tiny_store.labels.key}
+    columns = {"images": tiny_store.store.images, "regions": tiny_store.regions, "labels": tiny_store.labels}
+    assert resolved["columns"] == {kind: column.key for kind, column in columns.items()}
     assert resolved["initial_weights"]["random"] is True
     assert {path.name for path in (undisturbed / "checkpoints").iterdir()} == {
         "step-00000009.pt",
