@@ -77,6 +77,11 @@ def loop_flags(verb: Callable) -> Callable:
 @click.option(
     "--image-size", type=click.IntRange(16), metavar="PX", help="Side of the student's input [the canvas]."
 )
+@click.option(
+    "--decode",
+    type=click.Choice(["cpu", "gpu"]),
+    help="Where JPEGs are decoded; a GPU's pixels are a little others.",
+)
 @click.option("--mode", metavar="NAME", help="How the student's last block is read out.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature.")
 @click.option("--theta", type=click.FloatRange(0, 1), help="Regions less sure than this are left out.")
