@@ -216,7 +216,9 @@ def ablation_runner() -> "Runner":
     def measure(words: Sequence[str]) -> Any:
         with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
             file = Path(folder) / "result.json"
-            evaluate.main([*words, "--json", str(file)], standalone_mode=False)
+            # Not evaluate.main, to which Ctrl-C is an error like others.
+            with evaluate.make_context("evaluate", [*words, "--json", str(file)]) as context:
+                evaluate.invoke(context)
             return json.loads(file.read_text())
 
     return Runner(

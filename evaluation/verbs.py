@@ -144,7 +144,7 @@ def ablate(
     from evaluation.ablation import check, photos_seen, run_all
     from evaluation.ablation_page import summary, write_outcome
     from evaluation.bill import bill
-    from evaluation.spec import cells, find_spec, load_spec, shipped, with_scenes
+    from evaluation.spec import cells, find_spec, load_spec, parsed, shipped, with_scenes, words
     from shards.store import Store
 
     if listed or not spec:
@@ -160,6 +160,7 @@ def ablate(
     generated = opened.dataset["name"] == "scenes" and "data" not in asked.evaluate
     if generated:
         asked = with_scenes(asked, folder / "data")
+    parsed(evaluate, words(asked.evaluate))
     if dry_run:
         check(asked, runner)
         lines = [f"densecli train {shlex.join(c.words)} --run {folder / c.name}" for c in cells(asked)]

@@ -86,6 +86,17 @@ def test_ablate__what_is_missing_is_said_before_the_first_run(built: list, tmp_p
     spec.write_text(SPEC.replace("theta = [0.0, 0.05]", "theta = [0.0, 7]"))
     done = run(*built)
     assert done.exit_code == 1 and "densecli train --help" in done.output
+    spec.write_text(SPEC.replace("limit = 3", "limit = -3"))
+    done = run(*built)
+    assert done.exit_code == 1 and "densecli evaluate --help" in done.output
+
+
+def test_ablate__interrupted_while_it_measures_it_ends(built: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*asked: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evaluation.region.evaluate_regions", pressed)
+    assert run(*built).exit_code == 130
 
 
 def test_ablate__one_run_that_fails_is_told_and_the_exit_is_one(built: list, tmp_path: Path) -> None:

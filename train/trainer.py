@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from shards.errors import DenseCLIError
 from shards.store import Column, Store
 from train.columns import find_regions, find_targets
 from train.data import Batch, Loader
+from train.decode import JpegDecoder
 from train.export import export_student
 from train.loop import Loop, LoopConfig
 from train.losses import Reduction
@@ -55,10 +56,11 @@ class TrainConfig(LoopConfig):
     method: preset of loss terms; losses: the terms and weights to use in its place. teachers: names (or
     NAME-ID) of the target columns where the store has several; regions, categories: only those of this plan,
     of this set or file. blocks: how many of a transformer's last blocks are trained (None: all). image_size:
-    side in pixels to which the canvas is resized for the student (None: that of the store). text_embeddings:
-    file of the student's text embeddings (None: its own text tower says them). mode: dense read-out of the
-    student. tau, theta, decoupling (its row), beta, reduction: see `losses.decoupled_kl`. spatial_tau,
-    spatial_side: see `correlation.spatial_loss`. alpha: weight of the student in the export.
+    side in pixels to which the canvas is resized for the student (None: that of the store). decode: by
+    Pillow, which the teachers saw the photos through, or on the GPU. text_embeddings: file of the student's
+    text embeddings (None: its own text tower says them). mode: dense read-out of the student. tau, theta,
+    decoupling (its row), beta, reduction: see `losses.decoupled_kl`. spatial_tau, spatial_side: see
+    `correlation.spatial_loss`. alpha: weight of the student in the export.
     """
 
     method: str = "densevlm"
@@ -68,6 +70,7 @@ class TrainConfig(LoopConfig):
     categories: str | None = None
     blocks: int | None = None
     image_size: int | None = None
+    decode: Literal["cpu", "gpu"] = "cpu"
     text_embeddings: str | None = None
     mode: str | None = None
     tau: float = 0.01
@@ -117,8 +120,16 @@ class Trainer(Loop):
 
         store = Store.open(config.store)
         regions, self.targets = columns_read(store, config)
-        part = {"rank": ranks.rank, "world_size": ranks.world_size}
-        super().__init__(config, store, Loader(store, regions, self.targets, config, **part), ranks)
+        loader = Loader(
+            store,
+            regions,
+            self.targets,
+            config,
+            decoder=JpegDecoder.on_gpu(store.canvas, ranks.device) if config.decode == "gpu" else None,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+        super().__init__(config, store, loader, ranks)
 
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         model, weights = load_student(config.student, config.weights, self.device)
@@ -176,13 +187,15 @@ class Trainer(Loop):
 
     def resolved(self) -> dict[str, Any]:
         """See `Loop.resolved`."""
+        common = super().resolved()
+        columns = {"regions": self.loader.regions, **self.targets}
         return {
-            **super().resolved(),
+            **common,
             "image_size": self.config.image_size or self.store.canvas,
             "losses": self.loss_weights,
             "mode": self.mode,
             "teachers": list(self.config.teachers),
-            "columns": {kind: column.key for kind, column in self.targets.items()},
+            "columns": common["columns"] | {kind: column.key for kind, column in columns.items()},
         }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
