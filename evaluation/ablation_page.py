@@ -31,8 +31,9 @@ def write_outcome(folder: Path, spec: Spec, done: Sequence[Done], charges: Seque
     (folder / "runs.csv").write_text(runs_csv(done))
     (folder / "table.md").write_text(markdown(table))
     sections = [Section(title="Table", parts=[table])]
-    if any(row.settings and row.figures for row in found):
-        sections.append(Section(title="Plots", parts=[_figure(heading, found) for heading in headings]))
+    plotted = [h for h in headings if any(row.settings and h in row.figures for row in found)]
+    if plotted:
+        sections.append(Section(title="Plots", parts=[_figure(heading, found) for heading in plotted]))
     if charges:
         sections.append(Section(title="The bill", parts=[bill_table(charges)]))
     if failures := [run for run in done if run.error]:
@@ -49,11 +50,12 @@ def _headings(found: Sequence[Row]) -> list[str]:
 
 
 def _figure(heading: str, found: Sequence[Row]) -> Figure:
-    levels = {row.name: row.figures[heading].mean for row in found if not row.settings and row.figures}
+    models = [row for row in found if not row.settings and heading in row.figures]
+    levels = {row.name: row.figures[heading].mean for row in models}
     values = "; ".join(
         f"{', '.join(f'{f} {v}' for f, v in row.settings.items())}: {row.figures[heading].text()}"
         for row in found
         if row.settings and heading in row.figures
     )
     note = "Mean, and a bar from the lowest to the highest seed."
-    return Figure(title=heading, image=chart(heading, found, levels), alt=values, note=note, width=560)
+    return Figure(title=heading, image=chart(heading, found, levels), alt=values, note=note, width=530)

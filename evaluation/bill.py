@@ -25,7 +25,7 @@ class Charge:
 
 
 def bill(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -> list[Charge]:
-    """A charge for each column that runs read, a run being (keys of its columns by kind, photos it has seen).
+    """A charge for each target column that runs read, a run being (keys of its columns, photos it has seen).
 
     A live teacher looks at one view: where a column holds K of a photo, a K-th of the seconds is counted.
     What was relabelled is charged to its features column, whose teacher would have to speak. Reads receipts.
@@ -33,12 +33,12 @@ def bill(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -> list[Ch
     columns = {column.key: column for column in store.columns("targets")}
     seen: dict[str, int] = {}
     for keys, photos in runs:
-        for key in keys.values():
+        for key in columns.keys() & set(keys.values()):
             source = columns[key].spec.get("features")
             seen[key] = seen.get(key, 0) + (0 if source else photos)
             if source:
                 seen[source] = seen.get(source, 0) + photos
-    return [_charge(columns[key], photos) for key, photos in seen.items() if key in columns]
+    return [_charge(columns[key], photos) for key, photos in sorted(seen.items())]
 
 
 def _charge(column: Column, seen: int) -> Charge:

@@ -9,7 +9,9 @@ from evaluation.spread import Row, Spread
 # Of Okabe and Ito, made for colour-blind readers; lines differ in their markers too.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#191919")
 MARKERS = ("circle", "square", "diamond")
-LEFT, TOP, WIDTH, HEIGHT, BELOW, KEY = 52, 16, 400, 220, 44, 20
+TOP, WIDTH, HEIGHT, KEY = 16, 400, 220, 20
+LETTER = 7.5
+"""Width of one, about."""
 
 
 def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> str:
@@ -28,6 +30,12 @@ def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> st
     ends = [end for row in trained for end in row.figures[heading][1:]] + list(levels.values())
     low, high = min(ends), max(ends)
     low, high = (low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
+    labels = _labels(values)
+    length = LETTER * max(map(len, labels))
+    slant = LETTER * len("  ".join(labels)) > WIDTH
+    # Slanting labels end at their value and begin to the left of it, and below.
+    left = max(52.0, 0.77 * length - WIDTH * places[values[0]] + 8) if slant else 52.0
+    below = 44 + (0.64 * length if slant else 0)
 
     def y(value: float) -> float:
         return TOP + HEIGHT * (high - value) / (high - low)
@@ -35,18 +43,19 @@ def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> st
     parts = []
     for i in range(5):
         tick = low + (high - low) * i / 4
-        parts.append(_line(LEFT, y(tick), LEFT + WIDTH, y(tick), "#d0d0d0"))
-        parts.append(_text(LEFT - 6, y(tick) + 5, f"{tick:.3g}", "end"))
+        parts.append(_line(left, y(tick), left + WIDTH, y(tick), "#d0d0d0"))
+        parts.append(_text(left - 6, y(tick) + 5, f"{tick:.3g}", "end"))
     for name, level in levels.items():
-        parts.append(_line(LEFT, y(level), LEFT + WIDTH, y(level), "#595959", dash="6 5"))
-        parts.append(_text(LEFT + WIDTH + 6, y(level) + 4, name, "start"))
-    for value in values:
-        parts.append(_text(LEFT + places[value] * WIDTH, TOP + HEIGHT + 18, value, "middle"))
-    parts.append(_text(LEFT + WIDTH / 2, TOP + HEIGHT + 38, flag, "middle"))
+        parts.append(_line(left, y(level), left + WIDTH, y(level), "#595959", dash="6 5"))
+        parts.append(_text(left + WIDTH + 6, y(level) + 4, name, "start"))
+    for value, label in zip(values, labels, strict=True):
+        x, anchor = left + places[value] * WIDTH, "end" if slant else "middle"
+        parts.append(_text(x, TOP + HEIGHT + 18, label, anchor, turn=-40 if slant else 0))
+    parts.append(_text(left + WIDTH / 2, TOP + HEIGHT + below - 6, flag, "middle"))
     numeric = all(map(_is_number, values))
     keys = 0
     for (name, points), colour, marker in zip(series.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
-        at = [(LEFT + place * WIDTH, y(spread.mean), spread) for place, spread in points]
+        at = [(left + place * WIDTH, y(spread.mean), spread) for place, spread in points]
         if numeric:
             path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in at)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
@@ -54,12 +63,12 @@ def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> st
             parts.append(_line(px, y(spread.low), px, y(spread.high), colour, width=2))
             parts.append(_marker(marker, px, py, colour))
         if len(series) > 1:
-            bottom = TOP + HEIGHT + BELOW + KEY * keys + 14
-            parts += [_marker(marker, LEFT, bottom - 5, colour), _text(LEFT + 12, bottom, name, "start")]
+            bottom = TOP + HEIGHT + below + KEY * keys + 14
+            parts += [_marker(marker, left, bottom - 5, colour), _text(left + 12, bottom, name, "start")]
             keys += 1
-    width = LEFT + WIDTH + 24 + 8 * max(map(len, levels), default=0)
-    height = TOP + HEIGHT + BELOW + KEY * keys + 8
-    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    width = left + WIDTH + 24 + LETTER * max(map(len, levels), default=0)
+    height = TOP + HEIGHT + below + KEY * keys + 8
+    size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     return f'<svg {size} font-size="14" font-family="inherit" fill="#191919">{"".join(parts)}</svg>'
 
 
@@ -78,6 +87,12 @@ def _places(values: Sequence[str]) -> dict[str, float]:
     return {value: 0.04 + 0.92 * (float(value) - low) / (high - low) for value in values}
 
 
+def _labels(values: Sequence[str]) -> list[str]:
+    """The values without the words that all of them have."""
+    shared = set.intersection(*(set(value.split()) for value in values)) if len(values) > 1 else set()
+    return [" ".join(word for word in value.split() if word not in shared) or value for value in values]
+
+
 def _is_number(value: str) -> bool:
     try:
         float(value)
@@ -86,8 +101,9 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str, *, turn: int = 0) -> str:
+    turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turned}>{escape(text)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, width: int = 1, dash: str = "") -> str:

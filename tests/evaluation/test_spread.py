@@ -88,6 +88,19 @@ def test_chart__words_stand_beside_each_other_without_a_line() -> None:
     assert not drawn.findall("polyline") and len(drawn.findall("circle")) == 2
 
 
+def test_chart__long_values_lose_what_they_share_and_stay_on_the_picture() -> None:
+    settings = ["region_cosine=1", *(f"region_cosine=1 spatial:self=0.{i}" for i in range(1, 6))]
+    done = [Done(name=s, settings={"loss": s}, figures={"Boxes": float(len(s))}) for s in settings]
+    drawn = ElementTree.fromstring(chart("Boxes", rows(done), {}))
+    slanting = [text for text in drawn.findall("text") if text.get("transform")]
+    assert [text.text for text in slanting] == [
+        "region_cosine=1",
+        *(f"spatial:self=0.{i}" for i in range(1, 6)),
+    ]
+    for text in slanting:
+        assert float(text.get("x", 0)) > 0.77 * 7 * len(text.text or "")
+
+
 def test_outcome__files_and_a_page_without_network(tmp_path: Path) -> None:
     spec = Spec(title="Two rows", about="After <nobody>.", grid={"theta": [1]})
     page = write_outcome(tmp_path, spec, [*DONE, Done(name="bad", settings={}, error="no room")], [])
@@ -127,7 +140,7 @@ def store(tmp_path: Path) -> Store:
 def test_bill__teachers_once_and_live(store: Store) -> None:
     keys = {column.name: column.key for column in store.columns("targets")}
     runs = [
-        ({"labels": keys["vitl14"]}, 100),
+        ({"labels": keys["vitl14"], "images": store.images.key}, 100),
         ({"labels": keys["vitl14"], "crops": keys["crops-vitb16"]}, 300),
         ({"labels": keys["relabel-vitl14"]}, 60),
     ]
