@@ -95,11 +95,15 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
 
 
 def cells(spec: Spec) -> list[Cell]:
-    """A run for every combination of the grid's values, the last flag's changing first."""
-    return [
-        Cell(settings=settings, words=tuple(words({**spec.train, **settings})))
-        for settings in (dict(zip(spec.grid, values, strict=True)) for values in product(*spec.grid.values()))
-    ]
+    """A run for every combination of the grid's values, the last flag's changing first, but for the seed: all
+    settings come with one before any comes with the next, so that what is there early is a whole table."""
+    flags = sorted(spec.grid, key=lambda flag: flag != "seed")
+    found = []
+    for values in product(*(spec.grid[flag] for flag in flags)):
+        chosen = dict(zip(flags, values, strict=True))
+        settings = {flag: chosen[flag] for flag in spec.grid}
+        found.append(Cell(settings=settings, words=tuple(words({**spec.train, **settings}))))
+    return found
 
 
 def with_scenes(spec: Spec, folder: Path) -> Spec:

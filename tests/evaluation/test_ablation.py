@@ -58,7 +58,7 @@ def test_run__every_cell_is_trained_then_measured(tmp_path: Path) -> None:
     done = run(asked, tmp_path)
     assert [each.name for each in done] == [
         "scenes-s",
-        *(f"theta-{theta}-seed-{seed}" for theta in (0.1, 0.3) for seed in (0, 1)),
+        *(f"theta-{theta}-seed-{seed}" for seed in (0, 1) for theta in (0.1, 0.3)),
     ]
     first = tmp_path / "theta-0.1-seed-0"
     assert asked.trained[0] == f"--lr 0.1 --theta 0.1 --seed 0 --run {first} --resume interrupted"
@@ -92,7 +92,7 @@ def test_run__a_failure_is_told_and_the_others_go_on(tmp_path: Path, capsys) -> 
     failed = [each for each in done if each.error]
     assert [each.name for each in failed] == ["theta-0.1-seed-1"]
     assert failed[0].error == "MemoryError: no room" and not failed[0].figures
-    assert "3/5 theta-0.1-seed-1: MemoryError: no room" in capsys.readouterr().err
+    assert "4/5 theta-0.1-seed-1: MemoryError: no room" in capsys.readouterr().err
     assert len(asked.trained) == 4
     mended = Asked()
     assert not any(each.error for each in run(mended, tmp_path))
@@ -105,7 +105,7 @@ def test_run__a_stop_ends_all_and_the_same_goes_on(tmp_path: Path) -> None:
     assert caught.value.exit_code == 143
     rest = Asked()
     run(rest, tmp_path)
-    assert len(rest.trained) == 2
+    assert len(rest.trained) == 3
 
 
 def test_check__names_all_that_is_missing_before_the_first_run(tmp_path: Path) -> None:
