@@ -44,7 +44,9 @@ def find_targets(
         own = [c for c in columns if c.name in _own_teachers(kind, student)]
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
-            _missing(store, kind, strays[0] if strays else None, student, asked)
+            of_kind = [c for c in everything if c.spec["target"]["name"] == kind]
+            wanted = strays or [t for t in teachers if any(t in _names(c) for c in of_kind)]
+            _missing(store, kind, wanted[0] if wanted else None, student, asked)
         if len(choice) > 1:
             raise DenseCLIError(
                 f"The store at {store.root} has {len(choice)} {kind} columns.",

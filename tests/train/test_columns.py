@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def find(store: Store, **asked: str) -> dict:
+def find(store: Store, **asked: Any) -> dict:
     return find_targets(store, ["labels"], student="scenes-s", **asked)["labels"].spec
 
 
@@ -60,6 +61,9 @@ def test_find__what_is_missing_comes_with_the_command_that_makes_it(store: Store
     with pytest.raises(DenseCLIError) as caught:
         find(store, categories="133")
     assert "densecli relabel" in caught.value.hint and "--categories 133" in caught.value.hint
+    with pytest.raises(DenseCLIError, match="labels column of tiny, categories 133") as caught:
+        find(store, categories="133", teachers=["tiny"])
+    assert "build-shards --teacher tiny" in caught.value.hint
 
 
 def test_blocks__only_the_last_ones_are_trained(tiny_store, tmp_path: Path) -> None:
