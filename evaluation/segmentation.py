@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.benchmarks import Classes
-from evaluation.semantic import Labelled, LabelledPhoto
+from evaluation.semantic import Labelled
 from models.dense import DenseCLIP
 from models.ranks import Ranks
 from shards.errors import DenseCLIError
@@ -25,6 +26,13 @@ from shards.geometry import RESAMPLE
 from shards.progress import Progress
 
 QUERIES_AT_ONCE = 32
+Item = TypeVar("Item", covariant=True)
+
+
+class Readable(Protocol[Item]):
+    """What has items by number."""
+
+    def __getitem__(self, i: int) -> Item: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +90,7 @@ def segment(
     """Segmentation of a dataset; text: (Q, D) unit embeddings of its classes' prompts, in their order.
 
     Each process takes its share of the photos and gets the result of all of them. Raises DenseCLIError for a
-    window larger than the photo.
+    window larger than the photo, or one that leaves gaps.
     """
     ranks = ranks or Ranks(device=text.device)
     counts = confusion(model, dataset, text, config or SegmentationConfig(), ranks)
@@ -94,16 +102,16 @@ def confusion(
     model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, ranks: Ranks
 ) -> np.ndarray:
     """(D, D) int64 pixels, rows the truth, columns the prediction, over the photos of all processes."""
-    if config.window > config.side:
+    if not config.stride <= config.window <= config.side:
         raise DenseCLIError(
-            f"A window of {config.window} px does not fit into photos of {config.side} px.",
-            hint="Give a --window of at most --side.",
+            f"Windows of {config.window} px every {config.stride} px do not tile photos of {config.side} px.",
+            hint="Give a --stride of at most --window, and a --window of at most --side.",
         )
     classes = dataset.classes
     counts = torch.zeros(len(classes.names) ** 2, dtype=torch.int64, device=ranks.device)
     mine = range(len(dataset))[ranks.rank :: ranks.world_size]
-    with closing(Progress(len(mine), "photos")) as progress:
-        for found in _ahead(dataset, mine):
+    with closing(Progress(len(mine), "photos", silent=not ranks.first)) as progress:
+        for found in ahead(dataset, mine):
             scores = window_scores(model, found.photo, text, config)
             predicted = predict(scores, classes, found.labels.shape, config)
             counts += count_pairs(torch.from_numpy(found.labels), predicted, len(classes.names))
@@ -188,11 +196,11 @@ def confusion_to_metrics(counts: np.ndarray, names: Sequence[str], *, photos: in
     )
 
 
-def _ahead(dataset: Labelled, indices: Sequence[int]) -> Iterator[LabelledPhoto]:
-    """The photos; the next one is read while the caller works on this one."""
+def ahead(dataset: Readable[Item], indices: Sequence[int]) -> Iterator[Item]:
+    """The dataset's items at `indices`; the next one is read while the caller works on this one."""
     with ThreadPoolExecutor(1) as pool:
         coming = [pool.submit(dataset.__getitem__, i) for i in indices[:1]]
-        for i in [*indices[1:], None]:
+        for i in [*indices[1:], None][: len(indices)]:
             found = coming.pop().result()
             coming = [] if i is None else [pool.submit(dataset.__getitem__, i)]
             yield found

@@ -88,6 +88,11 @@ def open_labelled(
     """
     if name == "panoptic":
         return PanopticLabels(PanopticDataset(data, split, load_categories(categories), limit))
+    if name not in BENCHMARKS:
+        raise DenseCLIError(
+            f"The layout {name} has no class for each pixel.",
+            hint=f"Give one of panoptic, {', '.join(BENCHMARKS)}.",
+        )
     return SemanticDataset(data, split, BENCHMARKS[name](), limit)
 
 

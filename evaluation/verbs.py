@@ -1,14 +1,19 @@
 """The verbs that measure."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from evaluation.task_flags import take_task_flags, task_flags
 from shards.flags import flags, given, newest_store, say, write_json
+
+if TYPE_CHECKING:
+    from evaluation.region import Subject
 
 
 @click.command()
+@task_flags
 @click.option("--mode", metavar="NAME", help="How the last block is read out.")
 @click.option("--classes", is_flag=True, help="Print a row per class as well.")
 @click.option("--coupling", is_flag=True, help="Only how alike the tokens of different segments are.")
@@ -16,6 +21,7 @@ from shards.flags import flags, given, newest_store, say, write_json
 @flags("data", "split", "limit", "run", "student", "weights", "categories", "text-embeddings", "canvas")
 @flags("batch-size", "device", "json")
 def evaluate(
+    task: str,
     data: str | None,
     split: str | None,
     limit: int | None,
@@ -33,8 +39,13 @@ def evaluate(
 ) -> None:
     """Region classification on a panoptic dataset: Boxes, Masks-T, Masks-S, stuff called a thing.
 
+    Or, by --task, segmentation from features, image-level zero-shot, or patches by nearest neighbours.
+
     \b
     densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
+    densecli evaluate --task segmentation --dataset voc21 --data data/VOC2012 --split val --run RUN
+    densecli evaluate --task zeroshot --dataset folder --data data/imagenet --split val --run RUN
+    densecli evaluate --task knn --data data/coco --student dinov2-vits14
     """
     from evaluation.classify import ClassifyConfig
     from evaluation.coupling import evaluate_coupling
@@ -42,6 +53,7 @@ def evaluate(
     from evaluation.report import class_table, coupling_table, report
     from models.checkpoints import weights_given
 
+    own = take_task_flags(task, settings)
     path = weights_given(student, weights) if student else None
     subject = Subject.of_run(run) if run else Subject(model=student or "eva02-b16", weights=path)
     where: dict[str, Any] = {
@@ -49,6 +61,12 @@ def evaluate(
         "split": split or "val2017",
         "limit": limit,
         "categories": categories or "133",
+    }
+    if task != "regions":
+        question = {**where, **own, "text_embeddings": text_embeddings, "classes": classes}
+        answer(task, subject, question, given(settings), device, json_file)
+        return
+    where |= {
         "device": device,
         "config": ClassifyConfig(**{**(subject.settings or {}), **given(settings)}),
     }
@@ -62,6 +80,26 @@ def evaluate(
     click.echo(report({subject.title: result}))
     if classes:
         click.echo(class_table(result))
+
+
+def answer(
+    task: str,
+    subject: "Subject",
+    about: dict[str, Any],
+    settings: dict[str, Any],
+    device: str,
+    json_file: str | None,
+) -> None:
+    """Measures a task of `evaluation.tasks`; about: of its Question; settings: of its configuration."""
+    from evaluation.tasks import TASKS, Question
+    from models.ranks import joined_ranks
+
+    with joined_ranks(device) as ranks:
+        found = TASKS[task](Question(subject=subject, settings=settings, **about), ranks)
+    if ranks.first:
+        write_json(json_file, found.values)
+        for table in found.tables:
+            click.echo(f"{table.title}\n{table.text()}", err=json_file == "-")
 
 
 @click.command()

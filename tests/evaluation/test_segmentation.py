@@ -136,9 +136,10 @@ def test_segment__batch_size_changes_nothing(world):
     assert results[0] == results[1] == results[2]
 
 
-def test_segment__a_window_larger_than_the_photo_is_refused(world):
-    with pytest.raises(DenseCLIError, match="does not fit"):
-        segment(Oracle(), world, torch.eye(5), SegmentationConfig(side=32, window=48))
+@pytest.mark.parametrize(("side", "window", "stride"), [(32, 48, 8), (32, 16, 20)])
+def test_segment__windows_that_do_not_tile_are_refused(world, side, window, stride):
+    with pytest.raises(DenseCLIError, match="do not tile"):
+        segment(Oracle(), world, torch.eye(5), SegmentationConfig(side=side, window=window, stride=stride))
 
 
 def test_window_scores__are_the_mean_of_the_windows_that_see_a_pixel():
