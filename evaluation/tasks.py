@@ -123,9 +123,11 @@ TASKS: dict[str, Callable[[Question, Ranks], Answer]] = {
 
 def settings_for(question: Question, default: Config, *sides: str) -> Config:
     """The default with what was given. `sides`, in pixels, stay within the canvas: the one given, else that
-    of a run's student, which is also read out in the mode it was trained in."""
+    of a run's student, which is also read out in the mode it was trained in. A given canvas is one itself."""
     of_run, given = question.subject.settings or {}, dict(question.settings)
-    canvas = given.pop("canvas", of_run.get("canvas"))
+    canvas = given.get("canvas", of_run.get("canvas"))
+    if "canvas" not in sides:
+        given.pop("canvas", None)
     within = {side: min(getattr(default, side), canvas) for side in sides} if canvas else {}
     return replace(default, **{"mode": of_run.get("mode", default.mode), **within, **given})
 

@@ -3,29 +3,12 @@
 import json
 
 import pytest
-import safetensors.torch
 import torch
 
 from evaluation.alphas import candidates
 from evaluation.region import Subject
 from models.checkpoints import load_model
 from shards.errors import DenseCLIError
-
-EXPORTED = 0.7
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A run whose student is scenes-s, all moved by 0.01; exported at alpha 0.7."""
-    model, info = load_model("scenes-s")
-    folder = tmp_path / "run" / "export"
-    folder.mkdir(parents=True)
-    exported = {name: tensor + EXPORTED * 0.01 for name, tensor in model.clip.state_dict().items()}
-    safetensors.torch.save_file(exported, folder / "student.safetensors")
-    card = {"student": "scenes-s", "canvas": 96, "mode": "value", "alpha": EXPORTED, "random_weights": False}
-    card["initial_weights"] = {"source": info.source, "sha256": info.sha256}
-    (folder / "card.json").write_text(json.dumps(card))
-    return folder.parent
 
 
 def moved(candidate):
@@ -35,16 +18,16 @@ def moved(candidate):
     return [(now - then).mean().item() for now, then in pairs if now.is_floating_point()]
 
 
-def test_candidates__every_alpha_is_on_the_line(run):
+def test_candidates__every_alpha_is_on_the_line(moved_run):
     seen = []
-    for candidate in candidates(Subject.of_run(str(run)), torch.device("cpu"), (0, 0.25, 0.7, 1)):
+    for candidate in candidates(Subject.of_run(str(moved_run)), torch.device("cpu"), (0, 0.25, 0.7, 1)):
         seen.append(candidate.title)
         assert moved(candidate) == pytest.approx([0.01 * candidate.alpha] * len(moved(candidate)), abs=1e-6)
     assert seen == ["alpha 0", "alpha 0.25", "alpha 0.7", "alpha 1"]
 
 
-def test_candidates__without_alphas_the_export_as_it_is(run):
-    (candidate,) = candidates(Subject.of_run(str(run)), torch.device("cpu"))
+def test_candidates__without_alphas_the_export_as_it_is(moved_run):
+    (candidate,) = candidates(Subject.of_run(str(moved_run)), torch.device("cpu"))
     assert candidate.alpha is None and candidate.title == "scenes-s (trained)"
     assert moved(candidate)[0] == pytest.approx(0.007, abs=1e-6)
 
@@ -66,8 +49,8 @@ def test_candidates__a_model_that_is_no_run_s_has_no_alphas():
         ({"alpha": 0}, "initial weights"),
     ],
 )
-def test_candidates__what_cannot_be_undone_is_refused(run, change, match):
-    card = run / "export" / "card.json"
+def test_candidates__what_cannot_be_undone_is_refused(moved_run, change, match):
+    card = moved_run / "export" / "card.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | change))
     with pytest.raises(DenseCLIError, match=match):
-        next(candidates(Subject.of_run(str(run)), torch.device("cpu"), (0.5,)))
+        next(candidates(Subject.of_run(str(moved_run)), torch.device("cpu"), (0.5,)))

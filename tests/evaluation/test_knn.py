@@ -71,10 +71,10 @@ def test_classify_patches__colour_tells_the_class(write_panoptic):
 
 def test_classify_patches__real_dinov2_knows_more_than_random_weights(shared_data):
     coco = str(shared_data / "coco128")
-    bank = open_labelled("panoptic", coco, "train2017", limit=16)
-    queries = open_labelled("panoptic", coco, "val2017", limit=6)
+    bank = open_labelled("panoptic", coco, "train2017", limit=40)
+    queries = open_labelled("panoptic", coco, "val2017", limit=20)
     file = str(shared_data / "weights" / "dinov2_vits14_fp16.safetensors")
-    config = KNNConfig(canvas=224)
+    config = KNNConfig(canvas=112, k=5)
     real, random = (
         classify_patches(load_student("dinov2-vits14", weights)[0], bank, queries, config).pixel_accuracy
         for weights in (file, "random:0")

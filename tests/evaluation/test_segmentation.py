@@ -25,7 +25,7 @@ from evaluation.segmentation import (
     segment,
     window_scores,
 )
-from evaluation.semantic import PanopticLabels
+from evaluation.semantic import PanopticLabels, open_labelled
 from models.categories import Categories
 from shards.errors import DenseCLIError
 
@@ -88,21 +88,36 @@ def test_metrics__no_labelled_pixel_is_refused():
         confusion_to_metrics(np.zeros((5, 5), np.int64), NAMES, photos=1)
 
 
+def assert_agrees_with_torchmetrics(truth, given, classes):
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    counts = sum(count_pairs(t, g, classes) for t, g in zip(truth, given, strict=True))
+    result = confusion_to_metrics(
+        counts.view(classes, classes).numpy(), [str(c) for c in range(classes)], photos=1
+    )
+    about = {"num_classes": classes, "ignore_index": -1}
+    pixels = torch.cat([g.flatten() for g in given]), torch.cat([t.flatten() for t in truth]).long()
+    iou = metrics.multiclass_jaccard_index(*pixels, **about)
+    accuracy = metrics.multiclass_accuracy(*pixels, average="micro", **about)
+    assert result.miou == pytest.approx(100 * iou.item(), rel=1e-5)
+    assert result.pixel_accuracy == pytest.approx(100 * accuracy.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("classes", [2, 21, 171])
 def test_metrics__agree_with_torchmetrics(classes):
-    metrics = pytest.importorskip("torchmetrics.functional.classification")
     generator = torch.Generator().manual_seed(classes)
     # Half the classes only, so that some are in neither; a tenth of the pixels is ignored.
     truth = torch.randint(0, -(-classes // 2), (4, 60, 50), generator=generator)
     given = torch.where(torch.rand(truth.shape, generator=generator) < 0.4, truth, truth.roll(1))
     truth[torch.rand(truth.shape, generator=generator) < 0.1] = -1
-    counts = count_pairs(truth, given, classes).view(classes, classes).numpy()
-    result = confusion_to_metrics(counts, [str(c) for c in range(classes)], photos=4)
-    about = {"num_classes": classes, "ignore_index": -1}
-    iou = metrics.multiclass_jaccard_index(given, truth, **about)
-    accuracy = metrics.multiclass_accuracy(given, truth, average="micro", **about)
-    assert result.miou == pytest.approx(100 * iou.item(), rel=1e-5)
-    assert result.pixel_accuracy == pytest.approx(100 * accuracy.item(), rel=1e-5)
+    assert_agrees_with_torchmetrics(truth, given, classes)
+
+
+def test_metrics__agree_with_torchmetrics_on_real_segments(shared_data):
+    dataset = open_labelled("panoptic", str(shared_data / "coco128"), "val2017", limit=6)
+    truth = [torch.from_numpy(dataset[i].labels) for i in range(len(dataset))]
+    # The same segments moved aside, without gaps.
+    given = [labels.roll((15, 40), (0, 1)).clamp(min=0).long() for labels in truth]
+    assert_agrees_with_torchmetrics(truth, given, len(dataset.classes.names))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +214,7 @@ import torch
 from test_segmentation import CONFIG, NAMES, SET, Oracle
 from evaluation.panoptic import PanopticDataset
 from evaluation.segmentation import segment
-from evaluation.semantic import PanopticLabels
+from evaluation.semantic import PanopticLabels, open_labelled
 from models.ranks import joined_ranks
 with joined_ranks("cpu") as ranks:
     data = PanopticLabels(PanopticDataset(sys.argv[1], "val", SET))
