@@ -95,6 +95,7 @@ def demo(
     from evaluation.classify import ClassifyConfig
     from evaluation.preview import contact_sheet
     from evaluation.region import Subject, evaluate_regions
+    from evaluation.region_page import write_region_page
     from evaluation.report import comparison
     from evaluation.retrieved import retrieved_views
     from models.scenes import IMAGE_SIZE
@@ -120,15 +121,13 @@ def demo(
         student = str(weights / "scenes-s.safetensors")
         pvlm = {"scenes-pvlm": str(weights / "scenes-pvlm.safetensors")}
 
-    def measure(subject: Subject) -> Any:
-        return evaluate_regions(
-            subject,
-            data=str(folder / "data"),
-            split="test",
-            categories="scenes",
-            device=device,
-            config=ClassifyConfig(canvas=IMAGE_SIZE, batch_size=50),
-        )
+    where: dict[str, Any] = {
+        "data": str(folder / "data"),
+        "split": "test",
+        "categories": "scenes",
+        "config": ClassifyConfig(canvas=IMAGE_SIZE, batch_size=50),
+        "device": device,
+    }
 
     click.echo(f"1/4 The P-VLM reads {scenes} scenes, once.")
     store = str(folder / f"store-{seed}-{scenes}")
@@ -148,7 +147,8 @@ def demo(
     labels = "{name}-{id}".format(**built["columns"][-1])
     click.echo(f"2/4 The student before, on {test_scenes} other scenes.")
     write_coco(folder / "data", seed=0, split="test", count=test_scenes)
-    before = measure(Subject(model="scenes-s", weights=student))
+    began = Subject(model="scenes-s", weights=student)
+    before = evaluate_regions(began, **where)
     click.echo("3/4 The student learns from the shards.")
     settings = TrainConfig(
         store=store,
@@ -168,14 +168,22 @@ def demo(
     )
     fit(settings)
     click.echo("4/4 The student after.")
-    after = measure(Subject.of_run(settings.run))
-    click.echo(f"\n{comparison(before, after)}\n")
+    ended = Subject.of_run(settings.run)
+    after = evaluate_regions(ended, **where)
+    click.echo(f"\n{comparison(before, after).text()}\n")
 
     opened = Store.open(store)
     picture = folder / "preview.png"
     views = retrieved_views(opened, opened.find("targets", labels), view=6, limit=6)
     contact_sheet(views).save(picture)
     click.echo(f"Grid cells and retrieved labels: {picture}")
+    page = write_region_page(
+        folder / "report",
+        {"before": began, "after": ended},
+        {"before": before, "after": after},
+        **where,
+    )
+    click.echo(f"Report: {page.resolve().as_uri()}")
     write_json(json_file, {"before": before.to_dict(), "after": after.to_dict()})
 
 

@@ -26,8 +26,10 @@ class Candidate:
         return f"{self.title} (random weights)" if "random:" in self.weights else self.title
 
 
-def candidates(subject: Subject, device: torch.device, alphas: Sequence[float] = ()) -> Iterator[Candidate]:
-    """The subject as it is, or its student at every alpha, one after another in the same memory.
+def candidates(
+    subject: Subject, before: Subject | None, alphas: Sequence[float], device: torch.device
+) -> Iterator[Candidate]:
+    """The subject as it is, or at every alpha between `before` and it, one after another in the same memory.
 
     An export of alpha a is initial + a (trained - initial), which two points fix: any other alpha lies on the
     same line. Raises DenseCLIError where the subject is no run's, or its initial weights are gone.
@@ -37,24 +39,23 @@ def candidates(subject: Subject, device: torch.device, alphas: Sequence[float] =
     if not alphas:
         yield Candidate(title=subject.title, model=model, weights=source)
         return
-    if subject.origin is None or subject.weights is None:
+    if before is None or subject.weights is None:
         raise DenseCLIError(
             "Only a run's student has weights to average with those it began with.",
             hint="Name the run with --run.",
         )
     card = json.loads(Path(subject.weights).with_name("card.json").read_bytes())
-    began = card["initial_weights"]
-    before, about = load_student(subject.model, began["source"], device)
-    if about.sha256 != began["sha256"]:
+    began, about = load_student(before.model, before.weights, device)
+    if about.sha256 != card["initial_weights"]["sha256"]:
         raise DenseCLIError(
-            f"{began['source']} no longer holds the weights that the run began with.",
-            hint="Put the file back as it was when the run started.",
+            f"{about.source} does not hold the weights that the run began with.",
+            hint=f"Say where they are: --weights {before.model}=PATH.",
         )
     if not card["alpha"]:
         raise DenseCLIError(
             "The run exported its initial weights (alpha 0).", hint="Train with --alpha above 0."
         )
-    initial = before.network.state_dict()
+    initial = began.network.state_dict()
     exported = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     for alpha in alphas:
         weight = alpha / card["alpha"]

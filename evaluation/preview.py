@@ -4,7 +4,7 @@ Things are orange and stuff is blue (from the palette of Okabe and Ito, made for
 frames differ too, thick for things and thin for stuff, so that a grey print still tells them apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,18 @@ def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) 
         y += height
     sheet.paste(legend, (GAP, y))
     return sheet
+
+
+def row_of(panels: Mapping[str, Image.Image]) -> Image.Image:
+    """Pictures side by side, each below its title."""
+    titled = [_titled(title, panel) for title, panel in panels.items()]
+    width = sum(panel.width for panel in titled) + GAP * (len(titled) - 1)
+    row = Image.new("RGB", (width, max(panel.height for panel in titled)), PAPER)
+    x = 0
+    for panel in titled:
+        row.paste(panel, (x, 0))
+        x += panel.width + GAP
+    return row
 
 
 def _panel(view: View, min_side: int) -> Image.Image:

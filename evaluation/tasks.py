@@ -14,6 +14,7 @@ from evaluation.knn import KNNConfig, classify_patches
 from evaluation.page import Table
 from evaluation.panoptic import PanopticDataset
 from evaluation.region import Subject
+from evaluation.region_page import RANDOM
 from evaluation.segmentation import Segmentation, SegmentationConfig, segment
 from evaluation.semantic import Labelled, open_labelled
 from evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
@@ -31,12 +32,14 @@ Config = TypeVar("Config", KNNConfig, SegmentationConfig)
 class Question:
     """What is to be measured, of whom and on what.
 
+    before: what a run's student was, for `alphas`.
     dataset: `panoptic`, a benchmark (segmentation, knn) or `folder` (zeroshot). settings: of the task's
     configuration, those that somebody gave. train_split, train_photos: whose patches are the neighbours.
     classes: whether a table per class is wanted.
     """
 
     subject: Subject
+    before: Subject | None = None
     data: str
     split: str
     dataset: str = "panoptic"
@@ -59,6 +62,11 @@ class Answer:
 
     tables: Sequence[Table]
     values: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def warning(self) -> str:
+        """What a reader must know before any number, or nothing."""
+        return RANDOM if any(found["random_weights"] for found in self.values.values()) else ""
 
 
 def segmentation(question: Question, ranks: Ranks) -> Answer:
@@ -158,7 +166,7 @@ def _with_text(candidate: Candidate, prompts: Sequence[str], question: Question)
 def _each(
     question: Question, ranks: Ranks, measure: Callable[[Candidate], Result]
 ) -> list[tuple[Candidate, Result]]:
-    found = candidates(question.subject, ranks.device, question.alphas)
+    found = candidates(question.subject, question.before, question.alphas, ranks.device)
     return [(candidate, measure(candidate)) for candidate in found]
 
 

@@ -1,21 +1,22 @@
 """The verbs that measure."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import click
 
 from evaluation.task_flags import take_task_flags, task_flags
 from shards.flags import flags, given, newest_store, say, write_json
 
-if TYPE_CHECKING:
-    from evaluation.region import Subject
-
 
 @click.command()
 @task_flags
 @click.option("--mode", metavar="NAME", help="How the last block is read out.")
 @click.option("--classes", is_flag=True, help="Print a row per class as well.")
+@click.option("--crops", is_flag=True, help="Also of each segment's own crop, by [CLS]: an upper bound.")
+@click.option("--report", metavar="DIR", help="Write DIR/index.html; with --run, before and after.")
 @click.option("--coupling", is_flag=True, help="Only how alike the tokens of different segments are.")
 @click.option("--refiner", metavar="FILE", help="With --coupling: also of the model's Refiner.")
 @flags("data", "split", "limit", "run", "student", "weights", "categories", "text-embeddings", "canvas")
@@ -32,6 +33,8 @@ def evaluate(
     text_embeddings: str | None,
     device: str,
     classes: bool,
+    crops: bool,
+    report: str | None,
     coupling: bool,
     refiner: str | None,
     json_file: str | None,
@@ -50,8 +53,11 @@ def evaluate(
     from evaluation.classify import ClassifyConfig
     from evaluation.coupling import evaluate_coupling
     from evaluation.region import Subject, evaluate_regions
-    from evaluation.report import class_table, coupling_table, report
+    from evaluation.region_page import write_region_page
+    from evaluation.report import class_table, coupling_table, regions_table
+    from evaluation.tasks import Question
     from models.checkpoints import weights_given
+    from models.ranks import joined_ranks
 
     own = take_task_flags(task, settings)
     path = weights_given(student, weights) if student else None
@@ -63,43 +69,63 @@ def evaluate(
         "categories": categories or "133",
     }
     if task != "regions":
-        question = {**where, **own, "text_embeddings": text_embeddings, "classes": classes}
-        answer(task, subject, question, given(settings), device, json_file)
+        if crops or coupling or refiner:
+            raise click.UsageError("--crops, --coupling and --refiner are for --task regions.")
+        asked = {**where, **own, "text_embeddings": text_embeddings, "classes": classes}
+        if run:
+            asked["before"] = Subject.before_run(run, weights_given(subject.model, weights))
+        question = Question(subject=subject, settings=given(settings), **asked)
+        _answer(task, question, device, report, json_file)
         return
-    where |= {
-        "device": device,
-        "config": ClassifyConfig(**{**(subject.settings or {}), **given(settings)}),
-    }
+    config = ClassifyConfig(**{**(subject.settings or {}), **given(settings)})
     if coupling:
-        ratios = evaluate_coupling(subject, refiner, **where)
+        ratios = evaluate_coupling(subject, refiner, **where, device=device, config=config)
         write_json(json_file, ratios)
-        click.echo(coupling_table(ratios))
+        click.echo(coupling_table(ratios).text())
         return
-    result = evaluate_regions(subject, text_embeddings_file=text_embeddings, **where)
-    write_json(json_file, {subject.title: result.to_dict()})
-    click.echo(report({subject.title: result}))
+    subjects = {subject.title: subject}
+    if run and report:
+        earlier = Subject.before_run(run, weights_given(subject.model, weights))
+        subjects = {"before": earlier, "after": subject}
+    with joined_ranks(device) as ranks:
+        measure = partial(evaluate_regions, text_embeddings_file=text_embeddings, **where, ranks=ranks)
+        results = {name: measure(subject=each, config=config) for name, each in subjects.items()}
+        asked = subjects if crops else {}
+        of_crops = {
+            name: measure(subject=each, config=replace(config, crops=True)) for name, each in asked.items()
+        }
+        if not ranks.first:
+            return
+    titled = {f"{name}, crops": result for name, result in of_crops.items()}
+    write_json(json_file, {name: result.to_dict() for name, result in {**results, **titled}.items()})
+    show = partial(click.echo, err=json_file == "-")
+    show(regions_table({**results, **titled}).text())
     if classes:
-        click.echo(class_table(result))
+        show(class_table(list(results.values())[-1], results.get("before")).text())
+    if report:
+        page = write_region_page(
+            report, subjects, results, crops=of_crops, **where, config=config, device=device
+        )
+        show(f"Report: {page}")
 
 
-def answer(
-    task: str,
-    subject: "Subject",
-    about: dict[str, Any],
-    settings: dict[str, Any],
-    device: str,
-    json_file: str | None,
-) -> None:
-    """Measures a task of `evaluation.tasks`; about: of its Question; settings: of its configuration."""
-    from evaluation.tasks import TASKS, Question
+def _answer(task: str, question: Any, device: str, report: str | None, json_file: str | None) -> None:
+    """Measures a task of `evaluation.tasks`; prints its tables, and writes what was asked for."""
+    from evaluation.page import Section, write_page
+    from evaluation.tasks import TASKS
     from models.ranks import joined_ranks
 
     with joined_ranks(device) as ranks:
-        found = TASKS[task](Question(subject=subject, settings=settings, **about), ranks)
-    if ranks.first:
-        write_json(json_file, found.values)
-        for table in found.tables:
-            click.echo(f"{table.title}\n{table.text()}", err=json_file == "-")
+        found = TASKS[task](question, ranks)
+        if not ranks.first:
+            return
+    text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
+    say(text, json_file, found.values)
+    if report:
+        title = f"{question.subject.title}: {task}"
+        section = Section(title=task.capitalize(), parts=found.tables)
+        page = write_page(f"{report}/index.html", title, [section], warning=found.warning)
+        click.echo(f"Report: {page}", err=json_file == "-")
 
 
 @click.command()

@@ -1,6 +1,9 @@
-"""A writer of tiny panoptic datasets in both layouts."""
+"""A writer of tiny panoptic datasets in both layouts, and a browser."""
 
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,3 +80,25 @@ def moved_run(tmp_path: Path) -> Path:
     }
     (folder / "card.json").write_text(json.dumps(card))
     return folder.parent
+
+
+@pytest.fixture
+def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
+    """shoot(page, width, height) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next((path for name in names if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine")
+
+    def shoot(page: Path, width: int = 1280, height: int = 800) -> np.ndarray:
+        picture = tmp_path / "screenshot.png"
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+        subprocess.run(
+            [browser, *options, f"--window-size={width},{height}", f"--screenshot={picture}", page.as_uri()],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        return np.asarray(Image.open(picture).convert("RGB"))
+
+    return shoot

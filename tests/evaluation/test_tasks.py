@@ -64,9 +64,12 @@ def test_task__classes_the_worst_first(scenes):
     assert len(found) > 5 and found == sorted(found)
 
 
-def test_task__random_weights_are_said(scenes):
+def test_task__random_weights_are_said(scenes, tmp_path):
     who = ["--student", "scenes-s", "--weights", "scenes-s=random:0"]
-    assert "(random weights)" in run(scenes, *who, task="zeroshot").stdout
+    found = run(scenes, *who, "--report", str(tmp_path), task="zeroshot")
+    assert "(random weights)" in found.stdout
+    page = (tmp_path / "index.html").read_text()
+    assert "(random weights)" in page and "say nothing about accuracy" in page
 
 
 def test_task__a_vfm_has_no_texts_but_patches(scenes):
