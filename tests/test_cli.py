@@ -100,7 +100,8 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
     assert planned["bytes"] == pytest.approx(described["bytes"], rel=0.02)
     assert told("lint", "--store", store)["findings"] == []
     assert told("verify", "--store", store, "--device", "cpu")["verified"]
-    told("preview", "1", "--store", store, "--out", tmp_path / "one.png")
+    shown = ("preview", "1", "--store", store, "--theta", 0.3, "--live", "--device", "cpu")
+    told(*shown, "--out", tmp_path / "one.png")
     assert Image.open(tmp_path / "one.png").format == "PNG"
     assert "no sample 7" in refused("preview", "7", "--store", store, "--out", tmp_path / "7.png")
 
