@@ -92,7 +92,9 @@ def demo(
     densecli demo --seed 1 --json demo.json
     """
     from evaluation.classify import ClassifyConfig
-    from evaluation.preview import contact_sheet
+    from evaluation.confusion import confusion_pictures
+    from evaluation.page import Figure, Section
+    from evaluation.preview import contact_sheet, row_of
     from evaluation.region import Subject, evaluate_regions
     from evaluation.region_page import write_region_page
     from evaluation.report import comparison
@@ -172,14 +174,30 @@ def demo(
     click.echo(f"\n{comparison(before, after).text()}\n")
 
     opened = Store.open(store)
-    picture = folder / "preview.png"
-    views = retrieved_views(opened, opened.find("targets", labels), view=6, limit=6)
-    contact_sheet(views).save(picture)
-    click.echo(f"Grid cells and retrieved labels: {picture}")
+    cells, confusion = folder / "preview.png", folder / "confusion.png"
+    column = opened.find("targets", labels)
+    views = [
+        view
+        for theta in (None, settings.theta)
+        for view in retrieved_views(opened, column, view=6, limit=3, theta=theta)
+    ]
+    taught = contact_sheet(views)
+    taught.save(cells)
+    click.echo(f"Grid cells, their retrieved labels, and what the loss keeps of them: {cells}")
+    row_of(dict(zip(("before", "after"), confusion_pictures([before, after]), strict=True))).save(confusion)
+    click.echo(f"What is called what, before and after: {confusion}")
+    labelled = Figure(
+        title="",
+        image=taught,
+        alt="Three scenes with the label and confidence of each cell; below, those that the loss keeps.",
+        note=f"Above all cells of a view, below those with a confidence above theta {settings.theta:g}.",
+        width=taught.width,
+    )
     page = write_region_page(
         folder / "report",
         {"before": began, "after": ended},
         {"before": before, "after": after},
+        more=[Section(title="What the P-VLM said", parts=[labelled])],
         **where,
     )
     click.echo(f"Report: {page.resolve().as_uri()}")

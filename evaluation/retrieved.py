@@ -22,13 +22,11 @@ def retrieved_views(
         for record in read_joined([store.images, store.regions_of(labels), labels], shard):
             if len(views) == limit:
                 return views
-            views.append(retrieved_view(record, labels, view=view, title=record.key, theta=theta))
+            views.append(retrieved_view(record, labels, view=view, theta=theta))
     return views
 
 
-def retrieved_view(
-    record: Record, labels: Column, *, view: int, title: str, theta: float | None = None
-) -> View:
+def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | None = None) -> View:
     """The cells of one view of a photo, out of its images, regions and labels.
 
     theta: the cells as DenseVLM denoises them: those whose highest probability is above theta, and things
@@ -50,6 +48,6 @@ def retrieved_view(
         labels=[names[i] for i in best],
         thing=[things[i] for i in best],
         confidence=p.max(1).tolist(),
-        title=title,
+        title=record.key if theta is None else f"{record.key}: kept by theta {theta:g}, things among things",
         kept=kept,
     )

@@ -110,10 +110,8 @@ class Drawing:
                 f"The regions of {column.name} have no view {self.view}.",
                 hint=f"Choose one of 0 to {regions.n_views - 1}.",
             )
-        views = [retrieved_view(record, column, view=self.view, title=record.key)]
-        if self.theta is not None:
-            title = f"{record.key}: what a loss with theta {self.theta:g} learns from"
-            views.append(retrieved_view(record, column, view=self.view, title=title, theta=self.theta))
+        thetas = [None] if self.theta is None else [None, self.theta]
+        views = [retrieved_view(record, column, view=self.view, theta=theta) for theta in thetas]
         return contact_sheet(views)
 
 

@@ -93,6 +93,7 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
         passed(*words, "--json", out)
         return json.loads(out.read_text())
 
+    build = [*build, "--teacher", "self-scenes-s", "--weights", "scenes-s=random:0"]
     planned = told("plan", *build[1:], "--student", "scenes-s")
     passed(*build)
     described = told("info", "--store", store)

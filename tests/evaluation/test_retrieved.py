@@ -47,7 +47,8 @@ def test_retrieved_views__the_first_photos_with_the_labels_of_one_view(tmp_path)
 
     # Denoised: no cell that is unsure, and things beside things alone.
     for view, plain in zip(retrieved_views(store, labels, view=6, limit=3, theta=0.6), views, strict=True):
-        p = told[view.title][rows]
+        assert view.title.startswith(plain.title) and "theta 0.6" in view.title
+        p = told[plain.title][rows]
         assert view.kept == (p.max(1) > 0.6).tolist() and 0 < sum(view.kept) < len(rows)
         assert view.labels == plain.labels
         is_thing = THINGS_OF[p.argmax(1)]
