@@ -1,22 +1,18 @@
 """The report of region classification: its sections, and what a reader must know before any number."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 from evaluation.bars import bars
 from evaluation.classify import ClassifyConfig
 from evaluation.confusion import confusion_pictures
-from evaluation.looks import affinity_figures, dense_map
+from evaluation.looks import affinity_figures, token_map
 from evaluation.page import Figure, Section, write_page
 from evaluation.panoptic import PanopticDataset
 from evaluation.region import Subject
 from evaluation.report import block_table, class_table, comparison, regions_table, size_table
 from evaluation.tally import Classification
 from models.categories import load_categories
-from models.dense import DenseCLIP
 from models.device import pick_device
 
 WORST, LOOKS = 15, 6
@@ -48,10 +44,9 @@ def write_region_page(
     that follow the regions'.
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
-    networks = {}
-    for name, subject in subjects.items():
-        model, _ = subject.load(pick_device(device))
-        networks[name] = partial(dense_map, partial(_dense, model, config.mode))
+    networks = {
+        name: token_map(subject, config.mode, pick_device(device)) for name, subject in subjects.items()
+    }
     looks = affinity_figures(networks, dataset, config.canvas, LOOKS)
     warning, paragraphs = meaning(results)
     last = list(results.values())[-1]
@@ -69,10 +64,6 @@ def write_region_page(
         f" read out in the mode {config.mode}.",
         warning=warning,
     )
-
-
-def _dense(model: DenseCLIP, mode: str, canvases: Tensor) -> Tensor:
-    return model.dense(model.prepare(canvases.to(model.device)), mode=mode)
 
 
 def region_sections(

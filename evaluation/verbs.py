@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from evaluation.task_flags import take_task_flags, task_flags
-from shards.flags import flags, given, newest_store, say, write_json
+from shards.flags import flags, given, say, write_json
 
 
 @click.command()
@@ -126,42 +126,3 @@ def _answer(task: str, question: Any, device: str, report: str | None, json_file
         section = Section(title=task.capitalize(), parts=found.tables)
         page = write_page(f"{report}/index.html", title, [section], warning=found.warning)
         click.echo(f"Report: {page}", err=json_file == "-")
-
-
-@click.command()
-@click.argument("key")
-@click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="A column, else all. May repeat.")
-@click.option("--view", type=click.IntRange(0), default=6, show_default=True, help="Whose cells are drawn.")
-@click.option(
-    "--point",
-    type=(click.FloatRange(0, 1), click.FloatRange(0, 1)),
-    default=(0.5, 0.5),
-    show_default=True,
-    metavar="X Y",
-    help="To which affinities are drawn, as shares of the photo.",
-)
-@click.option("--out", metavar="FILE", help="The picture [KEY.png].")
-@flags("store", "json")
-def preview(
-    key: str,
-    teachers: tuple[str, ...],
-    view: int,
-    point: tuple[float, float],
-    out: str | None,
-    store: str | None,
-    json_file: str | None,
-) -> None:
-    """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
-
-    \b
-    densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
-    """
-    from evaluation.sample import picture
-    from shards.store import Store
-
-    opened = Store.open(store or newest_store())
-    columns = [opened.find("targets", name) for name in teachers] or opened.columns("targets")
-    file = out or f"{key}.png"
-    picture(opened, columns, key, view=view, point=point).save(file)
-    names = [f"{column.name}-{column.id}" for column in columns]
-    say(f"{', '.join(names)}: {file}", json_file, {"picture": file, "columns": names})

@@ -93,6 +93,7 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
         passed(*words, "--json", out)
         return json.loads(out.read_text())
 
+    build = [*build, "--teacher", "self-scenes-s", "--weights", "scenes-s=random:0"]
     planned = told("plan", *build[1:], "--student", "scenes-s")
     passed(*build)
     described = told("info", "--store", store)
@@ -100,7 +101,8 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
     assert planned["bytes"] == pytest.approx(described["bytes"], rel=0.02)
     assert told("lint", "--store", store)["findings"] == []
     assert told("verify", "--store", store, "--device", "cpu")["verified"]
-    told("preview", "1", "--store", store, "--out", tmp_path / "one.png")
+    shown = ("preview", "1", "--store", store, "--theta", 0.3, "--live", "--device", "cpu")
+    told(*shown, "--out", tmp_path / "one.png")
     assert Image.open(tmp_path / "one.png").format == "PNG"
     assert "no sample 7" in refused("preview", "7", "--store", store, "--out", tmp_path / "7.png")
 
