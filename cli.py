@@ -179,12 +179,13 @@ def demo(
     views = [
         view
         for theta in (None, settings.theta)
-        for view in retrieved_views(opened, column, view=6, limit=3, theta=theta)
+        for view in retrieved_views(opened, column, view=12, limit=3, theta=theta)
     ]
-    taught = contact_sheet(views)
+    taught = contact_sheet(views, min_side=360)
     taught.save(cells)
     click.echo(f"Grid cells, their retrieved labels, and what the loss keeps of them: {cells}")
-    row_of(dict(zip(("before", "after"), confusion_pictures([before, after]), strict=True))).save(confusion)
+    pictures = dict(zip(("before", "after"), confusion_pictures([before, after]), strict=True))
+    row_of(pictures).save(confusion)
     click.echo(f"What is called what, before and after: {confusion}")
     labelled = Figure(
         title="",
@@ -223,7 +224,7 @@ def demo(
     help="Also the cells as a loss with theta keeps them.",
 )
 @click.option("--live", is_flag=True, help="Beside stored maps, the teacher's own.")
-@click.option("--out", metavar="FILE", help="The picture [KEY.png].")
+@click.option("--out", metavar="FILE", help="The picture, a PNG [KEY.png].")
 @flags("store", "run", "weights", "device", "json")
 def preview(
     key: str,

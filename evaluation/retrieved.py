@@ -48,6 +48,6 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         labels=[names[i] for i in best],
         thing=[things[i] for i in best],
         confidence=p.max(1).tolist(),
-        title=record.key if theta is None else f"{record.key}: kept by theta {theta:g}, things among things",
+        title=record.key if theta is None else f"{record.key}: kept by theta {theta:g}",
         kept=kept,
     )

@@ -14,7 +14,7 @@ from shards.flags import flags, given, say, write_json
 @click.command()
 @task_flags
 @click.option("--mode", metavar="NAME", help="How the last block is read out.")
-@click.option("--classes", is_flag=True, help="Print a row per class as well.")
+@click.option("--classes", is_flag=True, help="Print rows per size and per class as well.")
 @click.option("--crops", is_flag=True, help="Also of each segment's own crop, by [CLS]: an upper bound.")
 @click.option("--report", metavar="DIR", help="Write DIR/index.html; with --run, before and after.")
 @click.option("--coupling", is_flag=True, help="Only how alike the tokens of different segments are.")
@@ -54,7 +54,7 @@ def evaluate(
     from evaluation.coupling import evaluate_coupling
     from evaluation.region import Subject, evaluate_regions
     from evaluation.region_page import write_region_page
-    from evaluation.report import class_table, coupling_table, regions_table
+    from evaluation.report import class_table, coupling_table, regions_table, size_table
     from evaluation.tasks import Question
     from models.checkpoints import weights_given
     from models.ranks import joined_ranks
@@ -101,6 +101,7 @@ def evaluate(
     show = partial(click.echo, err=json_file == "-")
     show(regions_table({**results, **titled}).text())
     if classes:
+        show(size_table(results).text())
         show(class_table(list(results.values())[-1], results.get("before")).text())
     if report:
         page = write_region_page(

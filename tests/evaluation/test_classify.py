@@ -219,3 +219,14 @@ with joined_ranks("cpu") as ranks:
     one = evaluate_regions(subject, **where, config=config, ranks=Ranks(device=torch.device("cpu"))).to_dict()
     assert one["things"] + one["stuffs"] == 8
     assert [json.loads((tmp_path / f"told-{rank}").read_text()) for rank in (0, 1)] == [one, one]
+
+
+def test_classify__ade_as_coco(world, write_panoptic):
+    photos = [
+        (np.asarray(photo.photo), [(s.category, s.mask, False) for s in photo.segments])
+        for photo in (world[i] for i in range(len(world)))
+    ]
+    ade = PanopticDataset(write_panoptic("ade", NAMES, THING, photos), "val", SET)
+    text = torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
+    of_coco, of_ade = (classify(Oracle(), data, text, "oracle", CONFIG) for data in (world, ade))
+    assert figures(of_ade) == figures(of_coco)
