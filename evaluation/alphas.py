@@ -35,7 +35,7 @@ def candidates(
     same line. Raises DenseCLIError where the subject is no run's, or its initial weights are gone.
     """
     model, info = load_student(subject.model, subject.weights, device)
-    source = f"{info.source} from {subject.origin}" if subject.origin else info.source
+    source = subject.began(info.source)
     if not alphas:
         yield Candidate(title=subject.title, model=model, weights=source)
         return

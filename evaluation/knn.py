@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.segmentation import Segmentation, ahead, confusion_to_metrics, count_pairs
+from evaluation.ahead import ahead
+from evaluation.segmentation import Segmentation, confusion_to_metrics, count_pairs
 from evaluation.semantic import Labelled, LabelledPhoto
+from evaluation.tally import require_finite
 from models.ranks import Ranks
 from models.student import Student
 from shards.geometry import Canvas
@@ -115,6 +117,7 @@ def _tokens(
     canvas = Canvas(config.canvas)
     pixels = np.stack([canvas.pad(np.asarray(canvas.resize(found.photo))) for found in batch])
     dense = model(model.prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)), config.mode)
+    require_finite(dense)
     grid = (dense.shape[2], dense.shape[3])
     labels = torch.cat([patch_labels(found.labels, config.canvas, grid, classes) for found in batch])
     tokens = F.normalize(dense.float(), dim=1).flatten(2).transpose(1, 2).flatten(0, 1).cpu()

@@ -5,11 +5,9 @@ are averaged, enlarged to the photo, and compared; no training, no mask decoder.
 (MMSegmentation's): of a class, pixels it is given rightly over pixels that are it or are given it.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +15,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from evaluation.ahead import ahead
 from evaluation.benchmarks import Classes
 from evaluation.semantic import Labelled
+from evaluation.tally import require_finite
 from models.dense import DenseCLIP
 from models.ranks import Ranks
 from shards.errors import DenseCLIError
@@ -26,13 +26,6 @@ from shards.geometry import RESAMPLE
 from shards.progress import Progress
 
 QUERIES_AT_ONCE = 32
-Item = TypeVar("Item", covariant=True)
-
-
-class Readable(Protocol[Item]):
-    """What has items by number."""
-
-    def __getitem__(self, i: int) -> Item: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +82,8 @@ def segment(
 ) -> Segmentation:
     """Segmentation of a dataset; text: (Q, D) unit embeddings of its classes' prompts, in their order.
 
-    Each process takes its share of the photos and gets the result of all of them. Raises DenseCLIError for a
-    window larger than the photo, or one that leaves gaps.
+    Each process takes its share of the photos and gets the result of all of them. Raises DenseCLIError for
+    windows that do not tile the photos, and for features that are not finite.
     """
     ranks = ranks or Ranks(device=text.device)
     counts = confusion(model, dataset, text, config or SegmentationConfig(), ranks)
@@ -113,6 +106,7 @@ def confusion(
     with closing(Progress(len(mine), "photos", silent=not ranks.first)) as progress:
         for found in ahead(dataset, mine):
             scores = window_scores(model, found.photo, text, config)
+            require_finite(scores)
             predicted = predict(scores, classes, found.labels.shape, config)
             counts += count_pairs(torch.from_numpy(found.labels), predicted, len(classes.names))
             progress.advance(1)
@@ -194,13 +188,3 @@ def confusion_to_metrics(counts: np.ndarray, names: Sequence[str], *, photos: in
             for c, value in zip(present.tolist(), iou, strict=True)
         ),
     )
-
-
-def ahead(dataset: Readable[Item], indices: Sequence[int]) -> Iterator[Item]:
-    """The dataset's items at `indices`; the next one is read while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(dataset.__getitem__, i) for i in indices[:1]]
-        for i in [*indices[1:], None][: len(indices)]:
-            found = coming.pop().result()
-            coming = [] if i is None else [pool.submit(dataset.__getitem__, i)]
-            yield found

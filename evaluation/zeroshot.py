@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from evaluation.ahead import ahead
 from evaluation.panoptic import PanopticDataset, open_image
-from evaluation.segmentation import ahead
+from evaluation.tally import require_finite
 from models.dense import DenseCLIP
 from models.ranks import Ranks
 from shards.errors import DenseCLIError
@@ -141,6 +142,7 @@ def _hits(model: DenseCLIP, pixels: np.ndarray, labels: np.ndarray, text: Tensor
     """(B, s, s, 3) uint8 and (B,) classes -> (3,): right at first, among the first five, and B."""
     images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(text.device))
     scores = F.normalize(model.encode_image(images).float(), dim=1) @ text.T
+    require_finite(scores)
     true = torch.from_numpy(labels).to(scores.device)[:, None]
     # A tie counts against the true class.
     better = (scores >= scores.gather(1, true)).sum(1) - 1

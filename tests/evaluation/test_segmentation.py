@@ -157,6 +157,15 @@ def test_segment__windows_that_do_not_tile_are_refused(world, side, window, stri
         segment(Oracle(), world, torch.eye(5), SegmentationConfig(side=side, window=window, stride=stride))
 
 
+def test_segment__features_that_are_not_finite_are_refused(world):
+    class Broken(Oracle):
+        def dense(self, images, mode):
+            return super().dense(images, mode) * torch.nan
+
+    with pytest.raises(DenseCLIError, match="not finite"):
+        segment(Broken(), world, torch.eye(5), CONFIG)
+
+
 def test_window_scores__are_the_mean_of_the_windows_that_see_a_pixel():
     class Counter(nn.Module):
         """Window n of the photo says n everywhere."""
