@@ -1,21 +1,19 @@
 """Region classification of a named model or of a run's student: what has to be loaded, and from where."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from evaluation.classify import Classification, ClassifyConfig, classify
 from evaluation.panoptic import PanopticDataset
+from models.card import run_export
 from models.categories import load_categories
 from models.checkpoints import load_model
 from models.dense import DenseCLIP
 from models.device import pick_device
 from models.ranks import Ranks
 from models.text import category_embeddings
-from shards.errors import DenseCLIError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +31,13 @@ class Subject:
     @classmethod
     def of_run(cls, run: str) -> "Subject":
         """The exported student of a run; it is read out at the canvas and in the mode it was trained with."""
-        card = Path(run) / "export" / "card.json"
-        try:
-            about = json.loads(card.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            raise DenseCLIError(
-                f"There is no exported student in {run}: no {card}.",
-                hint="Let densecli train finish, or name the folder of a finished run.",
-            ) from None
+        weights, about = run_export(run)
         origin = about["initial_weights"]["source"]
         if about["random_weights"] and not origin.startswith("random:"):
             origin += " and a teacher from random: weights"
         return cls(
             model=about["student"],
-            weights=str(card.with_name("student.safetensors")),
+            weights=str(weights),
             origin=origin,
             settings={"canvas": about["canvas"], "mode": about["mode"]},
         )
@@ -55,7 +46,7 @@ class Subject:
     def before_run(cls, run: str, weights: str | None = None) -> "Subject":
         """What the student of a run was before, read out as `of_run`; weights: where they are now."""
         after = cls.of_run(run)
-        about = json.loads((Path(run) / "export" / "card.json").read_bytes())
+        _, about = run_export(run)
         source = weights or about["initial_weights"]["source"]
         return cls(model=after.model, weights=source, settings=after.settings)
 
