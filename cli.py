@@ -226,7 +226,7 @@ def demo(
 )
 @click.option("--live", is_flag=True, help="Beside stored maps, the teacher's own.")
 @click.option("--out", metavar="FILE", help="The picture, a PNG [KEY.png].")
-@flags("store", "weights", "device", "json")
+@flags("store", "run", "weights", "device", "json")
 def preview(
     key: str,
     teachers: tuple[str, ...],
@@ -236,11 +236,14 @@ def preview(
     live: bool,
     out: str | None,
     store: str | None,
+    run: str | None,
     weights: Sequence[tuple[str, str]],
     device: str,
     json_file: str | None,
 ) -> None:
     """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
+
+    With --run also the affinities of its student, before and after.
 
     \b
     densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
@@ -249,6 +252,14 @@ def preview(
     from shards.store import Store
 
     opened = Store.open(store or newest_store())
+    students = {}
+    if run:
+        from evaluation.looks import token_map
+        from evaluation.region import Subject
+        from models.device import pick_device
+
+        for name, subject in {"before": Subject.before_run(run), "after": Subject.of_run(run)}.items():
+            students[name] = token_map(subject, (subject.settings or {})["mode"], pick_device(device))
 
     def tell(column: Any, key: str) -> Any:
         from pipeline.verify import VerifyConfig, live_target, regions_beside
@@ -257,7 +268,16 @@ def preview(
         return live_target(opened, column, find_record(opened, [regions_beside(opened, column)], key), asked)
 
     columns = [opened.find("targets", name) for name in teachers] or opened.columns("targets")
-    drawn = picture(opened, columns, key, view=view, point=point, theta=theta, live=tell if live else None)
+    drawn = picture(
+        opened,
+        columns,
+        key,
+        view=view,
+        point=point,
+        theta=theta,
+        live=tell if live else None,
+        students=students,
+    )
     file = out or f"{key}.png"
     drawn.save(file)
     names = [f"{column.name}-{column.id}" for column in columns]

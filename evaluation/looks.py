@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from evaluation.affinity import affinity_panel, point_panel
+from evaluation.affinity import Point, affinity_panel, point_panel
 from evaluation.page import Figure
 from evaluation.panoptic import AnnotatedPhoto, PanopticDataset, Segment
 from evaluation.preview import row_of
+from evaluation.region import Subject
+from models.student import load_student
 from shards.geometry import Canvas
 
 Dense = Callable[[np.ndarray], np.ndarray]
@@ -37,11 +39,7 @@ def _figure(
     models: Mapping[str, Dense], photo: AnnotatedPhoto, segment: Segment, category: str, canvas: Canvas
 ) -> Figure:
     image = np.asarray(canvas.resize(photo.photo))
-    point = inner_point(segment.mask)
-    panels = {"the point": point_panel(image, point, WIDTH)}
-    for name, dense in models.items():
-        panels[name] = affinity_panel(image, dense(canvas.pad(image)), point, canvas, WIDTH)
-    picture = row_of(panels)
+    picture = affinity_row(models, image, inner_point(segment.mask), canvas)
     return Figure(
         title=f"{photo.key}: a point of {category}",
         image=picture,
@@ -49,6 +47,14 @@ def _figure(
         f" {', '.join(models)}",
         width=picture.width,
     )
+
+
+def affinity_row(models: Mapping[str, Dense], image: np.ndarray, point: Point, canvas: Canvas) -> Image.Image:
+    """A photo, (h, w, 3) uint8 un-padded at canvas scale, with its point; each model's affinities to it."""
+    panels = {"the point": point_panel(image, point, WIDTH)}
+    for name, dense in models.items():
+        panels[name] = affinity_panel(image, dense(canvas.pad(image)), point, canvas, WIDTH)
+    return row_of(panels)
 
 
 def _largest(photo: AnnotatedPhoto, *, thing: bool) -> Segment | None:
@@ -66,7 +72,13 @@ def inner_point(mask: np.ndarray) -> tuple[float, float]:
     return (float(x) + 0.5) / mask.shape[1], (float(y) + 0.5) / mask.shape[0]
 
 
-@torch.inference_mode()
-def dense_map(dense: Callable[[torch.Tensor], torch.Tensor], canvas: np.ndarray) -> np.ndarray:
-    """(S, S, 3) uint8 through `dense`, (1, 3, S, S) pixels in 0..255 -> (1, C, h, w), to (h, w, C)."""
-    return dense(torch.from_numpy(canvas).permute(2, 0, 1)[None])[0].permute(1, 2, 0).float().cpu().numpy()
+def token_map(subject: Subject, mode: str, device: torch.device) -> Dense:
+    """The subject's dense map in a mode, as `affinity_row` asks for it; of a CLIP or of a VFM."""
+    model, _ = load_student(subject.model, subject.weights, device)
+
+    @torch.inference_mode()
+    def tokens(canvas: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(device)
+        return model(model.prepare(pixels), mode)[0].permute(1, 2, 0).float().cpu().numpy()
+
+    return tokens

@@ -57,7 +57,11 @@ class Subject:
     def load(self, device: torch.device) -> tuple[DenseCLIP, str]:
         """The model and where its weights are from, down to where a trained student's began."""
         model, info = load_model(self.model, self.weights, device)
-        return model, f"{info.source} from {self.origin}" if self.origin else info.source
+        return model, self.began(info.source)
+
+    def began(self, source: str) -> str:
+        """Where weights are from, down to where a trained student's began."""
+        return f"{source} from {self.origin}" if self.origin else source
 
 
 def evaluate_regions(

@@ -1,22 +1,18 @@
 """The report of region classification: its sections, and what a reader must know before any number."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 from evaluation.bars import bars
 from evaluation.classify import ClassifyConfig
 from evaluation.confusion import confusion_pictures
-from evaluation.looks import affinity_figures, dense_map
+from evaluation.looks import affinity_figures, token_map
 from evaluation.page import Figure, Section, write_page
 from evaluation.panoptic import PanopticDataset
 from evaluation.region import Subject
 from evaluation.report import block_table, class_table, comparison, regions_table, size_table
 from evaluation.tally import Classification
 from models.categories import load_categories
-from models.dense import DenseCLIP
 from models.device import pick_device
 
 WORST, LOOKS = 15, 6
@@ -48,10 +44,9 @@ def write_region_page(
     that follow the regions'.
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
-    networks = {}
-    for name, subject in subjects.items():
-        model, _ = subject.load(pick_device(device))
-        networks[name] = partial(dense_map, partial(_dense, model, config.mode))
+    networks = {
+        name: token_map(subject, config.mode, pick_device(device)) for name, subject in subjects.items()
+    }
     looks = affinity_figures(networks, dataset, config.canvas, LOOKS)
     warning, paragraphs = meaning(results)
     last = list(results.values())[-1]
@@ -69,10 +64,6 @@ def write_region_page(
         f" read out in the mode {config.mode}.",
         warning=warning,
     )
-
-
-def _dense(model: DenseCLIP, mode: str, canvases: Tensor) -> Tensor:
-    return model.dense(model.prepare(canvases.to(model.device)), mode=mode)
 
 
 def region_sections(
@@ -124,7 +115,7 @@ def meaning(results: Mapping[str, Classification]) -> tuple[str, list[str]]:
     if one.categories.name == "scenes":
         warning = _SCENES
     if any(result.random_weights for result in results.values()):
-        warning = _RANDOM
+        warning = RANDOM
     sources = [f"Weights, {name}: {result.weights}." for name, result in results.items()]
     return warning, [*paragraphs, *sources]
 
@@ -150,7 +141,7 @@ _AFFINITIES = (
     "How alike every token is to that below the ringed point: yellow is the same, dark blue the least alike"
     " of the photo. A map that tells segments apart is yellow on one segment and dark beyond it."
 )
-_RANDOM = "Random weights: these numbers prove that the parts fit together, and say nothing about accuracy."
+RANDOM = "Random weights: these numbers prove that the parts fit together, and say nothing about accuracy."
 _SCENES = (
     "The generated world: real accuracies of small models on generated scenes that they have not seen. They"
     " show the phenomenon and its cure, not how large either is on photographs."

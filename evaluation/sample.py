@@ -1,12 +1,13 @@
 """One sample of a store in pictures: a panel for each of its target columns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.affinity import Point, affinity_panel, point_panel
+from evaluation.looks import Dense, affinity_row
 from evaluation.preview import GAP, INK, PAPER, contact_sheet, row_of
 from evaluation.retrieved import retrieved_view
 from shards.errors import DenseCLIError
@@ -48,8 +49,11 @@ def picture(
     point: Point,
     theta: float | None = None,
     live: Live | None = None,
+    students: Mapping[str, Dense] | None = None,
 ) -> Image.Image:
     """What each of the target columns says of a photo, one below the other.
+
+    students: networks whose own affinities to the point come first, side by side.
 
     labels: the cells of view `view`, and with `theta` as DenseVLM denoises them beside; a map of tokens:
     affinities to `point`, x and y in 0..1 of the photo, and those of the teacher itself where `live` asks it;
@@ -57,6 +61,9 @@ def picture(
     """
     drawn = Drawing(store=store, view=view, point=point, theta=theta, live=live)
     panels = []
+    if students:
+        image = decode_image(find_record(store, [], key).parts["images"]["jpg"])
+        panels.append(_titled("student", affinity_row(students, image, point, Canvas(store.canvas))))
     for column in columns:
         of_boxes = store.regions_of(column) if "regions" in column.spec else None
         record = find_record(store, [c for c in (of_boxes, column) if c], key)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 
 from models.categories import Categories
 from shards.errors import DenseCLIError
@@ -40,17 +41,22 @@ class Tally:
         return Tally(called=self.called + other.called, top5=self.top5 + other.top5)
 
 
+def require_finite(scores: torch.Tensor) -> None:
+    """Raises DenseCLIError where a number is not finite."""
+    if not torch.isfinite(scores).all():
+        raise DenseCLIError(
+            "The model gives features that are not finite.",
+            hint="The weights are damaged or the training diverged: use an earlier checkpoint.",
+        )
+
+
 def count(scores: np.ndarray, labels: np.ndarray, areas: np.ndarray) -> Tally:
     """Scores (R, D), true classes (R,) and pixels (R,) of regions -> their tally.
 
     A region is called by its highest score. A tie counts against the true class; a region that scores 0 for
     every class has no token. Raises DenseCLIError for scores that are not finite.
     """
-    if not np.isfinite(scores).all():
-        raise DenseCLIError(
-            "The model gives features that are not finite.",
-            hint="The weights are damaged or the training diverged: use an earlier checkpoint.",
-        )
+    require_finite(torch.from_numpy(scores))
     tally = Tally.empty(scores.shape[1])
     if not len(scores):
         return tally

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
-from shards.flags import flags, given, write_json
+from evaluation.task_flags import take_task_flags, task_flags
+from shards.flags import flags, given, say, write_json
 
 
 @click.command()
+@task_flags
 @click.option("--mode", metavar="NAME", help="How the last block is read out.")
 @click.option("--classes", is_flag=True, help="Print rows per size and per class as well.")
 @click.option("--crops", is_flag=True, help="Also of each segment's own crop, by [CLS]: an upper bound.")
@@ -20,6 +22,7 @@ from shards.flags import flags, given, write_json
 @flags("data", "split", "limit", "run", "student", "weights", "categories", "text-embeddings", "canvas")
 @flags("batch-size", "device", "json")
 def evaluate(
+    task: str,
     data: str | None,
     split: str | None,
     limit: int | None,
@@ -39,17 +42,24 @@ def evaluate(
 ) -> None:
     """Region classification on a panoptic dataset: Boxes, Masks-T, Masks-S, stuff called a thing.
 
+    Or, by --task, segmentation from features, image-level zero-shot, or patches by nearest neighbours.
+
     \b
     densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
+    densecli evaluate --task segmentation --dataset voc21 --data data/VOC2012 --split val --run RUN
+    densecli evaluate --task zeroshot --dataset folder --data data/imagenet --split val --run RUN
+    densecli evaluate --task knn --data data/coco --student dinov2-vits14
     """
     from evaluation.classify import ClassifyConfig
     from evaluation.coupling import evaluate_coupling
     from evaluation.region import Subject, evaluate_regions
     from evaluation.region_page import write_region_page
     from evaluation.report import class_table, coupling_table, regions_table, size_table
+    from evaluation.tasks import Question
     from models.checkpoints import weights_given
     from models.ranks import joined_ranks
 
+    own = take_task_flags(task, settings)
     path = weights_given(student, weights) if student else None
     subject = Subject.of_run(run) if run else Subject(model=student or "eva02-b16", weights=path)
     where: dict[str, Any] = {
@@ -58,6 +68,15 @@ def evaluate(
         "limit": limit,
         "categories": categories or "133",
     }
+    if task != "regions":
+        if crops or coupling or refiner:
+            raise click.UsageError("--crops, --coupling and --refiner are for --task regions.")
+        asked = {**where, **own, "text_embeddings": text_embeddings, "classes": classes}
+        if run:
+            asked["before"] = Subject.before_run(run, weights_given(subject.model, weights))
+        question = Question(subject=subject, settings=given(settings), **asked)
+        _answer(task, question, device, report, json_file)
+        return
     config = ClassifyConfig(**{**(subject.settings or {}), **given(settings)})
     if coupling:
         ratios = evaluate_coupling(subject, refiner, **where, device=device, config=config)
@@ -89,3 +108,22 @@ def evaluate(
             report, subjects, results, crops=of_crops, **where, config=config, device=device
         )
         show(f"Report: {page}")
+
+
+def _answer(task: str, question: Any, device: str, report: str | None, json_file: str | None) -> None:
+    """Measures a task of `evaluation.tasks`; prints its tables, and writes what was asked for."""
+    from evaluation.page import Section, write_page
+    from evaluation.tasks import TASKS
+    from models.ranks import joined_ranks
+
+    with joined_ranks(device) as ranks:
+        found = TASKS[task](question, ranks)
+        if not ranks.first:
+            return
+    text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
+    say(text, json_file, found.values)
+    if report:
+        title = f"{question.subject.title}: {task}"
+        section = Section(title=task.capitalize(), parts=found.tables)
+        page = write_page(f"{report}/index.html", title, [section], warning=found.warning)
+        click.echo(f"Report: {page}", err=json_file == "-")

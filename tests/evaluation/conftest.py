@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 from PIL import Image
 
+from models.checkpoints import load_model
+
 Writer = Callable[..., Path]
+EXPORT_ALPHA = 0.7
 
 
 @pytest.fixture
@@ -56,6 +60,26 @@ def write_panoptic(tmp_path: Path) -> Writer:
         return root
 
     return write
+
+
+@pytest.fixture
+def moved_run(tmp_path: Path) -> Path:
+    """A run whose student is scenes-s, all moved by 0.01; exported at alpha 0.7."""
+    model, info = load_model("scenes-s")
+    folder = tmp_path / "run" / "export"
+    folder.mkdir(parents=True)
+    exported = {name: tensor + EXPORT_ALPHA * 0.01 for name, tensor in model.clip.state_dict().items()}
+    safetensors.torch.save_file(exported, folder / "student.safetensors")
+    card = {
+        "student": "scenes-s",
+        "canvas": 96,
+        "mode": "value",
+        "alpha": EXPORT_ALPHA,
+        "random_weights": False,
+        "initial_weights": {"source": info.source, "sha256": info.sha256},
+    }
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder.parent
 
 
 @pytest.fixture
