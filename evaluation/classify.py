@@ -5,6 +5,8 @@ RoIAlign, thing and stuff masks by their mean over unit tokens, and a region is 
 embedding is nearest among all classes. As an upper bound, each segment's own crop through the image encoder.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -45,6 +47,23 @@ class ClassifyConfig:
     crops: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class RegionScores:
+    """Cosines of some photos' N segments with D classes, float32.
+
+    `boxes` (T, D) are the things', `masks` (N, D) all segments', with (N,) `labels`, `things` (whether it is
+    one) and `areas` in pixels of the photo. `skipped` segments were left out by box area. A mask without a
+    token scores 0 for every class.
+    """
+
+    boxes: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    things: np.ndarray
+    areas: np.ndarray
+    skipped: int
+
+
 def classify(
     model: DenseCLIP,
     dataset: PanopticDataset,
@@ -64,11 +83,27 @@ def classify(
     return summarize(sum(others, first), dataset.categories, weights)
 
 
-@torch.inference_mode()
 def region_tally(
     model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Ranks
 ) -> RegionTally:
-    """Pool, score and count every segment of this process's photos; see `classify`."""
+    """`region_scores`, counted."""
+    blank = Tally.empty(len(text))
+    tally = RegionTally(boxes=blank, masks=blank, skipped=0)
+    for scores in region_scores(model, dataset, text, config, ranks):
+        labels, areas, things = scores.labels, scores.areas, scores.things
+        tally += RegionTally(
+            boxes=count(scores.boxes, labels[things], areas[things]),
+            masks=count(scores.masks, labels, areas),
+            skipped=scores.skipped,
+        )
+    return tally
+
+
+@torch.inference_mode()
+def region_scores(
+    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Ranks
+) -> Iterator[RegionScores]:
+    """Pool and score every segment of this process's photos, a batch at a time; see `classify`."""
     expected = (len(dataset.categories.names), model.embed_dim)
     if tuple(text.shape) != expected:
         raise DenseCLIError(
@@ -79,22 +114,19 @@ def region_tally(
     tokens = model.input_side(config.canvas) // model.patch_size
     crop_side = model.arch.native_side if config.crops else 0
 
-    def prepare(i: int) -> "_Prepared":
+    def prepare(i: int) -> _Prepared:
         return _prepare(dataset, i, tokens, crop_side, config)
 
     # Whole batches, so that each is the same whatever the number of processes.
     starts = range(0, len(dataset), config.batch_size)[ranks.rank :: ranks.world_size]
     batches = [range(start, min(start + config.batch_size, len(dataset))) for start in starts]
-    blank = Tally.empty(len(text))
-    tally = RegionTally(boxes=blank, masks=blank, skipped=0)
     was_training = model.training
     model.eval()
     with closing(Progress(sum(map(len, batches)), "photos", silent=not ranks.first)) as progress:
         for batch in _ahead(prepare, batches):
-            tally += _count(model, batch, text, config)
+            yield _score(model, batch, text, config)
             progress.advance(len(batch))
     model.train(was_training)
-    return tally
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +143,16 @@ class _Prepared:
     skipped: int
 
 
-def _count(
+def _score(
     model: DenseCLIP, batch: list[_Prepared], text: torch.Tensor, config: ClassifyConfig
-) -> RegionTally:
-    labels = np.concatenate([p.labels for p in batch])
-    things = np.concatenate([p.things for p in batch])
-    areas = np.concatenate([p.areas for p in batch])
+) -> RegionScores:
     of_boxes, of_masks = (_encode_crops if config.crops else _pool)(model, batch, text.device, config.mode)
-    return RegionTally(
-        boxes=count((of_boxes @ text.T).cpu().numpy(), labels[things], areas[things]),
-        masks=count((of_masks @ text.T).cpu().numpy(), labels, areas),
+    return RegionScores(
+        boxes=(of_boxes @ text.T).cpu().numpy(),
+        masks=(of_masks @ text.T).cpu().numpy(),
+        labels=np.concatenate([p.labels for p in batch]),
+        things=np.concatenate([p.things for p in batch]),
+        areas=np.concatenate([p.areas for p in batch]),
         skipped=sum(p.skipped for p in batch),
     )
 

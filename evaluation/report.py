@@ -87,8 +87,9 @@ def block_table(results: Results) -> Table:
 def class_table(
     result: Classification, before: Classification | None = None, limit: int | None = None
 ) -> Table:
-    """One row for each class present, the worst masks first: the first `limit`, and `before` beside them."""
-    worst = sorted(result.classes, key=lambda row: (row.masks_top1, row.name))[:limit]
+    """One row for each class present, the worst masks first, of equals the most frequent: the first `limit`,
+    and `before` beside them."""
+    worst = sorted(result.classes, key=lambda row: (row.masks_top1, -row.segments, row.name))[:limit]
     earlier = {row.name: row for row in before.classes} if before else {}
     rows = []
     for row in worst:

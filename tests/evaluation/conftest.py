@@ -73,6 +73,7 @@ def moved_run(tmp_path: Path) -> Path:
     card = {
         "student": "scenes-s",
         "canvas": 96,
+        "image_size": 96,
         "mode": "value",
         "alpha": EXPORT_ALPHA,
         "random_weights": False,
