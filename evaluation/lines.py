@@ -17,7 +17,7 @@ LETTER = 7.5
 def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> str:
     """A figure over the setting that takes the most values, a line for each combination of the others.
 
-    levels: dashed lines across, by name: the models measured as they come.
+    levels: by name, the models measured as they come: dashed lines across where they are near.
     """
     trained = [row for row in found if row.settings and heading in row.figures]
     flag = axis([row.settings for row in trained])
@@ -27,9 +27,12 @@ def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> st
     for row in trained:
         name = ", ".join(f"{f} {v}" for f, v in row.settings.items() if f != flag)
         series.setdefault(name, []).append((places[row.settings[flag]], row.figures[heading]))
-    ends = [end for row in trained for end in row.figures[heading][1:]] + list(levels.values())
-    low, high = min(ends), max(ends)
-    low, high = (low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
+    ends = [end for row in trained for end in row.figures[heading][1:]]
+    reach = max(ends) - min(ends) or 1
+    # A model far from all runs would leave them no room to differ.
+    near = {name: v for name, v in levels.items() if min(ends) - reach / 2 < v < max(ends) + reach / 2}
+    ends += near.values()
+    low, high = min(ends) - 0.05 * reach, max(ends) + 0.05 * reach
     labels = _labels(values)
     length = LETTER * max(map(len, labels))
     slant = LETTER * len("  ".join(labels)) > WIDTH
@@ -45,7 +48,7 @@ def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> st
         tick = low + (high - low) * i / 4
         parts.append(_line(left, y(tick), left + WIDTH, y(tick), "#d0d0d0"))
         parts.append(_text(left - 6, y(tick) + 5, f"{tick:.3g}", "end"))
-    for name, level in levels.items():
+    for name, level in near.items():
         parts.append(_line(left, y(level), left + WIDTH, y(level), "#595959", dash="6 5"))
         parts.append(_text(left + WIDTH + 6, y(level) + 4, name, "start"))
     for value, label in zip(values, labels, strict=True):
@@ -66,7 +69,7 @@ def chart(heading: str, found: Sequence[Row], levels: Mapping[str, float]) -> st
             bottom = TOP + HEIGHT + below + KEY * keys + 14
             parts += [_marker(marker, left, bottom - 5, colour), _text(left + 12, bottom, name, "start")]
             keys += 1
-    width = left + WIDTH + 24 + LETTER * max(map(len, levels), default=0)
+    width = left + WIDTH + 24 + LETTER * max(map(len, near), default=0)
     height = TOP + HEIGHT + below + KEY * keys + 8
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     return f'<svg {size} font-size="14" font-family="inherit" fill="#191919">{"".join(parts)}</svg>'

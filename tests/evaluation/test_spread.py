@@ -72,6 +72,7 @@ def test_chart__a_point_for_every_setting_and_a_line_for_every_series() -> None:
     assert len(drawn.findall("circle")) == 3 + 1 and len(drawn.findall("rect")) == 3 + 1
     texts = [text.text for text in drawn.findall("text")]
     assert {"theta", "0.3", "decoupling 1", "scenes-s"} <= set(texts)
+    assert "far" not in "".join(ElementTree.fromstring(chart("Boxes", found, {"far": 900.0})).itertext())
     first, second = (
         [float(point.split(",")[0]) for point in line.get("points", "").split()]
         for line in drawn.findall("polyline")
