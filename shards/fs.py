@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from glob import has_magic
 from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
 
 from shards.errors import DenseCLIError, Unreachable
 
@@ -152,47 +154,61 @@ def _listing(url: str) -> dict[str, dict]:
     return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in entries}
 
 
-def sizes(url: str, *, subfolders: bool) -> dict[str, int]:
-    """The bytes of every file in a folder, by its name relative to it, with or without those in subfolders.
-
-    Names that begin with a dot are passed over, links to folders are not followed.
-    """
-    found: dict[str, int] = {}
-    with _filesystem(url) as (fs, root):
-        folders = [""]
-        # Not fsspec's walk: it passes over a subfolder that it fails to list.
-        while folders:
-            folder = folders.pop()
-            for entry in fs.ls(f"{root.rstrip('/')}/{folder}".rstrip("/"), detail=True):
-                name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
-                # An object store may list an empty object that stands for the folder itself.
-                if name.startswith(".") or entry["name"].endswith("/"):
-                    continue
-                if entry["type"] == "directory":
-                    folders += [f"{folder}{name}/"] * subfolders
-                elif entry["type"] == "file" or fs.isfile(entry["name"]):
-                    found[folder + name] = entry["size"]
-    return found
-
-
 class Entry(NamedTuple):
-    """stamp: changes when the file does, as far as its file system tells (size, time, ETag, ...)."""
+    """stamp: changes when the file, or what is in the folder, does, as far as its file system tells (size,
+    time, ETag, ...); "" where it does not tell."""
 
     size: int
     stamp: str
     is_folder: bool
 
 
-def find(folder: str, pattern: str = "") -> dict[str, Entry]:
-    """What `pattern` (`*`, `**`, `?`) matches below `folder`, else every file, by sorted relative name."""
+def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
+    """What `pattern` (`*`, `**`, `?`, `[...]`) matches below `folder`, by sorted relative name.
+
+    Names that begin with a dot are passed over, links to folders too. Empty where there is no such folder. A
+    pattern that is a plain name is asked for without listing anything.
+    """
     with _filesystem(folder) as (fs, root):
-        found = fs.glob(f"{root}/{pattern}", detail=True) if pattern else fs.find(root, detail=True)
-    return {path[len(root) :].strip("/"): _entry(info) for path, info in sorted(found.items())}
+        root = root.rstrip("/")
+        if not has_magic(pattern):
+            try:
+                return {pattern: _entry(fs.info(f"{root}/{pattern}"))}
+            except FileNotFoundError:
+                return {}
+        matches = re.compile(glob_translate(pattern)).match
+        deepest = None if "**" in pattern else pattern.count("/")
+        found: dict[str, Entry] = {}
+        folders = [""]
+        # Not fsspec's glob: it takes the characters of the folder's own name for a pattern. Nor its walk: it
+        # passes over a subfolder that it fails to list.
+        while folders:
+            below = folders.pop()
+            try:
+                entries = fs.ls(f"{root}/{below}".rstrip("/") or "/", detail=True)
+            except FileNotFoundError:
+                if below:
+                    raise
+                return {}
+            for info in entries:
+                name = info["name"].rstrip("/").rsplit("/", 1)[-1]
+                # An object store may list an empty object that stands for the folder itself.
+                if name.startswith(".") or info["name"].endswith("/"):
+                    continue
+                is_folder = info["type"] == "directory"
+                if is_folder and (deepest is None or below.count("/") < deepest):
+                    folders.append(f"{below}{name}/")
+                if matches(below + name) and (is_folder or info["type"] == "file" or fs.isfile(info["name"])):
+                    found[below + name] = _entry(info)
+    return dict(sorted(found.items()))
 
 
 def _entry(info: dict) -> Entry:
-    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()
-    return Entry(info["size"] or 0, stamp, info["type"] == "directory")
+    is_folder = info["type"] == "directory"
+    # A folder of an object store is but a part of names.
+    told = not is_folder or "mtime" in info
+    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest() if told else ""
+    return Entry(info["size"] or 0, stamp, is_folder)
 
 
 def remove(url: str) -> None:
