@@ -5,12 +5,14 @@ import hashlib
 import mmap
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from glob import has_magic
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from fsspec import AbstractFileSystem
@@ -18,7 +20,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
-from shards.errors import DenseCLIError, Unreachable
+from shards.errors import DenseCLIError, Forbidden, Unreachable
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")
@@ -26,7 +28,11 @@ TEMPORARY = (".", ".tmp")
 # USER@; USER:PASSWORD@, where the password may have slashes (HOST:PORT/a@b.jpg is none); ?NAME=VALUE.
 _SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
 # Lists of photos may have signed addresses of these.
-_SIGNED = ("http://", "https://")
+_WEB = ("http://", "https://")
+# Seconds before the second and the third attempt at a file of theirs: other clients try again by themselves.
+_PAUSES = (0.5, 2.0)
+# Of theirs, what the server answers where it keeps a file to itself, and where it has none any more.
+_DENIED, _GONE = (401, 403, 451), 410
 
 
 class File(NamedTuple):
@@ -60,12 +66,17 @@ def check(url: str) -> None:
         )
 
 
+def is_web(url: str) -> bool:
+    """Whether it is an address of http or https."""
+    return url.startswith(_WEB)
+
+
 def public(url: str) -> str:
     """An address as it may be written down: of http, without user and query, which carry credentials.
 
     Only addresses in lists of photos may have any: all others have passed `check`.
     """
-    if not url.startswith(_SIGNED):
+    if not is_web(url):
         return url
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -73,10 +84,7 @@ def public(url: str) -> str:
 
 def read_bytes(url: str) -> bytes:
     """The whole file, in one get. Raises FileNotFoundError when there is none."""
-    with _filesystem(url) as (fs, path):
-        # s3fs would ask for the size first, then get ranges side by side, which it does not try again.
-        one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-        return fs.cat_file(path, **one_get)
+    return _get(url)
 
 
 def map_bytes(url: str) -> bytes | mmap.mmap:
@@ -101,14 +109,31 @@ def is_local(url: str) -> bool:
 
 def read_range(url: str, offset: int, size: int) -> bytes:
     """`size` bytes from `offset` on, in one get; fewer where the file ends. Raises FileNotFoundError."""
-    with _filesystem(url) as (fs, path):
-        return fs.cat_file(path, start=offset, end=offset + size)
+    return _get(url, start=offset, end=offset + size)
 
 
-def open_to_seek(url: str) -> BinaryIO:
-    """A file to be read a little here and there: what lies between is not fetched."""
-    with _filesystem(url) as (fs, path):
-        return fs.open(path, "rb", block_size=64 * 1024)
+def _get(url: str, **part: int) -> bytes:
+    for pause in (*(_PAUSES if is_web(url) else ()), None):
+        try:
+            with _filesystem(url) as (fs, path):
+                # s3fs would ask for the size first, then get ranges side by side, and try none of them again.
+                one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+                return fs.cat_file(path, **part, **one_get)
+        except Unreachable:
+            if pause is None:
+                raise
+            time.sleep(pause)
+    raise AssertionError
+
+
+@contextmanager
+def open_to_seek(url: str) -> Iterator[BinaryIO]:
+    """A file to be read a little here and there: what lies between is not fetched.
+
+    Whatever goes wrong in the block is taken for a failure to read, but for DenseCLIErrors.
+    """
+    with _filesystem(url) as (fs, path), fs.open(path, "rb", block_size=64 * 1024) as file:
+        yield file
 
 
 def exists(url: str) -> bool:
@@ -134,8 +159,8 @@ def files(url: str) -> dict[str, File]:
     for name, entry in sorted(_listing(url).items()):
         if entry["type"] == "file":
             # Each file system has a name of its own for it.
-            time = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
-            found[name] = File(entry["size"], time.timestamp() if isinstance(time, datetime) else time)
+            when = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
+            found[name] = File(entry["size"], when.timestamp() if isinstance(when, datetime) else when)
     return found
 
 
@@ -243,11 +268,11 @@ def _filesystem(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSyst
     When reading, FileNotFoundError passes, and so does whatever a local disk says. A remote file system's
     client has by then tried again by itself, with growing pauses.
     """
-    if not url.startswith(_SIGNED):
+    if not is_web(url):
         check(url)
     try:
         # Listings are not kept: another process may just have written there.
-        fs, path = url_to_fs(url, use_listings_cache=False)
+        fs, path = url_to_fs(url, use_listings_cache=False, **(_web_client() if is_web(url) else {}))
     except ImportError as error:
         raise DenseCLIError(
             f"Addresses that begin with {urlsplit(url).scheme}:// need a package that is not installed.",
@@ -259,20 +284,48 @@ def _filesystem(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSyst
             hint="Give a folder, or an address that fsspec knows: s3://, gs://, abfs://, ...",
         ) from error
     local = isinstance(fs, LocalFileSystem)
+    if "s3" in fs.protocol:
+        _retry_checksums()
     try:
         yield fs, path
+    except DenseCLIError:
+        raise
     except Exception as error:
         # Clients of object stores raise exceptions of many kinds, not only OSError.
         if (local and not isinstance(error, OSError)) or (
             verb == "read" and (local or isinstance(error, FileNotFoundError))
         ):
             raise
-        kind = DenseCLIError if local or isinstance(error, PermissionError) else Unreachable
+        status = getattr(error, "status", None)
+        if verb == "read" and status == _GONE:
+            raise FileNotFoundError(public(url)) from error
+        denied = isinstance(error, PermissionError) or status in _DENIED
+        kind = DenseCLIError if local else Forbidden if denied else Unreachable
         raise kind(f"Could not {verb} {public(url)}: {_reason(error)}.", hint=_hint(error, local)) from error
+
+
+def _web_client() -> dict[str, Any]:
+    # One silent server must not hold up a list of photos on many.
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=300, sock_connect=10, sock_read=30)}}
+
+
+@cache
+def _retry_checksums() -> None:
+    """s3fs does not try again by itself where what came is not what was sent."""
+    from botocore.exceptions import FlexibleChecksumError
+    from s3fs.core import add_retryable_error
+
+    add_retryable_error(FlexibleChecksumError)
 
 
 def _reason(error: Exception) -> str:
     """Never the client's whole message, which may name endpoints as the environment has them."""
+    if status := getattr(error, "status", None):
+        return f"the server answered {status}"
+    if isinstance(error, ValueError) and "range requests" in str(error):
+        return "the server gives no parts of files"
     return getattr(error, "strerror", None) or type(error).__name__
 
 

@@ -197,20 +197,21 @@ def scan_tar(url: str, size: int, wanted: Callable[[str], bool]) -> np.ndarray:
     """
     photos: dict[str, tuple[int, int]] = {}
     masks: dict[str, tuple[int, int]] = {}
-    try:
-        with fs.open_to_seek(url) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            while member := tar.next():
-                # TarFile remembers every member it has seen.
-                tar.members.clear()  # type: ignore[attr-defined]
-                name = member.name.removeprefix("./")
-                if member.isreg() and wanted(name):
-                    stem, _, extension = name.rpartition(".")
-                    found, key = (masks, stem) if extension == "json" else (photos, name)
-                    found[key] = member.offset_data, member.size
-            # Behind the last member are zeros: a tar that was cut between two members lacks them.
-            whole = tar.offset < size
-    except tarfile.TarError:
-        whole = False
+    with fs.open_to_seek(url) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while member := tar.next():
+                    # TarFile remembers every member it has seen.
+                    tar.members.clear()  # type: ignore[attr-defined]
+                    name = member.name.removeprefix("./")
+                    if member.isreg() and wanted(name):
+                        stem, _, extension = name.rpartition(".")
+                        found, key = (masks, stem) if extension == "json" else (photos, name)
+                        found[key] = member.offset_data, member.size
+                # Behind the last member are zeros: a tar that was cut between two members lacks them.
+                whole = tar.offset < size
+        except tarfile.TarError:
+            whole = False
     if not whole:
         raise DenseCLIError(
             f"{url} is not a whole tar: it is damaged, compressed, or ends too early.",
