@@ -116,6 +116,30 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
     assert told(*gc)["items"] == []
 
 
+def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> None:
+    def planned(*words: object) -> dict:
+        out = tmp_path / "plan.json"
+        passed("plan", "--limit", 4, "--samples", 2, *words, "--json", out)
+        return json.loads(out.read_text())
+
+    declip = planned("--method", "declip", "--epochs", 3)
+    assert [t["name"] for t in declip["teachers"]] == ["crops-scenes-s", "scenes-vfm"]
+    assert all(t["epoch_tflop"] for t in declip["teachers"]) and declip["epochs"] == 3
+    assert declip["student"]["name"] == "scenes-s"
+
+    labels = planned(
+        "--teacher", "crops-scenes-l", "--loss", "region_kl=1", "--max-steps", 5, "--batch-size", 8
+    )
+    assert {t["name"]: t["epoch_tflop"] > 0 for t in labels["teachers"]} == {
+        "crops-scenes-l": False,
+        "scenes-pvlm": True,
+    }
+    assert labels["epochs"] == 10
+    assert [t["name"] for t in planned("--teacher", "scenes-vfm")["teachers"]] == ["scenes-vfm"]
+    assert "no method 'sgd'" in refused("plan", "--method", "sgd")
+    assert planned("--method", "r-sc-v", "--teacher", "features-scenes-pvlm")["epochs"] == 6
+
+
 def test_demo__runs_every_part(tmp_path: Path) -> None:
     out = tmp_path / "demo.json"
     printed = passed(
