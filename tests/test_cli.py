@@ -66,7 +66,10 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
         "train", "--store", tmp_path / "store", "--run", tmp_path / "run", "--student", "scenes-s",
         "--weights", "scenes-s=random:1", "--max-steps", 2, "--batch-size", 2,
     ]  # fmt: skip
+    assert "planned, steps 1 to 2 (random weights)" in passed(*train, "--dry-run")
+    assert not (tmp_path / "run").exists()
     assert "random weights" in passed(*train)
+    assert "planned, all 2 steps are done" in passed(*train, "--dry-run")
     rows = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
 
