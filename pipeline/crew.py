@@ -76,22 +76,22 @@ class Worker:
 class Hired:
     """A worker and the units it has at hand.
 
-    alone: it shall have no other beside the one it has. asked: while it starts, how far it is.
+    alone: it shall have no other beside the one it has. asked, said: while it starts, how far it is.
     """
 
     handle: ActorHandle
     units: set[str] = field(default_factory=set)
     alone: bool = False
     asked: ray.ObjectRef | None = None
+    said: str | None = None
 
     def news(self) -> str | None:
-        """What it says of its start by now; None where it does not answer, for it has no process yet."""
+        """What it said last of its start; None where it never answered, for it has no process yet."""
         if self.asked and ray.wait([self.asked], timeout=0)[0]:
-            ref, self.asked = self.asked, None
-            said = _result(ref)
-            return None if isinstance(said, Failure) else said
+            answer, self.asked = _result(self.asked), None
+            self.said = None if isinstance(answer, Failure) else answer
         self.asked = self.asked or self.handle.said.remote()
-        return None
+        return self.said
 
 
 class Crew:
@@ -133,7 +133,7 @@ class Crew:
         news = [said for worker in self.starting.values() if (said := worker.news()) is not None]
         needs = f"each needs {self.needs['num_cpus']} CPU and {self.needs['num_gpus']:g} GPU"
         line = next(filter(None, news), "")
-        if not line and not self._said and now - self._heard > SILENCE:
+        if not line and now - self._heard > SILENCE:
             line = "The workers load their teachers." if news else f"Waiting for a worker to start: {needs}."
         if line and line != self._said:
             self._heard, self._said = now, line
