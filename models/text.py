@@ -98,13 +98,13 @@ def text_embeddings(
     """
     templates = templates or default_templates(model.arch)
     prompts = [template.format(name) for name in names for template in templates]
-    rows = []
-    with closing(Progress(len(prompts), f"prompts by {model.arch.name}", silence=SILENCE)) as progress:
+    rows, note = [], f"text embeddings by {model.arch.name}"
+    with closing(Progress(len(prompts), "prompts", silence=SILENCE)) as progress:
         for i in range(0, len(prompts), batch_size):
             batch = prompts[i : i + batch_size]
             tokens = model.tokenize(batch).to(model.device)
             rows.append(F.normalize(model.encode_text(tokens).float(), dim=1))
-            progress.advance(len(batch))
+            progress.advance(len(batch), note)
     return F.normalize(torch.cat(rows).unflatten(0, (len(names), len(templates))).mean(dim=1), dim=1)
 
 

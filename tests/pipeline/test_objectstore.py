@@ -136,7 +136,7 @@ def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, build_here, tmp_path):
     fs.write_atomic(f"{s3}/photos/0.tar", buffer.getvalue())
     config = replace(
         tiny, dataset="webdataset", data=f"{s3}/photos", split=None, limit=None, canvas=48, shard_size=2,
-        categories="scenes", store=f"{s3}/store",
+        categories="scenes", store=f"{s3}/store", teachers=("scenes-s", "features-scenes-s"),
     )  # fmt: skip
     planned = plan(PlanConfig(build=config))
     build_here(config)
@@ -167,10 +167,10 @@ def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, build_here, tmp_path):
     troubles = [finding["trouble"] for finding in told("lint", code=1)["findings"]]
     assert len(troubles) == 3
     assert not [trouble for trouble in troubles if "index" in trouble]
-    other = replace(config, tau=0.5)
-    build_here(other)
-    keep = f"scenes-s-{prepare(config)[0].columns()[2].id}"
-    items = told(*gc, "--keep", keep, "--delete")["items"]
+    build_here(config)
+    relabelled = told("relabel", "--tau", 0.5, "--categories", "scenes", "--weights", "scenes-s=random:0")
+    assert (relabelled["status"], relabelled["samples"]) == ("built", 3)
+    items = told(*gc, "--keep", "scenes-s", "--keep", "features-scenes-s", "--delete")["items"]
     assert sorted(item["column"] for item in items) == [False, True]
     fs.remove(f"{s3}/store/targets/stray")
     assert told("lint")["findings"] == []
