@@ -8,30 +8,27 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from glob import has_magic
 from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from shards.addresses import absolute, check, is_web, join, public  # noqa: F401
 from shards.errors import DenseCLIError, Forbidden, Unreachable
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")
 
-# USER@; USER:PASSWORD@, where the password may have slashes (HOST:PORT/a@b.jpg is none); ?NAME=VALUE.
-_SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
-# Lists of photos may have signed addresses of these.
-_WEB = ("http://", "https://")
-# Seconds before the second and the third attempt at a file of theirs: other clients try again by themselves.
+# Seconds before the second and the third attempt at a file on the web: other clients try again by themselves.
 _PAUSES = (0.5, 2.0)
-# Of theirs, what the server answers where it keeps a file to itself, and where it has none any more.
+# What a web server answers where it keeps a file to itself, and where it has none any more.
 _DENIED, _GONE = (401, 403, 451), 410
 
 
@@ -40,46 +37,6 @@ class File(NamedTuple):
 
     bytes: int
     modified: float
-
-
-def join(url: str | os.PathLike, *parts: str) -> str:
-    """The address of `parts` below `url`."""
-    return "/".join([os.fspath(url).rstrip("/"), *parts])
-
-
-def absolute(url: str) -> str:
-    """A path as any folder's process would write it; a URL as it is. Raises DenseCLIError as `check` does."""
-    check(url)
-    return url if "://" in url else os.path.abspath(url)
-
-
-def check(url: str) -> None:
-    """Raises DenseCLIError, which does not repeat them, where a URL has credentials or a query in it.
-
-    Addresses are written into stores, runs and logs; what opens them comes from the environment alone.
-    """
-    if _SECRETS.search(url):
-        raise DenseCLIError(
-            f"An address that begins with {urlsplit(url).scheme}:// has credentials or a query in it.",
-            hint="Leave them out and give credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, "
-            "...).",
-        )
-
-
-def is_web(url: str) -> bool:
-    """Whether it is an address of http or https."""
-    return url.startswith(_WEB)
-
-
-def public(url: str) -> str:
-    """An address as it may be written down: of http, without user and query, which carry credentials.
-
-    Only addresses in lists of photos may have any: all others have passed `check`.
-    """
-    if not is_web(url):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def read_bytes(url: str) -> bytes:
@@ -113,17 +70,18 @@ def read_range(url: str, offset: int, size: int) -> bytes:
 
 
 def _get(url: str, **part: int) -> bytes:
-    for pause in (*(_PAUSES if is_web(url) else ()), None):
-        try:
-            with _filesystem(url) as (fs, path):
-                # s3fs would ask for the size first, then get ranges side by side, and try none of them again.
-                one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-                return fs.cat_file(path, **part, **one_get)
-        except Unreachable:
-            if pause is None:
-                raise
-            time.sleep(pause)
-    raise AssertionError
+    for pause in _PAUSES if is_web(url) else ():
+        with suppress(Unreachable):
+            return _get_once(url, **part)
+        time.sleep(pause)
+    return _get_once(url, **part)
+
+
+def _get_once(url: str, **part: int) -> bytes:
+    with _filesystem(url) as (fs, path):
+        # s3fs would ask for the size first, then get ranges side by side, and try none of them again.
+        one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+        return fs.cat_file(path, **part, **one_get)
 
 
 @contextmanager
