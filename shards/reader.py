@@ -5,7 +5,6 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -16,12 +15,12 @@ from shards import fs
 from shards.cache import Cache
 from shards.errors import DenseCLIError
 from shards.keys import keys_digest
+from shards.npz import decode_npz as decode_npz
 from shards.order import order
 from shards.receipts import Receipt
 from shards.store import Column
 
 T = TypeVar("T")
-_HEADERS = Lock()
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
@@ -291,13 +290,6 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
                 hint="Run its build again: it continues where it stopped.",
             )
     return list(columns)
-
-
-def decode_npz(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` member by name. Never unpickles: object arrays raise ValueError."""
-    # numpy reads a header by ast.literal_eval, which two threads of Python 3.11 must not do at once.
-    with _HEADERS, np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return dict(archive)
 
 
 def decode_image(data: bytes) -> np.ndarray:

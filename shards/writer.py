@@ -4,17 +4,16 @@ import io
 import re
 import tarfile
 import time
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import xxhash
 from PIL import Image
 
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.keys import canonical_json, keys_digest
+from shards.npz import npz_bytes as npz_bytes
 from shards.receipts import Receipt
 from shards.store import PHOTOS, Column
 
@@ -108,21 +107,3 @@ def jpg_bytes(photo: Image.Image) -> bytes:
 def json_bytes(value: Any) -> bytes:
     """A `.json` member: canonical JSON."""
     return canonical_json(value)
-
-
-def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A `.npz` member: stored, not compressed, sorted by name, no clock and no pickle in it.
-
-    np.savez leaves the zip's dates and platform to the library, and bytes must not depend on either.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            content = io.BytesIO()
-            np.lib.format.write_array(
-                content, np.asarray(arrays[name], order="C"), version=(1, 0), allow_pickle=False
-            )
-            archive.writestr(entry, content.getvalue())
-    return buffer.getvalue()

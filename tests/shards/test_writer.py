@@ -1,20 +1,18 @@
 import io
 import tarfile
-import zipfile
 
 import numpy as np
 import pytest
 import webdataset as wds
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays, integer_dtypes
 from PIL import Image
 
 from shards import fs
 from shards import writer as shard_writer
 from shards.errors import DenseCLIError
 from shards.keys import keys_digest
-from shards.reader import decode_image, decode_npz
+from shards.reader import decode_image
 from shards.receipts import Receipt
 from shards.store import PHOTOS, Store
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
@@ -145,33 +143,6 @@ def test_add__the_same_key_twice_is_refused(column):
     writer.add("a", {"json": b""})
     with pytest.raises(DenseCLIError, match="twice"):
         writer.add("a", {"json": b""})
-
-
-@given(
-    arrays(
-        integer_dtypes() | st.sampled_from([np.float16, np.float32, np.bool_]),
-        st.sampled_from([(), (0,), (3, 2)]),
-    )
-)
-def test_npz__round_trips_without_clock_or_compression(array):
-    data = npz_bytes({"b": array, "a": array.T})
-    assert data == npz_bytes({"a": array.T, "b": array})
-    decoded = decode_npz(data)
-    assert list(decoded) == ["a", "b"]
-    assert decoded["b"].dtype == array.dtype and decoded["a"].shape == array.T.shape
-    np.testing.assert_array_equal(decoded["b"], array)
-    np.testing.assert_array_equal(decoded["a"], array.T)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert {(e.date_time, e.compress_type) for e in archive.infolist()} == {((1980, 1, 1, 0, 0, 0), 0)}
-
-
-def test_npz__no_pickles_out_or_in():
-    with pytest.raises(ValueError):
-        npz_bytes({"a": np.array([{}])})
-    buffer = io.BytesIO()
-    np.savez(buffer, a=np.array([{}]), allow_pickle=True)
-    with pytest.raises(ValueError):
-        decode_npz(buffer.getvalue())
 
 
 @given(
