@@ -7,8 +7,8 @@
 The bare loop is a pool of threads that read, decode and resize, and keep nothing; it decodes JPEGs at the
 scale that build-shards decodes them at. build-shards runs with as many threads in this process: it decodes,
 resizes, encodes, digests and writes durable shards; then it also reads them back for a teacher that looks at
-every canvas and costs nothing. What is left out is Ray's start and the listing. Contenders take turns, figures
-are medians.
+every canvas and costs nothing. What is left out is Ray's start and the listing. Contenders take turns;
+figures are medians.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from pipeline.crew import UNITS_PER_WORKER
 from pipeline.job import cut, unit_of
 from pipeline.sources import Source, open_source
 from pipeline.teachers import Photo
-from shards.codecs import Arrays, Errors, Rows
+from shards.codecs import Arrays, Errors
 from shards.geometry import RESAMPLE, Canvas
 from shards.regions import region_plan
 from shards.store import PHOTOS, Store
@@ -57,7 +57,7 @@ class NoTeacher:
         return torch.stack(seen).numpy()[0]
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        return Rows().encode(target)
+        return {"x": target}, {}
 
 
 def write_photos(folder: Path, size: tuple[int, int], samples: int) -> None:

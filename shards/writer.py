@@ -19,6 +19,10 @@ from shards.store import PHOTOS, Column
 
 # A USTAR header has room for this many bytes of a name without a folder.
 MAX_NAME_BYTES = 100
+# The header of an empty file without a name, and its checksum but for the digits of the size.
+_BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+_SIZE, _SUM = slice(124, 135), slice(148, 154)
+_BLANK_SUM = int(_BLANK[_SUM], 8) - sum(_BLANK[_SIZE])
 _KEY = re.compile(r"[^\s./]+")
 
 
@@ -29,10 +33,8 @@ class ShardWriter:
         self.column = column
         self.shard = shard
         self.keys: dict[str, None] = {}
-        self._buffer = io.BytesIO()
-        self._tar = tarfile.TarFile(
-            fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8"
-        )
+        self._chunks: list[bytes] = []
+        self._bytes = 0
         self._members: dict[str, tuple[int, int]] = {}
 
     def add(self, key: str, parts: Mapping[str, bytes]) -> None:
@@ -57,11 +59,14 @@ class ShardWriter:
                     f"The sample key {key!r} is too long for a tar.",
                     hint=f"Keep it under {MAX_NAME_BYTES - 10} bytes.",
                 )
-            member = tarfile.TarInfo(name)
-            member.size = len(parts[extension])
-            self._members[name] = (self._tar.offset + tarfile.BLOCKSIZE, member.size)
-            self._tar.addfile(member, io.BytesIO(parts[extension]))
+            data = parts[extension]
+            self._members[name] = (self._bytes + tarfile.BLOCKSIZE, len(data))
+            self._append(_header(name, len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
         self.keys[key] = None
+
+    def _append(self, *chunks: bytes) -> None:
+        self._chunks += chunks
+        self._bytes += sum(map(len, chunks))
 
     def commit(
         self,
@@ -76,17 +81,20 @@ class ShardWriter:
         `seconds` by stage are the caller's own; `write`, the publication of the tar, is added to them.
         """
         start = time.perf_counter()
-        self._tar.close()
-        data = self._buffer.getbuffer()
-        fs.write_atomic(self.column.tar_url(self.shard), data)
+        end = 2 * tarfile.BLOCKSIZE
+        self._append(bytes(end + -(self._bytes + end) % tarfile.RECORDSIZE))
+        digest = xxhash.xxh3_64()
+        for chunk in self._chunks:
+            digest.update(chunk)
+        fs.write_atomic(self.column.tar_url(self.shard), self._chunks)
         write = time.perf_counter() - start
         receipt = Receipt(
             shard=self.shard,
             column=self.column.key,
             samples=len(self.keys),
             keys_digest=keys_digest(list(self.keys)),
-            bytes=len(data),
-            xxh3=xxhash.xxh3_64_hexdigest(data),
+            bytes=self._bytes,
+            xxh3=digest.hexdigest(),
             members=self._members,
             skipped=skipped or {},
             error=error or {},
@@ -95,6 +103,15 @@ class ShardWriter:
         )
         fs.write_atomic(self.column.receipt_url(self.shard), receipt.to_json())
         return receipt
+
+
+def _header(name: str, size: int) -> bytes:
+    """The USTAR header of a regular file: what `tarfile` writes, in a tenth of its time."""
+    header = bytearray(_BLANK)
+    header[: len(name.encode())] = name.encode()
+    header[_SIZE] = b"%011o" % size
+    header[_SUM] = b"%06o" % (_BLANK_SUM + sum(name.encode()) + sum(header[_SIZE]))
+    return bytes(header)
 
 
 def jpg_bytes(photo: Image.Image) -> bytes:

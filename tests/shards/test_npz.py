@@ -5,6 +5,7 @@ import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_npz__a_flipped_bit_is_refused_or_says_nothing():
     assert harmless < 60 * len(ARRAYS)
 
 
-@pytest.fixture
+@contextmanager
 def busy_collector():
     """Threads are switched, and garbage collected, at almost every step."""
     interval, threshold = sys.getswitchinterval(), gc.get_threshold()
@@ -122,16 +123,18 @@ def busy_collector():
     sys.setswitchinterval(1e-6)
     gc.set_threshold(1)
     gc.callbacks.append(pause)
-    yield
-    gc.callbacks.remove(pause)
-    gc.set_threshold(*threshold)
-    sys.setswitchinterval(interval)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(pause)
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
 
 
-def test_npz__many_threads_decode_at_once(busy_collector):
+def test_npz__many_threads_decode_at_once():
     content = [{"x": np.full((16, 1 + i, 4), i, np.float32), "y": np.arange(i)} for i in range(200)]
     data = [npz_bytes(each) for each in content]
-    with ThreadPoolExecutor(8) as pool:
+    with busy_collector(), ThreadPoolExecutor(8) as pool:
         decoded = list(pool.map(decode_npz, data * 5))
     for said, expected in zip(decoded, content * 5, strict=True):
         same(said, expected)

@@ -4,6 +4,7 @@ import tarfile
 import numpy as np
 import pytest
 import webdataset as wds
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -67,6 +68,27 @@ def test_commit__tar_is_plain_ustar_without_clock_or_owner(column):
         (0, 0, 0, "", "", 0o644, tarfile.REGTYPE)
     }
     assert not any(m.pax_headers for m in members)
+
+
+def test_commit__the_tar_is_what_tarfile_writes(column):
+    big = {
+        f"{'x' * 95}-{n}"[-95:]: {"jpg": bytes([n]) * size}
+        for n, size in enumerate((0, 511, 512, 513, 20000))
+    }
+    for samples in ({}, SAMPLES, big):
+        receipt = write(column, samples)
+        expected = io.BytesIO()
+        with tarfile.TarFile(
+            fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8"
+        ) as tar:
+            for key, parts in samples.items():
+                for extension, data in sorted(parts.items()):
+                    member = tarfile.TarInfo(f"{key}.{extension}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        data = fs.read_bytes(column.tar_url("000000"))
+        assert data == expected.getvalue()
+        assert receipt.xxh3 == xxhash.xxh3_64_hexdigest(data)
 
 
 def test_commit__a_rebuild_is_byte_identical(column):
