@@ -89,7 +89,7 @@ class GridPlan:
 
 @cache
 def _grids(pairs: str) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4) float64 xyxy of the unit square's cells in every grid, and (V + 1,) int32 offsets; see `Regions`."""
+    """(N, 4) float64 xyxy of the unit square's cells, and (V + 1,) int32 offsets of the grids among them."""
     grids = [_grid(m, n) for m, n in PAIRS[pairs]]
     return np.concatenate(grids), np.cumsum([0, *map(len, grids)]).astype(np.int32)
 
