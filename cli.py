@@ -18,6 +18,7 @@ VERBS: Mapping[str, str] = {
     "relabel": "pipeline.verbs:relabel",
     "train": "train.verbs:train",
     "train-refiner": "train.verbs:train_refiner",
+    "export": "train.verbs:export",
     "evaluate": "evaluation.verbs:evaluate",
     "plan": "pipeline.verbs:plan",
     "info": "shards.verbs:info",

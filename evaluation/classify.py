@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from evaluation.panoptic import PanopticDataset
 from models.categories import Categories
 from models.dense import DenseCLIP
-from models.pooling import mask_pool, region_pool
+from models.pooling import mask_pool, region_pool, token_masks
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.progress import Progress
@@ -199,22 +199,6 @@ def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Scores (R, D), labels (R,) -> (R,) how many other classes score at least as high as the true one."""
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     return (scores >= true).sum(1) - 1
-
-
-def token_masks(masks: np.ndarray, tokens: int) -> torch.Tensor:
-    """Photo masks, bool (N, H, W), to the canvas's token grid, bool (N, tokens, tokens).
-
-    Resized as the photo is (longest side to `tokens`) and padded right and bottom; a token belongs to the
-    segment if its bicubic value is above 0 (the released code of CLIPSelf).
-    """
-    width, height = Canvas(tokens).fit(masks.shape[2], masks.shape[1])
-    values = torch.from_numpy(masks).float()[:, None]
-    # The released code left `antialias` to a default that torchvision has turned over since. It decides the
-    # result: antialiased, the filter is wider than a token and `> 0` takes in neighbours that the segment
-    # does not even touch (1.5 times the tokens on 50 photos of COCO val2017, 32 x 32); without it, a tenth of
-    # the segments vanish.
-    values = F.interpolate(values, size=(height, width), mode="bicubic", align_corners=False, antialias=False)
-    return F.pad(values[:, 0] > 0, (0, tokens - width, 0, tokens - height))
 
 
 @dataclass(frozen=True, kw_only=True)

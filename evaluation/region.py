@@ -1,17 +1,15 @@
 """Region classification of a named model or of a run's student: what has to be loaded, and from where."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from evaluation.classify import Classification, ClassifyConfig, classify
 from evaluation.panoptic import PanopticDataset
+from models.card import run_export
 from models.categories import load_categories
 from models.checkpoints import load_model
 from models.device import pick_device
 from models.text import category_embeddings
-from shards.errors import DenseCLIError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +27,13 @@ class Subject:
     @classmethod
     def of_run(cls, run: str) -> "Subject":
         """The exported student of a run; it is read out at the canvas and in the mode it was trained with."""
-        card = Path(run) / "export" / "card.json"
-        try:
-            about = json.loads(card.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            raise DenseCLIError(
-                f"There is no exported student in {run}: no {card}.",
-                hint="Let densecli train finish, or name the folder of a finished run.",
-            ) from None
+        weights, about = run_export(run)
         origin = about["initial_weights"]["source"]
         if about["random_weights"] and not origin.startswith("random:"):
             origin += " and a teacher from random: weights"
         return cls(
             model=about["student"],
-            weights=str(card.with_name("student.safetensors")),
+            weights=str(weights),
             origin=origin,
             settings={"canvas": about["canvas"], "mode": about["mode"]},
         )

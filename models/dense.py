@@ -190,7 +190,7 @@ class DenseTransformer(DenseCLIP):
         """See `DenseCLIP.dense`; context has "q" and "k", (B, C, h, w) each, where the mode reads them."""
         mode, options = self._check_mode(mode)
         x, grid = self._embed(images)
-        rope = self._rope(grid)
+        rope = self.rope(grid)
         *body, last = self.blocks()
         for block in body:
             x = self._checkpointed(self._run, block, x, rope)
@@ -213,14 +213,14 @@ class DenseTransformer(DenseCLIP):
     def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
         """(B, 3, H, W) normalised pixels -> tokens after each of those numbers of blocks, (B, C, h, w)."""
         x, grid = self._embed(images)
-        rope, found = self._rope(grid), {0: x}
+        rope, found = self.rope(grid), {0: x}
         for number, block in enumerate(self.blocks()[: max(after)], start=1):
             found[number] = x = self._checkpointed(self._run, block, x, rope)
         return [_to_map(found[number], grid) for number in after]
 
     def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
         """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with these last blocks."""
-        rope = self._rope(grid)
+        rope = self.rope(grid)
         *body, last = blocks
         for block in body:
             x = self._checkpointed(self._run, block, x, rope)
@@ -230,7 +230,7 @@ class DenseTransformer(DenseCLIP):
     def encode_image(self, images: Tensor) -> Tensor:
         """See `DenseCLIP.encode_image`."""
         x, grid = self._embed(images)
-        rope = self._rope(grid)
+        rope = self.rope(grid)
         for block in self.blocks():
             x = self._checkpointed(self._run, block, x, rope)
         return self._head(x[:, :1])[:, 0]
@@ -247,12 +247,12 @@ class DenseTransformer(DenseCLIP):
     def blocks(self) -> nn.ModuleList:
         raise NotImplementedError
 
-    def _rope(self, grid: Grid) -> Tensor | None:
+    def rope(self, grid: Grid) -> Tensor | None:
         """The rotary positions that every block gets, if any."""
         return None
 
     def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
-        """(B, heads, N, d) queries or keys with CLS -> the same, rotated by `_rope`."""
+        """(B, heads, N, d) queries or keys with CLS -> the same, rotated by `rope`."""
         raise NotImplementedError
 
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:

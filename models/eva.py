@@ -42,7 +42,7 @@ class DenseEva(DenseTransformer):
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
         return block(x, rope=rope)
 
-    def _rope(self, grid: Grid) -> Tensor:
+    def rope(self, grid: Grid) -> Tensor:
         """(h*w, 2d) sines and cosines of a grid, its coordinates stretched to the pre-training grid.
 
         Not from `trunk.rope`, which keeps the table of one input size.

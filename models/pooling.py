@@ -1,9 +1,12 @@
 """Region embeddings from a dense map: boxes by RoIAlign, masks by weighted mean."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
+
+from shards.geometry import Canvas
 
 
 def region_pool(dense: Tensor, boxes: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:
@@ -46,3 +49,19 @@ def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: b
     sums = torch.cat([weights[row] @ tokens[i] for i, row in enumerate(rows)])
     pooled = sums[torch.cat(rows).argsort()] / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
     return F.normalize(pooled, dim=1) if normalize else pooled
+
+
+def token_masks(masks: np.ndarray, tokens: int) -> Tensor:
+    """Photo masks, bool (N, H, W), to the canvas's token grid, bool (N, tokens, tokens).
+
+    Resized as the photo is (longest side to `tokens`) and padded right and bottom; a token belongs to the
+    segment if its bicubic value is above 0 (the released code of CLIPSelf).
+    """
+    width, height = Canvas(tokens).fit(masks.shape[2], masks.shape[1])
+    values = torch.from_numpy(masks).float()[:, None]
+    # The released code left `antialias` to a default that torchvision has turned over since. It decides the
+    # result: antialiased, the filter is wider than a token and `> 0` takes in neighbours that the segment
+    # does not even touch (1.5 times the tokens on 50 photos of COCO val2017, 32 x 32); without it, a tenth of
+    # the segments vanish.
+    values = F.interpolate(values, size=(height, width), mode="bicubic", align_corners=False, antialias=False)
+    return F.pad(values[:, 0] > 0, (0, tokens - width, 0, tokens - height))

@@ -18,6 +18,7 @@ class DenseVFM(nn.Module):
     def __init__(self, vfm: VFM) -> None:
         super().__init__()
         self.vfm = vfm
+        self.arch = vfm.arch
         self.patch_size = vfm.arch.patch
 
     @property
@@ -56,7 +57,7 @@ class DenseVFM(nn.Module):
         no context features."""
         if not self.has_mode(mode):
             raise DenseCLIError(
-                f"{self.vfm.arch.name} has no dense mode {mode!r}.", hint="Leave --mode out: it has one only."
+                f"{self.arch.name} has no dense mode {mode!r}.", hint="Leave --mode out: it has one only."
             )
         tokens = self.vfm(images)
         return (tokens, {}) if context else tokens

@@ -1,16 +1,16 @@
 """Export: the alpha-averaged student as a checkpoint that other projects read, with a card beside it."""
 
+import hashlib
 import json
+from importlib.metadata import version
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from models.card import CARD, WEIGHTS
 from shards import fs
-
-WEIGHTS = "student.safetensors"
-CARD = "card.json"
 
 
 def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -35,6 +35,13 @@ def export_student(
     # safetensors refuses tensors that share memory; a clone of each ends that.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in averaged.items()}
     path = fs.join(folder, WEIGHTS)
-    fs.write_atomic(path, safetensors.torch.save(tensors))
-    fs.write_atomic(fs.join(folder, CARD), json.dumps({**card, "alpha": alpha}, indent=2).encode())
+    data = safetensors.torch.save(tensors)
+    fs.write_atomic(path, data)
+    about = {
+        **card,
+        "alpha": alpha,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "densecli": version("densecli"),
+    }
+    fs.write_atomic(fs.join(folder, CARD), json.dumps(about, indent=2).encode())
     return path

@@ -17,12 +17,12 @@ from torch.nn.utils import get_total_norm
 import shards
 from models.checkpoints import WeightsInfo
 from models.device import pick_device
+from models.ranks import Ranks
 from shards.errors import DenseCLIError
 from shards.signals import heeding_signals
 from shards.store import Store
 from train.data import Batch, LoaderConfig, Stream
 from train.optim import adamw, learning_rate, set_learning_rate
-from train.ranks import Ranks
 from train.run import Report, Resume, RunFolder, Silence
 from train.state import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 

@@ -8,18 +8,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from models.card import CARD
 from models.checkpoints import load_model, seeded
 from models.device import pick_device
+from models.ranks import Ranks, joined_ranks
 from models.refiner import METADATA, Refiner, card_of, make_refiner
 from shards import fs
 from shards.store import Store
 from train.crops import CropLoader
 from train.data import Batch
-from train.export import CARD
 from train.loop import Loop, LoopConfig
 from train.losses import mean, token_infonce
 from train.optim import freeze
-from train.ranks import Ranks, joined_ranks
 
 WEIGHTS = "refiner.safetensors"
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.dense import DenseCLIP, DenseTransformer
 from models.device import pick_device
 from models.pooling import region_pool
+from models.ranks import Ranks, joined_ranks
 from models.student import Student, load_student
 from models.text import category_embeddings
 from shards.errors import DenseCLIError
@@ -21,7 +22,6 @@ from train.loop import Loop, LoopConfig
 from train.losses import Reduction
 from train.methods import find_method, term_and_kind
 from train.optim import freeze
-from train.ranks import Ranks, joined_ranks
 from train.terms import (
     Context,
     RegionCosine,

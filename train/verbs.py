@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from shards.flags import flags, given, newest_store, write_json
+from shards.flags import flags, given, newest_store, say, write_json
+
+LAYOUTS = ("open_clip", "eva", "openai", "timm")
 
 LOOP = (
     click.option("--epochs", type=click.IntRange(1)),
@@ -152,6 +154,45 @@ def train_refiner(
         )
     )
     _say(result, json_file)
+
+
+@click.command()
+@flags("run")
+@click.option(
+    "--checkpoint", metavar="FILE", help="In place of --run: a run's checkpoint, or any weights of --student."
+)
+@flags("student")
+@click.option("--layout", type=click.Choice(LAYOUTS), required=True, help="Whose names the weights get.")
+@click.option("--format", type=click.Choice(["safetensors", "pt"]), help="[what the layout's readers open]")
+@click.option("--out", metavar="FILE", help="The file [RUN/export/LAYOUT.FORMAT].")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1),
+    help="Average a run's last checkpoint anew, in place of its export.",
+)
+@click.option(
+    "--mode", metavar="NAME", help="The read-out that the new card names [that of the run, else value]."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be written.")
+@flags("json")
+def export(json_file: str | None, **settings: Any) -> None:
+    """Write a student as F-ViT, OV-DQUO, CAT-Seg, SAN, OpenCLIP or timm read it, with a card beside it.
+
+    \b
+    densecli export --run runs/densevlm-eva02-b16-coco-512 --layout eva
+    """
+    from train.handover import ExportConfig
+    from train.handover import export as write
+
+    card = write(ExportConfig(**settings))
+    done = "would be written" if settings["dry_run"] else "written"
+    random = " (random weights)" if card["random_weights"] else ""
+    say(
+        f"{card['path']}: {card['bytes'] / 1e6:.1f} MB {done}, {card['student']}{random} to be read in mode "
+        f"{card['mode']}.\n{card['load']}",
+        json_file,
+        card,
+    )
 
 
 def _what(store: str | None, student: str | None) -> tuple[str, str]:

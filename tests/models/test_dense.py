@@ -60,7 +60,7 @@ def test_dense__scale_and_rope_are_the_blocks_own_attention(tiny) -> None:
     last.attn.q_proj.bias.zero_()
     ours = {mode: model(images(), mode) for mode in ("qq", "qq+scale", "qq+rope", "qq+scale+rope")}
     x, grid = model._embed(images())
-    rope = model._rope(grid)
+    rope = model.rope(grid)
     for block in model.blocks()[:-1]:
         x = block(x, rope=rope)
     own = model._head(last.attn(last.norm1(x), rope=rope))[:, 1:].transpose(1, 2).unflatten(2, grid)

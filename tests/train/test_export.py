@@ -1,9 +1,10 @@
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from models.checkpoints import load_model, load_weights
+from models.checkpoints import load_model, load_weights, weights_sha256
 from train.export import average, export_student
 
 
@@ -33,7 +34,10 @@ def test_export_student__load_weights_reads_it_back(tmp_path: Path) -> None:
     load_weights(exported, path)
     for name, tensor in exported.clip.state_dict().items():
         torch.testing.assert_close(tensor, (initial[name] + model.clip.state_dict()[name]) / 2)
-    assert json.loads((tmp_path / "export" / "card.json").read_text()) == {
+    card = json.loads((tmp_path / "export" / "card.json").read_text())
+    assert card == {
         "student": "scenes-s",
         "alpha": 0.5,
+        "sha256": weights_sha256(path),
+        "densecli": version("densecli"),
     }

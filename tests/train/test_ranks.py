@@ -40,7 +40,7 @@ TERMS = {
 CODE = """
 import json, sys
 import torch
-from train.ranks import joined_ranks
+from models.ranks import joined_ranks
 from shards.errors import DenseCLIError
 from train.refiner import RefinerConfig, RefinerTrainer
 from train.trainer import TrainConfig, Trainer
@@ -191,7 +191,7 @@ def test_ranks__an_error_of_the_first_is_everybodys(tmp_path) -> None:
     code = """
 import json, sys
 from shards.errors import DenseCLIError
-from train.ranks import joined_ranks
+from models.ranks import joined_ranks
 def fail():
     raise DenseCLIError("no", hint="yes")
 with joined_ranks("cpu") as ranks:

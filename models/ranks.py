@@ -1,4 +1,4 @@
-"""The processes of one run: each holds a copy of the model and a part of every batch."""
+"""The processes that torchrun started: each holds a copy of the model and a part of the work."""
 
 import os
 from collections.abc import Callable, Iterator

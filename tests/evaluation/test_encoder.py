@@ -1,0 +1,41 @@
+"""What `models.load` gives another program is what `evaluate` scored."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import models
+from evaluation.classify import ClassifyConfig, region_scores
+from evaluation.panoptic import PanopticDataset
+from models.categories import load_categories
+from models.checkpoints import find_file, load_model
+from models.text import category_embeddings
+from pipeline.scenes.coco import write_coco
+
+
+def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -> None:
+    write_coco(tmp_path, seed=0, split="test", count=5)
+    known = load_categories("scenes")
+    dataset = PanopticDataset(str(tmp_path), "test", known)
+    model, _ = load_model("scenes-pvlm")
+    text = category_embeddings(model, known.names)
+    scores = region_scores(model, dataset, text, ClassifyConfig(canvas=96, batch_size=5, min_side=0))
+
+    export = tmp_path / "run" / "export"
+    export.mkdir(parents=True)
+    shutil.copy(find_file("scenes-pvlm"), export / "student.safetensors")
+    (export / "card.json").write_text(json.dumps({"student": "scenes-pvlm", "canvas": 96, "mode": "value"}))
+    student = models.load(tmp_path / "run", device="cpu")
+    assert torch.equal(student.text(known.names), text)
+    samples = [dataset[i] for i in range(len(dataset))]
+    photos = [sample.photo for sample in samples]
+    boxes = [np.array([s.box for s in sample.segments if s.thing]).reshape(-1, 4) for sample in samples]
+    masks = [np.array([s.mask for s in sample.segments]) for sample in samples]
+    for got, want in (
+        (student.regions(photos, boxes), scores.boxes),
+        (student.masks(photos, masks), scores.masks),
+    ):
+        np.testing.assert_allclose((torch.cat(got) @ text.T).numpy(), want, atol=1e-6)
