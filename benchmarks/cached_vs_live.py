@@ -1,14 +1,16 @@
 """The same student step with its teachers live and from the store, as a markdown table.
 
     python benchmarks/cached_vs_live.py                                     # small models, on the CPU
-    python benchmarks/cached_vs_live.py --size full --batch-size 48         # the papers' own, on a GPU
+    python benchmarks/cached_vs_live.py --size full                         # the papers' own, on a GPU
 
 Weights are random: they cost what others do. A store of scenes is built first, with one view of crops. Then
 three kinds of step take turns, round after round: `cached` reads photos, boxes and targets with the loader;
 `live` reads photos and boxes and asks the teachers in the step; `ceiling` sees one batch again and again,
 which is on the device already. A figure is the median over the rounds. What a live step cuts out of the
-photos, it cuts on the device by RoIAlign, so nothing but the teachers is in its way. Memory is the peak of
-what operations of one more step have alive at a time, and the weights and optimiser states beside it.
+photos, it cuts on the device by RoIAlign, so nothing but the teachers is in its way. MFU is what a cached
+step's products of the student are of those that the GPU could do in the time, by its maker's figure for dense
+bf16. Memory is the peak of what operations of one more step have alive at a time, and the weights and
+optimiser states beside it.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from models.device import pick_device
+from models.flops import TRAINING, dense_forward
 from models.pooling import region_pool
 from models.scenes import IMAGE_SIZE
 from pipeline.config import BuildConfig
@@ -39,6 +42,7 @@ from pipeline.teachers.gram import TokenTeacher
 from pipeline.teachers.labels import LabelsTeacher, retrieve
 from pipeline.teachers.refiner import RefinedTeacher
 from train.data import Batch, Loader
+from train.loop import one_ahead
 from train.trainer import TrainConfig, Trainer
 
 
@@ -48,12 +52,25 @@ class Size:
     pvlm: str
     vfm: str
     canvas: int
+    batch_size: int
 
 
 SIZES = {
-    "small": Size(student="scenes-s", pvlm="scenes-pvlm", vfm="scenes-vfm", canvas=IMAGE_SIZE),
-    "full": Size(student="eva02-b16", pvlm="vitl14", vfm="dinov2-vitb14", canvas=512),
+    "small": Size(student="scenes-s", pvlm="scenes-pvlm", vfm="scenes-vfm", canvas=IMAGE_SIZE, batch_size=16),
+    "full": Size(student="eva02-b16", pvlm="vitl14", vfm="dinov2-vitb14", canvas=512, batch_size=48),
 }
+# FLOP/s in dense bf16, by what a GPU's name has in it; the first that fits.
+PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
+HEADINGS = (
+    "method",
+    "cached, images/s",
+    "live, images/s",
+    "cached / live",
+    "of the ceiling",
+    "MFU",
+    "memory, MB",
+    "live",
+)
 METHODS: Mapping[str, tuple[str, ...]] = {
     "densevlm": ("{pvlm}",),
     "clipself": ("crops-{student}",),
@@ -70,14 +87,16 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--canvas", type=int, help="in place of the size's own")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, help="in place of the size's own")
     parser.add_argument("--batches", type=int, default=4, help="in the store")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--decode", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     size = SIZES[args.size]
     size = replace(size, canvas=args.canvas or size.canvas)
+    args.batch_size = args.batch_size or size.batch_size
     device = pick_device(args.device)
     name = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -86,10 +105,7 @@ def main() -> None:
         f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{name}; student {size.student}, {size.canvas} px, batch {args.batch_size}, {args.rounds} rounds\n"
     )
-    print(
-        "| method | cached, images/s | live, images/s | cached / live | of the ceiling | memory, MB | live |"
-    )
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|", flush=True)
     with TemporaryDirectory() as folder:
         for method in args.methods:
             names = [teacher.format(**vars(size)) for teacher in METHODS[method]]
@@ -132,14 +148,15 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
             batch_size=args.batch_size,
             max_steps=10**6,
             workers=args.workers,
+            decode=args.decode,
             device=args.device,
             theta=0.0,
         )
     )
     loader = trainer.loader
     targets = dict(target(teacher) for teacher in teachers)
-    bare = Loader(trainer.store, loader.regions, {}, trainer.config)
-    stored, plain = (forever(each, trainer.device) for each in (loader, bare))
+    bare = Loader(trainer.store, loader.regions, {}, trainer.config, decoder=loader.decoder)
+    stored, plain = (one_ahead(forever(each, trainer.device)) for each in (loader, bare))
     ready = next(stored)
 
     def ask_live() -> Batch:
@@ -162,11 +179,13 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
     weights += sum(p.nbytes for p in trainer.model.parameters() if not p.requires_grad)
     of_teachers = sum(p.nbytes for teacher in teachers for p in network(teacher).parameters())
     memory = {
-        "cached": weights + peak(lambda: trainer.train_step(next(stored))),
-        "live": weights + of_teachers + peak(lambda: trainer.train_step(ask_live())),
+        "cached": weights + peak(lambda: trainer.train_step(next(stored)), trainer.device),
+        "live": weights + of_teachers + peak(lambda: trainer.train_step(ask_live()), trainer.device),
     }
     cached, live, ceiling = speed.values()
+    flops = TRAINING * dense_forward(size.student, size.canvas, trainer.mode).flops
     figures = [f"{cached:.1f}", f"{live:.1f}", f"{cached / live:.2f}", f"{cached / ceiling:.2f}"]
+    figures.append(utilisation(cached * flops, trainer.device))
     return f"| {' | '.join([method, *figures, *(f'{n / 1e6:.0f}' for n in memory.values())])} |"
 
 
@@ -220,8 +239,20 @@ def network(teacher: Teacher) -> nn.Module:
     return teacher.model
 
 
-def peak(step: Callable[[], object]) -> int:
+def utilisation(flops: float, device: torch.device) -> str:
+    """Of FLOP/s those that the device could do."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peaks = [peak for part, peak in PEAKS.items() if part in name]
+    return f"{flops / peaks[0]:.2f}" if peaks else "-"
+
+
+def peak(step: Callable[[], object], device: torch.device) -> int:
     """Bytes alive at a time of what operations of the step make."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
     with LiveBytes() as live:
         step()
     return live.peak

@@ -26,7 +26,7 @@ class Subject:
 
     @classmethod
     def of_run(cls, run: str) -> "Subject":
-        """The exported student of a run; it is read out at the canvas and in the mode it was trained with."""
+        """The exported student of a run; it is read out at the size and in the mode it was trained with."""
         weights, about = run_export(run)
         origin = about["initial_weights"]["source"]
         if about["random_weights"] and not origin.startswith("random:"):
@@ -35,7 +35,7 @@ class Subject:
             model=about["student"],
             weights=str(weights),
             origin=origin,
-            settings={"canvas": about["canvas"], "mode": about["mode"]},
+            settings={"canvas": about["image_size"], "mode": about["mode"]},
         )
 
     @property

@@ -125,7 +125,7 @@ def load_encoder(
     canvas: int | None = None,
     device: str = "auto",
 ) -> Encoder:
-    """An exported file, or the folder of a finished run, in the mode and at the canvas that its card says.
+    """An exported file, or the folder of a finished run, in the mode and at the size that its card says.
 
     student, mode, canvas: in place of the card's; a file without a card needs the first, and is read in
     `value` at 512 pixels. Raises DenseCLIError for a file that holds no whole student.
@@ -142,7 +142,7 @@ def load_encoder(
     card = card or {}
     return Encoder(
         model,
-        canvas=canvas or card.get("canvas") or 512,
+        canvas=canvas or card.get("image_size") or 512,
         mode=mode or card.get("mode") or "value",
         card=card,
     )

@@ -1,9 +1,11 @@
 """A local folder for tars of a remote store: bounded, shared by processes, of content that names itself."""
 
+import fcntl
 import mmap
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shards import fs
@@ -45,6 +47,27 @@ class Cache:
             return
         self._shrink(self.max_bytes - len(data))
         fs.write_atomic(str(self.folder / name), data)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """A block that one thread or process of the machine at a time is in for a file of this name: the
+        first fetches it, the others find it. A killed one keeps nobody out. Raises DenseCLIError."""
+        path = self.folder / f"{fs.TEMPORARY[0]}{name}.lock{fs.TEMPORARY[1]}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise DenseCLIError(
+                f"Could not write to the cache {self.folder}: {error.strerror}.",
+                hint="Name another folder with --cache.",
+            ) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                # Who waits for it gets in with it, who comes later makes a new one: both find the file.
+                path.unlink(missing_ok=True)
 
     def _shrink(self, max_bytes: int) -> None:
         files = []

@@ -132,13 +132,14 @@ def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
         return fs.map_bytes(tar)
     # Named by what it holds: a shard that was built again is another file.
     name = f"{receipt.column[:12]}-{receipt.shard}-{receipt.xxh3}.tar"
-    kept = cache.get(name)
-    if kept is not None and not _difference(kept, receipt):
-        return kept
-    data = fs.read_bytes(tar)
-    if not _difference(data, receipt):
-        cache.put(name, data)
-    return data
+    with cache.alone(name):
+        kept = cache.get(name)
+        if kept is not None and not _difference(kept, receipt):
+            return kept
+        data = fs.read_bytes(tar)
+        if not _difference(data, receipt):
+            cache.put(name, data)
+        return data
 
 
 def _difference(data: Buffer, receipt: Receipt) -> str:

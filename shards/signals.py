@@ -17,13 +17,16 @@ class Stop:
 
 @contextmanager
 def heeding_signals(signals: Sequence[signal.Signals] = STOPPING) -> Iterator[Stop]:
-    """The first of `signals` within the block is only noted; a second one does what it always did."""
+    """The first of `signals` within the block is only noted. A second one does what it always did, but for
+    SIGTERM: launchers send that on to processes that have had it already."""
     stop = Stop()
     before = {each: signal.getsignal(each) for each in signals}
 
     def note(number: int, frame: FrameType | None) -> None:
-        stop.signal = signal.Signals(number)
-        restore()
+        if not stop.signal:
+            stop.signal = signal.Signals(number)
+        if number != signal.SIGTERM:
+            restore()
 
     def restore() -> None:
         for each, handler in before.items():

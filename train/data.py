@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from shards.geometry import Canvas
 from shards.reader import Record, StoreReader, decode_image, decode_npz
 from shards.regions import cells_of_visit, region_plan
 from shards.store import Column, Store
+from train.decode import JpegDecoder
 from train.targets import TargetReader, Visit, choose_view, join
 
 
@@ -39,8 +41,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         def move(tensor: Tensor) -> Tensor:
-            # Only what is pinned moves while the GPU computes.
-            tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+            # Only what is pinned moves while the GPU computes; what it decoded is there.
+            tensor = tensor.pin_memory() if (tensor.device.type, device.type) == ("cpu", "cuda") else tensor
             return tensor.to(device, non_blocking=True)
 
         return Batch(
@@ -77,6 +79,9 @@ class Stream:
     `whole` samples.
     """
 
+    decoder: JpegDecoder | None = None
+    """Of the photos, where `decode` leaves them as they are stored."""
+
     def __init__(
         self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
     ) -> None:
@@ -109,10 +114,10 @@ class Stream:
         with closing(mine):
             for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
                 if samples := list(islice(mine, size)):
-                    yield collate(samples, epoch)
+                    yield collate(samples, epoch, self.decoder)
                 else:
-                    record = next(self._reader.iter(epoch, first))
-                    yield replace(collate([self.decode(record, epoch)], epoch), keys=())
+                    alone = [self.decode(next(self._reader.iter(epoch, first)), epoch)]
+                    yield replace(collate(alone, epoch, self.decoder), keys=())
 
     def _steps(self, samples: int) -> int:
         full, rest = divmod(samples, self.whole)
@@ -149,23 +154,25 @@ class Loader(Stream):
         targets: dict[str, Column],
         config: LoaderConfig,
         *,
+        decoder: JpegDecoder | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`.
+        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`. decoder: of whole
+        batches of photos (None: Pillow decodes each by itself).
 
         Raises DenseCLIError for unfinished ones.
         """
         columns = [store.images, regions, *targets.values()]
         super().__init__(columns, config, rank=rank, world_size=world_size)
-        self.regions, self.targets = regions, targets
+        self.regions, self.targets, self.decoder = regions, targets, decoder
         self._canvas = Canvas(store.canvas)
         self._max_cells = region_plan(regions.name).max_cells
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
     def decode(self, record: Record, epoch: int) -> "Sample":
         """One view of its regions, chosen by (key, epoch) alone."""
-        image = self._canvas.pad(decode_image(record.parts["images"]["jpg"]))
+        jpeg = record.parts["images"]["jpg"]
         regions = decode_npz(record.parts["regions"]["npz"])
         arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}
         offsets = regions["offsets"]
@@ -174,7 +181,7 @@ class Loader(Stream):
         visit = Visit(offsets=offsets, view=view, cells=cells)
         return Sample(
             key=record.key,
-            image=image,
+            image=jpeg if self.decoder else self._canvas.pad(decode_image(jpeg)),
             boxes=regions["boxes"][visit.rows],
             targets={kind: reader.read(arrays[kind], visit) for kind, reader in self._readers.items()},
         )
@@ -182,18 +189,21 @@ class Loader(Stream):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """image: (S, S, 3) uint8. boxes: (R, 4) float32 normalised. targets: by kind, see `TargetReader.read`."""
+    """image: (S, S, 3) uint8, or the JPEG where a `JpegDecoder` is to decode it. boxes: (R, 4) float32
+    normalised. targets: by kind, see `TargetReader.read`."""
 
     key: str
-    image: np.ndarray
+    image: np.ndarray | bytes
     boxes: np.ndarray
     targets: dict[str, np.ndarray]
 
 
-def collate(samples: list[Sample], epoch: int) -> Batch:
+def collate(samples: list[Sample], epoch: int, decoder: JpegDecoder | None = None) -> Batch:
+    """The samples as one batch. decoder: of their photos, if those are JPEGs still."""
     counts = torch.tensor([len(sample.boxes) for sample in samples])
+    photos: list[Any] = [sample.image for sample in samples]
     return Batch(
-        images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
+        images=decoder(photos) if decoder else torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2),
         boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
         batch_index=torch.arange(len(samples)).repeat_interleave(counts),
         targets={

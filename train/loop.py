@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from train.data import Batch, LoaderConfig, Stream
 from train.optim import adamw, learning_rate, set_learning_rate
 from train.run import Report, Resume, RunFolder, Silence
 from train.state import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+
+Item = TypeVar("Item")
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
 # the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
@@ -85,6 +87,15 @@ class LoopConfig(LoaderConfig):
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     resume: Resume = "interrupted"
+
+
+def one_ahead(items: Iterator[Item]) -> Generator[Item]:
+    """The items; the next one is made in the meantime, by a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 class BadStep(DenseCLIError):
@@ -178,6 +189,7 @@ class Loop:
             "warmup_steps": self.warmup_steps,
             "total_steps": self.total_steps,
             "canvas": self.store.canvas,
+            "columns": {"images": self.store.images.key},
             "initial_weights": asdict(self.initial_weights),
             "random_weights": self.random_weights,
         }
@@ -213,6 +225,7 @@ class Loop:
                 report.log(row)
                 if first_step is None:
                     first_step = time.monotonic() - shards.STARTED
+                    report.begun(first_step)
                 stopped = ranks.any(stop.signal is not None)
                 if stopped or self.step % config.checkpoint_every == 0 or self.step == self.total_steps:
                     self._save(folder, report)
@@ -291,17 +304,8 @@ class Loop:
         )
 
     def _batches(self) -> Generator[list[Batch]]:
-        """The batches of one step after another, on the device; the next are on their way in the meantime."""
-        steps = self._steps()
-
-        def fetch() -> list[Batch]:
-            return [batch.to(self.device) for batch in next(steps, ())]
-
-        with ThreadPoolExecutor(1) as thread:
-            coming = thread.submit(fetch)
-            while batches := coming.result():
-                coming = thread.submit(fetch)
-                yield batches
+        """The batches of one step after another, on the device."""
+        return one_ahead([batch.to(self.device) for batch in batches] for batches in self._steps())
 
     def _steps(self) -> Iterator[list[Batch]]:
         left, accumulate = self.total_steps - self.step, self.config.accumulate

@@ -1,9 +1,11 @@
-"""AdamW groups, the learning-rate schedule, and what stays frozen."""
+"""AdamW, the learning-rate schedule, and what stays frozen."""
 
 import math
 
 import torch
 from torch import nn
+
+from models.optim import decay_groups
 
 
 def freeze(model: nn.Module, names: set[str]) -> None:
@@ -16,17 +18,9 @@ def freeze(model: nn.Module, names: set[str]) -> None:
 def adamw(
     model: nn.Module, *, weight_decay: float, betas: tuple[float, float], fused: bool = False
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; `learning_rate` gives the rate, step by step.
-
-    No weight decay on 1-D tensors (norms, biases, layer scales) nor on scalars (logit_scale), as in CLIPSelf,
-    DeCLIP and DenseVLM. fused: one kernel for all tensors.
-    """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=fused)
+    """AdamW over `decay_groups`; `learning_rate` gives the rate, step by step. fused: one kernel for all
+    tensors."""
+    return torch.optim.AdamW(decay_groups(model, weight_decay), lr=0.0, betas=betas, fused=fused)
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:

@@ -4,10 +4,12 @@ import json
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from shards import fs
 from shards.errors import DenseCLIError
@@ -51,6 +53,7 @@ class RunFolder:
             else:
                 self._check_same(config, free)
         self.root.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         fs.write_atomic(str(self.config), json.dumps(config, indent=2).encode())
         return latest_checkpoint(self.checkpoints)
 
@@ -60,6 +63,12 @@ class RunFolder:
         self.metrics.unlink(missing_ok=True)
         self.config.unlink()
 
+    def _sweep(self) -> None:
+        """Removes what a killed process was writing: a checkpoint may be gigabytes."""
+        for folder in (str(self.root), self.checkpoints, self.export):
+            for name in filter(fs.is_temporary, fs.files(folder)):
+                fs.remove(fs.join(folder, name))
+
     def _check_same(self, config: dict[str, Any], free: frozenset[str]) -> None:
         old, config = _without_places(json.loads(self.config.read_bytes())), _without_places(config)
         changed = [
@@ -68,9 +77,12 @@ class RunFolder:
             if old.get(name) != config.get(name)
         ]
         if changed:
+            hint = "Choose another --run, or --resume overwrite."
+            if old.get("samples_per_step") != config.get("samples_per_step"):
+                samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
+                hint = f"Keep {samples}, or choose another --run, or --resume overwrite."
             raise DenseCLIError(
-                f"The run in {self.root} was started with other settings: {'; '.join(changed)}.",
-                hint="Choose another --run, or --resume overwrite.",
+                f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
             )
 
 
@@ -99,6 +111,10 @@ class Metrics:
             if name != "step":
                 self._board.add_scalar(name, value, int(row["step"]))
 
+    def begun(self, seconds: float) -> None:
+        """To TensorBoard alone: rows say what a step did, whoever took it."""
+        self._board.add_scalar("seconds_to_first_step", seconds, self.last["step"])
+
     def sync(self) -> None:
         """Puts the rows on disk: a checkpoint must not outlive the rows of its steps."""
         os.fsync(self._file.fileno())
@@ -125,6 +141,11 @@ class Report:
         self._metrics.log(row)
         self._progress.advance(1, f"loss {row['loss']:.4f}, {row['images_per_s']:.1f} images/s")
 
+    def begun(self, seconds: float) -> None:
+        """Says after how many seconds the first step of this process was done."""
+        self._metrics.begun(seconds)
+        tqdm.write(f"The first step was done {seconds:.1f} s after the start.", file=sys.stderr)
+
     def sync(self) -> None:
         """See `Metrics.sync`."""
         self._metrics.sync()
@@ -145,6 +166,9 @@ class Silence(Report):
         return {}
 
     def log(self, row: dict[str, float]) -> None:
+        pass
+
+    def begun(self, seconds: float) -> None:
         pass
 
     def sync(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from shards.errors import DenseCLIError
 from shards.store import Column, Store
 from train.columns import find_regions, find_targets
 from train.data import Batch, Loader
+from train.decode import JpegDecoder
 from train.export import export_student
 from train.loop import Loop, LoopConfig
 from train.losses import Reduction
@@ -54,7 +55,8 @@ class TrainConfig(LoopConfig):
 
     method: preset of loss terms; losses: the terms and weights to use in its place. teacher:
     name (or NAME-ID) of the target column where the store has several. image_size: side in pixels to which
-    the canvas is resized for the student (None: that of the store). text_embeddings: file of the student's
+    the canvas is resized for the student (None: that of the store). decode: by Pillow, which the teachers saw
+    the photos through, or on the GPU. text_embeddings: file of the student's
     text embeddings (None: its own text tower says them). mode: dense read-out of the student. tau, theta,
     decoupling (its row), beta, reduction: see `losses.decoupled_kl`. alpha: weight of the student in the
     export.
@@ -65,6 +67,7 @@ class TrainConfig(LoopConfig):
     teachers: tuple[str, ...] = ()
     regions: str | None = None
     image_size: int | None = None
+    decode: Literal["cpu", "gpu"] = "cpu"
     text_embeddings: str | None = None
     mode: str | None = None
     tau: float = 0.01
@@ -102,8 +105,16 @@ class Trainer(Loop):
         kinds = sorted({kind for _, kind in reads.values()})
         self.targets = find_targets(store, kinds, teachers=config.teachers, student=config.student)
         regions = find_regions(store, self.targets, config.regions)
-        part = {"rank": ranks.rank, "world_size": ranks.world_size}
-        super().__init__(config, store, Loader(store, regions, self.targets, config, **part), ranks)
+        loader = Loader(
+            store,
+            regions,
+            self.targets,
+            config,
+            decoder=JpegDecoder.on_gpu(store.canvas, ranks.device) if config.decode == "gpu" else None,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+        super().__init__(config, store, loader, ranks)
 
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         model, weights = load_student(config.student, config.weights, self.device)
@@ -160,13 +171,15 @@ class Trainer(Loop):
 
     def resolved(self) -> dict[str, Any]:
         """See `Loop.resolved`."""
+        common = super().resolved()
+        columns = {"regions": self.loader.regions, **self.targets}
         return {
-            **super().resolved(),
+            **common,
             "image_size": self.config.image_size or self.store.canvas,
             "losses": self.loss_weights,
             "mode": self.mode,
             "teachers": list(self.config.teachers),
-            "columns": {kind: column.key for kind, column in self.targets.items()},
+            "columns": common["columns"] | {kind: column.key for kind, column in columns.items()},
         }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:

@@ -79,6 +79,11 @@ def loop_flags(verb: Callable) -> Callable:
 @click.option(
     "--image-size", type=click.IntRange(16), metavar="PX", help="Side of the student's input [the canvas]."
 )
+@click.option(
+    "--decode",
+    type=click.Choice(["cpu", "gpu"]),
+    help="Where JPEGs are decoded; a GPU's pixels are a little others.",
+)
 @click.option("--mode", metavar="NAME", help="How the student's last block is read out.")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature.")
 @click.option("--theta", type=click.FloatRange(0, 1), help="Regions less sure than this are left out.")
@@ -102,7 +107,7 @@ def train(
 
     \b
     densecli train --store stores/coco-512 --student eva02-b16
-    torchrun --nproc-per-node 4 -m cli train --store stores/coco-512 --student eva02-b16
+    torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
     """
     from models.checkpoints import weights_given
     from train.methods import parse_losses
@@ -209,9 +214,7 @@ def _say(result: Mapping[str, Any], json_file: str | None) -> None:
     write_json(json_file, result)
     loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     random = " (random weights)" if result["random_weights"] else ""
-    seconds = result["seconds_to_first_step"]
     click.echo(
         f"step {result['step']}, loss {loss}{random}: "
         + (result["export"] or "stopped by SIGTERM; the same command goes on")
-        + (f" (first step {seconds:.1f} s after the start)" if seconds else "")
     )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.dense import DenseCLIP
+from models.optim import decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +57,7 @@ def train_contrastive(
 
     Returns the loss of every step; equal seeds give equal batches.
     """
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
     warm = max(int(config.warmup * config.steps), 1)
 
     def factor(step: int) -> float:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from models.optim import decay_groups
 from models.vfm import VFM
 
 
@@ -86,11 +87,7 @@ def train_vfm(
         torch.manual_seed(config.seed)
         student = Clustered(vfm, config.prototypes)
     teacher = copy.deepcopy(student).requires_grad_(False)
-    groups = [
-        {"params": [p for p in student.parameters() if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in student.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr)
+    optimizer = torch.optim.AdamW(decay_groups(student, config.weight_decay), lr=config.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.lr, total_steps=config.steps, pct_start=config.warmup
     )

@@ -119,7 +119,7 @@ def test_load__as_the_card_says(tmp_path: Path) -> None:
     assert "student=" in caught.value.hint
     assert models.load(file, student="scenes-s", device="cpu").canvas.size == 512
     (tmp_path / "x.card.json").write_text(
-        json.dumps({"student": "scenes-s", "canvas": 96, "mode": "vanilla"})
+        json.dumps({"student": "scenes-s", "image_size": 96, "mode": "vanilla"})
     )
     loaded = models.load(file, device="cpu")
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -58,6 +59,31 @@ def test_cache__fetches_each_tar_once_and_gives_the_same_samples(store, fetched,
     # By another process too.
     assert epoch(store, Cache(tmp_path / "cache", 10**9), 1) == plain[1]
     assert tars(fetched) == []
+
+
+def test_cache__processes_at_the_same_shard_fetch_it_once(store, monkeypatch, tmp_path):
+    """Threads, each with a cache of its own, which know as little of each other as processes do."""
+    fetched, real = [], fs.read_bytes
+
+    def slowly(url: str) -> bytes:
+        if url.endswith(".tar"):
+            fetched.append(url)
+            time.sleep(0.05)
+        return real(url)
+
+    monkeypatch.setattr(fs, "read_bytes", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        epochs = list(pool.map(lambda _: epoch(store, Cache(tmp_path / "cache", 10**9)), range(4)))
+    assert all(each == epochs[0] for each in epochs)
+    assert len(fetched) == len(store.shard_names)
+    assert not [name for name in os.listdir(tmp_path / "cache") if fs.is_temporary(name)]
+
+
+def test_cache__that_cannot_be_written(store, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DenseCLIError, match="Could not write to the cache") as caught:
+        epoch(store, Cache(tmp_path / "cache", 10**9))
+    assert "--cache" in caught.value.hint
 
 
 def test_cache__of_a_local_store_is_never_used(tmp_path):

@@ -1,14 +1,11 @@
 import signal
 
-import pytest
-
 from shards.errors import Interrupted
 from shards.signals import heeding_signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_heeding_signals__the_first_is_noted_and_the_second_does_what_it_always_did(number):
-    seen = []
+def test_heeding_signals__the_first_is_noted_and_the_second_does_what_it_always_did():
+    seen, number = [], signal.SIGINT
     before = signal.signal(number, lambda *_: seen.append(number))
     try:
         with heeding_signals() as stop:
@@ -21,6 +18,20 @@ def test_heeding_signals__the_first_is_noted_and_the_second_does_what_it_always_
         assert seen == [number, number]
     finally:
         signal.signal(number, before)
+
+
+def test_heeding_signals__sigterm_may_come_again():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    try:
+        with heeding_signals() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert (stop.signal, seen) == (signal.SIGTERM, [])
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_interrupted__exits_as_a_shell_would_say():

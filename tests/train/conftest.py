@@ -36,7 +36,7 @@ class TinyStore:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Bit-equal resumption is promised for one order of summation; several threads may sum in another."""
+    """Several threads sum in another order than one: a run is bit-equal with as many as before."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as environment:

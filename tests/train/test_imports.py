@@ -34,7 +34,7 @@ def test_train__takes_the_newest_store_and_loads_no_teacher(tiny_store, tmp_path
     assert "torch" in loaded
     assert not loaded & {"ray", "pipeline", "evaluation", "matplotlib"}
     result = json.loads((tmp_path / "result.json").read_text())
-    assert re.search(r"first step \d+\.\d s after the start", done.stdout)
+    assert re.search(r"first step was done \d+\.\d s after the start", done.stderr)
     assert result["step"] == 2 and result["seconds_to_first_step"] > 0
     resolved = json.loads((tmp_path / "runs" / "densevlm-scenes-s-noise-96" / "config.json").read_text())
-    assert resolved["columns"] == {"labels": tiny_store.labels.key}
+    assert resolved["columns"]["labels"] == tiny_store.labels.key

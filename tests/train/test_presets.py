@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import rows, run_settings
 
 from models import registry
 from models.dense import DenseCLIP
@@ -18,22 +19,8 @@ from train.trainer import TrainConfig, Trainer, train
 
 
 def config(store, run: Path, **settings) -> TrainConfig:
-    defaults = {
-        "store": store.root,
-        "run": str(run),
-        "student": "scenes-s",
-        "weights": "random:0",
-        "batch_size": 3,
-        "max_steps": 2,
-        "lr": 1e-3,
-        "spatial_side": 3,
-        "device": "cpu",
-    }
-    return TrainConfig(**{**defaults, **settings})
-
-
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    defaults = {"max_steps": 2, "spatial_side": 3}
+    return TrainConfig(**run_settings(store.root, run, **{**defaults, **settings}))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -133,7 +120,7 @@ def test_losses__any_mix_in_place_of_the_methods(full_store, tmp_path) -> None:
     assert row["loss"] == pytest.approx(sum(w * row[loss] for loss, w in losses.items()), rel=1e-5)
     resolved = json.loads((tmp_path / "config.json").read_text())
     assert resolved["losses"] == losses and resolved["mode"] == "qq+scale+rope+unit"
-    assert set(resolved["columns"]) == {"labels", "self", "gram"}
+    assert set(resolved["columns"]) == {"images", "regions", "labels", "self", "gram"}
 
 
 @pytest.mark.parametrize(

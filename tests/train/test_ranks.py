@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import rows, run_settings
 
 from shards.errors import DenseCLIError
 from train.refiner import RefinerConfig, RefinerTrainer
@@ -16,6 +17,7 @@ from train.trainer import TrainConfig, Trainer, train
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller
+LENGTH = {"max_steps": STEPS, "checkpoint_every": 2, "workers": 0}
 TERMS = {
     "region_kl": {},
     "region_kl, groups": {"losses": {"region_kl": 1.0}, "reduction": "groups"},
@@ -55,34 +57,15 @@ with joined_ranks("cpu") as ranks:
 
 
 def settings_of(store: str, run: Path, **settings) -> dict:
-    defaults = {
-        "store": store,
-        "run": str(run),
-        "student": "scenes-s",
-        "weights": "random:0",
-        "max_steps": STEPS,
-        "lr": 1e-3,
-        "theta": 0.5,
-        "spatial_side": 3,
-        "checkpoint_every": 2,
-        "device": "cpu",
-        "workers": 0,
-    }
-    return {**defaults, **settings}
+    return run_settings(store, run, **{**LENGTH, "theta": 0.5, "spatial_side": 3, **settings})
 
 
 def refiner_of(store: str, run: Path, **settings) -> dict:
-    given = settings_of(store, run, crops=2, **settings)
-    return {name: value for name, value in given.items() if name not in ("theta", "spatial_side")}
+    return run_settings(store, run, **{**LENGTH, "crops": 2, **settings})
 
 
 def losses_of(name: str) -> dict:
     return TERMS[name] or {"losses": {name: 1.0}}
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in kept]
 
 
 def torchrun(runs: dict[str, tuple[str, dict]], processes: int, code: str = CODE) -> None:
@@ -107,10 +90,19 @@ def two_ranks(full_store, tmp_path_factory) -> Path:
         name: ("train", settings_of(store, folder / name, batch_size=3, **losses_of(name))) for name in TERMS
     }
     runs["refiner"] = ("refiner", refiner_of(store, folder / "refiner", batch_size=3))
+    # What one process began: a step is of the same samples.
+    runs["grown"] = ("train", settings_of(store, folder / "grown", batch_size=3, **losses_of("region_kl")))
+    begun = {**runs["grown"][1], "batch_size": 6}
+    train(TrainConfig(**begun))
+    forget_the_end(folder / "grown")
     # 2 ranks of 5: the second has nothing of the last sample of 11.
     runs["one left"] = ("train", settings_of(store, folder / "one left", batch_size=5))
     torchrun(runs, 2)
     return folder
+
+
+def forget_the_end(run: Path) -> None:
+    (run / "checkpoints" / f"step-{STEPS:08d}.pt").unlink()
 
 
 def state_of(folder: Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
@@ -174,11 +166,18 @@ def test_accumulate__equals_the_larger_batch(full_store, tmp_path, kind: str, dr
     assert_equals_one_process(kind, whole, tmp_path / "parts", trainer.model.state_dict())
 
 
-def test_ranks__another_number_of_them_goes_on(full_store, two_ranks, tmp_path) -> None:
-    """What two processes began, one goes on with, a step being of the same samples."""
+def test_ranks__two_go_on_with_what_one_began(two_ranks) -> None:
+    ours, theirs = rows(two_ranks / "grown"), rows(two_ranks / "region_kl")
+    assert json.loads((two_ranks / "grown" / "config.json").read_text())["ranks"] == 2
+    assert len(ours) == STEPS
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=2e-4)
+
+
+def test_ranks__one_goes_on_with_what_two_began(full_store, two_ranks, tmp_path) -> None:
     store, run = full_store.store.root, tmp_path / "run"
     shutil.copytree(two_ranks / "region_kl", run)
-    (run / "checkpoints" / f"step-{STEPS:08d}.pt").unlink()
+    forget_the_end(run)
     train(TrainConfig(**settings_of(store, run, batch_size=2, accumulate=3, **losses_of("region_kl"))))
     ours, theirs = rows(run), rows(two_ranks / "region_kl")
     assert ours[:4] == theirs[:4] and len(ours) == STEPS

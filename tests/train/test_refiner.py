@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from runs import rows, run_settings
 
 from models.checkpoints import load_model
 from models.refiner import load_refiner
@@ -17,24 +18,8 @@ STEPS = 10  # of 4 steps an epoch: two epochs and a half
 
 
 def config(tiny_store, run: Path, **settings) -> RefinerConfig:
-    defaults = {
-        "store": tiny_store.store.root,
-        "run": str(run),
-        "student": "scenes-s",
-        "weights": "random:0",
-        "batch_size": 3,
-        "crops": 2,
-        "max_steps": STEPS,
-        "lr": 1e-3,
-        "checkpoint_every": 3,
-        "device": "cpu",
-    }
-    return RefinerConfig(**{**defaults, **settings})
-
-
-def rows(run: Path) -> list[dict]:
-    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in kept]
+    defaults = {"crops": 2, "max_steps": STEPS, "checkpoint_every": 3}
+    return RefinerConfig(**run_settings(tiny_store.store.root, run, **{**defaults, **settings}))
 
 
 @pytest.fixture(scope="module")

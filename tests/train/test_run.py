@@ -29,6 +29,24 @@ def test_open__other_settings(tmp_path: Path) -> None:
     folder.open({**CONFIG, "workers": 4}, "interrupted", free=frozenset({"workers"}))
 
 
+def test_open__says_what_a_step_has_to_keep(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.open({"samples_per_step": 6}, "interrupted")
+    with pytest.raises(DenseCLIError, match="samples_per_step 6 -> 12") as caught:
+        folder.open({"samples_per_step": 12}, "interrupted")
+    assert "--batch-size x --accumulate x processes = 6" in caught.value.hint
+
+
+def test_open__removes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    checkpoint = save_checkpoint(folder.checkpoints, {"step": 1}, keep=1)
+    for name in (".config.json.1.tmp", "checkpoints/.step-00000002.pt.1.tmp", "notes.tmp"):
+        (tmp_path / name).write_text("half")
+    assert folder.open(CONFIG, "interrupted") == checkpoint
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"config.json", "step-00000001.pt", "notes.tmp"}
+
+
 def test_open__weights_may_move_and_not_change(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
 

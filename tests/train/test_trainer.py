@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from runs import rows, run_settings
 
 from models.checkpoints import load_model
 from shards.errors import DenseCLIError
@@ -22,23 +23,8 @@ STEPS = 10  # of 4 steps an epoch: two epochs and a half
 
 
 def config(tiny_store, run: Path, **settings) -> TrainConfig:
-    defaults = {
-        "store": tiny_store.store.root,
-        "run": str(run),
-        "student": "scenes-s",
-        "weights": "random:0",
-        "batch_size": 3,
-        "max_steps": STEPS,
-        "lr": 1e-3,
-        "checkpoint_every": 3,
-        "device": "cpu",
-    }
-    return TrainConfig(**{**defaults, **settings})
-
-
-def rows(run: Path) -> list[dict]:
-    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in kept]
+    length = {"max_steps": STEPS, "checkpoint_every": 3}
+    return TrainConfig(**run_settings(tiny_store.store.root, run, **{**length, **settings}))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +39,8 @@ def test_train__run_folder(tiny_store, undisturbed) -> None:
     assert [row["epoch"] for row in rows(undisturbed)] == [0] * 4 + [1] * 4 + [2] * 2
     assert all(row["loss"] == row["region_kl"] and 0 < row["kept"] <= 1 for row in rows(undisturbed))
     resolved = json.loads((undisturbed / "config.json").read_text())
-    assert resolved["columns"] == {"labels": tiny_store.labels.key}
+    columns = {"images": tiny_store.store.images, "regions": tiny_store.regions, "labels": tiny_store.labels}
+    assert resolved["columns"] == {kind: column.key for kind, column in columns.items()}
     assert resolved["initial_weights"]["random"] is True
     assert {path.name for path in (undisturbed / "checkpoints").iterdir()} == {
         "step-00000009.pt",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import rows, run_settings
 from safetensors.torch import load_file
 
 from models import vfm
@@ -22,18 +23,8 @@ def small_vit(request, monkeypatch) -> None:
 
 
 def config(store, run: Path, **settings) -> TrainConfig:
-    defaults = {
-        "store": store.root,
-        "run": str(run),
-        "student": "dinov2-vits14",
-        "weights": "random:0",
-        "batch_size": 3,
-        "max_steps": 2,
-        "lr": 1e-3,
-        "spatial_side": 3,
-        "device": "cpu",
-    }
-    return TrainConfig(**{**defaults, **settings})
+    defaults = {"student": "dinov2-vits14", "max_steps": 2, "spatial_side": 3}
+    return TrainConfig(**run_settings(store.root, run, **{**defaults, **settings}))
 
 
 @pytest.mark.parametrize("settings", [{"method": "r-sc-v"}, {"losses": {"spatial:gram": 1.0}}])
@@ -86,8 +77,7 @@ def test_train__the_refiner_it_learns_from_is_a_clips(tiny_store, tmp_path) -> N
 def test_real_dinov2__learns_from_a_store(full_store, shared_data, tmp_path) -> None:
     weights = str(shared_data / "weights" / "dinov2_vits14_fp16.safetensors")
     result = train(config(full_store.store, tmp_path, weights=weights, method="r-sc-v", lr=1e-4, max_steps=6))
-    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert len(rows) == 6 and not result["random_weights"]
+    assert len(rows(tmp_path)) == 6 and not result["random_weights"]
 
 
 def test_train__activation_checkpointing_moves_no_gradient() -> None:
