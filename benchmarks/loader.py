@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,9 @@ from shards.regions import region_plan
 from shards.store import Column, Store
 from shards.table import table
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
-from train.data import Loader, LoaderConfig
+
+if TYPE_CHECKING:
+    from train.data import Loader
 
 CANVAS, SHARD, CATEGORIES = 512, 256, 316
 DECODE = 1024  # samples of a run that decodes
@@ -122,7 +125,10 @@ def one_by_one(folder: Path) -> Iterator[bytes]:
         yield jpg
 
 
-def trainer(folder: Path) -> tuple[Loader, Store]:
+def trainer(folder: Path) -> "tuple[Loader, Store]":
+    # It loads torch, which would cost every other contender seconds of start.
+    from train.data import Loader, LoaderConfig
+
     store = Store.open(folder / "store")
     labels = store.find("targets", "noise")
     config = LoaderConfig(batch_size=16, workers=0)
