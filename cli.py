@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from shards.errors import DenseCLIError
-from shards.flags import flags, write_json
+from shards.flags import flags, newest_store, say, write_json
 
 # Where each verb is; those that need several packages are here.
 VERBS: Mapping[str, str] = {
@@ -24,7 +24,6 @@ VERBS: Mapping[str, str] = {
     "info": "shards.verbs:info",
     "lint": "shards.verbs:lint",
     "verify": "pipeline.verbs:verify",
-    "preview": "evaluation.verbs:preview",
     "gc": "shards.verbs:gc",
 }
 
@@ -94,8 +93,11 @@ def demo(
     densecli demo --seed 1 --json demo.json
     """
     from evaluation.classify import ClassifyConfig
-    from evaluation.preview import contact_sheet
+    from evaluation.confusion import confusion_pictures
+    from evaluation.page import Figure, Section
+    from evaluation.preview import contact_sheet, row_of
     from evaluation.region import Subject, evaluate_regions
+    from evaluation.region_page import write_region_page
     from evaluation.report import comparison
     from evaluation.retrieved import retrieved_views
     from models.scenes import IMAGE_SIZE
@@ -121,15 +123,13 @@ def demo(
         student = str(weights / "scenes-s.safetensors")
         pvlm = {"scenes-pvlm": str(weights / "scenes-pvlm.safetensors")}
 
-    def measure(subject: Subject) -> Any:
-        return evaluate_regions(
-            subject,
-            data=str(folder / "data"),
-            split="test",
-            categories="scenes",
-            device=device,
-            config=ClassifyConfig(canvas=IMAGE_SIZE, batch_size=50),
-        )
+    where: dict[str, Any] = {
+        "data": str(folder / "data"),
+        "split": "test",
+        "categories": "scenes",
+        "config": ClassifyConfig(canvas=IMAGE_SIZE, batch_size=50),
+        "device": device,
+    }
 
     click.echo(f"1/4 The P-VLM reads {scenes} scenes, once.")
     store = str(folder / f"store-{seed}-{scenes}")
@@ -149,7 +149,8 @@ def demo(
     labels = "{name}-{id}".format(**built["columns"][-1])
     click.echo(f"2/4 The student before, on {test_scenes} other scenes.")
     write_coco(folder / "data", seed=0, split="test", count=test_scenes)
-    before = measure(Subject(model="scenes-s", weights=student))
+    began = Subject(model="scenes-s", weights=student)
+    before = evaluate_regions(began, **where)
     click.echo("3/4 The student learns from the shards.")
     settings = TrainConfig(
         store=store,
@@ -169,15 +170,118 @@ def demo(
     )
     fit(settings)
     click.echo("4/4 The student after.")
-    after = measure(Subject.of_run(settings.run))
-    click.echo(f"\n{comparison(before, after)}\n")
+    ended = Subject.of_run(settings.run)
+    after = evaluate_regions(ended, **where)
+    click.echo(f"\n{comparison(before, after).text()}\n")
 
     opened = Store.open(store)
-    picture = folder / "preview.png"
-    views = retrieved_views(opened, opened.find("targets", labels), view=6, limit=6)
-    contact_sheet(views).save(picture)
-    click.echo(f"Grid cells and retrieved labels: {picture}")
+    cells, confusion = folder / "preview.png", folder / "confusion.png"
+    column = opened.find("targets", labels)
+    views = [
+        view
+        for theta in (None, settings.theta)
+        for view in retrieved_views(opened, column, view=12, limit=3, theta=theta)
+    ]
+    taught = contact_sheet(views, min_side=360)
+    taught.save(cells)
+    click.echo(f"Grid cells, their retrieved labels, and what the loss keeps of them: {cells}")
+    pictures = dict(zip(("before", "after"), confusion_pictures([before, after]), strict=True))
+    row_of(pictures).save(confusion)
+    click.echo(f"What is called what, before and after: {confusion}")
+    labelled = Figure(
+        title="",
+        image=taught,
+        alt="Three scenes with the label and confidence of each cell; below, those that the loss keeps.",
+        note=f"Above all cells of a view, below those with a confidence above theta {settings.theta:g}.",
+        width=taught.width,
+    )
+    page = write_region_page(
+        folder / "report",
+        {"before": began, "after": ended},
+        {"before": before, "after": after},
+        more=[Section(title="What the P-VLM said", parts=[labelled])],
+        **where,
+    )
+    click.echo(f"Report: {page.resolve().as_uri()}")
     write_json(json_file, {"before": before.to_dict(), "after": after.to_dict()})
+
+
+@main.command()
+@click.argument("key")
+@click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="A column, else all. May repeat.")
+@click.option("--view", type=click.IntRange(0), default=6, show_default=True, help="Whose cells are drawn.")
+@click.option(
+    "--point",
+    type=(click.FloatRange(0, 1), click.FloatRange(0, 1)),
+    default=(0.5, 0.5),
+    show_default=True,
+    metavar="X Y",
+    help="To which affinities are drawn, as shares of the photo.",
+)
+@click.option(
+    "--theta",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Also the cells as a loss with theta keeps them.",
+)
+@click.option("--live", is_flag=True, help="Beside stored maps, the teacher's own.")
+@click.option("--out", metavar="FILE", help="The picture, a PNG [KEY.png].")
+@flags("store", "run", "weights", "device", "json")
+def preview(
+    key: str,
+    teachers: tuple[str, ...],
+    view: int,
+    point: tuple[float, float],
+    theta: float | None,
+    live: bool,
+    out: str | None,
+    store: str | None,
+    run: str | None,
+    weights: Sequence[tuple[str, str]],
+    device: str,
+    json_file: str | None,
+) -> None:
+    """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
+
+    With --run also the affinities of its student, before and after.
+
+    \b
+    densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
+    """
+    from evaluation.sample import find_record, picture
+    from shards.store import Store
+
+    opened = Store.open(store or newest_store())
+    students = {}
+    if run:
+        from evaluation.looks import token_map
+        from evaluation.region import Subject
+        from models.device import pick_device
+
+        for name, subject in {"before": Subject.before_run(run), "after": Subject.of_run(run)}.items():
+            students[name] = token_map(subject, (subject.settings or {})["mode"], pick_device(device))
+
+    def tell(column: Any, key: str) -> Any:
+        from pipeline.verify import VerifyConfig, live_target, regions_beside
+
+        asked = VerifyConfig(store=opened.root, weights=dict(weights), device=device)
+        return live_target(opened, column, find_record(opened, [regions_beside(opened, column)], key), asked)
+
+    columns = [opened.find("targets", name) for name in teachers] or opened.columns("targets")
+    drawn = picture(
+        opened,
+        columns,
+        key,
+        view=view,
+        point=point,
+        theta=theta,
+        live=tell if live else None,
+        students=students,
+    )
+    file = out or f"{key}.png"
+    drawn.save(file)
+    names = [f"{column.name}-{column.id}" for column in columns]
+    say(f"{', '.join(names)}: {file}", json_file, {"picture": file, "columns": names})
 
 
 def tune_pvlm(weights: Path, *, seed: int, device: str, scenes: int = 2000, max_steps: int = 1000) -> None:

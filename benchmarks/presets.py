@@ -15,7 +15,6 @@ import os
 import statistics
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -169,7 +168,7 @@ def fitted(config: TrainConfig, data: str, split: str) -> dict[str, float]:
 def figures(subject: Subject, data: str, split: str) -> dict[str, float]:
     """Region classification of a subject in percent, by heading."""
     config = ClassifyConfig(**{"canvas": IMAGE_SIZE, "batch_size": 50, **(subject.settings or {})})
-    found = asdict(evaluate_regions(subject, data=data, split=split, categories="scenes", config=config))
+    found = vars(evaluate_regions(subject, data=data, split=split, categories="scenes", config=config))
     return {heading: found[name] for heading, name in FIGURES.items()}
 
 

@@ -58,21 +58,34 @@ def affinity_panel(
     photo = Image.fromarray(image).convert("L").convert("RGB").resize(size, Image.Resampling.BICUBIC)
     panel = Image.new("RGB", (width, size[1] + 26), PAPER)
     panel.paste(Image.blend(photo, tint, OPACITY))
+    _ring(panel, point, size)
+    draw_ramp(panel, size[1], f"cosine {least:.2f}", "1")
+    return panel
+
+
+def point_panel(image: np.ndarray, point: Point, width: int = 480) -> Image.Image:
+    """The photo itself with the point ringed, as large as its `affinity_panel`."""
+    photo = Image.fromarray(image)
+    size = (width, round(photo.height * width / photo.width))
+    panel = Image.new("RGB", (width, size[1] + 26), PAPER)
+    panel.paste(photo.resize(size, Image.Resampling.BICUBIC))
+    _ring(panel, point, size)
+    return panel
+
+
+def _ring(panel: Image.Image, point: Point, size: tuple[int, int]) -> None:
     draw = ImageDraw.Draw(panel)
     x, y = point[0] * (size[0] - 1), point[1] * (size[1] - 1)
     draw.ellipse((x - 9, y - 9, x + 9, y + 9), outline=INK, width=6)
     draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=PAPER, width=2)
-    _scale(panel, size[1], least)
-    return panel
 
 
-def _scale(panel: Image.Image, top: int, least: float) -> None:
-    """The ramp with its ends, in the 26 px below `top`."""
+def draw_ramp(panel: Image.Image, top: int, least: str, most: str, left: int = 0) -> None:
+    """The colours between the words for their ends, in the 26 px below `top`, from `left` on."""
     font = ImageFont.load_default(16)
     draw = ImageDraw.Draw(panel)
-    ends = f"cosine {least:.2f}", "1"
-    left, right = 8 + round(font.getlength(ends[0])), panel.width - 8 - round(font.getlength(ends[1]))
-    bar = Image.fromarray(colours(np.linspace(0, 1, right - left)[None].repeat(16, 0)))
-    panel.paste(bar, (left, top + 6))
-    draw.text((0, top + 14), ends[0], INK, font, "lm")
-    draw.text((panel.width, top + 14), ends[1], INK, font, "rm")
+    first, last = left + 8 + round(font.getlength(least)), panel.width - 8 - round(font.getlength(most))
+    bar = Image.fromarray(colours(np.linspace(0, 1, last - first)[None].repeat(16, 0)))
+    panel.paste(bar, (first, top + 6))
+    draw.text((left, top + 14), least, INK, font, "lm")
+    draw.text((panel.width, top + 14), most, INK, font, "rm")

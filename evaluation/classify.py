@@ -2,26 +2,31 @@
 
 The protocol of CLIPSelf (Wu et al., ICLR 2024), kept by DenseVLM and DeCLIP: thing boxes are pooled by
 RoIAlign, thing and stuff masks by their mean over unit tokens, and a region is the class whose text
-embedding is nearest among all classes. `region_scores` runs a model, `scores_to_metrics` is arithmetic
-alone.
+embedding is nearest among all classes. As an upper bound, each segment's own crop through the image encoder.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from evaluation.panoptic import PanopticDataset
-from models.categories import Categories
+from evaluation.tally import Classification, RegionTally, Tally, count, summarize
 from models.dense import DenseCLIP
 from models.pooling import mask_pool, region_pool, token_masks
+from models.ranks import Ranks
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.progress import Progress
+
+CROPS_AT_ONCE = 64
+THING_CONTEXT = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,8 @@ class ClassifyConfig:
 
     `canvas` is the side in pixels, `mode` the reading of the last block. Segments whose box has an area
     outside [min_side^2, max_side^2] are left out, in pixels of the *photo*: the released code compares the
-    annotated box before it scales it to the canvas.
+    annotated box before it scales it to the canvas. `crops`: classify each segment's own crop by [CLS] in
+    place of what is pooled from the dense map.
     """
 
     canvas: int = 512
@@ -38,67 +44,24 @@ class ClassifyConfig:
     batch_size: int = 8
     min_side: int = 8
     max_side: int = 1024
+    crops: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionScores:
-    """Cosine scores of regions against D classes, float32.
+    """Cosines of some photos' N segments with D classes, float32.
 
-    `boxes` (T, D) and `box_labels` (T,) are the thing segments', `masks` (N, D) and `mask_labels` (N,)
-    those of all segments. `skipped` segments were left out by box area; `vanished` ones have no token in
-    their mask, and score 0 for every class.
+    `boxes` (T, D) are the things', `masks` (N, D) all segments', with (N,) `labels`, `things` (whether it is
+    one) and `areas` in pixels of the photo. `skipped` segments were left out by box area. A mask without a
+    token scores 0 for every class.
     """
 
     boxes: np.ndarray
-    box_labels: np.ndarray
     masks: np.ndarray
-    mask_labels: np.ndarray
+    labels: np.ndarray
+    things: np.ndarray
+    areas: np.ndarray
     skipped: int
-    vanished: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassRow:
-    """One class that is present; percent, and for stuff no box figures (None)."""
-
-    name: str
-    thing: bool
-    segments: int
-    boxes_top1: float | None
-    boxes_top5: float | None
-    masks_top1: float | None
-    masks_top5: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classification:
-    """What region classification found, in percent; None where the data has no such segment.
-
-    Accuracies are means over the classes present, `stuff_as_thing` is the share of stuff segments whose
-    mask is nearest to a thing. `weights` is where the weights came from, and holds `random:SEED` if that is
-    where they began.
-    """
-
-    boxes_top1: float | None
-    boxes_top5: float | None
-    masks_thing_top1: float | None
-    masks_thing_top5: float | None
-    masks_stuff_top1: float | None
-    masks_stuff_top5: float | None
-    stuff_as_thing: float | None
-    things: int
-    stuffs: int
-    skipped: int
-    vanished: int
-    classes: tuple[ClassRow, ...]
-    weights: str
-
-    @property
-    def random_weights(self) -> bool:
-        return "random:" in self.weights
-
-    def to_dict(self) -> dict:
-        return asdict(self) | {"random_weights": self.random_weights}
 
 
 def classify(
@@ -107,20 +70,40 @@ def classify(
     text: torch.Tensor,
     weights: str,
     config: ClassifyConfig | None = None,
+    ranks: Ranks | None = None,
 ) -> Classification:
     """Region classification of `dataset` by `model`, `text` (D, C) being the embeddings of its D categories.
 
-    Runs on the device of `text`. DenseCLIError if the embeddings do not fit or a feature is not finite.
+    Runs on the device of `text`; with `ranks`, each process takes every so many batches and all get the
+    result of all. DenseCLIError if the embeddings do not fit or a feature is not finite.
     """
-    scores = region_scores(model, dataset, text, config or ClassifyConfig())
-    return scores_to_metrics(scores, dataset.categories, weights)
+    ranks = ranks or Ranks(device=text.device)
+    own = region_tally(model, dataset, text, config or ClassifyConfig(), ranks)
+    first, *others = ranks.gather(own)
+    return summarize(sum(others, first), dataset.categories, weights)
+
+
+def region_tally(
+    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Ranks
+) -> RegionTally:
+    """`region_scores`, counted."""
+    blank = Tally.empty(len(text))
+    tally = RegionTally(boxes=blank, masks=blank, skipped=0)
+    for scores in region_scores(model, dataset, text, config, ranks):
+        labels, areas, things = scores.labels, scores.areas, scores.things
+        tally += RegionTally(
+            boxes=count(scores.boxes, labels[things], areas[things]),
+            masks=count(scores.masks, labels, areas),
+            skipped=scores.skipped,
+        )
+    return tally
 
 
 @torch.inference_mode()
 def region_scores(
-    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig
-) -> RegionScores:
-    """Pool and score every segment of `dataset`; see `classify`."""
+    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Ranks
+) -> Iterator[RegionScores]:
+    """Pool and score every segment of this process's photos, a batch at a time; see `classify`."""
     expected = (len(dataset.categories.names), model.embed_dim)
     if tuple(text.shape) != expected:
         raise DenseCLIError(
@@ -129,145 +112,129 @@ def region_scores(
         )
     text = F.normalize(text.float(), dim=-1)
     tokens = model.input_side(config.canvas) // model.patch_size
+    crop_side = model.arch.native_side if config.crops else 0
 
-    def prepare(i: int) -> "_Prepared":
-        return _prepare(dataset, i, tokens, config)
+    def prepare(i: int) -> _Prepared:
+        return _prepare(dataset, i, tokens, crop_side, config)
 
-    parts = []
+    # Whole batches, so that each is the same whatever the number of processes.
+    starts = range(0, len(dataset), config.batch_size)[ranks.rank :: ranks.world_size]
+    batches = [range(start, min(start + config.batch_size, len(dataset))) for start in starts]
     was_training = model.training
     model.eval()
-    with closing(Progress(len(dataset), "photos")) as progress:
-        for batch in _batches(prepare, len(dataset), config.batch_size):
-            parts.append(_score(model, batch, text, config.mode))
+    with closing(Progress(sum(map(len, batches)), "photos", silent=not ranks.first)) as progress:
+        for batch in _ahead(prepare, batches):
+            yield _score(model, batch, text, config)
             progress.advance(len(batch))
     model.train(was_training)
-    return RegionScores(
-        boxes=np.concatenate([part.boxes for part in parts]),
-        box_labels=np.concatenate([part.box_labels for part in parts]),
-        masks=np.concatenate([part.masks for part in parts]),
-        mask_labels=np.concatenate([part.mask_labels for part in parts]),
-        skipped=sum(part.skipped for part in parts),
-        vanished=sum(part.vanished for part in parts),
-    )
-
-
-def scores_to_metrics(scores: RegionScores, categories: Categories, weights: str) -> Classification:
-    """Accuracies from scores. A tie counts against the true class, so a vanished segment is a miss."""
-    if not (np.isfinite(scores.boxes).all() and np.isfinite(scores.masks).all()):
-        raise DenseCLIError(
-            "The model gives features that are not finite.",
-            hint="The weights are damaged or the training diverged: use an earlier checkpoint.",
-        )
-    thing = categories.thing_flags()
-    box_ranks = true_class_ranks(scores.boxes, scores.box_labels)
-    mask_ranks = true_class_ranks(scores.masks, scores.mask_labels)
-    rows = []
-    for c in np.unique(scores.mask_labels):
-        of_boxes, of_masks = box_ranks[scores.box_labels == c], mask_ranks[scores.mask_labels == c]
-        rows.append(
-            ClassRow(
-                name=categories.names[c],
-                thing=bool(thing[c]),
-                segments=len(of_masks),
-                boxes_top1=_percent(of_boxes < 1),
-                boxes_top5=_percent(of_boxes < 5),
-                masks_top1=_percent(of_masks < 1),
-                masks_top5=_percent(of_masks < 5),
-            )
-        )
-    things, stuffs = [r for r in rows if r.thing], [r for r in rows if not r.thing]
-    of_stuff = scores.masks[~thing[scores.mask_labels]]
-    as_thing = of_stuff[:, thing].max(1, initial=-np.inf) > of_stuff[:, ~thing].max(1, initial=-np.inf)
-    return Classification(
-        boxes_top1=_mean(r.boxes_top1 for r in things),
-        boxes_top5=_mean(r.boxes_top5 for r in things),
-        masks_thing_top1=_mean(r.masks_top1 for r in things),
-        masks_thing_top5=_mean(r.masks_top5 for r in things),
-        masks_stuff_top1=_mean(r.masks_top1 for r in stuffs),
-        masks_stuff_top5=_mean(r.masks_top5 for r in stuffs),
-        stuff_as_thing=_percent(as_thing),
-        things=sum(r.segments for r in things),
-        stuffs=sum(r.segments for r in stuffs),
-        skipped=scores.skipped,
-        vanished=scores.vanished,
-        classes=tuple(rows),
-        weights=weights,
-    )
-
-
-def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Scores (R, D), labels (R,) -> (R,) how many other classes score at least as high as the true one."""
-    true = np.take_along_axis(scores, labels[:, None], axis=1)
-    return (scores >= true).sum(1) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """One photo on its canvas: pixels uint8 (S, S, 3), boxes (n, 4) normalised, masks bool (n, t, t)."""
+    """One photo: pixels uint8 (S, S, 3) on its canvas, or (n, s, s, 3) of the segments' crops; boxes (n, 4)
+    normalised, masks bool (n, t, t), areas (n,) in pixels of the photo."""
 
     pixels: np.ndarray
     boxes: np.ndarray
     masks: torch.Tensor
     labels: np.ndarray
     things: np.ndarray
+    areas: np.ndarray
     skipped: int
 
 
-def _score(model: DenseCLIP, batch: list[_Prepared], text: torch.Tensor, mode: str) -> RegionScores:
-    pixels = torch.from_numpy(np.stack([p.pixels for p in batch])).permute(0, 3, 1, 2)
-    labels = np.concatenate([p.labels for p in batch])
-    things = np.concatenate([p.things for p in batch])
-    owner = np.repeat(np.arange(len(batch)), [len(p.labels) for p in batch])
-    boxes = torch.from_numpy(np.concatenate([p.boxes for p in batch])[things]).to(text.device)
-    masks = torch.cat([p.masks for p in batch]).to(text.device)
-    dense = model.dense(model.prepare(pixels.to(text.device)), mode=mode)
-    of_boxes = region_pool(dense, boxes, torch.from_numpy(owner[things]).to(text.device))
-    of_masks = mask_pool(dense, masks, torch.from_numpy(owner).to(text.device))
+def _score(
+    model: DenseCLIP, batch: list[_Prepared], text: torch.Tensor, config: ClassifyConfig
+) -> RegionScores:
+    of_boxes, of_masks = (_encode_crops if config.crops else _pool)(model, batch, text.device, config.mode)
     return RegionScores(
         boxes=(of_boxes @ text.T).cpu().numpy(),
-        box_labels=labels[things],
         masks=(of_masks @ text.T).cpu().numpy(),
-        mask_labels=labels,
+        labels=np.concatenate([p.labels for p in batch]),
+        things=np.concatenate([p.things for p in batch]),
+        areas=np.concatenate([p.areas for p in batch]),
         skipped=sum(p.skipped for p in batch),
-        vanished=int((~masks.flatten(1).any(1)).sum()),
     )
 
 
-def _prepare(dataset: PanopticDataset, i: int, tokens: int, config: ClassifyConfig) -> _Prepared:
+def _pool(
+    model: DenseCLIP, batch: list[_Prepared], device: torch.device, mode: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit features of the things' boxes and of all masks."""
+    pixels = torch.from_numpy(np.stack([p.pixels for p in batch])).permute(0, 3, 1, 2)
+    things = np.concatenate([p.things for p in batch])
+    owner = np.repeat(np.arange(len(batch)), [len(p.labels) for p in batch])
+    boxes = torch.from_numpy(np.concatenate([p.boxes for p in batch])[things]).to(device)
+    masks = torch.cat([p.masks for p in batch]).to(device)
+    dense = model.dense(model.prepare(pixels.to(device)), mode=mode)
+    of_boxes = region_pool(dense, boxes, torch.from_numpy(owner[things]).to(device))
+    return of_boxes, mask_pool(dense, masks, torch.from_numpy(owner).to(device))
+
+
+def _encode_crops(
+    model: DenseCLIP, batch: list[_Prepared], device: torch.device, mode: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """CLIP's unit embeddings of the crops of things and of all segments; no mode matters to them."""
+    crops = torch.from_numpy(np.concatenate([p.pixels for p in batch])).permute(0, 3, 1, 2)
+    # A batch without segments has one empty part.
+    parts = [
+        model.encode_image(model.prepare(part.to(device))).float()
+        if len(part)
+        else torch.zeros(0, model.embed_dim, device=device)
+        for part in crops.split(CROPS_AT_ONCE)
+    ]
+    features = F.normalize(torch.cat(parts), dim=1)
+    things = np.concatenate([p.things for p in batch])
+    return features[torch.from_numpy(things).to(device)], features
+
+
+def _prepare(
+    dataset: PanopticDataset, i: int, tokens: int, crop_side: int, config: ClassifyConfig
+) -> _Prepared:
     canvas = Canvas(config.canvas)
     sample = dataset[i]
     width, height = sample.photo.size
     kept = [s for s in sample.segments if config.min_side**2 <= _box_area(s.box) <= config.max_side**2]
     boxes = np.array([s.box for s in kept], np.float32).reshape(-1, 4)
     masks = np.array([s.mask for s in kept], bool).reshape(-1, height, width)
+    if config.crops:
+        pixels = segment_crops(np.asarray(sample.photo), boxes, [s.thing for s in kept], crop_side)
+    else:
+        pixels = canvas.pad(np.asarray(canvas.resize(sample.photo)))
     return _Prepared(
-        pixels=canvas.pad(np.asarray(canvas.resize(sample.photo))),
+        pixels=pixels,
         boxes=canvas.to_canvas(boxes, width, height),
         masks=token_masks(masks, tokens),
         labels=np.array([s.category for s in kept], np.int64),
         things=np.array([s.thing for s in kept], bool),
+        areas=np.array([s.area for s in kept], np.int64),
         skipped=len(sample.segments) - len(kept),
     )
 
 
-def _batches(prepare: Callable[[int], _Prepared], n: int, size: int) -> Iterator[list[_Prepared]]:
-    """Prepared photos, `size` at a time; the next batch is decoded while the caller works on this one."""
-    chunks = [range(start, min(start + size, n)) for start in range(0, n, size)]
+def segment_crops(photo: np.ndarray, boxes: np.ndarray, things: Sequence[bool], side: int) -> np.ndarray:
+    """(h, w, 3) uint8 and boxes (n, 4), xyxy in its pixels -> (n, side, side, 3) uint8.
+
+    As the released code of CLIPSelf crops for its upper bound: things with 1.5 times the size of their box,
+    stuff by its box alone, each from the photo itself.
+    """
+    whole = Canvas(max(photo.shape[:2]))
+    of_canvas = whole.to_canvas(boxes, photo.shape[1], photo.shape[0])
+    crops = [
+        whole.crop(photo, box, side, THING_CONTEXT if thing else 1.0)
+        for box, thing in zip(of_canvas, things, strict=True)
+    ]
+    return np.array(crops, np.uint8).reshape(-1, side, side, 3)
+
+
+def _ahead(prepare: Callable[[int], _Prepared], batches: Sequence[range]) -> Iterator[list[_Prepared]]:
+    """Prepared photos of each batch; the next batch is decoded while the caller works on this one."""
     with ThreadPoolExecutor() as pool:
-        ahead = pool.map(prepare, chunks[0])
-        for chunk in [*chunks[1:], range(0)]:
-            batch, ahead = list(ahead), pool.map(prepare, chunk)
-            yield batch
+        ahead = pool.map(prepare, batches[0] if batches else range(0))
+        for batch in [*batches[1:], range(0)][: len(batches)]:
+            ready, ahead = list(ahead), pool.map(prepare, batch)
+            yield ready
 
 
 def _box_area(box: np.ndarray) -> float:
     return float((box[2] - box[0]) * (box[3] - box[1]))
-
-
-def _percent(hits: np.ndarray) -> float | None:
-    return float(hits.mean() * 100) if len(hits) else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    present = [v for v in values if v is not None]
-    return sum(present) / len(present) if present else None

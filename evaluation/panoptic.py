@@ -143,8 +143,8 @@ class PanopticDataset:
     def __getitem__(self, i: int) -> AnnotatedPhoto:
         """Raises DenseCLIError if the photo or PNG cannot be read or the two differ in size."""
         image, annotation = self._pairs[i]
-        photo = _open(self.layout.photos / image["file_name"]).convert("RGB")
-        ids = segment_ids(_open(self.layout.pngs / annotation["file_name"]))
+        photo = open_image(self.layout.photos / image["file_name"]).convert("RGB")
+        ids = segment_ids(open_image(self.layout.pngs / annotation["file_name"]))
         if ids.shape != (photo.height, photo.width):
             raise DenseCLIError(
                 f"{annotation['file_name']} is {ids.shape[1]}x{ids.shape[0]} px,"
@@ -175,7 +175,8 @@ class PanopticDataset:
         return Segment(category=category, thing=thing, box=box, mask=mask, area=int(mask.sum()))
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """A picture, wholly read. Raises DenseCLIError where it is not there or damaged."""
     try:
         image = Image.open(path)
         image.load()

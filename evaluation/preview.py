@@ -4,7 +4,7 @@ Things are orange and stuff is blue (from the palette of Okabe and Ito, made for
 frames differ too, thick for things and thin for stuff, so that a grey print still tells them apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from shards.geometry import Canvas
 THING, STUFF = (230, 159, 0), (0, 114, 178)
 INK, PAPER = (25, 25, 25), (255, 255, 255)
 GAP = 10  # px
-TINT = 0.3
+TINT, VEIL = 0.3, 0.75
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 TYPE_SIZES = (22, 18, 16, 14, 12)
 
@@ -25,7 +25,8 @@ class View:
     """What one panel shows.
 
     `image` is the photo at canvas scale, uint8 (H, W, 3), padded or not; `boxes` (N, 4) are xyxy normalised
-    to the canvas, with N `labels`, `thing` flags and `confidence` in 0..1.
+    to the canvas, with N `labels`, `thing` flags and `confidence` in 0..1. `kept`: which cells a loss learns
+    from, all of them by default; the others are faint and without a label.
     """
 
     image: np.ndarray
@@ -34,6 +35,7 @@ class View:
     thing: Sequence[bool]
     confidence: Sequence[float]
     title: str = ""
+    kept: Sequence[bool] | None = None
 
 
 def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) -> Image.Image:
@@ -45,7 +47,7 @@ def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) 
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in row) + GAP for row in rows]
     width = GAP + max(sum(panel.width + GAP for panel in row) for row in rows)
-    legend = _legend(width - 2 * GAP)
+    legend = _legend(width - 2 * GAP, any(view.kept is not None for view in views))
     sheet = Image.new("RGB", (width, GAP + sum(heights) + legend.height + GAP), PAPER)
     y = GAP
     for row, height in zip(rows, heights, strict=True):
@@ -58,22 +60,40 @@ def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) 
     return sheet
 
 
+def row_of(panels: Mapping[str, Image.Image]) -> Image.Image:
+    """Pictures side by side, each below its title."""
+    titled = [_titled(title, panel) for title, panel in panels.items()]
+    width = sum(panel.width for panel in titled) + GAP * (len(titled) - 1)
+    row = Image.new("RGB", (width, max(panel.height for panel in titled)), PAPER)
+    x = 0
+    for panel in titled:
+        row.paste(panel, (x, 0))
+        x += panel.width + GAP
+    return row
+
+
 def _panel(view: View, min_side: int) -> Image.Image:
     photo = Image.fromarray(view.image)
     scale = max(1.0, min_side / min(photo.size))
     photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
     # The longest side is the canvas's side at every scale.
     boxes = Canvas(max(photo.size)).to_image(np.asarray(view.boxes, np.float32), *photo.size)
-    colours = [THING if thing else STUFF for thing in view.thing]
+    cells = [tuple(round(float(v)) for v in box) for box in boxes]
+    rows = [i for i in range(len(cells)) if view.kept is None or view.kept[i]]
+    colours = [THING if view.thing[i] else STUFF for i in rows]
+    dropped = Image.new("L", photo.size)
+    for i in set(range(len(cells))) - set(rows):
+        ImageDraw.Draw(dropped).rectangle(cells[i], fill=255)
+    photo = Image.composite(Image.blend(photo, Image.new("RGB", photo.size, PAPER), VEIL), photo, dropped)
     tint = photo.copy()
-    for box, colour in zip(boxes, colours, strict=True):
-        ImageDraw.Draw(tint).rectangle(tuple(map(float, box)), fill=colour)
+    for i, colour in zip(rows, colours, strict=True):
+        ImageDraw.Draw(tint).rectangle(cells[i], fill=colour)
     photo = Image.blend(photo, tint, TINT)
     draw = ImageDraw.Draw(photo)
-    cells = [tuple(round(float(v)) for v in box) for box in boxes]
-    texts, size = _typeset(cells, view.labels, view.confidence)
+    shown = [cells[i] for i in rows]
+    texts, size = _typeset(shown, [view.labels[i] for i in rows], [view.confidence[i] for i in rows])
     font, halo = ImageFont.load_default(size), round(size / 10)
-    for (x0, y0, x1, y1), colour, text in zip(cells, colours, texts, strict=True):
+    for (x0, y0, x1, y1), colour, text in zip(shown, colours, texts, strict=True):
         frame = 4 if colour == THING else 2
         draw.rectangle((x0 + 1, y0 + 1, x1 - 2, y1 - 2), outline=colour, width=frame)
         # A hairline of paper, so that a frame shows on a photo of its own colour.
@@ -131,7 +151,7 @@ def _shorten(text: str, font: Font, room: float) -> str:
     return text + "…"
 
 
-def _legend(width: int) -> Image.Image:
+def _legend(width: int, filtered: bool) -> Image.Image:
     legend = Image.new("RGB", (width, 26), PAPER)
     draw = ImageDraw.Draw(legend)
     font = ImageFont.load_default(16)
@@ -141,5 +161,6 @@ def _legend(width: int) -> Image.Image:
         draw.rectangle((x, 2, x + 30, 22), fill=faint, outline=colour, width=line)
         draw.text((x + 38, 12), text, INK, font, "lm")
         x += 60 + round(font.getlength(text))
-    draw.text((x, 12), _shorten("label and confidence of each cell", font, width - x), INK, font, "lm")
+    text = "label and confidence of each cell" + ("; faint: not learned from" if filtered else "")
+    draw.text((x, 12), _shorten(text, font, width - x), INK, font, "lm")
     return legend

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from evaluation.classify import Classification, ClassifyConfig, classify
 from evaluation.panoptic import PanopticDataset
 from models.card import run_export
 from models.categories import load_categories
 from models.checkpoints import load_model
+from models.dense import DenseCLIP
 from models.device import pick_device
+from models.ranks import Ranks
 from models.text import category_embeddings
 
 
@@ -38,9 +42,26 @@ class Subject:
             settings={"canvas": about["image_size"], "mode": about["mode"]},
         )
 
+    @classmethod
+    def before_run(cls, run: str, weights: str | None = None) -> "Subject":
+        """What the student of a run was before, read out as `of_run`; weights: where they are now."""
+        after = cls.of_run(run)
+        _, about = run_export(run)
+        source = weights or about["initial_weights"]["source"]
+        return cls(model=after.model, weights=source, settings=after.settings)
+
     @property
     def title(self) -> str:
         return f"{self.model} (trained)" if self.origin else self.model
+
+    def load(self, device: torch.device) -> tuple[DenseCLIP, str]:
+        """The model and where its weights are from, down to where a trained student's began."""
+        model, info = load_model(self.model, self.weights, device)
+        return model, self.began(info.source)
+
+    def began(self, source: str) -> str:
+        """Where weights are from, down to where a trained student's began."""
+        return f"{source} from {self.origin}" if self.origin else source
 
 
 def evaluate_regions(
@@ -53,11 +74,15 @@ def evaluate_regions(
     text_embeddings_file: str | None = None,
     device: str = "auto",
     config: ClassifyConfig,
+    ranks: Ranks | None = None,
 ) -> Classification:
-    """Region classification of a subject on a split in the COCO or ADE20K panoptic layout; see `classify`."""
+    """Region classification of a subject on a split in the COCO or ADE20K panoptic layout; see `classify`.
+
+    device: of the one process that there is without `ranks`.
+    """
+    ranks = ranks or Ranks(device=pick_device(device))
     known = load_categories(categories)
     dataset = PanopticDataset(data, split, known, limit)
-    model, info = load_model(subject.model, subject.weights, pick_device(device))
+    model, source = subject.load(ranks.device)
     text = category_embeddings(model, known.names, file=text_embeddings_file)
-    source = f"{info.source} from {subject.origin}" if subject.origin else info.source
-    return classify(model, dataset, text, source, config)
+    return classify(model, dataset, text, source, config, ranks)

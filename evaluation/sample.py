@@ -1,12 +1,14 @@
 """One sample of a store in pictures: a panel for each of its target columns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from evaluation.affinity import Point, affinity_panel
-from evaluation.preview import GAP, INK, PAPER, contact_sheet
+from evaluation.affinity import Point, affinity_panel, point_panel
+from evaluation.looks import Dense, affinity_row
+from evaluation.preview import GAP, INK, PAPER, contact_sheet, row_of
 from evaluation.retrieved import retrieved_view
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
@@ -16,6 +18,8 @@ from shards.regions import Regions
 from shards.store import Column, Store
 
 CROP, CROPS_A_ROW = 96, 8  # px; pictures
+Live = Callable[[Column, str], np.ndarray]
+"""What the teacher of a column of token maps says itself of the photo of that key, (h, w, C)."""
 
 
 def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
@@ -36,21 +40,34 @@ def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
     )
 
 
-def picture(store: Store, columns: Sequence[Column], key: str, *, view: int, point: Point) -> Image.Image:
+def picture(
+    store: Store,
+    columns: Sequence[Column],
+    key: str,
+    *,
+    view: int,
+    point: Point,
+    theta: float | None = None,
+    live: Live | None = None,
+    students: Mapping[str, Dense] | None = None,
+) -> Image.Image:
     """What each of the target columns says of a photo, one below the other.
 
-    labels: the cells of view `view`; a map of tokens: affinities to `point`, x and y in 0..1 of the photo;
+    students: networks whose own affinities to the point come first, side by side.
+
+    labels: the cells of view `view`, and with `theta` as DenseVLM denoises them beside; a map of tokens:
+    affinities to `point`, x and y in 0..1 of the photo, and those of the teacher itself where `live` asks it;
     crops: the crops that were asked about. Raises DenseCLIError for a view that there is not.
     """
+    drawn = Drawing(store=store, view=view, point=point, theta=theta, live=live)
     panels = []
+    if students:
+        image = decode_image(find_record(store, [], key).parts["images"]["jpg"])
+        panels.append(_titled("student", affinity_row(students, image, point, Canvas(store.canvas))))
     for column in columns:
         of_boxes = store.regions_of(column) if "regions" in column.spec else None
         record = find_record(store, [c for c in (of_boxes, column) if c], key)
-        panels.append(
-            _titled(
-                f"{column.name}: {column.spec['target']['name']}", _panel(store, record, column, view, point)
-            )
-        )
+        panels.append(_titled(f"{column.name}: {column.spec['target']['name']}", drawn.panel(record, column)))
     sheet = Image.new("RGB", (max(p.width for p in panels), sum(p.height for p in panels)), PAPER)
     y = 0
     for panel in panels:
@@ -59,24 +76,50 @@ def picture(store: Store, columns: Sequence[Column], key: str, *, view: int, poi
     return sheet
 
 
-def _panel(store: Store, record: Record, column: Column, view: int, point: Point) -> Image.Image:
-    stored = decode_npz(record.parts[column.part]["npz"])
-    image = decode_image(record.parts["images"]["jpg"])
-    canvas = Canvas(store.canvas)
-    if "grid" in stored:
-        height, width = stored["grid"].tolist()
-        return affinity_panel(image, dequantise(stored).reshape(height, width, -1), point, canvas)
-    regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
-    if "views" in stored:
-        crop = column.spec["target"].get("crop", {"side": CROP, "context": 1.0})
-        cells = [cell for view in stored["views"] for cell in regions.view(view)]
-        return _crops([canvas.crop(image, regions.boxes[c], crop["side"], crop["context"]) for c in cells])
-    if view >= regions.n_views:
-        raise DenseCLIError(
-            f"The regions of {column.name} have no view {view}.",
-            hint=f"Choose one of 0 to {regions.n_views - 1}.",
-        )
-    return contact_sheet([retrieved_view(record, column, view=view, title=record.key)])
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What is drawn of a sample; see `picture`."""
+
+    store: Store
+    view: int
+    point: Point
+    theta: float | None
+    live: Live | None
+
+    def panel(self, record: Record, column: Column) -> Image.Image:
+        stored = decode_npz(record.parts[column.part]["npz"])
+        canvas = Canvas(self.store.canvas)
+        if "grid" in stored:
+            height, width = stored["grid"].tolist()
+            return self._tokens(record, column, dequantise(stored).reshape(height, width, -1), canvas)
+        regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
+        if "views" in stored:
+            crop = column.spec["target"].get("crop", {"side": CROP, "context": 1.0})
+            image = decode_image(record.parts["images"]["jpg"])
+            cells = [cell for view in stored["views"] for cell in regions.view(view)]
+            return _crops(
+                [canvas.crop(image, regions.boxes[c], crop["side"], crop["context"]) for c in cells]
+            )
+        return self._labels(record, column, regions)
+
+    def _tokens(self, record: Record, column: Column, factors: np.ndarray, canvas: Canvas) -> Image.Image:
+        image = decode_image(record.parts["images"]["jpg"])
+        cached = affinity_panel(image, factors, self.point, canvas)
+        if self.live is None:
+            return cached
+        told = affinity_panel(image, self.live(column, record.key), self.point, canvas)
+        rank = f"cached factor, {factors.shape[-1]} numbers a token"
+        return row_of({"photo": point_panel(image, self.point), "live teacher": told, rank: cached})
+
+    def _labels(self, record: Record, column: Column, regions: Regions) -> Image.Image:
+        if self.view >= regions.n_views:
+            raise DenseCLIError(
+                f"The regions of {column.name} have no view {self.view}.",
+                hint=f"Choose one of 0 to {regions.n_views - 1}.",
+            )
+        thetas = [None] if self.theta is None else [None, self.theta]
+        views = [retrieved_view(record, column, view=self.view, theta=theta) for theta in thetas]
+        return contact_sheet(views)
 
 
 def _crops(crops: Sequence[np.ndarray]) -> Image.Image:

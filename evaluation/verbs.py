@@ -1,21 +1,28 @@
 """The verbs that measure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
 
-from shards.flags import flags, given, newest_store, say, write_json
+from evaluation.task_flags import take_task_flags, task_flags
+from shards.flags import flags, given, say, write_json
 
 
 @click.command()
+@task_flags
 @click.option("--mode", metavar="NAME", help="How the last block is read out.")
-@click.option("--classes", is_flag=True, help="Print a row per class as well.")
+@click.option("--classes", is_flag=True, help="Print rows per size and per class as well.")
+@click.option("--crops", is_flag=True, help="Also of each segment's own crop, by [CLS]: an upper bound.")
+@click.option("--report", metavar="DIR", help="Write DIR/index.html; with --run, before and after.")
 @click.option("--coupling", is_flag=True, help="Only how alike the tokens of different segments are.")
 @click.option("--refiner", metavar="FILE", help="With --coupling: also of the model's Refiner.")
 @flags("data", "split", "limit", "run", "student", "weights", "categories", "text-embeddings", "canvas")
 @flags("batch-size", "device", "json")
 def evaluate(
+    task: str,
     data: str | None,
     split: str | None,
     limit: int | None,
@@ -26,6 +33,8 @@ def evaluate(
     text_embeddings: str | None,
     device: str,
     classes: bool,
+    crops: bool,
+    report: str | None,
     coupling: bool,
     refiner: str | None,
     json_file: str | None,
@@ -33,15 +42,24 @@ def evaluate(
 ) -> None:
     """Region classification on a panoptic dataset: Boxes, Masks-T, Masks-S, stuff called a thing.
 
+    Or, by --task, segmentation from features, image-level zero-shot, or patches by nearest neighbours.
+
     \b
     densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
+    densecli evaluate --task segmentation --dataset voc21 --data data/VOC2012 --split val --run RUN
+    densecli evaluate --task zeroshot --dataset folder --data data/imagenet --split val --run RUN
+    densecli evaluate --task knn --data data/coco --student dinov2-vits14
     """
     from evaluation.classify import ClassifyConfig
     from evaluation.coupling import evaluate_coupling
     from evaluation.region import Subject, evaluate_regions
-    from evaluation.report import class_table, coupling_table, report
+    from evaluation.region_page import write_region_page
+    from evaluation.report import class_table, coupling_table, regions_table, size_table
+    from evaluation.tasks import Question
     from models.checkpoints import weights_given
+    from models.ranks import joined_ranks
 
+    own = take_task_flags(task, settings)
     path = weights_given(student, weights) if student else None
     subject = Subject.of_run(run) if run else Subject(model=student or "eva02-b16", weights=path)
     where: dict[str, Any] = {
@@ -49,55 +67,63 @@ def evaluate(
         "split": split or "val2017",
         "limit": limit,
         "categories": categories or "133",
-        "device": device,
-        "config": ClassifyConfig(**{**(subject.settings or {}), **given(settings)}),
     }
-    if coupling:
-        ratios = evaluate_coupling(subject, refiner, **where)
-        write_json(json_file, ratios)
-        click.echo(coupling_table(ratios))
+    if task != "regions":
+        if crops or coupling or refiner:
+            raise click.UsageError("--crops, --coupling and --refiner are for --task regions.")
+        asked = {**where, **own, "text_embeddings": text_embeddings, "classes": classes}
+        if run:
+            asked["before"] = Subject.before_run(run, weights_given(subject.model, weights))
+        question = Question(subject=subject, settings=given(settings), **asked)
+        _answer(task, question, device, report, json_file)
         return
-    result = evaluate_regions(subject, text_embeddings_file=text_embeddings, **where)
-    write_json(json_file, {subject.title: result.to_dict()})
-    click.echo(report({subject.title: result}))
+    config = ClassifyConfig(**{**(subject.settings or {}), **given(settings)})
+    if coupling:
+        ratios = evaluate_coupling(subject, refiner, **where, device=device, config=config)
+        write_json(json_file, ratios)
+        click.echo(coupling_table(ratios).text())
+        return
+    subjects = {subject.title: subject}
+    if run and report:
+        earlier = Subject.before_run(run, weights_given(subject.model, weights))
+        subjects = {"before": earlier, "after": subject}
+    with joined_ranks(device) as ranks:
+        measure = partial(evaluate_regions, text_embeddings_file=text_embeddings, **where, ranks=ranks)
+        results = {name: measure(subject=each, config=config) for name, each in subjects.items()}
+        asked = subjects if crops else {}
+        of_crops = {
+            name: measure(subject=each, config=replace(config, crops=True)) for name, each in asked.items()
+        }
+        if not ranks.first:
+            return
+    titled = {f"{name}, crops": result for name, result in of_crops.items()}
+    write_json(json_file, {name: result.to_dict() for name, result in {**results, **titled}.items()})
+    show = partial(click.echo, err=json_file == "-")
+    show(regions_table({**results, **titled}).text())
     if classes:
-        click.echo(class_table(result))
+        show(size_table(results).text())
+        show(class_table(list(results.values())[-1], results.get("before")).text())
+    if report:
+        page = write_region_page(
+            report, subjects, results, crops=of_crops, **where, config=config, device=device
+        )
+        show(f"Report: {page}")
 
 
-@click.command()
-@click.argument("key")
-@click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="A column, else all. May repeat.")
-@click.option("--view", type=click.IntRange(0), default=6, show_default=True, help="Whose cells are drawn.")
-@click.option(
-    "--point",
-    type=(click.FloatRange(0, 1), click.FloatRange(0, 1)),
-    default=(0.5, 0.5),
-    show_default=True,
-    metavar="X Y",
-    help="To which affinities are drawn, as shares of the photo.",
-)
-@click.option("--out", metavar="FILE", help="The picture [KEY.png].")
-@flags("store", "json")
-def preview(
-    key: str,
-    teachers: tuple[str, ...],
-    view: int,
-    point: tuple[float, float],
-    out: str | None,
-    store: str | None,
-    json_file: str | None,
-) -> None:
-    """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
+def _answer(task: str, question: Any, device: str, report: str | None, json_file: str | None) -> None:
+    """Measures a task of `evaluation.tasks`; prints its tables, and writes what was asked for."""
+    from evaluation.page import Section, write_page
+    from evaluation.tasks import TASKS
+    from models.ranks import joined_ranks
 
-    \b
-    densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
-    """
-    from evaluation.sample import picture
-    from shards.store import Store
-
-    opened = Store.open(store or newest_store())
-    columns = [opened.find("targets", name) for name in teachers] or opened.columns("targets")
-    file = out or f"{key}.png"
-    picture(opened, columns, key, view=view, point=point).save(file)
-    names = [f"{column.name}-{column.id}" for column in columns]
-    say(f"{', '.join(names)}: {file}", json_file, {"picture": file, "columns": names})
+    with joined_ranks(device) as ranks:
+        found = TASKS[task](question, ranks)
+        if not ranks.first:
+            return
+    text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
+    say(text, json_file, found.values)
+    if report:
+        title = f"{question.subject.title}: {task}"
+        section = Section(title=task.capitalize(), parts=found.tables)
+        page = write_page(f"{report}/index.html", title, [section], warning=found.warning)
+        click.echo(f"Report: {page}", err=json_file == "-")

@@ -16,7 +16,7 @@ from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.keys import canonical_json
 from shards.progress import Progress
-from shards.reader import decode_image, decode_npz, read_joined
+from shards.reader import Record, decode_image, decode_npz, read_joined
 from shards.regions import Regions
 from shards.store import Column, Store
 from shards.table import table
@@ -65,6 +65,24 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     return {"store": store.root, "verified": holds, "tolerance": config.tolerance, "columns": verified}
 
 
+def live_target(store: Store, column: Column, record: Record, config: VerifyConfig) -> np.ndarray:
+    """What the column's teacher says now of one photo, before any codec.
+
+    record: its images and `regions_beside`. Raises DenseCLIError where the weights are missing or others.
+    """
+    network = _teacher(store, column, config).load(str(pick_device(config.device)))
+    return live(network, [_photo(store, record)])[0]
+
+
+def _photo(store: Store, record: Record) -> Photo:
+    return Photo(
+        key=record.key,
+        image=decode_image(record.parts["images"]["jpg"]),
+        canvas=Canvas(store.canvas),
+        regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+    )
+
+
 def _verify(store: Store, column: Column, teacher: TeacherConfig, config: VerifyConfig) -> dict[str, Any]:
     chosen = _choose(column, config.samples)
     samples = sum(map(len, chosen.values()))
@@ -72,16 +90,10 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
     figures: dict[str, dict[str, Any]] = {}
     progress = Progress(samples, "photos")
     for shard, rows in chosen.items():
-        records = [read_joined([store.images, _regions(store, column), column], shard)[row] for row in rows]
-        photos = [
-            Photo(
-                key=record.key,
-                image=decode_image(record.parts["images"]["jpg"]),
-                canvas=Canvas(store.canvas),
-                regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
-            )
-            for record in records
+        records = [
+            read_joined([store.images, regions_beside(store, column), column], shard)[row] for row in rows
         ]
+        photos = [_photo(store, record) for record in records]
         receipt = column.receipt(shard)
         assert receipt is not None
         for record, target in zip(records, live(network, photos, config.batch_size), strict=True):
@@ -123,7 +135,8 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
     return chosen
 
 
-def _regions(store: Store, column: Column) -> Column:
+def regions_beside(store: Store, column: Column) -> Column:
+    """The boxes of a column's targets; any for a map."""
     # A map is the same whatever the boxes.
     return store.regions_of(column) if "regions" in column.spec else store.columns("regions")[0]
 
@@ -175,7 +188,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         column.name,
         BuildConfig(
             dataset=store.dataset["name"],
-            regions=_regions(store, column).name,
+            regions=regions_beside(store, column).name,
             weights={**there, **given},
             **{name: value for name, value in options.items() if value is not None},
         ),

@@ -76,11 +76,14 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
     report = tmp_path / "report.json"
     printed = passed(
         "evaluate", "--data", tmp_path / "world", "--split", "test", "--run", tmp_path / "run",
-        "--categories", "scenes", "--json", report,
+        "--categories", "scenes", "--json", report, "--report", tmp_path / "report", "--crops",
     )  # fmt: skip
-    assert "random weights" in printed
-    (result,) = json.loads(report.read_text()).values()
-    assert result["random_weights"] and result["things"] + result["stuffs"] > 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "random weights" in printed and "Random weights" in page
+    results = json.loads(report.read_text())
+    assert list(results) == ["before", "after", "before, crops", "after, crops"]
+    for result in results.values():
+        assert result["random_weights"] and result["things"] + result["stuffs"] > 0
 
 
 def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> None:
@@ -90,6 +93,7 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
         passed(*words, "--json", out)
         return json.loads(out.read_text())
 
+    build = [*build, "--teacher", "self-scenes-s", "--weights", "scenes-s=random:0"]
     planned = told("plan", *build[1:], "--student", "scenes-s")
     passed(*build)
     described = told("info", "--store", store)
@@ -97,7 +101,8 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
     assert planned["bytes"] == pytest.approx(described["bytes"], rel=0.02)
     assert told("lint", "--store", store)["findings"] == []
     assert told("verify", "--store", store, "--device", "cpu")["verified"]
-    told("preview", "1", "--store", store, "--out", tmp_path / "one.png")
+    shown = ("preview", "1", "--store", store, "--theta", 0.3, "--live", "--device", "cpu")
+    told(*shown, "--out", tmp_path / "one.png")
     assert Image.open(tmp_path / "one.png").format == "PNG"
     assert "no sample 7" in refused("preview", "7", "--store", store, "--out", tmp_path / "7.png")
 
@@ -138,6 +143,8 @@ def test_demo__runs_every_part(tmp_path: Path) -> None:
         for name in ("boxes_top1", "masks_thing_top1", "masks_stuff_top1", "stuff_as_thing"):
             assert 0 <= figures[name] <= 100
         assert not figures["random_weights"]
+    page = tmp_path / "demo" / "report" / "index.html"
+    assert page.resolve().as_uri() in printed and "generated world" in page.read_text()
     with Image.open(tmp_path / "demo" / "preview.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 400
 

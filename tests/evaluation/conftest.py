@@ -1,14 +1,21 @@
-"""A writer of tiny panoptic datasets in both layouts."""
+"""A writer of tiny panoptic datasets in both layouts, and a browser."""
 
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 from PIL import Image
 
+from models.checkpoints import load_model
+
 Writer = Callable[..., Path]
+EXPORT_ALPHA = 0.7
 
 
 @pytest.fixture
@@ -53,3 +60,46 @@ def write_panoptic(tmp_path: Path) -> Writer:
         return root
 
     return write
+
+
+@pytest.fixture
+def moved_run(tmp_path: Path) -> Path:
+    """A run whose student is scenes-s, all moved by 0.01; exported at alpha 0.7."""
+    model, info = load_model("scenes-s")
+    folder = tmp_path / "run" / "export"
+    folder.mkdir(parents=True)
+    exported = {name: tensor + EXPORT_ALPHA * 0.01 for name, tensor in model.clip.state_dict().items()}
+    safetensors.torch.save_file(exported, folder / "student.safetensors")
+    card = {
+        "student": "scenes-s",
+        "canvas": 96,
+        "image_size": 96,
+        "mode": "value",
+        "alpha": EXPORT_ALPHA,
+        "random_weights": False,
+        "initial_weights": {"source": info.source, "sha256": info.sha256},
+    }
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder.parent
+
+
+@pytest.fixture
+def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
+    """shoot(page, width, height) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next((path for name in names if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine")
+
+    def shoot(page: Path, width: int = 1280, height: int = 800) -> np.ndarray:
+        picture = tmp_path / "screenshot.png"
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+        subprocess.run(
+            [browser, *options, f"--window-size={width},{height}", f"--screenshot={picture}", page.as_uri()],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        return np.asarray(Image.open(picture).convert("RGB"))
+
+    return shoot

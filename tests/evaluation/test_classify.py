@@ -1,23 +1,23 @@
-"""Region classification: arithmetic by hand and by brute force, pooling by a model that knows the truth."""
+"""Region classification: pooling by a model that knows the truth, in one process and in two."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from evaluation.classify import (
-    ClassifyConfig,
-    RegionScores,
-    classify,
-    region_scores,
-    scores_to_metrics,
-    token_masks,
-    true_class_ranks,
-)
+from evaluation.classify import ClassifyConfig, classify, region_tally, segment_crops, token_masks
 from evaluation.panoptic import PanopticDataset
+from evaluation.region import Subject, evaluate_regions
 from models.categories import Categories
+from models.ranks import Ranks
 from shards.errors import DenseCLIError
 
 NAMES = ("cat", "boat", "kite", "sea", "sky", "sand", "road", "hill")
@@ -25,100 +25,6 @@ THING = np.array([True, True, True, False, False, False, False, False])
 SET = Categories(name="eight", names=NAMES, thing=THING)
 PATCH, SIDE, STEP = 8, 64, 25
 CONFIG = ClassifyConfig(canvas=SIDE, batch_size=2)
-
-
-def scored(mask_scores, labels, box_scores=None, **counts):
-    mask_scores, labels = np.asarray(mask_scores, np.float32), np.asarray(labels)
-    things = THING[labels]
-    boxes = mask_scores[things] if box_scores is None else np.asarray(box_scores, np.float32)
-    counts = {"skipped": 0, "vanished": 0} | counts
-    return RegionScores(
-        boxes=boxes, box_labels=labels[things], masks=mask_scores, mask_labels=labels, **counts
-    )
-
-
-def one_hot(*classes):
-    return np.eye(len(NAMES), dtype=np.float32)[list(classes)]
-
-
-def test_ranks__ties_count_against():
-    scores = np.array([[0.1, 0.9, 0.5], [0.5, 0.5, 0.1], [0.0, 0.0, 0.0]], np.float32)
-    assert true_class_ranks(scores, np.array([2, 0, 0])).tolist() == [1, 1, 2]
-
-
-def test_metrics__by_hand():
-    # cat: 2 of 3 hit; boat: 0 of 1; sea: 1 of 2, the other called a cat; sky: 0 of 1, called sand.
-    labels = [0, 0, 0, 1, 3, 3, 4]
-    result = scores_to_metrics(scored(one_hot(0, 0, 1, 2, 3, 0, 5), labels), SET, "a")
-    assert result.masks_thing_top1 == pytest.approx((200 / 3 + 0) / 2)
-    assert result.masks_stuff_top1 == pytest.approx((50 + 0) / 2)
-    assert result.stuff_as_thing == pytest.approx(100 / 3)
-    assert (result.things, result.stuffs) == (4, 3)
-    assert [(r.name, r.segments, r.boxes_top1) for r in result.classes] == [
-        ("cat", 3, pytest.approx(200 / 3)),
-        ("boat", 1, 0.0),
-        ("sea", 2, None),
-        ("sky", 1, None),
-    ]
-
-
-def test_metrics__boxes_and_masks_are_scored_apart():
-    result = scores_to_metrics(scored(one_hot(1, 3), [0, 3], box_scores=one_hot(0)), SET, "a")
-    assert (result.boxes_top1, result.masks_thing_top1, result.masks_stuff_top1) == (100.0, 0.0, 100.0)
-
-
-def test_metrics__top5_is_the_true_class_among_five():
-    falling = np.linspace(1, 0, len(NAMES), dtype=np.float32)[None]
-    assert scores_to_metrics(scored(falling, [4]), SET, "a").masks_stuff_top5 == 100.0
-    assert scores_to_metrics(scored(falling, [5]), SET, "a").masks_stuff_top5 == 0.0
-
-
-def test_metrics__a_vanished_segment_is_a_miss_and_no_thing():
-    result = scores_to_metrics(scored(np.zeros((2, len(NAMES))), [0, 3]), SET, "a")
-    assert (result.masks_thing_top5, result.masks_stuff_top5, result.stuff_as_thing) == (0.0, 0.0, 0.0)
-
-
-def test_metrics__what_the_data_lacks_is_none():
-    result = scores_to_metrics(scored(one_hot(0), [0]), SET, "a")
-    assert result.masks_stuff_top1 is None and result.stuff_as_thing is None and result.boxes_top1 == 100.0
-
-
-def test_metrics__brute_force():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, len(NAMES), 200)
-    masks, boxes = rng.random((200, len(NAMES))), rng.random((int(THING[labels].sum()), len(NAMES)))
-    masks[np.arange(200), labels] += 0.4
-    result = scores_to_metrics(scored(masks, labels, box_scores=boxes), SET, "a")
-
-    def accuracy(scores, truth, k, thing):
-        hits: dict[int, list[bool]] = {}
-        for row, c in zip(scores, truth, strict=True):
-            if THING[c] == thing:
-                hits.setdefault(c, []).append(c in sorted(range(len(NAMES)), key=lambda i: -row[i])[:k])
-        return 100 * sum(sum(h) / len(h) for h in hits.values()) / len(hits)
-
-    for k, name in ((1, "top1"), (5, "top5")):
-        assert getattr(result, f"boxes_{name}") == pytest.approx(
-            accuracy(boxes, labels[THING[labels]], k, True)
-        )
-        assert getattr(result, f"masks_thing_{name}") == pytest.approx(accuracy(masks, labels, k, True))
-        assert getattr(result, f"masks_stuff_{name}") == pytest.approx(accuracy(masks, labels, k, False))
-    called = [THING[max(range(len(NAMES)), key=lambda i: row[i])] for row in masks[~THING[labels]]]
-    assert result.stuff_as_thing == pytest.approx(100 * sum(called) / len(called))
-
-
-def test_metrics__features_that_are_not_finite_are_refused():
-    with pytest.raises(DenseCLIError, match="not finite"):
-        scores_to_metrics(scored(one_hot(0) * np.nan, [0]), SET, "a")
-
-
-@pytest.mark.parametrize(
-    ("weights", "random"),
-    [("random:0", True), ("weights/random.pt", False), ("run/student.pt from random:3", True)],
-)
-def test_classification__says_whether_weights_are_random(weights, random):
-    result = scores_to_metrics(scored(one_hot(0), [0]), SET, weights)
-    assert result.random_weights is random and result.to_dict()["random_weights"] is random
 
 
 def test_token_masks__whole_tokens_come_back_and_padding_is_empty():
@@ -148,8 +54,16 @@ class Oracle(nn.Module):
     def input_side(self, canvas):
         return round(canvas / PATCH) * PATCH
 
+    @property
+    def arch(self):
+        return SimpleNamespace(native_side=PATCH)
+
     def prepare(self, canvases):
         return canvases.float()
+
+    def encode_image(self, images):
+        """What the middle of the image is."""
+        return self.dense(images, "value").mean((2, 3))
 
     def dense(self, images, mode):
         centres = images[:, 0, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
@@ -207,17 +121,22 @@ def test_classify__text_embeddings_decide_the_class(world):
     assert result.masks_stuff_top1 == pytest.approx(80.0) and result.stuff_as_thing == pytest.approx(20.0)
 
 
-def test_classify__batch_size_changes_nothing(world):
-    text = torch.nn.functional.normalize(
-        torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
-    )
-    runs = [
-        region_scores(Oracle(), world, text, dataclasses.replace(CONFIG, batch_size=size))
-        for size in (1, 2, 16)
-    ]
-    for run in runs[1:]:
-        np.testing.assert_allclose(run.masks, runs[0].masks, atol=1e-6)
-        np.testing.assert_allclose(run.boxes, runs[0].boxes, atol=1e-6)
+@pytest.mark.parametrize("crops", [False, True])
+def test_classify__batches_and_processes_change_nothing(world, crops):
+    text = torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
+
+    def tally(size, rank, world_size):
+        config = dataclasses.replace(CONFIG, batch_size=size, crops=crops)
+        ranks = Ranks(device=torch.device("cpu"), rank=rank, world_size=world_size)
+        return region_tally(Oracle(), world, text, config, ranks)
+
+    one = tally(2, 0, 1)
+    for parts in ([tally(16, 0, 1)], [tally(1, r, 2) for r in (0, 1)], [tally(2, r, 3) for r in (0, 1, 2)]):
+        whole = sum(parts[1:], parts[0])
+        for kind in ("boxes", "masks"):
+            np.testing.assert_array_equal(getattr(whole, kind).called, getattr(one, kind).called)
+            np.testing.assert_array_equal(getattr(whole, kind).top5, getattr(one, kind).top5)
+        assert whole.skipped == one.skipped
 
 
 def test_classify__box_area_is_bounded_in_photo_pixels(world):
@@ -245,3 +164,69 @@ def test_classify__leaves_the_model_in_training_mode(world):
     model = Oracle().train()
     classify(model, world, torch.eye(len(NAMES)), "oracle", CONFIG)
     assert model.training
+
+
+def test_segment_crops__things_with_context_and_stuff_without():
+    photo = np.zeros((40, 80, 3), np.uint8)
+    photo[10:20, 20:40] = 200
+    box = np.array([[20, 10, 40, 20]] * 2, np.float32)
+    thing, stuff = segment_crops(photo, box, [True, False], 30)
+    # 20 x 10 pixels fill 30 x 15 of the crop; with 1.5 times their size around them, 20 x 10.
+    assert [round((crop > 100).all(2).sum() ** 0.5) for crop in (stuff, thing)] == [
+        round((30 * 15) ** 0.5),
+        round((20 * 10) ** 0.5),
+    ]
+
+
+def test_classify__crops_see_no_dense_map(world):
+    model = Oracle(shift=3)
+    model.encode_image = lambda images: Oracle().dense(images, "value").mean((2, 3))
+    config = dataclasses.replace(CONFIG, crops=True)
+    result = classify(model, world, torch.eye(len(NAMES)), "oracle", config)
+    assert result.masks_thing_top1 == result.boxes_top1 == 100.0
+    assert (result.things, result.stuffs, result.vanished) == (3, 5, 0)
+
+
+def test_classify__two_processes_equal_one(world, tmp_path):
+    script = tmp_path / "process.py"
+    script.write_text("""
+import json, sys
+import torch
+from evaluation.classify import ClassifyConfig
+from evaluation.region import Subject, evaluate_regions
+from models.ranks import joined_ranks
+torch.set_num_threads(1)
+where = json.loads(sys.argv[1])
+with joined_ranks("cpu") as ranks:
+    subject, config = Subject(model="scenes-s", weights="random:0"), ClassifyConfig(canvas=48, batch_size=1)
+    told = evaluate_regions(subject, **where, config=config, ranks=ranks).to_dict()
+    json.dump(told, open(f"{sys.argv[2]}-{ranks.rank}", "w"))
+""")
+    categories = tmp_path / "categories.json"
+    names = ("boat", "kite", "ball", "sky", "water", "sand", "grass", "road")
+    categories.write_text(
+        json.dumps([{"name": n, "thing": bool(t)} for n, t in zip(names, THING, strict=True)])
+    )
+    root = world.layout.annotations.parents[1]
+    where = {"data": str(root), "split": "val", "categories": str(categories)}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [sys.executable, *launcher, str(script), json.dumps(where), str(tmp_path / "told")],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    subject, config = Subject(model="scenes-s", weights="random:0"), ClassifyConfig(canvas=48, batch_size=1)
+    one = evaluate_regions(subject, **where, config=config, ranks=Ranks(device=torch.device("cpu"))).to_dict()
+    assert one["things"] + one["stuffs"] == 8
+    assert [json.loads((tmp_path / f"told-{rank}").read_text()) for rank in (0, 1)] == [one, one]
+
+
+def test_classify__ade_as_coco(world, write_panoptic):
+    photos = [
+        (np.asarray(photo.photo), [(s.category, s.mask, False) for s in photo.segments])
+        for photo in (world[i] for i in range(len(world)))
+    ]
+    ade = PanopticDataset(write_panoptic("ade", NAMES, THING, photos), "val", SET)
+    text = torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
+    of_coco, of_ade = (classify(Oracle(), data, text, "oracle", CONFIG) for data in (world, ade))
+    assert figures(of_ade) == figures(of_coco)

@@ -12,6 +12,7 @@ from evaluation.classify import ClassifyConfig, region_scores
 from evaluation.panoptic import PanopticDataset
 from models.categories import load_categories
 from models.checkpoints import find_file, load_model
+from models.ranks import Ranks
 from models.text import category_embeddings
 from pipeline.scenes.coco import write_coco
 
@@ -22,12 +23,15 @@ def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -
     dataset = PanopticDataset(str(tmp_path), "test", known)
     model, _ = load_model("scenes-pvlm")
     text = category_embeddings(model, known.names)
-    scores = region_scores(model, dataset, text, ClassifyConfig(canvas=96, batch_size=5, min_side=0))
+    config = ClassifyConfig(canvas=96, batch_size=5, min_side=0)
+    (scores,) = region_scores(model, dataset, text, config, Ranks(device=model.device))
 
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
     shutil.copy(find_file("scenes-pvlm"), export / "student.safetensors")
-    (export / "card.json").write_text(json.dumps({"student": "scenes-pvlm", "canvas": 96, "mode": "value"}))
+    (export / "card.json").write_text(
+        json.dumps({"student": "scenes-pvlm", "image_size": 96, "mode": "value"})
+    )
     student = models.load(tmp_path / "run", device="cpu")
     assert torch.equal(student.text(known.names), text)
     samples = [dataset[i] for i in range(len(dataset))]

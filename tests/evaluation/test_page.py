@@ -2,15 +2,11 @@
 
 import base64
 import io
-import os
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from evaluation.page import Figure, Section, Table, render_page, write_page
@@ -91,24 +87,8 @@ def test_table__prints_its_note_below():
     ]
 
 
-def browser() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
-@pytest.mark.skipif(browser() is None, reason="there is no Chromium on this machine")
-def test_page__a_browser_draws_it(tmp_path: Path):
+def test_page__a_browser_draws_it(tmp_path: Path, screenshot):
     figure = Figure(title="", image=RED.resize((400, 200)), alt="red")
     written = write_page(tmp_path / "report" / "index.html", "T", [Section(title="S", parts=[figure])])
-    picture = tmp_path / "page.png"
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=800,600")
-    subprocess.run(
-        [browser(), *options, f"--screenshot={picture}", written.as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-        env={**os.environ, "HOME": str(tmp_path)},
-    )
-    seen = np.asarray(Image.open(picture).convert("RGB"))
-    red = (seen == (200, 30, 30)).all(2)
+    red = (screenshot(written) == (200, 30, 30)).all(2)
     assert red.sum() == 400 * 200

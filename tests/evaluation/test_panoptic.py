@@ -171,4 +171,7 @@ def test_dataset__real_coco_val(shared_data):
         for segment, info in zip(sample.segments, truth, strict=True):
             x, y, width, height = info["bbox"]
             assert mask_box(segment.mask).tolist() == segment.box.tolist() == [x, y, x + width, y + height]
+            rle = coco_mask.encode(np.asfortranarray(segment.mask.astype(np.uint8)))
+            assert coco_mask.area(rle) == segment.area
+            assert coco_mask.toBbox(rle).tolist() == [x, y, width, height]
             assert categories.names[segment.category] == names[info["category_id"]]

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from evaluation.preview import STUFF, THING, View, contact_sheet
+from evaluation.preview import STUFF, THING, View, contact_sheet, row_of
 
 
 def view(height=96, width=96, rows=2, columns=3, label="kite", title="scene 0"):
@@ -81,3 +82,23 @@ def test_contact_sheet__one_row_after_another():
     single = contact_sheet([view()])
     assert sheet.width == 2 * (single.width - 10) + 10
     assert sheet.height > 3 * 480
+
+
+def test_contact_sheet__cells_that_are_not_kept_are_faint_and_without_a_frame():
+    whole = np.asarray(contact_sheet([view(rows=1, columns=2)]))
+    halved = np.asarray(contact_sheet([dataclasses.replace(view(rows=1, columns=2), kept=[False, True])]))
+    above_legend = slice(0, -40)
+
+    def frames(picture, colour):
+        return int((picture[above_legend] == colour).all(2).sum())
+
+    # The first cell is a thing's, the second stuff's.
+    assert frames(whole, THING) > 0 and frames(halved, THING) == 0
+    assert frames(halved, STUFF) == frames(whole, STUFF)
+    left = halved[above_legend][60:-60, 30:200]
+    assert left.min() > 200
+
+
+def test_row_of__side_by_side_below_their_titles():
+    row = row_of({"a": Image.new("RGB", (50, 40)), "b": Image.new("RGB", (70, 90))})
+    assert row.width >= 120 and row.height > 90

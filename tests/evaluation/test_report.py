@@ -1,92 +1,91 @@
 """Printed numbers are the measured ones and say so when the weights are random."""
 
-import json
+import numpy as np
+import pytest
 
-from evaluation.classify import Classification, ClassRow
-from evaluation.report import class_table, comparison, report
+from evaluation.report import block_table, class_table, comparison, mistaken_for, regions_table, size_table
+from evaluation.tally import RegionTally, count, summarize
+from models.categories import Categories
 
-
-def result(weights="student.pt", **changes):
-    figures = {
-        "boxes_top1": 44.34,
-        "boxes_top5": 70.0,
-        "masks_thing_top1": 44.7,
-        "masks_thing_top5": 71.0,
-        "masks_stuff_top1": 26.2,
-        "masks_stuff_top5": 50.0,
-        "stuff_as_thing": 33.3,
-    }
-    rows = (
-        ClassRow(
-            name="cat",
-            thing=True,
-            segments=3,
-            boxes_top1=50.0,
-            boxes_top5=60.0,
-            masks_top1=40.0,
-            masks_top5=45.0,
-        ),
-        ClassRow(
-            name="sky",
-            thing=False,
-            segments=2,
-            boxes_top1=None,
-            boxes_top5=None,
-            masks_top1=10.0,
-            masks_top5=20.0,
-        ),
-    )
-    counts = {"things": 3, "stuffs": 2, "skipped": 1, "vanished": 0}
-    return Classification(**(figures | counts | changes), classes=rows, weights=weights)
+NAMES = ("cat", "kite", "sky", "sea")
+SET = Categories(name="four", names=NAMES, thing=np.array([True, True, False, False]))
+# (true class, called, area); 4 is a mask without a token.
+SEEN = [
+    (0, 0, 10),
+    (0, 1, 2000),
+    (0, 1, 2000),
+    (1, 1, 10),
+    (2, 0, 10**5),
+    (2, 3, 10**5),
+    (2, 2, 10**5),
+    (3, 4, 1),
+]
 
 
-def cells(line):
-    return [cell for cell in line.split("  ") if cell.strip()]
+def result(weights="student.pt", seen=SEEN):
+    labels = np.array([true for true, _, _ in seen])
+    scores = np.eye(5, dtype=np.float32)[[called for _, called, _ in seen], :4]
+    areas = np.array([area for _, _, area in seen])
+    things = labels < 2
+    boxes = count(scores[things], labels[things], areas[things])
+    return summarize(RegionTally(boxes=boxes, masks=count(scores, labels, areas), skipped=1), SET, weights)
 
 
-def test_report__one_row_a_model():
-    lines = report({"student": result(), "teacher": result(boxes_top1=75.2)}).splitlines()
-    assert len({len(line) for line in lines[:4]}) == 1
-    assert [c.strip() for c in cells(lines[2])] == [
-        "student",
-        "44.3",
-        "70.0",
-        "44.7",
-        "71.0",
-        "26.2",
-        "50.0",
-        "33.3",
-    ]
-    assert [c.strip() for c in cells(lines[3])][:2] == ["teacher", "75.2"]
-    assert "3 thing and 2 stuff segments, 2 classes" in lines[4]
+def test_regions_table__one_row_a_model():
+    made = regions_table({"student": result(), "teacher": result(seen=SEEN[:1] + SEEN[3:])})
+    # cat 1 of 3, kite 1 of 1; sky 1 of 3, sea 0 of 1. One of 4 stuff masks is called a cat.
+    assert list(made.rows[0][:2]) == ["student", "66.7"] and made.rows[0][5] == "16.7"
+    assert made.rows[0][-1] == "25.0" and made.rows[1][1] == "100.0"
+    assert "4 thing and 4 stuff segments, 4 classes" in made.note
+    assert "1 left out by box area, 1 without a token" in made.note
 
 
-def test_report__random_weights_are_named_in_their_row_only():
-    lines = report({"student": result("random:0"), "teacher": result()}).splitlines()
-    assert [("random weights" in line) for line in lines] == [False, False, True, False, False]
+def test_regions_table__random_weights_are_named_in_their_row_only():
+    made = regions_table({"student": result("random:0"), "teacher": result()})
+    assert [row[0] for row in made.rows] == ["student (random weights)", "teacher"]
 
 
 def test_comparison__change_in_points():
-    after = result(boxes_top1=73.4, stuff_as_thing=3.3, masks_stuff_top1=None)
-    lines = [[c.strip() for c in cells(line)] for line in comparison(result(), after).splitlines()]
-    assert ["Boxes", "44.3", "73.4", "+29.1"] in lines
-    assert ["stuff as thing", "33.3", "3.3", "-30.0"] in lines
-    assert ["Masks-S", "26.2", "-", "-"] in lines
+    made = comparison(result(), result(seen=[(0, 0, 10), (1, 1, 10)]))
+    rows = {row[0]: row[1:] for row in made.rows}
+    assert rows["Boxes"] == ["66.7", "100.0", "+33.3"]
+    assert rows["Masks-S"] == ["16.7", "-", "-"]
 
 
 def test_comparison__random_weights_are_named():
-    header = comparison(result("random:0"), result()).splitlines()[0]
-    assert "before (random weights)" in header and "after (random weights)" not in header
+    assert comparison(result("random:0"), result()).columns[1:3] == ["before (random weights)", "after"]
 
 
-def test_class_table__worst_first():
-    names = [cells(line)[0] for line in class_table(result()).splitlines()[2:]]
-    assert names == ["sky", "cat"]
+def test_class_table__worst_first_with_what_they_are_taken_for():
+    made = class_table(result())
+    assert [row[0] for row in made.rows] == ["sea", "cat", "sky", "kite"]
+    assert [row[-1] for row in made.rows] == ["(no token) 100%", "kite 67%", "cat 33%, sea 33%", ""]
+    assert len(class_table(result(), limit=2).rows) == 2
 
 
-def test_to_dict__keeps_every_figure_through_json():
-    before = json.loads(json.dumps(result("random:7", boxes_top1=None).to_dict()))
-    assert before["boxes_top1"] is None and before["random_weights"] is True
-    after = json.loads(json.dumps(result().to_dict()))
-    assert after["boxes_top1"] == 44.34 and after["weights"] == "student.pt"
-    assert after["classes"][1]["name"] == "sky"
+def test_class_table__before_beside_after():
+    made = class_table(result(), result(seen=[(3, 3, 1), *SEEN[:-1]]), limit=1)
+    (row,) = made.rows
+    assert dict(zip(made.columns, row, strict=True)) | {
+        "masks before": "100.0",
+        "masks after": "0.0",
+    } == dict(zip(made.columns, row, strict=True))
+
+
+def test_mistaken_for__never_itself():
+    assert mistaken_for(result(), "kite") == []
+
+
+def test_size_table__leaves_out_sizes_that_are_not_there():
+    made = size_table({"a": result(seen=SEEN[:2])})
+    assert [row[1:3] for row in made.rows] == [["small", "1"], ["medium", "1"]]
+    assert [row[4] for row in made.rows] == ["100.0", "0.0"]
+
+
+def test_block_table__shares_of_a_kind_add_up():
+    made = block_table({"a": result()})
+    things, stuff = (dict(zip(made.columns, row, strict=True)) for row in made.rows)
+    assert (things["right"], things["another thing"], things["another stuff"]) == ("50.0", "50.0", "0.0")
+    assert (stuff["right"], stuff["another thing"], stuff["no token"]) == ("25.0", "25.0", "25.0")
+    for row in made.rows:
+        assert sum(map(float, row[3:])) == pytest.approx(100, abs=0.2)

@@ -9,6 +9,7 @@ from shards.store import Store
 from shards.writer import ShardWriter, jpg_bytes, npz_bytes
 
 NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
+THINGS_OF = np.array(THINGS)
 
 
 def test_retrieved_views__the_first_photos_with_the_labels_of_one_view(tmp_path) -> None:
@@ -43,3 +44,14 @@ def test_retrieved_views__the_first_photos_with_the_labels_of_one_view(tmp_path)
         assert view.labels == [NAMES[i] for i in p.argmax(1)]
         assert view.thing == [THINGS[i] for i in p.argmax(1)]
         assert view.confidence == pytest.approx(p.max(1), abs=1e-6)
+
+    # Denoised: no cell that is unsure, and things beside things alone.
+    for view, plain in zip(retrieved_views(store, labels, view=6, limit=3, theta=0.6), views, strict=True):
+        assert view.title.startswith(plain.title) and "theta 0.6" in view.title
+        p = told[plain.title][rows]
+        assert view.kept == (p.max(1) > 0.6).tolist() and 0 < sum(view.kept) < len(rows)
+        assert view.labels == plain.labels
+        is_thing = THINGS_OF[p.argmax(1)]
+        assert is_thing.any() and not is_thing.all()
+        beside = np.where(is_thing, p[:, THINGS_OF].sum(1), 1)
+        assert view.confidence == pytest.approx(p.max(1) / beside, abs=1e-6)

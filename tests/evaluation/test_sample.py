@@ -79,3 +79,40 @@ def test_picture__follows_the_view_and_the_point(store):
         assert not np.array_equal(one, np.asarray(picture(store, [column], "b", **{**chosen, **changes})))
     with pytest.raises(DenseCLIError, match="no view 25"):
         picture(store, [labels], "b", view=25, point=(0.5, 0.5))
+
+
+def test_picture__a_live_teacher_stands_beside_its_factor(store):
+    tokens, asked = store.find("targets", "self-v"), []
+
+    def live(column, key):
+        asked.append((column.name, key))
+        return np.random.default_rng(1).normal(size=(4, 4, 8))
+
+    chosen = {"view": 6, "point": (0.5, 0.5)}
+    alone = picture(store, [tokens], "b", **chosen)
+    beside = picture(store, [tokens], "b", **chosen, live=live)
+    assert beside.width > 2.5 * alone.width and asked == [("self-v", "b")]
+
+
+def test_picture__denoised_labels_stand_beside_the_retrieved(store):
+    labels, chosen = store.find("targets", "v"), {"view": 6, "point": (0.5, 0.5)}
+    alone = picture(store, [labels], "b", **chosen)
+    assert picture(store, [labels], "b", **chosen, theta=0.5).width > 1.8 * alone.width
+
+
+def test_picture__students_before_what_is_stored(store):
+    seen = []
+
+    def student(canvas):
+        seen.append(canvas.shape)
+        return canvas[::16, ::16].astype(np.float32) + 1
+
+    column = store.find("targets", "self-v")
+    alone = picture(store, [column], "a", view=0, point=(0.5, 0.5))
+    both = picture(
+        store, [column], "a", view=0, point=(0.5, 0.5), students={"before": student, "after": student}
+    )
+    assert seen == [(64, 64, 3)] * 2
+    assert both.height > alone.height
+    below = np.asarray(both)[-alone.height :, : alone.width]
+    np.testing.assert_array_equal(below, np.asarray(alone))

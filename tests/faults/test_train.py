@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import rows
+from training import rows
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30

@@ -8,9 +8,10 @@ import pytest
 from safetensors.torch import save_file
 
 from models.checkpoints import load_model
-from pipeline.verify import VerifyConfig, report, verify
+from pipeline.verify import VerifyConfig, live_target, regions_beside, report, verify
 from shards.errors import DenseCLIError
-from shards.reader import decode_npz, read_shard
+from shards.quantise import dequantise
+from shards.reader import decode_npz, read_joined, read_shard
 from shards.store import Store
 from shards.writer import ShardWriter, npz_bytes
 
@@ -81,3 +82,12 @@ def test_verify__nothing_to_verify(tiny, build_here):
     store = build_here(replace(tiny, teachers=(), weights={}))[0].store
     with pytest.raises(DenseCLIError, match="no targets"):
         verify(asked(store))
+
+
+def test_live_target__is_the_map_that_the_factor_is_of(built):
+    column = built.find("targets", "self-scenes-s")
+    record = read_joined([built.images, regions_beside(built, column), column], "000001")[0]
+    tokens = live_target(built, column, record, asked(built)).reshape(64, -1)
+    factors = dequantise(decode_npz(record.parts[column.part]["npz"]))
+    bound = column.receipt("000001").error["max_abs"]
+    assert np.abs(tokens @ tokens.T - factors @ factors.T).max() <= bound + 1e-4

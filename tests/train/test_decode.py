@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import rows, run_settings
+from training import rows, run_settings
 
 from shards.errors import DenseCLIError
 from train.data import Loader, LoaderConfig

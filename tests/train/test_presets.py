@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import rows, run_settings
+from training import rows, run_settings
 
 from models import registry
 from models.dense import DenseCLIP

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from runs import rows, run_settings
+from training import rows, run_settings
 
 from models.checkpoints import load_model
 from models.refiner import load_refiner

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from runs import rows, run_settings
+from training import rows, run_settings
 
 from models.checkpoints import load_model
 from shards.errors import DenseCLIError

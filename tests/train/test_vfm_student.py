@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import rows, run_settings
 from safetensors.torch import load_file
+from training import rows, run_settings
 
 from models import vfm
 from models.student import load_student

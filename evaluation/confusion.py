@@ -1,0 +1,74 @@
+"""A picture of a confusion matrix: a row a true class, a column what it is called, things before stuff.
+
+Shares of a row run from dark blue to yellow (cividis): the same order to colour-blind readers and in grey.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from evaluation.affinity import INK, PAPER, colours, draw_ramp
+from evaluation.preview import Font
+from evaluation.tally import Classification
+
+SIDE = 420  # px, about, of the matrix
+LEAST = 3  # px a cell
+NAMED = 11  # px a cell from which on classes have their names beside them
+SPLIT = 4  # px between things and stuff
+
+
+def confusion_pictures(results: Sequence[Classification]) -> list[Image.Image]:
+    """A picture of each result's confusion, all with the same classes: those present or, in any, called."""
+    categories = results[0].categories
+    counts = [result.confusion[:, :-1] for result in results]
+    seen = sum(c.sum(0) + c.sum(1) for c in counts) > 0
+    thing = categories.thing_flags()
+    order = np.concatenate([np.flatnonzero(seen & thing), np.flatnonzero(seen & ~thing)])
+    names = [categories.names[c] for c in order]
+    return [_picture(_shares(c, order), names, int((seen & thing).sum())) for c in counts]
+
+
+def _shares(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(D, D) counts -> (d, d) of `order`: of each true class's masks the share called so, or 0."""
+    picked = counts[np.ix_(order, order)]
+    return picked / np.maximum(counts[order].sum(1, keepdims=True), 1)
+
+
+def _picture(shares: np.ndarray, names: Sequence[str], things: int) -> Image.Image:
+    cell = max(SIDE // len(names), LEAST)
+    font, small = ImageFont.load_default(16), ImageFont.load_default(min(cell + 1, 14))
+    labelled = cell >= NAMED
+    room = round(max(small.getlength(name) for name in names)) + 8 if labelled else 4
+    left, top, side = 28 + room, 28 + room, cell * len(names) + SPLIT
+    picture = Image.new("RGB", (left + side + 8, top + side + 44), PAPER)
+    draw = ImageDraw.Draw(picture)
+    starts = [i * cell + (SPLIT if i >= things else 0) for i in range(len(names))]
+    heat = colours(shares)
+    for i, y in enumerate(starts):
+        for j, x in enumerate(starts):
+            box = (left + x, top + y, left + x + cell - 1, top + y + cell - 1)
+            draw.rectangle(box, fill=tuple(heat[i, j].tolist()))
+    if labelled:
+        for name, start in zip(names, starts, strict=True):
+            middle = start + cell / 2
+            draw.text((left - 6, top + middle), name, INK, small, "rm")
+            _upright(picture, name, (round(left + middle), top - 6), small)
+    blocks = (("things", 0, things), ("stuff", things, len(names)))
+    for kind, first, last in blocks:
+        if (last - first) * cell > font.getlength(f"called: {kind}"):
+            middle = (starts[first] + starts[last - 1] + cell) / 2
+            draw.text((left + middle, 4), f"called: {kind}", INK, font, "ma")
+            _upright(picture, f"true: {kind}", (14, round(top + middle)), font, anchor="m")
+    draw_ramp(picture, top + side + 10, "0", "all of the class", left)
+    return picture
+
+
+def _upright(picture: Image.Image, text: str, at: tuple[int, int], font: Font, anchor: str = "b") -> None:
+    """Text that reads upwards; `at` is the middle of its bottom edge (anchor b) or of it all (m)."""
+    width, height = round(font.getlength(text)) + 2, round(font.getbbox("Ag")[3] * 1.2)
+    strip = Image.new("RGB", (width, height), PAPER)
+    ImageDraw.Draw(strip).text((1, height / 2), text, INK, font, "lm")
+    turned = strip.rotate(90, expand=True)
+    up = width if anchor == "b" else width // 2
+    picture.paste(turned, (at[0] - height // 2, at[1] - up))

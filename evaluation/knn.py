@@ -1,0 +1,124 @@
+"""Patch classification by nearest neighbours: what a map without texts knows about classes.
+
+A patch of a photo is the class that most of its nearest patches of other, labelled photos are of. It needs no
+text, so that it serves visual-only students (R-SC-V) and VFMs.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evaluation.ahead import ahead
+from evaluation.segmentation import Segmentation, confusion_to_metrics, count_pairs
+from evaluation.semantic import Labelled, LabelledPhoto
+from evaluation.tally import require_finite
+from models.ranks import Ranks
+from models.student import Student
+from shards.geometry import Canvas
+from shards.progress import Progress
+
+QUERIES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNConfig:
+    """How to classify patches. canvas: px; mode: how the map is read out; k: how many neighbours vote."""
+
+    canvas: int = 448
+    mode: str = "value"
+    batch_size: int = 4
+    k: int = 20
+
+
+@torch.inference_mode()
+def classify_patches(
+    model: Student,
+    bank: Labelled,
+    queries: Labelled,
+    config: KNNConfig | None = None,
+    ranks: Ranks | None = None,
+) -> Segmentation:
+    """Accuracy and mIoU over the labelled patches of `queries`, whose neighbours are all those of `bank`.
+
+    Each process reads its share of both and gets the result of all.
+    """
+    config, ranks = config or KNNConfig(), ranks or Ranks(device=torch.device("cpu"))
+    parts = [part for share in ranks.gather(_share(model, bank, config, ranks)) for part in share]
+    tokens = torch.cat([tokens for tokens, _ in parts]).to(ranks.device)
+    labels = torch.cat([labels for _, labels in parts]).to(ranks.device)
+    classes = len(queries.classes.names)
+    counts = torch.zeros(classes**2, dtype=torch.int64, device=ranks.device)
+    for asked, truth in _share(model, queries, config, ranks):
+        for some, true in zip(asked.split(QUERIES_AT_ONCE), truth.split(QUERIES_AT_ONCE), strict=True):
+            found = vote(some.to(ranks.device), tokens, labels, config.k, classes)
+            counts += count_pairs(true.to(ranks.device), found, classes)
+    total = ranks.add(counts).view(classes, classes).cpu().numpy()
+    return confusion_to_metrics(total, queries.classes.names, photos=len(queries))
+
+
+def vote(queries: Tensor, bank: Tensor, labels: Tensor, k: int, classes: int) -> Tensor:
+    """(Q, C) and (M, C) unit tokens, (M,) classes -> (Q,): the class of most of the k nearest by cosine.
+
+    Of classes with as many votes the one whose voters are nearer, by the sum of their cosines.
+    """
+    cosines, nearest = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
+    votes = torch.zeros(len(queries), classes, device=queries.device)
+    # A cosine less than 1 apart counts below any vote.
+    votes.scatter_add_(1, labels[nearest], 1 + cosines / (4 * k))
+    return votes.argmax(1)
+
+
+def patch_labels(labels: np.ndarray, canvas: int, grid: tuple[int, int], classes: int) -> Tensor:
+    """(H, W) classes of a photo's pixels -> (gh * gw,) int64 classes of its canvas's patches, -1 for none.
+
+    A patch is the class that most of its labelled pixels are; without any, as beyond the photo, it is none.
+    """
+    side = (torch.tensor(grid) * max(1, round(canvas / max(grid)))).tolist()
+    width, height = Canvas(canvas).fit(labels.shape[1], labels.shape[0])
+    size = (max(1, round(height * side[0] / canvas)), max(1, round(width * side[1] / canvas)))
+    pixels = torch.full(side, -1)
+    found = F.interpolate(torch.from_numpy(labels)[None, None].float(), size=size, mode="nearest")[0, 0]
+    pixels[: size[0], : size[1]] = found.long()
+    patches = (
+        pixels.unflatten(0, (grid[0], -1))
+        .unflatten(2, (grid[1], -1))
+        .permute(0, 2, 1, 3)
+        .flatten(2)
+        .flatten(0, 1)
+    )
+    # One more class, the first, takes what has none.
+    votes = F.one_hot(patches + 1, classes + 1).sum(1)[:, 1:]
+    return torch.where(votes.sum(1) > 0, votes.argmax(1), -1)
+
+
+def _share(model: Student, dataset: Labelled, config: KNNConfig, ranks: Ranks) -> list[tuple[Tensor, Tensor]]:
+    """Unit tokens and classes of the labelled patches of this process's photos, a pair for each batch."""
+    mine = range(len(dataset))[ranks.rank :: ranks.world_size]
+    parts = []
+    batch: list[LabelledPhoto] = []
+    with closing(Progress(len(mine), "photos", silent=not ranks.first)) as progress:
+        for done, photo in enumerate(ahead(dataset, mine), start=1):
+            batch.append(photo)
+            if len(batch) == config.batch_size or done == len(mine):
+                parts.append(_tokens(model, batch, config, len(dataset.classes.names), ranks.device))
+                progress.advance(len(batch))
+                batch = []
+    return parts
+
+
+def _tokens(
+    model: Student, batch: Sequence[LabelledPhoto], config: KNNConfig, classes: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    canvas = Canvas(config.canvas)
+    pixels = np.stack([canvas.pad(np.asarray(canvas.resize(found.photo))) for found in batch])
+    dense = model(model.prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)), config.mode)
+    require_finite(dense)
+    grid = (dense.shape[2], dense.shape[3])
+    labels = torch.cat([patch_labels(found.labels, config.canvas, grid, classes) for found in batch])
+    tokens = F.normalize(dense.float(), dim=1).flatten(2).transpose(1, 2).flatten(0, 1).cpu()
+    return tokens[labels >= 0], labels[labels >= 0]

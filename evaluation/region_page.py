@@ -1,0 +1,154 @@
+"""The report of region classification: its sections, and what a reader must know before any number."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evaluation.bars import bars
+from evaluation.classify import ClassifyConfig
+from evaluation.confusion import confusion_pictures
+from evaluation.looks import affinity_figures, token_map
+from evaluation.page import Figure, Section, write_page
+from evaluation.panoptic import PanopticDataset
+from evaluation.region import Subject
+from evaluation.report import block_table, class_table, comparison, regions_table, size_table
+from evaluation.tally import Classification
+from models.categories import load_categories
+from models.device import pick_device
+
+WORST, LOOKS = 15, 6
+_DRAWN = {
+    "Boxes": "boxes_top1",
+    "Masks-T": "masks_thing_top1",
+    "Masks-S": "masks_stuff_top1",
+    "stuff as thing": "stuff_as_thing",
+}
+
+
+def write_region_page(
+    folder: str | Path,
+    subjects: Mapping[str, Subject],
+    results: Mapping[str, Classification],
+    *,
+    crops: Mapping[str, Classification] | None = None,
+    data: str,
+    split: str,
+    categories: str,
+    config: ClassifyConfig,
+    limit: int | None = None,
+    device: str = "auto",
+    more: Sequence[Section] = (),
+) -> Path:
+    """FOLDER/index.html about one subject, or one before and after, and their results; see `region_sections`.
+
+    The data are those of the results; a few photos are looked at again for the affinities. more: sections
+    that follow the regions'.
+    """
+    dataset = PanopticDataset(data, split, load_categories(categories), limit)
+    networks = {
+        name: token_map(subject, config.mode, pick_device(device)) for name, subject in subjects.items()
+    }
+    looks = affinity_figures(networks, dataset, config.canvas, LOOKS)
+    warning, paragraphs = meaning(results)
+    last = list(results.values())[-1]
+    sections = [
+        *region_sections(results, crops, looks),
+        *more,
+        Section(title="Every class", parts=[class_table(last, results.get("before"))]),
+        Section(title="What the numbers mean", text=paragraphs),
+    ]
+    return write_page(
+        Path(folder) / "index.html",
+        f"{list(subjects.values())[-1].title}: region classification",
+        sections,
+        summary=f"{len(dataset)} photos of the split {split} of {data}, on a canvas of {config.canvas} px,"
+        f" read out in the mode {config.mode}.",
+        warning=warning,
+    )
+
+
+def region_sections(
+    results: Mapping[str, Classification],
+    crops: Mapping[str, Classification] | None = None,
+    looks: Sequence[Figure] = (),
+) -> list[Section]:
+    """Sections of a page about one model, or about one before and after, in this order.
+
+    results: one, by what tables call it, or "before" and "after". crops: the same of crops, see
+    `ClassifyConfig`. looks: what their tokens see.
+    """
+    before, last = results.get("before"), list(results.values())[-1]
+    everything = {**results, **{f"{name}, crops": found for name, found in (crops or {}).items()}}
+    drawn = {n: [getattr(r, field) for field in _DRAWN.values()] for n, r in everything.items()}
+    first = [comparison(before, last)] if before else []
+    if crops or not before:
+        first.append(regions_table(everything))
+    chart = Figure(
+        title="",
+        image=bars(drawn, list(_DRAWN)),
+        alt="; ".join(f"{n}: " + ", ".join(map(_said, _DRAWN, values)) for n, values in drawn.items()),
+        width=640,
+    )
+    confusions = [
+        Figure(
+            title=n,
+            image=picture,
+            alt=f"Confusion matrix, {n}: a row for each true class, a column for each name, things first.",
+            width=picture.width,
+        )
+        for n, picture in zip(results, confusion_pictures(list(results.values())), strict=True)
+    ]
+    sections = [
+        Section(title="Regions", parts=[*first, chart], text=_WHAT_IS_MEASURED[: 2 if crops else 1]),
+        Section(title="Confusion", parts=[*confusions, block_table(results)], text=[_CONFUSION]),
+        Section(title="Sizes", parts=[size_table(everything)]),
+        Section(title="Classes", parts=[class_table(last, before, WORST)]),
+    ]
+    if looks:
+        sections.append(Section(title="Affinities", parts=looks, text=[_AFFINITIES]))
+    return sections
+
+
+def meaning(results: Mapping[str, Classification]) -> tuple[str, list[str]]:
+    """(what must be known before any number, or "", and paragraphs about what the numbers are)."""
+    warning, paragraphs = "", list(_MEANING)
+    one = next(iter(results.values()))
+    if one.categories.name == "scenes":
+        warning = _SCENES
+    if any(result.random_weights for result in results.values()):
+        warning = RANDOM
+    sources = [f"Weights, {name}: {result.weights}." for name, result in results.items()]
+    return warning, [*paragraphs, *sources]
+
+
+def _said(name: str, value: float | None) -> str:
+    return f"{name} -" if value is None else f"{name} {value:.1f}"
+
+
+_WHAT_IS_MEASURED = (
+    "Each annotated segment is pooled from the dense map and called by the nearest text embedding of all"
+    " categories. Boxes: things, by RoIAlign of their box. Masks-T and Masks-S: things and stuff, by the"
+    " mean of their tokens. Accuracies are means over the classes present. Stuff as thing is the foreground"
+    " bias, the share of stuff segments that are called a thing: lower is better.",
+    "Crops: each segment's own crop through the whole image encoder, at its own resolution (things with 1.5"
+    " times their box, stuff by their box; so Boxes and Masks-T are the same). It is what CLIP says when it"
+    " is asked about one region at a time, which costs a forward a region.",
+)
+_CONFUSION = (
+    "A row is a true class, a column what its masks are called; brighter is more of the row. Rows and columns"
+    " are things first, then stuff: the lower left block is stuff called a thing, the foreground bias."
+)
+_AFFINITIES = (
+    "How alike every token is to that below the ringed point: yellow is the same, dark blue the least alike"
+    " of the photo. A map that tells segments apart is yellow on one segment and dark beyond it."
+)
+RANDOM = "Random weights: these numbers prove that the parts fit together, and say nothing about accuracy."
+_SCENES = (
+    "The generated world: real accuracies of small models on generated scenes that they have not seen. They"
+    " show the phenomenon and its cure, not how large either is on photographs."
+)
+_MEANING = (
+    "Numbers with random weights prove that the parts fit together, never accuracy. Numbers on the generated"
+    " world are real accuracies of small models on scenes they have not seen. A paper's accuracy needs the"
+    " paper's weights on the paper's data.",
+    "A small difference between two runs may be chance: train with another --seed to see how far it goes.",
+)

@@ -1,0 +1,205 @@
+"""What `evaluate` measures besides regions: segmentation, image-level zero-shot, patches by neighbours.
+
+Each task makes tables to read and values to keep, of one model or of a run's student at several alphas.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from evaluation.alphas import Candidate, candidates
+from evaluation.knn import KNNConfig, classify_patches
+from evaluation.page import Table
+from evaluation.panoptic import PanopticDataset
+from evaluation.region import Subject
+from evaluation.region_page import RANDOM
+from evaluation.segmentation import Segmentation, SegmentationConfig, segment
+from evaluation.semantic import Labelled, open_labelled
+from evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
+from models.categories import load_categories
+from models.dense import DenseCLIP
+from models.ranks import Ranks
+from models.text import category_embeddings
+from shards.errors import DenseCLIError
+
+Result = TypeVar("Result", Segmentation, ZeroShot)
+Config = TypeVar("Config", KNNConfig, SegmentationConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be measured, of whom and on what.
+
+    before: what a run's student was, for `alphas`.
+    dataset: `panoptic`, a benchmark (segmentation, knn) or `folder` (zeroshot). settings: of the task's
+    configuration, those that somebody gave. train_split, train_photos: whose patches are the neighbours.
+    classes: whether a table per class is wanted.
+    """
+
+    subject: Subject
+    before: Subject | None = None
+    data: str
+    split: str
+    dataset: str = "panoptic"
+    categories: str = "133"
+    limit: int | None = None
+    text_embeddings: str | None = None
+    alphas: Sequence[float] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    train_split: str = "train2017"
+    train_photos: int = 100
+    classes: bool = False
+
+    def labelled(self, split: str, limit: int | None) -> Labelled:
+        return open_labelled(self.dataset, self.data, split, categories=self.categories, limit=limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Tables to print, and the figures that they are made of by the title of each model."""
+
+    tables: Sequence[Table]
+    values: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def warning(self) -> str:
+        """What a reader must know before any number, or nothing."""
+        return RANDOM if any(found["random_weights"] for found in self.values.values()) else ""
+
+
+def segmentation(question: Question, ranks: Ranks) -> Answer:
+    """See `evaluation.segmentation`."""
+    dataset = question.labelled(question.split, question.limit)
+    config = settings_for(question, SegmentationConfig(), "side", "window", "stride")
+    prompts = [prompt for names in dataset.classes.prompts for prompt in names]
+
+    def measure(candidate: Candidate) -> Segmentation:
+        clip, text = _with_text(candidate, prompts, question)
+        return segment(clip, dataset, text, config, ranks)
+
+    windows = f"windows of {config.window} px every {config.stride} px, short side {config.side} px"
+    return _segmented(question, f"Segmentation, {question.dataset}", windows, _each(question, ranks, measure))
+
+
+def knn(question: Question, ranks: Ranks) -> Answer:
+    """See `evaluation.knn`. Raises DenseCLIError where the neighbours would be the photos themselves."""
+    if question.train_split == question.split:
+        raise DenseCLIError(
+            f"The patches of {question.split} would be their own neighbours.",
+            hint="Give another --train-split.",
+        )
+    bank = question.labelled(question.train_split, question.train_photos)
+    queries = question.labelled(question.split, question.limit)
+    config = settings_for(question, KNNConfig(), "canvas")
+
+    def measure(candidate: Candidate) -> Segmentation:
+        return classify_patches(candidate.model, bank, queries, config, ranks)
+
+    how = f"patches of a canvas of {config.canvas} px by their {config.k} nearest in {len(bank)} other photos"
+    return _segmented(question, f"Patch kNN, {question.dataset}", how, _each(question, ranks, measure))
+
+
+def zeroshot(question: Question, ranks: Ranks) -> Answer:
+    """See `evaluation.zeroshot`."""
+    images = _images(question)
+    batch = {name: value for name, value in question.settings.items() if name == "batch_size"}
+
+    def measure(candidate: Candidate) -> ZeroShot:
+        clip, text = _with_text(candidate, images.names, question)
+        return zero_shot(clip, images, text, **batch, ranks=ranks)
+
+    results = _each(question, ranks, measure)
+    photos, classes = results[0][1].photos, results[0][1].classes
+    label = "folder" if question.dataset == "folder" else "largest thing"
+    table = Table(
+        title=f"Image-level zero-shot, {question.dataset}",
+        columns=["model", "top-1", "top-5"],
+        rows=[[who.heading, _percent(found.top1), _percent(found.top5)] for who, found in results],
+        note=f"Percent of {photos} photos; the class of each is its {label}, one of {classes}.",
+    )
+    return Answer(tables=[table], values=_values(results))
+
+
+TASKS: dict[str, Callable[[Question, Ranks], Answer]] = {
+    "segmentation": segmentation,
+    "zeroshot": zeroshot,
+    "knn": knn,
+}
+
+
+def settings_for(question: Question, default: Config, *sides: str) -> Config:
+    """The default with what was given. `sides`, in pixels, stay within the canvas: the one given, else that
+    of a run's student, which is also read out in the mode it was trained in. A given canvas is one itself."""
+    of_run, given = question.subject.settings or {}, dict(question.settings)
+    canvas = given.get("canvas", of_run.get("canvas"))
+    if "canvas" not in sides:
+        given.pop("canvas", None)
+    within = {side: min(getattr(default, side), canvas) for side in sides} if canvas else {}
+    return replace(default, **{"mode": of_run.get("mode", default.mode), **within, **given})
+
+
+def _images(question: Question) -> Images:
+    if question.dataset == "folder":
+        return FolderImages(question.data, question.split, question.limit)
+    if question.dataset != "panoptic":
+        raise DenseCLIError(
+            f"Photos of {question.dataset} have no class of their own.",
+            hint="Give --dataset folder, or panoptic.",
+        )
+    known = load_categories(question.categories)
+    return DominantThings(PanopticDataset(question.data, question.split, known, question.limit))
+
+
+def _with_text(candidate: Candidate, prompts: Sequence[str], question: Question) -> tuple[DenseCLIP, Tensor]:
+    """The candidate's CLIP and what its text tower, or a file, says of the prompts."""
+    if not isinstance(candidate.model, DenseCLIP):
+        raise DenseCLIError(
+            f"{candidate.title} has no texts to compare its features with.",
+            hint="Measure it with --task knn.",
+        )
+    text = category_embeddings(candidate.model, prompts, file=question.text_embeddings)
+    return candidate.model, text
+
+
+def _each(
+    question: Question, ranks: Ranks, measure: Callable[[Candidate], Result]
+) -> list[tuple[Candidate, Result]]:
+    found = candidates(question.subject, question.before, question.alphas, ranks.device)
+    return [(candidate, measure(candidate)) for candidate in found]
+
+
+def _segmented(
+    question: Question, title: str, how: str, results: list[tuple[Candidate, Segmentation]]
+) -> Answer:
+    last = results[-1][1]
+    tables = [
+        Table(
+            title=title,
+            columns=["model", "mIoU", "pixel accuracy", "mean accuracy"],
+            rows=[
+                [who.heading, *map(_percent, (found.miou, found.pixel_accuracy, found.mean_accuracy))]
+                for who, found in results
+            ],
+            note=f"Percent; {last.photos} photos, {len(last.classes)} classes in them or predicted; {how}.",
+        )
+    ]
+    if question.classes:
+        worst = sorted(last.classes, key=lambda row: (row.iou, row.name))
+        rows = [[row.name, _percent(row.iou), f"{row.pixels:,}"] for row in worst]
+        of = results[-1][0].heading
+        tables.append(Table(title=f"{title}, {of}", columns=["class", "IoU", "size"], rows=rows))
+    return Answer(tables=tables, values=_values(results))
+
+
+def _values(results: list[tuple[Candidate, Result]]) -> dict[str, dict[str, Any]]:
+    return {
+        who.title: found.to_dict()
+        | {"alpha": who.alpha, "weights": who.weights, "random_weights": "random:" in who.weights}
+        for who, found in results
+    }
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}"

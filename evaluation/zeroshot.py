@@ -1,0 +1,158 @@
+"""Image-level zero-shot classification: what a CLIP could do before its dense map was trained.
+
+A photo as CLIP sees it (short side to the pre-training side, centre crop; Radford et al. 2021) is the class
+whose text is nearest to its image embedding.
+"""
+
+import re
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from evaluation.ahead import ahead
+from evaluation.panoptic import PanopticDataset, open_image
+from evaluation.tally import require_finite
+from models.dense import DenseCLIP
+from models.ranks import Ranks
+from shards.errors import DenseCLIError
+from shards.geometry import RESAMPLE
+from shards.progress import Progress
+
+PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+_WNID = re.compile(r"n\d{8}")
+
+
+class FolderImages:
+    """A folder for each class, ROOT/SPLIT/CLASS/ (or ROOT/CLASS/ where there is no split), as ImageNet lies.
+
+    A class is called as its folder, `_` for a space; 1,000 folders named by WordNet ids are ImageNet's
+    classes, with the names that OpenAI prompts them by.
+    """
+
+    def __init__(self, root: Path | str, split: str, limit: int | None = None) -> None:
+        place = Path(root) / split
+        place = place if place.is_dir() else Path(root)
+        folders = sorted(path for path in place.glob("*") if path.is_dir())
+        found = [
+            (path, label)
+            for label, folder in enumerate(folders)
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in PHOTOS
+        ]
+        if not found:
+            raise DenseCLIError(
+                f"There is no photo in a folder of its class below {place}.",
+                hint="Expected CLASS/PHOTO.jpg, as ImageNet's validation set is usually laid out.",
+            )
+        # Sorted by class: the first photos would be of the first class alone.
+        self._photos = found if limit is None else found[:: -(-len(found) // limit)]
+        names = [folder.name for folder in folders]
+        if len(names) == len(open_clip.IMAGENET_CLASSNAMES) and all(map(_WNID.fullmatch, names)):
+            self.names = tuple(open_clip.IMAGENET_CLASSNAMES)
+        else:
+            self.names = tuple(name.replace("_", " ") for name in names)
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        path, label = self._photos[i]
+        return open_image(path).convert("RGB"), label
+
+
+class DominantThings:
+    """A panoptic dataset photo by photo: its class is the thing that covers most of it, among all things.
+
+    A photo without a thing has the class -1, and does not count.
+    """
+
+    def __init__(self, dataset: PanopticDataset) -> None:
+        self._dataset = dataset
+        things = np.flatnonzero(dataset.categories.thing_flags())
+        self.names = tuple(dataset.categories.names[c] for c in things)
+        self._class = {int(c): i for i, c in enumerate(things)}
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        found = self._dataset[i]
+        areas = np.zeros(len(self.names), np.int64)
+        for segment in found.segments:
+            if segment.thing:
+                areas[self._class[segment.category]] += segment.area
+        return found.photo, int(areas.argmax()) if areas.any() else -1
+
+
+Images = FolderImages | DominantThings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot:
+    """Accuracy over photos in percent."""
+
+    top1: float
+    top5: float
+    photos: int
+    classes: int
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@torch.inference_mode()
+def zero_shot(
+    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int = 8, ranks: Ranks | None = None
+) -> ZeroShot:
+    """Classify every photo; text: (D, C) unit embeddings of `images.names`.
+
+    Each process takes its share of the photos and gets the result of all. Raises DenseCLIError where no photo
+    has a class.
+    """
+    ranks = ranks or Ranks(device=text.device)
+    mine = range(len(images))[ranks.rank :: ranks.world_size]
+    counts = torch.zeros(3, dtype=torch.int64, device=ranks.device)
+    pixels: list[np.ndarray] = []
+    labels: list[int] = []
+    with closing(Progress(len(mine), "photos", silent=not ranks.first)) as progress:
+        for done, (photo, label) in enumerate(ahead(images, mine), start=1):
+            if label >= 0:
+                pixels.append(centre_crop(photo, model.arch.native_side))
+                labels.append(label)
+            if labels and (len(labels) == batch_size or done == len(mine)):
+                counts += _hits(model, np.stack(pixels), np.array(labels), text).to(counts)
+                pixels, labels = [], []
+            progress.advance(1)
+    top1, top5, photos = ranks.add(counts).tolist()
+    if not photos:
+        raise DenseCLIError("No photo has a class.", hint="Give another split or a higher --limit.")
+    return ZeroShot(
+        top1=100 * top1 / photos, top5=100 * top5 / photos, photos=photos, classes=len(images.names)
+    )
+
+
+def _hits(model: DenseCLIP, pixels: np.ndarray, labels: np.ndarray, text: Tensor) -> Tensor:
+    """(B, s, s, 3) uint8 and (B,) classes -> (3,): right at first, among the first five, and B."""
+    images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(text.device))
+    scores = F.normalize(model.encode_image(images).float(), dim=1) @ text.T
+    require_finite(scores)
+    true = torch.from_numpy(labels).to(scores.device)[:, None]
+    # A tie counts against the true class.
+    better = (scores >= scores.gather(1, true)).sum(1) - 1
+    return torch.stack([(better < 1).sum(), (better < 5).sum(), torch.tensor(len(labels)).to(better)])
+
+
+def centre_crop(photo: Image.Image, side: int) -> np.ndarray:
+    """The middle of a photo whose short side is resized to `side` px, bicubic: (side, side, 3) uint8."""
+    scale = side / min(photo.size)
+    width, height = (max(side, round(length * scale)) for length in photo.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    resized = np.asarray(photo.resize((width, height), RESAMPLE))
+    return resized[top : top + side, left : left + side]

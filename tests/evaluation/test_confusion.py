@@ -1,0 +1,54 @@
+"""The confusion matrix in a picture: things before stuff, a share a cell, the same classes in all."""
+
+import numpy as np
+
+from evaluation.affinity import colours
+from evaluation.confusion import confusion_pictures
+from evaluation.tally import RegionTally, count, summarize
+from models.categories import Categories
+
+# Stuff stands first here, so that the picture has to change the order.
+NAMES = ("sky", "cat", "sea", "kite")
+SET = Categories(name="four", names=NAMES, thing=np.array([False, True, False, True]))
+SKY, CAT, SEA, KITE = range(4)
+
+
+def result(*seen):
+    """Of (true, called) masks; 4 has no token."""
+    labels = np.array([true for true, _ in seen])
+    scores = np.eye(5, dtype=np.float32)[[called for _, called in seen], :4]
+    masks = count(scores, labels, np.full(len(labels), 10))
+    return summarize(RegionTally(boxes=masks, masks=masks, skipped=0), SET, "x")
+
+
+def cells_of(picture, share):
+    """How many pixels have the colour of that share, above the ramp."""
+    pixels = np.asarray(picture)[:-40]
+    return int((pixels == colours(np.array([[share]]))[0, 0]).all(2).sum())
+
+
+def test_confusion__a_cell_for_each_share():
+    (picture,) = confusion_pictures([result((SKY, CAT), (SKY, SKY), (CAT, CAT), (SEA, SEA))])
+    cell = cells_of(picture, 0.5) // 2
+    assert cell > 100
+    # cat and sea wholly right; sky half a cat; and nothing in the other 5 of 9.
+    assert [cells_of(picture, share) for share in (0, 0.5, 1)] == [5 * cell, 2 * cell, 2 * cell]
+
+
+def test_confusion__things_come_first():
+    (picture,) = confusion_pictures([result((SKY, CAT), (SKY, CAT), (KITE, KITE), (CAT, SEA))])
+    yellow = np.argwhere((np.asarray(picture)[:-40] == colours(np.ones((1, 1)))[0, 0]).all(2))
+    rows = np.unique(yellow[:, 0])
+    # cat, kite | sky, sea: sky is called cat, below kite and to its left.
+    by_row = {y: yellow[yellow[:, 0] == y, 1].mean() for y in (rows.min(), rows.max())}
+    assert by_row[rows.max()] < by_row[rows.min()]
+
+
+def test_confusion__before_and_after_have_the_same_classes():
+    before, after = confusion_pictures([result((SKY, KITE)), result((SKY, SKY))])
+    assert before.size == after.size
+
+
+def test_confusion__masks_without_a_token_are_missing_from_their_row():
+    (picture,) = confusion_pictures([result((SKY, SKY), (SKY, 4), (SEA, SEA), (SEA, 4))])
+    assert cells_of(picture, 0.5) == 0 and cells_of(picture, 1) > 0

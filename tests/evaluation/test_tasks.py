@@ -1,0 +1,124 @@
+"""The tasks of `evaluate` through its command line, on scenes with the shipped student."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.knn import KNNConfig
+from evaluation.region import Subject
+from evaluation.segmentation import SegmentationConfig
+from evaluation.task_flags import DATASETS
+from evaluation.tasks import Question, settings_for
+from evaluation.verbs import evaluate
+from pipeline.scenes.coco import write_coco
+from shards.errors import DenseCLIError
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    write_coco(root, seed=0, split="val", count=6)
+    write_coco(root, seed=0, split="train", count=8)
+    return str(root)
+
+
+def run(scenes, *arguments, task, code=0):
+    where = ["--data", scenes, "--split", "val", "--categories", "scenes", "--device", "cpu"]
+    result = CliRunner().invoke(evaluate, [*where, "--task", task, *arguments])
+    if isinstance(result.exception, DenseCLIError):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.parametrize("task", ["segmentation", "zeroshot", "knn"])
+def test_task__a_row_for_each_alpha(scenes, moved_run, tmp_path, task):
+    more = ["--train-split", "train"] if task == "knn" else []
+    file = tmp_path / "out.json"
+    arguments = ["--run", str(moved_run), "--alphas", "0,0.5,1", "--json", str(file), *more]
+    result = run(scenes, *arguments, task=task)
+    values = json.loads(file.read_text())
+    assert list(values) == ["alpha 0", "alpha 0.5", "alpha 1"]
+    assert all(title in result.stdout for title in values)
+    figure = {"segmentation": "miou", "knn": "pixel_accuracy", "zeroshot": "top1"}[task]
+    assert 0 < values["alpha 0"][figure] <= 100
+    assert values["alpha 0"]["alpha"] == 0 and values["alpha 0"]["random_weights"] is False
+
+
+def test_task__alpha_0_is_the_student_before(scenes, moved_run, tmp_path):
+    found = {}
+    subjects = {"run": ["--run", str(moved_run), "--alphas", "0"], "before": ["--student", "scenes-s"]}
+    for name, who in subjects.items():
+        file = tmp_path / f"{name}.json"
+        run(scenes, *who, "--canvas", "96", "--json", str(file), task="segmentation")
+        found[name] = next(iter(json.loads(file.read_text()).values()))
+    assert found["run"]["miou"] == pytest.approx(found["before"]["miou"], abs=0.01)
+
+
+def test_task__classes_the_worst_first(scenes):
+    result = run(scenes, "--student", "scenes-pvlm", "--canvas", "96", "--classes", task="segmentation")
+    rows = result.stdout.rpartition("IoU")[2].splitlines()[2:]
+    found = [float(row.split()[1]) for row in rows]
+    assert len(found) > 5 and found == sorted(found)
+
+
+def test_task__random_weights_are_said(scenes, tmp_path):
+    who = ["--student", "scenes-s", "--weights", "scenes-s=random:0"]
+    found = run(scenes, *who, "--report", str(tmp_path), task="zeroshot")
+    assert "(random weights)" in found.stdout
+    page = (tmp_path / "index.html").read_text()
+    assert "(random weights)" in page and "say nothing about accuracy" in page
+
+
+def test_task__a_vfm_has_no_texts_but_patches(scenes):
+    who = ["--student", "scenes-vfm", "--canvas", "96"]
+    with pytest.raises(DenseCLIError, match="no texts"):
+        run(scenes, *who, task="segmentation")
+    assert "scenes-vfm" in run(scenes, *who, "--train-split", "train", task="knn").stdout
+
+
+def test_task__photos_are_not_their_own_neighbours(scenes):
+    with pytest.raises(DenseCLIError, match="own neighbours"):
+        run(scenes, "--student", "scenes-vfm", "--train-split", "val", task="knn")
+
+
+@pytest.mark.parametrize(("task", "dataset"), [("segmentation", "folder"), ("zeroshot", "voc21")])
+def test_task__a_dataset_of_another_kind_is_refused(scenes, task, dataset):
+    with pytest.raises(DenseCLIError, match=dataset):
+        run(scenes, "--student", "scenes-s", "--dataset", dataset, task=task)
+
+
+@pytest.mark.parametrize(("task", "flag"), [("zeroshot", "--stride"), ("regions", "--k"), ("knn", "--side")])
+def test_task__flags_of_another_task_are_a_usage_error(scenes, task, flag):
+    assert f"{flag} is for --task" in run(scenes, flag, "3", task=task, code=2).stderr
+
+
+def test_datasets__are_the_benchmarks_and_two_layouts():
+    assert set(DATASETS) == {*BENCHMARKS, "panoptic", "folder"}
+
+
+@pytest.mark.parametrize(
+    ("canvas", "given", "sizes"),
+    [
+        (None, {}, (448, 336, 112)),
+        (512, {}, (448, 336, 112)),
+        (96, {}, (96, 96, 96)),
+        (96, {"canvas": 384}, (384, 336, 112)),
+        (96, {"side": 192, "stride": 48}, (192, 96, 48)),
+    ],
+)
+def test_settings__papers_sizes_within_the_canvas(canvas, given, sizes):
+    of_run = {"canvas": canvas, "mode": "qq"} if canvas else None
+    subject = Subject(model="scenes-s", settings=of_run)
+    question = Question(subject=subject, data="", split="", settings=given)
+    config = settings_for(question, SegmentationConfig(), "side", "window", "stride")
+    assert (config.side, config.window, config.stride) == sizes
+    assert config.mode == ("qq" if canvas else "value")
+
+
+def test_settings__a_given_canvas_is_taken_as_it_is():
+    settings = {"canvas": 560, "k": 5}
+    question = Question(subject=Subject(model="scenes-s"), data="", split="", settings=settings)
+    assert settings_for(question, KNNConfig(), "canvas") == KNNConfig(canvas=560, k=5)
