@@ -7,7 +7,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
@@ -206,17 +206,19 @@ def remove_folder(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def write_atomic(url: str, data: bytes | memoryview) -> None:
+def write_atomic(url: str, data: bytes | Sequence[bytes]) -> None:
     """Write a file, or replace it, so that a reader sees all of it or none, even across a power cut.
 
     Locally: temporary name in the same folder, fsync, rename, fsync of the folder. Elsewhere one put, which
-    object stores publish as a whole. Raises DenseCLIError when the place is full or cannot be written.
+    object stores publish as a whole. data: whole, or in parts. Raises DenseCLIError when the place is full or
+    cannot be written.
     """
+    parts = [data] if isinstance(data, bytes) else data
     with _filesystem(url, "write") as (fs, path):
         if isinstance(fs, LocalFileSystem):
-            _write_local(path, data)
+            _write_local(path, parts)
         else:
-            fs.pipe_file(path, bytes(data))
+            fs.pipe_file(path, b"".join(parts))
 
 
 @contextmanager
@@ -298,13 +300,13 @@ def _hint(error: Exception, local: bool) -> str:
     )
 
 
-def _write_local(path: str, data: bytes | memoryview) -> None:
+def _write_local(path: str, parts: Sequence[bytes]) -> None:
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{TEMPORARY[0]}{name}.{uuid.uuid4().hex}{TEMPORARY[1]}")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

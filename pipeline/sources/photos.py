@@ -66,7 +66,7 @@ def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
         if upright:
             if image.getexif().get(ImageOps.ExifTags.Base.Orientation) in TURNED:
                 width, height = height, width
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
         return Decoded(_to_rgb(image), width, height)
     except UnidentifiedImageError as error:
         raise Unreadable("not-an-image") from error
@@ -86,4 +86,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise Unreadable("float-pixels")
     if image.mode == "P":
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    # To convert would copy even where there is nothing to convert.
+    return image if image.mode == "RGB" else image.convert("RGB")
