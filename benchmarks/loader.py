@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -30,10 +31,12 @@ from shards.codecs import TopK
 from shards.geometry import Canvas
 from shards.reader import StoreReader, decode_image, read_shard
 from shards.regions import region_plan
-from shards.store import Store
+from shards.store import Column, Store
 from shards.table import table
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
-from train.data import Loader, LoaderConfig
+
+if TYPE_CHECKING:
+    from train.data import Loader
 
 CANVAS, SHARD, CATEGORIES = 512, 256, 316
 DECODE = 1024  # samples of a run that decodes
@@ -42,7 +45,8 @@ DECODE = 1024  # samples of a run that decodes
 def write_store(folder: Path, photos: Path, samples: int) -> None:
     rng = np.random.default_rng(0)
     canvas, plan = Canvas(CANVAS), region_plan("grid-paper")
-    codec = TopK(things=(True,) * 80 + (False,) * (CATEGORIES - 80), k=20, dtype="fp16")
+    # rest: exactly 20 of each, as the plan of a build expects; random ones would have more.
+    codec = TopK(things=(True,) * 80 + (False,) * (CATEGORIES - 80), k=20, rest=1.0, dtype="fp16")
     store = Store.create(folder / "store", {"name": "photos"}, CANVAS, [SHARD] * (samples // SHARD))
     regions = store.add_column("regions", plan.name, plan.spec)
     target = {"name": "labels", "tau": 0.01, "categories": [str(i) for i in range(CATEGORIES)]}
@@ -95,18 +99,36 @@ def write_mds(folder: Path) -> None:
             writer.write({"key": key, "jpg": jpg})
 
 
-def densecli(folder: Path, columns: int) -> Iterator[bytes]:
+def columns_of(folder: Path) -> list[Column]:
     store = Store.open(folder / "store")
-    reader = StoreReader([store.images, *store.columns()][:columns])
+    return [store.images, *store.columns()]
+
+
+def members(reader: StoreReader) -> Iterator[bytes]:
     for record in reader.iter(0):
-        # Members are copied when they are asked for: ask for all, and give the photo last.
-        *_, jpg = (
-            parts["jpg" if part == "images" else "npz"] for part, parts in reversed(record.parts.items())
-        )
+        # Members are copied when they are asked for: ask for all, and give the photo, the first one, last.
+        for files in reversed(record.parts.values()):
+            data = files["jpg" if "jpg" in files else "npz"]
+        yield data
+
+
+def densecli(folder: Path, columns: int) -> Iterator[bytes]:
+    return members(StoreReader(columns_of(folder)[:columns]))
+
+
+def one_by_one(folder: Path) -> Iterator[bytes]:
+    """The samples of three columns as three columns are read that nobody joins."""
+    first, *others = [members(StoreReader([column])) for column in columns_of(folder)]
+    for jpg in first:
+        for other in others:
+            next(other)
         yield jpg
 
 
-def trainer(folder: Path) -> tuple[Loader, Store]:
+def trainer(folder: Path) -> "tuple[Loader, Store]":
+    # It loads torch, which would cost every other contender seconds of start.
+    from train.data import Loader, LoaderConfig
+
     store = Store.open(folder / "store")
     labels = store.find("targets", "noise")
     config = LoaderConfig(batch_size=16, workers=0)
@@ -136,6 +158,7 @@ def mds(folder: Path) -> Iterable[bytes]:
 READING: dict[str, Callable[[Path], Iterable[bytes]]] = {
     "densecli, 1 column": lambda folder: densecli(folder, 1),
     "densecli, 3 columns": lambda folder: densecli(folder, 3),
+    "densecli, 3 columns, not joined": one_by_one,
     "webdataset": webdataset,
     "litdata": litdata,
     "mosaicml-streaming": mds,

@@ -15,7 +15,7 @@ from shards.errors import DenseCLIError
 
 SPECS = Path(__file__).parent / "specs"
 # Flags that the ablation gives itself.
-OWN = frozenset({"run", "json", "resume", "help"})
+OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report"})
 Value = str | int | float | bool | list
 
 

@@ -15,12 +15,16 @@ from pipeline.clock import Clock
 from pipeline.sources import Item, Load, Unreadable
 from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
+from shards.errors import Forbidden, Unreachable
 from shards.geometry import Canvas
 from shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
 from shards.receipts import Receipt
 from shards.regions import RegionPlan, Regions
 from shards.store import Column
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
+
+# Why a photo may be unreadable today and not tomorrow; and how many at once are so by more than chance.
+OUT_OF_REACH, FEW = {"forbidden", "unreachable"}, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +77,18 @@ class ShardBuilder:
         """
         config, shard, stop = self.config, unit.shard, stop or Event()
         receipts: list[Receipt] = []
-        with self._photos_turn:
-            if not config.images.has(shard):
-                receipts.append(self._build_images(unit, stop))
-            if not config.regions.has(shard):
-                receipts.append(build_regions(config.plan, config.images, config.regions, shard))
-            records = read_joined([config.images, config.regions], shard)
-        with self._teachers_turn:
-            targets = [
-                _Targets(column, teacher, shard, config, self._pool)
-                for column, teacher in config.targets
-                if not column.has(shard)
-            ]
-            if targets:
-                receipts += self._build_targets(records, targets, stop)
+        if not config.images.has(shard):
+            receipts.append(self._build_images(unit, stop))
+        if not config.regions.has(shard):
+            receipts.append(build_regions(config.plan, config.images, config.regions, shard))
+        records = read_joined([config.images, config.regions], shard)
+        targets = [
+            _Targets(column, teacher, shard, config, self._pool)
+            for column, teacher in config.targets
+            if not column.has(shard)
+        ]
+        if targets:
+            receipts += self._build_targets(records, targets, stop)
         skipped, seconds = Counter[str](), Counter[str]()
         for receipt in receipts:
             skipped.update(receipt.skipped)
@@ -118,13 +120,29 @@ class ShardBuilder:
                 about["masks"] = photo.masks
             return {"jpg": jpg, "json": json_bytes(about)}
 
-        made = ahead(self._pool, parts, unit.items, window=2 * config.threads, stop=stop)
-        for item, result in zip(unit.items, made, strict=True):
-            if isinstance(result, str):
-                skipped[result] += 1
-            else:
-                writer.add(item.key, result)
+        with self._photos_turn:
+            made = ahead(self._pool, parts, unit.items, window=2 * config.threads, stop=stop)
+            for item, result in zip(unit.items, made, strict=True):
+                if isinstance(result, str):
+                    skipped[result] += 1
+                else:
+                    writer.add(item.key, result)
+        if not writer.keys:
+            self._refuse(unit, skipped)
+        # The other unit's photos are read while this one's are written.
         return writer.commit(seconds=clock.seconds, skipped=skipped)
+
+    def _refuse(self, unit: Unit, skipped: Counter[str]) -> None:
+        """Raises DenseCLIError where no photo of a unit was within reach: it is not the photos' fault."""
+        by_chance = len(unit.items) < FEW and len(self.config.images.shard_names) > 1
+        if unit.items and skipped.keys() <= OUT_OF_REACH and not by_chance:
+            kind = Forbidden if skipped.keys() == {"forbidden"} else Unreachable
+            raise kind(
+                f"None of the {len(unit.items)} photos from {unit.items[0].ref} on could be read "
+                f"({' and '.join(skipped)}).",
+                hint="Check the credentials in the environment and the network, then run the same command "
+                "again.",
+            )
 
     def _build_targets(self, records: list[Record], targets: list["_Targets"], stop: Event) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
@@ -141,10 +159,13 @@ class ShardBuilder:
                 )
             return photo, [target.prepare(photo) for target in targets]
 
-        photos = ahead(self._pool, prepared, records, window=_window(self.config), stop=stop)
-        for photo, pictures in shared.each("wait", photos):
-            for target, of_target in zip(targets, pictures, strict=True):
-                target.add(photo, of_target)
+        with self._teachers_turn:
+            photos = ahead(self._pool, prepared, records, window=_window(self.config), stop=stop)
+            for photo, pictures in shared.each("wait", photos):
+                for target, of_target in zip(targets, pictures, strict=True):
+                    target.add(photo, of_target)
+            for target in targets:
+                target.finish()
         # Each teacher's part of what was done for all of them.
         parts = {stage: seconds / len(targets) for stage, seconds in shared.seconds.items()}
         return [target.commit(parts) for target in targets]
@@ -178,11 +199,13 @@ class _Targets:
     def add(self, photo: Photo, pictures: np.ndarray) -> None:
         self._encode(self.asking.add(photo, pictures))
 
+    def finish(self) -> None:
+        """The teacher is done with the shard."""
+        self._encode(self.asking.finish())
+
     def commit(self, shared: dict[str, float]) -> Receipt:
         """shared: this teacher's part of the seconds of what was done for all of them."""
-        self._encode(self.asking.finish())
-        with self.clock("wait"):
-            self._write(keep=0)
+        self._write(keep=0)
         seconds = self.clock.seconds
         return self.writer.commit(
             seconds={stage: seconds.get(stage, 0) + shared.get(stage, 0) for stage in {**shared, **seconds}},

@@ -24,7 +24,9 @@ class Canvas:
 
         of: the photo's own width and height, where `image` was decoded at a smaller scale.
         """
-        return image.convert("RGB").resize(self.fit(*(of or image.size)), RESAMPLE)
+        # To convert would copy even where there is nothing to convert.
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        return rgb.resize(self.fit(*(of or image.size)), RESAMPLE)
 
     def valid_box(self, width: int, height: int) -> np.ndarray:
         """(4,) float32 normalised xyxy of the canvas that a photo of width x height pixels covers."""

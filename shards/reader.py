@@ -5,7 +5,7 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -16,12 +16,12 @@ from shards import fs
 from shards.cache import Cache
 from shards.errors import DenseCLIError
 from shards.keys import keys_digest
+from shards.npz import decode_npz as decode_npz
 from shards.order import order
 from shards.receipts import Receipt
 from shards.store import Column
 
 T = TypeVar("T")
-_HEADERS = Lock()
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
@@ -89,7 +89,7 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
 def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
     """The samples of a shard in order. Raises DenseCLIError where the receipt contradicts itself."""
     places: Places = {}
-    for name, place in sorted(receipt.members.items(), key=lambda item: item[1]):
+    for name, place in sorted(receipt.members.items(), key=itemgetter(1)):
         key, extension = name.split(".", 1)
         places.setdefault(key, {})[extension] = place
     if len(places) != receipt.samples or keys_digest(list(places)) != receipt.keys_digest:
@@ -144,20 +144,19 @@ def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
 
 def _difference(data: Buffer, receipt: Receipt) -> str:
     """What is wrong with the tar, as the end of a sentence; empty when it is the receipt's."""
-    # Tar members start on blocks of 512 bytes.
-    ends = [-(-(offset + size) // 512) * 512 for offset, size in receipt.members.values()]
+    if len(data) == receipt.bytes:
+        same = xxhash.xxh3_64_hexdigest(data) == receipt.xxh3
+        return "" if same else "has changed since it was written: its checksum is another"
     if not data:
         return f"is empty, not {receipt.bytes} bytes"
-    if len(data) < receipt.bytes and len(data) in ends:
-        whole = sum(end <= len(data) for end in ends)
-        return f"was cut between two members: {whole} of {len(ends)} are there"
-    if len(data) < receipt.bytes:
-        return f"was cut: {len(data)} of {receipt.bytes} bytes are there"
     if len(data) > receipt.bytes:
         return f"is longer than its receipt says: {len(data)}, not {receipt.bytes} bytes"
-    if xxhash.xxh3_64_hexdigest(data) != receipt.xxh3:
-        return "has changed since it was written: its checksum is another"
-    return ""
+    # Tar members start on blocks of 512 bytes.
+    ends = [-(-(offset + size) // 512) * 512 for offset, size in receipt.members.values()]
+    if len(data) in ends:
+        whole = sum(end <= len(data) for end in ends)
+        return f"was cut between two members: {whole} of {len(ends)} are there"
+    return f"was cut: {len(data)} of {receipt.bytes} bytes are there"
 
 
 def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
@@ -292,13 +291,6 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
                 hint="Run its build again: it continues where it stopped.",
             )
     return list(columns)
-
-
-def decode_npz(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` member by name. Never unpickles: object arrays raise ValueError."""
-    # numpy reads a header by ast.literal_eval, which two threads of Python 3.11 must not do at once.
-    with _HEADERS, np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return dict(archive)
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -77,15 +77,21 @@ class GridPlan:
         Cell (i, j) of an m x n grid on a photo that covers w x h is
         (j w / n, i h / m, (j + 1) w / n, (i + 1) h / m).
         """
-        grids = [_grid(m, n) for m, n in PAIRS[self.pairs]]
+        cells, offsets = _grids(self.pairs)
         x0, y0, x1, y1 = np.asarray(valid_box, np.float64)
-        boxes = np.concatenate(grids) * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)
-        offsets = np.cumsum([0, *map(len, grids)])
-        return Regions(boxes.astype(np.float32), offsets.astype(np.int32))
+        boxes = cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)
+        return Regions(boxes.astype(np.float32), offsets)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
         """The regions of a stored photo, of which `about` is the images column's `.json`."""
         return self.boxes(about["valid"])
+
+
+@cache
+def _grids(pairs: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 4) float64 xyxy of the unit square's cells, and (V + 1,) int32 offsets of the grids among them."""
+    grids = [_grid(m, n) for m, n in PAIRS[pairs]]
+    return np.concatenate(grids), np.cumsum([0, *map(len, grids)]).astype(np.int32)
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:

@@ -4,22 +4,25 @@ import io
 import re
 import tarfile
 import time
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import xxhash
 from PIL import Image
 
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.keys import canonical_json, keys_digest
+from shards.npz import npz_bytes as npz_bytes
 from shards.receipts import Receipt
 from shards.store import PHOTOS, Column
 
 # A USTAR header has room for this many bytes of a name without a folder.
 MAX_NAME_BYTES = 100
+# The header of an empty file without a name, and its checksum but for the digits of the size.
+_BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+_SIZE, _SUM = slice(124, 135), slice(148, 154)
+_BLANK_SUM = int(_BLANK[_SUM], 8) - sum(_BLANK[_SIZE])
 _KEY = re.compile(r"[^\s./]+")
 
 
@@ -30,10 +33,8 @@ class ShardWriter:
         self.column = column
         self.shard = shard
         self.keys: dict[str, None] = {}
-        self._buffer = io.BytesIO()
-        self._tar = tarfile.TarFile(
-            fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8"
-        )
+        self._chunks: list[bytes] = []
+        self._bytes = 0
         self._members: dict[str, tuple[int, int]] = {}
 
     def add(self, key: str, parts: Mapping[str, bytes]) -> None:
@@ -58,11 +59,14 @@ class ShardWriter:
                     f"The sample key {key!r} is too long for a tar.",
                     hint=f"Keep it under {MAX_NAME_BYTES - 10} bytes.",
                 )
-            member = tarfile.TarInfo(name)
-            member.size = len(parts[extension])
-            self._members[name] = (self._tar.offset + tarfile.BLOCKSIZE, member.size)
-            self._tar.addfile(member, io.BytesIO(parts[extension]))
+            data = parts[extension]
+            self._members[name] = (self._bytes + tarfile.BLOCKSIZE, len(data))
+            self._append(_header(name, len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
         self.keys[key] = None
+
+    def _append(self, *chunks: bytes) -> None:
+        self._chunks += chunks
+        self._bytes += sum(map(len, chunks))
 
     def commit(
         self,
@@ -77,17 +81,20 @@ class ShardWriter:
         `seconds` by stage are the caller's own; `write`, the publication of the tar, is added to them.
         """
         start = time.perf_counter()
-        self._tar.close()
-        data = self._buffer.getbuffer()
-        fs.write_atomic(self.column.tar_url(self.shard), data)
+        end = 2 * tarfile.BLOCKSIZE
+        self._append(bytes(end + -(self._bytes + end) % tarfile.RECORDSIZE))
+        digest = xxhash.xxh3_64()
+        for chunk in self._chunks:
+            digest.update(chunk)
+        fs.write_atomic(self.column.tar_url(self.shard), self._chunks)
         write = time.perf_counter() - start
         receipt = Receipt(
             shard=self.shard,
             column=self.column.key,
             samples=len(self.keys),
             keys_digest=keys_digest(list(self.keys)),
-            bytes=len(data),
-            xxh3=xxhash.xxh3_64_hexdigest(data),
+            bytes=self._bytes,
+            xxh3=digest.hexdigest(),
             members=self._members,
             skipped=skipped or {},
             error=error or {},
@@ -96,6 +103,15 @@ class ShardWriter:
         )
         fs.write_atomic(self.column.receipt_url(self.shard), receipt.to_json())
         return receipt
+
+
+def _header(name: str, size: int) -> bytes:
+    """The USTAR header of a regular file: what `tarfile` writes, in a tenth of its time."""
+    header = bytearray(_BLANK)
+    header[: len(name.encode())] = name.encode()
+    header[_SIZE] = b"%011o" % size
+    header[_SUM] = b"%06o" % (_BLANK_SUM + sum(name.encode()) + sum(header[_SIZE]))
+    return bytes(header)
 
 
 def jpg_bytes(photo: Image.Image) -> bytes:
@@ -108,21 +124,3 @@ def jpg_bytes(photo: Image.Image) -> bytes:
 def json_bytes(value: Any) -> bytes:
     """A `.json` member: canonical JSON."""
     return canonical_json(value)
-
-
-def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A `.npz` member: stored, not compressed, sorted by name, no clock and no pickle in it.
-
-    np.savez leaves the zip's dates and platform to the library, and bytes must not depend on either.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            content = io.BytesIO()
-            np.lib.format.write_array(
-                content, np.asarray(arrays[name], order="C"), version=(1, 0), allow_pickle=False
-            )
-            archive.writestr(entry, content.getvalue())
-    return buffer.getvalue()

@@ -130,17 +130,11 @@ def _missing(
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
-    generated = store.dataset["name"] == "scenes"
-    if kind in OWN_TEACHERS:
-        # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        clip = "scenes-s" if generated else "eva02-b16"
-        return _own_teachers(kind, clip if student in VFMS else student)[0]
-    if kind == "gram":
-        return "scenes-vfm" if generated else "dinov2-vitb14"
-    for column in store.columns("targets"):
-        if column.name.startswith(FEATURES):
-            return column.name.replace(FEATURES, RELABELLED, 1)
-    return "scenes-pvlm" if generated else "vitb16"
+    if kind == "labels":
+        for column in store.columns("targets"):
+            if column.name.startswith(FEATURES):
+                return column.name.replace(FEATURES, RELABELLED, 1)
+    return default_teacher(store.dataset["name"], kind, student)
 
 
 def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str]) -> str:
@@ -179,3 +173,15 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
 
 def _words(flags: Mapping[str, object]) -> list[str]:
     return [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]
+
+
+def default_teacher(dataset: str, kind: str, student: str) -> str:
+    """The name of the teacher whose column of a kind a student learns from, where nobody names another."""
+    generated = dataset == "scenes"
+    if kind in OWN_TEACHERS:
+        # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
+        clip = "scenes-s" if generated else "eva02-b16"
+        return _own_teachers(kind, clip if student in VFMS else student)[0]
+    if kind == "gram":
+        return "scenes-vfm" if generated else "dinov2-vitb14"
+    return "scenes-pvlm" if generated else "vitb16"

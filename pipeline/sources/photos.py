@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.sources.base import Decoded, Item, Span, Unreadable
 from shards import fs
-from shards.errors import DenseCLIError
+from shards.errors import Forbidden, Unreachable
 from shards.geometry import Canvas
 from shards.store import PHOTOS
 
@@ -41,10 +41,13 @@ def read(root: str, span: Span) -> bytes:
         return fs.read_range(url, span.offset, span.size)
     except FileNotFoundError as error:
         raise Unreadable("missing") from error
-    except (PermissionError, DenseCLIError) as error:
-        if isinstance(error.__cause__ or error, PermissionError):
-            raise Unreadable("forbidden") from error
-        raise
+    except (PermissionError, Forbidden) as error:
+        raise Unreadable("forbidden") from error
+    except Unreachable as error:
+        # In a list of addresses on many servers, one that is gone must not stop the others' photos.
+        if root or not fs.is_web(url):
+            raise
+        raise Unreadable("unreachable") from error
 
 
 def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
@@ -63,7 +66,7 @@ def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
         if upright:
             if image.getexif().get(ImageOps.ExifTags.Base.Orientation) in TURNED:
                 width, height = height, width
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
         return Decoded(_to_rgb(image), width, height)
     except UnidentifiedImageError as error:
         raise Unreadable("not-an-image") from error
@@ -83,4 +86,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise Unreadable("float-pixels")
     if image.mode == "P":
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    # To convert would copy even where there is nothing to convert.
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -3,6 +3,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from threading import Event
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps
 from pipeline.ahead import Stopped
 from pipeline.job import prepare, unit_of
 from pipeline.teachers import live
+from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
 from shards.reader import decode_npz, read_joined, read_shard
@@ -196,6 +198,36 @@ def test_two_units_at_once__photos_are_read_while_the_teacher_is_busy(tiny):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(builder.build, units))
     assert overlapped == [True, True]
+
+
+def test_two_units_at_once__one_is_written_while_the_other_goes_on(tiny, monkeypatch):
+    job, source = prepare(replace(tiny, limit=8))
+    loaded, looked, going_on, waited = count(), count(), {"images": Event(), "targets": Event()}, {}
+    write = fs.write_atomic
+
+    def loading(item, canvas):
+        if next(loaded) == 4:
+            going_on["images"].set()
+        return job.load(item, canvas)
+
+    def looking(pictures):
+        if next(looked) == 1:
+            going_on["targets"].set()
+        return look(pictures)
+
+    def writing(url, data):
+        for kind, event in going_on.items():
+            if f"/{kind}/" in url and url.endswith(".tar") and kind not in waited:
+                waited[kind] = event.wait(60)
+        write(url, data)
+
+    builder = replace(job, load=loading).builder(threads=2)
+    (_, teacher) = builder.config.targets[0]
+    look, teacher.look = teacher.look, looking
+    monkeypatch.setattr(fs, "write_atomic", writing)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(builder.build, [unit_of(source, shard, 4) for shard in job.store.shard_names]))
+    assert waited == {"images": True, "targets": True}
 
 
 @pytest.mark.parametrize("column", [0, 2])

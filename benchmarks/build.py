@@ -1,0 +1,162 @@
+"""Photos per second of build-shards beside the bare loop that decodes and resizes them.
+
+    python benchmarks/build.py                                        # generated photos of 640 x 480
+    python benchmarks/build.py --size 1500x2250                       # as large as SA-1B's
+    python benchmarks/build.py --data data/coco/train2017 --samples 128
+
+The bare loop is a pool of threads that read, decode and resize, and keep nothing; it decodes JPEGs at the
+scale that build-shards decodes them at. build-shards runs with as many threads in this process: it decodes,
+resizes, encodes, digests and writes durable shards; then it also reads them back for a teacher that looks at
+every canvas and costs nothing. What is left out is Ray's start and the listing. Contenders take turns;
+figures are medians.
+"""
+
+import argparse
+import io
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.build import BuilderConfig, ShardBuilder
+from pipeline.crew import UNITS_PER_WORKER
+from pipeline.job import cut, unit_of
+from pipeline.sources import Source, open_source
+from pipeline.teachers import Photo
+from shards.codecs import Arrays, Errors
+from shards.geometry import RESAMPLE, Canvas
+from shards.regions import region_plan
+from shards.store import PHOTOS, Store
+from shards.table import table
+
+DISTINCT = 32  # generated photos; more samples are the same again
+
+
+class NoTeacher:
+    """Looks at the whole canvas and says next to nothing."""
+
+    name, device = "none", torch.device("cpu")
+
+    def inputs(self, photo: Photo) -> np.ndarray:
+        return photo.padded()[None]
+
+    def look(self, pictures: Tensor) -> Tensor:
+        return pictures[:, :, 0, :8].float()
+
+    def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
+        return torch.stack(seen).numpy()[0]
+
+    def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
+        return {"x": target}, {}
+
+
+def write_photos(folder: Path, size: tuple[int, int], samples: int) -> None:
+    """JPEGs with detail at every scale, half a byte a pixel; COCO's have 0.6."""
+    rng = np.random.default_rng(0)
+    width, height = size
+    for i in range(min(samples, DISTINCT)):
+        pixels = rng.normal(128, 11, (height, width, 1)).astype(np.float32)
+        for side in (4, 16, 64, 256):
+            cells = rng.normal(0, 96 / side**0.5, (3, side * height // width, side)).astype(np.float32)
+            pixels = pixels + np.stack([Image.fromarray(c).resize(size, RESAMPLE) for c in cells], axis=-1)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06d}.jpg", quality=92)
+    for i in range(DISTINCT, samples):
+        (folder / f"{i:06d}.jpg").write_bytes((folder / f"{i % DISTINCT:06d}.jpg").read_bytes())
+
+
+def bare(paths: list[Path], canvas: Canvas, threads: int) -> None:
+    def resized(path: Path) -> Image.Image:
+        image: Image.Image = Image.open(io.BytesIO(path.read_bytes()))
+        width, height = canvas.fit(*image.size)
+        image.draft(None, (PHOTOS["decode"] * width, PHOTOS["decode"] * height))
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        return rgb.resize((width, height), RESAMPLE)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(resized, paths):
+            pass
+
+
+def build(source: Source, root: Path, canvas: Canvas, shard: int, threads: int, teachers: list) -> None:
+    store = Store.create(root, source.identity, canvas.size, cut(len(source.items), shard))
+    plan = region_plan("grid-paper")
+    config = BuilderConfig(
+        canvas=canvas,
+        load=source.load,
+        plan=plan,
+        images=store.images,
+        regions=store.add_column("regions", plan.name, plan.spec),
+        targets=[(store.add_column("targets", teacher.name, {}), teacher) for teacher in teachers],
+        batch_size=16,
+        threads=threads,
+    )
+    builder = ShardBuilder(config)
+    with ThreadPoolExecutor(UNITS_PER_WORKER) as units:
+        for report in units.map(builder.build, [unit_of(source, name, shard) for name in store.shard_names]):
+            assert not report.skipped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, help="a folder of photos, else generated ones")
+    parser.add_argument("--size", default="640x480", help="of generated photos")
+    parser.add_argument("--folder", help="where to write, else the default for temporary files")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--shard-size", type=int, default=64)
+    parser.add_argument("--canvas", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    canvas = Canvas(args.canvas)
+    with TemporaryDirectory(dir=args.folder) as temporary:
+        photos = args.data or Path(temporary) / "photos"
+        if not args.data:
+            photos.mkdir()
+            width, height = map(int, args.size.split("x"))
+            write_photos(photos, (width, height), args.samples)
+        source = open_source("folder", str(photos), None, args.samples, 0, None)
+        paths = [photos / item.ref for item in source.items]
+
+        def built(teachers: list) -> None:
+            with TemporaryDirectory(dir=temporary) as root:
+                build(source, Path(root), canvas, args.shard_size, args.threads, teachers)
+
+        contenders: dict[str, Callable[[], None]] = {
+            "bare loop: decode, resize": lambda: bare(paths, canvas, args.threads),
+            "build-shards, photos and boxes": lambda: built([]),
+            "build-shards, a teacher that costs nothing": lambda: built([NoTeacher()]),
+        }
+        took: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+        for _ in range(args.rounds + 1):
+            for name, run in contenders.items():
+                clock, cpu = time.perf_counter(), time.process_time()
+                run()
+                took[name].append((time.perf_counter() - clock, time.process_time() - cpu))
+    rows = [["", "img/s", "range", "of the bare loop", "img a CPU second", "of the bare loop"]]
+    base = None
+    for name, runs in took.items():
+        # The first round warms up.
+        rates = [[len(paths) / seconds for seconds in column] for column in zip(*runs[1:], strict=True)]
+        medians = [statistics.median(r) for r in rates]
+        base = base or medians
+        ratios = [f"{m / b:.2f}" for m, b in zip(medians, base, strict=True)]
+        wide = f"{min(rates[0]):,.0f} to {max(rates[0]):,.0f}"
+        rows.append([name, f"{medians[0]:,.0f}", wide, ratios[0], f"{medians[1]:,.0f}", ratios[1]])
+    print(table(rows))
+    print({"threads": args.threads, "photos": len(paths), "python": platform.python_version()})
+    print({"pillow": PIL.__version__, "torch": torch.__version__})
+
+
+if __name__ == "__main__":
+    main()
