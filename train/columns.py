@@ -171,10 +171,6 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
     return command if generated else f"{command} (and --data DIR, if the photos are not in the default place)"
 
 
-def _words(flags: Mapping[str, object]) -> list[str]:
-    return [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]
-
-
 def default_teacher(dataset: str, kind: str, student: str) -> str:
     """The name of the teacher whose column of a kind a student learns from, where nobody names another."""
     generated = dataset == "scenes"
@@ -185,3 +181,7 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     if kind == "gram":
         return "scenes-vfm" if generated else "dinov2-vitb14"
     return "scenes-pvlm" if generated else "vitb16"
+
+
+def _words(flags: Mapping[str, object]) -> list[str]:
+    return [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]
