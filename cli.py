@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from shards.errors import DenseCLIError
 from shards.flags import flags, newest_store, say, write_json
@@ -28,6 +29,12 @@ VERBS: Mapping[str, str] = {
 }
 
 
+# The flags of `train` that `plan` takes too: what is read, by whom, and for how long.
+TRAINING = (
+    "method", "losses", "student", "image_size", "epochs", "seen_samples", "max_steps", "accumulate",
+)  # fmt: skip
+
+
 class Verbs(click.Group):
     """A group whose failures are one sentence and a hint: exit 1, or 128 + the signal that was the cause.
 
@@ -41,7 +48,8 @@ class Verbs(click.Group):
         if name not in VERBS:
             return super().get_command(ctx, name)
         module, _, verb = VERBS[name].partition(":")
-        return getattr(import_module(module), verb)
+        command = getattr(import_module(module), verb)
+        return planning(command) if name == "plan" else command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -63,6 +71,41 @@ class Verbs(click.Group):
 @click.version_option(package_name="densecli")
 def main(debug: bool) -> None:
     """Run vision-language teachers once, train dense students from their shards."""
+
+
+def planning(build: click.Command) -> click.Command:
+    """`plan` of the flags of a build and of a training, which are two packages'."""
+    from train.verbs import train
+
+    @click.pass_context
+    def plan(ctx: click.Context, **settings: Any) -> None:
+        from pipeline.teachers import kind_of
+        from train.columns import default_teacher
+        from train.loop import LoopConfig
+        from train.methods import find_method, parse_losses, term_and_kind
+
+        asked = {name: settings.pop(name) for name in TRAINING}
+        dataset, teachers = settings["dataset"], settings["teachers"]
+        student = asked["student"] or ("scenes-s" if dataset == "scenes" else "eva02-b16")
+        training = {"student": student, "image_size": asked["image_size"]}
+        named = ctx.get_parameter_source("method") is not ParameterSource.DEFAULT
+        if asked["losses"] or named:
+            losses = parse_losses(asked["losses"]) or find_method(asked["method"]).losses
+            reads = frozenset(term_and_kind(loss)[1] for loss in losses)
+            there = {{"features": "labels"}.get(kind := kind_of(name), kind) for name in teachers}
+            settings["teachers"] += tuple(
+                default_teacher(dataset, kind, student) for kind in sorted(reads - there)
+            )
+            training["reads"] = reads
+        a_step = (settings["batch_size"] or LoopConfig.batch_size) * (asked["accumulate"] or 1)
+        if seen := (asked["max_steps"] or 0) * a_step or asked["seen_samples"]:
+            training["seen"] = seen
+        elif asked["epochs"]:
+            training["epochs"] = asked["epochs"]
+        ctx.invoke(build, training=training, **settings)
+
+    flags = [flag for flag in train.params if flag.name in TRAINING]
+    return click.Command("plan", params=[*build.params, *flags], callback=plan, help=build.help)
 
 
 @main.command()

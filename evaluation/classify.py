@@ -7,6 +7,7 @@ embedding is nearest among all classes. As an upper bound, each segment's own cr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -122,7 +123,9 @@ def region_scores(
     batches = [range(start, min(start + config.batch_size, len(dataset))) for start in starts]
     was_training = model.training
     model.eval()
-    with closing(Progress(sum(map(len, batches)), "photos", silent=not ranks.first)) as progress:
+    with closing(
+        Progress(sum(map(len, batches)), "photos", silence=0 if ranks.first else math.inf)
+    ) as progress:
         for batch in _ahead(prepare, batches):
             yield _score(model, batch, text, config)
             progress.advance(len(batch))

@@ -4,6 +4,7 @@ A patch of a photo is the class that most of its nearest patches of other, label
 text, so that it serves visual-only students (R-SC-V) and VFMs.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _share(model: Student, dataset: Labelled, config: KNNConfig, ranks: Ranks) -
     mine = range(len(dataset))[ranks.rank :: ranks.world_size]
     parts = []
     batch: list[LabelledPhoto] = []
-    with closing(Progress(len(mine), "photos", silent=not ranks.first)) as progress:
+    with closing(Progress(len(mine), "photos", silence=0 if ranks.first else math.inf)) as progress:
         for done, photo in enumerate(ahead(dataset, mine), start=1):
             batch.append(photo)
             if len(batch) == config.batch_size or done == len(mine):

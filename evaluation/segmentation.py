@@ -5,6 +5,7 @@ are averaged, enlarged to the photo, and compared; no training, no mask decoder.
 (MMSegmentation's): of a class, pixels it is given rightly over pixels that are it or are given it.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -103,7 +104,7 @@ def confusion(
     classes = dataset.classes
     counts = torch.zeros(len(classes.names) ** 2, dtype=torch.int64, device=ranks.device)
     mine = range(len(dataset))[ranks.rank :: ranks.world_size]
-    with closing(Progress(len(mine), "photos", silent=not ranks.first)) as progress:
+    with closing(Progress(len(mine), "photos", silence=0 if ranks.first else math.inf)) as progress:
         for found in ahead(dataset, mine):
             scores = window_scores(model, found.photo, text, config)
             require_finite(scores)

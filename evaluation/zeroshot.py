@@ -4,6 +4,7 @@ A photo as CLIP sees it (short side to the pre-training side, centre crop; Radfo
 whose text is nearest to its image embedding.
 """
 
+import math
 import re
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -121,7 +122,7 @@ def zero_shot(
     counts = torch.zeros(3, dtype=torch.int64, device=ranks.device)
     pixels: list[np.ndarray] = []
     labels: list[int] = []
-    with closing(Progress(len(mine), "photos", silent=not ranks.first)) as progress:
+    with closing(Progress(len(mine), "photos", silence=0 if ranks.first else math.inf)) as progress:
         for done, (photo, label) in enumerate(ahead(images, mine), start=1):
             if label >= 0:
                 pixels.append(centre_crop(photo, model.arch.native_side))

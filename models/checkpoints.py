@@ -210,13 +210,14 @@ def weights_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def values_sha256(network: nn.Module) -> str:
-    """sha256 of the names and values of a network on the CPU, in hex."""
+def values_sha256(network: nn.Module, without: str | None = None) -> str:
+    """sha256 of the names and values of a network, of all its parts or of those `without` one, in hex."""
     # Of the values, not of the seed: torch releases may draw differently.
     digest = hashlib.sha256()
     for key, value in network.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.cpu().contiguous().numpy().tobytes())
+        if without is None or not key.startswith(f"{without}."):
+            digest.update(key.encode())
+            digest.update(value.cpu().contiguous().numpy())
     return digest.hexdigest()
 
 

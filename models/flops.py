@@ -35,6 +35,11 @@ def dense_forward(name: str, canvas: int, mode: str = "value") -> Forward:
     return _count(lambda pictures: model.dense(pictures, mode), model.input_side(canvas))
 
 
+def student_forward(name: str, side: int) -> Forward:
+    """The dense map of a canvas of that side by a student, which may be a VFM."""
+    return vfm_forward(name, side, VFMS[name].patch) if name in VFMS else dense_forward(name, side)
+
+
 @cache
 def image_forward(name: str) -> Forward:
     """The embedding (C,) of a picture of the model's own size."""

@@ -1,17 +1,31 @@
 """Text embeddings of category names: from a text tower with prompt templates, or from a file."""
 
+import hashlib
+import io
+import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 
 from models.architecture import Architecture
+from models.checkpoints import values_sha256
 from models.dense import DenseCLIP
+from shards import fs
 from shards.errors import DenseCLIError
+from shards.keys import canonical_json
+from shards.progress import Progress
+
+# Enters the name of what is kept: to be raised when the same model and prompts shall give other numbers.
+VERSION = 1
+# Seconds that embedding may take before anything is said of it.
+SILENCE = 3.0
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("a photo of a {}",),
@@ -34,29 +48,63 @@ def category_embeddings(
 ) -> Tensor:
     """(D, C) unit embeddings of D names on the model's device: from a file, else from its own text tower.
 
-    Raises DenseCLIError for a file of other categories or another width.
+    What the text tower says is kept in $DENSECLI_CACHE (else ~/.cache/densecli) by the tower's weights and
+    the prompts: it is asked once a machine, whatever verb or process asks first. Raises DenseCLIError for a
+    file of other categories or another width.
     """
-    if file is None:
+    if file is not None:
+        return load_text_embeddings(file, len(names), model.embed_dim).to(model.device)
+    templates = templates or default_templates(model.arch)
+    kept = _kept(model, names, templates)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{kept}.lock")
+        lock.acquire()
+    except OSError:
+        # Not everybody has a home to write to.
         return text_embeddings(model, names, templates)
-    return load_text_embeddings(file, len(names), model.embed_dim).to(model.device)
+    try:
+        if not kept.exists():
+            buffer = io.BytesIO()
+            np.save(buffer, text_embeddings(model, names, templates).cpu().numpy())
+            fs.write_atomic(str(kept), buffer.getbuffer())
+    finally:
+        lock.release()
+    return torch.from_numpy(np.load(kept, allow_pickle=False)).to(model.device)
+
+
+def _kept(model: DenseCLIP, names: Sequence[str], templates: Sequence[str]) -> Path:
+    """The file of what this text tower says of these prompts, on a device of this kind."""
+    about = {
+        "version": VERSION,
+        "architecture": model.arch.name,
+        "tower": values_sha256(model.clip, without="visual"),
+        "arithmetic": [model.device.type, torch.backends.cuda.matmul.allow_tf32],
+        "names": list(names),
+        "templates": list(templates),
+    }
+    folder = Path(os.environ.get("DENSECLI_CACHE", "~/.cache/densecli")).expanduser()
+    return folder / "text" / f"{hashlib.sha256(canonical_json(about)).hexdigest()[:24]}.npy"
 
 
 @torch.no_grad()
 def text_embeddings(
     model: DenseCLIP, names: Sequence[str], templates: Sequence[str] | None = None, *, batch_size: int = 256
 ) -> Tensor:
-    """Names -> float32 (len(names), D) of unit norm on the model's device.
+    """Names -> float32 (len(names), D) of unit norm on the model's device; says how far it is.
 
     Each prompt's embedding is normalised, a name's prompts are averaged, the mean is normalised again (prompt
     ensembling, Radford et al. 2021, section 3.1.4).
     """
     templates = templates or default_templates(model.arch)
     prompts = [template.format(name) for name in names for template in templates]
-    batches = (prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size))
-    rows = [
-        F.normalize(model.encode_text(model.tokenize(batch).to(model.device)).float(), dim=1)
-        for batch in batches
-    ]
+    rows, note = [], f"text embeddings by {model.arch.name}"
+    with closing(Progress(len(prompts), "prompts", silence=SILENCE)) as progress:
+        for i in range(0, len(prompts), batch_size):
+            batch = prompts[i : i + batch_size]
+            tokens = model.tokenize(batch).to(model.device)
+            rows.append(F.normalize(model.encode_text(tokens).float(), dim=1))
+            progress.advance(len(batch), note)
     return F.normalize(torch.cat(rows).unflatten(0, (len(names), len(templates))).mean(dim=1), dim=1)
 
 

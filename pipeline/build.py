@@ -15,12 +15,16 @@ from pipeline.clock import Clock
 from pipeline.sources import Item, Load, Unreadable
 from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
+from shards.errors import Forbidden, Unreachable
 from shards.geometry import Canvas
 from shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
 from shards.receipts import Receipt
 from shards.regions import RegionPlan, Regions
 from shards.store import Column
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
+
+# Why a photo may be unreadable today and not tomorrow; and how many at once are so by more than chance.
+OUT_OF_REACH, FEW = {"forbidden", "unreachable"}, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +127,22 @@ class ShardBuilder:
                     skipped[result] += 1
                 else:
                     writer.add(item.key, result)
+        if not writer.keys:
+            self._refuse(unit, skipped)
         # The other unit's photos are read while this one's are written.
         return writer.commit(seconds=clock.seconds, skipped=skipped)
+
+    def _refuse(self, unit: Unit, skipped: Counter[str]) -> None:
+        """Raises DenseCLIError where no photo of a unit was within reach: it is not the photos' fault."""
+        by_chance = len(unit.items) < FEW and len(self.config.images.shard_names) > 1
+        if unit.items and skipped.keys() <= OUT_OF_REACH and not by_chance:
+            kind = Forbidden if skipped.keys() == {"forbidden"} else Unreachable
+            raise kind(
+                f"None of the {len(unit.items)} photos from {unit.items[0].ref} on could be read "
+                f"({' and '.join(skipped)}).",
+                hint="Check the credentials in the environment and the network, then run the same command "
+                "again.",
+            )
 
     def _build_targets(self, records: list[Record], targets: list["_Targets"], stop: Event) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""

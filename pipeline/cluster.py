@@ -21,28 +21,33 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
     """Ray as long as the block lasts: the one at `address` (auto, HOST:PORT or ray://HOST:PORT), else a local
     one with room for `workers`, without dashboard and usage report.
 
-    Raises DenseCLIError where there is no cluster at `address`.
+    Raises DenseCLIError where there is no cluster at `address`, or none can be started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
-    else:
-        try:
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **quiet,
+            )
+        else:
             _knock(address)
             ray.init(address=address, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+    except Exception as error:  # Ray's own are of no kind.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if address is None:
             raise DenseCLIError(
-                f"There is no way to the Ray cluster {address}: {lines[0]}",
-                hint="Start it with ray start --head, with the same Python, Ray and densecli on every node.",
+                f"Ray does not start on this machine: {lines[0]}",
+                hint="Is it very busy, or short of memory? The same command goes on where it stopped.",
             ) from error
+        raise DenseCLIError(
+            f"There is no way to the Ray cluster {address}: {lines[0]}",
+            hint="Start it with ray start --head, with the same Python, Ray and densecli on every node.",
+        ) from error
     try:
         yield
     finally:

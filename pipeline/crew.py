@@ -2,11 +2,10 @@
 
 import math
 import os
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.build import Report, Unit
 from pipeline.cluster import gpus_of_worker, machines, total_gpus
 from shards.errors import DenseCLIError, Unreachable
+from shards.progress import listener
 
 # A worker reads the photos of one unit while its teachers are busy with another.
 UNITS_PER_WORKER = 2
@@ -50,41 +50,72 @@ class Worker:
         self.neighbours = neighbours
         self.threads = threads
         self.stopping = Event()
+        self._said = ""
 
     def start(self) -> None:
+        listener.set(self._hear)
         torch.set_num_threads(self.threads)
         self.builder = self.work.builder(max(1, len(os.sched_getaffinity(0)) // self.neighbours))
 
     def build(self, unit: Unit) -> Report:
         return self.builder.build(unit, self.stopping)
 
+    def said(self) -> str:
+        """What it said last of how far its start is."""
+        return self._said
+
     def stop(self) -> None:
         """Drops the units at hand; what is being written is finished."""
         self.stopping.set()
 
+    def _hear(self, line: str) -> None:
+        self._said = line
+
 
 @dataclass(eq=False)
 class Hired:
-    """A worker and how many units it has at hand."""
+    """A worker and the units it has at hand.
+
+    alone: it shall have no other beside the one it has. asked, said: while it starts, how far it is.
+    """
 
     handle: ActorHandle
-    units: int = 0
+    units: set[str] = field(default_factory=set)
+    alone: bool = False
+    asked: ray.ObjectRef | None = None
+    said: str | None = None
+
+    def news(self) -> str | None:
+        """What it said last of its start; None where it never answered, for it has no process yet."""
+        if self.asked and ray.wait([self.asked], timeout=0)[0]:
+            answer, self.asked = _result(self.asked), None
+            self.said = None if isinstance(answer, Failure) else answer
+        self.asked = self.asked or self.handle.said.remote()
+        return self.said
 
 
 class Crew:
     """The workers of a build: as many as were asked for, or as there is room for."""
 
-    def __init__(self, work: Work, size: int, gpus_per_worker: float | None = None) -> None:
-        """gpus_per_worker: else all GPUs there are, shared evenly; none where the work is for the CPU."""
+    def __init__(
+        self,
+        work: Work,
+        size: int,
+        gpus_per_worker: float | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """gpus_per_worker: else all GPUs there are, shared evenly; none where the work is for the CPU. say:
+        is told why nothing is built yet."""
         gpus = gpus_of_worker(size, total_gpus()) if gpus_per_worker is None else gpus_per_worker
         self.size = size
         self.needs = {"num_cpus": 1, "num_gpus": 0 if work.device == "cpu" else gpus}
         self.starting: dict[ray.ObjectRef, Hired] = {}
         self.ready: list[Hired] = []
-        self._waiting_since, self._said = time.monotonic(), False
-        # One call more than units: `stop` must not wait for them.
+        self._say = say
+        self._heard, self._said = time.monotonic(), ""
+        # Two calls more than units: `stop` and `said` must not wait for them.
         self._actor: Any = ray.remote(Worker).options(
-            max_concurrency=UNITS_PER_WORKER + 1, scheduling_strategy="SPREAD", **self.needs
+            max_concurrency=UNITS_PER_WORKER + 2, scheduling_strategy="SPREAD", **self.needs
         )
         neighbours = math.ceil(size / machines())
         # Ray would give each actor a single thread; those of a node share what one process would use instead.
@@ -95,23 +126,28 @@ class Crew:
         for _ in range(self.size - len(self.starting) - len(self.ready)):
             worker = Hired(self._actor.remote(*self._settings))
             self.starting[worker.handle.start.remote()] = worker
+        now = time.monotonic()
         if self.ready:
-            self._waiting_since = time.monotonic()
-        waited = time.monotonic() - self._waiting_since
-        needs = f"{self.needs['num_cpus']} CPU and {self.needs['num_gpus']:g} GPU"
-        if waited > PATIENCE:
+            self._heard, self._said = now, ""
+            return
+        news = [said for worker in self.starting.values() if (said := worker.news()) is not None]
+        needs = f"each needs {self.needs['num_cpus']} CPU and {self.needs['num_gpus']:g} GPU"
+        line = next(filter(None, news), "")
+        if not line and now - self._heard > SILENCE:
+            line = "The workers load their teachers." if news else f"Waiting for a worker to start: {needs}."
+        if line and line != self._said:
+            self._heard, self._said = now, line
+            self._say(line)
+        if now - self._heard > PATIENCE:
             raise DenseCLIError(
-                f"No worker could start within {PATIENCE:.0f} seconds: each needs {needs}.",
+                f"No worker could start within {PATIENCE:.0f} seconds: {needs}.",
                 hint="Add nodes, wait until others have finished, or lower --gpus-per-worker.",
             )
-        if waited > SILENCE and not self._said:
-            self._said = True
-            print(f"Waiting for a worker to start: each needs {needs}.", file=sys.stderr, flush=True)
 
     def least_busy(self) -> Hired | None:
         """The worker to give a unit to, if any can take one."""
-        worker = min(self.ready, key=lambda hired: hired.units, default=None)
-        return worker if worker and worker.units < UNITS_PER_WORKER else None
+        free = [hired for hired in self.ready if not hired.alone and len(hired.units) < UNITS_PER_WORKER]
+        return min(free, key=lambda hired: len(hired.units), default=None)
 
     def lose(self, worker: Hired) -> None:
         """Its process is gone, and with it all its units, of which each may say so."""
@@ -132,11 +168,12 @@ def run_units(
     """Each unit with its report, as they finish, until all are done or `stopping`.
 
     A unit that fails is tried again, and a worker that dies is replaced; where there is no room for another,
-    those that are left do its part. After `max_attempts` failures of one unit, or of workers to start, and at
-    once for a DenseCLIError that would only come again (all but Unreachable), the whole run ends with a
-    DenseCLIError. However it ends, units that are under way are dropped, and nothing half written is left.
+    those that are left do its part. What a dead worker had at hand is tried again one by one, so that no unit
+    pays for another. After `max_attempts` failures of one unit, or of workers to start, and at once for a
+    DenseCLIError that would only come again (all but Unreachable), the whole run ends with a DenseCLIError.
+    However it ends, units that are under way are dropped, and nothing half written is left.
     """
-    again: deque[Unit] = deque()
+    again, suspects = deque[Unit](), deque[Unit]()
     failures: Counter[str] = Counter()
     running: dict[ray.ObjectRef, tuple[Unit, Hired]] = {}
 
@@ -145,11 +182,17 @@ def run_units(
         if failures[what] >= max_attempts:
             raise _gave_up(what, max_attempts, cause) from cause
 
+    def unit_for(worker: Hired) -> Unit | None:
+        if suspects and not worker.units:
+            worker.alone = True
+            return suspects.popleft()
+        return again.popleft() if again else next(units, None)
+
     try:
         while not stopping():
             crew.fill()
-            while (worker := crew.least_busy()) and (unit := again.popleft() if again else next(units, None)):
-                worker.units += 1
+            while (worker := crew.least_busy()) and (unit := unit_for(worker)):
+                worker.units.add(unit.shard)
                 running[worker.handle.build.remote(unit)] = unit, worker
             if crew.ready and not running:
                 return
@@ -165,14 +208,20 @@ def run_units(
                         del failures["A worker"]
                     continue
                 unit, worker = running.pop(ref)
-                worker.units -= 1
-                if not isinstance(result, Failure):
-                    yield unit, result
-                    continue
-                if result.fatal:
+                if isinstance(result, Failure) and result.fatal:
+                    # A dead worker keeps its units: each of them learns that it was not alone.
                     crew.lose(worker)
-                failed(f"Shard {unit.shard}", result.cause)
-                again.append(unit)
+                    if len(worker.units) == 1:
+                        failed(f"Shard {unit.shard}", result.cause)
+                    suspects.append(unit)
+                    continue
+                worker.units.remove(unit.shard)
+                worker.alone = False
+                if isinstance(result, Failure):
+                    failed(f"Shard {unit.shard}", result.cause)
+                    again.append(unit)
+                else:
+                    yield unit, result
     finally:
         crew.stop(list(running))
 

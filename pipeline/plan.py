@@ -15,9 +15,9 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from models.checkpoints import load_model
 from models.device import pick_device
-from models.flops import TRAINING, dense_forward
+from models.flops import TRAINING, student_forward
+from models.student import load_student
 from pipeline.build import Unit
 from pipeline.config import BuildConfig
 from pipeline.job import Job, cut, prepare
@@ -45,16 +45,21 @@ class PlanConfig:
     """The settings of plan.
 
     build: what would be built. photos: how many, were there more like those that are listed. samples: photos
-    to look at. student: else scenes-s for scenes, eva02-b16 for photos. epochs: of one training. tflops: what
-    a GPU does a second, in 1e12 FLOPs. calibrate: measure that instead, on the sample and with the teachers'
-    weights.
+    to look at. Of the trainings: reads, the kinds of column that one reads, whose teachers it would else ask
+    at every step (None: all that are built); student, else scenes-s for scenes, eva02-b16 for photos;
+    image_size, the side of its input, else the canvas; epochs, the length, or in its place seen, in photos.
+    tflops: what a GPU does a second, in 1e12 FLOPs. calibrate: measure that instead, on the sample and with
+    the teachers' weights.
     """
 
     build: BuildConfig
     photos: int | None = None
     samples: int = 256
+    reads: frozenset[str] | None = None
     student: str | None = None
+    image_size: int | None = None
     epochs: int = 6
+    seen: int | None = None
     tflops: float = 100.0
     calibrate: bool = False
 
@@ -79,9 +84,10 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     """The plan as JSON values; writes nothing.
 
     `photos`, `bytes` in all, `uncertainty` (relative half-width of the 95 % interval that the sample leaves),
-    `skipped` (share of the sample), `columns` (kind, name, bytes), `cpu_hours` of reading and writing photos;
-    `teachers` (name, TFLOP and GPU hours of the build and of an epoch live), `student` (name, TFLOP and GPU
-    hours of an epoch), `epochs`, `break_even` (in epochs and in trainings). Raises DenseCLIError.
+    `skipped` (share of the sample), `columns` (kind, name, bytes), `index_bytes` of what is kept of the
+    listing, `cpu_hours` of reading and writing photos; `teachers` (name, TFLOP and GPU hours of the build and
+    of an epoch live, 0 where the training does not read it), `student` (name, TFLOP and GPU hours of an
+    epoch), `epochs`, `break_even` (in epochs and in trainings). Raises DenseCLIError.
     """
     build = config.build if config.calibrate else _without_weights(config.build)
     job, source = prepare(replace(build, dry_run=True))
@@ -97,30 +103,35 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     read = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
 
     student = config.student or ("scenes-s" if build.dataset == "scenes" else "eva02-b16")
-    flops = TRAINING * dense_forward(student, job.store.canvas).flops * readable
+    side = config.image_size or job.store.canvas
+    flops = TRAINING * student_forward(student, side).flops * readable
     speeds = _speeds(sample, config.tflops, config.calibrate)
     student_speed = config.tflops * 1e12
     if config.calibrate:
-        student_speed = _student_speed(student, job)
+        student_speed = _student_speed(student, side, job)
+    live_ones = [t.name for t, spec in job.targets if config.reads is None or _serves(spec) in config.reads]
     teachers: list[dict[str, Any]] = [
         {
             "name": name,
             "tflop": once * readable / 1e12,
             "gpu_hours": once * readable / speeds[name] / 3600,
-            "epoch_tflop": visit * readable / 1e12,
-            "epoch_gpu_hours": visit * readable / speeds[name] / 3600,
+            "epoch_tflop": visit * readable * (name in live_ones) / 1e12,
+            "epoch_gpu_hours": visit * readable * (name in live_ones) / speeds[name] / 3600,
         }
         for name, (once, visit) in sample.costs.items()
     ]
     live = sum(t["epoch_gpu_hours"] for t in teachers)
-    epochs = sum(t["gpu_hours"] for t in teachers) / live if live else None
+    even = sum(t["gpu_hours"] for t in teachers) / live if live else None
+    epochs = config.seen / readable if config.seen else config.epochs
+    index = round(source.index_bytes * n / len(source.items))
     return {
         "photos": n,
         "sampled": len(sample.places),
         "skipped": 1 - sample.samples / len(sample.places),
-        "bytes": sum(column["bytes"] for column in columns) + store_json,
+        "bytes": sum(column["bytes"] for column in columns) + store_json + index,
         "uncertainty": spread * (1 - len(sample.places) / n) ** 0.5,
         "columns": columns,
+        "index_bytes": index,
         "cpu_hours": sum(read.values()) / len(sample.places) * n / 3600,
         "measured": config.calibrate,
         "tflops": config.tflops,
@@ -131,9 +142,15 @@ def plan(config: PlanConfig) -> dict[str, Any]:
             "epoch_tflop": flops / 1e12,
             "epoch_gpu_hours": flops / student_speed / 3600,
         },
-        "epochs": config.epochs,
-        "break_even": {"epochs": epochs, "trainings": epochs / config.epochs} if epochs else None,
+        "epochs": epochs,
+        "break_even": {"epochs": even, "trainings": even / epochs} if even else None,
     }
+
+
+def _serves(spec: dict[str, Any]) -> str:
+    """The kind of column that a training reads for a teacher's: labels are made of features."""
+    kind = spec["target"]["name"]
+    return "labels" if kind == "features" else kind
 
 
 def _without_weights(build: BuildConfig) -> BuildConfig:
@@ -243,32 +260,36 @@ def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
     }
 
 
-def _student_speed(student: str, job: Job, steps: int = 3) -> float:
+def _student_speed(student: str, side: int, job: Job, steps: int = 3) -> float:
     """FLOPs a second of a training step, the fastest of some; random weights are as fast as any."""
     device = pick_device(job.device)
-    model, _ = load_model(student, "random:0", device)
+    model, _ = load_student(student, "random:0", device)
     canvases = torch.zeros(job.batch_size, 3, job.store.canvas, job.store.canvas, device=device)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            model(model.prepare(canvases)).float().sum().backward()
+            model(model.prepare(canvases, side=side)).float().sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return TRAINING * dense_forward(student, job.store.canvas).flops * job.batch_size / min(seconds)
+    return TRAINING * student_forward(student, side).flops * job.batch_size / min(seconds)
 
 
 def report(planned: dict[str, Any]) -> str:
     """`plan` in print."""
     n, student, even, epochs = (planned[name] for name in ("photos", "student", "break_even", "epochs"))
     doubt = f", give or take {planned['uncertainty']:.1%}" if planned["uncertainty"] else ""
-    columns = [[c["name"], as_size(c["bytes"]), as_size(c["bytes"] / n)] for c in planned["columns"]]
+    sizes = {c["name"]: c["bytes"] for c in planned["columns"]}
+    if planned["index_bytes"]:
+        sizes["listing"] = planned["index_bytes"]
+    columns = [[name, as_size(size), as_size(size / n)] for name, size in sizes.items()]
     speed = f"measured on {planned['device']}" if planned["measured"] else f"at {planned['tflops']:g} TFLOP/s"
     work = [_work(f"{t['name']}, once", t["tflop"], t["gpu_hours"]) for t in planned["teachers"]]
+    read = [teacher for teacher in planned["teachers"] if teacher["epoch_tflop"]]
     work += [
         _work(f"{who['name']}{as_what}, an epoch", who["epoch_tflop"], who["epoch_gpu_hours"])
-        for who, as_what in [(student, " (student)"), *((t, " live") for t in planned["teachers"])]
+        for who, as_what in [(student, " (student)"), *((teacher, " live") for teacher in read)]
     ]
     lines = [
         f"{n} photos: {as_size(planned['bytes'])}{doubt} ({planned['sampled']} photos looked at, "
@@ -282,11 +303,11 @@ def report(planned: dict[str, Any]) -> str:
     ]
     if even:
         alone = student["epoch_gpu_hours"] * epochs
-        live = alone + sum(t["epoch_gpu_hours"] for t in planned["teachers"]) * epochs
+        live = alone + sum(t["epoch_gpu_hours"] for t in read) * epochs
         lines += [
             "",
             f"The cache has paid for itself after {even['epochs']:.1f} epochs, "
-            f"{even['trainings']:.2f} of a training of {epochs}.",
+            f"{even['trainings']:.2f} of a training of {epochs:.3g}.",
             f"A training takes {alone:.3g} GPU hours from the store, {live:.3g} with live teachers.",
         ]
     return "\n".join(lines)

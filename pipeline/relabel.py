@@ -1,9 +1,7 @@
 """Labels for other categories, prompts or boxes, out of a column of features: without the teacher."""
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +10,13 @@ import numpy as np
 from models.categories import load_categories
 from models.checkpoints import find_weights, load_model, weights_given
 from models.registry import resolve
-from models.text import load_text_embeddings, text_embeddings
-from pipeline.build import Report, Unit
+from models.text import category_embeddings, load_text_embeddings
+from pipeline.ahead import Stopped
+from pipeline.build import Unit
 from pipeline.cluster import connected
 from pipeline.crew import Crew, run_units
-from pipeline.driver import described
-from pipeline.job import missing_shards
 from pipeline.relabeller import Relabeller
+from pipeline.tally import Reports, Summary, carried_out, tallied
 from pipeline.teachers import default_categories
 from pipeline.teachers.base import weights_id
 from pipeline.teachers.features import PREFIX
@@ -28,6 +26,7 @@ from shards.codecs import Features, codec_from_spec
 from shards.errors import DenseCLIError
 from shards.progress import Progress
 from shards.regions import RegionPlan, region_plan
+from shards.signals import Stop
 from shards.store import Column, Store
 
 MAX_ATTEMPTS = 3
@@ -61,53 +60,34 @@ def relabel(config: RelabelConfig) -> dict[str, Any]:
     """Add the column of labels that `config` describes, or what is missing of it.
 
     Returns a summary as `build_shards` does. Raises DenseCLIError; the same call afterwards goes on where it
-    stopped.
+    stopped. SIGINT and SIGTERM end it in good order, as Interrupted.
     """
     job = prepare(config)
-    columns = [job.regions, job.labels]
-    todo = missing_shards(columns)
-    summary: dict[str, Any] = {
-        "status": "up to date",
-        "store": job.store.root,
-        "columns": [described(column) for column in columns],
-    }
-    if todo and config.dry_run:
-        summary["status"] = "planned"
-    elif todo:
-        summary |= {"status": "built", **_run(job, todo, config.workers)}
-    elif not config.dry_run:
-        # The shards are there, but what describes them may have been lost.
-        job.make()
-    return summary
+    return carried_out(
+        job.store,
+        [job.regions, job.labels],
+        dry_run=config.dry_run,
+        make=job.make,
+        build=lambda todo: _build(job, todo, config.workers),
+    )
 
 
-def _run(job: "RelabelJob", todo: Sequence[str], workers: int) -> dict[str, Any]:
-    start = time.monotonic()
-    samples, seconds = 0, Counter[str]()
-    sizes = job.store.shard_sizes
+def _build(job: "RelabelJob", todo: list[str], workers: int) -> Summary:
     relabeller = job.relabeller()
-    with closing(Progress(sum(sizes[int(s)] for s in todo), "images")) as progress:
-        for unit, report in _reports(relabeller, todo, workers):
-            progress.advance(sizes[int(unit.shard)])
-            samples += report.samples
-            seconds.update(report.seconds)
-    elapsed = time.monotonic() - start
-    return {
-        "shards": len(todo),
-        "samples": samples,
-        "seconds": {**{stage: round(s, 3) for stage, s in seconds.items()}, "total": round(elapsed, 3)},
-        "images_per_second": round(samples / elapsed, 2),
-    }
-
-
-def _reports(relabeller: Relabeller, todo: Sequence[str], workers: int) -> Iterator[tuple[Unit, Report]]:
     units = (Unit(shard=shard, items=()) for shard in todo)
-    if workers == 1:
-        # Ray takes seconds to start, as long as hundreds of photos.
-        yield from ((unit, relabeller.build(unit)) for unit in units)
-        return
-    with connected(None, workers):
-        yield from run_units(units, Crew(relabeller, workers), MAX_ATTEMPTS)
+
+    def here(stop: Stop, progress: Progress) -> Reports:
+        with suppress(Stopped):
+            for unit in units:
+                yield unit, relabeller.build(unit, stop)
+
+    def crew(stop: Stop, progress: Progress) -> Reports:
+        return run_units(units, Crew(relabeller, workers, say=progress.say), MAX_ATTEMPTS, stop.is_set)
+
+    # Ray takes seconds to start, as long as hundreds of photos.
+    alone = workers == 1
+    with nullcontext() if alone else connected(None, workers):
+        return tallied(job.store, todo, here if alone else crew, verb="the relabelling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +133,7 @@ class RelabelJob:
         if file := self.retrieval.text_embeddings:
             return load_text_embeddings(file, len(names), arch.clip_config()["embed_dim"]).numpy()
         model, _ = load_model(arch.name, self.weights)
-        return text_embeddings(model, names, self.retrieval.prompts(arch)).numpy()
+        return category_embeddings(model, names, templates=self.retrieval.prompts(arch)).numpy()
 
 
 def prepare(config: RelabelConfig) -> RelabelJob:

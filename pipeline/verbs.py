@@ -126,7 +126,6 @@ def _echo(summary: Mapping[str, Any]) -> None:
 @build_flags
 @click.option("--photos", type=click.IntRange(1), metavar="N", help="Plan for N photos like those there.")
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True, help="Photos to look at.")
-@click.option("--epochs", type=click.IntRange(1), default=6, show_default=True, help="Of one training.")
 @click.option(
     "--tflops",
     type=click.FloatRange(0, min_open=True),
@@ -135,24 +134,26 @@ def _echo(summary: Mapping[str, Any]) -> None:
     help="What a GPU does a second, in 1e12 FLOPs.",
 )
 @click.option("--calibrate", is_flag=True, help="Measure that instead, with the teachers' weights.")
-@flags("student", "weights", "device", "json")
+@flags("weights", "device", "json")
 def plan(
     photos: int | None,
     samples: int,
-    epochs: int,
     tflops: float,
     calibrate: bool,
-    student: str | None,
+    training: Mapping[str, Any],
     weights: Sequence[tuple[str, str]],
     json_file: str | None,
     **settings: Any,
 ) -> None:
     """Bytes, FLOPs and hours of a build, and after how many trainings it has paid for itself. Writes nothing.
 
-    Needs some of the photos, and no weights but to --calibrate.
+    Takes the flags of build-shards and those of train that say what it reads and for how long. With --method
+    or --loss, teachers that it reads and nobody named are planned too. Needs some of the photos, and no
+    weights but to --calibrate.
 
     \b
     densecli plan --teacher vitl14 --dataset coco --split train2017
+    densecli plan --method declip --student eva02-b16 --dataset coco --epochs 6
     """
     from pipeline.config import BuildConfig
     from pipeline.plan import PlanConfig, report
@@ -162,10 +163,9 @@ def plan(
         build=BuildConfig(weights=dict(weights), **given(settings)),
         photos=photos,
         samples=samples,
-        student=student,
-        epochs=epochs,
         tflops=tflops,
         calibrate=calibrate,
+        **training,
     )
     planned = make(config)
     say(report(planned), json_file, planned)

@@ -25,3 +25,7 @@ class Interrupted(DenseCLIError):
 
 class Unreachable(DenseCLIError):
     """A remote file system did not do what it was asked: the same again, a little later, may well succeed."""
+
+
+class Forbidden(DenseCLIError):
+    """A remote file system does not let the user do what was asked."""

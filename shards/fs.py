@@ -5,26 +5,31 @@ import hashlib
 import mmap
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import BinaryIO, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from functools import cache
+from glob import has_magic
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
 
-from shards.errors import DenseCLIError, Unreachable
+from shards.addresses import absolute, check, is_web, join, public  # noqa: F401
+from shards.errors import DenseCLIError, Forbidden, Unreachable
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")
 
-# USER@; USER:PASSWORD@, where the password may have slashes (HOST:PORT/a@b.jpg is none); ?NAME=VALUE.
-_SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
-# Lists of photos may have signed addresses of these.
-_SIGNED = ("http://", "https://")
+# Seconds before the second and the third attempt at a file on the web: other clients try again by themselves.
+_PAUSES = (0.5, 2.0)
+# What a web server answers where it keeps a file to itself, and where it has none any more.
+_DENIED, _GONE = (401, 403, 451), 410
 
 
 class File(NamedTuple):
@@ -34,47 +39,9 @@ class File(NamedTuple):
     modified: float
 
 
-def join(url: str | os.PathLike, *parts: str) -> str:
-    """The address of `parts` below `url`."""
-    return "/".join([os.fspath(url).rstrip("/"), *parts])
-
-
-def absolute(url: str) -> str:
-    """A path as any folder's process would write it; a URL as it is. Raises DenseCLIError as `check` does."""
-    check(url)
-    return url if "://" in url else os.path.abspath(url)
-
-
-def check(url: str) -> None:
-    """Raises DenseCLIError, which does not repeat them, where a URL has credentials or a query in it.
-
-    Addresses are written into stores, runs and logs; what opens them comes from the environment alone.
-    """
-    if _SECRETS.search(url):
-        raise DenseCLIError(
-            f"An address that begins with {urlsplit(url).scheme}:// has credentials or a query in it.",
-            hint="Leave them out and give credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, "
-            "...).",
-        )
-
-
-def public(url: str) -> str:
-    """An address as it may be written down: of http, without user and query, which carry credentials.
-
-    Only addresses in lists of photos may have any: all others have passed `check`.
-    """
-    if not url.startswith(_SIGNED):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 def read_bytes(url: str) -> bytes:
     """The whole file, in one get. Raises FileNotFoundError when there is none."""
-    with _filesystem(url) as (fs, path):
-        # s3fs would ask for the size first, then get ranges side by side, which it does not try again.
-        one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-        return fs.cat_file(path, **one_get)
+    return _get(url)
 
 
 def map_bytes(url: str) -> bytes | mmap.mmap:
@@ -99,14 +66,32 @@ def is_local(url: str) -> bool:
 
 def read_range(url: str, offset: int, size: int) -> bytes:
     """`size` bytes from `offset` on, in one get; fewer where the file ends. Raises FileNotFoundError."""
-    with _filesystem(url) as (fs, path):
-        return fs.cat_file(path, start=offset, end=offset + size)
+    return _get(url, start=offset, end=offset + size)
 
 
-def open_to_seek(url: str) -> BinaryIO:
-    """A file to be read a little here and there: what lies between is not fetched."""
+def _get(url: str, **part: int) -> bytes:
+    for pause in _PAUSES if is_web(url) else ():
+        with suppress(Unreachable):
+            return _get_once(url, **part)
+        time.sleep(pause)
+    return _get_once(url, **part)
+
+
+def _get_once(url: str, **part: int) -> bytes:
     with _filesystem(url) as (fs, path):
-        return fs.open(path, "rb", block_size=64 * 1024)
+        # s3fs would ask for the size first, then get ranges side by side, and try none of them again.
+        one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+        return fs.cat_file(path, **part, **one_get)
+
+
+@contextmanager
+def open_to_seek(url: str) -> Iterator[BinaryIO]:
+    """A file to be read a little here and there: what lies between is not fetched.
+
+    Whatever goes wrong in the block is taken for a failure to read, but for DenseCLIErrors.
+    """
+    with _filesystem(url) as (fs, path), fs.open(path, "rb", block_size=64 * 1024) as file:
+        yield file
 
 
 def exists(url: str) -> bool:
@@ -132,8 +117,8 @@ def files(url: str) -> dict[str, File]:
     for name, entry in sorted(_listing(url).items()):
         if entry["type"] == "file":
             # Each file system has a name of its own for it.
-            time = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
-            found[name] = File(entry["size"], time.timestamp() if isinstance(time, datetime) else time)
+            when = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
+            found[name] = File(entry["size"], when.timestamp() if isinstance(when, datetime) else when)
     return found
 
 
@@ -152,47 +137,61 @@ def _listing(url: str) -> dict[str, dict]:
     return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in entries}
 
 
-def sizes(url: str, *, subfolders: bool) -> dict[str, int]:
-    """The bytes of every file in a folder, by its name relative to it, with or without those in subfolders.
-
-    Names that begin with a dot are passed over, links to folders are not followed.
-    """
-    found: dict[str, int] = {}
-    with _filesystem(url) as (fs, root):
-        folders = [""]
-        # Not fsspec's walk: it passes over a subfolder that it fails to list.
-        while folders:
-            folder = folders.pop()
-            for entry in fs.ls(f"{root.rstrip('/')}/{folder}".rstrip("/"), detail=True):
-                name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
-                # An object store may list an empty object that stands for the folder itself.
-                if name.startswith(".") or entry["name"].endswith("/"):
-                    continue
-                if entry["type"] == "directory":
-                    folders += [f"{folder}{name}/"] * subfolders
-                elif entry["type"] == "file" or fs.isfile(entry["name"]):
-                    found[folder + name] = entry["size"]
-    return found
-
-
 class Entry(NamedTuple):
-    """stamp: changes when the file does, as far as its file system tells (size, time, ETag, ...)."""
+    """stamp: changes when the file, or what is in the folder, does, as far as its file system tells (size,
+    time, ETag, ...); "" where it does not tell."""
 
     size: int
     stamp: str
     is_folder: bool
 
 
-def find(folder: str, pattern: str = "") -> dict[str, Entry]:
-    """What `pattern` (`*`, `**`, `?`) matches below `folder`, else every file, by sorted relative name."""
+def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
+    """What `pattern` (`*`, `**`, `?`, `[...]`) matches below `folder`, by sorted relative name.
+
+    Names that begin with a dot are passed over, links to folders too. Empty where there is no such folder. A
+    pattern that is a plain name is asked for without listing anything.
+    """
     with _filesystem(folder) as (fs, root):
-        found = fs.glob(f"{root}/{pattern}", detail=True) if pattern else fs.find(root, detail=True)
-    return {path[len(root) :].strip("/"): _entry(info) for path, info in sorted(found.items())}
+        root = root.rstrip("/")
+        if not has_magic(pattern):
+            try:
+                return {pattern: _entry(fs.info(f"{root}/{pattern}"))}
+            except FileNotFoundError:
+                return {}
+        matches = re.compile(glob_translate(pattern)).match
+        deepest = None if "**" in pattern else pattern.count("/")
+        found: dict[str, Entry] = {}
+        folders = [""]
+        # Not fsspec's glob: it takes the characters of the folder's own name for a pattern. Nor its walk: it
+        # passes over a subfolder that it fails to list.
+        while folders:
+            below = folders.pop()
+            try:
+                entries = fs.ls(f"{root}/{below}".rstrip("/") or "/", detail=True)
+            except FileNotFoundError:
+                if below:
+                    raise
+                return {}
+            for info in entries:
+                name = info["name"].rstrip("/").rsplit("/", 1)[-1]
+                # An object store may list an empty object that stands for the folder itself.
+                if name.startswith(".") or info["name"].endswith("/"):
+                    continue
+                is_folder = info["type"] == "directory"
+                if is_folder and (deepest is None or below.count("/") < deepest):
+                    folders.append(f"{below}{name}/")
+                if matches(below + name) and (is_folder or info["type"] == "file" or fs.isfile(info["name"])):
+                    found[below + name] = _entry(info)
+    return dict(sorted(found.items()))
 
 
 def _entry(info: dict) -> Entry:
-    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()
-    return Entry(info["size"] or 0, stamp, info["type"] == "directory")
+    is_folder = info["type"] == "directory"
+    # A folder of an object store is but a part of names.
+    told = not is_folder or "mtime" in info
+    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest() if told else ""
+    return Entry(info["size"] or 0, stamp, is_folder)
 
 
 def remove(url: str) -> None:
@@ -207,14 +206,14 @@ def remove_folder(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def write_atomic(url: str, data: bytes | Sequence[bytes]) -> None:
+def write_atomic(url: str, data: bytes | memoryview | list[bytes]) -> None:
     """Write a file, or replace it, so that a reader sees all of it or none, even across a power cut.
 
     Locally: temporary name in the same folder, fsync, rename, fsync of the folder. Elsewhere one put, which
     object stores publish as a whole. data: whole, or in parts. Raises DenseCLIError when the place is full or
     cannot be written.
     """
-    parts = [data] if isinstance(data, bytes) else data
+    parts = data if isinstance(data, list) else [data]
     with _filesystem(url, "write") as (fs, path):
         if isinstance(fs, LocalFileSystem):
             _write_local(path, parts)
@@ -229,11 +228,11 @@ def _filesystem(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSyst
     When reading, FileNotFoundError passes, and so does whatever a local disk says. A remote file system's
     client has by then tried again by itself, with growing pauses.
     """
-    if not url.startswith(_SIGNED):
+    if not is_web(url):
         check(url)
     try:
         # Listings are not kept: another process may just have written there.
-        fs, path = url_to_fs(url, use_listings_cache=False)
+        fs, path = url_to_fs(url, use_listings_cache=False, **(_web_client() if is_web(url) else {}))
     except ImportError as error:
         raise DenseCLIError(
             f"Addresses that begin with {urlsplit(url).scheme}:// need a package that is not installed.",
@@ -245,20 +244,48 @@ def _filesystem(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSyst
             hint="Give a folder, or an address that fsspec knows: s3://, gs://, abfs://, ...",
         ) from error
     local = isinstance(fs, LocalFileSystem)
+    if "s3" in fs.protocol:
+        _retry_checksums()
     try:
         yield fs, path
+    except DenseCLIError:
+        raise
     except Exception as error:
         # Clients of object stores raise exceptions of many kinds, not only OSError.
         if (local and not isinstance(error, OSError)) or (
             verb == "read" and (local or isinstance(error, FileNotFoundError))
         ):
             raise
-        kind = DenseCLIError if local or isinstance(error, PermissionError) else Unreachable
+        status = getattr(error, "status", None)
+        if verb == "read" and status == _GONE:
+            raise FileNotFoundError(public(url)) from error
+        denied = isinstance(error, PermissionError) or status in _DENIED
+        kind = DenseCLIError if local else Forbidden if denied else Unreachable
         raise kind(f"Could not {verb} {public(url)}: {_reason(error)}.", hint=_hint(error, local)) from error
+
+
+def _web_client() -> dict[str, Any]:
+    # One silent server must not hold up a list of photos on many.
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=300, sock_connect=10, sock_read=30)}}
+
+
+@cache
+def _retry_checksums() -> None:
+    """s3fs does not try again by itself where what came is not what was sent."""
+    from botocore.exceptions import FlexibleChecksumError
+    from s3fs.core import add_retryable_error
+
+    add_retryable_error(FlexibleChecksumError)
 
 
 def _reason(error: Exception) -> str:
     """Never the client's whole message, which may name endpoints as the environment has them."""
+    if status := getattr(error, "status", None):
+        return f"the server answered {status}"
+    if isinstance(error, ValueError) and "range requests" in str(error):
+        return "the server gives no parts of files"
     return getattr(error, "strerror", None) or type(error).__name__
 
 
@@ -273,7 +300,7 @@ def _hint(error: Exception, local: bool) -> str:
     )
 
 
-def _write_local(path: str, parts: Sequence[bytes]) -> None:
+def _write_local(path: str, parts: Sequence[bytes | memoryview]) -> None:
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{TEMPORARY[0]}{name}.{uuid.uuid4().hex}{TEMPORARY[1]}")

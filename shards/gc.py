@@ -87,9 +87,9 @@ def _configs(runs: str) -> Iterator[dict]:
 
 
 def _folders(store: Store) -> list[str]:
-    columns = [
+    below = [
         fs.join(store.root, kind, folder)
-        for kind in ("regions", "targets")
+        for kind in ("regions", "targets", "index")
         for folder in fs.listdir(fs.join(store.root, kind))
     ]
-    return [store.root, store.images.url, *columns]
+    return [store.root, store.images.url, *below]

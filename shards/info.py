@@ -11,7 +11,8 @@ from shards.table import size, table
 
 
 def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:
-    """The store as JSON values: its data, canvas, `bytes` on disk, photos `skipped` by reason, `columns`.
+    """The store as JSON values: its data, canvas, photos `skipped` by reason, `columns`, and `bytes` on disk,
+    of which `index_bytes` are what builds keep of the data's listing.
 
     Of each column: kind, name, id, teacher's `info`, samples, shards and those missing, bytes, `seconds` by
     stage and their total, `gpu_seconds`, `images_per_second` of one worker, and the codec's `error`, the
@@ -23,6 +24,7 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
         described, lost = _describe(column, advance)
         columns.append(described)
         skipped.update(lost)
+    index = sum(entry.size for entry in fs.find(fs.join(store.root, "index")).values() if not entry.is_folder)
     return {
         "store": store.root,
         "dataset": store.dataset,
@@ -31,7 +33,8 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
         "planned": sum(store.shard_sizes),
         "skipped": dict(skipped),
         "complete": not any(column["missing"] for column in columns),
-        "bytes": sum(c["bytes"] for c in columns) + fs.files(store.root)["store.json"].bytes,
+        "bytes": sum(c["bytes"] for c in columns) + fs.files(store.root)["store.json"].bytes + index,
+        "index_bytes": index,
         "columns": columns,
     }
 
@@ -91,6 +94,8 @@ def report(described: dict[str, Any]) -> str:
         "",
         table([["column", "shards", "samples", "bytes", "a sample", "images/s"], *map(_row, columns)]),
     ]
+    if described["index_bytes"]:
+        lines += ["", f"Kept of the listing of the data: {size(described['index_bytes'])}"]
     stages = list(dict.fromkeys(stage for c in columns for stage in c["seconds"] if stage != "total"))
     if stages:
         rows = [

@@ -3,15 +3,17 @@
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stop:
-    """Whether a signal has asked to stop, and which."""
+class Stop(Event):
+    """Is set once a signal has asked to stop, and knows which."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.signal: signal.Signals | None = None
 
 
@@ -25,6 +27,7 @@ def heeding_signals(signals: Sequence[signal.Signals] = STOPPING) -> Iterator[St
     def note(number: int, frame: FrameType | None) -> None:
         if not stop.signal:
             stop.signal = signal.Signals(number)
+            stop.set()
         if number != signal.SIGTERM:
             restore()
 

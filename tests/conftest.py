@@ -10,6 +10,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Text embeddings are kept for this run alone, not in anybody's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DENSECLI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real photos and published embeddings, where it lies beside the checkout."""

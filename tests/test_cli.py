@@ -66,7 +66,10 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
         "train", "--store", tmp_path / "store", "--run", tmp_path / "run", "--student", "scenes-s",
         "--weights", "scenes-s=random:1", "--max-steps", 2, "--batch-size", 2,
     ]  # fmt: skip
+    assert "planned, steps 1 to 2 (random weights)" in passed(*train, "--dry-run")
+    assert not (tmp_path / "run").exists()
     assert "random weights" in passed(*train)
+    assert "planned, all 2 steps are done" in passed(*train, "--dry-run")
     rows = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
 
@@ -119,6 +122,30 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
     (tmp_path / "store" / "images" / ".000000.tar.7.tmp").touch()
     assert len(told(*gc)["items"]) == len(told(*gc, "--delete")["items"]) == 1
     assert told(*gc)["items"] == []
+
+
+def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> None:
+    def planned(*words: object) -> dict:
+        out = tmp_path / "plan.json"
+        passed("plan", "--limit", 4, "--samples", 2, *words, "--json", out)
+        return json.loads(out.read_text())
+
+    declip = planned("--method", "declip", "--epochs", 3)
+    assert [t["name"] for t in declip["teachers"]] == ["crops-scenes-s", "scenes-vfm"]
+    assert all(t["epoch_tflop"] for t in declip["teachers"]) and declip["epochs"] == 3
+    assert declip["student"]["name"] == "scenes-s"
+
+    labels = planned(
+        "--teacher", "crops-scenes-l", "--loss", "region_kl=1", "--max-steps", 5, "--batch-size", 8
+    )
+    assert {t["name"]: t["epoch_tflop"] > 0 for t in labels["teachers"]} == {
+        "crops-scenes-l": False,
+        "scenes-pvlm": True,
+    }
+    assert labels["epochs"] == 10
+    assert [t["name"] for t in planned("--teacher", "scenes-vfm")["teachers"]] == ["scenes-vfm"]
+    assert "no method 'sgd'" in refused("plan", "--method", "sgd")
+    assert planned("--method", "r-sc-v", "--teacher", "features-scenes-pvlm")["epochs"] == 6
 
 
 def test_demo__runs_every_part(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_readme__python_runs_and_names_what_is_there(
         clip.state_dict(),
         alpha=1.0,
         folder="runs/demo/train-0-480/export",
-        card={"student": "scenes-pvlm", "canvas": 96, "mode": "value"},
+        card={"student": "scenes-pvlm", "image_size": 96, "mode": "value"},
     )
     exec(code, {})
     assert capsys.readouterr().out.split() == ["bus", "sky"]

@@ -92,17 +92,11 @@ def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
-    generated = store.dataset["name"] == "scenes"
-    if kind in OWN_TEACHERS:
-        # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        clip = "scenes-s" if generated else "eva02-b16"
-        return _own_teachers(kind, clip if student in VFMS else student)[0]
-    if kind == "gram":
-        return "scenes-vfm" if generated else "dinov2-vitb14"
-    for column in store.columns("targets"):
-        if column.name.startswith(FEATURES):
-            return column.name.replace(FEATURES, RELABELLED, 1)
-    return "scenes-pvlm" if generated else "vitb16"
+    if kind == "labels":
+        for column in store.columns("targets"):
+            if column.name.startswith(FEATURES):
+                return column.name.replace(FEATURES, RELABELLED, 1)
+    return default_teacher(store.dataset["name"], kind, student)
 
 
 def _commands(store: Store, teacher: str, student: str) -> str:
@@ -138,3 +132,15 @@ def _build_command(store: Store, teacher: str, student: str, weights: str = "") 
     command = shlex.join(["densecli", "build-shards", *words])
     # A store does not say where its photos were: it may have been made on another machine.
     return command if generated else f"{command} (and --data DIR, if the photos are not in the default place)"
+
+
+def default_teacher(dataset: str, kind: str, student: str) -> str:
+    """The name of the teacher whose column of a kind a student learns from, where nobody names another."""
+    generated = dataset == "scenes"
+    if kind in OWN_TEACHERS:
+        # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
+        clip = "scenes-s" if generated else "eva02-b16"
+        return _own_teachers(kind, clip if student in VFMS else student)[0]
+    if kind == "gram":
+        return "scenes-vfm" if generated else "dinov2-vitb14"
+    return "scenes-pvlm" if generated else "vitb16"

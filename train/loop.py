@@ -47,6 +47,7 @@ FREE = frozenset(
         "max_bad_steps",
         "checkpoint_every",
         "keep_checkpoints",
+        "dry_run",
     }
 )
 
@@ -63,7 +64,7 @@ class LoopConfig(LoaderConfig):
     where what autocast leaves in float32 is multiplied as tf32; or auto (bf16 on a GPU). compile: by
     torch.compile. activation_checkpointing: activations are made again in the backward, for memory.
     max_bad_steps: those of the whole run that are skipped because their loss or gradient is not finite.
-    checkpoint_every: in steps.
+    checkpoint_every: in steps. dry_run: say what would be done, write nothing.
     """
 
     store: str
@@ -87,6 +88,7 @@ class LoopConfig(LoaderConfig):
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     resume: Resume = "interrupted"
+    dry_run: bool = False
 
 
 def one_ahead(items: Iterator[Item]) -> Generator[Item]:
@@ -198,10 +200,22 @@ class Loop:
         """Runs to the last step from wherever the run folder stands, then exports.
 
         Returns the last metrics row with `run`, `export`, `random_weights` and `seconds_to_first_step`, from
-        the start of the process; after a SIGTERM, which ends the run with a checkpoint, `export` is None.
+        the start of the process; after a SIGTERM, which ends the run with a checkpoint, `export` is None. A
+        dry run gives `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
         """
         config, ranks, folder = self.config, self.ranks, RunFolder(self.config.run)
-        checkpoint = ranks.by_first(lambda: folder.open(self.resolved(), config.resume, FREE))
+        dry_run = config.dry_run
+        checkpoint = ranks.by_first(
+            lambda: folder.open(self.resolved(), config.resume, FREE, dry_run=dry_run)
+        )
+        if dry_run:
+            return {
+                "planned": True,
+                "run": config.run,
+                "step": load_checkpoint(checkpoint)["step"] if checkpoint else 0,
+                "total_steps": self.total_steps,
+                "random_weights": self.random_weights,
+            }
         torch.manual_seed(config.seed)
         if checkpoint:
             self._load(checkpoint)

@@ -36,11 +36,19 @@ class RunFolder:
         self.checkpoints = str(self.root / "checkpoints")
         self.export = str(self.root / "export")
 
-    def open(self, config: dict[str, Any], resume: Resume, free: frozenset[str] = frozenset()) -> str | None:
+    def open(
+        self,
+        config: dict[str, Any],
+        resume: Resume,
+        free: frozenset[str] = frozenset(),
+        *,
+        dry_run: bool = False,
+    ) -> str | None:
         """Makes the folder ready for `config` (JSON values); returns the checkpoint to continue from, if any.
 
         interrupted: continue the run that is there, where its settings are the same but for those named in
-        `free`; never: refuse to touch a run that is there; overwrite: remove it. Raises DenseCLIError.
+        `free`; never: refuse to touch a run that is there; overwrite: remove it. dry_run: only say where it
+        would continue. Raises DenseCLIError.
         """
         if self.config.exists():
             if resume == "never":
@@ -48,13 +56,16 @@ class RunFolder:
                     f"There is a run in {self.root} already.",
                     hint="Choose another --run, or --resume overwrite.",
                 )
-            if resume == "overwrite":
-                self._remove()
-            else:
+            if resume != "overwrite":
                 self._check_same(config, free)
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        fs.write_atomic(str(self.config), json.dumps(config, indent=2).encode())
+            elif dry_run:
+                return None
+            else:
+                self._remove()
+        if not dry_run:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            fs.write_atomic(str(self.config), json.dumps(config, indent=2).encode())
         return latest_checkpoint(self.checkpoints)
 
     def _remove(self) -> None:

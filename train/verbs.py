@@ -43,6 +43,7 @@ LOOP = (
         help="Skip this many whose loss or gradient is not finite.",
     ),
     click.option("--resume", type=click.Choice(["interrupted", "never", "overwrite"])),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, write nothing."),
     click.option("--workers", type=click.IntRange(0), metavar="N", help="Threads that decode ahead."),
     click.option("--cache", metavar="DIR", help="Local folder for the shards of a remote store."),
     click.option(
@@ -212,8 +213,13 @@ def _say(result: Mapping[str, Any], json_file: str | None) -> None:
     if int(os.environ.get("RANK", 0)):
         return  # of the processes that torchrun started the first one speaks
     write_json(json_file, result)
-    loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     random = " (random weights)" if result["random_weights"] else ""
+    if "planned" in result:
+        step, total = result["step"], result["total_steps"]
+        left = f"steps {step + 1} to {total}" if step < total else f"all {total} steps are done"
+        click.echo(f"{result['run']}: planned, {left}{random}")
+        return
+    loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     click.echo(
         f"step {result['step']}, loss {loss}{random}: "
         + (result["export"] or "stopped by SIGTERM; the same command goes on")

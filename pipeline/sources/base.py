@@ -64,7 +64,7 @@ class Source:
     many, made when asked for. load(item, canvas): the photo, decoded for that canvas, or `Unreadable`;
     picklable and without the listing, so that a unit of work carries its own few items and no more. digest:
     sha256 of what the listing names. options: what else was asked for, by the names of build-shards' flags.
-    has_masks: whether the photos come with masks.
+    has_masks: whether the photos come with masks. index_bytes: what a build keeps of the listing.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Source:
     load: Load
     options: Mapping[str, Any] = field(default_factory=dict)
     has_masks: bool = False
+    index_bytes: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -32,5 +32,4 @@ def coco_source(root: str, split: str, limit: int | None = None) -> Source:
 
 
 def _sizes(folder: str) -> dict[str, int]:
-    found = fs.sizes(folder, subfolders=False)
-    return {name: size for name, size in found.items() if name.endswith(".jpg")}
+    return {name: entry.size for name, entry in fs.find(folder, "*").items() if name.endswith(".jpg")}

@@ -26,8 +26,11 @@ def folder_source(root: str, split: str | None = None, limit: int | None = None)
             f"{root} has no split {split}.",
             hint=f"Folders there: {', '.join(there) or 'none'}; without --split the whole folder is taken.",
         )
-    found = fs.sizes(folder, subfolders=True)
-    sizes = {name: size for name, size in found.items() if name.lower().endswith(EXTENSIONS)}
+    sizes = {
+        name: entry.size
+        for name, entry in fs.find(folder).items()
+        if name.lower().endswith(EXTENSIONS) and not entry.is_folder
+    }
     if not sizes:
         raise DenseCLIError(
             f"{folder} and its subfolders hold no photo.",

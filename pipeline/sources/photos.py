@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.sources.base import Decoded, Item, Span, Unreadable
 from shards import fs
-from shards.errors import DenseCLIError
+from shards.errors import Forbidden, Unreachable
 from shards.geometry import Canvas
 from shards.store import PHOTOS
 
@@ -41,10 +41,13 @@ def read(root: str, span: Span) -> bytes:
         return fs.read_range(url, span.offset, span.size)
     except FileNotFoundError as error:
         raise Unreadable("missing") from error
-    except (PermissionError, DenseCLIError) as error:
-        if isinstance(error.__cause__ or error, PermissionError):
-            raise Unreadable("forbidden") from error
-        raise
+    except (PermissionError, Forbidden) as error:
+        raise Unreadable("forbidden") from error
+    except Unreachable as error:
+        # In a list of addresses on many servers, one that is gone must not stop the others' photos.
+        if root or not fs.is_web(url):
+            raise
+        raise Unreadable("unreachable") from error
 
 
 def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:

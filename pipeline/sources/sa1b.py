@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.sources.base import Decoded, Item, Source, Span, Unreadable, no_folder
 from pipeline.sources.photos import decode, read
-from pipeline.sources.volumes import Index, Listing, Volume, table, tar_volumes
+from pipeline.sources.volumes import Index, Listing, Volume, list_volumes, table, tar_volumes
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
@@ -65,10 +65,18 @@ def sa1b_source(
     volumes: list[Volume] = []
     if tars:
         volumes += tar_volumes(folder, tars, _is_ours, limit=limit, index=index)
-    if limit is None or sum(len(v.photos) for v in volumes) < limit:
-        folders = [name for name, e in entries.items() if e.is_folder and f"{name}.tar" not in tars]
-        volumes += [_extracted(name, fs.find(fs.join(folder, name), "*")) for name in folders]
-        volumes.append(_extracted("", entries))
+    left = None if limit is None else limit - sum(len(volume.photos) for volume in volumes)
+    if left is None or left > 0:
+        folders = {name: e for name, e in entries.items() if e.is_folder and f"{name}.tar" not in tars}
+        volumes += list_volumes(
+            folder,
+            folders,
+            lambda name: _extracted(fs.find(fs.join(folder, name), "*")),
+            "folders listed",
+            limit=left,
+            index=index,
+        )
+        volumes.append(Volume("", _extracted(entries)))
     volumes = [volume for volume in volumes if len(volume.photos)]
     if not volumes:
         raise DenseCLIError(f"{folder} holds no photo of SA-1B.", hint=_LAYOUT)
@@ -81,6 +89,7 @@ def sa1b_source(
         items=listing,
         load=Sa1bLoader(root=folder),
         has_masks=any(volume.photos["masks_size"].any() for volume in volumes),
+        index_bytes=listing.index_bytes,
     )
 
 
@@ -88,17 +97,14 @@ def _is_ours(name: str) -> bool:
     return bool(_FILE.fullmatch(name))
 
 
-def _extracted(name: str, files: dict[str, fs.Entry]) -> Volume:
+def _extracted(files: dict[str, fs.Entry]) -> np.ndarray:
     photos = sorted(filter(_PHOTO.fullmatch, files), key=_number)
-    json_sizes = [files.get(photo.removesuffix("jpg") + "json") for photo in photos]
-    return Volume(
-        name,
-        table(
-            [
-                (photo.encode(), 0, files[photo].size, 0, entry.size if entry else 0)
-                for photo, entry in zip(photos, json_sizes, strict=True)
-            ]
-        ),
+    masks = [files.get(photo.removesuffix("jpg") + "json") for photo in photos]
+    return table(
+        [
+            (photo.encode(), 0, files[photo].size, 0, entry.size if entry else 0)
+            for photo, entry in zip(photos, masks, strict=True)
+        ]
     )
 
 

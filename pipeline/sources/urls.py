@@ -75,11 +75,12 @@ def urls_source(file: str, split: str | None = None, limit: int | None = None) -
         )
     try:
         with fs.open_to_seek(file) as stream:
-            items = Addresses(_read(file, stream), limit)
+            try:
+                items = Addresses(_read(file, stream), limit)
+            except (pa.ArrowInvalid, KeyError) as error:
+                raise DenseCLIError(f"{file} is not a list of addresses.", hint=_HINT) from error
     except FileNotFoundError as error:
         raise DenseCLIError(f"There is no file {file} with the addresses of photos.", hint=_HINT) from error
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise DenseCLIError(f"{file} is not a list of addresses.", hint=_HINT) from error
     if not items:
         raise DenseCLIError(f"{file} lists no photo.", hint=_HINT)
     return Source(

@@ -19,7 +19,7 @@ from shards.progress import Progress
 from shards.reader import decode_npz
 from shards.writer import npz_bytes
 
-# Tars whose headers are read at the same time.
+# Tars whose headers are read, or folders that are listed, at the same time.
 THREADS = 16
 # Of a key, what may go to the tar's name.
 MAX_PREFIX = 40
@@ -28,7 +28,7 @@ Row = tuple[bytes, int, int, int, int]
 
 
 class Index(NamedTuple):
-    """A folder that keeps what was found in each tar: one that did not change since is not opened again.
+    """A folder that keeps what was found in each volume: one that did not change since is not opened again.
 
     save: add to it.
     """
@@ -38,10 +38,12 @@ class Index(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A tar, or a folder, of photos. name: below the source's root. photos: see `table`."""
+    """A tar, or a folder, of photos. name: below the source's root. photos: see `table`. kept: whether an
+    index can keep it."""
 
     name: str
     photos: np.ndarray
+    kept: bool = False
 
     @property
     def is_tar(self) -> bool:
@@ -83,6 +85,12 @@ class Listing(Sequence[Item]):
     @property
     def digest(self) -> str:
         return listing_digest(f"{v.name}\t{len(v.photos)}\t{v.digest}" for v in self.volumes)
+
+    @property
+    def index_bytes(self) -> int:
+        """What an index that keeps the volumes takes."""
+        photos = [volume.photos for volume in self.volumes if volume.kept]
+        return sum(len(npz_bytes({"photos": each[:0]})) + each.nbytes for each in photos)
 
     def __len__(self) -> int:
         return self._n
@@ -133,21 +141,47 @@ def tar_volumes(
     a whole tar.
     """
 
-    kept = {name: f"{listing_digest([fs.join(root, name), e.stamp])[:24]}.npz" for name, e in tars.items()}
+    def scan(name: str) -> np.ndarray:
+        return scan_tar(fs.join(root, name), tars[name].size, wanted)
+
+    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index)
+
+
+def list_volumes(
+    root: str,
+    entries: dict[str, fs.Entry],
+    scan: Callable[[str], np.ndarray],
+    unit: str,
+    *,
+    limit: int | None,
+    index: Index | None,
+) -> Iterator[Volume]:
+    """The volumes of `entries`, names below `root`, until they hold `limit` photos.
+
+    scan: makes the `table` of an entry that the index does not know, or whose file system does not tell
+    whether it changed. unit: what that is called.
+    """
+    kept = {
+        name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
+        for name, entry in entries.items()
+        if entry.stamp
+    }
     there = set(fs.listdir(index.folder)) if index else set()
 
     def volume(name: str) -> Volume:
-        if index and kept[name] in there:
-            return Volume(name, decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"])
-        photos = scan_tar(fs.join(root, name), tars[name].size, wanted)
-        if index and index.save:
+        known = name in kept
+        if index and known and kept[name] in there:
+            photos = decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"]
+            return Volume(name, photos, known)
+        photos = scan(name)
+        if index and known and index.save:
             fs.write_atomic(fs.join(index.folder, kept[name]), npz_bytes({"photos": photos}))
         progress.advance(1)
-        return Volume(name, photos)
+        return Volume(name, photos, known)
 
-    names, n = list(tars), 0
-    unknown = sum(file not in there for file in kept.values())
-    with ThreadPoolExecutor(THREADS) as pool, closing(Progress(unknown, "tars listed")) as progress:
+    names, n = list(entries), 0
+    unknown = sum(kept.get(name) not in there for name in names)
+    with ThreadPoolExecutor(THREADS) as pool, closing(Progress(unknown, unit)) as progress:
         for first in range(0, len(names), THREADS):
             for found in pool.map(volume, names[first : first + THREADS]):
                 yield found
@@ -163,20 +197,21 @@ def scan_tar(url: str, size: int, wanted: Callable[[str], bool]) -> np.ndarray:
     """
     photos: dict[str, tuple[int, int]] = {}
     masks: dict[str, tuple[int, int]] = {}
-    try:
-        with fs.open_to_seek(url) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            while member := tar.next():
-                # TarFile remembers every member it has seen.
-                tar.members.clear()  # type: ignore[attr-defined]
-                name = member.name.removeprefix("./")
-                if member.isreg() and wanted(name):
-                    stem, _, extension = name.rpartition(".")
-                    found, key = (masks, stem) if extension == "json" else (photos, name)
-                    found[key] = member.offset_data, member.size
-            # Behind the last member are zeros: a tar that was cut between two members lacks them.
-            whole = tar.offset < size
-    except tarfile.TarError:
-        whole = False
+    with fs.open_to_seek(url) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while member := tar.next():
+                    # TarFile remembers every member it has seen.
+                    tar.members.clear()  # type: ignore[attr-defined]
+                    name = member.name.removeprefix("./")
+                    if member.isreg() and wanted(name):
+                        stem, _, extension = name.rpartition(".")
+                        found, key = (masks, stem) if extension == "json" else (photos, name)
+                        found[key] = member.offset_data, member.size
+                # Behind the last member are zeros: a tar that was cut between two members lacks them.
+                whole = tar.offset < size
+        except tarfile.TarError:
+            whole = False
     if not whole:
         raise DenseCLIError(
             f"{url} is not a whole tar: it is damaged, compressed, or ends too early.",

@@ -26,8 +26,9 @@ def webdataset_source(
     """
     folder, pattern = _split_pattern(fs.join(data, split) if split else data)
     tars: dict[str, fs.Entry] = {}
-    for names in braceexpand(pattern) if pattern else [""]:
-        tars |= {name: e for name, e in fs.find(folder, names).items() if name.endswith(".tar")}
+    for names in braceexpand(pattern) if pattern else ["**"]:
+        found = fs.find(folder, names)
+        tars |= {name: e for name, e in found.items() if name.endswith(".tar") and not e.is_folder}
     if not tars:
         raise DenseCLIError(
             f"There is no .tar at {data}.",
@@ -49,6 +50,7 @@ def webdataset_source(
         digest=listing.digest,
         items=listing,
         load=PhotoLoader(root=folder, upright=True),
+        index_bytes=listing.index_bytes,
     )
 
 

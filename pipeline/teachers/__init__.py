@@ -39,6 +39,7 @@ __all__ = [
     "TeacherConfig",
     "TokenTeacher",
     "default_categories",
+    "kind_of",
     "live",
     "models_of",
     "teacher_config",
@@ -110,6 +111,12 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
 def default_categories(dataset: str) -> str:
     """The category set of labels where none is named."""
     return "scenes" if dataset == "scenes" else "coco_stuff_ade_316"
+
+
+def kind_of(name: str) -> str:
+    """The kind of column that a teacher fills: labels, features, crops, self, refined or gram."""
+    kind, _ = _split(name)
+    return "refined" if kind == "refiner" else kind
 
 
 def models_of(name: str) -> list[str]:

@@ -229,12 +229,18 @@ def test_download__that_fails_for_good_is_one_sentence_and_nothing_is_kept(
     survived(f"download: {fault}, for good")
 
 
-def test_download__with_a_flipped_bit_is_refused_and_not_kept(proxy, store, survived, tmp_path):
+def test_download__with_a_flipped_bit_is_tried_again_then_refused_and_not_kept(
+    proxy, store, survived, tmp_path
+):
     commit(store, "000000")
     cache = Cache(tmp_path / "cache", 10**9)
-    proxy.method, proxy.fault, proxy.victim, proxy.times = "GET", "answer with a flipped bit", "000000.tar", 1
+    proxy.method, proxy.fault, proxy.victim = "GET", "answer with a flipped bit", "000000.tar"
+    proxy.times = ALWAYS
     with pytest.raises(DenseCLIError, match=r"000000\.tar.*(Checksum|has changed)"):
         read_tar(store.images, "000000", cache)
     assert not list(cache.folder.iterdir())
+    assert 1 < proxy.broken < 10
+    proxy.broken, proxy.times = 0, 1
     assert read_tar(store.images, "000000", cache)[0] == read_tar(store.images, "000000")[0]
+    assert proxy.broken == 1
     survived("download: a flipped bit")

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,50 @@ def test_category_embeddings__a_file_takes_the_place_of_the_text_tower(tmp_path:
     )
     with pytest.raises(DenseCLIError, match="2 rows for 1"):
         category_embeddings(model, ("boat",), file=str(tmp_path / "t.npy"))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """How many prompts each pass of a text tower had, with an empty folder of what is kept."""
+    monkeypatch.setenv("DENSECLI_CACHE", str(tmp_path / "cache"))
+    sizes: list[int] = []
+    encode = DenseCLIP.encode_text
+    monkeypatch.setattr(
+        DenseCLIP, "encode_text", lambda self, tokens: [sizes.append(len(tokens)), encode(self, tokens)][1]
+    )
+    return sizes
+
+
+def test_category_embeddings__the_tower_is_asked_once(asked: list[int]) -> None:
+    first, again = (category_embeddings(build(resolve("scenes-s")), ("boat", "sky")) for _ in range(2))
+    assert asked == [2, 2]  # other random weights
+    model = build(resolve("scenes-s"))
+    rows = [category_embeddings(model, ("boat", "sky")) for _ in range(2)]
+    assert asked == [2, 2, 2]
+    assert torch.equal(rows[0], rows[1]) and not torch.equal(first, again)
+    torch.nn.init.zeros_(model.clip.visual.class_embedding)
+    category_embeddings(model, ("boat", "sky"))
+    assert len(asked) == 3
+    category_embeddings(model, ("sky", "boat"))
+    category_embeddings(model, ("boat", "sky"), templates=("the {}",))
+    assert len(asked) == 5
+
+
+def test_category_embeddings__of_several_processes_one_asks(asked: list[int]) -> None:
+    model = build(resolve("scenes-s"))
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(lambda _: category_embeddings(model, ("boat", "sky")), range(4)))
+    assert asked == [2]
+    assert all(torch.equal(rows[0], other) for other in rows)
+
+
+def test_category_embeddings__without_a_place_to_keep_them(
+    asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DENSECLI_CACHE", str(tmp_path / "file" / "below"))
+    model = build(resolve("scenes-s"))
+    torch.testing.assert_close(category_embeddings(model, ("boat",)), text_embeddings(model, ("boat",)))
 
 
 def test_tokenize__open_clips_ids_for_natural_language() -> None:

@@ -29,3 +29,15 @@ def test_connected__nobody_listens(scheme):
         connected(address, 1),
     ):
         pass
+
+
+def test_connected__a_ray_that_does_not_start_is_a_sentence(monkeypatch):
+    def init(**_):
+        raise Exception("The node timed out.\nSome of it failed to start.")
+
+    monkeypatch.setattr("ray.init", init)
+    with (
+        pytest.raises(DenseCLIError, match=r"^Ray does not start on this machine: The node timed out\.$"),
+        connected(None, 1),
+    ):
+        pass

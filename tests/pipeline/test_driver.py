@@ -1,14 +1,18 @@
 import os
+import re
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from uuid import uuid4
 
 import pytest
 import ray
 from PIL import Image
 
-from pipeline import driver
+from pipeline import driver, tally
+from pipeline.build import Report, Unit
 from pipeline.cluster import connected
 from pipeline.crew import Crew, run_units
 from pipeline.driver import build_shards
@@ -35,7 +39,7 @@ def test_build_shards__stopped_halfway_and_started_again_equals_an_undisturbed_b
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "Progress", Stopping)
+        patch.setattr(tally, "Progress", Stopping)
         with pytest.raises(KeyboardInterrupt):
             build_shards(config)
     assert not ray.is_initialized()
@@ -80,6 +84,65 @@ def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_bu
     assert len(read_joined(job.columns(), "000001")) == 1
 
 
+def test_run_units__a_shard_that_kills_its_worker_costs_no_other_an_attempt(tmp_path):
+    class Poisoned:
+        """Work that kills its worker at one of the shards, while another is at hand."""
+
+        device = "cpu"
+
+        def __init__(self, folder: Path, poison: str) -> None:
+            self.folder, self.poison = folder, poison
+
+        def builder(self, threads: int) -> "Poisoned":
+            return self
+
+        def build(self, unit: Unit, stop: Event) -> Report:
+            (self.folder / f"{unit.shard}.{uuid4().hex}").touch()
+            if unit.shard == self.poison:
+                time.sleep(0.3)
+                os._exit(1)
+            time.sleep(0.6 if self.tries(self.poison) < 2 else 0)
+            return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
+
+        def tries(self, shard: str) -> int:
+            return len(list(self.folder.glob(f"{shard}.*")))
+
+    work = Poisoned(tmp_path, "000001")
+    done = []
+    with connected(None, 1), pytest.raises(DenseCLIError, match=r"Shard 000001 failed 1 times"):
+        # With a single attempt: no other shard may lose one.
+        for unit, _ in run_units((Unit(shard=f"{i:06d}", items=()) for i in range(4)), Crew(work, 1), 1):
+            done.append(unit.shard)
+    assert work.tries("000001") == 2
+    assert "000001" not in done
+
+
+def test_crew__says_what_a_starting_worker_says(tmp_path):
+    heard = tmp_path / "heard"
+
+    class Slow:
+        device = "cpu"
+
+        def builder(self, threads):
+            with closing(Progress(2, "prompts")) as progress:
+                progress.advance(1)
+                while not heard.exists():
+                    time.sleep(0.1)
+            return self
+
+        def build(self, unit, stop):
+            return Report(shard=unit.shard, samples=0, skipped={}, seconds={})
+
+    def say(line):
+        if re.match(r"1/2 prompts, .* ETA", line):
+            heard.touch()
+
+    with connected(None, 1):
+        crew = Crew(Slow(), 1, say=say)
+        assert len(list(run_units(iter([Unit(shard="000000", items=())]), crew, 1))) == 1
+    assert heard.exists()
+
+
 def test_build_shards__an_error_in_a_worker_reaches_the_user_as_it_was_said(tiny, tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
@@ -101,7 +164,7 @@ def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_pat
 
     # Without Ray: how many are too many is the driver's own affair.
     monkeypatch.setattr(driver, "connected", lambda address, workers: nullcontext())
-    monkeypatch.setattr(driver, "Crew", lambda job, workers, gpus: job.builder())
+    monkeypatch.setattr(driver, "Crew", lambda job, *_: job.builder())
     monkeypatch.setattr(
         driver, "run_units", lambda units, builder, *_: ((u, builder.build(u)) for u in units)
     )

@@ -1,8 +1,11 @@
 """Photos and stores in an object store: what a local disk would give, and no secret anywhere."""
 
+import io
+import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +13,12 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from cli import main
 from pipeline.job import missing_shards, prepare
+from pipeline.plan import PlanConfig, plan
 from pipeline.sources import Unreadable, open_source
 from shards import fs
 from shards.errors import DenseCLIError, Unreachable
@@ -115,6 +121,60 @@ def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path)
     secrets = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], s3_server)
     found = [(name, s) for name, data in written.items() for s in secrets if s.encode() in data]
     assert found == []
+
+
+def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, build_here, tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for i in range(3):
+            photo = io.BytesIO()
+            pixels = np.random.default_rng(i).integers(0, 255, (60, 90, 3), np.uint8)
+            Image.fromarray(pixels).save(photo, "JPEG")
+            member = tarfile.TarInfo(f"{i}.jpg")
+            member.size = len(photo.getvalue())
+            tar.addfile(member, io.BytesIO(photo.getvalue()))
+    fs.write_atomic(f"{s3}/photos/0.tar", buffer.getvalue())
+    config = replace(
+        tiny, dataset="webdataset", data=f"{s3}/photos", split=None, limit=None, canvas=48, shard_size=2,
+        categories="scenes", store=f"{s3}/store", teachers=("scenes-s", "features-scenes-s"),
+    )  # fmt: skip
+    planned = plan(PlanConfig(build=config))
+    build_here(config)
+    before = objects(s3, "store")
+    assert [name for name in before if name.startswith("store/index/webdataset/")]
+
+    def told(*words: object, code: int = 0) -> dict:
+        out = tmp_path / "out.json"
+        result = CliRunner().invoke(main, [*map(str, words), "--store", config.store, "--json", str(out)])
+        assert result.exit_code == code, result.output
+        return json.loads(out.read_text())
+
+    described = told("info")
+    assert described["complete"] and described["index_bytes"] > 0
+    assert described["bytes"] == sum(map(len, before.values())) == pytest.approx(planned["bytes"], rel=0.02)
+    assert told("lint")["findings"] == []
+    assert told("verify", "--device", "cpu")["verified"]
+    picture = tmp_path / "1.png"
+    told("preview", "0+1", "--out", picture)
+    assert Image.open(picture).format == "PNG"
+    gc = ("gc", "--runs", tmp_path / "runs", "--min-age", 0)
+    assert told(*gc, "--keep", "grid-paper")["items"] == []
+    assert objects(s3, "store") == before
+
+    fs.write_atomic(f"{s3}/store/targets/stray", b"1")
+    fs.write_atomic(f"{s3}/store/images/.000000.tar.7.tmp", b"1")
+    fs.remove(f"{s3}/store/images/000001.json")
+    troubles = [finding["trouble"] for finding in told("lint", code=1)["findings"]]
+    assert len(troubles) == 3
+    assert not [trouble for trouble in troubles if "index" in trouble]
+    build_here(config)
+    relabelled = told("relabel", "--tau", 0.5, "--categories", "scenes", "--weights", "scenes-s=random:0")
+    assert (relabelled["status"], relabelled["samples"]) == ("built", 3)
+    items = told(*gc, "--keep", "scenes-s", "--keep", "features-scenes-s", "--delete")["items"]
+    assert sorted(item["column"] for item in items) == [False, True]
+    fs.remove(f"{s3}/store/targets/stray")
+    assert told("lint")["findings"] == []
+    assert objects(s3, "store").keys() == before.keys()
 
 
 def test_photo__that_one_may_not_read_is_unreadable_and_an_unreachable_one_is_not(photos, monkeypatch):

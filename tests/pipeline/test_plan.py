@@ -1,5 +1,7 @@
 """What a plan says against what the build then takes."""
 
+import io
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +105,43 @@ def test_work__of_labels_pays_after_one_epoch_and_that_of_crops_after_as_many_vi
     (crops,) = planned["teachers"]
     assert crops["tflop"] == pytest.approx(6 * 400 * image_forward("scenes-s").flops / 1e12)
     assert planned["break_even"]["epochs"] == pytest.approx(25)
+
+
+def test_training__pays_for_the_teachers_it_reads_alone_and_for_as_long_as_it_is(tiny):
+    build = replace(tiny, teachers=TEACHERS[:3], weights=RANDOM, views=25)
+    every, one = (plan(PlanConfig(build=build, reads=reads)) for reads in (None, frozenset(["labels"])))
+    assert [t["epoch_tflop"] > 0 for t in every["teachers"]] == [True, True, True]
+    assert [t["epoch_tflop"] > 0 for t in one["teachers"]] == [True, False, False]
+    assert [t["tflop"] for t in one["teachers"]] == [t["tflop"] for t in every["teachers"]]
+    assert one["break_even"]["epochs"] > every["break_even"]["epochs"] > 1
+    assert report(one).count("live, an epoch") == 1
+    assert plan(PlanConfig(build=build, seen=12))["epochs"] == 2
+    small, large = (
+        plan(PlanConfig(build=build, student=student, image_size=side))["student"]["epoch_tflop"]
+        for student, side in (("scenes-s", None), ("scenes-vfm", 192))
+    )
+    assert large > 2 * small > 0
+
+
+def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, build_here, tmp_path):
+    for t in range(3):
+        with tarfile.open(tmp_path / f"{t}.tar", "w") as tar:
+            for i in range(2):
+                photo = io.BytesIO()
+                Image.fromarray(np.full((60, 90, 3), 20 * i, np.uint8)).save(photo, "JPEG")
+                member = tarfile.TarInfo(f"{i}.jpg")
+                member.size = len(photo.getvalue())
+                tar.addfile(member, io.BytesIO(photo.getvalue()))
+    config = replace(
+        tiny, dataset="webdataset", data=str(tmp_path), split=None, limit=None, teachers=(), weights={},
+        canvas=48,
+    )  # fmt: skip
+    planned = plan(PlanConfig(build=config))
+    assert not Path(config.store).exists()
+    build_here(config)
+    assert planned["index_bytes"] == pytest.approx(du(Path(config.store) / "index"), abs=100)
+    assert planned["bytes"] == pytest.approx(du(config.store), rel=0.005)
+    assert "listing" in report(planned)
 
 
 def test_weights__are_needed_to_calibrate_alone(tiny, tmp_path, monkeypatch):

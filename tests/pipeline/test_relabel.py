@@ -2,6 +2,7 @@ import json
 import pickle
 import shlex
 import shutil
+import signal
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,11 @@ from pipeline import relabel as engine
 from pipeline.build import Unit
 from pipeline.job import missing_shards
 from pipeline.relabel import RelabelConfig, prepare, relabel
-from pipeline.relabeller import cosine_error
+from pipeline.relabeller import Relabeller, cosine_error
 from pipeline.teachers import live, teacher_config
 from pipeline.teachers.labels import retrieve
 from shards.codecs import codec_from_spec
-from shards.errors import DenseCLIError
+from shards.errors import DenseCLIError, Interrupted
 from shards.reader import decode_npz, read_joined
 from shards.store import Store
 from train.columns import find_targets
@@ -213,12 +214,12 @@ def test_relabel__workers_get_all_they_need(config, build_here, relabel_here, mo
     """What is sent to another process builds the same bytes there."""
     build_here(config)
 
-    def run_units(units, sent, max_attempts):
+    def run_units(units, sent, max_attempts, stopping):
         assert len(sent) < 10_000
-        return [(unit, pickle.loads(sent).builder().build(unit)) for unit in units]
+        yield from ((unit, pickle.loads(sent).builder().build(unit)) for unit in units)
 
     monkeypatch.setattr(engine, "connected", lambda address, workers: nullcontext())
-    monkeypatch.setattr(engine, "Crew", lambda work, size: pickle.dumps(work))
+    monkeypatch.setattr(engine, "Crew", lambda work, size, say: pickle.dumps(work))
     monkeypatch.setattr(engine, "run_units", run_units)
     assert relabel(RelabelConfig(store=config.store, workers=2, **PLAIN))["samples"] == 3
     labels = prepare(RelabelConfig(store=config.store, **PLAIN)).labels
@@ -227,6 +228,29 @@ def test_relabel__workers_get_all_they_need(config, build_here, relabel_here, mo
     relabel_here(config.store)
     assert len(tars) == 2
     assert {name: files_of(Path(labels.url))[name][2] for name in tars} == tars
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_relabel__a_signal_ends_it_in_good_order_and_the_same_call_goes_on(
+    config, build_here, relabel_here, monkeypatch, number, tmp_path
+):
+    build_here(replace(config, shard_size=1))
+    build = Relabeller.build
+
+    def interrupted(self, unit, stop):
+        if unit.shard == "000001":
+            signal.raise_signal(number)
+        return build(self, unit, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Relabeller, "build", interrupted)
+        with pytest.raises(Interrupted, match=f"{number.name} stopped the relabelling; 1 of 3") as caught:
+            relabel(RelabelConfig(store=config.store, **PLAIN))
+    assert caught.value.exit_code == 128 + number
+    labels = prepare(RelabelConfig(store=config.store, **PLAIN)).labels
+    assert labels.missing() == ["000001", "000002"]
+    assert not list(Path(config.store).rglob("*.tmp"))
+    assert relabel(RelabelConfig(store=config.store, **PLAIN))["shards"] == 2
 
 
 def test_column__says_where_it_came_from(config, build_here, relabel_here):

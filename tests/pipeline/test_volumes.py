@@ -167,6 +167,29 @@ def test_index__a_tar_is_scanned_again_only_when_it_changed(sa1b, tmp_path, monk
     assert changed.digest != first.digest
 
 
+def test_index__an_extracted_folder_is_listed_again_only_when_it_changed(tmp_path, monkeypatch):
+    root, listed = tmp_path / "sa1b", []
+    for name, numbers in {"sa_000000": (1, 2), "sa_000001": (3,)}.items():
+        for photo, data in release(*numbers).items():
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name / photo).write_bytes(data)
+    find = fs.find
+    monkeypatch.setattr(fs, "find", lambda url, *_: [listed.append(Path(url).name), find(url, *_)][1])
+    index = Index(folder=str(tmp_path / "index"), save=True)
+    first = open_source("sa1b", str(root), index=index)
+    assert sorted(listed) == ["sa1b", "sa_000000", "sa_000001"]
+    listed.clear()
+    again = open_source("sa1b", str(root), index=index)
+    assert listed == ["sa1b"]
+    assert (again.identity, again.items[:]) == (first.identity, first.items[:])
+    assert again.load(again.items[2], CANVAS).masks
+    (root / "sa_000001" / "sa_4.jpg").write_bytes(jpg())
+    assert [item.key for item in open_source("sa1b", str(root), index=index).items][-1] == "sa_4"
+    assert listed == ["sa1b", "sa1b", "sa_000001"]
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "index").iterdir())
+    assert first.index_bytes == pytest.approx(on_disk * 2 / 3, abs=200)
+
+
 def test_index__is_in_the_store_and_a_dry_run_writes_none(tiny, sa1b):
     config = replace(
         tiny, dataset="sa1b", data=str(sa1b), split=None, limit=None, teachers=(), weights={}, canvas=48

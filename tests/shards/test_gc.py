@@ -95,8 +95,11 @@ def test_garbage__what_is_young_is_left_alone(store, runs):
 
 
 def test_delete__leaves_a_sound_store(store, runs):
-    Path(store.root, ".store.json.77.tmp").write_bytes(b"")
+    Path(store.root, "index", "sa1b").mkdir(parents=True)
+    for name in (".store.json.77.tmp", "index/sa1b/.7.npz.77.tmp", "index/sa1b/7.npz"):
+        Path(store.root, name).write_bytes(b"")
     age(store.root, 2)
     delete(garbage(store, runs=runs(store.find("targets", "a"))))
     assert [c.name for c in store.columns()] == ["grid-paper", "a"]
+    assert [path.name for path in Path(store.root, "index", "sa1b").iterdir()] == ["7.npz"]
     assert list(lint(store)) == []

@@ -29,7 +29,11 @@ def store(tmp_path):
 
 def test_describe__adds_up_shards(store):
     done = []
+    kept = Path(store.root, "index", "sa1b", "7.npz")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"12345")
     described = describe(store, done.append)
+    assert described["index_bytes"] == 5
     images, target = described["columns"]
     assert sum(done) == 4
     assert (images["samples"], images["shards"], images["missing"]) == (3, 2, 0)

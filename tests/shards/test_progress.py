@@ -1,5 +1,7 @@
 """What a long job says where there is no terminal."""
 
+from contextvars import copy_context
+
 import pytest
 
 from shards import progress
@@ -31,3 +33,25 @@ def test_progress__what_was_done_before_has_no_part_in_the_rate(clock, capsys):
     clock[0] = 4
     job.advance(2, "loss 0.5")
     assert capsys.readouterr().err == "92/100 steps, 0.5 steps/s, ETA 00:16, loss 0.5\n"
+
+
+def test_progress__what_is_over_soon_is_not_told(clock, capsys):
+    for seconds in (2, 4):
+        job = Progress(10, "prompts", silence=3)
+        clock[0] += seconds
+        job.advance(10)
+    assert capsys.readouterr().err == "10/10 prompts, 2.5 prompts/s, ETA 00:00\n"
+
+
+def test_progress__a_listener_hears_in_place_of_standard_error(clock, capsys):
+    heard = []
+
+    def work():
+        progress.listener.set(heard.append)
+        Progress(1, "images").advance(1)
+        Progress(1, "images").say("beside it")
+
+    copy_context().run(work)
+    Progress(1, "images").advance(1)
+    assert [line.partition(",")[0] for line in heard] == ["1/1 images", "beside it"]
+    assert capsys.readouterr().err.startswith("1/1 images, ")

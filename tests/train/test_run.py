@@ -21,6 +21,21 @@ def test_open__words(tmp_path: Path) -> None:
     assert json.loads(folder.config.read_text())["lr"] == 0.2
 
 
+def test_open__a_dry_run_says_where_it_would_continue_and_writes_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.open(CONFIG, "never", dry_run=True) is None
+    assert not folder.root.exists()
+    folder.open(CONFIG, "never")
+    checkpoint = save_checkpoint(folder.checkpoints, {"step": 1}, keep=1)
+    before = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*")}
+    assert folder.open(CONFIG, "interrupted", dry_run=True) == checkpoint
+    assert folder.open({**CONFIG, "lr": 0.2}, "overwrite", dry_run=True) is None
+    for resume, word in (("never", "is a run in"), ("interrupted", "other settings")):
+        with pytest.raises(DenseCLIError, match=word):
+            folder.open({**CONFIG, "lr": 0.2}, resume, dry_run=True)
+    assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*")} == before
+
+
 def test_open__other_settings(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.open(CONFIG, "interrupted")
