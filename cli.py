@@ -1,17 +1,25 @@
 """The command line: verbs by name, imported when they are called."""
 
+import io
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from shards.errors import DenseCLIError
 from shards.flags import flags, newest_store, say, write_json
+
+if TYPE_CHECKING:
+    from evaluation.ablation import Runner
 
 # Where each verb is; those that need several packages are here.
 VERBS: Mapping[str, str] = {
@@ -25,6 +33,8 @@ VERBS: Mapping[str, str] = {
     "info": "shards.verbs:info",
     "lint": "shards.verbs:lint",
     "verify": "pipeline.verbs:verify",
+    "ablate": "evaluation.verbs:ablate",
+    "categories": "models.verbs:categories",
     "gc": "shards.verbs:gc",
 }
 
@@ -69,8 +79,11 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="densecli")
-def main(debug: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
     """Run vision-language teachers once, train dense students from their shards."""
+    # Ablations train and measure: `evaluation` cannot know how to do the former.
+    ctx.obj = ablation_runner
 
 
 def planning(build: click.Command) -> click.Command:
@@ -247,6 +260,43 @@ def demo(
     )
     click.echo(f"Report: {page.resolve().as_uri()}")
     write_json(json_file, {"before": before.to_dict(), "after": after.to_dict()})
+
+
+def ablation_runner() -> "Runner":
+    """What the words of an ablation's runs do, in this process."""
+    from evaluation.ablation import Runner
+    from evaluation.spec import flags_of, parsed
+    from evaluation.verbs import evaluate
+    from pipeline.scenes.coco import write_coco
+    from shards.store import Store
+    from train.trainer import columns_read
+    from train.trainer import train as fit
+    from train.verbs import train, train_config
+
+    def config(words: Sequence[str]) -> Any:
+        settings = parsed(train, words)
+        settings.pop("json_file")
+        return train_config(**settings)
+
+    def columns(words: Sequence[str]) -> dict[str, str]:
+        asked = config(words)
+        return {kind: c.key for kind, c in columns_read(Store.open(asked.store), asked)[1].items()}
+
+    def measure(words: Sequence[str]) -> Any:
+        with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+            file = Path(folder) / "result.json"
+            # Not evaluate.main, to which Ctrl-C is an error like others.
+            with evaluate.make_context("evaluate", [*words, "--json", str(file)]) as context:
+                evaluate.invoke(context)
+            return json.loads(file.read_text())
+
+    return Runner(
+        flags={"train": flags_of(train), "evaluate": flags_of(evaluate)},
+        columns=columns,
+        train=lambda words: fit(config(words)),
+        evaluate=measure,
+        scenes=partial(write_coco, seed=0),
+    )
 
 
 @main.command()

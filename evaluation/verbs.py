@@ -1,14 +1,19 @@
 """The verbs that measure."""
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evaluation.task_flags import take_task_flags, task_flags
-from shards.flags import flags, given, say, write_json
+from shards.flags import flags, given, newest_store, say, write_json
+
+if TYPE_CHECKING:
+    from evaluation.ablation import Runner
 
 
 @click.command()
@@ -127,3 +132,77 @@ def _answer(task: str, question: Any, device: str, report: str | None, json_file
         section = Section(title=task.capitalize(), parts=found.tables)
         page = write_page(f"{report}/index.html", title, [section], warning=found.warning)
         click.echo(f"Report: {page}", err=json_file == "-")
+
+
+@click.command()
+@click.argument("spec", required=False)
+@click.option("--list", "listed", is_flag=True, help="Name the specs that come with densecli.")
+@click.option("--dry-run", is_flag=True, help="Check it and say what would be run.")
+@click.option(
+    "--resume",
+    type=click.Choice(["interrupted", "never", "overwrite"]),
+    default="interrupted",
+    show_default=True,
+    help="What to do with runs that are there.",
+)
+@flags("store", "run", "json")
+@click.pass_context
+def ablate(
+    ctx: click.Context,
+    spec: str | None,
+    listed: bool,
+    dry_run: bool,
+    resume: Any,
+    store: str | None,
+    run: str | None,
+    json_file: str | None,
+) -> None:
+    """Train and measure a grid of settings on one store: a table over seeds, and what the teachers cost.
+
+    SPEC is a TOML file or the name of a shipped one. What is finished is not run again. Exits with 1 where a
+    run failed; the others are run all the same.
+
+    \b
+    densecli ablate --list
+    densecli ablate decoupling --store stores/coco-512
+    """
+    from evaluation.ablation import check, photos_seen, run_all
+    from evaluation.ablation_page import summary, write_outcome
+    from evaluation.bill import bill
+    from evaluation.spec import cells, find_spec, load_spec, parsed, shipped, with_scenes, words
+    from shards.store import Store
+
+    if listed or not spec:
+        known = {name: str(path) for name, path in shipped().items()}
+        say("\n".join(f"{name:24} {path}" for name, path in known.items()), json_file, known)
+        return
+    runner: Runner = ctx.obj()
+    opened = Store.open(store or newest_store())
+    path = find_spec(spec, opened.dataset["name"])
+    folder = Path(run or f"runs/ablate-{path.stem}")
+    asked = load_spec(path, runner.flags)
+    asked = replace(asked, train={**asked.train, "store": opened.root})
+    generated = opened.dataset["name"] == "scenes" and "data" not in asked.evaluate
+    if generated:
+        asked = with_scenes(asked, folder / "data")
+    parsed(evaluate, words(asked.evaluate))
+    if dry_run:
+        check(asked, runner)
+        lines = [f"densecli train {shlex.join(c.words)} --run {folder / c.name}" for c in cells(asked)]
+        say("\n".join(lines), json_file, {"commands": lines})
+        return
+    if generated:
+        where = asked.evaluate
+        runner.scenes(folder / "data", split=where["split"], count=where["limit"])
+    done = run_all(asked, folder, runner, canvas=opened.canvas, resume=resume)
+    charges = bill(opened, [photos_seen(folder / r.name) for r in done if r.settings and not r.error])
+    page = write_outcome(folder, asked, done, charges)
+    value = {
+        "spec": str(path),
+        "runs": [asdict(result) for result in done],
+        "bill": [asdict(charge) for charge in charges],
+        "page": str(page),
+    }
+    say(f"{summary(done, charges, title=asked.title)}\n\nTables and plots: {page}", json_file, value)
+    if any(result.error for result in done):
+        ctx.exit(1)

@@ -94,6 +94,12 @@ class DenseCLIP(nn.Module):
             or any(name == part or name.startswith(part + ".") for part in frozen)
         }
 
+    def names_outside(self, last: int) -> set[str]:
+        """Names of all parameters but those of the `last` blocks. Raises DenseCLIError at too many."""
+        raise DenseCLIError(
+            f"{self.arch.name} has no transformer blocks to choose from.", hint="Leave --blocks out."
+        )
+
     def _frozen_parts(self, mode: str) -> Sequence[str]:
         """Full names of frozen parameters or modules of the image tower."""
         raise NotImplementedError
@@ -246,6 +252,17 @@ class DenseTransformer(DenseCLIP):
 
     def blocks(self) -> nn.ModuleList:
         raise NotImplementedError
+
+    def names_outside(self, last: int) -> set[str]:
+        """See `DenseCLIP.names_outside`."""
+        blocks = self.blocks()
+        if not 1 <= last <= len(blocks):
+            raise DenseCLIError(
+                f"{self.arch.name} has {len(blocks)} blocks, not {last}.",
+                hint=f"Give --blocks 1 to {len(blocks)}.",
+            )
+        late = {p for block in blocks[len(blocks) - last :] for p in block.parameters()}
+        return {name for name, p in self.named_parameters() if p not in late}
 
     def rope(self, grid: Grid) -> Tensor | None:
         """The rotary positions that every block gets, if any."""

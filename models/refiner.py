@@ -43,10 +43,17 @@ class RefinerShape:
     hidden: int
 
     @classmethod
-    def of(cls, clip: DenseTransformer) -> "RefinerShape":
-        """The paper's, for ViT-B and ViT-L; half of the blocks and the rest in proportion to B for others."""
+    def of(cls, clip: DenseTransformer, depth: int | None = None) -> "RefinerShape":
+        """The paper's, for ViT-B and ViT-L; half of the blocks and the rest in proportion to B for others.
+
+        depth: another one. Raises DenseCLIError at more than there are blocks.
+        """
         blocks = len(clip.blocks())
-        depth = {12: 4, 24: 6}.get(blocks, blocks // 2)
+        depth = depth or {12: 4, 24: 6}.get(blocks, blocks // 2)
+        if depth > blocks:
+            raise DenseCLIError(
+                f"{clip.arch.name} has {blocks} blocks, not {depth}.", hint=f"Give --depth 1 to {blocks}."
+            )
         layers = {24: (9, 14)}.get(blocks, (round(blocks * 4 / 12), round(blocks * 7 / 12)))
         return cls(depth=depth, layers=layers, hidden=min(4096, round(clip.width * 4096 / 768)))
 
@@ -116,14 +123,17 @@ class Refiner(nn.Module):
         return self.clip.value_map(x, (side, side), self.blocks).flatten(2).transpose(1, 2)
 
 
-def make_refiner(clip: DenseCLIP, shape: RefinerShape | None = None) -> Refiner:
-    """A Refiner of a loaded CLIP. Raises DenseCLIError for a network without blocks."""
+def make_refiner(clip: DenseCLIP, shape: RefinerShape | None = None, *, depth: int | None = None) -> Refiner:
+    """A Refiner of a loaded CLIP, of a shape or else of `RefinerShape.of` this depth.
+
+    Raises DenseCLIError for a network without blocks, or with fewer.
+    """
     if not isinstance(clip, DenseTransformer):
         raise DenseCLIError(
             f"{clip.arch.name} has no transformer blocks that a Refiner could be made of.",
             hint="Choose a vision transformer, such as eva02-b16.",
         )
-    return Refiner(clip, shape).to(clip.device).eval()
+    return Refiner(clip, shape or RefinerShape.of(clip, depth)).to(clip.device).eval()
 
 
 def load_refiner(name: str, weights: str | None, refiner: str, device: str | torch.device = "cpu") -> Refiner:

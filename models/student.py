@@ -50,6 +50,12 @@ class DenseVFM(nn.Module):
         frozen = tuple(f"vfm.net.{part}" for part in parts)
         return {name for name, _ in self.named_parameters() if name.startswith(frozen)}
 
+    def names_outside(self, last: int) -> set[str]:
+        """See `DenseCLIP.names_outside`."""
+        raise DenseCLIError(
+            f"The blocks of {self.vfm.arch.name} are trained all together.", hint="Leave --blocks out."
+        )
+
     def forward(
         self, images: Tensor, mode: str = "value", *, context: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:

@@ -67,7 +67,7 @@ def category_embeddings(
         if not kept.exists():
             buffer = io.BytesIO()
             np.save(buffer, text_embeddings(model, names, templates).cpu().numpy())
-            fs.write_atomic(str(kept), buffer.getbuffer())
+            fs.write_atomic(str(kept), buffer.getvalue())
     finally:
         lock.release()
     return torch.from_numpy(np.load(kept, allow_pickle=False)).to(model.device)

@@ -79,11 +79,14 @@ def _names(columns: Sequence[Column]) -> set[str]:
 
 
 def _configs(runs: str) -> Iterator[dict]:
+    """Of the runs in a folder, and of those one folder deeper: an ablation's and the demo's."""
     for run in fs.listdir(runs):
-        try:
-            yield json.loads(fs.read_bytes(fs.join(runs, run, "config.json")))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        folder = fs.join(runs, run)
+        for place in (folder, *(fs.join(folder, name) for name in fs.listdir(folder))):
+            try:
+                yield json.loads(fs.read_bytes(fs.join(place, "config.json")))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
 
 
 def _folders(store: Store) -> list[str]:

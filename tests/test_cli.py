@@ -296,7 +296,7 @@ def test_evaluate__unfinished_run(tmp_path: Path) -> None:
     assert "densecli train" in refused("evaluate", "--data", tmp_path, "--run", tmp_path)
 
 
-@pytest.mark.parametrize("verb", ["build-shards", "train", "evaluate", "demo"])
+@pytest.mark.parametrize("verb", ["build-shards", "train", "evaluate", "ablate", "categories", "demo"])
 def test_help__has_an_example(verb: str) -> None:
     assert f"densecli {verb} --" in passed(verb, "--help")
 

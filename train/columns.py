@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
+from models.categories import load_categories
 from models.registry import ALIASES
 from models.student import patch_of
 from models.vfm import VFMS
@@ -17,24 +18,35 @@ RELABELLED, FEATURES = "relabel-", "features-"
 
 
 def find_targets(
-    store: Store, kinds: Iterable[str], *, teachers: Sequence[str] = (), student: str
+    store: Store,
+    kinds: Iterable[str],
+    *,
+    teachers: Sequence[str] = (),
+    student: str,
+    regions: str | None = None,
+    categories: str | None = None,
 ) -> dict[str, Column]:
     """The store's target column of each kind ("labels", "crops", "gram", "self", "refined").
 
     Where it has several: the one that `teachers` names (NAME or NAME-ID), else that of the student's own
-    teacher. Raises DenseCLIError where there is none, with the command that makes it, where the choice is not
-    clear, and for a teacher that has no column.
+    teacher. Of columns about boxes those of the plan `regions` alone, of labels those of `categories` (a set
+    or a file) alone. Raises DenseCLIError where there is none, with the command that makes it, where the
+    choice is not clear, and for a teacher that has no column.
     """
     everything = store.columns("targets")
     strays = [t for t in teachers if not any(t in _names(c) for c in everything)]
+    fitting = _fitting(store, regions, categories)
+    asked = {"regions": regions, "categories": categories}
     found: dict[str, Column] = {}
     for kind in kinds:
-        columns = [c for c in everything if c.spec["target"]["name"] == kind]
+        columns = [c for c in fitting if c.spec["target"]["name"] == kind]
         named = [c for c in columns if _names(c) & set(teachers)]
         own = [c for c in columns if c.name in _own_teachers(kind, student)]
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
-            _missing(store, kind, strays[0] if strays else None, student)
+            of_kind = [c for c in everything if c.spec["target"]["name"] == kind]
+            wanted = strays or [t for t in teachers if any(t in _names(c) for c in of_kind)]
+            _missing(store, kind, wanted[0] if wanted else None, student, asked)
         if len(choice) > 1:
             raise DenseCLIError(
                 f"The store at {store.root} has {len(choice)} {kind} columns.",
@@ -42,7 +54,7 @@ def find_targets(
             )
         found[kind] = choice[0]
     if strays:
-        _missing(store, " or ".join(found), strays[0], student)
+        _missing(store, " or ".join(found), strays[0], student, asked)
     return found
 
 
@@ -66,6 +78,24 @@ def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None =
     return store.find("regions", plan or columns[0].name)
 
 
+def _fitting(store: Store, regions: str | None, categories: str | None) -> list[Column]:
+    """The target columns but those about other boxes or other categories."""
+    columns = store.columns("targets")
+    if regions:
+        plans = {plan.key for plan in store.columns("regions") if plan.name == regions}
+        columns = [c for c in columns if "regions" not in c.spec or c.spec["regions"] in plans]
+    if categories:
+        known = load_categories(categories)
+        names, things = list(known.names), known.thing_flags().tolist()
+        columns = [
+            c
+            for c in columns
+            if c.spec["target"]["name"] != "labels"
+            or (c.spec["target"]["categories"], list(c.spec["codec"]["things"])) == (names, things)
+        ]
+    return columns
+
+
 def _names(column: Column) -> set[str]:
     return {column.name, f"{column.name}-{column.id}"}
 
@@ -78,16 +108,24 @@ def _own_teachers(kind: str, student: str) -> list[str]:
     return [f"{OWN_TEACHERS[kind]}-{name}" for name in (*short, student)]
 
 
-def _missing(store: Store, kind: str, teacher: str | None, student: str) -> None:
+def _missing(
+    store: Store, kind: str, teacher: str | None, student: str, asked: Mapping[str, str | None]
+) -> None:
     wanted = teacher or _default_teacher(store, kind, student)
+    flags = {
+        flag: value for flag, value in asked.items() if value and (flag == "regions" or kind == "labels")
+    }
     if wanted.startswith(RELABELLED):
         features = wanted.replace(RELABELLED, FEATURES, 1)
-        command = shlex.join(["densecli", "relabel", "--store", store.root, "--teacher", features])
+        words = ["densecli", "relabel", "--store", store.root, "--teacher", features, *_words(flags)]
+        command = shlex.join(words)
     else:
-        command = _commands(store, wanted, student)
+        command = _commands(store, wanted, student, flags)
+    of = "".join(
+        [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
+    )
     raise DenseCLIError(
-        f"The store at {store.root} has no {kind} column{f' of {teacher}' if teacher else ''}.",
-        hint=f"Make it with: {command}",
+        f"The store at {store.root} has no {kind} column{of}.", hint=f"Make it with: {command}"
     )
 
 
@@ -99,18 +137,18 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
     return default_teacher(store.dataset["name"], kind, student)
 
 
-def _commands(store: Store, teacher: str, student: str) -> str:
+def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str]) -> str:
     """The command lines that make a teacher's column; a Refiner has to be trained first."""
     if not teacher.startswith("refiner-"):
-        return _build_command(store, teacher, student)
+        return _build_command(store, teacher, student, asked)
     run = f"runs/{teacher}"
     words = ["train-refiner", "--student", teacher.removeprefix("refiner-"), "--store", store.root]
     train = shlex.join(["densecli", *words, "--run", run])
-    build = _build_command(store, teacher, student, f"{teacher}={run}/export/refiner.safetensors")
-    return f"{train}, then {build}"
+    weights = {"weights": f"{teacher}={run}/export/refiner.safetensors"}
+    return f"{train}, then {_build_command(store, teacher, student, {**asked, **weights})}"
 
 
-def _build_command(store: Store, teacher: str, student: str, weights: str = "") -> str:
+def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str]) -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
     generated = dataset["name"] == "scenes"
@@ -126,10 +164,9 @@ def _build_command(store: Store, teacher: str, student: str, weights: str = "") 
         "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
         "student-patch": patch_of(student) if teacher in VFMS else "",
-        "weights": weights,
+        **asked,
     }
-    words = [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]
-    command = shlex.join(["densecli", "build-shards", *words])
+    command = shlex.join(["densecli", "build-shards", *_words(flags)])
     # A store does not say where its photos were: it may have been made on another machine.
     return command if generated else f"{command} (and --data DIR, if the photos are not in the default place)"
 
@@ -144,3 +181,7 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     if kind == "gram":
         return "scenes-vfm" if generated else "dinov2-vitb14"
     return "scenes-pvlm" if generated else "vitb16"
+
+
+def _words(flags: Mapping[str, object]) -> list[str]:
+    return [word for flag, value in flags.items() if value != "" for word in (f"--{flag}", str(value))]

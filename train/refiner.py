@@ -28,12 +28,14 @@ WEIGHTS = "refiner.safetensors"
 class RefinerConfig(LoopConfig):
     """Everything that defines the training of a Refiner, beside what every run has; `student` is its CLIP.
 
-    crops: of a photo. tau: temperature of the contrast between a crop's tokens.
+    depth: of the CLIP's last blocks, how many are cloned (None: the paper's). crops: of a photo. tau:
+    temperature of the contrast between a crop's tokens.
     """
 
     batch_size: int = 16
     epochs: int = 4
     lr: float = 1e-4
+    depth: int | None = None
     crops: int = 4
     tau: float = 0.2
 
@@ -57,7 +59,7 @@ class RefinerTrainer(Loop):
         part = {"rank": ranks.rank, "world_size": ranks.world_size}
         loader = CropLoader(store, config, crops=config.crops, side=self.side, **part)
         super().__init__(config, store, loader, ranks)
-        model = seeded(lambda: make_refiner(clip), config.seed).to(self.device)
+        model = seeded(lambda: make_refiner(clip, depth=config.depth), config.seed).to(self.device)
         freeze(model, model.frozen_names())
         model.clip.activation_checkpointing = config.activation_checkpointing
         self.learn(model, info)

@@ -53,19 +53,22 @@ CARD = (
 class TrainConfig(LoopConfig):
     """Everything that defines a run, beside what every run has.
 
-    method: preset of loss terms; losses: the terms and weights to use in its place. teacher:
-    name (or NAME-ID) of the target column where the store has several. image_size: side in pixels to which
-    the canvas is resized for the student (None: that of the store). decode: by Pillow, which the teachers saw
-    the photos through, or on the GPU. text_embeddings: file of the student's
+    method: preset of loss terms; losses: the terms and weights to use in its place. teachers: names (or
+    NAME-ID) of the target columns where the store has several; regions, categories: only those of this plan,
+    of this set or file. blocks: how many of a transformer's last blocks are trained (None: all). image_size:
+    side in pixels to which the canvas is resized for the student (None: that of the store). decode: by
+    Pillow, which the teachers saw the photos through, or on the GPU. text_embeddings: file of the student's
     text embeddings (None: its own text tower says them). mode: dense read-out of the student. tau, theta,
-    decoupling (its row), beta, reduction: see `losses.decoupled_kl`. alpha: weight of the student in the
-    export.
+    decoupling (its row), beta, reduction: see `losses.decoupled_kl`. spatial_tau, spatial_side: see
+    `correlation.spatial_loss`. alpha: weight of the student in the export.
     """
 
     method: str = "densevlm"
     losses: Mapping[str, float] | None = None
     teachers: tuple[str, ...] = ()
     regions: str | None = None
+    categories: str | None = None
+    blocks: int | None = None
     image_size: int | None = None
     decode: Literal["cpu", "gpu"] = "cpu"
     text_embeddings: str | None = None
@@ -90,6 +93,20 @@ def train(config: TrainConfig) -> dict[str, Any]:
         return Trainer(config, ranks).fit()
 
 
+def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, Column]]:
+    """The boxes and, by kind, the target columns that a run reads. DenseCLIError where one is missing."""
+    losses = config.losses or find_method(config.method).losses
+    targets = find_targets(
+        store,
+        sorted({term_and_kind(loss)[1] for loss in losses}),
+        teachers=config.teachers,
+        student=config.student,
+        regions=config.regions,
+        categories=config.categories,
+    )
+    return find_regions(store, targets, config.regions), targets
+
+
 class Trainer(Loop):
     config: TrainConfig
     loader: Loader
@@ -102,9 +119,7 @@ class Trainer(Loop):
         reads = {loss: term_and_kind(loss) for loss in config.losses or method.losses}
 
         store = Store.open(config.store)
-        kinds = sorted({kind for _, kind in reads.values()})
-        self.targets = find_targets(store, kinds, teachers=config.teachers, student=config.student)
-        regions = find_regions(store, self.targets, config.regions)
+        regions, self.targets = columns_read(store, config)
         loader = Loader(
             store,
             regions,
@@ -121,7 +136,8 @@ class Trainer(Loop):
         self.mode = config.mode or (method.mode if model.has_mode(method.mode) else "value")
         large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
         self.loss_weights = dict(config.losses or method.weights(large=large))
-        freeze(model, model.frozen_names(self.mode))
+        frozen = model.frozen_names(self.mode)
+        freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
         if self.device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)

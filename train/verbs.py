@@ -3,13 +3,16 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shards.flags import flags, given, newest_store, say, write_json
 
 LAYOUTS = ("open_clip", "eva", "openai", "timm")
+
+if TYPE_CHECKING:
+    from train.trainer import TrainConfig
 
 LOOP = (
     click.option("--epochs", type=click.IntRange(1)),
@@ -76,7 +79,7 @@ def loop_flags(verb: Callable) -> Callable:
     metavar="NAME",
     help="A target column, where the store has several of its kind.",
 )
-@click.option("--regions", metavar="PLAN", help="Region plan, where no target column says which.")
+@click.option("--regions", metavar="PLAN", help="Only columns of this region plan.")
 @click.option(
     "--image-size", type=click.IntRange(16), metavar="PX", help="Side of the student's input [the canvas]."
 )
@@ -86,50 +89,63 @@ def loop_flags(verb: Callable) -> Callable:
     help="Where JPEGs are decoded; a GPU's pixels are a little others.",
 )
 @click.option("--mode", metavar="NAME", help="How the student's last block is read out.")
+@click.option("--blocks", type=click.IntRange(1), metavar="N", help="Train the last N blocks only [all].")
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Softmax temperature.")
 @click.option("--theta", type=click.FloatRange(0, 1), help="Regions less sure than this are left out.")
 @click.option("--decoupling", type=click.IntRange(1, 4), help="Row of the decoupling table (4: the paper's).")
 @click.option(
     "--beta", type=click.FloatRange(0, 1), help="Weight of Stuff for Thing regions, in place of the row's."
 )
+@click.option(
+    "--spatial-tau", type=click.FloatRange(0, min_open=True), help="Temperature of the spatial term."
+)
+@click.option(
+    "--spatial-side", type=click.IntRange(1), metavar="N", help="It compares N x N points of a box."
+)
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Share of the student in the exported average.")
-@flags("text-embeddings")
+@flags("categories", "text-embeddings")
 @loop_flags
-def train(
-    weights: Sequence[tuple[str, str]],
-    losses: Sequence[str],
-    store: str | None,
-    run: str | None,
-    student: str | None,
-    json_file: str | None,
-    **settings: Any,
-) -> None:
+def train(json_file: str | None, **settings: Any) -> None:
     """Train a student from a store.
 
     \b
     densecli train --store stores/coco-512 --student eva02-b16
     torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
     """
+    from train.trainer import train as fit
+
+    _say(fit(train_config(**settings)), json_file)
+
+
+def train_config(
+    *,
+    weights: Sequence[tuple[str, str]],
+    losses: Sequence[str],
+    store: str | None,
+    run: str | None,
+    student: str | None,
+    **settings: Any,
+) -> "TrainConfig":
+    """What the flags of `train` ask for. Raises DenseCLIError."""
     from models.checkpoints import weights_given
     from train.methods import parse_losses
     from train.trainer import TrainConfig
-    from train.trainer import train as fit
 
     store, student = _what(store, student)
-    result = fit(
-        TrainConfig(
-            store=store,
-            run=run or f"runs/{settings['method']}-{student}-{Path(store).name}",
-            student=student,
-            weights=weights_given(student, weights),
-            losses=parse_losses(losses) if losses else None,
-            **given(settings),
-        )
+    return TrainConfig(
+        store=store,
+        run=run or f"runs/{settings['method']}-{student}-{Path(store).name}",
+        student=student,
+        weights=weights_given(student, weights),
+        losses=parse_losses(losses) if losses else None,
+        **given(settings),
     )
-    _say(result, json_file)
 
 
 @click.command("train-refiner")
+@click.option(
+    "--depth", type=click.IntRange(1), metavar="K", help="Clone the last K blocks [4 of 12, 6 of 24]."
+)
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Temperature of the contrast.")
 @loop_flags
 def train_refiner(

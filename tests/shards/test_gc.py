@@ -55,6 +55,17 @@ def names(items):
     return sorted(Path(item.url).name.rsplit("-", 1)[0] for item in items if item.column)
 
 
+def test_garbage__runs_of_an_ablation_name_their_columns_too(store, runs):
+    folder = Path(runs(store.find("targets", "a")))
+    deeper = folder / "ablate-theta" / "theta-0.1"
+    deeper.mkdir(parents=True)
+    config = {"columns": {"labels": store.find("targets", "b").key}, "regions": None}
+    (deeper / "config.json").write_text(json.dumps(config))
+    assert "b" not in names(garbage(store, runs=str(folder)))
+    (deeper / "config.json").unlink()
+    assert "b" in names(garbage(store, runs=str(folder)))
+
+
 def test_garbage__columns_that_no_run_names_with_their_regions(store, runs):
     found = garbage(store, runs=runs(store.find("targets", "a")))
     (clipself,) = [c for c in store.columns("regions") if c.name == "grid-clipself"]

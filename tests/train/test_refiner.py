@@ -35,6 +35,14 @@ def test_train_refiner__learns(undisturbed) -> None:
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
+def test_train_refiner__of_another_depth(tiny_store, tmp_path) -> None:
+    train_refiner(config(tiny_store, tmp_path, max_steps=1, depth=1))
+    refiner = load_refiner("scenes-s", "random:0", str(tmp_path / "export" / "refiner.safetensors"))
+    assert refiner.shape.depth == len(refiner.blocks) == 1
+    with pytest.raises(DenseCLIError, match="4 blocks, not 5"):
+        RefinerTrainer(config(tiny_store, tmp_path, depth=5))
+
+
 def test_train_refiner__the_clip_stays_and_the_rest_moves(tiny_store, tmp_path) -> None:
     trainer = RefinerTrainer(config(tiny_store, tmp_path, max_steps=3))
     before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
