@@ -206,14 +206,14 @@ def remove_folder(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def write_atomic(url: str, data: bytes | Sequence[bytes]) -> None:
+def write_atomic(url: str, data: bytes | memoryview | list[bytes]) -> None:
     """Write a file, or replace it, so that a reader sees all of it or none, even across a power cut.
 
     Locally: temporary name in the same folder, fsync, rename, fsync of the folder. Elsewhere one put, which
     object stores publish as a whole. data: whole, or in parts. Raises DenseCLIError when the place is full or
     cannot be written.
     """
-    parts = [data] if isinstance(data, bytes) else data
+    parts = data if isinstance(data, list) else [data]
     with _filesystem(url, "write") as (fs, path):
         if isinstance(fs, LocalFileSystem):
             _write_local(path, parts)
@@ -300,7 +300,7 @@ def _hint(error: Exception, local: bool) -> str:
     )
 
 
-def _write_local(path: str, parts: Sequence[bytes]) -> None:
+def _write_local(path: str, parts: Sequence[bytes | memoryview]) -> None:
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{TEMPORARY[0]}{name}.{uuid.uuid4().hex}{TEMPORARY[1]}")
