@@ -27,13 +27,7 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                **quiet,
-            )
+            _start(num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
         else:
             _knock(address)
             ray.init(address=address, **quiet)
@@ -52,6 +46,15 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    try:
+        ray.init(address="local", **options)
+    except Exception:
+        # Ray gives its processes 30 seconds; on a busy machine they are quicker with their files in memory.
+        ray.shutdown()
+        ray.init(address="local", **options)
 
 
 def _knock(address: str) -> None:

@@ -41,3 +41,17 @@ def test_connected__a_ray_that_does_not_start_is_a_sentence(monkeypatch):
         connected(None, 1),
     ):
         pass
+
+
+def test_connected__a_ray_that_starts_the_second_time(monkeypatch):
+    tries = []
+
+    def init(**options):
+        tries.append(options)
+        if len(tries) == 1:
+            raise Exception("The node timed out.")
+
+    monkeypatch.setattr("ray.init", init)
+    with connected(None, 3):
+        assert len(tries) == 2 and tries[0] == tries[1]
+        assert tries[0]["num_cpus"] == 3
