@@ -104,19 +104,19 @@ def columns_of(folder: Path) -> list[Column]:
     return [store.images, *store.columns()]
 
 
-def members(reader: StoreReader) -> Iterator[bytes]:
+def members(reader: StoreReader) -> Iterator[memoryview]:
     for record in reader.iter(0):
-        # Members are copied when they are asked for: ask for all, and give the photo, the first one, last.
+        # Members are found when they are asked for: ask for all, and give the photo, the first one, last.
         for files in reversed(record.parts.values()):
             data = files["jpg" if "jpg" in files else "npz"]
         yield data
 
 
-def densecli(folder: Path, columns: int) -> Iterator[bytes]:
+def densecli(folder: Path, columns: int) -> Iterator[memoryview]:
     return members(StoreReader(columns_of(folder)[:columns]))
 
 
-def one_by_one(folder: Path) -> Iterator[bytes]:
+def one_by_one(folder: Path) -> Iterator[memoryview]:
     """The samples of three columns as three columns are read that nobody joins."""
     first, *others = [members(StoreReader([column])) for column in columns_of(folder)]
     for jpg in first:
@@ -155,7 +155,7 @@ def mds(folder: Path) -> Iterable[bytes]:
     return (sample["jpg"] for sample in dataset)
 
 
-READING: dict[str, Callable[[Path], Iterable[bytes]]] = {
+READING: dict[str, Callable[[Path], Iterable[bytes | memoryview]]] = {
     "densecli, 1 column": lambda folder: densecli(folder, 1),
     "densecli, 3 columns": lambda folder: densecli(folder, 3),
     "densecli, 3 columns, not joined": one_by_one,

@@ -57,19 +57,19 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return b"".join([*files, entries, end])
 
 
-def decode_npz(data: bytes) -> dict[str, np.ndarray]:
+def decode_npz(data: bytes | memoryview) -> dict[str, np.ndarray]:
     """The arrays of a `.npz` member by name, copied. Any number of threads may decode at once.
 
     Reads what npz_bytes and np.savez write of numbers and text. Raises ValueError for anything else: arrays
     of objects, which would have to be unpickled, compressed ones, and damage.
     """
     try:
-        return _decode(data)
+        return _decode(memoryview(data))
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError("it is no npz file, or a damaged one") from error
 
 
-def _decode(data: bytes) -> dict[str, np.ndarray]:
+def _decode(data: memoryview) -> dict[str, np.ndarray]:
     signature, _, _, _, count, size, first, comment = _END.unpack_from(data, max(0, len(data) - _END.size))
     if signature != b"PK\5\6" or comment or first + size + _END.size != len(data):
         raise ValueError("it is no npz file, or its end is missing")
@@ -78,12 +78,12 @@ def _decode(data: bytes) -> dict[str, np.ndarray]:
         entry = _ENTRY.unpack_from(data, at)
         method, crc, packed, size, length, extra, remark, place = (entry[i] for i in (4, *range(7, 13), 16))
         at += _ENTRY.size
-        name = data[at : at + length]
+        name = bytes(data[at : at + length])
         at += length + extra + remark
         local = _LOCAL.unpack_from(data, place)
         place += _LOCAL.size
         start = place + length + local[10]
-        content = memoryview(data)[start : start + size]
+        content = data[start : start + size]
         file = name.decode()
         if (entry[0], local[0], data[place : place + length]) != (b"PK\1\2", b"PK\3\4", name):
             raise ValueError(f"its directory is damaged at {file!r}")

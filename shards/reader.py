@@ -41,17 +41,17 @@ class Record:
     parts: dict[str, "Members"]
 
 
-class Members(Mapping[str, bytes]):
-    """A sample's members by extension, each copied out of the tar when it is asked for."""
+class Members(Mapping[str, memoryview]):
+    """A sample's members by extension, each a view of the tar: nothing is copied."""
 
-    __slots__ = ("_data", "_places")
+    __slots__ = ("_places", "_tar")
 
-    def __init__(self, data: Buffer, places: dict[str, tuple[int, int]]) -> None:
-        self._data, self._places = data, places
+    def __init__(self, tar: memoryview, places: dict[str, tuple[int, int]]) -> None:
+        self._tar, self._places = tar, places
 
-    def __getitem__(self, extension: str) -> bytes:
+    def __getitem__(self, extension: str) -> memoryview:
         first, size = self._places[extension]
-        return self._data[first : first + size]
+        return self._tar[first : first + size]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -65,7 +65,7 @@ class JoinedShard:
     """One shard of several columns."""
 
     keys: list[str]
-    columns: list[tuple[str, Buffer, list[dict[str, tuple[int, int]]]]]
+    columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]]]]
     """(part, tar, where the members of each sample are)."""
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class JoinedShard:
 
     def __getitem__(self, row: int) -> Record:
         return Record(
-            self.keys[row], {part: Members(data, samples[row]) for part, data, samples in self.columns}
+            self.keys[row], {part: Members(tar, samples[row]) for part, tar, samples in self.columns}
         )
 
 
@@ -83,7 +83,10 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
     Raises DenseCLIError as `read_tar` and `places_of`.
     """
     data, receipt = read_tar(column, shard)
-    return [(key, dict(Members(data, places))) for key, places in places_of(column, shard, receipt).items()]
+    return [
+        (key, {extension: data[first : first + size] for extension, (first, size) in places.items()})
+        for key, places in places_of(column, shard, receipt).items()
+    ]
 
 
 def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
@@ -170,7 +173,7 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
 
     Raises DenseCLIError as `read_shard` does, and when the columns differ in their keys or the order of them.
     """
-    joined: list[tuple[str, Buffer, list[dict[str, tuple[int, int]]]]] = []
+    joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]]]] = []
     keys: list[str] | None = None
     for column in columns:
         data, receipt = read_tar(column, shard, cache)
@@ -181,7 +184,7 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-        joined.append((column.part, data, list(places.values())))
+        joined.append((column.part, memoryview(data), list(places.values())))
     return JoinedShard(keys or [], joined)
 
 
@@ -293,7 +296,7 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
     return list(columns)
 
 
-def decode_image(data: bytes) -> np.ndarray:
+def decode_image(data: bytes | memoryview) -> np.ndarray:
     """(h, w, 3) uint8 RGB of a `.jpg` member."""
     image = Image.open(io.BytesIO(data))
     # To convert would copy even where there is nothing to convert.

@@ -35,7 +35,7 @@ class JoinedSamples:
         share = {"rank": rank * workers + worker, "world_size": world_size * workers}
         for record in self.reader.iter(self.epoch, self.start, **share):
             members = {
-                f"{part}.{extension}": data
+                f"{part}.{extension}": bytes(data)
                 for part, files in record.parts.items()
                 for extension, data in files.items()
             }

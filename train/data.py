@@ -193,7 +193,7 @@ class Sample:
     normalised. targets: by kind, see `TargetReader.read`."""
 
     key: str
-    image: np.ndarray | bytes
+    image: np.ndarray | memoryview
     boxes: np.ndarray
     targets: dict[str, np.ndarray]
 

@@ -29,7 +29,7 @@ class JpegDecoder:
             )
         return cls(canvas, device)
 
-    def __call__(self, jpegs: Sequence[bytes]) -> Tensor:
+    def __call__(self, jpegs: Sequence[bytes | memoryview]) -> Tensor:
         """B photos, resized and not padded, as they are stored -> (B, 3, S, S) uint8, padded with black."""
         data = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
         photos = decode_jpeg(data, mode=ImageReadMode.RGB, device=self.device)

@@ -160,7 +160,7 @@ def test_read_joined__every_column_under_its_name(store):
     records = read_joined(columns_of(store), SHARD)
     assert [record.key for record in records] == [f"{SHARD}-{i}" for i in range(4)]
     for i, record in enumerate(records):
-        said = {part: json.loads(members["json"]) for part, members in record.parts.items()}
+        said = {part: json.loads(bytes(members["json"])) for part, members in record.parts.items()}
         assert said == {
             "images": {"of": "images", "i": i},
             "regions": {"of": "grid-paper", "i": i},
