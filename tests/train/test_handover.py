@@ -70,9 +70,10 @@ def test_export__the_card(run: str, tiny_store) -> None:
     student = Path(run) / "export" / "student.safetensors"
     assert card["source"] == {"file": str(student), "sha256": weights_sha256(student)}
     assert (card["student"], card["mode"], card["canvas"], card["alpha"]) == ("scenes-s", "value", 96, ALPHA)
-    assert card["columns"] == {"labels": tiny_store.labels.key} and card["store"] == str(
-        tiny_store.store.root
-    )
+    store, labels = tiny_store.store, tiny_store.labels
+    read = {"images": store.images, "regions": store.regions_of(labels), "labels": labels}
+    assert card["columns"] == {part: column.key for part, column in read.items()}
+    assert card["store"] == str(store.root)
     assert "without attention" in card["mode_means"]
     assert json.loads(file.with_name("scenes-s.json").read_text())["embed_dim"] == 64
     loaded, again = models.load(run, device="cpu"), models.load(file, device="cpu")
