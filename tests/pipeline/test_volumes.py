@@ -413,5 +413,5 @@ def test_sa1b_like__builds_with_masks(tiny, build_here, shared_data):
     assert (reports[0].samples, reports[0].skipped) == (3, {})
     for record in read_joined(job.columns(), "000000"):
         boxes = decode_npz(record.parts["regions"]["npz"])["boxes"]
-        valid = json.loads(record.parts["images"]["json"])["valid"]
+        valid = json.loads(bytes(record.parts["images"]["json"]))["valid"]
         assert len(boxes) > 1 and (boxes >= 0).all() and (boxes <= np.float32(valid[2:] * 2)).all()
