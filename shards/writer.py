@@ -1,7 +1,9 @@
 """The shard writer: a byte-deterministic tar that plain webdataset reads, published whole or not at all."""
 
 import io
+import os
 import re
+import sys
 import tarfile
 import time
 from collections.abc import Mapping
@@ -116,9 +118,12 @@ def _header(name: str, size: int) -> bytes:
 
 def jpg_bytes(photo: Image.Image) -> bytes:
     """A `.jpg` member: as PHOTOS says."""
-    buffer = io.BytesIO()
-    photo.save(buffer, PHOTOS["codec"], quality=PHOTOS["quality"])
-    return buffer.getvalue()
+    # Pillow lets other threads run while it encodes into a file of the system's, not while into a buffer.
+    linux = sys.platform == "linux"
+    with open(os.memfd_create("jpg"), "w+b", buffering=0) if linux else io.BytesIO() as file:
+        photo.save(file, PHOTOS["codec"], quality=PHOTOS["quality"])
+        file.seek(0)
+        return file.read()
 
 
 def json_bytes(value: Any) -> bytes:

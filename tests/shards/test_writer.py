@@ -134,6 +134,13 @@ def test_jpg__as_the_store_says():
     assert PHOTOS["resample"] == "bicubic"
 
 
+def test_jpg__the_same_bytes_wherever_pillow_encodes_them():
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    photo, buffer = Image.fromarray(pixels), io.BytesIO()
+    photo.save(buffer, "JPEG", quality=PHOTOS["quality"])
+    assert jpg_bytes(photo) == buffer.getvalue()
+
+
 def test_webdataset__stock_decoders_read_every_member(column):
     samples = {**SAMPLES, "c": {"npy": npy(np.arange(6).reshape(2, 3))}}
     del samples["clé-1"]
