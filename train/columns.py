@@ -4,14 +4,20 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from models.categories import load_categories
+from models.checkpoints import weights_sha256
 from models.registry import ALIASES
 from models.student import patch_of
 from models.vfm import VFMS
 from shards.errors import DenseCLIError
+from shards.keys import column_key
 from shards.store import Column, Store
+from train.refiner import refiner_file
 
 # Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
 OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}
+
+# The kinds that a flag tells apart; --regions goes with all that is built.
+OF = {"categories": {"labels"}, "views": {"crops", "refined"}, "refiner": {"refined"}}
 
 # What comes before the model's name where labels are out of a column of features, and in that column's name.
 RELABELLED, FEATURES = "relabel-", "features-"
@@ -25,18 +31,22 @@ def find_targets(
     student: str,
     regions: str | None = None,
     categories: str | None = None,
+    views: int | None = None,
+    refiner: str | None = None,
 ) -> dict[str, Column]:
     """The store's target column of each kind ("labels", "crops", "gram", "self", "refined").
 
     Where it has several: the one that `teachers` names (NAME or NAME-ID), else that of the student's own
     teacher. Of columns about boxes those of the plan `regions` alone, of labels those of `categories` (a set
-    or a file) alone. Raises DenseCLIError where there is none, with the command that makes it, where the
-    choice is not clear, and for a teacher that has no column.
+    or a file) alone, of crops and refined those of `views` or more, of refined those of `refiner` (the run of
+    a Refiner, or its file) alone; where `views` are asked for, what holds more of them than another is no
+    other choice. Raises DenseCLIError where there is none, with the command that makes it, where the choice
+    is not clear, and for a teacher that has no column.
     """
     everything = store.columns("targets")
     strays = [t for t in teachers if not any(t in _names(c) for c in everything)]
-    fitting = _fitting(store, regions, categories)
-    asked = {"regions": regions, "categories": categories}
+    fitting = _fitting(store, regions, categories, views, refiner)
+    asked = {"regions": regions, "categories": categories, "views": views, "refiner": refiner}
     found: dict[str, Column] = {}
     for kind in kinds:
         columns = [c for c in fitting if c.spec["target"]["name"] == kind]
@@ -45,8 +55,10 @@ def find_targets(
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
             of_kind = [c for c in everything if c.spec["target"]["name"] == kind]
-            wanted = strays or [t for t in teachers if any(t in _names(c) for c in of_kind)]
+            wanted = strays or [c.name for c in of_kind if _names(c) & set(teachers)]
             _missing(store, kind, wanted[0] if wanted else None, student, asked)
+        if views:
+            choice = _with_fewest_views(choice)
         if len(choice) > 1:
             raise DenseCLIError(
                 f"The store at {store.root} has {len(choice)} {kind} columns.",
@@ -78,8 +90,10 @@ def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None =
     return store.find("regions", plan or columns[0].name)
 
 
-def _fitting(store: Store, regions: str | None, categories: str | None) -> list[Column]:
-    """The target columns but those about other boxes or other categories."""
+def _fitting(
+    store: Store, regions: str | None, categories: str | None, views: int | None, refiner: str | None
+) -> list[Column]:
+    """The target columns but those about other boxes or categories, of fewer views or another Refiner."""
     columns = store.columns("targets")
     if regions:
         plans = {plan.key for plan in store.columns("regions") if plan.name == regions}
@@ -93,7 +107,21 @@ def _fitting(store: Store, regions: str | None, categories: str | None) -> list[
             if c.spec["target"]["name"] != "labels"
             or (c.spec["target"]["categories"], list(c.spec["codec"]["things"])) == (names, things)
         ]
+    if views:
+        columns = [c for c in columns if c.spec["target"].get("views", views) >= views]
+    if refiner:
+        file = refiner_file(refiner)
+        sha256 = weights_sha256(file) if file.is_file() else None
+        columns = [c for c in columns if c.spec.get("refiner", sha256) == sha256]
     return columns
+
+
+def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
+    """The columns, but of those that differ in the number of their views alone the smallest."""
+    found = {}
+    for column in sorted(columns, key=lambda c: c.spec["target"].get("views", 0), reverse=True):
+        found[column_key({**column.spec, "target": {**column.spec["target"], "views": None}})] = column
+    return list(found.values())
 
 
 def _names(column: Column) -> set[str]:
@@ -109,12 +137,10 @@ def _own_teachers(kind: str, student: str) -> list[str]:
 
 
 def _missing(
-    store: Store, kind: str, teacher: str | None, student: str, asked: Mapping[str, str | None]
+    store: Store, kind: str, teacher: str | None, student: str, asked: Mapping[str, str | int | None]
 ) -> None:
     wanted = teacher or _default_teacher(store, kind, student)
-    flags = {
-        flag: value for flag, value in asked.items() if value and (flag == "regions" or kind == "labels")
-    }
+    flags = {flag: value for flag, value in asked.items() if value and kind in OF.get(flag, {kind})}
     if wanted.startswith(RELABELLED):
         features = wanted.replace(RELABELLED, FEATURES, 1)
         words = ["densecli", "relabel", "--store", store.root, "--teacher", features, *_words(flags)]
@@ -137,18 +163,24 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
     return default_teacher(store.dataset["name"], kind, student)
 
 
-def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str]) -> str:
-    """The command lines that make a teacher's column; a Refiner has to be trained first."""
+def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
+    """The command lines that make a teacher's column; a Refiner may have to be trained first."""
     if not teacher.startswith("refiner-"):
         return _build_command(store, teacher, student, asked)
-    run = f"runs/{teacher}"
+    flags = dict(asked)
+    run = str(flags.pop("refiner", f"runs/{teacher}"))
+    file = refiner_file(run)
+    build = _build_command(store, teacher, student, {**flags, "weights": f"{teacher}={file}"})
+    if file.is_file():
+        return build
     words = ["train-refiner", "--student", teacher.removeprefix("refiner-"), "--store", store.root]
     train = shlex.join(["densecli", *words, "--run", run])
-    weights = {"weights": f"{teacher}={run}/export/refiner.safetensors"}
-    return f"{train}, then {_build_command(store, teacher, student, {**asked, **weights})}"
+    # A name such as runs/refiner-2 may well stand for a depth, which cannot be known here.
+    depth = " (and --depth K, where it is not the paper's)" if "refiner" in asked else ""
+    return f"{train}{depth}, then {build}"
 
 
-def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str]) -> str:
+def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
     generated = dataset["name"] == "scenes"

@@ -154,18 +154,21 @@ class Loader(Stream):
         targets: dict[str, Column],
         config: LoaderConfig,
         *,
+        views: int | None = None,
         decoder: JpegDecoder | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`. decoder: of whole
-        batches of photos (None: Pillow decodes each by itself).
+        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`. views: how many
+        of a photo's are visited, see `choose_view`. decoder: of whole batches of photos (None: Pillow decodes
+        each by itself).
 
         Raises DenseCLIError for unfinished ones.
         """
         columns = [store.images, regions, *targets.values()]
         super().__init__(columns, config, rank=rank, world_size=world_size)
         self.regions, self.targets, self.decoder = regions, targets, decoder
+        self._views = views
         self._canvas = Canvas(store.canvas)
         self._max_cells = region_plan(regions.name).max_cells
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
@@ -176,7 +179,7 @@ class Loader(Stream):
         regions = decode_npz(record.parts["regions"]["npz"])
         arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}
         offsets = regions["offsets"]
-        view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values())
+        view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values(), self._views)
         cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
         visit = Visit(offsets=offsets, view=view, cells=cells)
         return Sample(

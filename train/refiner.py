@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -20,6 +21,7 @@ from train.data import Batch
 from train.loop import Loop, LoopConfig
 from train.losses import mean, token_infonce
 from train.optim import freeze
+from train.run import RunFolder
 
 WEIGHTS = "refiner.safetensors"
 
@@ -38,6 +40,11 @@ class RefinerConfig(LoopConfig):
     depth: int | None = None
     crops: int = 4
     tau: float = 0.2
+
+
+def refiner_file(run: str) -> Path:
+    """The file of a Refiner that is named itself, or by the run that exports it."""
+    return path if (path := Path(run)).is_file() else Path(RunFolder(run).export, WEIGHTS)
 
 
 def train_refiner(config: RefinerConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from shards.codecs import Codec, codec_from_spec
 from shards.errors import DenseCLIError
-from shards.regions import view_of
+from shards.regions import stored_views, view_of
 from shards.store import Column
 
 Arrays = Mapping[str, np.ndarray]
@@ -34,12 +34,17 @@ class Visit:
         return self.offsets[self.view] + self.cells
 
 
-def choose_view(key: str, epoch: int, n_views: int, targets: Iterable[Arrays]) -> int:
+def choose_view(
+    key: str, epoch: int, n_views: int, targets: Iterable[Arrays], first: int | None = None
+) -> int:
     """The view of `key` in `epoch`: `view_of` among those that every target has something to say about.
 
-    Raises DenseCLIError where they have none in common.
+    first: only of the so many that come first where K views are stored, as if K were no larger; where every
+    target holds all views, those that would be stored. Raises DenseCLIError where they have none in common.
     """
-    stored = [arrays["views"] for arrays in targets if "views" in arrays]
+    stored = [arrays["views"][:first] for arrays in targets if "views" in arrays]
+    if first and not stored:
+        stored = [stored_views(key, n_views, first)]
     views = reduce(np.intersect1d, stored, np.arange(n_views))
     if not len(views):
         raise DenseCLIError(

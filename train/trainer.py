@@ -54,13 +54,14 @@ class TrainConfig(LoopConfig):
     """Everything that defines a run, beside what every run has.
 
     method: preset of loss terms; losses: the terms and weights to use in its place. teachers: names (or
-    NAME-ID) of the target columns where the store has several; regions, categories: only those of this plan,
-    of this set or file. blocks: how many of a transformer's last blocks are trained (None: all). image_size:
-    side in pixels to which the canvas is resized for the student (None: that of the store). decode: by
-    Pillow, which the teachers saw the photos through, or on the GPU. text_embeddings: file of the student's
-    text embeddings (None: its own text tower says them). mode: dense read-out of the student. tau, theta,
-    decoupling (its row), beta, reduction: see `losses.decoupled_kl`. spatial_tau, spatial_side: see
-    `correlation.spatial_loss`. alpha: weight of the student in the export.
+    NAME-ID) of the target columns where the store has several; regions, categories, refiner: only those of
+    this plan, of this set or file, of the Refiner of this run or file. views: train on the first so many of a
+    photo's stored views, as if no more were stored (None: on all). blocks: how many of a transformer's last
+    blocks are trained (None: all). image_size: side in pixels to which the canvas is resized for the student
+    (None: that of the store). decode: by Pillow, which the teachers saw the photos through, or on the GPU.
+    text_embeddings: file of the student's text embeddings (None: its own text tower says them). mode: dense
+    read-out of the student. tau, theta, decoupling (its row), beta, reduction: see `losses.decoupled_kl`.
+    spatial_tau, spatial_side: see `correlation.spatial_loss`. alpha: weight of the student in the export.
     """
 
     method: str = "densevlm"
@@ -68,6 +69,8 @@ class TrainConfig(LoopConfig):
     teachers: tuple[str, ...] = ()
     regions: str | None = None
     categories: str | None = None
+    views: int | None = None
+    refiner: str | None = None
     blocks: int | None = None
     image_size: int | None = None
     decode: Literal["cpu", "gpu"] = "cpu"
@@ -103,6 +106,8 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
         student=config.student,
         regions=config.regions,
         categories=config.categories,
+        views=config.views,
+        refiner=config.refiner,
     )
     return find_regions(store, targets, config.regions), targets
 
@@ -125,6 +130,7 @@ class Trainer(Loop):
             regions,
             self.targets,
             config,
+            views=config.views,
             decoder=JpegDecoder.on_gpu(store.canvas, ranks.device) if config.decode == "gpu" else None,
             rank=ranks.rank,
             world_size=ranks.world_size,

@@ -81,6 +81,12 @@ def loop_flags(verb: Callable) -> Callable:
 )
 @click.option("--regions", metavar="PLAN", help="Only columns of this region plan.")
 @click.option(
+    "--views", type=click.IntRange(1), metavar="N", help="Train on the first N stored views of a photo [all]."
+)
+@click.option(
+    "--refiner", metavar="RUN|FILE", help="Only a refined column of this run's Refiner, or of a file's."
+)
+@click.option(
     "--image-size", type=click.IntRange(16), metavar="PX", help="Side of the student's input [the canvas]."
 )
 @click.option(

@@ -14,7 +14,7 @@ from models.scenes import STUFF, THINGS
 from shards.codecs import LowRank, Rows, TopK
 from shards.geometry import Canvas
 from shards.reader import read_shard
-from shards.regions import region_plan
+from shards.regions import region_plan, stored_views
 from shards.store import Column, Store
 from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
@@ -97,11 +97,12 @@ class FullStore(TinyStore):
 
 @pytest.fixture(scope="session")
 def full_store(tmp_path_factory: pytest.TempPathFactory) -> FullStore:
-    """With columns for a `scenes-s` student, lossless, all of noise."""
+    """With columns for a `scenes-s` student, lossless, all of noise; `crops-half` is what that of crops would
+    be with half of its views."""
     tiny = write_store(tmp_path_factory.mktemp("full"))
     rng = np.random.default_rng(1)
     sizes = np.diff(tiny.offsets)
-    views = {key: np.sort(rng.permutation(len(sizes))[:VIEWS]).astype(np.int32) for key in tiny.boxes}
+    views = {key: stored_views(key, len(sizes), VIEWS) for key in tiny.boxes}
     values: dict[str, dict[str, np.ndarray]] = {"crops": {}, "refined": {}, "gram": {}, "self": {}}
 
     def rows(n: int, width: int) -> np.ndarray:
@@ -111,6 +112,10 @@ def full_store(tmp_path_factory: pytest.TempPathFactory) -> FullStore:
     def crops(key: str) -> dict[str, np.ndarray]:
         values["crops"][key] = rows(sizes[views[key]].sum(), WIDTH)
         return {**Rows(dtype="fp32").encode(values["crops"][key])[0], "views": views[key]}
+
+    def half(key: str) -> dict[str, np.ndarray]:
+        few = views[key][: VIEWS // 2]
+        return {**Rows(dtype="fp32").encode(values["crops"][key][: sizes[few].sum()])[0], "views": few}
 
     def refined(key: str) -> dict[str, np.ndarray]:
         values["refined"][key] = rows(sizes[views[key]].sum() * SIDE**2, 8)
@@ -131,6 +136,7 @@ def full_store(tmp_path_factory: pytest.TempPathFactory) -> FullStore:
     crops_spec = {"name": "crops", "views": VIEWS, "crop": "cell"}
     refined_spec = {"name": "refined", "views": VIEWS, "side": SIDE}
     add_target(tiny, "crops-scenes-s", crops_spec, Rows(dtype="fp32").spec, crops)
+    add_target(tiny, "crops-half", {**crops_spec, "views": VIEWS // 2}, Rows(dtype="fp32").spec, half)
     add_target(tiny, "refiner-scenes-s", refined_spec, lowrank, refined)
     add_target(tiny, "dinov2-vitb14", {"name": "gram"}, lowrank, tokens("gram"))
     add_target(tiny, "self-scenes-s", {"name": "self"}, lowrank, tokens("self"))

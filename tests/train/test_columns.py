@@ -1,17 +1,20 @@
 """Which column a run reads where the store has several of a kind, and what it says where there is none."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from training import run_settings
 
 from models.scenes import NAMES, THINGS
 from models.student import load_student
 from shards.errors import DenseCLIError
 from shards.regions import region_plan
-from shards.store import Store
+from shards.store import Column, Store
 from train.columns import find_targets
+from train.refiner import WEIGHTS
 from train.trainer import TrainConfig, Trainer
 
 NOISE = {"name": "noise", "split": "train", "n": 4}
@@ -66,19 +69,69 @@ def test_find__what_is_missing_comes_with_the_command_that_makes_it(store: Store
     assert "build-shards --teacher tiny" in caught.value.hint
 
 
+def test_find__views_that_a_column_does_not_hold(store: Store) -> None:
+    target = {"name": "crops", "views": 4}
+    crops = store.add_column("targets", "crops-scenes-s", {"target": target})
+    settings = {"student": "scenes-s", "regions": "grid-paper"}
+    with pytest.raises(DenseCLIError, match="no crops column, regions grid-paper, views 8") as caught:
+        find_targets(store, ["crops"], views=8, **settings)
+    assert "--teacher crops-scenes-s" in caught.value.hint and "--views 8" in caught.value.hint
+    # Labels are of every view.
+    found = find_targets(store, ["crops", "labels"], views=4, categories="scenes", **settings)
+    assert found["crops"] == crops
+    # With a column of more views there are two, of which the first four are the same.
+    more = store.add_column("targets", "crops-scenes-s", {"target": {**target, "views": 8}})
+    for views, column in ((3, crops), (4, crops), (5, more), (8, more)):
+        assert find_targets(store, ["crops"], views=views, **settings)["crops"] == column
+    with pytest.raises(DenseCLIError, match="2 crops columns"):
+        find_targets(store, ["crops"], **settings)
+    with pytest.raises(DenseCLIError, match="no labels column") as caught:
+        find_targets(store, ["labels"], views=4, categories="133", **settings)
+    assert "--views" not in caught.value.hint
+
+
+def exported(run: Path, weights: bytes) -> Path:
+    file = run / "export" / WEIGHTS
+    file.parent.mkdir(parents=True)
+    file.write_bytes(weights)
+    return file
+
+
+def test_find__refined_columns_by_the_refiner_of_a_run_or_file(store: Store, tmp_path: Path) -> None:
+    columns = {}
+    for name in ("one", "two"):
+        sha256 = hashlib.sha256(name.encode()).hexdigest()
+        spec = {"target": {"name": "refined", "views": 4}, "refiner": sha256}
+        columns[name] = store.add_column("targets", "refiner-scenes-s", spec)
+
+    def refined(**asked: Any) -> Column:
+        return find_targets(store, ["refined"], student="scenes-s", **asked)["refined"]
+
+    with pytest.raises(DenseCLIError, match="2 refined columns"):
+        refined()
+    file = exported(tmp_path / "one", b"one")
+    assert refined(refiner=str(tmp_path / "one")) == refined(refiner=str(file)) == columns["one"]
+    exported(tmp_path / "two", b"two")
+    assert refined(refiner=str(tmp_path / "two")) == columns["two"]
+    # The same Refiner, asked about more views: it need not be trained again.
+    with pytest.raises(DenseCLIError, match="no refined column, views 8, refiner") as caught:
+        refined(refiner=str(tmp_path / "one"), views=8)
+    assert "train-refiner" not in caught.value.hint
+    assert f"--weights refiner-scenes-s={file}" in caught.value.hint and "--views 8" in caught.value.hint
+
+
+def test_find__a_refiner_that_is_not_trained_yet(store: Store, tmp_path: Path) -> None:
+    run = tmp_path / "refiner-2"
+    with pytest.raises(DenseCLIError, match="no refined column, refiner ") as caught:
+        find_targets(store, ["refined"], student="scenes-s", refiner=str(run))
+    train, build = caught.value.hint.split(", then ")
+    assert f"--run {run} (and --depth" in train and "--refiner" not in build
+    assert f"--weights refiner-scenes-s={run / 'export' / WEIGHTS}" in build
+
+
 def test_blocks__only_the_last_ones_are_trained(tiny_store, tmp_path: Path) -> None:
-    config = TrainConfig(
-        store=tiny_store.store.root,
-        run=str(tmp_path / "run"),
-        student="scenes-s",
-        weights="random:0",
-        batch_size=4,
-        max_steps=2,
-        device="cpu",
-        blocks=2,
-        lr=1e-2,
-    )
-    trainer = Trainer(config)
+    settings = {"max_steps": 2, "blocks": 2, "lr": 1e-2}
+    trainer = Trainer(TrainConfig(**run_settings(tiny_store.store.root, tmp_path / "run", **settings)))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.fit()
     after = trainer.model.state_dict()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shards.errors import DenseCLIError
-from shards.regions import view_of
+from shards.regions import stored_views, view_of
 from train.data import Batch, Loader, LoaderConfig
 from train.targets import choose_view
 
@@ -99,8 +99,8 @@ def test_batches__columns_join_in_a_view_that_all_of_them_hold(full_store) -> No
     for epoch in range(4):
         for batch in joined(full, *KINDS).batches(epoch):
             for i, key in enumerate(batch.keys):
-                place = view_of(key, epoch, 4)
-                view, mine = full.views[key][place], batch.batch_index == i
+                view, mine = np.sort(full.views[key])[view_of(key, epoch, 4)], batch.batch_index == i
+                place = list(full.views[key]).index(view)
                 seen.add(place)
                 everywhere = full.offsets[view] + np.arange(sizes[view])
                 stored = sizes[full.views[key][:place]].sum() + np.arange(sizes[view])
@@ -120,6 +120,15 @@ def test_batches__maps_of_other_ranks_keep_their_gram_matrix(full_store) -> None
         for key, factor in zip(batch.keys, batch.targets["gram"].flatten(1, 2).numpy(), strict=True):
             stored = full_store.values["gram"][key]
             np.testing.assert_allclose(factor @ factor.T, stored @ stored.T, atol=1e-6)
+
+
+def test_choose_view__the_first_of_those_that_are_stored() -> None:
+    for key, epoch in [(f"{i:04d}", epoch) for i in range(8) for epoch in range(4)]:
+        two, four, eight = ({"views": stored_views(key, 17, k)} for k in (2, 4, 8))
+        view = choose_view(key, epoch, 17, [two])
+        assert choose_view(key, epoch, 17, [{}, eight, four], 2) == view
+        # As well where every view is there to choose from, so that labels and crops are compared on the same.
+        assert choose_view(key, epoch, 17, [{}], 2) == view
 
 
 def test_choose_view__none_in_common() -> None:
