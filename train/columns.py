@@ -60,9 +60,10 @@ def find_targets(
         if views:
             choice = _with_fewest_views(choice)
         if len(choice) > 1:
+            others = "".join(f", or with --{flag}" for flag, kinds in OF.items() if kind in kinds)
             raise DenseCLIError(
                 f"The store at {store.root} has {len(choice)} {kind} columns.",
-                hint=f"Choose one with --teacher: {', '.join(f'{c.name}-{c.id}' for c in choice)}.",
+                hint=f"Choose one with --teacher: {', '.join(f'{c.name}-{c.id}' for c in choice)}{others}.",
             )
         found[kind] = choice[0]
     if strays:

@@ -83,8 +83,9 @@ def test_find__views_that_a_column_does_not_hold(store: Store) -> None:
     more = store.add_column("targets", "crops-scenes-s", {"target": {**target, "views": 8}})
     for views, column in ((3, crops), (4, crops), (5, more), (8, more)):
         assert find_targets(store, ["crops"], views=views, **settings)["crops"] == column
-    with pytest.raises(DenseCLIError, match="2 crops columns"):
+    with pytest.raises(DenseCLIError, match="2 crops columns") as caught:
         find_targets(store, ["crops"], **settings)
+    assert "--views" in caught.value.hint and "--refiner" not in caught.value.hint
     with pytest.raises(DenseCLIError, match="no labels column") as caught:
         find_targets(store, ["labels"], views=4, categories="133", **settings)
     assert "--views" not in caught.value.hint
