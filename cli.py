@@ -94,7 +94,7 @@ def planning(build: click.Command) -> click.Command:
     def plan(ctx: click.Context, **settings: Any) -> None:
         from pipeline.teachers import kind_of
         from train.columns import default_teacher
-        from train.loop import LoopConfig
+        from train.config import LoopConfig
         from train.methods import find_method, parse_losses, term_and_kind
 
         asked = {name: settings.pop(name) for name in TRAINING}

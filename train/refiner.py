@@ -16,9 +16,10 @@ from models.ranks import Ranks, joined_ranks
 from models.refiner import METADATA, Refiner, card_of, make_refiner
 from shards import fs
 from shards.store import Store
+from train.config import LoopConfig
 from train.crops import CropLoader
 from train.data import Batch
-from train.loop import Loop, LoopConfig
+from train.loop import Loop
 from train.losses import mean, token_infonce
 from train.optim import freeze
 from train.run import RunFolder

@@ -16,10 +16,11 @@ from models.text import category_embeddings
 from shards.errors import DenseCLIError
 from shards.store import Column, Store
 from train.columns import find_regions, find_targets
+from train.config import LoopConfig
 from train.data import Batch, Loader
 from train.decode import JpegDecoder
 from train.export import export_student
-from train.loop import Loop, LoopConfig
+from train.loop import Loop
 from train.losses import Reduction
 from train.methods import find_method, term_and_kind
 from train.optim import freeze

@@ -57,7 +57,7 @@ LOOP = (
 
 
 def loop_flags(verb: Callable) -> Callable:
-    """The flags of every run, see `train.loop.LoopConfig`."""
+    """The flags of every run, see `train.config.LoopConfig`."""
     for flag in reversed(LOOP):
         verb = flag(verb)
     return verb
