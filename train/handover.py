@@ -132,7 +132,7 @@ def _source(config: ExportConfig) -> _Source:
 def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Path | None = None) -> _Source:
     model, info = load_student(student, weights)
     began = {"student": student, "initial_weights": asdict(info), "random_weights": info.random}
-    return _Source(model=model, file=Path(weights), info=info, about={**began, **card}, folder=folder)
+    return _Source(model=model, file=Path(weights), info=info, about={**began, **card, "student": student}, folder=folder)
 
 
 def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
