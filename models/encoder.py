@@ -21,8 +21,8 @@ BATCH = 8
 Photo = Any
 """A PIL image, the path of one, or uint8 pixels: a numpy array (H, W, 3) or (H, W), or a tensor (3, H, W).
 
-A file is turned upright as its EXIF says, as a build from a folder does; regions are of the photo as turned. For
-annotations of the pixels as they are stored, as COCO's are, give the PIL image: it is taken as it is.
+A file is turned upright as its EXIF says, as a build from a folder does, and regions are of the photo as
+turned. Where they are of the pixels as stored (COCO's), give the PIL image: it is taken as it is.
 """
 
 

@@ -26,7 +26,8 @@ def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float
 
 
 def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor in memory of its own on the CPU: safetensors refuses a shared one, torch.save writes all of it."""
+    """Each tensor on the CPU, in memory of its own, for files: safetensors refuses tensors that share it, and
+    torch.save writes all of it."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 

@@ -131,8 +131,9 @@ def _source(config: ExportConfig) -> _Source:
 
 def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Path | None = None) -> _Source:
     model, info = load_student(student, weights)
-    began = {"student": student, "initial_weights": asdict(info), "random_weights": info.random}
-    return _Source(model=model, file=Path(weights), info=info, about={**began, **card, "student": student}, folder=folder)
+    began = {"initial_weights": asdict(info), "random_weights": info.random}
+    about = {**began, **card, "student": student}
+    return _Source(model=model, file=Path(weights), info=info, about=about, folder=folder)
 
 
 def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
