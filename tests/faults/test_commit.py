@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from building import build_here
 
 from pipeline.driver import build_shards
 
@@ -36,7 +37,7 @@ def inject():
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("point", POINTS)
 def test_kill__at_every_point_of_a_commit(
-    tiny, build_here, undisturbed, contents, shards, survived, inject, tmp_path, point, file
+    tiny, undisturbed, contents, shards, survived, inject, tmp_path, point, file
 ):
     marker = tmp_path / "died"
 

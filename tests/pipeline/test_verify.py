@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from building import build_here
 from safetensors.torch import save_file
 
 from models.checkpoints import load_model
@@ -25,7 +26,7 @@ def pristine(tmp_path_factory):
 
 
 @pytest.fixture
-def built(pristine, tiny, build_here, tmp_path):
+def built(pristine, tiny, tmp_path):
     """A store of every kind of column that a test may damage."""
     build_here(replace(tiny, store=str(pristine), teachers=TEACHERS, weights=RANDOM, views=1))
     return Store.open(shutil.copytree(pristine, tmp_path / "copy"))
@@ -78,7 +79,7 @@ def test_verify__other_categories_are_refused(built):
         verify(asked(built, teachers=("scenes-s",), categories="133"))
 
 
-def test_verify__nothing_to_verify(tiny, build_here):
+def test_verify__nothing_to_verify(tiny):
     store = build_here(replace(tiny, teachers=(), weights={}))[0].store
     with pytest.raises(DenseCLIError, match="no targets"):
         verify(asked(store))
