@@ -18,7 +18,7 @@ from pipeline.teachers import live
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.reader import decode_npz, read_joined, read_shard
+from shards.reader import decode_image, decode_npz, read_joined, read_shard
 
 
 @pytest.fixture
@@ -99,6 +99,18 @@ def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder):
         assert arrays["boxes"].min() == 0
         np.testing.assert_allclose(arrays["boxes"][:, 2:].max(0), [1, 32 / 48], atol=1e-6)
         assert len(arrays["offsets"]) == 26
+
+
+def test_targets__of_several_teachers_share_the_decode(tiny, monkeypatch):
+    decoded = []
+
+    def counting(jpg):
+        decoded.append(jpg)
+        return decode_image(jpg)
+
+    monkeypatch.setattr("pipeline.build.decode_image", counting)
+    _, reports = build_here(replace(tiny, teachers=("scenes-s", "features-scenes-s", "self-scenes-s")))
+    assert len(decoded) == sum(report.samples for report in reports) == tiny.limit
 
 
 def test_targets__come_from_the_stored_jpeg(from_folder, photo_of):

@@ -188,3 +188,29 @@ def test_build_shards__a_dry_run_counts_what_each_column_lacks(tiny):
     summary = build_shards(replace(tiny, dry_run=True))
     assert summary["status"] == "planned"
     assert [column["missing"] for column in summary["columns"]] == [0, 1, 0]
+
+
+def test_crew__workers_share_a_gpu(tmp_path):
+    class Asking:
+        """Work that says which GPU it was given."""
+
+        device = "cuda"
+
+        def builder(self, threads):
+            return self
+
+        def build(self, unit, stop):
+            (tmp_path / f"{os.getpid()}-{ray.get_gpu_ids()}").touch()
+            time.sleep(1)
+            return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
+
+    names = [f"{i:06d}" for i in range(8)]
+    units = (Unit(shard=name, items=()) for name in names)
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        assert len(list(run_units(units, Crew(Asking(), 2, 0.5), 1))) == len(names)
+    finally:
+        ray.shutdown()
+    workers, gpus = zip(*(path.name.split("-") for path in tmp_path.iterdir()), strict=True)
+    assert len(workers) == 2
+    assert set(gpus) == {"[0]"}
