@@ -94,6 +94,7 @@ def planning(build: click.Command) -> click.Command:
 
     @click.pass_context
     def plan(ctx: click.Context, **settings: Any) -> None:
+        from models.registry import default_student
         from pipeline.teachers import kind_of
         from train.columns import default_teacher
         from train.loop import LoopConfig
@@ -101,7 +102,7 @@ def planning(build: click.Command) -> click.Command:
 
         asked = {name: settings.pop(name) for name in TRAINING}
         dataset, teachers = settings["dataset"], settings["teachers"]
-        student = asked["student"] or ("scenes-s" if dataset == "scenes" else "eva02-b16")
+        student = asked["student"] or default_student(dataset)
         training = {"student": student, "image_size": asked["image_size"]}
         named = ctx.get_parameter_source("method") is not ParameterSource.DEFAULT
         if asked["losses"] or named:
