@@ -15,7 +15,6 @@ import argparse
 import io
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ import PIL
 import torch
 from PIL import Image
 from torch import Tensor
+from turns import compared
 
 from pipeline.build import BuilderConfig, ShardBuilder
 from pipeline.crew import UNITS_PER_WORKER
@@ -144,16 +144,7 @@ def main() -> None:
                 run()
                 took[name].append((time.perf_counter() - clock, time.process_time() - cpu))
     rows = [["", "img/s", "range", "of the bare loop", "img a CPU second", "of the bare loop"]]
-    base = None
-    for name, runs in took.items():
-        # The first round warms up.
-        rates = [[len(paths) / seconds for seconds in column] for column in zip(*runs[1:], strict=True)]
-        medians = [statistics.median(r) for r in rates]
-        base = base or medians
-        ratios = [f"{m / b:.2f}" for m, b in zip(medians, base, strict=True)]
-        wide = f"{min(rates[0]):,.0f} to {max(rates[0]):,.0f}"
-        rows.append([name, f"{medians[0]:,.0f}", wide, ratios[0], f"{medians[1]:,.0f}", ratios[1]])
-    print(table(rows))
+    print(table(rows + compared(took, lambda seconds: len(paths) / seconds, 0)))
     print({"threads": args.threads, "photos": len(paths), "python": platform.python_version()})
     print({"pillow": PIL.__version__, "torch": torch.__version__})
 

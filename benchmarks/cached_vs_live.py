@@ -35,7 +35,7 @@ from models.flops import TRAINING, dense_forward
 from models.pooling import region_pool
 from models.scenes import IMAGE_SIZE
 from pipeline.config import BuildConfig
-from pipeline.job import missing_shards, prepare, unit_of
+from pipeline.job import prepare, unit_of
 from pipeline.teachers.base import Teacher
 from pipeline.teachers.crops import CropsTeacher
 from pipeline.teachers.gram import TokenTeacher
@@ -132,7 +132,7 @@ def build(folder: str, size: Size, names: list[str], args: argparse.Namespace) -
     )
     job, source = prepare(config)
     builder = job.builder()
-    for shard in missing_shards(job.columns()):
+    for shard in job.store.shard_names:
         builder.build(unit_of(source, shard, config.shard_size))
     return [teacher for _, teacher in builder.config.targets]
 

@@ -43,7 +43,7 @@ def headers(folder: Path, args: argparse.Namespace) -> dict:
                 file.seek(-(-size // 512) * 512, os.SEEK_CUR)
         file.write(bytes(1024))
     start = time.perf_counter()
-    photos = volumes.scan_tar(str(tar), tar.stat().st_size, lambda name: True)
+    photos = volumes.scan_tar(str(tar), lambda name: True)
     return {"photos": len(photos), "bytes": tar.stat().st_size, "list_s": time.perf_counter() - start}
 
 

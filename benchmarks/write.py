@@ -13,7 +13,6 @@ figures are medians; --folder says which disk.
 import argparse
 import io
 import os
-import statistics
 import tarfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import webdataset
+from turns import compared
 
 from shards.store import Store
 from shards.table import table
@@ -94,16 +94,7 @@ def main() -> None:
                 write(Path(folder), samples)
                 took[name].append((time.perf_counter() - clock, time.process_time() - cpu))
     rows = [["", "ms a shard", "range", "of tarfile", "CPU ms", "of tarfile"]]
-    base: list[float] = []
-    for name, runs in took.items():
-        # The first round warms up.
-        ms = [[1000 * seconds for seconds in column] for column in zip(*runs[1:], strict=True)]
-        medians = [statistics.median(column) for column in ms]
-        base = base or medians
-        ratios = [f"{m / b:.2f}" for m, b in zip(medians, base, strict=True)]
-        wide = f"{min(ms[0]):.1f} to {max(ms[0]):.1f}"
-        rows.append([name, f"{medians[0]:.1f}", wide, ratios[0], f"{medians[1]:.1f}", ratios[1]])
-    print(table(rows))
+    print(table(rows + compared(took, lambda seconds: 1000 * seconds, 1)))
     print({"MB": round(args.samples * args.bytes / 1e6, 1), "webdataset": version("webdataset")})
 
 

@@ -37,10 +37,9 @@ def build_shards(config: BuildConfig) -> dict[str, Any]:
 
 
 def _build(config: BuildConfig, job: Job, source: Source, todo: list[str]) -> Summary:
-    work = _witnessed(job, source) if config.ray_address else job
-
     def reports(stop: Stop, progress: Progress) -> Reports:
         units = (unit_of(source, shard, config.shard_size) for shard in todo)
+        work = _witnessed(job, source) if config.ray_address else job
         crew = Crew(work, config.workers, config.gpus_per_worker, progress.say)
         return run_units(units, crew, config.max_attempts, stop.is_set)
 

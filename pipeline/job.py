@@ -151,11 +151,6 @@ def prepare(config: BuildConfig) -> tuple[Job, Source]:
     return job, source
 
 
-def missing_shards(columns: list[Column]) -> list[str]:
-    """The shards that lack a column, in order."""
-    return sorted({shard for column in columns for shard in column.missing()})
-
-
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
     """The shard with its own photos: the n-th has the n-th `shard_size` items of the listing."""
     first = int(shard) * shard_size

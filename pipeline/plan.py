@@ -6,38 +6,21 @@ not speak: what they would say has a size that is known. FLOPs come of their arc
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
-import numpy as np
 import torch
 
 from models.device import pick_device
 from models.flops import TRAINING, student_forward
 from models.student import load_student
-from pipeline.build import Unit
 from pipeline.config import BuildConfig
 from pipeline.job import Job, cut, prepare
-from pipeline.sources import Source
-from pipeline.teachers import Photo, models_of
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
+from pipeline.sample import Sample, column_bytes, take_sample
+from pipeline.teachers import models_of
 from shards.keys import canonical_json
-from shards.progress import Progress
-from shards.reader import decode_npz, read_joined
-from shards.receipts import Receipt
-from shards.regions import Regions
-from shards.store import Column
 from shards.table import size as as_size
 from shards.table import table
-from shards.writer import ShardWriter, npz_bytes
-
-BLOCK, RECORD = 512, 10240  # of a tar
-CHUNK = 32  # photos that are built at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +47,6 @@ class PlanConfig:
     calibrate: bool = False
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Photos of a source, by their places in it, and what building them gave.
-
-    keys: those that the source says. samples: how many could be read. receipts: of their chunks, by column.
-    costs: FLOPs for the store and for a live teacher's visit, means over the samples, by teacher.
-    """
-
-    places: np.ndarray
-    keys: list[str]
-    samples: int
-    columns: list[Column]
-    receipts: list[list[Receipt]]
-    costs: dict[str, tuple[float, float]]
-
-
 def plan(config: PlanConfig) -> dict[str, Any]:
     """The plan as JSON values; writes nothing.
 
@@ -93,9 +60,9 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     job, source = prepare(replace(build, dry_run=True))
     sizes = job.store.shard_sizes if config.photos is None else tuple(cut(config.photos, build.shard_size))
     n = sum(sizes)
-    sample = _sample(job, source, config)
+    sample = take_sample(job, source, config.samples, ask=config.calibrate)
     readable = n * sample.samples / len(sample.places)
-    columns, spread = _columns(sample, sizes, exact=config.photos is None)
+    columns, spread = column_bytes(sample, sizes, exact=config.photos is None)
     documents = [canonical_json({"key": c.key, "spec": c.spec, "info": c.info}) for c in job.columns()[1:]]
     for column, document in zip(columns[1:], documents, strict=True):
         column["bytes"] += len(document) + 1
@@ -156,97 +123,6 @@ def _serves(spec: dict[str, Any]) -> str:
 def _without_weights(build: BuildConfig) -> BuildConfig:
     """The same build by teachers that have no weights: theirs cost neither bytes nor FLOPs."""
     return replace(build, weights={model: "random:0" for name in build.teachers for model in models_of(name)})
-
-
-def _sample(job: Job, source: Source, config: PlanConfig) -> Sample:
-    n = len(source.items)
-    places = np.unique(np.linspace(0, n - 1, min(config.samples, n)).round().astype(int))
-    with (
-        _in_memory(job, cut(len(places), CHUNK)) as here,
-        closing(Progress(len(places), "photos")) as progress,
-    ):
-        builder = (here if config.calibrate else replace(here, targets=())).builder()
-        columns = here.make()
-        items = [source.items[int(place)] for place in places]
-        receipts: list[list[Receipt]] = [[] for _ in columns]
-        costs: dict[str, list[tuple[float, float]]] = {teacher.name: [] for teacher, _ in job.targets}
-        for i, shard in enumerate(here.store.shard_names):
-            chunk = items[i * CHUNK : (i + 1) * CHUNK]
-            builder.build(Unit(shard=shard, items=tuple(chunk)))
-            _ask(here, columns, shard, costs, write=not config.calibrate)
-            for column, found in zip(columns, receipts, strict=True):
-                receipt = column.receipt(shard)
-                assert receipt is not None
-                found.append(receipt)
-                fs.remove(column.tar_url(shard))
-            progress.advance(len(chunk))
-    samples = sum(receipt.samples for receipt in receipts[0])
-    if not samples:
-        raise DenseCLIError(
-            f"None of the {len(items)} photos that were looked at can be read.", hint="Check the photos."
-        )
-    means = {name: _means(figures) for name, figures in costs.items()}
-    return Sample(places, [item.key for item in items], samples, columns, receipts, means)
-
-
-def _means(figures: list[tuple[float, float]]) -> tuple[float, float]:
-    once, visit = np.mean(figures, axis=0).tolist()
-    return once, visit
-
-
-@contextmanager
-def _in_memory(job: Job, sizes: Sequence[int]) -> Iterator[Job]:
-    root = f"memory://plan-{uuid4().hex}"
-    try:
-        yield replace(job, store=replace(job.store, root=root, shard_sizes=tuple(sizes)))
-    finally:
-        fs.remove_folder(root)
-
-
-def _ask(
-    job: Job, columns: list[Column], shard: str, costs: dict[str, list[tuple[float, float]]], *, write: bool
-) -> None:
-    """Adds to `costs` those of the shard's photos, and writes what would be stored of them."""
-    photos = [
-        Photo(
-            key=record.key,
-            image=np.zeros((1, 1, 3), np.uint8),
-            canvas=Canvas(job.store.canvas),
-            regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
-        )
-        for record in read_joined(columns[:2], shard)
-    ]
-    for (teacher, _), column in zip(job.targets, columns[2:], strict=True):
-        writer = ShardWriter(column, shard)
-        for photo in photos:
-            cost = teacher.cost(photo)
-            costs[teacher.name].append((cost.once, cost.visit))
-            writer.add(photo.key, {"npz": npz_bytes(cost.stored)})
-        if write:
-            writer.commit(seconds=dict.fromkeys(("prepare", "teacher", "encode", "decode"), 1 / 3))
-
-
-def _columns(sample: Sample, sizes: Sequence[int], *, exact: bool) -> tuple[list[dict[str, Any]], float]:
-    """Each column's kind, name and bytes, without its column.json; and the uncertainty of them all."""
-    n, listed = sum(sizes), len(sample.places)
-    columns, totals = [], np.zeros(listed)
-    for column, receipts in zip(sample.columns, sample.receipts, strict=True):
-        blocks = Counter[str]()
-        for receipt in receipts:
-            for name, (_, size) in receipt.members.items():
-                blocks[name.split(".", 1)[0]] += BLOCK + -(-size // BLOCK) * BLOCK
-        known = np.array([blocks[key] for key in sample.keys], float)
-        totals += known
-        each = np.full(n, known.mean())
-        if exact:
-            each[sample.places] = known
-        shards = np.add.reduceat(each, np.cumsum([0, *sizes[:-1]])) + 2 * BLOCK
-        tars = (np.ceil(shards / RECORD) * RECORD).sum()
-        bare = sum(len(replace(receipt, members={}).to_json()) for receipt in receipts)
-        entries = sum(len(receipt.to_json()) for receipt in receipts) - bare
-        size = round(tars + len(sizes) * bare / len(receipts) + n * entries / listed)
-        columns.append({"kind": column.kind, "name": column.name, "bytes": size})
-    return columns, float(1.96 * totals.std() / totals.mean() / listed**0.5)
 
 
 def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:

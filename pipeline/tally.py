@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import Any
 
 from pipeline.build import Report, Unit
-from pipeline.job import missing_shards
 from shards.errors import Interrupted
 from shards.progress import Progress
 from shards.signals import Stop, heeding_signals
@@ -30,11 +29,12 @@ def carried_out(
     make: the columns, without a shard. Returns `status` ("built", "up to date" or "planned"), `store`,
     `columns` (kind, name, id, shards, and those missing before), and of a build what that returned.
     """
-    todo = missing_shards(columns)
+    missing = [column.missing() for column in columns]
+    todo = sorted(set().union(*missing))
     summary: Summary = {
         "status": "up to date",
         "store": store.root,
-        "columns": [_described(column) for column in columns],
+        "columns": [_described(c, len(shards)) for c, shards in zip(columns, missing, strict=True)],
     }
     if todo and dry_run:
         summary["status"] = "planned"
@@ -46,13 +46,13 @@ def carried_out(
     return summary
 
 
-def _described(column: Column) -> Summary:
+def _described(column: Column, missing: int) -> Summary:
     return {
         "kind": column.kind,
         "name": column.name,
         "id": column.id,
         "shards": len(column.shard_names),
-        "missing": len(column.missing()),
+        "missing": missing,
     }
 
 

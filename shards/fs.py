@@ -1,7 +1,5 @@
 """The one filesystem seam: every byte of a store is read and written here, through fsspec."""
 
-import errno
-import hashlib
 import mmap
 import os
 import re
@@ -10,26 +8,21 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cache
 from glob import has_magic
-from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import urlsplit
+from typing import BinaryIO, NamedTuple
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from shards.addresses import absolute, check, is_web, join, public  # noqa: F401
-from shards.errors import DenseCLIError, Forbidden, Unreachable
+from shards.clients import client
+from shards.errors import Unreachable
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")
 
 # Seconds before the second and the third attempt at a file on the web: other clients try again by themselves.
 _PAUSES = (0.5, 2.0)
-# What a web server answers where it keeps a file to itself, and where it has none any more.
-_DENIED, _GONE = (401, 403, 451), 410
 
 
 class File(NamedTuple):
@@ -49,7 +42,7 @@ def map_bytes(url: str) -> bytes | mmap.mmap:
 
     Shards are replaced by renaming, never changed in place, so a map shows the file it was made of.
     """
-    with _filesystem(url) as (fs, path):
+    with client(url) as (fs, path):
         if isinstance(fs, LocalFileSystem):
             with open(path, "rb") as file:
                 if os.fstat(file.fileno()).st_size:
@@ -60,7 +53,7 @@ def map_bytes(url: str) -> bytes | mmap.mmap:
 
 def is_local(url: str) -> bool:
     """Whether a file there is one of this machine's."""
-    with _filesystem(url) as (fs, _):
+    with client(url) as (fs, _):
         return isinstance(fs, LocalFileSystem)
 
 
@@ -78,7 +71,7 @@ def _get(url: str, **part: int) -> bytes:
 
 
 def _get_once(url: str, **part: int) -> bytes:
-    with _filesystem(url) as (fs, path):
+    with client(url) as (fs, path):
         # s3fs would ask for the size first, then get ranges side by side, and try none of them again.
         one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
         return fs.cat_file(path, **part, **one_get)
@@ -90,19 +83,19 @@ def open_to_seek(url: str) -> Iterator[BinaryIO]:
 
     Whatever goes wrong in the block is taken for a failure to read, but for DenseCLIErrors.
     """
-    with _filesystem(url) as (fs, path), fs.open(path, "rb", block_size=64 * 1024) as file:
+    with client(url) as (fs, path), fs.open(path, "rb", block_size=64 * 1024) as file:
         yield file
 
 
 def exists(url: str) -> bool:
     """Whether a file or folder is there."""
-    with _filesystem(url) as (fs, path):
+    with client(url) as (fs, path):
         return fs.exists(path)
 
 
 def is_folder(url: str) -> bool:
     """Whether a folder is there; in an object store, whether anything is below it."""
-    with _filesystem(url) as (fs, path):
+    with client(url) as (fs, path):
         return fs.isdir(path)
 
 
@@ -129,7 +122,7 @@ def is_temporary(name: str) -> bool:
 
 def _listing(url: str) -> dict[str, dict]:
     """fsspec's entry of everything in a folder, by name."""
-    with _filesystem(url) as (fs, path):
+    with client(url) as (fs, path):
         try:
             entries = fs.ls(path, detail=True)
         except FileNotFoundError:
@@ -152,7 +145,7 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
     Names that begin with a dot are passed over, links to folders too. Empty where there is no such folder. A
     pattern that is a plain name is asked for without listing anything.
     """
-    with _filesystem(folder) as (fs, root):
+    with client(folder) as (fs, root):
         root = root.rstrip("/")
         if not has_magic(pattern):
             try:
@@ -190,19 +183,19 @@ def _entry(info: dict) -> Entry:
     is_folder = info["type"] == "directory"
     # A folder of an object store is but a part of names.
     told = not is_folder or "mtime" in info
-    stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest() if told else ""
+    stamp = repr(sorted(info.items())) if told else ""
     return Entry(info["size"] or 0, stamp, is_folder)
 
 
 def remove(url: str) -> None:
     """Remove one file. Raises FileNotFoundError when there is none, where the file system can tell."""
-    with _filesystem(url) as (fs, path):
+    with client(url) as (fs, path):
         fs.rm_file(path)
 
 
 def remove_folder(url: str) -> None:
     """Remove a folder with all that is in it."""
-    with _filesystem(url) as (fs, path):
+    with client(url) as (fs, path):
         fs.rm(path, recursive=True)
 
 
@@ -214,90 +207,11 @@ def write_atomic(url: str, data: bytes | memoryview | list[bytes]) -> None:
     cannot be written.
     """
     parts = data if isinstance(data, list) else [data]
-    with _filesystem(url, "write") as (fs, path):
+    with client(url, "write") as (fs, path):
         if isinstance(fs, LocalFileSystem):
             _write_local(path, parts)
         else:
             fs.pipe_file(path, b"".join(parts))
-
-
-@contextmanager
-def _filesystem(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSystem, str]]:
-    """The file system of an address and the path in it, in a block that says what fails as a DenseCLIError.
-
-    When reading, FileNotFoundError passes, and so does whatever a local disk says. A remote file system's
-    client has by then tried again by itself, with growing pauses.
-    """
-    if not is_web(url):
-        check(url)
-    try:
-        # Listings are not kept: another process may just have written there.
-        fs, path = url_to_fs(url, use_listings_cache=False, **(_web_client() if is_web(url) else {}))
-    except ImportError as error:
-        raise DenseCLIError(
-            f"Addresses that begin with {urlsplit(url).scheme}:// need a package that is not installed.",
-            hint=f"{error}.",
-        ) from error
-    except ValueError as error:
-        raise DenseCLIError(
-            f"There is no file system for addresses that begin with {urlsplit(url).scheme}://.",
-            hint="Give a folder, or an address that fsspec knows: s3://, gs://, abfs://, ...",
-        ) from error
-    local = isinstance(fs, LocalFileSystem)
-    if "s3" in fs.protocol:
-        _retry_checksums()
-    try:
-        yield fs, path
-    except DenseCLIError:
-        raise
-    except Exception as error:
-        # Clients of object stores raise exceptions of many kinds, not only OSError.
-        if (local and not isinstance(error, OSError)) or (
-            verb == "read" and (local or isinstance(error, FileNotFoundError))
-        ):
-            raise
-        status = getattr(error, "status", None)
-        if verb == "read" and status == _GONE:
-            raise FileNotFoundError(public(url)) from error
-        denied = isinstance(error, PermissionError) or status in _DENIED
-        kind = DenseCLIError if local else Forbidden if denied else Unreachable
-        raise kind(f"Could not {verb} {public(url)}: {_reason(error)}.", hint=_hint(error, local)) from error
-
-
-def _web_client() -> dict[str, Any]:
-    # One silent server must not hold up a list of photos on many.
-    from aiohttp import ClientTimeout
-
-    return {"client_kwargs": {"timeout": ClientTimeout(total=300, sock_connect=10, sock_read=30)}}
-
-
-@cache
-def _retry_checksums() -> None:
-    """s3fs does not try again by itself where what came is not what was sent."""
-    from botocore.exceptions import FlexibleChecksumError
-    from s3fs.core import add_retryable_error
-
-    add_retryable_error(FlexibleChecksumError)
-
-
-def _reason(error: Exception) -> str:
-    """Never the client's whole message, which may name endpoints as the environment has them."""
-    if status := getattr(error, "status", None):
-        return f"the server answered {status}"
-    if isinstance(error, ValueError) and "range requests" in str(error):
-        return "the server gives no parts of files"
-    return getattr(error, "strerror", None) or type(error).__name__
-
-
-def _hint(error: Exception, local: bool) -> str:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "Free some space and run the same command again; nothing half written was published."
-    if local:
-        return "Check that the folder exists and that you may write to it."
-    return (
-        "Check the address and the credentials in the environment, then run the same command again: "
-        "nothing half written was published."
-    )
 
 
 def _write_local(path: str, parts: Sequence[bytes | memoryview]) -> None:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from building import build_here
 from click.testing import CliRunner, Result
 
 from cli import main
 from pipeline.config import BuildConfig
-from pipeline.job import missing_shards, prepare, unit_of
 
 SPEC = """
 title = "Two thetas"
@@ -37,10 +37,7 @@ def built(tmp_path: Path) -> list[object]:
     config = BuildConfig(
         dataset="scenes", limit=4, store=store, teachers=("scenes-l",), weights=random, device="cpu"
     )
-    job, source = prepare(config)
-    todo, builder = missing_shards(job.columns()), job.builder()
-    for shard in todo:
-        builder.build(unit_of(source, shard, config.shard_size))
+    build_here(config)
     (tmp_path / "mine.toml").write_text(SPEC)
     return ["ablate", tmp_path / "mine.toml", "--store", store, "--run", tmp_path / "grid"]
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from building import build_here
 from click.testing import CliRunner
 
 from cli import main
 from pipeline.config import BuildConfig
-from pipeline.job import missing_shards, prepare, unit_of
 from pipeline.scenes.coco import write_coco
 
 
@@ -26,23 +26,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = BuildConfig(
         dataset="scenes", limit=8, shard_size=4, store=str(folder / "store"), views=2, side=3, device="cpu"
     )
-    build(replace(settings, teachers=("scenes-pvlm", "crops-scenes-s")))
+    build_here(replace(settings, teachers=("scenes-pvlm", "crops-scenes-s")))
     before = contents(folder / "store")
     passed("train-refiner", "--store", folder / "store", "--run", folder / "refiner", "--max-steps", 2,
            "--batch-size", 4)  # fmt: skip
     weights = {"refiner-scenes-s": str(folder / "refiner" / "export" / "refiner.safetensors")}
-    build(replace(settings, teachers=("refiner-scenes-s",), weights=weights))
+    build_here(replace(settings, teachers=("refiner-scenes-s",), weights=weights))
     after = contents(folder / "store")
     assert len(after) > len(before) and {path: after[path] for path in before} == before
     return folder
-
-
-def build(config: BuildConfig) -> None:
-    """What build-shards does, without Ray."""
-    job, source = prepare(config)
-    todo, builder = missing_shards(job.columns()), job.builder()
-    for shard in todo:
-        builder.build(unit_of(source, shard, config.shard_size))
 
 
 def contents(store: Path) -> dict[Path, tuple]:
@@ -65,7 +57,7 @@ def test_train__the_hint_names_commands_that_make_the_column(
     folder: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    build(BuildConfig(dataset="scenes", limit=4, store="store"))
+    build_here(BuildConfig(dataset="scenes", limit=4, store="store"))
     result = CliRunner().invoke(main, ["train", "--store", "store", "--method", "r-sc-v"])
     assert result.exit_code == 1 and "has no refined column" in result.output
     commands = result.output.split("Make it with: ")[1].split(", then ")

@@ -5,7 +5,7 @@ import tarfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple, overload
@@ -142,7 +142,7 @@ def tar_volumes(
     """
 
     def scan(name: str) -> np.ndarray:
-        return scan_tar(fs.join(root, name), tars[name].size, wanted)
+        return scan_tar(fs.join(root, name), wanted)
 
     return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index)
 
@@ -171,12 +171,14 @@ def list_volumes(
     def volume(name: str) -> Volume:
         known = name in kept
         if index and known and kept[name] in there:
-            photos = decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"]
-            return Volume(name, photos, known)
+            with suppress(ValueError, KeyError):  # One that is damaged is made again.
+                photos = decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"]
+                return Volume(name, photos, known)
         photos = scan(name)
         if index and known and index.save:
             fs.write_atomic(fs.join(index.folder, kept[name]), npz_bytes({"photos": photos}))
-        progress.advance(1)
+        if kept.get(name) not in there:
+            progress.advance(1)
         return Volume(name, photos, known)
 
     names, n = list(entries), 0
@@ -190,10 +192,10 @@ def list_volumes(
                     return
 
 
-def scan_tar(url: str, size: int, wanted: Callable[[str], bool]) -> np.ndarray:
+def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:
     """The photos of a tar, in its order, with the masks beside them. Reads headers, seeks over the rest.
 
-    wanted: see `tar_volumes`. Raises DenseCLIError where `size` bytes are not a whole tar.
+    wanted: see `tar_volumes`. Raises DenseCLIError where it is not whole.
     """
     photos: dict[str, tuple[int, int]] = {}
     masks: dict[str, tuple[int, int]] = {}
@@ -208,8 +210,10 @@ def scan_tar(url: str, size: int, wanted: Callable[[str], bool]) -> np.ndarray:
                         stem, _, extension = name.rpartition(".")
                         found, key = (masks, stem) if extension == "json" else (photos, name)
                         found[key] = member.offset_data, member.size
-                # Behind the last member are zeros: a tar that was cut between two members lacks them.
-                whole = tar.offset < size
+                # Behind the last member are zeros, unless the tar is cut or the next header is damaged.
+                file.seek(tar.offset)
+                rest = file.read(tarfile.RECORDSIZE)
+                whole = len(rest) >= tarfile.BLOCKSIZE and not any(rest)
         except tarfile.TarError:
             whole = False
     if not whole:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from building import build_here
 
 from pipeline.config import BuildConfig
-from pipeline.job import missing_shards, prepare, unit_of
 
 INJECTED = pytest.StashKey[Counter[str]]()
 SURVIVED = pytest.StashKey[Counter[str]]()
@@ -57,25 +57,11 @@ def _tiny(store: Path) -> BuildConfig:
     )
 
 
-@pytest.fixture
-def build_here() -> Callable[[BuildConfig], None]:
-    """What a worker does, in this process."""
-    return _build
-
-
-def _build(config: BuildConfig) -> None:
-    job, source = prepare(config)
-    todo = missing_shards(job.columns())
-    builder = job.builder()
-    for shard in todo:
-        builder.build(unit_of(source, shard, config.shard_size))
-
-
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of `tiny`, built in peace."""
     store = tmp_path_factory.mktemp("undisturbed") / "store"
-    _build(_tiny(store))
+    build_here(_tiny(store))
     return store
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from building import build_here
+from tars import jpg, write_tar
 
 from pipeline.driver import build_shards
 
@@ -18,6 +20,9 @@ FILES = (
     "targets/*/column.json",
     "images/000001.tar",
     "images/000001.json",
+    "regions/*/column.json",
+    "regions/*/000001.tar",
+    "regions/*/000001.json",
     "targets/*/000001.tar",
     "targets/*/000001.json",
 )
@@ -33,16 +38,10 @@ def inject():
     return module
 
 
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("point", POINTS)
-def test_kill__at_every_point_of_a_commit(
-    tiny, build_here, undisturbed, contents, shards, survived, inject, tmp_path, point, file
-):
-    marker = tmp_path / "died"
-
+def die_building(config, inject, point, pattern, marker):
     def die():
-        inject.arm(point, f"*/{file}", str(marker))
-        build_here(tiny)
+        inject.arm(point, pattern, str(marker))
+        build_here(config)
 
     child = multiprocessing.get_context("fork").Process(target=die)
     child.start()
@@ -50,6 +49,13 @@ def test_kill__at_every_point_of_a_commit(
     assert child.exitcode == -signal.SIGKILL
     assert marker.exists()
 
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("point", POINTS)
+def test_kill__at_every_point_of_a_commit(
+    tiny, undisturbed, contents, shards, survived, inject, tmp_path, point, file
+):
+    die_building(tiny, inject, point, f"*/{file}", tmp_path / "died")
     store = Path(tiny.store)
     finished = shards(store)
     assert bool(list(store.glob(file))) == (point in ("renamed", "synced"))
@@ -57,6 +63,21 @@ def test_kill__at_every_point_of_a_commit(
     build_here(tiny)
     assert contents(store) == contents(undisturbed)
     assert shards(store).items() >= finished.items()
+    survived(f"kill -9 of a writer: {point}")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill__while_the_listing_is_kept(tiny, contents, survived, inject, tmp_path, point):
+    write_tar(tmp_path / "photos" / "0.tar", {f"{i}.jpg": jpg(seed=i) for i in range(3)})
+    config = replace(
+        tiny, dataset="webdataset", data=str(tmp_path / "photos"), split=None, limit=None, canvas=48,
+        teachers=(), weights={},
+    )  # fmt: skip
+    undisturbed = tmp_path / "undisturbed"
+    build_here(replace(config, store=str(undisturbed)))
+    die_building(config, inject, point, "*/index/*.npz", tmp_path / "died")
+    build_here(config)
+    assert contents(Path(config.store)) == contents(undisturbed)
     survived(f"kill -9 of a writer: {point}")
 
 

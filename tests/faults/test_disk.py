@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from building import build_here
 
 from shards.errors import DenseCLIError
 from shards.reader import read_joined
@@ -46,7 +47,7 @@ def nothing_half_written(store: Path) -> bool:
     return not list(store.rglob("*.tmp")) and len(without_receipt) <= 1
 
 
-def test_no_space__a_limit_on_file_size(tiny, build_here, undisturbed, contents, survived):
+def test_no_space__a_limit_on_file_size(tiny, undisturbed, contents, survived):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
@@ -72,7 +73,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_no_space__a_full_disk(tiny, build_here, undisturbed, contents, survived, small_disk):
+def test_no_space__a_full_disk(tiny, undisturbed, contents, survived, small_disk):
     config = replace(tiny, store=str(small_disk / "store"))
     with pytest.raises(DenseCLIError, match="No space left on device") as caught:
         build_here(config)
@@ -84,7 +85,7 @@ def test_no_space__a_full_disk(tiny, build_here, undisturbed, contents, survived
     survived("no space: full disk")
 
 
-def test_read_only_folder(tiny, build_here, undisturbed, contents, survived):
+def test_read_only_folder(tiny, undisturbed, contents, survived):
     # pytest's own folders are closed to the user that root becomes, whom alone a mode can keep out.
     with tempfile.TemporaryDirectory() as folder:
         config = replace(tiny, store=f"{folder}/store")
@@ -146,7 +147,7 @@ def empty_the_receipt(tar: Path) -> None:
     ],
 )
 def test_damage__is_refused_and_the_hint_makes_just_that_shard_again(
-    tiny, build_here, finished, undisturbed, contents, shards, survived, damage, column
+    tiny, finished, undisturbed, contents, shards, survived, damage, column
 ):
     before = shards(finished)
     (tar,) = finished.glob(f"{column}/{SHARD}.tar")
@@ -169,7 +170,7 @@ def test_damage__is_refused_and_the_hint_makes_just_that_shard_again(
     survived(f"damage: {damage.__name__.replace('_', ' ')}")
 
 
-def test_stale_temporaries__are_passed_over(tiny, build_here, finished, undisturbed, contents, survived):
+def test_stale_temporaries__are_passed_over(tiny, finished, undisturbed, contents, survived):
     before = contents(finished)
     for folder in (finished, *(path for path in finished.rglob("*") if path.is_dir())):
         for name in ("000001.tar", "000001.json", "column.json"):
@@ -182,9 +183,7 @@ def test_stale_temporaries__are_passed_over(tiny, build_here, finished, undistur
     survived("stale temporaries")
 
 
-def test_changed_settings__make_another_column_and_never_a_mix(
-    tiny, build_here, undisturbed, contents, shards, survived
-):
+def test_changed_settings__make_another_column_and_never_a_mix(tiny, undisturbed, contents, shards, survived):
     # Stopped after the first shard, and gone on with another temperature.
     store = Path(tiny.store)
     rest = ("000001", "000002")

@@ -11,11 +11,11 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from building import build_here
 from ray.cluster_utils import Cluster
 
 from pipeline.config import BuildConfig
 from pipeline.driver import build_shards
-from pipeline.job import missing_shards, prepare, unit_of
 
 # Subprocesses start where `pipeline` can be imported from.
 ROOT = Path(__file__).parents[2]
@@ -40,10 +40,7 @@ Files = dict[str, bytes]
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """The tars of a build that nothing happened to, in one process and without Ray."""
     store = tmp_path_factory.mktemp("undisturbed")
-    job, source = prepare(replace(CONFIG, store=str(store)))
-    builder = job.builder()
-    for shard in missing_shards(job.columns()):
-        builder.build(unit_of(source, shard, CONFIG.shard_size))
+    build_here(replace(CONFIG, store=str(store)))
     return tars(store)
 
 

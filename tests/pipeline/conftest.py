@@ -1,21 +1,15 @@
 """A tiny build without Ray: the generated world, retrieved by a CLIP with random weights."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.build import Report
 from pipeline.config import BuildConfig
-from pipeline.job import Job, missing_shards, prepare, unit_of
 from pipeline.teachers import Photo
 from shards.geometry import Canvas
 from shards.reader import Record, decode_image, decode_npz
 from shards.regions import Regions
-from shards.store import Store
-
-Build = Callable[[BuildConfig], tuple[Job, list[Report]]]
 
 
 @pytest.fixture
@@ -30,20 +24,6 @@ def tiny(tmp_path: Path) -> BuildConfig:
         weights={"scenes-s": "random:0"},
         device="cpu",
     )
-
-
-@pytest.fixture
-def build_here() -> Build:
-    """Build in this process what is missing, one shard after another."""
-
-    def build(config: BuildConfig) -> tuple[Job, list[Report]]:
-        job, source = prepare(config)
-        todo = missing_shards(job.columns())
-        builder = job.builder()
-        reports = [builder.build(unit_of(source, shard, config.shard_size)) for shard in todo]
-        return replace(job, store=Store.open(job.store.root)), reports
-
-    return build
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+from building import build_here
 from PIL import Image, ImageOps
 
 from pipeline.ahead import Stopped
@@ -17,7 +18,7 @@ from pipeline.teachers import live
 from shards import fs
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.reader import decode_npz, read_joined, read_shard
+from shards.reader import decode_image, decode_npz, read_joined, read_shard
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def from_folder(tiny, photos):
     )
 
 
-def test_images__hold_the_resized_photo_and_where_it_came_from(from_folder, build_here, photos):
+def test_images__hold_the_resized_photo_and_where_it_came_from(from_folder, photos):
     job, _ = build_here(replace(from_folder, teachers=(), weights={}, shard_size=8))
     samples = dict(read_shard(job.store.images, "000000"))
     assert list(samples) == ["b", "d"]
@@ -58,7 +59,7 @@ def test_images__hold_the_resized_photo_and_where_it_came_from(from_folder, buil
     assert np.abs(np.asarray(stored, int) - np.asarray(expected, int)).mean() < 8
 
 
-def test_images__an_orientation_that_was_not_applied_does_not_come_along(tiny, build_here, tmp_path):
+def test_images__an_orientation_that_was_not_applied_does_not_come_along(tiny, tmp_path):
     exif = Image.Exif()
     exif[ImageOps.ExifTags.Base.Orientation] = 6
     (tmp_path / "coco" / "train2017").mkdir(parents=True)
@@ -73,7 +74,7 @@ def test_images__an_orientation_that_was_not_applied_does_not_come_along(tiny, b
     assert not stored.getexif()
 
 
-def test_unreadable_photos__are_skipped_and_counted_by_reason(from_folder, build_here):
+def test_unreadable_photos__are_skipped_and_counted_by_reason(from_folder):
     job, reports = build_here(replace(from_folder, shard_size=8))
     reasons = {"empty": 1, "truncated": 1, "not-an-image": 1}
     assert reports[0].skipped == reasons
@@ -81,7 +82,7 @@ def test_unreadable_photos__are_skipped_and_counted_by_reason(from_folder, build
     assert [r.key for r in read_joined(job.columns(), "000000")] == ["b", "d"]
 
 
-def test_a_shard_of_unreadable_photos__is_valid_and_empty(from_folder, build_here, photos):
+def test_a_shard_of_unreadable_photos__is_valid_and_empty(from_folder, photos):
     (photos / "b.png").write_bytes(b"")
     (photos / "d.jpg").write_bytes(b"")
     job, reports = build_here(from_folder)
@@ -90,7 +91,7 @@ def test_a_shard_of_unreadable_photos__is_valid_and_empty(from_folder, build_her
     assert all(column.complete for column in job.columns())
 
 
-def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder, build_here):
+def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder):
     job, _ = build_here(replace(from_folder, shard_size=8))
     for record in read_joined(job.columns(), "000000"):
         arrays = decode_npz(record.parts["regions"]["npz"])
@@ -100,7 +101,19 @@ def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder, 
         assert len(arrays["offsets"]) == 26
 
 
-def test_targets__come_from_the_stored_jpeg(from_folder, build_here, photo_of):
+def test_targets__of_several_teachers_share_the_decode(tiny, monkeypatch):
+    decoded = []
+
+    def counting(jpg):
+        decoded.append(jpg)
+        return decode_image(jpg)
+
+    monkeypatch.setattr("pipeline.build.decode_image", counting)
+    _, reports = build_here(replace(tiny, teachers=("scenes-s", "features-scenes-s", "self-scenes-s")))
+    assert len(decoded) == sum(report.samples for report in reports) == tiny.limit
+
+
+def test_targets__come_from_the_stored_jpeg(from_folder, photo_of):
     job, _ = build_here(replace(from_folder, shard_size=8, batch_size=1))
     teacher = job.targets[0][0].load("cpu")
     for record in read_joined(job.columns(), "000000"):
@@ -111,7 +124,7 @@ def test_targets__come_from_the_stored_jpeg(from_folder, build_here, photo_of):
         assert all(np.array_equal(stored[name], arrays[name]) for name in arrays)
 
 
-def test_second_teacher__touches_no_existing_file(tiny, build_here, files_of):
+def test_second_teacher__touches_no_existing_file(tiny, files_of):
     job, _ = build_here(tiny)
     before = files_of(job.store.root)
     both = replace(
@@ -125,7 +138,7 @@ def test_second_teacher__touches_no_existing_file(tiny, build_here, files_of):
 
 
 @pytest.mark.parametrize("lost", ["images/000001.tar", "images/000001.json", "targets/*/000000.json"])
-def test_a_lost_file__is_made_again_and_nothing_else(tiny, build_here, files_of, lost):
+def test_a_lost_file__is_made_again_and_nothing_else(tiny, files_of, lost):
     job, _ = build_here(tiny)
     before = files_of(job.store.root)
     (path,) = Path(job.store.root).glob(lost)
@@ -140,7 +153,7 @@ def test_a_lost_file__is_made_again_and_nothing_else(tiny, build_here, files_of,
         assert after[name][2] == before[name][2]
 
 
-def test_rebuild__is_byte_identical(tiny, build_here, tmp_path, files_of):
+def test_rebuild__is_byte_identical(tiny, tmp_path, files_of):
     root = Path(build_here(tiny)[0].store.root)
     first = {name: data for name, (_, _, data) in files_of(root).items() if not name.endswith(".json")}
     shutil.rmtree(root)
@@ -150,7 +163,7 @@ def test_rebuild__is_byte_identical(tiny, build_here, tmp_path, files_of):
     assert len(first) == 6
 
 
-def test_receipts__say_where_the_time_went(tiny, build_here):
+def test_receipts__say_where_the_time_went(tiny):
     job, reports = build_here(tiny)
     images, regions, labels = (column.receipt("000000") for column in job.columns())
     assert images.seconds.keys() == {"decode", "resize", "encode", "write"}
@@ -166,7 +179,7 @@ def test_unit__carries_its_own_photos_alone(tiny):
     assert [item.ref for item in unit_of(source, "000001", 4).items] == ["4", "5"]
 
 
-def test_threads__and_two_units_at_once_write_the_same_bytes(tiny, build_here, tmp_path, files_of):
+def test_threads__and_two_units_at_once_write_the_same_bytes(tiny, tmp_path, files_of):
     config = replace(tiny, limit=12, batch_size=3)
     config = replace(config, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s"), views=1)
     one_by_one, _ = build_here(config)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from building import build_here
 from PIL import Image
 
 from pipeline.clock import Clock
@@ -23,7 +24,7 @@ def crops(tiny):
 @pytest.mark.parametrize(
     ("shard_size", "batch_size", "codec"), [(1, 5, "int8"), (2, 16, "int8"), (4, 7, "fp16")]
 )
-def test_stored_target__equals_the_live_teacher(crops, build_here, photo_of, shard_size, batch_size, codec):
+def test_stored_target__equals_the_live_teacher(crops, photo_of, shard_size, batch_size, codec):
     job, _ = build_here(replace(crops, limit=4, shard_size=shard_size, batch_size=batch_size, codec=codec))
     columns = job.columns()
     teacher = job.targets[0][0].load("cpu")
@@ -38,7 +39,7 @@ def test_stored_target__equals_the_live_teacher(crops, build_here, photo_of, sha
             assert np.abs(rows.decode(arrays) - said).max() <= bound < 0.01
 
 
-def test_live__is_the_image_embedding_of_each_cells_crop(crops, build_here, photo_of):
+def test_live__is_the_image_embedding_of_each_cells_crop(crops, photo_of):
     job, _ = build_here(replace(crops, limit=1))
     (record,) = read_joined(job.columns()[:2], "000000")
     photo = photo_of(record, job.store.canvas)
@@ -135,7 +136,7 @@ def test_spec__every_setting_enters_it():
     assert all(a != b for i, a in enumerate(specs) for b in specs[:i])
 
 
-def test_proposals__crops_have_context_and_a_photo_may_have_none(tiny, build_here, tmp_path):
+def test_proposals__crops_have_context_and_a_photo_may_have_none(tiny, tmp_path):
     folder = tmp_path / "photos" / "train2017"
     folder.mkdir(parents=True)
     for name in ("a.jpg", "b.jpg"):

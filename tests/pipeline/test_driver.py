@@ -1,5 +1,6 @@
 import os
 import re
+import socket
 import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -9,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 import ray
+from building import build_here
 from PIL import Image
 
 from pipeline import driver, tally
@@ -28,7 +30,7 @@ def tars(root):
 
 
 def test_build_shards__stopped_halfway_and_started_again_equals_an_undisturbed_build(
-    tiny, build_here, tmp_path, monkeypatch, files_of
+    tiny, tmp_path, monkeypatch, files_of
 ):
     config = replace(tiny, limit=14)
     undisturbed, _ = build_here(replace(config, store=str(tmp_path / "undisturbed")))
@@ -170,3 +172,45 @@ def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_pat
     )
     with pytest.raises(DenseCLIError, match=r"4 photos in a row could not be read \(4 empty\)"):
         build_shards(config)
+
+
+def test_build_shards__a_cluster_out_of_reach_leaves_no_store(tiny):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(DenseCLIError, match="no way to the Ray cluster"):
+        build_shards(replace(tiny, ray_address=address))
+    assert not Path(tiny.store).exists()
+
+
+def test_build_shards__a_dry_run_counts_what_each_column_lacks(tiny):
+    job, _ = build_here(tiny)
+    Path(job.columns()[1].receipt_url("000001")).unlink()
+    summary = build_shards(replace(tiny, dry_run=True))
+    assert summary["status"] == "planned"
+    assert [column["missing"] for column in summary["columns"]] == [0, 1, 0]
+
+
+def test_crew__workers_share_a_gpu(tmp_path):
+    class Asking:
+        """Work that says which GPU it was given."""
+
+        device = "cuda"
+
+        def builder(self, threads):
+            return self
+
+        def build(self, unit, stop):
+            (tmp_path / f"{os.getpid()}-{ray.get_gpu_ids()}").touch()
+            time.sleep(1)
+            return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
+
+    names = [f"{i:06d}" for i in range(8)]
+    units = (Unit(shard=name, items=()) for name in names)
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        assert len(list(run_units(units, Crew(Asking(), 2, 0.5), 1))) == len(names)
+    finally:
+        ray.shutdown()
+    workers, gpus = zip(*(path.name.split("-") for path in tmp_path.iterdir()), strict=True)
+    assert len(workers) == 2
+    assert set(gpus) == {"[0]"}

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from building import build_here
 from torchvision.ops import roi_align
 
 from models import vfm
@@ -22,7 +23,7 @@ def tokens(tiny):
 
 
 @pytest.mark.parametrize(("shard_size", "batch_size"), [(1, 1), (2, 16), (3, 2)])
-def test_stored_gram__equals_the_live_teachers(tokens, build_here, photo_of, shard_size, batch_size):
+def test_stored_gram__equals_the_live_teachers(tokens, photo_of, shard_size, batch_size):
     job, _ = build_here(replace(tokens, shard_size=shard_size, batch_size=batch_size))
     columns = job.columns()
     assert [column.spec["target"]["name"] for column in columns[2:]] == ["self", "gram"]
@@ -45,7 +46,7 @@ def test_stored_gram__equals_the_live_teachers(tokens, build_here, photo_of, sha
                 assert np.sqrt((error**2).mean()) <= receipt.error["max_rmse"] + 1e-5
 
 
-def test_stored_features__are_the_live_map(tiny, build_here, photo_of):
+def test_stored_features__are_the_live_map(tiny, photo_of):
     job, _ = build_here(replace(tiny, teachers=("features-scenes-s",)))
     column = job.columns()[2]
     teacher, codec = job.targets[0][0].load("cpu"), codec_from_spec(column.spec["codec"])
@@ -59,7 +60,7 @@ def test_stored_features__are_the_live_map(tiny, build_here, photo_of):
             assert arrays["basis"].shape == (16, 64)
 
 
-def test_region__the_gram_of_the_pooled_factors_is_that_of_the_pooled_tokens(tokens, build_here, photo_of):
+def test_region__the_gram_of_the_pooled_factors_is_that_of_the_pooled_tokens(tokens, photo_of):
     """RoIAlign takes means: no entry is off by more than the worst of the whole map."""
     job, _ = build_here(tokens)
     column = job.columns()[2]
@@ -79,14 +80,14 @@ def test_region__the_gram_of_the_pooled_factors_is_that_of_the_pooled_tokens(tok
         assert 0 < off <= column.receipt("000000").error["max_abs"] + 1e-5 < 0.2
 
 
-def test_region__a_lossless_codec_keeps_the_gram(tokens, build_here, photo_of):
+def test_region__a_lossless_codec_keeps_the_gram(tokens, photo_of):
     job, _ = build_here(
         replace(tokens, teachers=TEACHERS[:1], codec="fp32", rank=64, weights={"scenes-s": "random:0"})
     )
     assert job.columns()[2].receipt("000000").error["max_abs"] < 1e-5
 
 
-def test_gram_rmse__each_photo_has_the_rank_it_needs(tokens, build_here):
+def test_gram_rmse__each_photo_has_the_rank_it_needs(tokens):
     job, _ = build_here(replace(tokens, gram_rmse=0.006))
     for column in job.columns()[2:]:
         assert column.spec["codec"] == {"name": "lowrank", "rank": None, "rmse": 0.006, "dtype": "int8"}
@@ -98,7 +99,7 @@ def test_gram_rmse__each_photo_has_the_rank_it_needs(tokens, build_here):
         assert all(rank % 8 == 0 for rank in ranks)
 
 
-def test_column__holds_for_the_boxes_of_any_plan(tokens, build_here):
+def test_column__holds_for_the_boxes_of_any_plan(tokens):
     first, _ = build_here(tokens)
     second, reports = build_here(replace(tokens, regions="grid-clipself"))
     assert [c.id for c in second.columns()[2:]] == [c.id for c in first.columns()[2:]]
@@ -106,7 +107,7 @@ def test_column__holds_for_the_boxes_of_any_plan(tokens, build_here):
     assert not any("teacher" in report.seconds for report in reports)
 
 
-def test_all_kinds__one_after_the_other_touch_no_file_and_share_the_decode(tiny, build_here, files_of):
+def test_all_kinds__one_after_the_other_touch_no_file_and_share_the_decode(tiny, files_of):
     teachers = ("scenes-s", "crops-scenes-s", *TEACHERS)
     limited = replace(tiny, limit=3, views=1)
     for count in range(1, len(teachers) + 1):
@@ -150,7 +151,7 @@ def test_spec__every_setting_enters_it():
     assert all(a != b for i, a in enumerate(specs) for b in specs[:i])
 
 
-def test_real_dinov2__rank_64_keeps_the_cosines_of_real_photos(tiny, build_here, shared_data):
+def test_real_dinov2__rank_64_keeps_the_cosines_of_real_photos(tiny, shared_data):
     config = replace(
         tiny,
         dataset="coco",

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from building import build_here
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
@@ -13,7 +14,7 @@ from cli import main
 from models.checkpoints import load_model
 from pipeline.config import BuildConfig
 from pipeline.driver import build_shards
-from pipeline.job import missing_shards, prepare
+from pipeline.job import prepare
 from shards.errors import DenseCLIError
 from train.columns import find_targets
 
@@ -54,7 +55,7 @@ def test_prepare__unknown_templates_list_the_known(tiny):
     ("change", "what"),
     [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "cut into shards")],
 )
-def test_prepare__a_store_of_something_else_is_refused(tiny, build_here, change, what):
+def test_prepare__a_store_of_something_else_is_refused(tiny, change, what):
     build_here(tiny)
     with pytest.raises(DenseCLIError, match=f"has another {what}"):
         prepare(replace(tiny, **change))
@@ -93,7 +94,7 @@ def test_dry_run__says_what_is_missing_and_writes_nothing(tiny):
     assert not Path(tiny.store).exists()
 
 
-def test_dry_run__names_the_columns_that_the_build_then_makes(tiny, build_here):
+def test_dry_run__names_the_columns_that_the_build_then_makes(tiny):
     planned = build_shards(replace(tiny, dry_run=True))["columns"]
     job, _ = build_here(tiny)
     assert [column.id for column in job.columns()] == [column["id"] for column in planned]
@@ -101,7 +102,7 @@ def test_dry_run__names_the_columns_that_the_build_then_makes(tiny, build_here):
     assert [column["missing"] for column in another] == [0, 0, 2]
 
 
-def test_up_to_date__when_nothing_is_missing(tiny, build_here, files_of, monkeypatch):
+def test_up_to_date__when_nothing_is_missing(tiny, files_of, monkeypatch):
     build_here(tiny)
     before = files_of(tiny.store)
     monkeypatch.setattr("pipeline.driver.connected", None)
@@ -110,7 +111,7 @@ def test_up_to_date__when_nothing_is_missing(tiny, build_here, files_of, monkeyp
 
 
 @pytest.mark.parametrize("lost", ["store.json", "regions/*/column.json", "targets/*/column.json"])
-def test_up_to_date__a_lost_description_is_made_again(tiny, build_here, lost):
+def test_up_to_date__a_lost_description_is_made_again(tiny, lost):
     job, _ = build_here(tiny)
     (path,) = Path(job.store.root).glob(lost)
     before = path.read_bytes()
@@ -123,7 +124,7 @@ def test_up_to_date__a_lost_description_is_made_again(tiny, build_here, lost):
 
 @pytest.mark.parametrize("dataset", ["scenes", "coco", "folder"])
 def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
-    tiny, build_here, tmp_path, monkeypatch, dataset
+    tiny, tmp_path, monkeypatch, dataset
 ):
     folder = tmp_path / "data of mine" / dataset / "train2017"
     folder.mkdir(parents=True)
@@ -164,9 +165,3 @@ def test_job__travels_without_the_listing(tiny):
     # store.json's shard sizes are the only thing in it that grows with the data.
     sizes = [len(pickle.dumps(prepare(replace(tiny, limit=n, shard_size=n))[0])) for n in (10, 1000)]
     assert abs(sizes[0] - sizes[1]) < 20
-
-
-def test_missing_shards__are_those_that_lack_any_column(tiny, build_here):
-    job, _ = build_here(tiny)
-    Path(job.columns()[1].receipt_url("000001")).unlink()
-    assert missing_shards(job.columns()) == ["000001"]

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from building import build_here
 
 from models.categories import load_categories
 from models.pooling import region_pool
@@ -28,9 +29,7 @@ def blank_photo(size):
 
 @pytest.mark.parametrize("shard_size", [1, 7, 64])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_stored_target__equals_the_live_teacher_for_every_region(
-    tiny, build_here, photo_of, shard_size, batch_size
-):
+def test_stored_target__equals_the_live_teacher_for_every_region(tiny, photo_of, shard_size, batch_size):
     job, _ = build_here(replace(tiny, limit=9, shard_size=shard_size, batch_size=batch_size))
     columns = job.columns()
     teacher = job.targets[0][0].load("cpu")
@@ -57,7 +56,7 @@ def test_stored_target__equals_the_live_teacher_for_every_region(
     assert seen == 9 * 400
 
 
-def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, build_here, photo_of):
+def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, photo_of):
     job, _ = build_here(replace(tiny, limit=1))
     (record,) = read_joined(job.columns()[:2], "000000")
     teacher = job.targets[0][0].load("cpu")
@@ -134,7 +133,7 @@ def test_spec__every_setting_enters_it(tmp_path):
     assert all(a != b for i, a in enumerate(specs) for b in specs[:i])
 
 
-def test_column__random_weights_are_recorded(tiny, build_here):
+def test_column__random_weights_are_recorded(tiny):
     job, _ = build_here(tiny)
     column = job.store.find("targets", "scenes-s")
     assert column.spec["weights"] == "random:0"
@@ -142,7 +141,7 @@ def test_column__random_weights_are_recorded(tiny, build_here):
     assert column.spec["regions"] == job.columns()[1].key
 
 
-def test_coco128__six_real_photos(tiny, build_here, shared_data):
+def test_coco128__six_real_photos(tiny, shared_data):
     data = str(shared_data / "coco128")
     config = replace(tiny, dataset="coco", data=data, split="train2017", canvas=192, categories="scenes")
     job, reports = build_here(config)

@@ -1,11 +1,9 @@
 """Photos and stores in an object store: what a local disk would give, and no secret anywhere."""
 
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +11,13 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from building import build_here, missing_shards
 from click.testing import CliRunner
 from PIL import Image
+from tars import jpg, tar
 
 from cli import main
-from pipeline.job import missing_shards, prepare
+from pipeline.job import prepare
 from pipeline.plan import PlanConfig, plan
 from pipeline.sources import Unreadable, open_source
 from shards import fs
@@ -65,7 +65,7 @@ def test_source__is_the_same_data_wherever_it_lies(photos, dataset):
         open_source(dataset, photos[1].replace("/coco", "/nowhere"), "train2017")
 
 
-def test_store__in_a_bucket_has_the_bytes_of_a_local_one(photos, s3, tiny, build_here, files_of):
+def test_store__in_a_bucket_has_the_bytes_of_a_local_one(photos, s3, tiny, files_of):
     config = replace(tiny, dataset="coco", split="train2017", canvas=48, categories="scenes", shard_size=2)
     here, _ = build_here(replace(config, data=photos[0]))
     there, _ = build_here(replace(config, data=photos[1], store=f"{s3}/store"))
@@ -123,17 +123,8 @@ def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path)
     assert found == []
 
 
-def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, build_here, tmp_path):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for i in range(3):
-            photo = io.BytesIO()
-            pixels = np.random.default_rng(i).integers(0, 255, (60, 90, 3), np.uint8)
-            Image.fromarray(pixels).save(photo, "JPEG")
-            member = tarfile.TarInfo(f"{i}.jpg")
-            member.size = len(photo.getvalue())
-            tar.addfile(member, io.BytesIO(photo.getvalue()))
-    fs.write_atomic(f"{s3}/photos/0.tar", buffer.getvalue())
+def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, tmp_path):
+    fs.write_atomic(f"{s3}/photos/0.tar", tar({f"{i}.jpg": jpg(90, 60, seed=i) for i in range(3)}))
     config = replace(
         tiny, dataset="webdataset", data=f"{s3}/photos", split=None, limit=None, canvas=48, shard_size=2,
         categories="scenes", store=f"{s3}/store", teachers=("scenes-s", "features-scenes-s"),

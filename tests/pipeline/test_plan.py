@@ -1,13 +1,13 @@
 """What a plan says against what the build then takes."""
 
-import io
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from building import build_here
 from PIL import Image
+from tars import jpg, write_tar
 
 from models.flops import dense_forward, image_forward
 from pipeline.plan import PlanConfig, plan, report
@@ -23,7 +23,7 @@ def du(root):
 
 
 @pytest.mark.parametrize("regions", ["grid-paper", "grid-clipself"])
-def test_bytes__of_scenes_are_those_of_the_store(tiny, build_here, regions):
+def test_bytes__of_scenes_are_those_of_the_store(tiny, regions):
     config = replace(
         tiny, limit=12, shard_size=5, teachers=TEACHERS, weights=RANDOM, views=1, rank=8, regions=regions
     )
@@ -37,7 +37,7 @@ def test_bytes__of_scenes_are_those_of_the_store(tiny, build_here, regions):
         assert column["bytes"] == pytest.approx(du(built.url), rel=0.02)
 
 
-def test_bytes__of_photos_are_those_of_the_store(shared_data, tiny, build_here):
+def test_bytes__of_photos_are_those_of_the_store(shared_data, tiny):
     config = replace(
         tiny,
         dataset="coco",
@@ -54,7 +54,7 @@ def test_bytes__of_photos_are_those_of_the_store(shared_data, tiny, build_here):
     assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
 
 
-def test_bytes__of_a_sample_stand_for_all(tiny, build_here):
+def test_bytes__of_a_sample_stand_for_all(tiny):
     config = replace(tiny, limit=90, shard_size=32, teachers=(), weights={})
     planned = plan(PlanConfig(build=config, samples=40))
     build_here(config)
@@ -70,7 +70,7 @@ def test_bytes__of_more_photos_like_these(tiny):
     assert more["bytes"] == pytest.approx(100 * some["bytes"], rel=0.02)
 
 
-def test_unreadable_photos_are_left_out_of_the_estimate(tiny, build_here, tmp_path):
+def test_unreadable_photos_are_left_out_of_the_estimate(tiny, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(12):
@@ -123,15 +123,9 @@ def test_training__pays_for_the_teachers_it_reads_alone_and_for_as_long_as_it_is
     assert large > 2 * small > 0
 
 
-def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, build_here, tmp_path):
+def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, tmp_path):
     for t in range(3):
-        with tarfile.open(tmp_path / f"{t}.tar", "w") as tar:
-            for i in range(2):
-                photo = io.BytesIO()
-                Image.fromarray(np.full((60, 90, 3), 20 * i, np.uint8)).save(photo, "JPEG")
-                member = tarfile.TarInfo(f"{i}.jpg")
-                member.size = len(photo.getvalue())
-                tar.addfile(member, io.BytesIO(photo.getvalue()))
+        write_tar(tmp_path / f"{t}.tar", {f"{i}.jpg": jpg(90, 60, seed=i) for i in range(2)})
     config = replace(
         tiny, dataset="webdataset", data=str(tmp_path), split=None, limit=None, teachers=(), weights={},
         canvas=48,
@@ -154,7 +148,7 @@ def test_weights__are_needed_to_calibrate_alone(tiny, tmp_path, monkeypatch):
         plan(PlanConfig(build=config, calibrate=True))
 
 
-def test_calibrate__measures_the_teachers_and_the_rank_they_need(tiny, build_here):
+def test_calibrate__measures_the_teachers_and_the_rank_they_need(tiny):
     config = replace(tiny, teachers=("self-scenes-s",), gram_rmse=0.05)
     most = plan(PlanConfig(build=config))
     planned = plan(PlanConfig(build=config, calibrate=True))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from building import build_here
 from PIL import Image, ImageOps
 
 from pipeline.sources.photos import decode
@@ -80,7 +81,7 @@ BAD = {
 
 
 @pytest.fixture
-def build_of(tiny, build_here, tmp_path):
+def build_of(tiny, tmp_path):
     """Build a folder of these photos: {key: pixels on a canvas of 48}, {key: about}, skipped."""
 
     def build(files: dict[str, bytes]) -> tuple[dict[str, np.ndarray], dict[str, dict], dict[str, int]]:

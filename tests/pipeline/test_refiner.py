@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from building import build_here
 
 from pipeline.teachers import RefinedConfig, live, models_of, teacher_config
 from shards.codecs import LowRank, codec_from_spec
@@ -24,7 +25,7 @@ def refined(tiny):
 @pytest.mark.parametrize(
     "codec", [{}, {"rank": 8}, {"gram_rmse": 0.004}, {"codec": "fp32"}], ids=["int8", "8", "rmse", "fp32"]
 )
-def test_stored_target__has_the_live_teachers_gram_matrices(refined, build_here, photo_of, codec):
+def test_stored_target__has_the_live_teachers_gram_matrices(refined, photo_of, codec):
     job, _ = build_here(replace(refined, **codec, shard_size=2, batch_size=2))
     columns = job.columns()
     assert columns[2].spec["regions"] == columns[1].key
@@ -45,7 +46,7 @@ def test_stored_target__has_the_live_teachers_gram_matrices(refined, build_here,
         assert error["rmse"] < 1e-5 or "codec" not in codec
 
 
-def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, build_here, photo_of):
+def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, photo_of):
     job, _ = build_here(replace(refined, limit=1))
     (record,) = read_joined(job.columns()[:2], "000000")
     photo = photo_of(record, job.store.canvas)
@@ -61,7 +62,7 @@ def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, build_he
         np.testing.assert_allclose(tokens, alone[0], atol=1e-5)
 
 
-def test_a_photo_without_boxes__has_no_rows(refined, build_here, photo_of):
+def test_a_photo_without_boxes__has_no_rows(refined, photo_of):
     job, _ = build_here(replace(refined, limit=2))
     records = read_joined(job.columns()[:2], "000000")
     nothing = Regions(np.zeros((0, 4), np.float32), np.zeros(2, np.int32))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from building import build_here, missing_shards
 from click.testing import CliRunner
 
 from cli import main
@@ -20,7 +21,6 @@ from models.dense import DenseTransformer
 from models.text import TEMPLATES, text_embeddings
 from pipeline import relabel as engine
 from pipeline.build import Unit
-from pipeline.job import missing_shards
 from pipeline.relabel import RelabelConfig, prepare, relabel
 from pipeline.relabeller import Relabeller, cosine_error
 from pipeline.teachers import live, teacher_config
@@ -87,7 +87,7 @@ def off(stored, said):
 @pytest.mark.parametrize(("shard_size", "batch_size"), [(1, 1), (2, 16), (3, 2)])
 @pytest.mark.parametrize("codec", [{}, {"codec": "fp16", "rank": 64}, {"gram_rmse": 0.01}])
 def test_relabelled__equals_retrieval_within_the_recorded_error(
-    config, build_here, relabel_here, compared, shard_size, batch_size, codec
+    config, relabel_here, compared, shard_size, batch_size, codec
 ):
     """Logits that are off by at most d move the odds of any set by exp(2 d), so p by tanh(d / 2)."""
     build_here(replace(config, shard_size=shard_size, batch_size=batch_size, **codec))
@@ -100,7 +100,7 @@ def test_relabelled__equals_retrieval_within_the_recorded_error(
 
 
 @pytest.mark.parametrize("tau", [0.01, 0.1])
-def test_relabelled__lossless_features_equal_retrieval(config, build_here, relabel_here, photo_of, tau):
+def test_relabelled__lossless_features_equal_retrieval(config, relabel_here, photo_of, tau):
     build_here(replace(config, **LOSSLESS))
     job, teacher = relabel_here(config.store, tau=tau), fresh(config, tau=tau)
     relabeller = job.relabeller()
@@ -113,7 +113,7 @@ def test_relabelled__lossless_features_equal_retrieval(config, build_here, relab
             np.testing.assert_allclose(p, live(teacher, [photo])[0], atol=1e-5)
 
 
-def test_relabelled__default_rank_names_the_same_category(config, build_here, relabel_here, compared):
+def test_relabelled__default_rank_names_the_same_category(config, relabel_here, compared):
     shipped = {"weights": {}, "teachers": ("features-scenes-pvlm",), "limit": 8, "shard_size": 8}
     build_here(replace(config, **shipped))
     job = relabel_here(config.store, weights={})
@@ -126,7 +126,7 @@ def test_relabelled__default_rank_names_the_same_category(config, build_here, re
 
 @pytest.mark.parametrize("change", ["categories", "templates", "tau", "regions"])
 def test_relabelled__new_categories_prompts_and_boxes(
-    config, build_here, relabel_here, compared, tmp_path, files_of, monkeypatch, change
+    config, relabel_here, compared, tmp_path, files_of, monkeypatch, change
 ):
     build_here(replace(config, codec="fp16", rank=64))
     first = relabel_here(config.store, tau=0.1, regions="grid-paper")
@@ -159,9 +159,7 @@ def text_file(tmp_path):
     return str(path)
 
 
-def test_text_embeddings__need_no_weights_and_no_model(
-    config, build_here, relabel_here, monkeypatch, text_file
-):
+def test_text_embeddings__need_no_weights_and_no_model(config, relabel_here, monkeypatch, text_file):
     build_here(config)
     by_tower = relabel_here(config.store)
 
@@ -180,7 +178,7 @@ def test_text_embeddings__need_no_weights_and_no_model(
             np.testing.assert_allclose(p["p"], q["p"], atol=2e-3)
 
 
-def test_image_tower__is_never_asked(config, build_here, relabel_here, monkeypatch):
+def test_image_tower__is_never_asked(config, relabel_here, monkeypatch):
     build_here(config)
 
     def never(*args, **kwargs):
@@ -191,7 +189,7 @@ def test_image_tower__is_never_asked(config, build_here, relabel_here, monkeypat
     relabel_here(config.store)
 
 
-def test_relabel__goes_on_where_it_stopped(config, build_here, relabel_here, files_of):
+def test_relabel__goes_on_where_it_stopped(config, relabel_here, files_of):
     build_here(replace(config, limit=5))
     settings = {"store": config.store, "regions": "grid-densevlm", **PLAIN}
     assert relabel(RelabelConfig(**settings, dry_run=True))["status"] == "planned"
@@ -210,7 +208,7 @@ def test_relabel__goes_on_where_it_stopped(config, build_here, relabel_here, fil
     assert files_of(Path(config.store)) == finished
 
 
-def test_relabel__workers_get_all_they_need(config, build_here, relabel_here, monkeypatch, files_of):
+def test_relabel__workers_get_all_they_need(config, relabel_here, monkeypatch, files_of):
     """What is sent to another process builds the same bytes there."""
     build_here(config)
 
@@ -232,7 +230,7 @@ def test_relabel__workers_get_all_they_need(config, build_here, relabel_here, mo
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_relabel__a_signal_ends_it_in_good_order_and_the_same_call_goes_on(
-    config, build_here, relabel_here, monkeypatch, number, tmp_path
+    config, relabel_here, monkeypatch, number, tmp_path
 ):
     build_here(replace(config, shard_size=1))
     build = Relabeller.build
@@ -253,7 +251,7 @@ def test_relabel__a_signal_ends_it_in_good_order_and_the_same_call_goes_on(
     assert relabel(RelabelConfig(store=config.store, **PLAIN))["shards"] == 2
 
 
-def test_column__says_where_it_came_from(config, build_here, relabel_here):
+def test_column__says_where_it_came_from(config, relabel_here):
     build, _ = build_here(config)
     features, labels = build.columns()[2], relabel_here(config.store).labels
     assert labels.spec["features"] == features.key
@@ -265,7 +263,7 @@ def test_column__says_where_it_came_from(config, build_here, relabel_here):
     assert len(set(columns)) == 3
 
 
-def test_train__chooses_between_retrieved_and_relabelled(config, build_here, relabel_here):
+def test_train__chooses_between_retrieved_and_relabelled(config, relabel_here):
     build_here(replace(config, teachers=("scenes-s", "features-scenes-s")))
     labels = relabel_here(config.store).labels
     store = Store.open(config.store)
@@ -280,7 +278,7 @@ def test_train__chooses_between_retrieved_and_relabelled(config, build_here, rel
     assert labels.id in caught.value.hint
 
 
-def test_train__a_store_of_features_lacks_only_relabelling(config, build_here, relabel_here):
+def test_train__a_store_of_features_lacks_only_relabelling(config, relabel_here):
     build_here(config)
     store = Store.open(config.store)
     for teachers in ([], ["relabel-scenes-s"]):
@@ -296,7 +294,7 @@ def test_train__a_store_of_features_lacks_only_relabelling(config, build_here, r
     assert find_targets(store, ["labels"], student="scenes-s")["labels"].name == "relabel-scenes-s"
 
 
-def test_refused__what_is_not_there_or_does_not_fit(config, build_here, tmp_path):
+def test_refused__what_is_not_there_or_does_not_fit(config, tmp_path):
     build_here(replace(config, teachers=("scenes-s",)))
 
     def refused(**settings):
@@ -334,7 +332,7 @@ def test_cosine_error__holds_for_means_of_tokens_that_are_off():
     assert cosine_error(torch.zeros(0, 12), 0.1) == 0
 
 
-def test_proposals__are_added_from_their_file(config, build_here, relabel_here, tmp_path):
+def test_proposals__are_added_from_their_file(config, relabel_here, tmp_path):
     build_here(config)
     images = [{"id": i, "file_name": str(i)} for i in range(2)]
     boxes = [{"image_id": 0, "bbox": [10, 10, 40, 30]}, {"image_id": 0, "bbox": [0, 0, 90, 90]}]

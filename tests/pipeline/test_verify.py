@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from building import build_here
+from click.testing import CliRunner
 from safetensors.torch import save_file
 
+from cli import main
 from models.checkpoints import load_model
 from pipeline.verify import VerifyConfig, live_target, regions_beside, report, verify
 from shards.errors import DenseCLIError
@@ -25,7 +28,7 @@ def pristine(tmp_path_factory):
 
 
 @pytest.fixture
-def built(pristine, tiny, build_here, tmp_path):
+def built(pristine, tiny, tmp_path):
     """A store of every kind of column that a test may damage."""
     build_here(replace(tiny, store=str(pristine), teachers=TEACHERS, weights=RANDOM, views=1))
     return Store.open(shutil.copytree(pristine, tmp_path / "copy"))
@@ -47,21 +50,34 @@ def test_verify__every_kind_of_column_holds(built):
     assert "self-scenes-s" in report(verified)
 
 
-@pytest.mark.parametrize("name", TEACHERS)
-def test_verify__other_targets_do_not_hold(built, name):
-    column = built.find("targets", name)
+def swap_targets(column):
+    """Each photo of the second shard gets what was said of the next one."""
     samples = [(key, decode_npz(parts["npz"])) for key, parts in read_shard(column, "000001")]
     receipt = column.receipt("000001")
     writer = ShardWriter(column, "000001")
-    # Each photo gets what was said of the next one.
     for (key, mine), (_, next_one) in zip(samples, samples[1:] + samples[:1], strict=True):
         kept = {n: mine[n] for n in mine if n in ("views", "grid")}
         swapped = {n: np.resize(a, mine[n].shape) for n, a in next_one.items() if n not in kept}
         writer.add(key, {"npz": npz_bytes({**swapped, **kept})})
     writer.commit(error=receipt.error)
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_verify__other_targets_do_not_hold(built, name):
+    swap_targets(built.find("targets", name))
     verified = verify(asked(built, teachers=(name,)))
     assert not verified["verified"]
     assert any(not figure["holds"] for figure in verified["columns"][0]["figures"].values())
+
+
+def test_verb__exits_with_1_where_targets_do_not_hold(built):
+    def exit_code(name):
+        words = ["verify", "--store", built.root, "--teacher", name, "--device", "cpu"]
+        return CliRunner().invoke(main, words).exit_code
+
+    swap_targets(built.find("targets", "crops-scenes-s"))
+    assert exit_code("scenes-s") == 0
+    assert exit_code("crops-scenes-s") == 1
 
 
 def test_verify__other_weights_are_refused(built, tmp_path):
@@ -78,7 +94,7 @@ def test_verify__other_categories_are_refused(built):
         verify(asked(built, teachers=("scenes-s",), categories="133"))
 
 
-def test_verify__nothing_to_verify(tiny, build_here):
+def test_verify__nothing_to_verify(tiny):
     store = build_here(replace(tiny, teachers=(), weights={}))[0].store
     with pytest.raises(DenseCLIError, match="no targets"):
         verify(asked(store))

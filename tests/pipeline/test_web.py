@@ -1,7 +1,5 @@
 """Photos on web servers, of which some refuse, fail, hang up or are not there."""
 
-import io
-import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -9,33 +7,16 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from building import build_here
+from tars import jpg, tar
 
 from pipeline.sources import open_source
 from shards import fs
 from shards.errors import DenseCLIError, Forbidden, Unreachable
 
-
-def jpg() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def tar() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as file:
-        for i in range(50):
-            member = tarfile.TarInfo(f"{i}.jpg")
-            member.size = len(PHOTO)
-            file.addfile(member, io.BytesIO(PHOTO))
-    return buffer.getvalue()
-
-
 PHOTO = jpg()
-TAR = tar()
+TAR = tar({f"{i}.jpg": PHOTO for i in range(50)})
 
 
 class Server(ThreadingHTTPServer):
@@ -96,7 +77,7 @@ def from_web(tiny, tmp_path: Path, server: Server):
     return config
 
 
-def test_photos__that_cannot_be_had_are_skipped_with_their_reason(from_web, build_here, server):
+def test_photos__that_cannot_be_had_are_skipped_with_their_reason(from_web, server):
     paths = ("ok/1", "404/1", "410/1", "403/1", "401/1", "500/1", "cut/1", "flaky/1")
     _, [report] = build_here(from_web(*paths))
     assert report.samples == 2
@@ -105,7 +86,7 @@ def test_photos__that_cannot_be_had_are_skipped_with_their_reason(from_web, buil
     assert server.asked["/404/1"] == server.asked["/403/1"] == 1
 
 
-def test_a_server_that_is_not_there__is_unreachable(from_web, build_here, server):
+def test_a_server_that_is_not_there__is_unreachable(from_web, server):
     config = from_web("ok/1")
     with open(config.data, "a") as file:
         file.write("\nhttp://127.0.0.1:9/a.jpg\n")
@@ -116,14 +97,14 @@ def test_a_server_that_is_not_there__is_unreachable(from_web, build_here, server
 @pytest.mark.parametrize(
     ("status", "kind", "reason"), [("403", Forbidden, "forbidden"), ("503", Unreachable, "unreachable")]
 )
-def test_everything_out_of_reach__stops_and_publishes_nothing(from_web, build_here, status, kind, reason):
+def test_everything_out_of_reach__stops_and_publishes_nothing(from_web, status, kind, reason):
     config = from_web(f"{status}/1", f"{status}/2")
     with pytest.raises(kind, match=rf"None of the 2 photos from http.*/1 on could be read \({reason}\)\."):
         build_here(config)
     assert not list(Path(config.store).rglob("*.tar"))
 
 
-def test_a_small_shard_out_of_reach__is_chance(from_web, build_here):
+def test_a_small_shard_out_of_reach__is_chance(from_web):
     _, reports = build_here(from_web("ok/1", "ok/2", "403/1", shard_size=2))
     assert [report.samples for report in reports] == [2, 0]
 

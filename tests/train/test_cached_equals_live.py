@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from building import build_missing
 from live import LIVE, PAPER, SIDE, THETA, Live, Seen, Teachers, World
 
 from models import registry, vfm
@@ -19,7 +20,7 @@ from models.architecture import Architecture
 from models.checkpoints import load_model
 from models.vfm import VFMArchitecture
 from pipeline.config import BuildConfig
-from pipeline.job import missing_shards, prepare, unit_of
+from pipeline.job import prepare
 from pipeline.teachers import SELF_RANK, CropsConfig, LabelsConfig, TeacherConfig
 from shards.codecs import LowRank, Rows
 from shards.reader import decode_npz, read_joined
@@ -42,9 +43,7 @@ def built(config: BuildConfig, change: Callable[[TeacherConfig], TeacherConfig] 
     job, source = prepare(config)
     teachers = [change(teacher) for teacher, _ in job.targets]
     job = replace(job, targets=tuple((teacher, teacher.spec()) for teacher in teachers))
-    builder = job.builder()
-    for shard in missing_shards(job.columns()):
-        builder.build(unit_of(source, shard, config.shard_size))
+    build_missing(job, source, config.shard_size)
     return job.store.root
 
 
