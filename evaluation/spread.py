@@ -27,8 +27,8 @@ class Spread(NamedTuple):
 
 
 class Row(NamedTuple):
-    """settings: the grid's but for the seed, none of a model measured as it came, which `name` says, nor of
-    the runs of a grid of seeds alone. runs: how many are behind the figures, of `of`."""
+    """name: of a model measured as it came, else "trained". settings: the grid's but for the seed, so none of
+    the former. runs: how many are behind the figures, of `of`."""
 
     name: str
     settings: Mapping[str, str]
@@ -41,17 +41,14 @@ def rows(done: Iterable[Done]) -> list[Row]:
     """The runs with their seeds taken together, in the order in which they come."""
     groups: dict[tuple, list[Done]] = {}
     for run in done:
-        settings = {flag: written(value) for flag, value in run.settings.items() if flag != SEED}
-        groups.setdefault((*settings.items(),) if run.settings else (run.name,), []).append(run)
+        settings = tuple((flag, written(value)) for flag, value in run.settings.items() if flag != SEED)
+        groups.setdefault(("trained" if run.settings else run.name, settings), []).append(run)
     found = []
-    for group in groups.values():
+    for (name, settings), group in groups.items():
         whole = [run for run in group if not run.error]
         headings = dict.fromkeys(heading for run in whole for heading in run.figures)
         figures = {h: _spread([run.figures[h] for run in whole if h in run.figures]) for h in headings}
-        first = group[0]
-        settings = {flag: written(value) for flag, value in first.settings.items() if flag != SEED}
-        name = "trained" if first.settings and not settings else first.name
-        found.append(Row(name, settings, figures, len(whole), len(group)))
+        found.append(Row(name, dict(settings), figures, len(whole), len(group)))
     return found
 
 
