@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -16,10 +15,12 @@ import click
 from click.core import ParameterSource
 
 from shards.errors import DenseCLIError
-from shards.flags import flags, newest_store, say, write_json
+from shards.flags import flags, write_json
 
 if TYPE_CHECKING:
     from evaluation.ablation import Runner
+    from evaluation.sample import Live
+    from shards.store import Column, Store
 
 # Where each verb is; those that need several packages are here.
 VERBS: Mapping[str, str] = {
@@ -33,6 +34,7 @@ VERBS: Mapping[str, str] = {
     "info": "shards.verbs:info",
     "lint": "shards.verbs:lint",
     "verify": "pipeline.verbs:verify",
+    "preview": "evaluation.verbs:preview",
     "ablate": "evaluation.verbs:ablate",
     "categories": "models.verbs:categories",
     "gc": "shards.verbs:gc",
@@ -82,8 +84,8 @@ class Verbs(click.Group):
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:
     """Run vision-language teachers once, train dense students from their shards."""
-    # Ablations train and measure: `evaluation` cannot know how to do the former.
-    ctx.obj = ablation_runner
+    # What verbs of `evaluation` need of the packages that it cannot know: to train, to ask a teacher.
+    ctx.obj = {"ablate": ablation_runner, "preview": live_teacher}
 
 
 def planning(build: click.Command) -> click.Command:
@@ -92,6 +94,7 @@ def planning(build: click.Command) -> click.Command:
 
     @click.pass_context
     def plan(ctx: click.Context, **settings: Any) -> None:
+        from models.registry import default_student
         from pipeline.teachers import kind_of
         from train.columns import default_teacher
         from train.loop import LoopConfig
@@ -99,7 +102,7 @@ def planning(build: click.Command) -> click.Command:
 
         asked = {name: settings.pop(name) for name in TRAINING}
         dataset, teachers = settings["dataset"], settings["teachers"]
-        student = asked["student"] or ("scenes-s" if dataset == "scenes" else "eva02-b16")
+        student = asked["student"] or default_student(dataset)
         training = {"student": student, "image_size": asked["image_size"]}
         named = ctx.get_parameter_source("method") is not ParameterSource.DEFAULT
         if asked["losses"] or named:
@@ -149,13 +152,9 @@ def demo(
     densecli demo --seed 1 --json demo.json
     """
     from evaluation.classify import ClassifyConfig
-    from evaluation.confusion import confusion_pictures
-    from evaluation.page import Figure, Section
-    from evaluation.preview import contact_sheet, row_of
+    from evaluation.demo_page import write_demo
     from evaluation.region import Subject, evaluate_regions
-    from evaluation.region_page import write_region_page
     from evaluation.report import comparison
-    from evaluation.retrieved import retrieved_views
     from models.scenes import IMAGE_SIZE
     from pipeline.driver import BuildConfig
     from pipeline.driver import build_shards as build
@@ -169,13 +168,13 @@ def demo(
     if pretrain:
         import torch
 
-        from pipeline.scenes.pretrain import PretrainConfig, pretrain_models
+        from pipeline.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
 
         # torch counts cores; these small layers gain from their hyperthreads as well.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         weights = folder / "weights"
         pretrain_models(PretrainConfig(seed=seed), weights)
-        tune_pvlm(weights, seed=seed, device=device)
+        tune_pvlm(weights, lambda **asked: fit(TrainConfig(**asked)), seed=seed, device=device)
         student = str(weights / "scenes-s.safetensors")
         pvlm = {"scenes-pvlm": str(weights / "scenes-pvlm.safetensors")}
 
@@ -230,35 +229,8 @@ def demo(
     after = evaluate_regions(ended, **where)
     click.echo(f"\n{comparison(before, after).text()}\n")
 
-    opened = Store.open(store)
-    cells, confusion = folder / "preview.png", folder / "confusion.png"
-    column = opened.find("targets", labels)
-    views = [
-        view
-        for theta in (None, settings.theta)
-        for view in retrieved_views(opened, column, view=12, limit=3, theta=theta)
-    ]
-    taught = contact_sheet(views, min_side=360)
-    taught.save(cells)
-    click.echo(f"Grid cells, their retrieved labels, and what the loss keeps of them: {cells}")
-    pictures = dict(zip(("before", "after"), confusion_pictures([before, after]), strict=True))
-    row_of(pictures).save(confusion)
-    click.echo(f"What is called what, before and after: {confusion}")
-    labelled = Figure(
-        title="",
-        image=taught,
-        alt="Three scenes with the label and confidence of each cell; below, those that the loss keeps.",
-        note=f"Above all cells of a view, below those with a confidence above theta {settings.theta:g}.",
-        width=taught.width,
-    )
-    page = write_region_page(
-        folder / "report",
-        {"before": began, "after": ended},
-        {"before": before, "after": after},
-        more=[Section(title="What the P-VLM said", parts=[labelled])],
-        **where,
-    )
-    click.echo(f"Report: {page.resolve().as_uri()}")
+    subjects, results = {"before": began, "after": ended}, {"before": before, "after": after}
+    write_demo(folder, Store.open(store), labels, settings.theta, subjects, results, where)
     write_json(json_file, {"before": before.to_dict(), "after": after.to_dict()})
 
 
@@ -299,138 +271,17 @@ def ablation_runner() -> "Runner":
     )
 
 
-@main.command()
-@click.argument("key")
-@click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="A column, else all. May repeat.")
-@click.option("--view", type=click.IntRange(0), default=6, show_default=True, help="Whose cells are drawn.")
-@click.option(
-    "--point",
-    type=(click.FloatRange(0, 1), click.FloatRange(0, 1)),
-    default=(0.5, 0.5),
-    show_default=True,
-    metavar="X Y",
-    help="To which affinities are drawn, as shares of the photo.",
-)
-@click.option(
-    "--theta",
-    type=click.FloatRange(0, 1),
-    metavar="P",
-    help="Also the cells as a loss with theta keeps them.",
-)
-@click.option("--live", is_flag=True, help="Beside stored maps, the teacher's own.")
-@click.option("--out", metavar="FILE", help="The picture, a PNG [KEY.png].")
-@flags("store", "run", "weights", "device", "json")
-def preview(
-    key: str,
-    teachers: tuple[str, ...],
-    view: int,
-    point: tuple[float, float],
-    theta: float | None,
-    live: bool,
-    out: str | None,
-    store: str | None,
-    run: str | None,
-    weights: Sequence[tuple[str, str]],
-    device: str,
-    json_file: str | None,
-) -> None:
-    """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
+def live_teacher(store: "Store", *, weights: Mapping[str, str], device: str) -> "Live":
+    """What the teachers of a store's maps say now, for `preview`."""
+    from evaluation.sample import find_record
+    from pipeline.verify import VerifyConfig, live_target, regions_beside
 
-    With --run also the affinities of its student, before and after.
+    asked = VerifyConfig(store=store.root, weights=weights, device=device)
 
-    \b
-    densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
-    """
-    from evaluation.sample import find_record, picture
-    from shards.store import Store
+    def tell(column: "Column", key: str) -> Any:
+        return live_target(store, column, find_record(store, [regions_beside(store, column)], key), asked)
 
-    opened = Store.open(store or newest_store())
-    students = {}
-    if run:
-        from evaluation.looks import token_map
-        from evaluation.region import Subject
-        from models.device import pick_device
-
-        for name, subject in {"before": Subject.before_run(run), "after": Subject.of_run(run)}.items():
-            students[name] = token_map(subject, (subject.settings or {})["mode"], pick_device(device))
-
-    def tell(column: Any, key: str) -> Any:
-        from pipeline.verify import VerifyConfig, live_target, regions_beside
-
-        asked = VerifyConfig(store=opened.root, weights=dict(weights), device=device)
-        return live_target(opened, column, find_record(opened, [regions_beside(opened, column)], key), asked)
-
-    columns = [opened.find("targets", name) for name in teachers] or opened.columns("targets")
-    drawn = picture(
-        opened,
-        columns,
-        key,
-        view=view,
-        point=point,
-        theta=theta,
-        live=tell if live else None,
-        students=students,
-    )
-    file = out or f"{key}.png"
-    drawn.save(file)
-    names = [f"{column.name}-{column.id}" for column in columns]
-    say(f"{', '.join(names)}: {file}", json_file, {"picture": file, "columns": names})
-
-
-def tune_pvlm(weights: Path, *, seed: int, device: str, scenes: int = 2000, max_steps: int = 1000) -> None:
-    """CLIPSelf as the product does it: what scenes-l says of crops, stored once, teaches its dense map.
-
-    Reads scenes-l in the folder `weights`, writes scenes-pvlm beside it unless it is there.
-    """
-    from models.checkpoints import read_state_dict
-    from pipeline.driver import BuildConfig, build_shards
-    from pipeline.scenes.pretrain import record, save_half
-    from train.trainer import TrainConfig, train
-
-    tuned, clip = weights / "scenes-pvlm.safetensors", str(weights / "scenes-l.safetensors")
-    if tuned.exists():
-        return
-    started = time.monotonic()
-    build = BuildConfig(
-        dataset="scenes",
-        split="pretrain",
-        limit=scenes,
-        seed=seed,
-        store=str(weights.with_name(f"crops-{seed}-{scenes}")),
-        regions="grid-square",
-        views=5,
-        shard_size=250,
-        workers=len(os.sched_getaffinity(0)),
-        teachers=("crops-scenes-l",),
-        weights={"scenes-l": clip},
-        device=device,
-    )
-    crops = build_shards(build)["columns"][-1]
-    result = train(
-        TrainConfig(
-            store=str(build.store),
-            run=str(weights.with_name(f"clipself-{seed}-{scenes}")),
-            student="scenes-l",
-            weights=clip,
-            method="clipself",
-            teachers=("{name}-{id}".format(**crops),),
-            max_steps=max_steps,
-            batch_size=24,
-            lr=6e-4,
-            alpha=1.0,
-            seed=seed,
-            device=device,
-            resume="overwrite",
-        )
-    )
-    save_half(read_state_dict(result["export"]), tuned)
-    row = {
-        "trained": "CLIPSelf by build-shards and train, from scenes-l",
-        "steps": result["step"],
-        "loss": round(result["loss"], 4),
-        "seconds": round(time.monotonic() - started),
-    }
-    record(weights, "scenes-pvlm", row, {"clipself": {"scenes": scenes, "max_steps": max_steps}})
+    return tell
 
 
 if __name__ == "__main__":

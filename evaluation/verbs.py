@@ -175,7 +175,7 @@ def ablate(
         known = {name: str(path) for name, path in shipped().items()}
         say("\n".join(f"{name:24} {path}" for name, path in known.items()), json_file, known)
         return
-    runner: Runner = ctx.obj()
+    runner: Runner = ctx.obj["ablate"]()
     opened = Store.open(store or newest_store())
     path = find_spec(spec, opened.dataset["name"])
     folder = Path(run or f"runs/ablate-{path.stem}")
@@ -205,3 +205,78 @@ def ablate(
     say(f"{summary(done, charges, title=asked.title)}\n\nTables and plots: {page}", json_file, value)
     if any(result.error for result in done):
         ctx.exit(1)
+
+
+@click.command()
+@click.argument("key")
+@click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="A column, else all. May repeat.")
+@click.option("--view", type=click.IntRange(0), default=6, show_default=True, help="Whose cells are drawn.")
+@click.option(
+    "--point",
+    type=(click.FloatRange(0, 1), click.FloatRange(0, 1)),
+    default=(0.5, 0.5),
+    show_default=True,
+    metavar="X Y",
+    help="To which affinities are drawn, as shares of the photo.",
+)
+@click.option(
+    "--theta",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Also the cells as a loss with theta keeps them.",
+)
+@click.option("--live", is_flag=True, help="Beside stored maps, the teacher's own.")
+@click.option("--out", metavar="FILE", help="The picture, a PNG [KEY.png].")
+@flags("store", "run", "weights", "device", "json")
+@click.pass_context
+def preview(
+    ctx: click.Context,
+    key: str,
+    teachers: tuple[str, ...],
+    view: int,
+    point: tuple[float, float],
+    theta: float | None,
+    live: bool,
+    out: str | None,
+    store: str | None,
+    run: str | None,
+    weights: Sequence[tuple[str, str]],
+    device: str,
+    json_file: str | None,
+) -> None:
+    """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
+
+    With --run also the affinities of its student, before and after.
+
+    \b
+    densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
+    """
+    from evaluation.sample import picture
+    from shards.store import Store
+
+    opened = Store.open(store or newest_store())
+    students = {}
+    if run:
+        from evaluation.looks import token_map
+        from evaluation.region import Subject
+        from models.device import pick_device
+
+        for name, subject in {"before": Subject.before_run(run), "after": Subject.of_run(run)}.items():
+            students[name] = token_map(subject, (subject.settings or {})["mode"], pick_device(device))
+
+    tell = ctx.obj["preview"](opened, weights=dict(weights), device=device) if live else None
+    columns = [opened.find("targets", name) for name in teachers] or opened.columns("targets")
+    drawn = picture(
+        opened,
+        columns,
+        key,
+        view=view,
+        point=point,
+        theta=theta,
+        live=tell,
+        students=students,
+    )
+    file = out or f"{key}.png"
+    drawn.save(file)
+    names = [f"{column.name}-{column.id}" for column in columns]
+    say(f"{', '.join(names)}: {file}", json_file, {"picture": file, "columns": names})

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shards.errors import DenseCLIError
+
 if TYPE_CHECKING:
     from models.encoder import Encoder
 
@@ -15,8 +17,29 @@ def load(
     canvas: int | None = None,
     device: str = "auto",
 ) -> "Encoder":
-    """An exported student, by its file or the folder of its run; see `models.encoder.load_encoder`."""
-    # Imported here: other modules of this package are for those that do without torch.
-    from models.encoder import load_encoder
+    """An exported file, or the folder of a finished run, in the mode and at the size that its card says.
 
-    return load_encoder(path, student=student, mode=mode, canvas=canvas, device=device)
+    student, mode, canvas: in place of the card's; a file without a card needs the first, and is read in
+    `value` at 512 pixels. Raises DenseCLIError for a file that holds no whole student.
+    """
+    # Imported here: other modules of this package are for those that do without torch.
+    from models.card import read_card, run_export
+    from models.device import pick_device
+    from models.encoder import Encoder
+    from models.student import load_student
+
+    path = Path(path)
+    weights, card = run_export(path) if path.is_dir() else (path, read_card(path) or {})
+    name = student or card.get("student")
+    if name is None:
+        raise DenseCLIError(
+            f"There is no card beside {path} that says which model it is.",
+            hint="Name it: student='eva02-b16'.",
+        )
+    model, _ = load_student(name, str(weights), pick_device(device))
+    return Encoder(
+        model,
+        canvas=canvas or card.get("image_size") or 512,
+        mode=mode or card.get("mode") or "value",
+        card=card,
+    )

@@ -26,10 +26,11 @@ def read_card(weights: str | Path) -> dict[str, Any] | None:
 def run_export(run: str | Path) -> tuple[Path, dict[str, Any]]:
     """The weights and the card of the student that a finished run exported. Raises DenseCLIError."""
     weights = Path(run) / "export" / WEIGHTS
-    card = read_card(weights)
-    if card is None:
-        raise DenseCLIError(
-            f"There is no exported student in {run}: no {card_path(weights)}.",
-            hint="Let densecli train finish, or name the folder of a finished run.",
-        )
-    return weights, card
+    # A Refiner's run leaves a card too, beside weights of another name.
+    for path in (card_path(weights), weights):
+        if not path.is_file():
+            raise DenseCLIError(
+                f"There is no exported student in {run}: no {path}.",
+                hint="Let densecli train finish, or name the folder of a finished run.",
+            )
+    return weights, json.loads(card_path(weights).read_bytes())

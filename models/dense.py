@@ -28,6 +28,7 @@ class DenseCLIP(nn.Module):
     """
 
     modes: tuple[str, ...] = ("value", "maskclip")
+    options = ""  # what may be added to them, in words
     _mean: Tensor
     _std: Tensor
 
@@ -108,7 +109,7 @@ class DenseCLIP(nn.Module):
         """(B, 3, H, W) normalised pixels -> (B, D, h, w) in the space of the text embeddings.
 
         `value` is float32 of unit norm per token, `maskclip` the same before normalisation. A transformer
-        also has DeCLIP's readings of the last block, with options: see `DenseTransformer`.
+        also has DeCLIP's readings of the last block, with options: see `models.transformer`.
         """
         return self.dense_and_context(images, mode)[0]
 
@@ -149,17 +150,14 @@ class DenseCLIP(nn.Module):
 
     def has_mode(self, mode: str) -> bool:
         """Whether `dense` reads out in this mode, with its options."""
-        name, options = parse_mode(mode)
-        return name in self.modes and (not options or (name in READS and options <= OPTIONS))
+        return mode in self.modes
 
     def _check_mode(self, mode: str) -> tuple[str, frozenset[str]]:
         """The name and the options of a mode that this model has."""
         if not self.has_mode(mode):
-            reads = ", ".join(name for name in self.modes if name in READS)
-            options = f"; after {reads} also +{', +'.join(sorted(OPTIONS))}" if reads else ""
             raise DenseCLIError(
                 f"{self.arch.name} has no dense mode {mode!r}.",
-                hint=f"Choose one of {', '.join(self.modes)}{options}.",
+                hint=f"Choose one of {', '.join(self.modes)}{self.options}.",
             )
         return parse_mode(mode)
 
@@ -168,144 +166,6 @@ def parse_mode(mode: str) -> tuple[str, frozenset[str]]:
     """ "qq+scale" -> "qq" and {"scale"}."""
     name, *options = mode.split("+")
     return name, frozenset(options)
-
-
-READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "k")}
-"""Which of q and k a DeCLIP mode reads; v it always does."""
-OPTIONS = frozenset({"scale", "rope", "unit"})
-"""What may be added to a DeCLIP mode; see `DenseTransformer`."""
-
-
-class DenseTransformer(DenseCLIP):
-    """What a ViT's last block becomes when its tokens are read out.
-
-    `value` and `maskclip`: the block with attention replaced by its value path, residuals and FFN kept
-    (MaskCLIP, CLIPSelf, DenseVLM). `vanilla`: the block as it is. The others are DeCLIP's, without residual,
-    FFN or rotary positions: attention of q, k or v with itself (`qq`, `kk`, `vv`), the sum of the q and k
-    softmaxes (`csa`), the softmax of the mean of all three (`all`). Context features are the q and k that
-    such a mode reads, with their biases, before positions, heads concatenated, without CLS.
-
-    DeCLIP's released code reads `qq`. Options name what it leaves out, as in `qq+scale+unit`: `scale` divides
-    attention logits by sqrt(d), as the paper prints them; `rope` rotates q and k by the positions that the
-    other blocks use, where the model has such; `unit` normalises tokens, as CLIPSelf does before RoIAlign.
-    """
-
-    modes = ("value", "maskclip", "vanilla", *READS)
-
-    def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
-        """See `DenseCLIP.dense`; context has "q" and "k", (B, C, h, w) each, where the mode reads them."""
-        mode, options = self._check_mode(mode)
-        x, grid = self._embed(images)
-        rope = self.rope(grid)
-        *body, last = self.blocks()
-        for block in body:
-            x = self._checkpointed(self._run, block, x, rope)
-        context: dict[str, Tensor] = {}
-        if mode in READS:
-            q, k, v = self._qkv(last, x)
-            both = {"q": q, "k": k}
-            if "rope" in options and rope is not None:
-                q, k = self._rotate(q, rope), self._rotate(k, rope)
-            x = self._merge(last, self_correlation(q, k, v, mode, scale="scale" in options))
-            context = {name: _to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]}
-        elif mode == "vanilla":
-            x = self._checkpointed(self._run, last, x, rope)
-        else:
-            x = self._checkpointed(self._value_path, last, x)
-        dense = _to_map(self._head(x), grid)
-        unit = mode == "value" or "unit" in options
-        return (F.normalize(dense.float(), dim=1) if unit else dense), context
-
-    def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
-        """(B, 3, H, W) normalised pixels -> tokens after each of those numbers of blocks, (B, C, h, w)."""
-        x, grid = self._embed(images)
-        rope, found = self.rope(grid), {0: x}
-        for number, block in enumerate(self.blocks()[: max(after)], start=1):
-            found[number] = x = self._checkpointed(self._run, block, x, rope)
-        return [_to_map(found[number], grid) for number in after]
-
-    def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
-        """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with these last blocks."""
-        rope = self.rope(grid)
-        *body, last = blocks
-        for block in body:
-            x = self._checkpointed(self._run, block, x, rope)
-        x = self._checkpointed(self._value_path, last, x)
-        return F.normalize(_to_map(self._head(x), grid).float(), dim=1)
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        """See `DenseCLIP.encode_image`."""
-        x, grid = self._embed(images)
-        rope = self.rope(grid)
-        for block in self.blocks():
-            x = self._checkpointed(self._run, block, x, rope)
-        return self._head(x[:, :1])[:, 0]
-
-    @property
-    def width(self) -> int:
-        """C, the numbers of a token between blocks."""
-        raise NotImplementedError
-
-    def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
-        """(B, 3, H, W) -> (B, 1 + hw, C) and (h, w): CLS, patches and positions, as the blocks get them."""
-        raise NotImplementedError
-
-    def blocks(self) -> nn.ModuleList:
-        raise NotImplementedError
-
-    def names_outside(self, last: int) -> set[str]:
-        """See `DenseCLIP.names_outside`."""
-        blocks = self.blocks()
-        if not 1 <= last <= len(blocks):
-            raise DenseCLIError(
-                f"{self.arch.name} has {len(blocks)} blocks, not {last}.",
-                hint=f"Give --blocks 1 to {len(blocks)}.",
-            )
-        late = {p for block in blocks[len(blocks) - last :] for p in block.parameters()}
-        return {name for name, p in self.named_parameters() if p not in late}
-
-    def rope(self, grid: Grid) -> Tensor | None:
-        """The rotary positions that every block gets, if any."""
-        return None
-
-    def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
-        """(B, heads, N, d) queries or keys with CLS -> the same, rotated by `rope`."""
-        raise NotImplementedError
-
-    def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
-        """A block as CLIP has it."""
-        raise NotImplementedError
-
-    def _value_path(self, block: Any, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _qkv(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, C) -> three of (B, heads, N, d), without positions."""
-        raise NotImplementedError
-
-    def _merge(self, block: Any, x: Tensor) -> Tensor:
-        """(B, N, C) heads concatenated -> (B, N, C): the attention's own output projection."""
-        raise NotImplementedError
-
-    def _head(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, D): the final norm and the projection."""
-        raise NotImplementedError
-
-
-def self_correlation(q: Tensor, k: Tensor, v: Tensor, mode: str, *, scale: bool) -> Tensor:
-    """Three of (B, heads, N, d) -> (B, N, heads * d); see `DenseTransformer` for each mode of `READS`."""
-    factor = q.shape[-1] ** -0.5 if scale else 1.0
-    if mode == "all":
-        # The mean of three products is one product of the three side by side.
-        qkv = torch.cat([q, k, v], dim=-1)
-        mixed = F.scaled_dot_product_attention(qkv, qkv, v, scale=factor / 3)
-    elif mode == "csa":
-        mixed = F.scaled_dot_product_attention(q, q, v, scale=factor)
-        mixed = mixed + F.scaled_dot_product_attention(k, k, v, scale=factor)
-    else:
-        x = {"qq": q, "kk": k, "vv": v}[mode]
-        mixed = F.scaled_dot_product_attention(x, x, v, scale=factor)
-    return mixed.transpose(1, 2).flatten(2)
 
 
 def resize_positions(positions: Tensor, grid: Grid) -> Tensor:
@@ -336,8 +196,3 @@ def resample_canvas(images: Tensor, side: int) -> Tensor:
     return F.interpolate(
         images, size=(side, side), mode="bicubic", align_corners=False, antialias=True
     ).clamp(0, 255)
-
-
-def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
-    """(B, 1 + h*w, C) with CLS -> (B, C, h, w)."""
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)

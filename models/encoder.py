@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from models.card import read_card, run_export
 from models.dense import DenseCLIP
-from models.device import pick_device
 from models.pooling import mask_pool, region_pool, token_masks
-from models.student import Student, load_student
+from models.student import Student
 from models.text import text_embeddings
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
@@ -21,7 +19,11 @@ from shards.geometry import Canvas
 BATCH = 8
 """Photos that the network sees at once."""
 Photo = Any
-"""A PIL image, the path of one, or uint8 pixels: a numpy array (H, W, 3) or (H, W), or a tensor (3, H, W)."""
+"""A PIL image, the path of one, or uint8 pixels: a numpy array (H, W, 3) or (H, W), or a tensor (3, H, W).
+
+A file is turned upright as its EXIF says, as a build from a folder does, and regions are of the photo as
+turned. Where they are of the pixels as stored (COCO's), give the PIL image: it is taken as it is.
+"""
 
 
 class Encoder:
@@ -48,7 +50,7 @@ class Encoder:
         the black that fills the square (`canvas.valid_box`).
         """
         photos, one = _photos(images)
-        maps = torch.stack(list(self._maps(photos)))
+        maps = torch.stack([dense for dense, _ in self._maps(photos)])
         return maps[0] if one else maps
 
     def regions(self, images: Photo | Sequence[Photo], boxes: Any) -> Any:
@@ -100,12 +102,14 @@ class Encoder:
                 f"There are regions of {len(regions)} photos for {len(photos)} photos.",
                 hint="Give a list with an array for every photo.",
             )
-        pooled = [pool(*each) for each in zip(self._maps(photos), photos, regions, strict=True)]
+        pooled = [pool(*seen, of) for seen, of in zip(self._maps(photos), regions, strict=True)]
         return pooled[0] if one else pooled
 
-    def _maps(self, photos: Sequence[Image.Image]) -> Iterator[Tensor]:
+    def _maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Tensor, Image.Image]]:
+        """Each photo's map and the photo, of which no more than a batch are open."""
         for start in range(0, len(photos), BATCH):
-            yield from self._dense(photos[start : start + BATCH])
+            opened = [_photo(photo) for photo in photos[start : start + BATCH]]
+            yield from zip(self._dense(opened), opened, strict=True)
 
     @torch.no_grad()
     def _dense(self, photos: Sequence[Image.Image]) -> Tensor:
@@ -117,49 +121,18 @@ class Encoder:
         return dense
 
 
-def load_encoder(
-    path: str | Path,
-    *,
-    student: str | None = None,
-    mode: str | None = None,
-    canvas: int | None = None,
-    device: str = "auto",
-) -> Encoder:
-    """An exported file, or the folder of a finished run, in the mode and at the size that its card says.
-
-    student, mode, canvas: in place of the card's; a file without a card needs the first, and is read in
-    `value` at 512 pixels. Raises DenseCLIError for a file that holds no whole student.
-    """
-    path = Path(path)
-    weights, card = run_export(path) if path.is_dir() else (path, read_card(path))
-    name = student or (card or {}).get("student")
-    if name is None:
-        raise DenseCLIError(
-            f"There is no card beside {path} that says which model it is.",
-            hint="Name it: student='eva02-b16'.",
-        )
-    model, _ = load_student(name, str(weights), pick_device(device))
-    card = card or {}
-    return Encoder(
-        model,
-        canvas=canvas or card.get("image_size") or 512,
-        mode=mode or card.get("mode") or "value",
-        card=card,
-    )
-
-
-def _photos(images: Any) -> tuple[list[Image.Image], bool]:
+def _photos(images: Any) -> tuple[list[Photo], bool]:
     """The photos, and whether there was one that no list held."""
-    if isinstance(images, Image.Image | str | Path):
-        return [_photo(images)], True
-    if isinstance(images, np.ndarray | Tensor) and images.ndim < 4:
-        return [_photo(images)], True
-    return [_photo(image) for image in images], False
+    one = isinstance(images, Image.Image | str | Path)
+    if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
+        return [images], True
+    return list(images), False
 
 
 def _photo(image: Photo) -> Image.Image:
     if isinstance(image, str | Path):
-        return Image.open(image)
+        with Image.open(image) as opened:
+            return ImageOps.exif_transpose(opened)
     if isinstance(image, Image.Image):
         return image
     pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image

@@ -12,7 +12,8 @@ from timm.layers import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from models.dense import READS, DenseTransformer, Grid, resize_positions
+from models.dense import Grid, resize_positions
+from models.transformer import READS, DenseTransformer
 
 if TYPE_CHECKING:
     from models.architecture import Architecture

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from models.architecture import Architecture
 from models.checkpoints import EVA_CLIP, inverse, rename
-from models.dense import READS, DenseCLIP, DenseTransformer, parse_mode
+from models.dense import DenseCLIP, parse_mode
 from models.eva import DenseEva
 from models.student import DenseVFM, Student
+from models.transformer import READS, DenseTransformer
 from shards.errors import DenseCLIError
 
 LAYOUTS: Mapping[str, str] = {

@@ -45,6 +45,8 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether it is true of any process."""
+        if self.world_size == 1:
+            return flag
         return self.add(torch.tensor(float(flag), device=self.device)).item() > 0
 
     def gather(self, value: Value) -> list[Value]:

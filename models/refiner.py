@@ -24,8 +24,9 @@ from models.checkpoints import (
     read_state_dict,
     seeded,
 )
-from models.dense import DenseCLIP, DenseTransformer
+from models.dense import DenseCLIP
 from models.pooling import region_pool, region_tokens
+from models.transformer import DenseTransformer
 from shards.errors import DenseCLIError
 
 METADATA = "refiner"

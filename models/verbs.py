@@ -32,7 +32,7 @@ SHOWN = 20
 @click.option(
     "--min-count", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Drop rarer names."
 )
-@click.option("--out", metavar="FILE", default="categories.json", show_default=True, help="The set.")
+@click.option("--out", metavar="FILE", default="categories.json", show_default=True, help="The set, .json.")
 @click.option("--dry-run", is_flag=True, help="Show it, write nothing.")
 @flags("student", "weights", "device", "json")
 def categories(
@@ -86,10 +86,10 @@ def categories(
         frequent = ", ".join(f"{word} {count}" for word, count in others.most_common(SHOWN))
         text.append(f"Frequent words that the list does not know: {frequent}")
     if not dry_run:
-        sheet = str(Path(out).with_suffix(".csv"))
-        fs.write_atomic(out, json.dumps(rows, indent=1).encode())
+        made, sheet = (str(Path(out).with_suffix(suffix)) for suffix in (".json", ".csv"))
+        fs.write_atomic(made, json.dumps(rows, indent=1).encode())
         _write_csv(sheet, rows)
-        text.append(f"Written: {out}, {sheet}")
+        text.append(f"Written: {made}, {sheet}")
     say("\n".join(text), json_file, {"categories": rows, "unknown": dict(others.most_common(SHOWN))})
 
 

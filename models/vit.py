@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dense import READS, DenseTransformer, Grid, resize_positions
+from models.dense import Grid, resize_positions
+from models.transformer import READS, DenseTransformer
 
 if TYPE_CHECKING:
     from models.architecture import Architecture

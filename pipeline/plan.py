@@ -13,6 +13,7 @@ import torch
 
 from models.device import pick_device
 from models.flops import TRAINING, student_forward
+from models.registry import default_student
 from models.student import load_student
 from pipeline.config import BuildConfig
 from pipeline.job import Job, cut, prepare
@@ -69,7 +70,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     store_json = len(canonical_json(replace(job.store, shard_sizes=sizes).document())) + 1
     read = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
 
-    student = config.student or ("scenes-s" if build.dataset == "scenes" else "eva02-b16")
+    student = config.student or default_student(build.dataset)
     side = config.image_size or job.store.canvas
     flops = TRAINING * student_forward(student, side).flops * readable
     speeds = _speeds(sample, config.tflops, config.calibrate)

@@ -11,12 +11,15 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
 
-from cli import main, tune_pvlm
+from cli import main
 from models import registry
 from models.checkpoints import find_file, load_model, read_state_dict
 from pipeline.config import BuildConfig
+from pipeline.scenes.pretrain import tune_pvlm
 from shards.errors import Interrupted
 from shards.store import Store
+from train.trainer import TrainConfig
+from train.trainer import train as fit
 
 
 def run(*words: object) -> Result:
@@ -180,7 +183,13 @@ def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
     shutil.copy(find_file("scenes-l"), weights)
-    tune_pvlm(weights, seed=0, device="cpu", scenes=4, max_steps=2)
+
+    def tune() -> None:
+        tune_pvlm(
+            weights, lambda **asked: fit(TrainConfig(**asked)), seed=0, device="cpu", scenes=4, max_steps=2
+        )
+
+    tune()
     clip, pvlm = (read_state_dict(weights / f"{name}.safetensors") for name in ("scenes-l", "scenes-pvlm"))
     assert {name for name in clip if not torch.equal(clip[name], pvlm[name])}
     load_model("scenes-pvlm", str(weights / "scenes-pvlm.safetensors"))
@@ -190,7 +199,7 @@ def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:
     assert crops.spec["target"]["name"] == "crops"
 
     made = (weights / "scenes-pvlm.safetensors").stat().st_mtime_ns
-    tune_pvlm(weights, seed=0, device="cpu", scenes=4, max_steps=2)
+    tune()
     assert (weights / "scenes-pvlm.safetensors").stat().st_mtime_ns == made
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from models.categories import load_categories
-from models.registry import ALIASES
+from models.registry import ALIASES, default_student
 from models.student import patch_of
 from models.vfm import VFMS
 from shards.errors import DenseCLIError
@@ -176,8 +176,7 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     generated = dataset == "scenes"
     if kind in OWN_TEACHERS:
         # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        clip = "scenes-s" if generated else "eva02-b16"
-        return _own_teachers(kind, clip if student in VFMS else student)[0]
+        return _own_teachers(kind, default_student(dataset) if student in VFMS else student)[0]
     if kind == "gram":
         return "scenes-vfm" if generated else "dinov2-vitb14"
     return "scenes-pvlm" if generated else "vitb16"

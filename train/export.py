@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -24,6 +25,12 @@ def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float
     }
 
 
+def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor on the CPU, in memory of its own, for files: safetensors refuses tensors that share it, and
+    torch.save writes all of it."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
 def export_student(
     network: nn.Module, initial: dict[str, Tensor], *, alpha: float, folder: str, card: dict[str, Any]
 ) -> str:
@@ -31,11 +38,8 @@ def export_student(
 
     initial: state dict of `network` before training. Returns the path of the weights.
     """
-    averaged = average(network.state_dict(), initial, alpha)
-    # safetensors refuses tensors that share memory; a clone of each ends that.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in averaged.items()}
     path = fs.join(folder, WEIGHTS)
-    data = safetensors.torch.save(tensors)
+    data = safetensors.torch.save(cloned(average(network.state_dict(), initial, alpha)))
     fs.write_atomic(path, data)
     about = {
         **card,

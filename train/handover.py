@@ -19,7 +19,7 @@ from models.layouts import loads_with, mode_means, open_clip_config, to_layout
 from models.student import Student, load_student
 from shards import fs
 from shards.errors import DenseCLIError
-from train.export import average
+from train.export import average, cloned
 from train.run import RunFolder
 from train.state import latest_checkpoint, load_checkpoint
 from train.trainer import CARD as CARD_FIELDS
@@ -131,8 +131,9 @@ def _source(config: ExportConfig) -> _Source:
 
 def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Path | None = None) -> _Source:
     model, info = load_student(student, weights)
-    began = {"student": student, "initial_weights": asdict(info), "random_weights": info.random}
-    return _Source(model=model, file=Path(weights), info=info, about={**began, **card}, folder=folder)
+    began = {"initial_weights": asdict(info), "random_weights": info.random}
+    about = {**began, **card, "student": student}
+    return _Source(model=model, file=Path(weights), info=info, about=about, folder=folder)
 
 
 def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
@@ -184,10 +185,8 @@ def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
 
 
 def _serialised(tensors: Mapping[str, Tensor], format: str) -> bytes:
-    # safetensors refuses tensors that share memory, torch.save writes all of it; a clone of each ends that.
-    alone = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     if format == "safetensors":
-        return safetensors.torch.save(alone, metadata={"format": "pt"})
+        return safetensors.torch.save(cloned(tensors), metadata={"format": "pt"})
     buffer = io.BytesIO()
-    torch.save(alone, buffer)
+    torch.save(cloned(tensors), buffer)
     return buffer.getvalue()

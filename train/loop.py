@@ -300,7 +300,7 @@ class Loop:
             loss, parts = self.loss(batch, counts)
             (loss * share * self.ranks.world_size).backward()
         parts = {"loss": loss.detach(), **parts}
-        samples = torch.tensor(float(len(batch.keys)), device=loss.device)
+        samples = loss.new_full((), len(batch.keys), dtype=torch.float32)
         return {**{name: value * share for name, value in parts.items()}, "samples": samples}
 
     def _bad_step(self, values: dict[str, float], keys: list[str]) -> None:

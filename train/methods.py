@@ -21,8 +21,8 @@ TERMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """losses: weights of terms, each written TERM or TERM:KIND; large: those that are other for a ViT-L.
-    mode: the student's read-out, see `models.dense.DenseTransformer`; a student that has no such mode is read
-    out as `value`.
+    mode: the student's read-out, see `models.transformer.DenseTransformer`; a student that has no such mode
+    is read out as `value`.
 
     What is frozen follows from the mode: `DenseCLIP.frozen_names`.
     """

@@ -7,12 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from models.dense import DenseCLIP, DenseTransformer
+from models.dense import DenseCLIP
 from models.device import pick_device
 from models.pooling import region_pool
 from models.ranks import Ranks, joined_ranks
 from models.student import Student, load_student
 from models.text import category_embeddings
+from models.transformer import DenseTransformer
 from shards.errors import DenseCLIError
 from shards.store import Column, Store
 from train.columns import find_regions, find_targets

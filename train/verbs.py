@@ -219,10 +219,11 @@ def export(json_file: str | None, **settings: Any) -> None:
 
 def _what(store: str | None, student: str | None) -> tuple[str, str]:
     """The store and the student, those that are meant where they are not named."""
+    from models.registry import default_student
     from shards.store import Store
 
     store = store or newest_store()
-    return store, student or ("scenes-s" if Store.open(store).dataset["name"] == "scenes" else "eva02-b16")
+    return store, student or default_student(Store.open(store).dataset["name"])
 
 
 def _say(result: Mapping[str, Any], json_file: str | None) -> None:

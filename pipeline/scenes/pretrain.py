@@ -1,6 +1,7 @@
 """How the generated world's own models are made: pairs -> two contrastive CLIPs; scenes alone -> its VFM."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.checkpoints import load_model
+from models.checkpoints import load_model, read_state_dict
 from models.vfm import load_vfm
 from pipeline.scenes.contrastive import ContrastiveConfig, retrieval_accuracy, train_contrastive
 from pipeline.scenes.selfsup import SelfSupConfig, train_vfm
@@ -117,3 +118,63 @@ def _progress(name: str, steps: int) -> Iterator[Callable[[float], None]]:
     progress = Progress(steps, "steps")
     yield lambda loss: progress.advance(1, f"{name} loss {loss:.3f}")
     progress.close()
+
+
+def tune_pvlm(
+    weights: Path,
+    train: Callable[..., dict[str, Any]],
+    *,
+    seed: int,
+    device: str,
+    scenes: int = 2000,
+    max_steps: int = 1000,
+) -> None:
+    """CLIPSelf as the product does it: what scenes-l says of crops, stored once, teaches its dense map.
+
+    Reads scenes-l in the folder `weights`, writes scenes-pvlm beside it unless it is there. train: the
+    settings of a run -> what `train` returns.
+    """
+    from pipeline.driver import BuildConfig, build_shards
+
+    tuned, clip = weights / "scenes-pvlm.safetensors", str(weights / "scenes-l.safetensors")
+    if tuned.exists():
+        return
+    started = time.monotonic()
+    build = BuildConfig(
+        dataset="scenes",
+        split="pretrain",
+        limit=scenes,
+        seed=seed,
+        store=str(weights.with_name(f"crops-{seed}-{scenes}")),
+        regions="grid-square",
+        views=5,
+        shard_size=250,
+        workers=len(os.sched_getaffinity(0)),
+        teachers=("crops-scenes-l",),
+        weights={"scenes-l": clip},
+        device=device,
+    )
+    crops = build_shards(build)["columns"][-1]
+    result = train(
+        store=str(build.store),
+        run=str(weights.with_name(f"clipself-{seed}-{scenes}")),
+        student="scenes-l",
+        weights=clip,
+        method="clipself",
+        teachers=("{name}-{id}".format(**crops),),
+        max_steps=max_steps,
+        batch_size=24,
+        lr=6e-4,
+        alpha=1.0,
+        seed=seed,
+        device=device,
+        resume="overwrite",
+    )
+    save_half(read_state_dict(result["export"]), tuned)
+    row = {
+        "trained": "CLIPSelf by build-shards and train, from scenes-l",
+        "steps": result["step"],
+        "loss": round(result["loss"], 4),
+        "seconds": round(time.monotonic() - started),
+    }
+    record(weights, "scenes-pvlm", row, {"clipself": {"scenes": scenes, "max_steps": max_steps}})

@@ -18,6 +18,7 @@ def test_of_run__reads_the_student_out_as_it_was_trained(tmp_path: Path) -> None
     }
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "card.json").write_text(json.dumps(card))
+    (tmp_path / "export" / "student.safetensors").touch()
     subject = Subject.of_run(str(tmp_path))
     assert subject.settings == {"canvas": 64, "mode": "qq+scale"}
     assert subject.weights == str(tmp_path / "export" / "student.safetensors")

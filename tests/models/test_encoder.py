@@ -1,6 +1,8 @@
 """The encoder of `models.load`: whatever a photo comes as, one answer, and that of the model itself."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +62,17 @@ def test_dense__pixels_of_every_kind(encoder: Encoder, tmp_path: Path) -> None:
     assert torch.equal(encoder.dense(np.asarray(grey)), encoder.dense(grey))
 
 
+def test_dense__a_file_is_turned_as_its_exif_says(encoder: Encoder, tmp_path: Path) -> None:
+    image, exif = photo(), Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
+    assert torch.equal(encoder.dense(tmp_path / "lying.png"), encoder.dense(image))
+    upright = encoder.regions(tmp_path / "lying.png", BOXES)
+    assert torch.equal(upright, encoder.regions(image, BOXES))
+    with Image.open(tmp_path / "lying.png") as stored:
+        assert torch.equal(encoder.dense(stored), encoder.dense(np.asarray(stored)))
+
+
 @pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8), torch.zeros(3, 8, 8)])
 def test_dense__other_pixels_are_refused(encoder: Encoder, pixels) -> None:
     with pytest.raises(DenseCLIError, match="Pixels are"):
@@ -77,6 +90,20 @@ def test_many_photos__each_as_it_is_alone(encoder: Encoder) -> None:
     ):
         for got, image, regions in zip(many, photos, given, strict=True):
             torch.testing.assert_close(got, one(image, regions), atol=1e-5, rtol=0)
+
+
+def test_many_photos__more_than_there_may_be_open_files(encoder: Encoder, tmp_path: Path) -> None:
+    photo().save(tmp_path / "photo.png")
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = [tmp_path / "photo.png"] * (5 * BATCH)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2 * BATCH, before[1]))
+    try:
+        maps, pooled = encoder.dense(files), encoder.regions(files, [BOXES] * len(files))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(maps) == len(pooled) == len(files)
 
 
 def test_regions_and_masks__of_whole_tokens_agree(encoder: Encoder) -> None:
@@ -131,6 +158,11 @@ def test_load__as_the_card_says(tmp_path: Path) -> None:
 
 def test_load__a_folder_that_is_no_finished_run(tmp_path: Path) -> None:
     with pytest.raises(DenseCLIError, match=r"no .*card\.json"):
+        models.load(tmp_path)
+    (tmp_path / "export").mkdir()
+    # As the run of a Refiner leaves it.
+    (tmp_path / "export" / "card.json").write_text(json.dumps({"student": "scenes-s"}))
+    with pytest.raises(DenseCLIError, match=r"no exported student .*student\.safetensors"):
         models.load(tmp_path)
 
 

@@ -120,6 +120,16 @@ def test_verb__an_edited_set_is_believed(tmp_path: Path) -> None:
     assert load_categories(str(out)).names == ("boat",)
 
 
+@pytest.mark.parametrize("out", ["set.csv", "set", "set.json"])
+def test_verb__writes_both_files_whichever_is_named(tmp_path: Path, out: str) -> None:
+    (tmp_path / "names.txt").write_text("sky\nboat\n")
+    done = run("--from", tmp_path / "names.txt", "--out", tmp_path / out)
+    assert done.exit_code == 0 and f"Written: {tmp_path / 'set.json'}, {tmp_path / 'set.csv'}" in done.output
+    made = [load_categories(str(tmp_path / name)).names for name in ("set.json", "set.csv")]
+    assert made[0] == made[1] and set(made[0]) == {"sky", "boat"}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_verb__a_text_tower_is_asked_about_strangers_alone(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("sky\nboat\n")
     words = ["--student", "scenes-s", "--weights", "scenes-s=random:0", "--dry-run"]

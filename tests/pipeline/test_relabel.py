@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from cli import main
 from models.categories import load_categories
 from models.checkpoints import load_model
-from models.dense import DenseTransformer
 from models.text import TEMPLATES, text_embeddings
+from models.transformer import DenseTransformer
 from pipeline import relabel as engine
 from pipeline.build import Unit
 from pipeline.relabel import RelabelConfig, prepare, relabel

@@ -108,6 +108,16 @@ def test_export__any_weights_of_a_named_student(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), before.parameters(), strict=True))
 
 
+def test_export__the_card_of_a_file_names_the_student_that_was_given(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.pt", tmp_path / "b.pt"
+    config = ExportConfig(checkpoint="random:0", student="scenes-s", layout="open_clip", out=str(first))
+    export(config)
+    card = first.with_suffix(".card.json")
+    card.write_text(card.read_text().replace('"student": "scenes-s"', '"student": "scenes-l"'))
+    assert export(replace(config, checkpoint=str(first), out=str(second)))["student"] == "scenes-s"
+    assert models.load(second, device="cpu").model.arch.name == "scenes-s"
+
+
 def test_export__a_dry_run_writes_nothing(run: str, tmp_path: Path) -> None:
     out = tmp_path / "none" / "x.safetensors"
     card = export(ExportConfig(run=run, layout="timm", out=str(out), dry_run=True))

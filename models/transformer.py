@@ -1,0 +1,161 @@
+"""The dense side of a CLIP's ViT: what its last block becomes when its tokens are read out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.dense import DenseCLIP, Grid, parse_mode
+from shards.errors import DenseCLIError
+
+READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "k")}
+"""Which of q and k a DeCLIP mode reads; v it always does."""
+OPTIONS = frozenset({"scale", "rope", "unit"})
+"""What may be added to a DeCLIP mode; see `DenseTransformer`."""
+
+
+class DenseTransformer(DenseCLIP):
+    """What a ViT's last block becomes when its tokens are read out.
+
+    `value` and `maskclip`: the block with attention replaced by its value path, residuals and FFN kept
+    (MaskCLIP, CLIPSelf, DenseVLM). `vanilla`: the block as it is. The others are DeCLIP's, without residual,
+    FFN or rotary positions: attention of q, k or v with itself (`qq`, `kk`, `vv`), the sum of the q and k
+    softmaxes (`csa`), the softmax of the mean of all three (`all`). Context features are the q and k that
+    such a mode reads, with their biases, before positions, heads concatenated, without CLS.
+
+    DeCLIP's released code reads `qq`. Options name what it leaves out, as in `qq+scale+unit`: `scale` divides
+    attention logits by sqrt(d), as the paper prints them; `rope` rotates q and k by the positions that the
+    other blocks use, where the model has such; `unit` normalises tokens, as CLIPSelf does before RoIAlign.
+    """
+
+    modes = ("value", "maskclip", "vanilla", *READS)
+    options = f"; after {', '.join(READS)} also +{', +'.join(sorted(OPTIONS))}"
+
+    def has_mode(self, mode: str) -> bool:
+        """See `DenseCLIP.has_mode`."""
+        name, options = parse_mode(mode)
+        return name in self.modes and (not options or (name in READS and options <= OPTIONS))
+
+    def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
+        """See `DenseCLIP.dense`; context has "q" and "k", (B, C, h, w) each, where the mode reads them."""
+        mode, options = self._check_mode(mode)
+        x, grid = self._embed(images)
+        rope = self.rope(grid)
+        *body, last = self.blocks()
+        for block in body:
+            x = self._checkpointed(self._run, block, x, rope)
+        context: dict[str, Tensor] = {}
+        if mode in READS:
+            q, k, v = self._qkv(last, x)
+            both = {"q": q, "k": k}
+            if "rope" in options and rope is not None:
+                q, k = self._rotate(q, rope), self._rotate(k, rope)
+            x = self._merge(last, self_correlation(q, k, v, mode, scale="scale" in options))
+            context = {name: _to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]}
+        elif mode == "vanilla":
+            x = self._checkpointed(self._run, last, x, rope)
+        else:
+            x = self._checkpointed(self._value_path, last, x)
+        dense = _to_map(self._head(x), grid)
+        unit = mode == "value" or "unit" in options
+        return (F.normalize(dense.float(), dim=1) if unit else dense), context
+
+    def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
+        """(B, 3, H, W) normalised pixels -> tokens after each of those numbers of blocks, (B, C, h, w)."""
+        x, grid = self._embed(images)
+        rope, found = self.rope(grid), {0: x}
+        for number, block in enumerate(self.blocks()[: max(after)], start=1):
+            found[number] = x = self._checkpointed(self._run, block, x, rope)
+        return [_to_map(found[number], grid) for number in after]
+
+    def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
+        """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with these last blocks."""
+        rope = self.rope(grid)
+        *body, last = blocks
+        for block in body:
+            x = self._checkpointed(self._run, block, x, rope)
+        x = self._checkpointed(self._value_path, last, x)
+        return F.normalize(_to_map(self._head(x), grid).float(), dim=1)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """See `DenseCLIP.encode_image`."""
+        x, grid = self._embed(images)
+        rope = self.rope(grid)
+        for block in self.blocks():
+            x = self._checkpointed(self._run, block, x, rope)
+        return self._head(x[:, :1])[:, 0]
+
+    @property
+    def width(self) -> int:
+        """C, the numbers of a token between blocks."""
+        raise NotImplementedError
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """(B, 3, H, W) -> (B, 1 + hw, C) and (h, w): CLS, patches and positions, as the blocks get them."""
+        raise NotImplementedError
+
+    def blocks(self) -> nn.ModuleList:
+        raise NotImplementedError
+
+    def names_outside(self, last: int) -> set[str]:
+        """See `DenseCLIP.names_outside`."""
+        blocks = self.blocks()
+        if not 1 <= last <= len(blocks):
+            raise DenseCLIError(
+                f"{self.arch.name} has {len(blocks)} blocks, not {last}.",
+                hint=f"Give --blocks 1 to {len(blocks)}.",
+            )
+        late = {p for block in blocks[len(blocks) - last :] for p in block.parameters()}
+        return {name for name, p in self.named_parameters() if p not in late}
+
+    def rope(self, grid: Grid) -> Tensor | None:
+        """The rotary positions that every block gets, if any."""
+        return None
+
+    def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
+        """(B, heads, N, d) queries or keys with CLS -> the same, rotated by `rope`."""
+        raise NotImplementedError
+
+    def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
+        """A block as CLIP has it."""
+        raise NotImplementedError
+
+    def _value_path(self, block: Any, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _qkv(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, C) -> three of (B, heads, N, d), without positions."""
+        raise NotImplementedError
+
+    def _merge(self, block: Any, x: Tensor) -> Tensor:
+        """(B, N, C) heads concatenated -> (B, N, C): the attention's own output projection."""
+        raise NotImplementedError
+
+    def _head(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, D): the final norm and the projection."""
+        raise NotImplementedError
+
+
+def self_correlation(q: Tensor, k: Tensor, v: Tensor, mode: str, *, scale: bool) -> Tensor:
+    """Three of (B, heads, N, d) -> (B, N, heads * d); see `DenseTransformer` for each mode of `READS`."""
+    factor = q.shape[-1] ** -0.5 if scale else 1.0
+    if mode == "all":
+        # The mean of three products is one product of the three side by side.
+        qkv = torch.cat([q, k, v], dim=-1)
+        mixed = F.scaled_dot_product_attention(qkv, qkv, v, scale=factor / 3)
+    elif mode == "csa":
+        mixed = F.scaled_dot_product_attention(q, q, v, scale=factor)
+        mixed = mixed + F.scaled_dot_product_attention(k, k, v, scale=factor)
+    else:
+        x = {"qq": q, "kk": k, "vv": v}[mode]
+        mixed = F.scaled_dot_product_attention(x, x, v, scale=factor)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
+    """(B, 1 + h*w, C) with CLS -> (B, C, h, w)."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
