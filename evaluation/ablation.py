@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from evaluation.report import FIGURES
+from evaluation.report import FIGURES, OTHER_FIGURES
 from evaluation.spec import Cell, Spec, Value, cells, words
 from shards import fs
 from shards.errors import DenseCLIError, Interrupted
@@ -154,13 +154,12 @@ def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
     """Of the JSON of `evaluate`: headings and numbers, and whether weights were random."""
     first = next(iter(result.values()))
-    fields = first if isinstance(first, Mapping) else result
-    named = {heading: fields.get(field) for heading, field in FIGURES.items()}
-    if not any(value is not None for value in named.values()):
-        named = {name: value for name, value in fields.items() if isinstance(value, int | float)}
+    if not isinstance(first, Mapping):  # coupling ratios by title
+        return {"figures": dict(result)}
+    named = {heading: first.get(field) for heading, field in {**FIGURES, **OTHER_FIGURES}.items()}
     return {
-        "figures": {name: value for name, value in named.items() if isinstance(value, int | float)},
-        "random_weights": bool(fields.get("random_weights", False)),
+        "figures": {heading: value for heading, value in named.items() if value is not None},
+        "random_weights": first["random_weights"],
     }
 
 

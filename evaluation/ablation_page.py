@@ -6,11 +6,9 @@ from pathlib import Path
 from evaluation.ablation import Done
 from evaluation.bill import Charge
 from evaluation.lines import chart
-from evaluation.page import Figure, Section, write_page
+from evaluation.page import RANDOM, Figure, Section, write_page
 from evaluation.spec import Spec
 from evaluation.spread import Row, bill_table, markdown, overview, rows, rows_csv, runs_csv
-
-_RANDOM = "Some weights were random: these numbers prove that the parts fit together, and nothing else."
 
 
 def summary(done: Sequence[Done], charges: Sequence[Charge], *, title: str) -> str:
@@ -39,7 +37,7 @@ def write_outcome(folder: Path, spec: Spec, done: Sequence[Done], charges: Seque
     if failures := [run for run in done if run.error]:
         text = [f"{run.name}: {run.error}" for run in failures]
         sections.append(Section(title="What failed", text=text))
-    warning = _RANDOM if any(run.random_weights for run in done) else ""
+    warning = RANDOM if any(run.random_weights for run in done) else ""
     return write_page(folder / "index.html", spec.title, sections, summary=spec.about, warning=warning)
 
 

@@ -1,23 +1,27 @@
-"""Reading while the model computes."""
+"""Reading while the model computes: of each process its share of the batches."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from contextlib import closing
+from typing import TypeVar
 
-Item = TypeVar("Item", covariant=True)
+from models.ranks import Ranks
+from shards.progress import Progress
 
-
-class Readable(Protocol[Item]):
-    """What has items by number."""
-
-    def __getitem__(self, i: int) -> Item: ...
+Item = TypeVar("Item")
 
 
-def ahead(dataset: Readable[Item], indices: Sequence[int]) -> Iterator[Item]:
-    """The dataset's items at `indices`; the next one is read while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(dataset.__getitem__, i) for i in indices[:1]]
-        for i in [*indices[1:], None][: len(indices)]:
-            found = coming.pop().result()
-            coming = [] if i is None else [pool.submit(dataset.__getitem__, i)]
-            yield found
+def batches(read: Callable[[int], Item], count: int, size: int, ranks: Ranks) -> Iterator[list[Item]]:
+    """`read` of 0 to count - 1, photos, `size` at a time; of the batches, which are the same whatever the
+    number of processes, those of this one. The next is read, in threads, while the caller works on this one.
+    """
+    starts = range(0, count, size)[ranks.rank :: ranks.world_size]
+    parts = [range(start, min(start + size, count)) for start in starts]
+    told = Progress(sum(map(len, parts)), "photos", silence=0 if ranks.first else math.inf)
+    with closing(told) as progress, ThreadPoolExecutor() as pool:
+        coming = pool.map(read, parts[0] if parts else range(0))
+        for part in [*parts[1:], range(0)][: len(parts)]:
+            ready, coming = list(coming), pool.map(read, part)
+            yield ready
+            progress.advance(len(ready))

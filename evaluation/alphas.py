@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from evaluation.region import Subject
+from evaluation.tally import began_random
 from models.student import Student, load_student
 from shards.errors import DenseCLIError
 
@@ -22,8 +23,12 @@ class Candidate:
     alpha: float | None = None
 
     @property
+    def random_weights(self) -> bool:
+        return began_random(self.weights)
+
+    @property
     def heading(self) -> str:
-        return f"{self.title} (random weights)" if "random:" in self.weights else self.title
+        return f"{self.title} (random weights)" if self.random_weights else self.title
 
 
 def candidates(

@@ -7,16 +7,14 @@ embedding is nearest among all classes. As an upper bound, each segment's own cr
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from evaluation.ahead import batches
 from evaluation.panoptic import PanopticDataset
 from evaluation.tally import Classification, RegionTally, Tally, count, summarize
 from models.dense import DenseCLIP
@@ -24,7 +22,6 @@ from models.pooling import mask_pool, region_pool, token_masks
 from models.ranks import Ranks
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas
-from shards.progress import Progress
 
 CROPS_AT_ONCE = 64
 THING_CONTEXT = 1.5
@@ -70,16 +67,15 @@ def classify(
     dataset: PanopticDataset,
     text: torch.Tensor,
     weights: str,
-    config: ClassifyConfig | None = None,
-    ranks: Ranks | None = None,
+    config: ClassifyConfig,
+    ranks: Ranks,
 ) -> Classification:
     """Region classification of `dataset` by `model`, `text` (D, C) being the embeddings of its D categories.
 
-    Runs on the device of `text`; with `ranks`, each process takes every so many batches and all get the
-    result of all. DenseCLIError if the embeddings do not fit or a feature is not finite.
+    Runs on the device of `text`; each process takes every so many batches and all get the result of all.
+    DenseCLIError if the embeddings do not fit or a feature is not finite.
     """
-    ranks = ranks or Ranks(device=text.device)
-    own = region_tally(model, dataset, text, config or ClassifyConfig(), ranks)
+    own = region_tally(model, dataset, text, config, ranks)
     first, *others = ranks.gather(own)
     return summarize(sum(others, first), dataset.categories, weights)
 
@@ -118,17 +114,10 @@ def region_scores(
     def prepare(i: int) -> _Prepared:
         return _prepare(dataset, i, tokens, crop_side, config)
 
-    # Whole batches, so that each is the same whatever the number of processes.
-    starts = range(0, len(dataset), config.batch_size)[ranks.rank :: ranks.world_size]
-    batches = [range(start, min(start + config.batch_size, len(dataset))) for start in starts]
     was_training = model.training
     model.eval()
-    with closing(
-        Progress(sum(map(len, batches)), "photos", silence=0 if ranks.first else math.inf)
-    ) as progress:
-        for batch in _ahead(prepare, batches):
-            yield _score(model, batch, text, config)
-            progress.advance(len(batch))
+    for batch in batches(prepare, len(dataset), config.batch_size, ranks):
+        yield _score(model, batch, text, config)
     model.train(was_training)
 
 
@@ -228,15 +217,6 @@ def segment_crops(photo: np.ndarray, boxes: np.ndarray, things: Sequence[bool], 
         for box, thing in zip(of_canvas, things, strict=True)
     ]
     return np.array(crops, np.uint8).reshape(-1, side, side, 3)
-
-
-def _ahead(prepare: Callable[[int], _Prepared], batches: Sequence[range]) -> Iterator[list[_Prepared]]:
-    """Prepared photos of each batch; the next batch is decoded while the caller works on this one."""
-    with ThreadPoolExecutor() as pool:
-        ahead = pool.map(prepare, batches[0] if batches else range(0))
-        for batch in [*batches[1:], range(0)][: len(batches)]:
-            ready, ahead = list(ahead), pool.map(prepare, batch)
-            yield ready
 
 
 def _box_area(box: np.ndarray) -> float:

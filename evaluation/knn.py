@@ -4,24 +4,22 @@ A patch of a photo is the class that most of its nearest patches of other, label
 text, so that it serves visual-only students (R-SC-V) and VFMs.
 """
 
-import math
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.ahead import ahead
+from evaluation.ahead import batches
 from evaluation.segmentation import Segmentation, confusion_to_metrics, count_pairs
 from evaluation.semantic import Labelled, LabelledPhoto
 from evaluation.tally import require_finite
 from models.ranks import Ranks
 from models.student import Student
 from shards.geometry import Canvas
-from shards.progress import Progress
 
 QUERIES_AT_ONCE = 1024
 
@@ -38,18 +36,15 @@ class KNNConfig:
 
 @torch.inference_mode()
 def classify_patches(
-    model: Student,
-    bank: Labelled,
-    queries: Labelled,
-    config: KNNConfig | None = None,
-    ranks: Ranks | None = None,
+    model: Student, bank: Labelled, queries: Labelled, config: KNNConfig, ranks: Ranks
 ) -> Segmentation:
     """Accuracy and mIoU over the labelled patches of `queries`, whose neighbours are all those of `bank`.
 
     Each process reads its share of both and gets the result of all.
     """
-    config, ranks = config or KNNConfig(), ranks or Ranks(device=torch.device("cpu"))
-    parts = [part for share in ranks.gather(_share(model, bank, config, ranks)) for part in share]
+    shares = ranks.gather(_share(model, bank, config, ranks))
+    # In the order of the photos: which of equally near patches vote depends on it.
+    parts = [part for turn in zip_longest(*shares) for part in turn if part]
     tokens = torch.cat([tokens for tokens, _ in parts]).to(ranks.device)
     labels = torch.cat([labels for _, labels in parts]).to(ranks.device)
     classes = len(queries.classes.names)
@@ -99,17 +94,10 @@ def patch_labels(labels: np.ndarray, canvas: int, grid: tuple[int, int], classes
 
 def _share(model: Student, dataset: Labelled, config: KNNConfig, ranks: Ranks) -> list[tuple[Tensor, Tensor]]:
     """Unit tokens and classes of the labelled patches of this process's photos, a pair for each batch."""
-    mine = range(len(dataset))[ranks.rank :: ranks.world_size]
-    parts = []
-    batch: list[LabelledPhoto] = []
-    with closing(Progress(len(mine), "photos", silence=0 if ranks.first else math.inf)) as progress:
-        for done, photo in enumerate(ahead(dataset, mine), start=1):
-            batch.append(photo)
-            if len(batch) == config.batch_size or done == len(mine):
-                parts.append(_tokens(model, batch, config, len(dataset.classes.names), ranks.device))
-                progress.advance(len(batch))
-                batch = []
-    return parts
+    return [
+        _tokens(model, batch, config, len(dataset.classes.names), ranks.device)
+        for batch in batches(dataset.__getitem__, len(dataset), config.batch_size, ranks)
+    ]
 
 
 def _tokens(

@@ -16,6 +16,8 @@ from PIL import Image
 
 from shards.table import table
 
+RANDOM = "Random weights: these numbers prove that the parts fit together, and say nothing about accuracy."
+"""What stands before any number where weights were random."""
 _NUMBER = re.compile(r"[-+±]?[\d.,]*\s?%?|-")
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from evaluation.affinity import INK, PAPER
 from shards.geometry import Canvas
 
 THING, STUFF = (230, 159, 0), (0, 114, 178)
-INK, PAPER = (25, 25, 25), (255, 255, 255)
 GAP = 10  # px
 TINT, VEIL = 0.3, 0.75
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

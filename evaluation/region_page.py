@@ -7,7 +7,7 @@ from evaluation.bars import bars
 from evaluation.classify import ClassifyConfig
 from evaluation.confusion import confusion_pictures
 from evaluation.looks import affinity_figures, token_map
-from evaluation.page import Figure, Section, write_page
+from evaluation.page import RANDOM, Figure, Section, write_page
 from evaluation.panoptic import PanopticDataset
 from evaluation.region import Subject
 from evaluation.report import block_table, class_table, comparison, regions_table, size_table
@@ -141,7 +141,6 @@ _AFFINITIES = (
     "How alike every token is to that below the ringed point: yellow is the same, dark blue the least alike"
     " of the photo. A map that tells segments apart is yellow on one segment and dark beyond it."
 )
-RANDOM = "Random weights: these numbers prove that the parts fit together, and say nothing about accuracy."
 _SCENES = (
     "The generated world: real accuracies of small models on generated scenes that they have not seen. They"
     " show the phenomenon and its cure, not how large either is on photographs."

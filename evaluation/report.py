@@ -17,6 +17,14 @@ FIGURES = {
     "Masks-S top-5": "masks_stuff_top5",
     "stuff as thing": "stuff_as_thing",
 }
+# Heading -> field of Segmentation or ZeroShot.
+OTHER_FIGURES = {
+    "mIoU": "miou",
+    "pixel accuracy": "pixel_accuracy",
+    "mean accuracy": "mean_accuracy",
+    "top-1": "top1",
+    "top-5": "top5",
+}
 _BY_SIZE = {"Boxes": "boxes_top1", "Masks-T": "masks_thing_top1", "Masks-S": "masks_stuff_top1"}
 Results = Mapping[str, Classification]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from evaluation.affinity import Point, affinity_panel, point_panel
+from evaluation.affinity import INK, PAPER, Point, affinity_panel, point_panel
 from evaluation.looks import Dense, affinity_row
-from evaluation.preview import GAP, INK, PAPER, contact_sheet, row_of
+from evaluation.preview import GAP, contact_sheet, row_of
 from evaluation.retrieved import retrieved_view
 from shards.errors import DenseCLIError
 from shards.geometry import Canvas

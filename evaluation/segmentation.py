@@ -5,9 +5,7 @@ are averaged, enlarged to the photo, and compared; no training, no mask decoder.
 (MMSegmentation's): of a class, pixels it is given rightly over pixels that are it or are given it.
 """
 
-import math
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from evaluation.ahead import ahead
+from evaluation.ahead import batches
 from evaluation.benchmarks import Classes
 from evaluation.semantic import Labelled
 from evaluation.tally import require_finite
@@ -24,7 +22,6 @@ from models.dense import DenseCLIP
 from models.ranks import Ranks
 from shards.errors import DenseCLIError
 from shards.geometry import RESAMPLE
-from shards.progress import Progress
 
 QUERIES_AT_ONCE = 32
 
@@ -74,44 +71,30 @@ class Segmentation:
         return asdict(self)
 
 
+@torch.inference_mode()
 def segment(
-    model: DenseCLIP,
-    dataset: Labelled,
-    text: Tensor,
-    config: SegmentationConfig | None = None,
-    ranks: Ranks | None = None,
+    model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, ranks: Ranks
 ) -> Segmentation:
     """Segmentation of a dataset; text: (Q, D) unit embeddings of its classes' prompts, in their order.
 
     Each process takes its share of the photos and gets the result of all of them. Raises DenseCLIError for
     windows that do not tile the photos, and for features that are not finite.
     """
-    ranks = ranks or Ranks(device=text.device)
-    counts = confusion(model, dataset, text, config or SegmentationConfig(), ranks)
-    return confusion_to_metrics(counts, dataset.classes.names, photos=len(dataset))
-
-
-@torch.inference_mode()
-def confusion(
-    model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, ranks: Ranks
-) -> np.ndarray:
-    """(D, D) int64 pixels, rows the truth, columns the prediction, over the photos of all processes."""
     if not config.stride <= config.window <= config.side:
         raise DenseCLIError(
             f"Windows of {config.window} px every {config.stride} px do not tile photos of {config.side} px.",
             hint="Give a --stride of at most --window, and a --window of at most --side.",
         )
-    classes = dataset.classes
-    counts = torch.zeros(len(classes.names) ** 2, dtype=torch.int64, device=ranks.device)
-    mine = range(len(dataset))[ranks.rank :: ranks.world_size]
-    with closing(Progress(len(mine), "photos", silence=0 if ranks.first else math.inf)) as progress:
-        for found in ahead(dataset, mine):
-            scores = window_scores(model, found.photo, text, config)
-            require_finite(scores)
-            predicted = predict(scores, classes, found.labels.shape, config)
-            counts += count_pairs(torch.from_numpy(found.labels), predicted, len(classes.names))
-            progress.advance(1)
-    return ranks.add(counts).view(len(classes.names), -1).cpu().numpy()
+    names = dataset.classes.names
+    counts = torch.zeros(len(names) ** 2, dtype=torch.int64, device=ranks.device)
+    for (found,) in batches(dataset.__getitem__, len(dataset), 1, ranks):
+        scores = window_scores(model, found.photo, text, config)
+        require_finite(scores)
+        predicted = predict(scores, dataset.classes, found.labels.shape, config)
+        pairs = count_pairs(torch.from_numpy(found.labels), predicted, len(names))
+        counts += pairs.to(counts)
+    total = ranks.add(counts).view(len(names), -1).cpu().numpy()
+    return confusion_to_metrics(total, names, photos=len(dataset))
 
 
 def window_scores(model: DenseCLIP, photo: Image.Image, text: Tensor, config: SegmentationConfig) -> Tensor:

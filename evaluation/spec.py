@@ -14,8 +14,8 @@ import click
 from shards.errors import DenseCLIError
 
 SPECS = Path(__file__).parent / "specs"
-# Flags that the ablation gives itself.
-OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report"})
+# Flags that the ablation gives itself, or that make several results of one.
+OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas"})
 Value = str | int | float | bool | list
 
 

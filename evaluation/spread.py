@@ -27,8 +27,8 @@ class Spread(NamedTuple):
 
 
 class Row(NamedTuple):
-    """settings: the grid's but for the seed, none of a model measured as it came, which `name` says.
-    runs: how many are behind the figures, of `of`."""
+    """name: of a model measured as it came, else "trained". settings: the grid's but for the seed, so none of
+    the former. runs: how many are behind the figures, of `of`."""
 
     name: str
     settings: Mapping[str, str]
@@ -41,15 +41,14 @@ def rows(done: Iterable[Done]) -> list[Row]:
     """The runs with their seeds taken together, in the order in which they come."""
     groups: dict[tuple, list[Done]] = {}
     for run in done:
-        settings = {flag: written(value) for flag, value in run.settings.items() if flag != SEED}
-        groups.setdefault((*settings.items(),) or (run.name,), []).append(run)
+        settings = tuple((flag, written(value)) for flag, value in run.settings.items() if flag != SEED)
+        groups.setdefault(("trained" if run.settings else run.name, settings), []).append(run)
     found = []
-    for group in groups.values():
+    for (name, settings), group in groups.items():
         whole = [run for run in group if not run.error]
         headings = dict.fromkeys(heading for run in whole for heading in run.figures)
         figures = {h: _spread([run.figures[h] for run in whole if h in run.figures]) for h in headings}
-        settings = {flag: written(value) for flag, value in group[0].settings.items() if flag != SEED}
-        found.append(Row(group[0].name, settings, figures, len(whole), len(group)))
+        found.append(Row(name, dict(settings), figures, len(whole), len(group)))
     return found
 
 
@@ -65,7 +64,7 @@ def overview(found: Sequence[Row], headings: Sequence[str], *, title: str = "") 
         figures = [row.figures[h].text(digits) if h in row.figures else "-" for h in headings]
         named = named[: max(len(flags), 1)]
         cells.append([f"{named[0]}{lost}", *named[1:], *figures])
-    seeds = max((row.of for row in found if row.settings), default=1)
+    seeds = max((row.of for row in found), default=1)
     note = f"Mean (lowest to highest) of {seeds} seeds." if seeds > 1 else ""
     return Table(title=title, columns=[*(flags or ["model"]), *headings], rows=cells, note=note)
 

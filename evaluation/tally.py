@@ -41,6 +41,11 @@ class Tally:
         return Tally(called=self.called + other.called, top5=self.top5 + other.top5)
 
 
+def began_random(weights: str) -> bool:
+    """Whether weights, of which this says where they are from, began as random ones."""
+    return "random:" in weights
+
+
 def require_finite(scores: torch.Tensor) -> None:
     """Raises DenseCLIError where a number is not finite."""
     if not torch.isfinite(scores).all():
@@ -146,7 +151,7 @@ class Classification:
 
     @property
     def random_weights(self) -> bool:
-        return "random:" in self.weights
+        return began_random(self.weights)
 
     def to_dict(self) -> dict:
         """JSON values; the confusion as {true class: {called: how many}}, "" being nothing."""

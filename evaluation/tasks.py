@@ -11,10 +11,9 @@ from torch import Tensor
 
 from evaluation.alphas import Candidate, candidates
 from evaluation.knn import KNNConfig, classify_patches
-from evaluation.page import Table
+from evaluation.page import RANDOM, Table
 from evaluation.panoptic import PanopticDataset
 from evaluation.region import Subject
-from evaluation.region_page import RANDOM
 from evaluation.segmentation import Segmentation, SegmentationConfig, segment
 from evaluation.semantic import Labelled, open_labelled
 from evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
@@ -196,7 +195,7 @@ def _segmented(
 def _values(results: list[tuple[Candidate, Result]]) -> dict[str, dict[str, Any]]:
     return {
         who.title: found.to_dict()
-        | {"alpha": who.alpha, "weights": who.weights, "random_weights": "random:" in who.weights}
+        | {"alpha": who.alpha, "weights": who.weights, "random_weights": who.random_weights}
         for who, found in results
     }
 

@@ -85,8 +85,7 @@ def evaluate(
     config = ClassifyConfig(**{**(subject.settings or {}), **given(settings)})
     if coupling:
         ratios = evaluate_coupling(subject, refiner, **where, device=device, config=config)
-        write_json(json_file, ratios)
-        click.echo(coupling_table(ratios).text())
+        say(coupling_table(ratios).text(), json_file, ratios)
         return
     subjects = {subject.title: subject}
     if run and report:

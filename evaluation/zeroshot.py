@@ -4,9 +4,7 @@ A photo as CLIP sees it (short side to the pre-training side, centre crop; Radfo
 whose text is nearest to its image embedding.
 """
 
-import math
 import re
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,14 +15,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from evaluation.ahead import ahead
+from evaluation.ahead import batches
 from evaluation.panoptic import PanopticDataset, open_image
 from evaluation.tally import require_finite
 from models.dense import DenseCLIP
 from models.ranks import Ranks
 from shards.errors import DenseCLIError
 from shards.geometry import RESAMPLE
-from shards.progress import Progress
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _WNID = re.compile(r"n\d{8}")
@@ -110,27 +107,23 @@ class ZeroShot:
 
 @torch.inference_mode()
 def zero_shot(
-    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int = 8, ranks: Ranks | None = None
+    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int = 8, ranks: Ranks
 ) -> ZeroShot:
     """Classify every photo; text: (D, C) unit embeddings of `images.names`.
 
     Each process takes its share of the photos and gets the result of all. Raises DenseCLIError where no photo
     has a class.
     """
-    ranks = ranks or Ranks(device=text.device)
-    mine = range(len(images))[ranks.rank :: ranks.world_size]
+
+    def read(i: int) -> tuple[np.ndarray, int]:
+        photo, label = images[i]
+        return centre_crop(photo, model.arch.native_side), label
+
     counts = torch.zeros(3, dtype=torch.int64, device=ranks.device)
-    pixels: list[np.ndarray] = []
-    labels: list[int] = []
-    with closing(Progress(len(mine), "photos", silence=0 if ranks.first else math.inf)) as progress:
-        for done, (photo, label) in enumerate(ahead(images, mine), start=1):
-            if label >= 0:
-                pixels.append(centre_crop(photo, model.arch.native_side))
-                labels.append(label)
-            if labels and (len(labels) == batch_size or done == len(mine)):
-                counts += _hits(model, np.stack(pixels), np.array(labels), text).to(counts)
-                pixels, labels = [], []
-            progress.advance(1)
+    for batch in batches(read, len(images), batch_size, ranks):
+        if labelled := [(pixels, label) for pixels, label in batch if label >= 0]:
+            pixels, labels = zip(*labelled, strict=True)
+            counts += _hits(model, np.stack(pixels), np.array(labels), text).to(counts)
     top1, top5, photos = ranks.add(counts).tolist()
     if not photos:
         raise DenseCLIError("No photo has a class.", hint="Give another split or a higher --limit.")

@@ -56,7 +56,7 @@ def test_ablate__runs_once_and_as_train_does(built: list, tmp_path: Path) -> Non
     assert all(each["random_weights"] for each in result["runs"])
     (charge,) = result["bill"]
     assert charge["seen"] == 8 and charge["once"] > 0
-    assert "random" in (tmp_path / "grid" / "index.html").read_text()
+    assert "Random weights" in (tmp_path / "grid" / "index.html").read_text()
     assert "theta" in (tmp_path / "grid" / "table.md").read_text()
 
     logged = (tmp_path / "grid" / "theta-0.05" / "metrics.jsonl").read_text().splitlines()

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from PIL import Image
 
 from models.checkpoints import load_model
 
 Writer = Callable[..., Path]
-EXPORT_ALPHA = 0.7
 
 
 @pytest.fixture
@@ -62,25 +62,40 @@ def write_panoptic(tmp_path: Path) -> Writer:
     return write
 
 
+def _moved(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor read backwards, so that the mean is moved by just what is added: 0.01."""
+    return tensor.flatten().flip(0).view_as(tensor) + 0.01
+
+
 @pytest.fixture
-def moved_run(tmp_path: Path) -> Path:
-    """A run whose student is scenes-s, all moved by 0.01; exported at alpha 0.7."""
-    model, info = load_model("scenes-s")
-    folder = tmp_path / "run" / "export"
-    folder.mkdir(parents=True)
-    exported = {name: tensor + EXPORT_ALPHA * 0.01 for name, tensor in model.clip.state_dict().items()}
-    safetensors.torch.save_file(exported, folder / "student.safetensors")
-    card = {
-        "student": "scenes-s",
-        "canvas": 96,
-        "image_size": 96,
-        "mode": "value",
-        "alpha": EXPORT_ALPHA,
-        "random_weights": False,
-        "initial_weights": {"source": info.source, "sha256": info.sha256},
-    }
-    (folder / "card.json").write_text(json.dumps(card))
-    return folder.parent
+def exported(tmp_path: Path) -> Callable[[float], Path]:
+    """export(alpha) -> a run whose student began as scenes-s and went far; exported at that alpha."""
+
+    def export(alpha: float) -> Path:
+        model, info = load_model("scenes-s")
+        folder = tmp_path / f"run-{alpha}" / "export"
+        folder.mkdir(parents=True)
+        moved = {name: torch.lerp(t, _moved(t), alpha) for name, t in model.clip.state_dict().items()}
+        safetensors.torch.save_file(moved, folder / "student.safetensors")
+        card = {
+            "student": "scenes-s",
+            "canvas": 96,
+            "image_size": 96,
+            "mode": "value",
+            "alpha": alpha,
+            "random_weights": False,
+            "initial_weights": {"source": info.source, "sha256": info.sha256},
+        }
+        (folder / "card.json").write_text(json.dumps(card))
+        return folder.parent
+
+    return export
+
+
+@pytest.fixture
+def moved_run(exported: Callable[[float], Path]) -> Path:
+    """The run exported at alpha 0.7."""
+    return exported(0.7)
 
 
 @pytest.fixture

@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 
 from evaluation.ablation import Runner, check, run_all
+from evaluation.segmentation import Segmentation
 from evaluation.spec import Spec
+from evaluation.zeroshot import ZeroShot
 from shards.errors import DenseCLIError, Interrupted
 
 SPEC = Spec(title="t", train={"lr": 0.1}, grid={"theta": [0.1, 0.3], "seed": [0, 1]}, beside=("scenes-s",))
 
 
 class Asked:
-    """A runner, and everything that was asked of it. fails: words of runs that do."""
+    """A runner, and everything that was asked of it. fails: words of runs that do. said: what `evaluate`
+    says of every model."""
 
-    def __init__(self, fails: str = "", missing: str = "", stopped: str = "") -> None:
-        self.fails, self.missing, self.stopped = fails, missing, stopped
+    def __init__(self, fails: str = "", missing: str = "", stopped: str = "", said: Any = None) -> None:
+        self.fails, self.missing, self.stopped, self.said = fails, missing, stopped, said
         self.trained: list[str] = []
         self.measured: list[str] = []
 
@@ -36,7 +39,7 @@ class Asked:
 
     def evaluate(self, words: Sequence[str]) -> dict[str, Any]:
         self.measured.append(" ".join(words))
-        return {"student": {"boxes_top1": 50.0 + len(self.measured), "random_weights": True}}
+        return self.said or {"student": {"boxes_top1": 50.0 + len(self.measured), "random_weights": True}}
 
     @property
     def runner(self) -> Runner:
@@ -64,6 +67,27 @@ def test_run__every_cell_is_trained_then_measured(tmp_path: Path) -> None:
     assert asked.trained[0] == f"--lr 0.1 --theta 0.1 --seed 0 --run {first} --resume interrupted"
     assert asked.measured[:2] == ["--canvas 96 --student scenes-s", f"--run {first}"]
     assert done[1].figures == {"Boxes": 52.0} and done[1].random_weights
+
+
+@pytest.mark.parametrize(
+    ("result", "figures"),
+    [
+        (
+            Segmentation(miou=1.5, pixel_accuracy=2.0, mean_accuracy=0.0, photos=7, classes=()),
+            {"mIoU": 1.5, "pixel accuracy": 2.0, "mean accuracy": 0.0},
+        ),
+        (ZeroShot(top1=3.0, top5=4.0, photos=7, classes=9), {"top-1": 3.0, "top-5": 4.0}),
+    ],
+)
+def test_run__the_figures_are_those_of_the_task(tmp_path: Path, result: Any, figures: dict) -> None:
+    about = {"alpha": 0.9, "weights": "file", "random_weights": False}
+    done = run(Asked(said={"student": {**result.to_dict(), **about}}), tmp_path)
+    assert all(each.figures == figures and not each.random_weights for each in done)
+
+
+def test_run__coupling_ratios_are_figures_by_title(tmp_path: Path) -> None:
+    ratios = {"student": 0.5, "its Refiner, r": 0.25}
+    assert all(each.figures == ratios for each in run(Asked(said=ratios), tmp_path))
 
 
 def test_run__what_is_finished_is_not_run_again(tmp_path: Path) -> None:

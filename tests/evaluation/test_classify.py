@@ -1,11 +1,6 @@
 """Region classification: pooling by a model that knows the truth, in one process and in two."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +10,6 @@ from torch import nn
 
 from evaluation.classify import ClassifyConfig, classify, region_tally, segment_crops, token_masks
 from evaluation.panoptic import PanopticDataset
-from evaluation.region import Subject, evaluate_regions
 from models.categories import Categories
 from models.ranks import Ranks
 from shards.errors import DenseCLIError
@@ -25,6 +19,7 @@ THING = np.array([True, True, True, False, False, False, False, False])
 SET = Categories(name="eight", names=NAMES, thing=THING)
 PATCH, SIDE, STEP = 8, 64, 25
 CONFIG = ClassifyConfig(canvas=SIDE, batch_size=2)
+RANKS = Ranks(device=torch.device("cpu"))
 
 
 def test_token_masks__whole_tokens_come_back_and_padding_is_empty():
@@ -104,20 +99,20 @@ def figures(result):
 
 
 def test_classify__an_oracle_scores_100(world):
-    result = classify(Oracle(), world, torch.eye(len(NAMES)) * 3, "oracle", CONFIG)
+    result = classify(Oracle(), world, torch.eye(len(NAMES)) * 3, "oracle", CONFIG, RANKS)
     expected = dict.fromkeys(figures(result), 100.0) | {"stuff_as_thing": 0.0}
     assert figures(result) == expected
     assert (result.things, result.stuffs, result.skipped, result.vanished) == (3, 5, 0, 0)
 
 
 def test_classify__an_oracle_that_looks_aside_does_not(world):
-    result = classify(Oracle(shift=3), world, torch.eye(len(NAMES)), "oracle", CONFIG)
+    result = classify(Oracle(shift=3), world, torch.eye(len(NAMES)), "oracle", CONFIG, RANKS)
     assert result.boxes_top1 < 50 and result.masks_thing_top1 < 50
 
 
 def test_classify__text_embeddings_decide_the_class(world):
     swapped = torch.eye(len(NAMES))[[3, 1, 2, 0, 4, 5, 6, 7]]  # cat and sea trade places
-    result = classify(Oracle(), world, swapped, "oracle", CONFIG)
+    result = classify(Oracle(), world, swapped, "oracle", CONFIG, RANKS)
     assert result.masks_stuff_top1 == pytest.approx(80.0) and result.stuff_as_thing == pytest.approx(20.0)
 
 
@@ -142,7 +137,7 @@ def test_classify__batches_and_processes_change_nothing(world, crops):
 def test_classify__box_area_is_bounded_in_photo_pixels(world):
     # Boxes of 24x24, 16x32, 32x16 px (things) and of at least 32x32 (stuff); the canvas is twice as large.
     config = dataclasses.replace(CONFIG, canvas=2 * SIDE, min_side=24)
-    result = classify(Oracle(), world, torch.eye(len(NAMES)), "oracle", config)
+    result = classify(Oracle(), world, torch.eye(len(NAMES)), "oracle", config, RANKS)
     assert (result.things, result.stuffs, result.skipped) == (1, 5, 2)
 
 
@@ -150,19 +145,19 @@ def test_classify__a_photo_without_segments_is_no_trouble(write_panoptic):
     empty, full = coded(np.full((8, 8), 5), []), coded(np.full((8, 8), 5), [5])
     dataset = PanopticDataset(write_panoptic("coco", NAMES, THING, [empty, full, empty]), "val", SET)
     result = classify(
-        Oracle(), dataset, torch.eye(len(NAMES)), "oracle", dataclasses.replace(CONFIG, batch_size=1)
+        Oracle(), dataset, torch.eye(len(NAMES)), "oracle", dataclasses.replace(CONFIG, batch_size=1), RANKS
     )
     assert result.masks_stuff_top1 == 100.0 and result.boxes_top1 is None
 
 
 def test_classify__embeddings_of_another_set_are_refused(world):
     with pytest.raises(DenseCLIError, match=r"\(7, 8\).*\(8, 8\)"):
-        classify(Oracle(), world, torch.eye(len(NAMES))[:7], "oracle", CONFIG)
+        classify(Oracle(), world, torch.eye(len(NAMES))[:7], "oracle", CONFIG, RANKS)
 
 
 def test_classify__leaves_the_model_in_training_mode(world):
     model = Oracle().train()
-    classify(model, world, torch.eye(len(NAMES)), "oracle", CONFIG)
+    classify(model, world, torch.eye(len(NAMES)), "oracle", CONFIG, RANKS)
     assert model.training
 
 
@@ -182,43 +177,9 @@ def test_classify__crops_see_no_dense_map(world):
     model = Oracle(shift=3)
     model.encode_image = lambda images: Oracle().dense(images, "value").mean((2, 3))
     config = dataclasses.replace(CONFIG, crops=True)
-    result = classify(model, world, torch.eye(len(NAMES)), "oracle", config)
+    result = classify(model, world, torch.eye(len(NAMES)), "oracle", config, RANKS)
     assert result.masks_thing_top1 == result.boxes_top1 == 100.0
     assert (result.things, result.stuffs, result.vanished) == (3, 5, 0)
-
-
-def test_classify__two_processes_equal_one(world, tmp_path):
-    script = tmp_path / "process.py"
-    script.write_text("""
-import json, sys
-import torch
-from evaluation.classify import ClassifyConfig
-from evaluation.region import Subject, evaluate_regions
-from models.ranks import joined_ranks
-torch.set_num_threads(1)
-where = json.loads(sys.argv[1])
-with joined_ranks("cpu") as ranks:
-    subject, config = Subject(model="scenes-s", weights="random:0"), ClassifyConfig(canvas=48, batch_size=1)
-    told = evaluate_regions(subject, **where, config=config, ranks=ranks).to_dict()
-    json.dump(told, open(f"{sys.argv[2]}-{ranks.rank}", "w"))
-""")
-    categories = tmp_path / "categories.json"
-    names = ("boat", "kite", "ball", "sky", "water", "sand", "grass", "road")
-    categories.write_text(
-        json.dumps([{"name": n, "thing": bool(t)} for n, t in zip(names, THING, strict=True)])
-    )
-    root = world.layout.annotations.parents[1]
-    where = {"data": str(root), "split": "val", "categories": str(categories)}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run(
-        [sys.executable, *launcher, str(script), json.dumps(where), str(tmp_path / "told")],
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    subject, config = Subject(model="scenes-s", weights="random:0"), ClassifyConfig(canvas=48, batch_size=1)
-    one = evaluate_regions(subject, **where, config=config, ranks=Ranks(device=torch.device("cpu"))).to_dict()
-    assert one["things"] + one["stuffs"] == 8
-    assert [json.loads((tmp_path / f"told-{rank}").read_text()) for rank in (0, 1)] == [one, one]
 
 
 def test_classify__ade_as_coco(world, write_panoptic):
@@ -228,5 +189,5 @@ def test_classify__ade_as_coco(world, write_panoptic):
     ]
     ade = PanopticDataset(write_panoptic("ade", NAMES, THING, photos), "val", SET)
     text = torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
-    of_coco, of_ade = (classify(Oracle(), data, text, "oracle", CONFIG) for data in (world, ade))
+    of_coco, of_ade = (classify(Oracle(), data, text, "oracle", CONFIG, RANKS) for data in (world, ade))
     assert figures(of_ade) == figures(of_coco)

@@ -1,11 +1,6 @@
 """Segmentation: arithmetic by hand and against torchmetrics, windows and prompts by brute force."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,15 +22,15 @@ from evaluation.segmentation import (
 )
 from evaluation.semantic import PanopticLabels, open_labelled
 from models.categories import Categories
+from models.ranks import Ranks
 from shards.errors import DenseCLIError
 
-ROOT = Path(__file__).parents[2]
 NAMES = ("cat", "boat", "sea", "sky", "sand")
 THING = np.array([True, True, False, False, False])
 SET = Categories(name="five", names=NAMES, thing=THING)
 PATCH, STEP = 4, 50
 CONFIG = SegmentationConfig(side=32, window=16, stride=8, batch_size=3)
-PLAIN = Classes.of(NAMES)
+RANKS = Ranks(device=torch.device("cpu"))
 
 
 class Oracle(nn.Module):
@@ -130,15 +125,15 @@ def test_offsets__windows_cover_all_and_stay_inside(length, window, stride):
 
 
 def test_segment__an_oracle_is_right_away_from_borders(world):
-    result = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG)
+    result = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG, RANKS)
     assert result.photos == 3 and [c.name for c in result.classes] == list(NAMES)
     # Half a token either side of a border is a matter of interpolation.
     assert result.pixel_accuracy > 90 and result.miou > 85
 
 
 def test_segment__prompts_decide_the_class(world):
-    right = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG)
-    swapped = segment(Oracle(), world, torch.eye(len(NAMES))[[2, 1, 0, 3, 4]], CONFIG)  # cat and sea
+    right = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG, RANKS)
+    swapped = segment(Oracle(), world, torch.eye(len(NAMES))[[2, 1, 0, 3, 4]], CONFIG, RANKS)  # cat and sea
     assert swapped.miou < right.miou - 30
     assert [c.iou for c in swapped.classes][3:] == pytest.approx([c.iou for c in right.classes][3:], abs=5)
 
@@ -146,7 +141,8 @@ def test_segment__prompts_decide_the_class(world):
 def test_segment__batch_size_changes_nothing(world):
     text = nn.functional.normalize(torch.randn(5, 5, generator=torch.Generator().manual_seed(0)), dim=1)
     results = [
-        segment(Oracle(), world, text, dataclasses.replace(CONFIG, batch_size=size)) for size in (1, 4, 100)
+        segment(Oracle(), world, text, dataclasses.replace(CONFIG, batch_size=size), RANKS)
+        for size in (1, 4, 100)
     ]
     assert results[0] == results[1] == results[2]
 
@@ -154,7 +150,8 @@ def test_segment__batch_size_changes_nothing(world):
 @pytest.mark.parametrize(("side", "window", "stride"), [(32, 48, 8), (32, 16, 20)])
 def test_segment__windows_that_do_not_tile_are_refused(world, side, window, stride):
     with pytest.raises(DenseCLIError, match="do not tile"):
-        segment(Oracle(), world, torch.eye(5), SegmentationConfig(side=side, window=window, stride=stride))
+        config = SegmentationConfig(side=side, window=window, stride=stride)
+        segment(Oracle(), world, torch.eye(5), config, RANKS)
 
 
 def test_segment__features_that_are_not_finite_are_refused(world):
@@ -163,7 +160,7 @@ def test_segment__features_that_are_not_finite_are_refused(world):
             return super().dense(images, mode) * torch.nan
 
     with pytest.raises(DenseCLIError, match="not finite"):
-        segment(Broken(), world, torch.eye(5), CONFIG)
+        segment(Broken(), world, torch.eye(5), CONFIG, RANKS)
 
 
 def test_window_scores__are_the_mean_of_the_windows_that_see_a_pixel():
@@ -213,38 +210,3 @@ def test_predict__brute_force(monkeypatch, at_once, background):
     theirs = brute_force(scores, classes, (20, 15), config)
     assert torch.equal(ours, theirs)
     assert not background or 0.1 < (ours == 0).float().mean() < 0.9
-
-
-RANKS = """
-import json, sys
-from pathlib import Path
-sys.path[:0] = ["tests/evaluation"]
-import torch
-from test_segmentation import CONFIG, NAMES, SET, Oracle
-from evaluation.panoptic import PanopticDataset
-from evaluation.segmentation import segment
-from evaluation.semantic import PanopticLabels, open_labelled
-from models.ranks import joined_ranks
-with joined_ranks("cpu") as ranks:
-    data = PanopticLabels(PanopticDataset(sys.argv[1], "val", SET))
-    result = segment(Oracle(), data, torch.eye(len(NAMES)), CONFIG, ranks)
-    Path(f"{sys.argv[1]}/{ranks.rank}.json").write_text(json.dumps(result.to_dict()))
-"""
-
-
-def test_segment__two_processes_are_one(world, tmp_path):
-    one = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG)
-    script = tmp_path / "process.py"
-    script.write_text(RANKS)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *command, str(script), str(tmp_path / "coco")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    for rank in (0, 1):
-        found = json.loads((tmp_path / "coco" / f"{rank}.json").read_text())
-        assert found == json.loads(json.dumps(one.to_dict()))

@@ -56,6 +56,7 @@ def test_cells__every_combination_with_the_words_of_train(tmp_path: Path) -> Non
         (SPEC.replace("[train]", "[trian]"), "train"),
         (SPEC + "[evaluate]\nsplt = 'val'\n", "split"),
         (SPEC.replace("lr = 0.1", "run = 'here'"), "regions"),
+        (SPEC + "[evaluate]\nalphas = '0,1'\n", "classes"),
     ],
 )
 def test_load__unknown_key_names_the_nearest(tmp_path: Path, text: str, known: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -53,6 +54,15 @@ def test_overview__a_setting_whose_run_failed_says_so() -> None:
     assert "3 seeds" in table.note
     lines = markdown(table).splitlines()
     assert lines[1] == "| --- | --- | --- |" and len(lines) == 2 + 7
+
+
+def test_rows__a_grid_of_seeds_alone_is_one_row() -> None:
+    runs = [Done(name=f"seed-{n}", settings={"seed": n}, figures={"Boxes": 10.0 + n}) for n in (0, 1, 2)]
+    found = rows([DONE[0], *runs])
+    assert [(row.name, row.settings, row.of) for row in found] == [("scenes-s", {}, 1), ("trained", {}, 3)]
+    table = overview(found, ["Boxes"])
+    assert table.columns == ["model", "Boxes"] and table.rows[1] == ["trained", "11.0 (10.0 to 12.0)"]
+    assert "3 seeds" in table.note
 
 
 def test_csv__a_line_a_setting_and_a_line_a_run() -> None:
@@ -107,11 +117,11 @@ def test_outcome__files_and_a_page_without_network(tmp_path: Path) -> None:
     page = write_outcome(tmp_path, spec, [*DONE, Done(name="bad", settings={}, error="no room")], [])
     html = page.read_text()
     assert html.count("<svg") == 1 and "&lt;nobody&gt;" in html and "bad: no room" in html
-    assert "random" not in html and "http" not in html.replace("http://www.w3.org", "")
+    assert "random" not in html.lower() and "http" not in html.replace("http://www.w3.org", "")
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "table.csv", "table.md", "runs.csv"}
     assert "Boxes top-5" in (tmp_path / "table.csv").read_text()
     noise = [Done(name="r", settings={"theta": 1}, figures={"Boxes": 3.0}, random_weights=True)]
-    assert "random" in write_outcome(tmp_path, spec, noise, []).read_text()
+    assert "Random weights" in write_outcome(tmp_path, spec, noise, []).read_text()
     assert "12.0 (11.0 to 13.0)" in summary(DONE, [], title="t")
 
 
@@ -133,7 +143,9 @@ def store(tmp_path: Path) -> Store:
         for shard in store.shard_names:
             writer = ShardWriter(column, shard)
             for i in range(4):
-                writer.add(f"{shard}-{i}", {"npz": npz_bytes({"x": np.zeros(1)})})
+                # Four views were asked for, and a photo has two or four.
+                stored = {"views": np.arange(2 + 2 * (i % 2))} if column == crops else {"x": np.zeros(1)}
+                writer.add(f"{shard}-{i}", {"npz": npz_bytes(stored)})
             writer.commit(seconds=seconds)
     return store
 
@@ -151,10 +163,17 @@ def test_bill__teachers_once_and_live(store: Store) -> None:
     assert labels.once == pytest.approx(6, abs=1) and labels.seen == 400
     assert labels.a_photo == pytest.approx(0.5)
     assert labels.live == pytest.approx(200)
-    # Of four stored views a live teacher sees one.
-    assert charges["crops-vitb16"].a_photo == pytest.approx(16 / 8 / 4)
+    # Of three stored views, on average, a live teacher sees one.
+    assert charges["crops-vitb16"].a_photo == pytest.approx(16 / 8 / 3)
     # The P-VLM would have to speak for what was relabelled: its features are charged.
     assert charges["features-vitl14"].live == pytest.approx(60 * 4 / 8)
     assert charges["relabel-vitl14"].once > 0.5 and charges["relabel-vitl14"].live == 0
     printed = bill_table(list(charges.values()))
-    assert printed.rows[-1][-1] == f"{200 + 150 + 30:,.1f}"
+    assert printed.rows[-1][-1] == f"{200 + 200 + 30:,.1f}"
+
+
+def test_bill__what_was_relabelled_outlives_its_features(store: Store) -> None:
+    relabelled, features = (store.find("targets", name) for name in ("relabel-vitl14", "features-vitl14"))
+    shutil.rmtree(features.url)
+    (charge,) = bill(store, [({"labels": relabelled.key}, 60)])
+    assert charge.column.startswith("relabel-vitl14") and charge.live == 0

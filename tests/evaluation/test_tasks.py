@@ -34,17 +34,23 @@ def run(scenes, *arguments, task, code=0):
 
 
 @pytest.mark.parametrize("task", ["segmentation", "zeroshot", "knn"])
-def test_task__a_row_for_each_alpha(scenes, moved_run, tmp_path, task):
+def test_task__a_row_for_each_alpha(scenes, exported, tmp_path, task):
     more = ["--train-split", "train"] if task == "knn" else []
     file = tmp_path / "out.json"
-    arguments = ["--run", str(moved_run), "--alphas", "0,0.5,1", "--json", str(file), *more]
-    result = run(scenes, *arguments, task=task)
-    values = json.loads(file.read_text())
-    assert list(values) == ["alpha 0", "alpha 0.5", "alpha 1"]
-    assert all(title in result.stdout for title in values)
+
+    def values(alpha, *alphas):
+        result = run(scenes, "--run", str(exported(alpha)), *alphas, "--json", str(file), *more, task=task)
+        found = json.loads(file.read_text())
+        assert all(title in result.stdout for title in found)
+        return found
+
+    rows = values(0.7, "--alphas", "0,0.5,1")
+    assert list(rows) == ["alpha 0", "alpha 0.5", "alpha 1"]
+    assert rows["alpha 0"]["alpha"] == 0 and rows["alpha 0"]["random_weights"] is False
     figure = {"segmentation": "miou", "knn": "pixel_accuracy", "zeroshot": "top1"}[task]
-    assert 0 < values["alpha 0"][figure] <= 100
-    assert values["alpha 0"]["alpha"] == 0 and values["alpha 0"]["random_weights"] is False
+    (whole,) = values(1).values()
+    assert rows["alpha 1"][figure] == pytest.approx(whole[figure], abs=0.1)
+    assert abs(rows["alpha 0"][figure] - whole[figure]) > 1 and whole["alpha"] is None
 
 
 def test_task__alpha_0_is_the_student_before(scenes, moved_run, tmp_path):
@@ -82,6 +88,12 @@ def test_task__a_vfm_has_no_texts_but_patches(scenes):
 def test_task__photos_are_not_their_own_neighbours(scenes):
     with pytest.raises(DenseCLIError, match="own neighbours"):
         run(scenes, "--student", "scenes-vfm", "--train-split", "val", task="knn")
+
+
+def test_coupling__json_has_standard_output_to_itself(scenes):
+    who = ["--student", "scenes-s", "--canvas", "96"]
+    result = run(scenes, *who, "--coupling", "--json", "-", task="regions")
+    assert 0 < json.loads(result.stdout)["scenes-s"] < 1 and "coupling ratio" in result.stderr
 
 
 @pytest.mark.parametrize(("task", "dataset"), [("segmentation", "folder"), ("zeroshot", "voc21")])
