@@ -4,6 +4,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from threading import Event, Lock
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from pipeline.teachers import Asking, Photo, Teacher
 from shards.codecs import Errors, combine_errors
 from shards.errors import Forbidden, Unreachable
 from shards.geometry import Canvas
+from shards.progress import Progress
 from shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
 from shards.receipts import Receipt
 from shards.regions import RegionPlan, Regions
@@ -25,6 +27,8 @@ from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 # Why a photo may be unreadable today and not tomorrow; and how many at once are so by more than chance.
 OUT_OF_REACH, FEW = {"forbidden", "unreachable"}, 16
+# Seconds after which a shard says how far its teachers are.
+SLOW = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,7 @@ class ShardBuilder:
             if not column.has(shard)
         ]
         if targets:
-            receipts += self._build_targets(records, targets, stop)
+            receipts += self._build_targets(shard, records, targets, stop)
         skipped, seconds = Counter[str](), Counter[str]()
         for receipt in receipts:
             skipped.update(receipt.skipped)
@@ -144,7 +148,9 @@ class ShardBuilder:
                 "again.",
             )
 
-    def _build_targets(self, records: list[Record], targets: list["_Targets"], stop: Event) -> list[Receipt]:
+    def _build_targets(
+        self, shard: str, records: list[Record], targets: list["_Targets"], stop: Event
+    ) -> list[Receipt]:
         """Teachers see the stored JPEG, decoded again: the very pixels that the student will see."""
         shared = Clock()
 
@@ -159,11 +165,15 @@ class ShardBuilder:
                 )
             return photo, [target.prepare(photo) for target in targets]
 
-        with self._teachers_turn:
+        with (
+            self._teachers_turn,
+            closing(Progress(len(records), f"photos of shard {shard}", silence=SLOW)) as progress,
+        ):
             photos = ahead(self._pool, prepared, records, window=_window(self.config), stop=stop)
             for photo, pictures in shared.each("wait", photos):
                 for target, of_target in zip(targets, pictures, strict=True):
                     target.add(photo, of_target)
+                progress.advance(1)
             for target in targets:
                 target.finish()
         # Each teacher's part of what was done for all of them.

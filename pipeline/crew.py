@@ -58,10 +58,12 @@ class Worker:
         self.builder = self.work.builder(max(1, len(os.sched_getaffinity(0)) // self.neighbours))
 
     def build(self, unit: Unit) -> Report:
+        listener.set(self._hear)
+        self._said = ""
         return self.builder.build(unit, self.stopping)
 
     def said(self) -> str:
-        """What it said last of how far its start is."""
+        """What it said last of how far it is: with its start, then with a shard that takes long."""
         return self._said
 
     def stop(self) -> None:
@@ -76,7 +78,7 @@ class Worker:
 class Hired:
     """A worker and the units it has at hand.
 
-    alone: it shall have no other beside the one it has. asked, said: while it starts, how far it is.
+    alone: it shall have no other beside the one it has. asked, said: how far it is.
     """
 
     handle: ActorHandle
@@ -86,7 +88,7 @@ class Hired:
     said: str | None = None
 
     def news(self) -> str | None:
-        """What it said last of its start; None where it never answered, for it has no process yet."""
+        """What it said last; None where it never answered, for it has no process yet."""
         if self.asked and ray.wait([self.asked], timeout=0)[0]:
             answer, self.asked = _result(self.asked), None
             self.said = None if isinstance(answer, Failure) else answer
@@ -105,7 +107,7 @@ class Crew:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """gpus_per_worker: else all GPUs there are, shared evenly; none where the work is for the CPU. say:
-        is told why nothing is built yet."""
+        is told why nothing is built yet, and how far a worker is while no shard is finished for long."""
         gpus = gpus_of_worker(size, total_gpus()) if gpus_per_worker is None else gpus_per_worker
         self.size = size
         self.needs = {"num_cpus": 1, "num_gpus": 0 if work.device == "cpu" else gpus}
@@ -113,6 +115,7 @@ class Crew:
         self.ready: list[Hired] = []
         self._say = say
         self._heard, self._said = time.monotonic(), ""
+        self._finished = self._heard
         # Two calls more than units: `stop` and `said` must not wait for them.
         self._actor: Any = ray.remote(Worker).options(
             max_concurrency=UNITS_PER_WORKER + 2, scheduling_strategy="SPREAD", **self.needs
@@ -128,21 +131,35 @@ class Crew:
             self.starting[worker.handle.start.remote()] = worker
         now = time.monotonic()
         if self.ready:
-            self._heard, self._said = now, ""
+            self._heard = now
+            if now - self._finished > SILENCE:
+                self._tell(next(filter(None, (worker.news() for worker in self.ready)), ""))
             return
         news = [said for worker in self.starting.values() if (said := worker.news()) is not None]
         needs = f"each needs {self.needs['num_cpus']} CPU and {self.needs['num_gpus']:g} GPU"
         line = next(filter(None, news), "")
         if not line and now - self._heard > SILENCE:
             line = "The workers load their teachers." if news else f"Waiting for a worker to start: {needs}."
-        if line and line != self._said:
-            self._heard, self._said = now, line
-            self._say(line)
+        if self._tell(line):
+            self._heard = now
         if now - self._heard > PATIENCE:
             raise DenseCLIError(
                 f"No worker could start within {PATIENCE:.0f} seconds: {needs}.",
                 hint="Add nodes, wait until others have finished, or lower --gpus-per-worker.",
             )
+
+    def _tell(self, line: str) -> bool:
+        """Says what is new."""
+        if new := bool(line) and line != self._said:
+            self._said = line
+            self._say(line)
+        return new
+
+    def finished(self, worker: Hired, unit: Unit) -> None:
+        """It has one unit less at hand."""
+        worker.units.remove(unit.shard)
+        worker.alone = False
+        self._finished = time.monotonic()
 
     def least_busy(self) -> Hired | None:
         """The worker to give a unit to, if any can take one."""
@@ -215,8 +232,7 @@ def run_units(
                         failed(f"Shard {unit.shard}", result.cause)
                     suspects.append(unit)
                     continue
-                worker.units.remove(unit.shard)
-                worker.alone = False
+                crew.finished(worker, unit)
                 if isinstance(result, Failure):
                     failed(f"Shard {unit.shard}", result.cause)
                     again.append(unit)

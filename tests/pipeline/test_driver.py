@@ -145,6 +145,32 @@ def test_crew__says_what_a_starting_worker_says(tmp_path):
     assert heard.exists()
 
 
+def test_crew__says_how_far_a_worker_is_while_no_shard_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.crew.SILENCE", 0.5)
+    heard = tmp_path / "heard"
+
+    class Slow:
+        device = "cpu"
+
+        def builder(self, threads):
+            return self
+
+        def build(self, unit, stop):
+            with closing(Progress(2, f"photos of shard {unit.shard}")) as progress:
+                progress.advance(1)
+                while not heard.exists():
+                    time.sleep(0.1)
+            return Report(shard=unit.shard, samples=2, skipped={}, seconds={})
+
+    def say(line):
+        if re.match(r"1/2 photos of shard 000007, .* ETA", line):
+            heard.touch()
+
+    with connected(None, 1):
+        assert len(list(run_units(iter([Unit(shard="000007", items=())]), Crew(Slow(), 1, say=say), 1))) == 1
+    assert heard.exists()
+
+
 def test_build_shards__an_error_in_a_worker_reaches_the_user_as_it_was_said(tiny, tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
