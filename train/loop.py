@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-import shards
 from models.checkpoints import WeightsInfo
 from models.device import pick_device
 from models.ranks import Ranks
+from shards import started
 from shards.errors import DenseCLIError
 from shards.signals import heeding_signals
 from shards.store import Store
@@ -54,6 +54,7 @@ class Loop:
 
     def __init__(self, config: LoopConfig, store: Store, loader: Stream, ranks: Ranks | None = None) -> None:
         """ranks: None is this process alone. Raises DenseCLIError where the loader has no batch."""
+        self.started = started()
         self.config, self.store, self.loader = config, store, loader
         self.ranks = ranks or Ranks(device=pick_device(config.device))
         self.device = self.ranks.device
@@ -139,8 +140,9 @@ class Loop:
         """Runs to the last step from wherever the run folder stands, then exports.
 
         Returns the last metrics row with `run`, `export`, `random_weights` and `seconds_to_first_step`, from
-        the start of the process; after a SIGTERM, which ends the run with a checkpoint, `export` is None. A
-        dry run gives `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
+        the start of the process (of a later run of it, from its own); after a SIGTERM, which ends the run
+        with a checkpoint, `export` is None. A dry run gives `planned`, `run`, the `step` to continue from,
+        `total_steps` and `random_weights`.
         """
         config, ranks, folder = self.config, self.ranks, RunFolder(self.config.run)
         dry_run = config.dry_run
@@ -177,7 +179,7 @@ class Loop:
                 started = now
                 report.log(row)
                 if first_step is None:
-                    first_step = time.monotonic() - shards.STARTED
+                    first_step = time.monotonic() - self.started
                     report.begun(first_step)
                 stopped = ranks.any(stop.signal is not None)
                 if stopped or self.step % config.checkpoint_every == 0 or self.step == self.total_steps:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -127,6 +128,12 @@ def test_train__overwrite_starts_again(tiny_store, undisturbed, tmp_path) -> Non
         train(config(tiny_store, tmp_path))
     train(config(tiny_store, tmp_path, resume="overwrite"))
     assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_train__a_later_run_of_a_process_counts_from_its_own_start(tiny_store, undisturbed, tmp_path) -> None:
+    start = time.monotonic()
+    result = train(config(tiny_store, tmp_path, max_steps=1))
+    assert 0 < result["seconds_to_first_step"] <= time.monotonic() - start
 
 
 def test_train__no_labels_column(tmp_path) -> None:
