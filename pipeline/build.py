@@ -167,13 +167,13 @@ class ShardBuilder:
 
         with (
             self._teachers_turn,
-            closing(Progress(len(records), f"photos of shard {shard}", silence=SLOW)) as progress,
+            closing(Progress(len(records), "photos", silence=SLOW)) as progress,
         ):
             photos = ahead(self._pool, prepared, records, window=_window(self.config), stop=stop)
             for photo, pictures in shared.each("wait", photos):
                 for target, of_target in zip(targets, pictures, strict=True):
                     target.add(photo, of_target)
-                progress.advance(1)
+                progress.advance(1, f"of shard {shard}")
             for target in targets:
                 target.finish()
         # Each teacher's part of what was done for all of them.

@@ -156,14 +156,14 @@ def test_crew__says_how_far_a_worker_is_while_no_shard_is_finished(tmp_path, mon
             return self
 
         def build(self, unit, stop):
-            with closing(Progress(2, f"photos of shard {unit.shard}")) as progress:
-                progress.advance(1)
+            with closing(Progress(2, "photos")) as progress:
+                progress.advance(1, f"of shard {unit.shard}")
                 while not heard.exists():
                     time.sleep(0.1)
             return Report(shard=unit.shard, samples=2, skipped={}, seconds={})
 
     def say(line):
-        if re.match(r"1/2 photos of shard 000007, .* ETA", line):
+        if re.match("1/2 photos, .* ETA .* of shard 000007", line):
             heard.touch()
 
     with connected(None, 1):
