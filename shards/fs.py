@@ -11,6 +11,7 @@ from datetime import datetime
 from glob import has_magic
 from typing import BinaryIO, NamedTuple
 
+import xxhash
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
@@ -183,7 +184,8 @@ def _entry(info: dict) -> Entry:
     is_folder = info["type"] == "directory"
     # A folder of an object store is but a part of names.
     told = not is_folder or "mtime" in info
-    stamp = repr(sorted(info.items())) if told else ""
+    # A digest, for there may be millions of entries.
+    stamp = xxhash.xxh3_128_hexdigest(repr(sorted(info.items())).encode()) if told else ""
     return Entry(info["size"] or 0, stamp, is_folder)
 
 
