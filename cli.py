@@ -13,31 +13,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-
-from shards.errors import DenseCLIError
-from shards.flags import flags, write_json
+from densecli.commands.flags import flags, write_json
+from densecli.core.errors import DenseCLIError
 
 if TYPE_CHECKING:
-    from evaluation.ablation import Runner
-    from evaluation.sample import Live
-    from shards.store import Column, Store
+    from densecli.ablation.runs import Runner
+    from densecli.evaluation.sample import Live
+    from densecli.shards.store import Column, Store
 
 # Where each verb is; those that need several packages are here.
 VERBS: Mapping[str, str] = {
-    "build-shards": "pipeline.verbs:build_shards",
-    "relabel": "pipeline.verbs:relabel",
-    "train": "train.verbs:train",
-    "train-refiner": "train.verbs:train_refiner",
-    "export": "train.verbs:export",
-    "evaluate": "evaluation.verbs:evaluate",
-    "plan": "pipeline.verbs:plan",
-    "info": "shards.verbs:info",
-    "lint": "shards.verbs:lint",
-    "verify": "pipeline.verbs:verify",
-    "preview": "evaluation.verbs:preview",
-    "ablate": "evaluation.verbs:ablate",
-    "categories": "models.verbs:categories",
-    "gc": "shards.verbs:gc",
+    "build-shards": "densecli.commands.pipeline_commands:build_shards",
+    "relabel": "densecli.commands.pipeline_commands:relabel",
+    "train": "densecli.commands.train_commands:train",
+    "train-refiner": "densecli.commands.train_commands:train_refiner",
+    "export": "densecli.commands.train_commands:export",
+    "evaluate": "densecli.commands.evaluation_commands:evaluate",
+    "plan": "densecli.commands.pipeline_commands:plan",
+    "info": "densecli.commands.store_commands:info",
+    "lint": "densecli.commands.store_commands:lint",
+    "verify": "densecli.commands.pipeline_commands:verify",
+    "preview": "densecli.commands.evaluation_commands:preview",
+    "ablate": "densecli.commands.evaluation_commands:ablate",
+    "categories": "densecli.commands.categories:categories",
+    "gc": "densecli.commands.store_commands:gc",
 }
 
 
@@ -90,15 +89,15 @@ def main(ctx: click.Context, debug: bool) -> None:
 
 def planning(build: click.Command) -> click.Command:
     """`plan` of the flags of a build and of a training, which are two packages'."""
-    from train.verbs import train
+    from densecli.commands.train_commands import train
 
     @click.pass_context
     def plan(ctx: click.Context, **settings: Any) -> None:
-        from models.registry import default_student
-        from pipeline.teachers import kind_of
-        from train.columns import default_teacher
-        from train.config import LoopConfig
-        from train.methods import find_method, parse_losses, term_and_kind
+        from densecli.models.registry import default_student
+        from densecli.pipeline.teachers import kind_of
+        from densecli.train.columns import default_teacher
+        from densecli.train.config import TrainerConfig
+        from densecli.train.methods import find_method, parse_losses, term_and_kind
 
         asked = {name: settings.pop(name) for name in TRAINING}
         dataset, teachers = settings["dataset"], settings["teachers"]
@@ -113,7 +112,7 @@ def planning(build: click.Command) -> click.Command:
                 default_teacher(dataset, kind, student) for kind in sorted(reads - there)
             )
             training["reads"] = reads
-        a_step = (settings["batch_size"] or LoopConfig.batch_size) * (asked["accumulate"] or 1)
+        a_step = (settings["batch_size"] or TrainerConfig.batch_size) * (asked["accumulate"] or 1)
         if seen := (asked["max_steps"] or 0) * a_step or asked["seen_samples"]:
             training["seen"] = seen
         elif asked["epochs"]:
@@ -151,24 +150,23 @@ def demo(
     \b
     densecli demo --seed 1 --json demo.json
     """
-    from evaluation.classify import ClassifyConfig
-    from evaluation.demo_page import write_demo
-    from evaluation.region import Subject, evaluate_regions
-    from evaluation.report import comparison
-    from models.scenes import IMAGE_SIZE
-    from pipeline.driver import BuildConfig
-    from pipeline.driver import build_shards as build
-    from pipeline.scenes.coco import write_coco
-    from shards.store import Store
-    from train.trainer import TrainConfig
-    from train.trainer import train as fit
+    from densecli.evaluation.classify import ClassifyConfig
+    from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
+    from densecli.evaluation.report import comparison
+    from densecli.pipeline.build_shards import BuildConfig
+    from densecli.pipeline.build_shards import build_shards as build
+    from densecli.scenes.coco import write_coco
+    from densecli.scenes.demo_page import write_demo
+    from densecli.scenes.vocabulary import IMAGE_SIZE
+    from densecli.shards.store import Store
+    from densecli.train.distillation import TrainConfig
+    from densecli.train.distillation import train as fit
 
     folder = Path(run or ("runs/pretrain" if pretrain else "runs/demo"))
     student, pvlm = None, {}
     if pretrain:
         import torch
-
-        from pipeline.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
+        from densecli.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
 
         # torch counts cores; these small layers gain from their hyperthreads as well.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -204,7 +202,7 @@ def demo(
     labels = "{name}-{id}".format(**built["columns"][-1])
     click.echo(f"2/4 The student before, on {test_scenes} other scenes.")
     write_coco(folder / "data", seed=0, split="test", count=test_scenes)
-    began = Subject(model="scenes-s", weights=student)
+    began = ModelUnderTest(model="scenes-s", weights=student)
     before = evaluate_regions(began, **where)
     click.echo("3/4 The student learns from the shards.")
     settings = TrainConfig(
@@ -225,7 +223,7 @@ def demo(
     )
     fit(settings)
     click.echo("4/4 The student after.")
-    ended = Subject.of_run(settings.run)
+    ended = ModelUnderTest.of_run(settings.run)
     after = evaluate_regions(ended, **where)
     click.echo(f"\n{comparison(before, after).text()}\n")
 
@@ -236,14 +234,14 @@ def demo(
 
 def ablation_runner() -> "Runner":
     """What the words of an ablation's runs do, in this process."""
-    from evaluation.ablation import Runner
-    from evaluation.spec import flags_of, parsed
-    from evaluation.verbs import evaluate
-    from pipeline.scenes.coco import write_coco
-    from shards.store import Store
-    from train.trainer import columns_read
-    from train.trainer import train as fit
-    from train.verbs import train, train_config
+    from densecli.ablation.runs import Runner
+    from densecli.ablation.spec import flags_of, parsed
+    from densecli.commands.evaluation_commands import evaluate
+    from densecli.commands.train_commands import train, train_config
+    from densecli.scenes.coco import write_coco
+    from densecli.shards.store import Store
+    from densecli.train.distillation import columns_read
+    from densecli.train.distillation import train as fit
 
     def config(words: Sequence[str]) -> Any:
         settings = parsed(train, words)
@@ -273,8 +271,8 @@ def ablation_runner() -> "Runner":
 
 def live_teacher(store: "Store", *, weights: Mapping[str, str], device: str) -> "Live":
     """What the teachers of a store's maps say now, for `preview`."""
-    from evaluation.sample import find_record
-    from pipeline.verify import VerifyConfig, live_target, regions_beside
+    from densecli.evaluation.sample import find_record
+    from densecli.pipeline.verify import VerifyConfig, live_target, regions_beside
 
     asked = VerifyConfig(store=store.root, weights=weights, device=device)
 

@@ -24,20 +24,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import PIL
 import torch
+from densecli.core.tables import table
+from densecli.pipeline.build_request import cut, unit_of
+from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
+from densecli.pipeline.sources import Source, open_source
+from densecli.pipeline.teachers import Photo
+from densecli.pipeline.worker_pool import UNITS_PER_WORKER
+from densecli.shards.codecs import Arrays, Errors
+from densecli.shards.geometry import RESAMPLE, Canvas
+from densecli.shards.regions import region_plan
+from densecli.shards.store import PHOTOS, Store
 from PIL import Image
 from torch import Tensor
 from turns import compared
-
-from pipeline.build import BuilderConfig, ShardBuilder
-from pipeline.crew import UNITS_PER_WORKER
-from pipeline.job import cut, unit_of
-from pipeline.sources import Source, open_source
-from pipeline.teachers import Photo
-from shards.codecs import Arrays, Errors
-from shards.geometry import RESAMPLE, Canvas
-from shards.regions import region_plan
-from shards.store import PHOTOS, Store
-from shards.table import table
 
 DISTINCT = 32  # generated photos; more samples are the same again
 

@@ -27,23 +27,22 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.nn.functional as F
 from context_memory import LiveBytes
+from densecli.core.device import pick_device
+from densecli.models.flops import TRAINING, dense_forward
+from densecli.models.pooling import region_pool
+from densecli.pipeline.build_request import prepare, unit_of
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.teachers.base import Teacher
+from densecli.pipeline.teachers.crops import CropsTeacher
+from densecli.pipeline.teachers.gram import TokenTeacher
+from densecli.pipeline.teachers.labels import LabelsTeacher, retrieve
+from densecli.pipeline.teachers.refiner import RefinedTeacher
+from densecli.scenes.vocabulary import IMAGE_SIZE
+from densecli.train.dataloader import Batch, Loader
+from densecli.train.distillation import Distillation, TrainConfig
+from densecli.train.trainer import one_ahead
 from torch import Tensor, nn
 from torchvision.ops import roi_align
-
-from models.device import pick_device
-from models.flops import TRAINING, dense_forward
-from models.pooling import region_pool
-from models.scenes import IMAGE_SIZE
-from pipeline.config import BuildConfig
-from pipeline.job import prepare, unit_of
-from pipeline.teachers.base import Teacher
-from pipeline.teachers.crops import CropsTeacher
-from pipeline.teachers.gram import TokenTeacher
-from pipeline.teachers.labels import LabelsTeacher, retrieve
-from pipeline.teachers.refiner import RefinedTeacher
-from train.data import Batch, Loader
-from train.loop import one_ahead
-from train.trainer import TrainConfig, Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def build(folder: str, size: Size, names: list[str], args: argparse.Namespace) -
 
 
 def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: argparse.Namespace) -> str:
-    trainer = Trainer(
+    trainer = Distillation(
         TrainConfig(
             store=f"{folder}/store",
             run=f"{folder}/{method}",

@@ -31,7 +31,7 @@ def main() -> None:
     results = []
     for seed in args.seeds:
         file = args.out / f"seed-{seed}.json"
-        command = [sys.executable, "-m", "cli", "demo", "--seed", str(seed), "--json", str(file)]
+        command = [sys.executable, "-m", "densecli", "demo", "--seed", str(seed), "--json", str(file)]
         subprocess.run(command, check=True)
         results.append(json.loads(file.read_text()))
     print(f"| percent, seeds {' '.join(map(str, args.seeds))} | before | after |\n|---|---|---|")

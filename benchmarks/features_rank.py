@@ -19,20 +19,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import load_model
+from densecli.models.pooling import region_pool
+from densecli.models.text import category_embeddings
+from densecli.models.vfm import VFMS, load_vfm
+from densecli.pipeline.teachers.labels import retrieval_map
+from densecli.scenes import render
+from densecli.scenes.vocabulary import IMAGE_SIZE
+from densecli.shards.codecs import Codec, Features, Rows
+from densecli.shards.geometry import Canvas
+from densecli.shards.regions import region_plan
 from PIL import Image
 from torch import Tensor
-
-from models.categories import load_categories
-from models.checkpoints import load_model
-from models.pooling import region_pool
-from models.scenes import IMAGE_SIZE
-from models.text import category_embeddings
-from models.vfm import VFMS, load_vfm
-from pipeline.scenes import render
-from pipeline.teachers.labels import retrieval_map
-from shards.codecs import Codec, Features, Rows
-from shards.geometry import Canvas
-from shards.regions import region_plan
 
 
 def main() -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from densecli.models.vfm import VFMS, load_vfm
+from densecli.shards.codecs import LowRank, combine_errors
+from densecli.shards.geometry import Canvas
 from PIL import Image
-
-from models.vfm import VFMS, load_vfm
-from shards.codecs import LowRank, combine_errors
-from shards.geometry import Canvas
 
 
 def main() -> None:

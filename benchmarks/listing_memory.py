@@ -22,11 +22,10 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-
-from pipeline.config import BuildConfig
-from pipeline.job import prepare, unit_of
-from pipeline.sources import volumes
-from shards import fs
+from densecli.core import fs
+from densecli.pipeline.build_request import prepare, unit_of
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.sources import volumes
 
 JPG, JSON = 950_000, 40_000
 

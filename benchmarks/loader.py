@@ -25,18 +25,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from densecli.core.tables import table
+from densecli.shards.codecs import TopK
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import StoreReader, decode_image, read_shard
+from densecli.shards.regions import region_plan
+from densecli.shards.store import Column, Store
+from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 from PIL import Image
 
-from shards.codecs import TopK
-from shards.geometry import Canvas
-from shards.reader import StoreReader, decode_image, read_shard
-from shards.regions import region_plan
-from shards.store import Column, Store
-from shards.table import table
-from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
-
 if TYPE_CHECKING:
-    from train.data import Loader
+    from densecli.train.dataloader import Loader
 
 CANVAS, SHARD, CATEGORIES = 512, 256, 316
 DECODE = 1024  # samples of a run that decodes
@@ -127,7 +126,7 @@ def one_by_one(folder: Path) -> Iterator[memoryview]:
 
 def trainer(folder: Path) -> "tuple[Loader, Store]":
     # It loads torch, which would cost every other contender seconds of start.
-    from train.data import Loader, LoaderConfig
+    from densecli.train.dataloader import Loader, LoaderConfig
 
     store = Store.open(folder / "store")
     labels = store.find("targets", "noise")

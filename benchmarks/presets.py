@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from evaluation.classify import ClassifyConfig
-from evaluation.region import Subject, evaluate_regions
-from models.scenes import IMAGE_SIZE
-from pipeline.driver import BuildConfig, build_shards
-from pipeline.scenes.coco import write_coco
-from train.refiner import RefinerConfig, train_refiner
-from train.trainer import TrainConfig, train
+from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
+from densecli.pipeline.build_shards import BuildConfig, build_shards
+from densecli.scenes.coco import write_coco
+from densecli.scenes.vocabulary import IMAGE_SIZE
+from densecli.train.distillation import TrainConfig, train
+from densecli.train.refiner import RefinerConfig, train_refiner
 
 SCENES, TEST_SCENES = 480, 300
 TEACHERS = ("scenes-pvlm", "crops-scenes-s", "scenes-vfm", "self-scenes-s", "refiner-scenes-s")
@@ -82,11 +81,11 @@ def main() -> None:
 
     tasks = [(title, seed) for title in ROWS[args.rows] for seed in args.seeds]
     untrained = {
-        "student, untrained": Subject(model="scenes-s"),
-        "student, untrained, read as declip": Subject(
+        "student, untrained": ModelUnderTest(model="scenes-s"),
+        "student, untrained, read as declip": ModelUnderTest(
             model="scenes-s", settings={"canvas": IMAGE_SIZE, "mode": "qq+scale+rope+unit"}
         ),
-        "P-VLM": Subject(model="scenes-pvlm"),
+        "P-VLM": ModelUnderTest(model="scenes-pvlm"),
     }
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), initializer=_one_thread) as pool:
         before = list(pool.map(figures, untrained.values(), *_always(args, len(untrained))))
@@ -162,10 +161,10 @@ def settings(store: str, out: Path, seed: int, row: dict[str, Any]) -> TrainConf
 def fitted(config: TrainConfig, data: str, split: str) -> dict[str, float]:
     """`figures` of the student of a run, trained where it is not."""
     train(config)
-    return figures(Subject.of_run(config.run), data, split)
+    return figures(ModelUnderTest.of_run(config.run), data, split)
 
 
-def figures(subject: Subject, data: str, split: str) -> dict[str, float]:
+def figures(subject: ModelUnderTest, data: str, split: str) -> dict[str, float]:
     """Region classification of a subject in percent, by heading."""
     config = ClassifyConfig(**{"canvas": IMAGE_SIZE, "batch_size": 50, **(subject.settings or {})})
     found = vars(evaluate_regions(subject, data=data, split=split, categories="scenes", config=config))

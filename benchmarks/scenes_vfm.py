@@ -13,12 +13,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.models.checkpoints import find_file, load_model
+from densecli.models.vfm import load_vfm
+from densecli.scenes import render
+from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, THINGS
 from torch import Tensor
-
-from models.checkpoints import find_file, load_model
-from models.scenes import IMAGE_SIZE, NAMES, THINGS
-from models.vfm import load_vfm
-from pipeline.scenes import render
 
 PATCH, SIDE = 12, IMAGE_SIZE // 12
 COVERED, NEIGHBOURS, TAU = 0.6, 20, 0.07

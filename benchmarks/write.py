@@ -22,11 +22,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import webdataset
+from densecli.core.tables import table
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter
 from turns import compared
-
-from shards.store import Store
-from shards.table import table
-from shards.writer import ShardWriter
 
 Samples = dict[str, dict[str, bytes]]
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from models.categories import load_categories
+from densecli.models.categories import load_categories
 
 IGNORED = -1
 BACKGROUND = (

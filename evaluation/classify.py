@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-from evaluation.ahead import batches
-from evaluation.panoptic import PanopticDataset
-from evaluation.tally import Classification, RegionTally, Tally, count, summarize
-from models.dense import DenseCLIP
-from models.pooling import mask_pool, region_pool, token_masks
-from models.ranks import Ranks
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
+from densecli.core.distributed import Distributed
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.batches import batches
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.region_counts import Classification, RegionCounts, RegionTally, count, summarize
+from densecli.models.dense import DenseCLIP
+from densecli.models.pooling import mask_pool, region_pool, token_masks
+from densecli.shards.geometry import Canvas
 
 CROPS_AT_ONCE = 64
 THING_CONTEXT = 1.5
@@ -68,7 +67,7 @@ def classify(
     text: torch.Tensor,
     weights: str,
     config: ClassifyConfig,
-    ranks: Ranks,
+    ranks: Distributed,
 ) -> Classification:
     """Region classification of `dataset` by `model`, `text` (D, C) being the embeddings of its D categories.
 
@@ -81,10 +80,10 @@ def classify(
 
 
 def region_tally(
-    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Ranks
+    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Distributed
 ) -> RegionTally:
     """`region_scores`, counted."""
-    blank = Tally.empty(len(text))
+    blank = RegionCounts.empty(len(text))
     tally = RegionTally(boxes=blank, masks=blank, skipped=0)
     for scores in region_scores(model, dataset, text, config, ranks):
         labels, areas, things = scores.labels, scores.areas, scores.things
@@ -98,7 +97,7 @@ def region_tally(
 
 @torch.inference_mode()
 def region_scores(
-    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Ranks
+    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Distributed
 ) -> Iterator[RegionScores]:
     """Pool and score every segment of this process's photos, a batch at a time; see `classify`."""
     expected = (len(dataset.categories.names), model.embed_dim)

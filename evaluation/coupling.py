@@ -6,21 +6,20 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.core.device import pick_device
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import load_model
+from densecli.models.refiner import load_refiner
+from densecli.shards.geometry import Canvas
 from torch import Tensor
-
-from evaluation.classify import ClassifyConfig
-from evaluation.panoptic import AnnotatedPhoto, PanopticDataset
-from evaluation.region import Subject
-from models.categories import load_categories
-from models.checkpoints import load_model
-from models.device import pick_device
-from models.refiner import load_refiner
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
 
 
 def evaluate_coupling(
-    subject: Subject,
+    subject: ModelUnderTest,
     refiner: str | None,
     *,
     data: str,

@@ -11,15 +11,14 @@ from itertools import zip_longest
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.core.distributed import Distributed
+from densecli.evaluation.batches import batches
+from densecli.evaluation.region_counts import require_finite
+from densecli.evaluation.segmentation import Segmentation, confusion_to_metrics, count_pairs
+from densecli.evaluation.semantic import Labelled, LabelledPhoto
+from densecli.models.student import Student
+from densecli.shards.geometry import Canvas
 from torch import Tensor
-
-from evaluation.ahead import batches
-from evaluation.segmentation import Segmentation, confusion_to_metrics, count_pairs
-from evaluation.semantic import Labelled, LabelledPhoto
-from evaluation.tally import require_finite
-from models.ranks import Ranks
-from models.student import Student
-from shards.geometry import Canvas
 
 QUERIES_AT_ONCE = 1024
 
@@ -36,7 +35,7 @@ class KNNConfig:
 
 @torch.inference_mode()
 def classify_patches(
-    model: Student, bank: Labelled, queries: Labelled, config: KNNConfig, ranks: Ranks
+    model: Student, bank: Labelled, queries: Labelled, config: KNNConfig, ranks: Distributed
 ) -> Segmentation:
     """Accuracy and mIoU over the labelled patches of `queries`, whose neighbours are all those of `bank`.
 
@@ -92,7 +91,9 @@ def patch_labels(labels: np.ndarray, canvas: int, grid: tuple[int, int], classes
     return torch.where(votes.sum(1) > 0, votes.argmax(1), -1)
 
 
-def _share(model: Student, dataset: Labelled, config: KNNConfig, ranks: Ranks) -> list[tuple[Tensor, Tensor]]:
+def _share(
+    model: Student, dataset: Labelled, config: KNNConfig, ranks: Distributed
+) -> list[tuple[Tensor, Tensor]]:
     """Unit tokens and classes of the labelled patches of this process's photos, a pair for each batch."""
     return [
         _tokens(model, batch, config, len(dataset.classes.names), ranks.device)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from densecli.core.errors import DenseCLIError
+from densecli.models.categories import Categories
 from PIL import Image
-
-from models.categories import Categories
-from shards.errors import DenseCLIError
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from densecli.evaluation.affinity import INK, PAPER
+from densecli.shards.geometry import Canvas
 from PIL import Image, ImageDraw, ImageFont
-
-from evaluation.affinity import INK, PAPER
-from shards.geometry import Canvas
 
 THING, STUFF = (230, 159, 0), (0, 114, 178)
 GAP = 10  # px

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.bars import bars
-from evaluation.classify import ClassifyConfig
-from evaluation.confusion import confusion_pictures
-from evaluation.looks import affinity_figures, token_map
-from evaluation.page import RANDOM, Figure, Section, write_page
-from evaluation.panoptic import PanopticDataset
-from evaluation.region import Subject
-from evaluation.report import block_table, class_table, comparison, regions_table, size_table
-from evaluation.tally import Classification
-from models.categories import load_categories
-from models.device import pick_device
+from densecli.core.device import pick_device
+from densecli.evaluation.affinity_figures import affinity_figures, token_map
+from densecli.evaluation.bar_chart import bars
+from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.confusion import confusion_pictures
+from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.evaluation.page import RANDOM, Figure, Section, write_page
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.region_counts import Classification
+from densecli.evaluation.report import block_table, class_table, comparison, regions_table, size_table
+from densecli.models.categories import load_categories
 
 WORST, LOOKS = 15, 6
 _DRAWN = {
@@ -26,7 +26,7 @@ _DRAWN = {
 
 def write_region_page(
     folder: str | Path,
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, ModelUnderTest],
     results: Mapping[str, Classification],
     *,
     crops: Mapping[str, Classification] | None = None,

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from evaluation.page import Table
-from evaluation.tally import Classification
+from densecli.evaluation.page import Table
+from densecli.evaluation.region_counts import Classification
 
 # Heading -> field of Classification, in the papers' order.
 FIGURES = {

@@ -1,12 +1,11 @@
 """What a labels column says about photos of a store, ready to be drawn."""
 
 import numpy as np
-
-from evaluation.preview import View
-from shards.codecs import codec_from_spec
-from shards.reader import Record, decode_image, decode_npz, read_joined
-from shards.regions import Regions
-from shards.store import Column, Store
+from densecli.evaluation.preview import View
+from densecli.shards.codecs import codec_from_spec
+from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.regions import Regions
+from densecli.shards.store import Column, Store
 
 
 def retrieved_views(

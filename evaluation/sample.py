@@ -4,18 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.affinity import INK, PAPER, Point, affinity_panel, point_panel
+from densecli.evaluation.affinity_figures import Dense, affinity_row
+from densecli.evaluation.preview import GAP, contact_sheet, row_of
+from densecli.evaluation.retrieved import retrieved_view
+from densecli.shards.geometry import Canvas
+from densecli.shards.quantise import dequantise
+from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.regions import Regions
+from densecli.shards.store import Column, Store
 from PIL import Image, ImageDraw, ImageFont
-
-from evaluation.affinity import INK, PAPER, Point, affinity_panel, point_panel
-from evaluation.looks import Dense, affinity_row
-from evaluation.preview import GAP, contact_sheet, row_of
-from evaluation.retrieved import retrieved_view
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
-from shards.quantise import dequantise
-from shards.reader import Record, decode_image, decode_npz, read_joined
-from shards.regions import Regions
-from shards.store import Column, Store
 
 CROP, CROPS_A_ROW = 96, 8  # px; pictures
 Live = Callable[[Column, str], np.ndarray]

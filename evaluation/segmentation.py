@@ -11,17 +11,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.core.distributed import Distributed
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.batches import batches
+from densecli.evaluation.benchmarks import Classes
+from densecli.evaluation.region_counts import require_finite
+from densecli.evaluation.semantic import Labelled
+from densecli.models.dense import DenseCLIP
+from densecli.shards.geometry import RESAMPLE
 from PIL import Image
 from torch import Tensor
-
-from evaluation.ahead import batches
-from evaluation.benchmarks import Classes
-from evaluation.semantic import Labelled
-from evaluation.tally import require_finite
-from models.dense import DenseCLIP
-from models.ranks import Ranks
-from shards.errors import DenseCLIError
-from shards.geometry import RESAMPLE
 
 QUERIES_AT_ONCE = 32
 
@@ -73,7 +72,7 @@ class Segmentation:
 
 @torch.inference_mode()
 def segment(
-    model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, ranks: Ranks
+    model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, ranks: Distributed
 ) -> Segmentation:
     """Segmentation of a dataset; text: (Q, D) unit embeddings of its classes' prompts, in their order.
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
+from densecli.evaluation.panoptic import ADE_PHOTOS, AnnotatedPhoto, PanopticDataset, open_image
+from densecli.models.categories import load_categories
 from PIL import Image
-
-from evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
-from evaluation.panoptic import ADE_PHOTOS, AnnotatedPhoto, PanopticDataset, open_image
-from models.categories import load_categories
-from shards.errors import DenseCLIError
 
 Pair = tuple[Path, Path]  # a photo and its PNG
 

@@ -7,28 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from densecli.core.distributed import Distributed
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.knn import KNNConfig, classify_patches
+from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.evaluation.page import RANDOM, Table
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.segmentation import Segmentation, SegmentationConfig, segment
+from densecli.evaluation.semantic import Labelled, open_labelled
+from densecli.evaluation.weight_interpolation import Candidate, candidates
+from densecli.evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
+from densecli.models.categories import load_categories
+from densecli.models.dense import DenseCLIP
+from densecli.models.text import category_embeddings
 from torch import Tensor
-
-from evaluation.alphas import Candidate, candidates
-from evaluation.knn import KNNConfig, classify_patches
-from evaluation.page import RANDOM, Table
-from evaluation.panoptic import PanopticDataset
-from evaluation.region import Subject
-from evaluation.segmentation import Segmentation, SegmentationConfig, segment
-from evaluation.semantic import Labelled, open_labelled
-from evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
-from models.categories import load_categories
-from models.dense import DenseCLIP
-from models.ranks import Ranks
-from models.text import category_embeddings
-from shards.errors import DenseCLIError
 
 Result = TypeVar("Result", Segmentation, ZeroShot)
 Config = TypeVar("Config", KNNConfig, SegmentationConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class EvaluationRequest:
     """What is to be measured, of whom and on what.
 
     before: what a run's student was, for `alphas`.
@@ -37,8 +36,8 @@ class Question:
     classes: whether a table per class is wanted.
     """
 
-    subject: Subject
-    before: Subject | None = None
+    subject: ModelUnderTest
+    before: ModelUnderTest | None = None
     data: str
     split: str
     dataset: str = "panoptic"
@@ -56,7 +55,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class EvaluationResult:
     """Tables to print, and the figures that they are made of by the title of each model."""
 
     tables: Sequence[Table]
@@ -68,7 +67,7 @@ class Answer:
         return RANDOM if any(found["random_weights"] for found in self.values.values()) else ""
 
 
-def segmentation(question: Question, ranks: Ranks) -> Answer:
+def segmentation(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
     """See `evaluation.segmentation`."""
     dataset = question.labelled(question.split, question.limit)
     config = settings_for(question, SegmentationConfig(), "side", "window", "stride")
@@ -82,7 +81,7 @@ def segmentation(question: Question, ranks: Ranks) -> Answer:
     return _segmented(question, f"Segmentation, {question.dataset}", windows, _each(question, ranks, measure))
 
 
-def knn(question: Question, ranks: Ranks) -> Answer:
+def knn(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
     """See `evaluation.knn`. Raises DenseCLIError where the neighbours would be the photos themselves."""
     if question.train_split == question.split:
         raise DenseCLIError(
@@ -100,7 +99,7 @@ def knn(question: Question, ranks: Ranks) -> Answer:
     return _segmented(question, f"Patch kNN, {question.dataset}", how, _each(question, ranks, measure))
 
 
-def zeroshot(question: Question, ranks: Ranks) -> Answer:
+def zeroshot(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
     """See `evaluation.zeroshot`."""
     images = _images(question)
     batch = {name: value for name, value in question.settings.items() if name == "batch_size"}
@@ -118,17 +117,17 @@ def zeroshot(question: Question, ranks: Ranks) -> Answer:
         rows=[[who.heading, _percent(found.top1), _percent(found.top5)] for who, found in results],
         note=f"Percent of {photos} photos; the class of each is its {label}, one of {classes}.",
     )
-    return Answer(tables=[table], values=_values(results))
+    return EvaluationResult(tables=[table], values=_values(results))
 
 
-TASKS: dict[str, Callable[[Question, Ranks], Answer]] = {
+TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] = {
     "segmentation": segmentation,
     "zeroshot": zeroshot,
     "knn": knn,
 }
 
 
-def settings_for(question: Question, default: Config, *sides: str) -> Config:
+def settings_for(question: EvaluationRequest, default: Config, *sides: str) -> Config:
     """The default with what was given. `sides`, in pixels, stay within the canvas: the one given, else that
     of a run's student, which is also read out in the mode it was trained in. A given canvas is one itself."""
     of_run, given = question.subject.settings or {}, dict(question.settings)
@@ -139,7 +138,7 @@ def settings_for(question: Question, default: Config, *sides: str) -> Config:
     return replace(default, **{"mode": of_run.get("mode", default.mode), **within, **given})
 
 
-def _images(question: Question) -> Images:
+def _images(question: EvaluationRequest) -> Images:
     if question.dataset == "folder":
         return FolderImages(question.data, question.split, question.limit)
     if question.dataset != "panoptic":
@@ -151,7 +150,9 @@ def _images(question: Question) -> Images:
     return DominantThings(PanopticDataset(question.data, question.split, known, question.limit))
 
 
-def _with_text(candidate: Candidate, prompts: Sequence[str], question: Question) -> tuple[DenseCLIP, Tensor]:
+def _with_text(
+    candidate: Candidate, prompts: Sequence[str], question: EvaluationRequest
+) -> tuple[DenseCLIP, Tensor]:
     """The candidate's CLIP and what its text tower, or a file, says of the prompts."""
     if not isinstance(candidate.model, DenseCLIP):
         raise DenseCLIError(
@@ -163,15 +164,15 @@ def _with_text(candidate: Candidate, prompts: Sequence[str], question: Question)
 
 
 def _each(
-    question: Question, ranks: Ranks, measure: Callable[[Candidate], Result]
+    question: EvaluationRequest, ranks: Distributed, measure: Callable[[Candidate], Result]
 ) -> list[tuple[Candidate, Result]]:
     found = candidates(question.subject, question.before, question.alphas, ranks.device)
     return [(candidate, measure(candidate)) for candidate in found]
 
 
 def _segmented(
-    question: Question, title: str, how: str, results: list[tuple[Candidate, Segmentation]]
-) -> Answer:
+    question: EvaluationRequest, title: str, how: str, results: list[tuple[Candidate, Segmentation]]
+) -> EvaluationResult:
     last = results[-1][1]
     tables = [
         Table(
@@ -189,7 +190,7 @@ def _segmented(
         rows = [[row.name, _percent(row.iou), f"{row.pixels:,}"] for row in worst]
         of = results[-1][0].heading
         tables.append(Table(title=f"{title}, {of}", columns=["class", "IoU", "size"], rows=rows))
-    return Answer(tables=tables, values=_values(results))
+    return EvaluationResult(tables=tables, values=_values(results))
 
 
 def _values(results: list[tuple[Candidate, Result]]) -> dict[str, dict[str, Any]]:

@@ -12,16 +12,15 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from densecli.core.distributed import Distributed
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.batches import batches
+from densecli.evaluation.panoptic import PanopticDataset, open_image
+from densecli.evaluation.region_counts import require_finite
+from densecli.models.dense import DenseCLIP
+from densecli.shards.geometry import RESAMPLE
 from PIL import Image
 from torch import Tensor
-
-from evaluation.ahead import batches
-from evaluation.panoptic import PanopticDataset, open_image
-from evaluation.tally import require_finite
-from models.dense import DenseCLIP
-from models.ranks import Ranks
-from shards.errors import DenseCLIError
-from shards.geometry import RESAMPLE
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _WNID = re.compile(r"n\d{8}")
@@ -107,7 +106,7 @@ class ZeroShot:
 
 @torch.inference_mode()
 def zero_shot(
-    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int = 8, ranks: Ranks
+    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int = 8, ranks: Distributed
 ) -> ZeroShot:
     """Classify every photo; text: (D, C) unit embeddings of `images.names`.
 

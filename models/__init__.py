@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
 
 if TYPE_CHECKING:
-    from models.encoder import Encoder
+    from densecli.models.encoder import Encoder
 
 
 def load(
@@ -23,10 +23,10 @@ def load(
     `value` at 512 pixels. Raises DenseCLIError for a file that holds no whole student.
     """
     # Imported here: other modules of this package are for those that do without torch.
-    from models.card import read_card, run_export
-    from models.device import pick_device
-    from models.encoder import Encoder
-    from models.student import load_student
+    from densecli.core.device import pick_device
+    from densecli.models.encoder import Encoder
+    from densecli.models.model_card import read_card, run_export
+    from densecli.models.student import load_student
 
     path = Path(path)
     weights, card = run_export(path) if path.is_dir() else (path, read_card(path) or {})

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import open_clip
+from densecli.scenes.tokenizer import WordTokenizer
 from torch import Tensor
-
-from models.words import WordTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from densecli.core.errors import DenseCLIError
+from densecli.scenes.vocabulary import STUFF, THINGS
 from numpy.typing import NDArray
-
-from models.scenes import STUFF, THINGS
-from shards.errors import DenseCLIError
 
 ALIASES = {
     "133": "coco_panoptic_133",

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from densecli.core.errors import DenseCLIError
+from densecli.models.dense import DenseCLIP
+from densecli.models.registry import ALIASES, TUNED, build, resolve
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from models.dense import DenseCLIP
-from models.registry import ALIASES, TUNED, build, resolve
-from shards.errors import DenseCLIError
 
 Renames = tuple[tuple[str, str], ...]
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,7 +41,7 @@ PLAIN_TEXT: Renames = tuple(
 _NOT_WEIGHTS = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|^(input_resolution|context_length|vocab_size)$")
 _WRAPPERS = ("state_dict", "model", "module")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-_SHIPPED = Path(__file__).parent / "weights"
+_SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
+from densecli.models.dense import DenseCLIP
 from torch import Tensor
 
-from models.dense import DenseCLIP
-
 if TYPE_CHECKING:
-    from models.architecture import Architecture
+    from densecli.models.architecture import Architecture
 
 
 class DenseConvNeXt(DenseCLIP):

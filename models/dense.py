@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from densecli.core.errors import DenseCLIError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from shards.errors import DenseCLIError
-
 if TYPE_CHECKING:
-    from models.architecture import Architecture
+    from densecli.models.architecture import Architecture
 
 Grid = tuple[int, int]
 

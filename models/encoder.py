@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from densecli.core.errors import DenseCLIError
+from densecli.models.dense import DenseCLIP
+from densecli.models.pooling import mask_pool, region_pool, token_masks
+from densecli.models.student import Student
+from densecli.models.text import text_embeddings
+from densecli.shards.geometry import Canvas
 from PIL import Image, ImageOps
 from torch import Tensor
-
-from models.dense import DenseCLIP
-from models.pooling import mask_pool, region_pool, token_masks
-from models.student import Student
-from models.text import text_embeddings
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
 
 BATCH = 8
 """Photos that the network sees at once."""

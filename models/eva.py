@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
+from densecli.models.dense import Grid, resize_positions
+from densecli.models.transformer import READS, DenseTransformer
 from timm.layers import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from models.dense import Grid, resize_positions
-from models.transformer import READS, DenseTransformer
-
 if TYPE_CHECKING:
-    from models.architecture import Architecture
+    from densecli.models.architecture import Architecture
 
 
 class DenseEva(DenseTransformer):

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
-
-from models.checkpoints import (
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoints import (
     WeightsInfo,
     load_model,
     load_strictly,
@@ -24,10 +22,11 @@ from models.checkpoints import (
     read_state_dict,
     seeded,
 )
-from models.dense import DenseCLIP
-from models.pooling import region_pool, region_tokens
-from models.transformer import DenseTransformer
-from shards.errors import DenseCLIError
+from densecli.models.dense import DenseCLIP
+from densecli.models.pooling import region_pool, region_tokens
+from densecli.models.transformer import DenseTransformer
+from safetensors import safe_open
+from torch import Tensor, nn
 
 METADATA = "refiner"
 """Name under which a Refiner's file says what it is: json with `clip` (sha256 of the CLIP's weights) and the

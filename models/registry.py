@@ -4,15 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import open_clip
-
-from models.architecture import Architecture
-from models.convnext import DenseConvNeXt
-from models.dense import DenseCLIP
-from models.eva import DenseEva, build_eva_clip
-from models.resnet import DenseResNet
-from models.scenes import SCENES_CONFIGS
-from models.vit import DenseViT
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
+from densecli.models.architecture import Architecture
+from densecli.models.convnext import DenseConvNeXt
+from densecli.models.dense import DenseCLIP
+from densecli.models.eva import DenseEva, build_eva_clip
+from densecli.models.resnet import DenseResNet
+from densecli.models.vit import DenseViT
+from densecli.scenes.vocabulary import SCENES_CONFIGS
 
 FAMILIES: dict[str, Callable[[Any, Architecture], DenseCLIP]] = {
     "eva": DenseEva,

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from densecli.models.dense import DenseCLIP, resize_positions
 from torch import Tensor, nn
 
-from models.dense import DenseCLIP, resize_positions
-
 if TYPE_CHECKING:
-    from models.architecture import Architecture
+    from densecli.models.architecture import Architecture
 
 
 class DenseResNet(DenseCLIP):

@@ -3,13 +3,19 @@
 from pathlib import Path
 
 import torch
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoints import (
+    WeightsInfo,
+    find_file,
+    load_model,
+    random_seed,
+    values_sha256,
+    weights_sha256,
+)
+from densecli.models.dense import DenseCLIP
+from densecli.models.registry import build, resolve
+from densecli.models.vfm import VFM, VFMS, load_vfm
 from torch import Tensor, nn
-
-from models.checkpoints import WeightsInfo, find_file, load_model, random_seed, values_sha256, weights_sha256
-from models.dense import DenseCLIP
-from models.registry import build, resolve
-from models.vfm import VFM, VFMS, load_vfm
-from shards.errors import DenseCLIError
 
 
 class DenseVFM(nn.Module):

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from densecli.models.dense import Grid, resize_positions
+from densecli.models.transformer import READS, DenseTransformer
 from torch import Tensor, nn
 
-from models.dense import Grid, resize_positions
-from models.transformer import READS, DenseTransformer
-
 if TYPE_CHECKING:
-    from models.architecture import Architecture
+    from densecli.models.architecture import Architecture
 
 
 class DenseViT(DenseTransformer):

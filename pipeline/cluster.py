@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
 
 # Units and reports pass through Ray and are small: the photos never do. Ray's own minimum is 75 MiB.
 OBJECT_STORE_BYTES = 80 * 2**20

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shards.regions import MaskPlan
+from densecli.shards.regions import MaskPlan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-
-from models.device import pick_device
-from models.flops import TRAINING, student_forward
-from models.registry import default_student
-from models.student import load_student
-from pipeline.config import BuildConfig
-from pipeline.job import Job, cut, prepare
-from pipeline.sample import Sample, column_bytes, take_sample
-from pipeline.teachers import models_of
-from shards.keys import canonical_json
-from shards.table import size as as_size
-from shards.table import table
+from densecli.core.device import pick_device
+from densecli.core.tables import size as as_size
+from densecli.core.tables import table
+from densecli.models.flops import TRAINING, student_forward
+from densecli.models.registry import default_student
+from densecli.models.student import load_student
+from densecli.pipeline.build_request import BuildRequest, cut, prepare
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.sample import Sample, column_bytes, take_sample
+from densecli.pipeline.teachers import models_of
+from densecli.shards.keys import canonical_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +136,7 @@ def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
     }
 
 
-def _student_speed(student: str, side: int, job: Job, steps: int = 3) -> float:
+def _student_speed(student: str, side: int, job: BuildRequest, steps: int = 3) -> float:
     """FLOPs a second of a training step, the fastest of some; random weights are as fast as any."""
     device = pick_device(job.device)
     model, _ = load_student(student, "random:0", device)

@@ -6,28 +6,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
-from models.categories import load_categories
-from models.checkpoints import find_weights, load_model, weights_given
-from models.registry import resolve
-from models.text import category_embeddings, load_text_embeddings
-from pipeline.ahead import Stopped
-from pipeline.build import Unit
-from pipeline.cluster import connected
-from pipeline.crew import Crew, run_units
-from pipeline.relabeller import Relabeller
-from pipeline.tally import Reports, Summary, carried_out, tallied
-from pipeline.teachers import default_categories
-from pipeline.teachers.base import weights_id
-from pipeline.teachers.features import PREFIX
-from pipeline.teachers.labels import Retrieval
-from shards import fs
-from shards.codecs import Features, codec_from_spec
-from shards.errors import DenseCLIError
-from shards.progress import Progress
-from shards.regions import RegionPlan, region_plan
-from shards.signals import Stop
-from shards.store import Column, Store
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import Stopped
+from densecli.core.progress import Progress
+from densecli.core.signals import Stop
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import find_weights, load_model, weights_given
+from densecli.models.registry import resolve
+from densecli.models.text import category_embeddings, load_text_embeddings
+from densecli.pipeline.cluster import connected
+from densecli.pipeline.relabeller import Relabeller
+from densecli.pipeline.shard_builder import Unit
+from densecli.pipeline.summary import Reports, Summary, carried_out, tallied
+from densecli.pipeline.teachers import default_categories
+from densecli.pipeline.teachers.base import weights_id
+from densecli.pipeline.teachers.features import PREFIX
+from densecli.pipeline.teachers.labels import Retrieval
+from densecli.pipeline.worker_pool import WorkerPool, run_units
+from densecli.shards.codecs import Features, codec_from_spec
+from densecli.shards.regions import RegionPlan, region_plan
+from densecli.shards.store import Column, Store
 
 MAX_ATTEMPTS = 3
 
@@ -82,7 +81,7 @@ def _build(job: "RelabelJob", todo: list[str], workers: int) -> Summary:
                 yield unit, relabeller.build(unit, stop)
 
     def crew(stop: Stop, progress: Progress) -> Reports:
-        return run_units(units, Crew(relabeller, workers, say=progress.say), MAX_ATTEMPTS, stop.is_set)
+        return run_units(units, WorkerPool(relabeller, workers, say=progress.say), MAX_ATTEMPTS, stop.is_set)
 
     # Ray takes seconds to start, as long as hundreds of photos.
     alone = workers == 1

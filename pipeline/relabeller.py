@@ -7,19 +7,18 @@ from threading import Event
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.core.prefetch import Stopped
+from densecli.core.stage_timer import StageTimer
+from densecli.models.pooling import region_pool
+from densecli.pipeline.shard_builder import Report, Unit, build_regions
+from densecli.pipeline.teachers.labels import encode_labels, retrieve
+from densecli.shards.codecs import Arrays, Errors, Features, TopK, combine_errors
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.receipts import Receipt
+from densecli.shards.regions import RegionPlan
+from densecli.shards.store import Column
+from densecli.shards.writer import ShardWriter, npz_bytes
 from torch import Tensor
-
-from models.pooling import region_pool
-from pipeline.ahead import Stopped
-from pipeline.build import Report, Unit, build_regions
-from pipeline.clock import Clock
-from pipeline.teachers.labels import encode_labels, retrieve
-from shards.codecs import Arrays, Errors, Features, TopK, combine_errors
-from shards.reader import decode_npz, read_joined
-from shards.receipts import Receipt
-from shards.regions import RegionPlan
-from shards.store import Column
-from shards.writer import ShardWriter, npz_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ class Relabeller:
         return Report(shard=unit.shard, samples=receipt.samples, skipped={}, seconds=dict(seconds))
 
     def _build_labels(self, shard: str, stop: Event) -> Receipt:
-        writer, clock, errors = ShardWriter(self.labels, shard), Clock(), list[Errors]()
+        writer, clock, errors = ShardWriter(self.labels, shard), StageTimer(), list[Errors]()
         records = read_joined([self.features, self.regions], shard)
         features = self.features.receipt(shard)
         assert features

@@ -8,20 +8,19 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-
-from pipeline.build import Unit
-from pipeline.job import Job, cut
-from pipeline.sources import Source
-from pipeline.teachers import Photo
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
-from shards.progress import Progress
-from shards.reader import decode_npz, read_joined
-from shards.receipts import Receipt
-from shards.regions import Regions
-from shards.store import Column
-from shards.writer import ShardWriter, npz_bytes
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.core.progress import Progress
+from densecli.pipeline.build_request import BuildRequest, cut
+from densecli.pipeline.shard_builder import Unit
+from densecli.pipeline.sources import Source
+from densecli.pipeline.teachers import Photo
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.receipts import Receipt
+from densecli.shards.regions import Regions
+from densecli.shards.store import Column
+from densecli.shards.writer import ShardWriter, npz_bytes
 
 BLOCK, RECORD = 512, 10240  # of a tar
 CHUNK = 32  # photos that are built at a time
@@ -43,7 +42,7 @@ class Sample:
     costs: dict[str, tuple[float, float]]
 
 
-def take_sample(job: Job, source: Source, count: int, *, ask: bool) -> Sample:
+def take_sample(job: BuildRequest, source: Source, count: int, *, ask: bool) -> Sample:
     """Builds `count` photos from all over the source in memory. ask: the teachers, else only what they cost.
 
     Raises DenseCLIError where none of the photos can be read.
@@ -84,7 +83,7 @@ def _means(figures: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 @contextmanager
-def _in_memory(job: Job, sizes: Sequence[int]) -> Iterator[Job]:
+def _in_memory(job: BuildRequest, sizes: Sequence[int]) -> Iterator[BuildRequest]:
     root = f"memory://plan-{uuid4().hex}"
     try:
         yield replace(job, store=replace(job.store, root=root, shard_sizes=tuple(sizes)))
@@ -93,7 +92,12 @@ def _in_memory(job: Job, sizes: Sequence[int]) -> Iterator[Job]:
 
 
 def _ask(
-    job: Job, columns: list[Column], shard: str, costs: dict[str, list[tuple[float, float]]], *, write: bool
+    job: BuildRequest,
+    columns: list[Column],
+    shard: str,
+    costs: dict[str, list[tuple[float, float]]],
+    *,
+    write: bool,
 ) -> None:
     """Adds to `costs` those of the shard's photos, and writes what would be stored of them."""
     photos = [

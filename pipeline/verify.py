@@ -6,20 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
-from models.device import pick_device
-from models.text import TEMPLATES
-from pipeline.config import BuildConfig
-from pipeline.teachers import Photo, TeacherConfig, live, models_of, teacher_config
-from shards.codecs import Errors, codec_from_spec, combine_errors
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
-from shards.keys import canonical_json
-from shards.progress import Progress
-from shards.reader import Record, decode_image, decode_npz, read_joined
-from shards.regions import Regions
-from shards.store import Column, Store
-from shards.table import table
+from densecli.core.device import pick_device
+from densecli.core.errors import DenseCLIError
+from densecli.core.progress import Progress
+from densecli.core.tables import table
+from densecli.models.text import TEMPLATES
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.teachers import Photo, TeacherConfig, live, models_of, teacher_config
+from densecli.shards.codecs import Errors, codec_from_spec, combine_errors
+from densecli.shards.geometry import Canvas
+from densecli.shards.keys import canonical_json
+from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.regions import Regions
+from densecli.shards.store import Column, Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shards import fs
-from shards.errors import DenseCLIError
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
 
 # An older temporary is of a killed writer.
 _ABANDONED = 3600.0

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from shards.errors import DenseCLIError
-from shards.quantise import ALL, Arrays, Some, dequantise, quantise
+from densecli.core.errors import DenseCLIError
+from densecli.shards.quantise import ALL, Arrays, Some, dequantise, quantise
 
 Errors = dict[str, float]
 

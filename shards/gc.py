@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from shards import fs
-from shards.store import Column, Store
+from densecli.core import fs
+from densecli.shards.store import Column, Store
 
 
 class Garbage(NamedTuple):

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from shards import fs
-from shards.receipts import Receipt
-from shards.store import Column, Store
-from shards.table import size, table
+from densecli.core import fs
+from densecli.core.tables import size, table
+from densecli.shards.receipts import Receipt
+from densecli.shards.store import Column, Store
 
 
 def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:

@@ -5,10 +5,10 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.reader import places_of, read_tar
-from shards.store import Column, Store
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards.reader import places_of, read_tar
+from densecli.shards.store import Column, Store
 
 FOLDERS = ("images", "regions", "targets")
 

@@ -10,16 +10,15 @@ from typing import TypeVar
 
 import numpy as np
 import xxhash
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards.cache import Cache
+from densecli.shards.keys import keys_digest
+from densecli.shards.npz import decode_npz as decode_npz
+from densecli.shards.receipts import Receipt
+from densecli.shards.shuffle import order
+from densecli.shards.store import Column
 from PIL import Image
-
-from shards import fs
-from shards.cache import Cache
-from shards.errors import DenseCLIError
-from shards.keys import keys_digest
-from shards.npz import decode_npz as decode_npz
-from shards.order import order
-from shards.receipts import Receipt
-from shards.store import Column
 
 T = TypeVar("T")
 Sample = tuple[str, dict[str, bytes]]

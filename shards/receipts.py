@@ -4,7 +4,7 @@ import builtins
 import json
 from dataclasses import dataclass, field, fields
 
-from shards.keys import canonical_json
+from densecli.shards.keys import canonical_json
 
 # How a build went rather than what it made: a rebuild may change these, and nothing is checked against them.
 RUN_FIELDS = ("seconds", "gpu_seconds")

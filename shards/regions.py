@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import xxhash
-
-from shards import fs
-from shards.errors import DenseCLIError
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
 
 # (rows, columns) of every grid: DenseVLM as its paper says, and as the code of DenseVLM and CLIPSelf does.
 # `square` is for the generated world: cells of whole pixels, whose crops have no black bars. Its CLIPs have

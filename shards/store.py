@@ -5,11 +5,11 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.geometry import RESAMPLE
-from shards.keys import canonical_json, column_key, short_id
-from shards.receipts import Receipt
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards.geometry import RESAMPLE
+from densecli.shards.keys import canonical_json, column_key, short_id
+from densecli.shards.receipts import Receipt
 
 FORMAT_VERSION = 1
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from shards.cache import Cache
-from shards.reader import StoreReader
-from shards.store import Column
+from densecli.shards.cache import Cache
+from densecli.shards.reader import StoreReader
+from densecli.shards.store import Column
 
 
 class JoinedSamples:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from building import build_here
 from click.testing import CliRunner, Result
-
-from cli import main
-from pipeline.config import BuildConfig
+from densecli.cli import main
+from densecli.pipeline.config import BuildConfig
 
 SPEC = """
 title = "Two thetas"
@@ -92,7 +91,7 @@ def test_ablate__interrupted_while_it_measures_it_ends(built: list, monkeypatch:
     def pressed(*asked: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("evaluation.region.evaluate_regions", pressed)
+    monkeypatch.setattr("densecli.evaluation.model_under_test.evaluate_regions", pressed)
     assert run(*built).exit_code == 130
 
 

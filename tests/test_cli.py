@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from densecli.cli import main
+from densecli.core.errors import Interrupted
+from densecli.models import registry
+from densecli.models.checkpoints import find_file, load_model, read_state_dict
+from densecli.pipeline.config import BuildConfig
+from densecli.scenes.pretrain import tune_pvlm
+from densecli.shards.store import Store
+from densecli.train.distillation import TrainConfig
+from densecli.train.distillation import train as fit
 from PIL import Image
 from safetensors.torch import save_file
-
-from cli import main
-from models import registry
-from models.checkpoints import find_file, load_model, read_state_dict
-from pipeline.config import BuildConfig
-from pipeline.scenes.pretrain import tune_pvlm
-from shards.errors import Interrupted
-from shards.store import Store
-from train.trainer import TrainConfig
-from train.trainer import train as fit
 
 
 def run(*words: object) -> Result:
@@ -76,7 +75,7 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
     rows = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
 
-    from pipeline.scenes.coco import write_coco
+    from densecli.scenes.coco import write_coco
 
     write_coco(tmp_path / "world", seed=0, split="test", count=3)
     report = tmp_path / "report.json"
@@ -289,7 +288,7 @@ def test_build__that_was_stopped_exits_with_128_and_the_signal(
         asked.append(config)
         raise end
 
-    monkeypatch.setattr("pipeline.driver.build_shards", build)
+    monkeypatch.setattr("densecli.pipeline.build_shards.build_shards", build)
     output = refused("build-shards", "--gpus-per-worker", 0.5, "--ray-address", "auto", code=code)
     assert "Error: " in output
     assert (asked[0].gpus_per_worker, asked[0].ray_address) == (0.5, "auto")

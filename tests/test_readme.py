@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-
-from models.checkpoints import load_model
-from pipeline.scenes.coco import write_coco
-from train.export import export_student
+from densecli.models.checkpoints import load_model
+from densecli.scenes.coco import write_coco
+from densecli.train.averaging import export_student
 
 README = Path(__file__).parents[1] / "README.md"
 

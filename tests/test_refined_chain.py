@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from building import build_here
 from click.testing import CliRunner
-
-from cli import main
-from pipeline.config import BuildConfig
-from pipeline.scenes.coco import write_coco
+from densecli.cli import main
+from densecli.pipeline.config import BuildConfig
+from densecli.scenes.coco import write_coco
 
 
 def passed(*words: object) -> str:

@@ -3,15 +3,15 @@
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from models.categories import load_categories
-from models.checkpoints import weights_sha256
-from models.registry import ALIASES, default_student
-from models.student import patch_of
-from models.vfm import VFMS
-from shards.errors import DenseCLIError
-from shards.keys import column_key
-from shards.store import Column, Store
-from train.refiner import refiner_file
+from densecli.core.errors import DenseCLIError
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import weights_sha256
+from densecli.models.registry import ALIASES, default_student
+from densecli.models.student import patch_of
+from densecli.models.vfm import VFMS
+from densecli.shards.keys import column_key
+from densecli.shards.store import Column, Store
+from densecli.train.refiner import refiner_file
 
 # Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
 OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}

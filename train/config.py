@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from train.data import LoaderConfig
-from train.run import Resume
+from densecli.train.dataloader import LoaderConfig
+from densecli.train.run_folder import Resume
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
 # the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
@@ -21,7 +21,7 @@ FREE = frozenset(
         "batch_size",
         "accumulate",
         "activation_checkpointing",
-        "max_bad_steps",
+        "max_nonfinite_steps",
         "checkpoint_every",
         "keep_checkpoints",
         "dry_run",
@@ -30,7 +30,7 @@ FREE = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig(LoaderConfig):
+class TrainerConfig(LoaderConfig):
     """What every run has.
 
     store, run: folders. student: architecture; weights: its initial ones, PATH or random:SEED (None: looked
@@ -40,7 +40,7 @@ class LoopConfig(LoaderConfig):
     warmup_steps: None is 1000, or a tenth of a run shorter than 10,000 steps. precision: fp32; tf32; bf16,
     where what autocast leaves in float32 is multiplied as tf32; or auto (bf16 on a GPU). compile: by
     torch.compile. activation_checkpointing: activations are made again in the backward, for memory.
-    max_bad_steps: those of the whole run that are skipped because their loss or gradient is not finite.
+    max_nonfinite_steps: those of the whole run that are skipped because their loss or gradient is not finite.
     checkpoint_every: in steps. dry_run: say what would be done, write nothing.
     """
 
@@ -61,7 +61,7 @@ class LoopConfig(LoaderConfig):
     precision: str = "auto"
     compile: bool = False
     activation_checkpointing: bool = False
-    max_bad_steps: int = 0
+    max_nonfinite_steps: int = 0
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     resume: Resume = "interrupted"

@@ -1,51 +1,191 @@
-"""Export: the alpha-averaged student as a checkpoint that other projects read, with a card beside it."""
+"""A student in the layout that another project reads, with a card beside it that says how to run it."""
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoint_formats import loads_with, mode_means, open_clip_config, to_layout
+from densecli.models.checkpoints import WeightsInfo, weights_sha256
+from densecli.models.model_card import card_path, read_card, run_export
+from densecli.models.student import Student, load_student
+from densecli.train.averaging import average, cloned
+from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
+from densecli.train.distillation import CARD as CARD_FIELDS
+from densecli.train.run_folder import RunFolder
+from torch import Tensor
 
-from models.card import CARD, WEIGHTS
-from shards import fs
+# What the readers of a layout open: those of EVA-CLIP's and OpenAI's know torch.load alone.
+FORMATS: Mapping[str, str] = {"open_clip": "safetensors", "eva": "pt", "openai": "pt", "timm": "safetensors"}
+_SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "pt"}
 
 
-def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """alpha * student + (1 - alpha) * initial of every floating-point tensor (as CLIPSelf averages).
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What is exported, and as what.
 
-    A tensor that training left alone comes out bit-equal; integer buffers are the student's.
+    layout: of `models.checkpoint_formats.LAYOUTS`. run: folder of a run; checkpoint: in its place one of a run's own
+    checkpoints, or a file of weights of `student` (None: as its card says). alpha: share of the student in
+    the average with its initial weights; where it is given, a run's last checkpoint is averaged anew. mode:
+    the read-out, in place of that of the card. format: safetensors or pt (None: as `out` ends, else what
+    readers of the layout open). out: file (None: LAYOUT.FORMAT in the run's folder export/).
     """
-    return {
-        name: torch.lerp(initial[name].to(tensor), tensor, alpha) if tensor.is_floating_point() else tensor
-        for name, tensor in student.items()
-    }
+
+    layout: str
+    run: str | None = None
+    checkpoint: str | None = None
+    student: str | None = None
+    alpha: float | None = None
+    mode: str | None = None
+    format: str | None = None
+    out: str | None = None
+    dry_run: bool = False
 
 
-def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor on the CPU, in memory of its own, for files: safetensors refuses tensors that share it, and
-    torch.save writes all of it."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A model, where its weights are from, what is known of it, and the folder for what is made of it."""
+
+    model: Student
+    file: Path
+    info: WeightsInfo
+    about: dict[str, Any]
+    folder: Path | None = None
 
 
-def export_student(
-    network: nn.Module, initial: dict[str, Tensor], *, alpha: float, folder: str, card: dict[str, Any]
-) -> str:
-    """Writes WEIGHTS and CARD into `folder`. A CLIP is written whole, in OpenCLIP's layout; a VFM in timm's.
+def export(config: ExportConfig) -> dict[str, Any]:
+    """Writes a student's file in a layout, and its card beside it; a dry run writes nothing.
 
-    initial: state dict of `network` before training. Returns the path of the weights.
+    Returns the card with `path`, `bytes`, `tensors` and, as `load`, the Python that reads the file where it
+    is. Raises DenseCLIError where there is no such student and where the layout cannot hold it.
     """
-    path = fs.join(folder, WEIGHTS)
-    data = safetensors.torch.save(cloned(average(network.state_dict(), initial, alpha)))
-    fs.write_atomic(path, data)
-    about = {
-        **card,
-        "alpha": alpha,
+    source = _source(config)
+    model, about = source.model, source.about
+    about["mode"] = config.mode or about.get("mode", "value")
+    if not model.has_mode(about["mode"]):
+        raise DenseCLIError(
+            f"{model.arch.name} has no dense mode {about['mode']!r}.", hint="Leave --mode out, or correct it."
+        )
+    tensors = to_layout(model, config.layout)
+    file, format = _target(config, source.folder)
+    data = _serialised(tensors, format)
+    card = {
+        **about,
+        "mode_means": mode_means(model, about["mode"]),
+        "patch": model.patch_size,
+        "mean": list(model.arch.mean),
+        "std": list(model.arch.std),
+        "layout": config.layout,
+        "load": loads_with(model, config.layout, file.name),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "source": {"file": str(source.file), "sha256": source.info.sha256},
         "densecli": version("densecli"),
     }
-    fs.write_atomic(fs.join(folder, CARD), json.dumps(about, indent=2).encode())
-    return path
+    if not config.dry_run:
+        fs.write_atomic(str(file), data)
+        fs.write_atomic(str(card_path(file)), json.dumps(card, indent=2).encode())
+        if own := open_clip_config(model, config.layout):
+            fs.write_atomic(
+                str(file.with_name(f"{model.arch.name}.json")), json.dumps(own, indent=2).encode()
+            )
+    load = loads_with(model, config.layout, str(file))
+    return {**card, "load": load, "path": str(file), "bytes": len(data), "tensors": len(tensors)}
+
+
+def _source(config: ExportConfig) -> _Source:
+    if bool(config.run) == bool(config.checkpoint):
+        raise DenseCLIError(
+            "It takes one thing to export.", hint="Give either --run DIR or --checkpoint FILE."
+        )
+    if config.run and config.alpha is None:
+        file, card = run_export(config.run)
+        return _of_weights(str(file), card["student"], card, file.parent)
+    if config.run:
+        newest = latest_checkpoint(RunFolder(config.run).checkpoints)
+        if newest is None:
+            raise DenseCLIError(f"There is no checkpoint in {config.run}.", hint="Leave --alpha out.")
+        return _of_checkpoint(Path(newest), config.alpha)
+    file = Path(str(config.checkpoint))
+    if (file.parent.parent / "config.json").is_file() and file.parent.name == "checkpoints":
+        return _of_checkpoint(file, config.alpha)
+    if config.alpha is not None:
+        raise DenseCLIError(
+            f"{file} is no checkpoint of a run, so there is nothing to average it with.",
+            hint="Leave --alpha out.",
+        )
+    card = read_card(file) or {}
+    student = config.student or card.get("student")
+    if student is None:
+        raise DenseCLIError(f"Nothing says which model {file} is of.", hint="Name it with --student.")
+    return _of_weights(str(file), student, card)
+
+
+def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Path | None = None) -> _Source:
+    model, info = load_student(student, weights)
+    began = {"initial_weights": asdict(info), "random_weights": info.random}
+    about = {**began, **card, "student": student}
+    return _Source(model=model, file=Path(weights), info=info, about=about, folder=folder)
+
+
+def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
+    """The state of a run's checkpoint, averaged with the weights that the run began with."""
+    root = file.parent.parent
+    settings = json.loads((root / "config.json").read_bytes())
+    if "alpha" not in settings:
+        raise DenseCLIError(
+            f"The run in {root} trained no student.", hint="A Refiner is read by densecli alone."
+        )
+    began = settings["initial_weights"]
+    model, info = load_student(settings["student"], began["source"])
+    if info.sha256 != began["sha256"]:
+        raise DenseCLIError(
+            f"{began['source']} holds other weights than those that the run in {root} began with.",
+            hint="Put them back where they were.",
+        )
+    initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    state = load_checkpoint(str(file))
+    model.load_state_dict(state["model"])
+    alpha = settings["alpha"] if alpha is None else alpha
+    model.network.load_state_dict(average(model.network.state_dict(), initial, alpha))
+    about = {name: settings[name] for name in CARD_FIELDS}
+    return _Source(
+        model=model,
+        file=file,
+        info=WeightsInfo(source=str(file), sha256=weights_sha256(file), random=info.random),
+        about={**about, "alpha": alpha, "step": state["step"]},
+        folder=root / "export",
+    )
+
+
+def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
+    """The file to write, and its format."""
+    if config.out is None:
+        format = config.format or FORMATS[config.layout]
+        if folder is None:
+            raise DenseCLIError(
+                "Nothing says where to write the file.", hint=f"Add --out {config.layout}.{format}."
+            )
+        return folder / f"{config.layout}.{format}", format
+    ends = _SUFFIXES.get(Path(config.out).suffix)
+    if ends is None or "://" in config.out or config.format not in (None, ends):
+        raise DenseCLIError(
+            f"{config.out} is no name for a file in the format {config.format or 'safetensors or pt'}.",
+            hint="Name a local file that ends in .safetensors or .pt, as its format says.",
+        )
+    return Path(config.out), ends
+
+
+def _serialised(tensors: Mapping[str, Tensor], format: str) -> bytes:
+    if format == "safetensors":
+        return safetensors.torch.save(cloned(tensors), metadata={"format": "pt"})
+    buffer = io.BytesIO()
+    torch.save(cloned(tensors), buffer)
+    return buffer.getvalue()

@@ -97,7 +97,7 @@ def decoupled_kl(
     kept = kept_regions(teacher, theta)
     logits, probs = student[kept].float() / tau, teacher[kept].float()
     if probs.shape[1] > logits.shape[1]:
-        logits = take_together(logits, probs, thing)
+        logits = merge_tail(logits, probs, thing)
         thing = _sides(thing, probs)
     is_thing = thing[probs.argmax(dim=-1)]
 
@@ -124,7 +124,7 @@ def _sides(thing: Tensor, teacher: Tensor) -> Tensor:
     return torch.cat([thing, thing.new_tensor([True, False])])[: teacher.shape[1]]
 
 
-def take_together(logits: Tensor, teacher: Tensor, thing: Tensor) -> Tensor:
+def merge_tail(logits: Tensor, teacher: Tensor, thing: Tensor) -> Tensor:
     """(R, D) logits of classes -> (R, D + 2), of the classes and remainders of `teacher` (R, D + 2).
 
     A softmax over them gives a remainder the sum of what it gave the classes that the teacher does not name.

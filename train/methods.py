@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
 
 TERMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -3,9 +3,8 @@
 import math
 
 import torch
+from densecli.train.decay_groups import decay_groups
 from torch import nn
-
-from models.optim import decay_groups
 
 
 def freeze(model: nn.Module, names: set[str]) -> None:

@@ -7,28 +7,27 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from densecli.core import fs
+from densecli.core.device import pick_device
+from densecli.core.distributed import Distributed, joined_processes
+from densecli.models.checkpoints import load_model, seeded
+from densecli.models.model_card import CARD
+from densecli.models.refiner import METADATA, Refiner, card_of, make_refiner
+from densecli.shards.store import Store
+from densecli.train.config import TrainerConfig
+from densecli.train.crops import CropLoader
+from densecli.train.dataloader import Batch
+from densecli.train.losses import mean, token_infonce
+from densecli.train.optim import freeze
+from densecli.train.run_folder import RunFolder
+from densecli.train.trainer import Trainer
 from torch import Tensor
-
-from models.card import CARD
-from models.checkpoints import load_model, seeded
-from models.device import pick_device
-from models.ranks import Ranks, joined_ranks
-from models.refiner import METADATA, Refiner, card_of, make_refiner
-from shards import fs
-from shards.store import Store
-from train.config import LoopConfig
-from train.crops import CropLoader
-from train.data import Batch
-from train.loop import Loop
-from train.losses import mean, token_infonce
-from train.optim import freeze
-from train.run import RunFolder
 
 WEIGHTS = "refiner.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinerConfig(LoopConfig):
+class RefinerConfig(TrainerConfig):
     """Everything that defines the training of a Refiner, beside what every run has; `student` is its CLIP.
 
     depth: of the CLIP's last blocks, how many are cloned (None: the paper's). crops: of a photo. tau:
@@ -49,18 +48,18 @@ def refiner_file(run: str) -> Path:
 
 
 def train_refiner(config: RefinerConfig) -> dict[str, Any]:
-    """Trains, or continues, the run of `config`; returns what `train.trainer.train` does."""
-    with joined_ranks(config.device) as ranks:
-        return RefinerTrainer(config, ranks).fit()
+    """Trains, or continues, the run of `config`; returns what `train.distillation.train` does."""
+    with joined_processes(config.device) as ranks:
+        return RefinerTraining(config, ranks).fit()
 
 
-class RefinerTrainer(Loop):
+class RefinerTraining(Trainer):
     config: RefinerConfig
     model: Refiner
 
-    def __init__(self, config: RefinerConfig, ranks: Ranks | None = None) -> None:
-        """See `Loop`."""
-        ranks = ranks or Ranks(device=pick_device(config.device))
+    def __init__(self, config: RefinerConfig, ranks: Distributed | None = None) -> None:
+        """See `Trainer`."""
+        ranks = ranks or Distributed(device=pick_device(config.device))
         clip, info = load_model(config.student, config.weights)
         self.side = clip.arch.native_side
         store = Store.open(config.store)
@@ -73,13 +72,13 @@ class RefinerTrainer(Loop):
         self.learn(model, info)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Loop.counts`; of tokens."""
+        """See `Trainer.counts`; of tokens."""
         tokens = len(batch.boxes) * (self.side // self.model.clip.patch_size) ** 2
         return {"tokens": torch.tensor([tokens], device=batch.boxes.device)}
 
     def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Token InfoNCE of the Refiner on the whole photo against the frozen CLIP on the real crop; see
-        `Loop.loss`."""
+        `Trainer.loss`."""
         clip, [tokens] = self.model.clip, counts["tokens"]
         grid = self.side // clip.patch_size
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):

@@ -11,11 +11,10 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-
-from shards.codecs import Codec, codec_from_spec
-from shards.errors import DenseCLIError
-from shards.regions import stored_views, view_of
-from shards.store import Column
+from densecli.core.errors import DenseCLIError
+from densecli.shards.codecs import Codec, codec_from_spec
+from densecli.shards.regions import stored_views, view_of
+from densecli.shards.store import Column
 
 Arrays = Mapping[str, np.ndarray]
 

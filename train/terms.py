@@ -4,13 +4,11 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-from shards.errors import DenseCLIError
-from shards.store import Column
-from train.correlation import context_loss, spatial_loss, unit_tokens
-from train.data import Batch
-from train.losses import (
+from densecli.core.errors import DenseCLIError
+from densecli.shards.store import Column
+from densecli.train.correlation import context_loss, spatial_loss, unit_tokens
+from densecli.train.dataloader import Batch
+from densecli.train.losses import (
     Reduction,
     decoupled_kl,
     group_counts,
@@ -20,6 +18,7 @@ from train.losses import (
     region_text,
     retemper,
 )
+from torch import Tensor
 
 
 class StudentOutput(NamedTuple):

@@ -1,14 +1,14 @@
 """Data sets by name."""
 
-from pipeline.sources.base import Decoded, Item, Load, Source, Unreadable
-from pipeline.sources.coco import coco_source
-from pipeline.sources.folder import folder_source
-from pipeline.sources.sa1b import sa1b_source
-from pipeline.sources.scenes import scenes_source
-from pipeline.sources.urls import urls_source
-from pipeline.sources.volumes import Index
-from pipeline.sources.webdataset import webdataset_source
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources.base import Decoded, Item, Load, Source, Unreadable
+from densecli.pipeline.sources.coco import coco_source
+from densecli.pipeline.sources.folder import folder_source
+from densecli.pipeline.sources.sa1b import sa1b_source
+from densecli.pipeline.sources.urls import urls_source
+from densecli.pipeline.sources.volumes import Index
+from densecli.pipeline.sources.webdataset import webdataset_source
+from densecli.scenes.source import scenes_source
 
 __all__ = ["DATASETS", "Decoded", "Index", "Item", "Load", "Source", "Unreadable", "open_source"]
 

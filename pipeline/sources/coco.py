@@ -1,9 +1,9 @@
 """COCO's standard layout, ROOT/<split>/*.jpg. Its annotations are not needed."""
 
-from pipeline.sources.base import Source, files_source, no_folder
-from pipeline.sources.photos import PhotoLoader
-from shards import fs
-from shards.errors import DenseCLIError
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources.base import Source, files_source, no_folder
+from densecli.pipeline.sources.photos import PhotoLoader
 
 
 def coco_source(root: str, split: str, limit: int | None = None) -> Source:

@@ -1,9 +1,9 @@
 """Any folder of photos, with its subfolders."""
 
-from pipeline.sources.base import Source, files_source, no_folder
-from pipeline.sources.photos import PhotoLoader
-from shards import fs
-from shards.errors import DenseCLIError
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources.base import Source, files_source, no_folder
+from densecli.pipeline.sources.photos import PhotoLoader
 
 # Fixed, and not what the installed Pillow can open: the listing is the identity of the data.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

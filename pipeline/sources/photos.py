@@ -6,13 +6,12 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from densecli.core import fs
+from densecli.core.errors import Forbidden, Unreachable
+from densecli.pipeline.sources.base import Decoded, Item, Span, Unreadable
+from densecli.shards.geometry import Canvas
+from densecli.shards.store import PHOTOS
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from pipeline.sources.base import Decoded, Item, Span, Unreadable
-from shards import fs
-from shards.errors import Forbidden, Unreachable
-from shards.geometry import Canvas
-from shards.store import PHOTOS
 
 # What Pillow's decoders raise on files that are cut, mangled or crafted.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)

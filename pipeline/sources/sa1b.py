@@ -5,13 +5,12 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-
-from pipeline.sources.base import Decoded, Item, Source, Span, Unreadable, no_folder
-from pipeline.sources.photos import decode, read
-from pipeline.sources.volumes import Index, Listing, Volume, list_volumes, table, tar_volumes
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources.base import Decoded, Item, Source, Span, Unreadable, no_folder
+from densecli.pipeline.sources.photos import decode, read
+from densecli.pipeline.sources.volumes import Index, Listing, Volume, list_volumes, table, tar_volumes
+from densecli.shards.geometry import Canvas
 
 _PHOTO = re.compile(r"sa_\d+\.jpg")
 _FILE = re.compile(r"sa_\d+\.(jpg|json)")

@@ -10,12 +10,11 @@ from typing import BinaryIO, overload
 import numpy as np
 import pyarrow as pa
 import xxhash
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources.base import Item, Source, Span
+from densecli.pipeline.sources.photos import PhotoLoader
 from pyarrow import csv, parquet
-
-from pipeline.sources.base import Item, Source, Span
-from pipeline.sources.photos import PhotoLoader
-from shards import fs
-from shards.errors import DenseCLIError
 
 COLUMN = "url"
 BLOCK = 4096

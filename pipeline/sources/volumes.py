@@ -11,13 +11,12 @@ from itertools import accumulate
 from typing import NamedTuple, overload
 
 import numpy as np
-
-from pipeline.sources.base import MAX_KEY, Item, Span, listing_digest, safe_keys
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.progress import Progress
-from shards.reader import decode_npz
-from shards.writer import npz_bytes
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.core.progress import Progress
+from densecli.pipeline.sources.base import MAX_KEY, Item, Span, listing_digest, safe_keys
+from densecli.shards.reader import decode_npz
+from densecli.shards.writer import npz_bytes
 
 # Tars whose headers are read, or folders that are listed, at the same time.
 THREADS = 16

@@ -3,13 +3,12 @@
 import re
 
 from braceexpand import braceexpand
-
-from pipeline.sources.base import Source
-from pipeline.sources.folder import EXTENSIONS
-from pipeline.sources.photos import PhotoLoader
-from pipeline.sources.volumes import Index, Listing, tar_volumes
-from shards import fs
-from shards.errors import DenseCLIError
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources.base import Source
+from densecli.pipeline.sources.folder import EXTENSIONS
+from densecli.pipeline.sources.photos import PhotoLoader
+from densecli.pipeline.sources.volumes import Index, Listing, tar_volumes
 
 
 def webdataset_source(

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeVar
 
-from models.checkpoints import find_file, find_weights
-from models.registry import resolve
-from models.vfm import VFMS
-from pipeline.teachers.base import Asking, Cost, Photo, Teacher, TeacherConfig, live
-from pipeline.teachers.crops import CropsConfig, CropsTeacher
-from pipeline.teachers.features import FeaturesConfig
-from pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
-from pipeline.teachers.labels import LabelsConfig, LabelsTeacher
-from pipeline.teachers.refiner import RefinedConfig, RefinedTeacher
-from shards import fs
-from shards.codecs import Features, LowRank, Rows
-from shards.errors import DenseCLIError
-from shards.regions import region_plan
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoints import find_file, find_weights
+from densecli.models.registry import resolve
+from densecli.models.vfm import VFMS
+from densecli.pipeline.teachers.base import Batcher, Cost, Photo, Teacher, TeacherConfig, live
+from densecli.pipeline.teachers.crops import CropsConfig, CropsTeacher
+from densecli.pipeline.teachers.features import FeaturesConfig
+from densecli.pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
+from densecli.pipeline.teachers.labels import LabelsConfig, LabelsTeacher
+from densecli.pipeline.teachers.refiner import RefinedConfig, RefinedTeacher
+from densecli.shards.codecs import Features, LowRank, Rows
+from densecli.shards.regions import region_plan
 
 if TYPE_CHECKING:
-    from pipeline.config import BuildConfig
+    from densecli.pipeline.config import BuildConfig
 
 __all__ = [
-    "Asking",
+    "Batcher",
     "Cost",
     "CropsConfig",
     "CropsTeacher",

@@ -8,15 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from densecli.core.errors import DenseCLIError
+from densecli.core.stage_timer import StageTimer
+from densecli.models.checkpoints import weights_sha256
+from densecli.models.registry import resolve
+from densecli.shards.codecs import Arrays, Errors
+from densecli.shards.geometry import Canvas
+from densecli.shards.regions import Regions
 from torch import Tensor
-
-from models.checkpoints import weights_sha256
-from models.registry import resolve
-from pipeline.clock import Clock
-from shards.codecs import Arrays, Errors
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
-from shards.regions import Regions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +93,11 @@ class TeacherConfig(Protocol):
     def load(self, device: str) -> Teacher: ...
 
 
-class Asking:
+class Batcher:
     """One teacher's way through photos: its pictures of several photos share a batch, so that every batch is
     full but the last, however many pictures a photo has."""
 
-    def __init__(self, teacher: Teacher, batch_size: int, clock: Clock) -> None:
+    def __init__(self, teacher: Teacher, batch_size: int, clock: StageTimer) -> None:
         """batch_size: in canvases; pictures of another side come as many as have the same pixels.
 
         The clock's stage "teacher" ends when the device has finished, so on a GPU it is the GPU's time too.
@@ -173,7 +172,7 @@ class Asking:
 
 def live(teacher: Teacher, photos: Iterable[Photo], batch_size: int = 16) -> list[np.ndarray]:
     """What a teacher says about photos, before any codec: a target each."""
-    asking = Asking(teacher, batch_size, Clock())
+    asking = Batcher(teacher, batch_size, StageTimer())
     said = [target for photo in photos for _, target in asking.add(photo, teacher.inputs(photo))]
     return said + [target for _, target in asking.finish()]
 

@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.models.checkpoints import load_model
+from densecli.models.flops import image_forward
+from densecli.models.registry import resolve
+from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, weights_info
+from densecli.shards.codecs import Arrays, Errors, Rows
+from densecli.shards.geometry import RESAMPLE
+from densecli.shards.regions import stored_views
 from torch import Tensor
-
-from models.checkpoints import load_model
-from models.flops import image_forward
-from models.registry import resolve
-from pipeline.teachers.base import Cost, Photo, clip_spec, weights_info
-from shards.codecs import Arrays, Errors, Rows
-from shards.geometry import RESAMPLE
-from shards.regions import stored_views
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from models.checkpoints import load_model
-from models.flops import dense_forward
-from pipeline.teachers.base import Cost, Photo, weights_info
-from pipeline.teachers.gram import TokenTeacher, map_cost
-from pipeline.teachers.labels import map_spec, retrieval_map
-from shards.codecs import Features
+from densecli.models.checkpoints import load_model
+from densecli.models.flops import dense_forward
+from densecli.pipeline.teachers.base import Cost, Photo, weights_info
+from densecli.pipeline.teachers.gram import TokenTeacher, map_cost
+from densecli.pipeline.teachers.labels import map_spec, retrieval_map
+from densecli.shards.codecs import Features
 
 PREFIX = "features-"
 

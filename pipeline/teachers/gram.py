@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from densecli.models.checkpoints import load_model
+from densecli.models.flops import Forward, dense_forward, vfm_forward
+from densecli.models.vfm import VFMS, load_vfm
+from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, weights_id, weights_info
+from densecli.shards.codecs import Arrays, Errors, LowRank
 from torch import Tensor
-
-from models.checkpoints import load_model
-from models.flops import Forward, dense_forward, vfm_forward
-from models.vfm import VFMS, load_vfm
-from pipeline.teachers.base import Cost, Photo, clip_spec, weights_id, weights_info
-from shards.codecs import Arrays, Errors, LowRank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.core.errors import DenseCLIError
+from densecli.models.architecture import Architecture
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import load_model
+from densecli.models.dense import DenseCLIP
+from densecli.models.flops import dense_forward
+from densecli.models.pooling import region_pool
+from densecli.models.registry import resolve
+from densecli.models.text import TEMPLATES, category_embeddings, default_templates
+from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, file_sha256, weights_info
+from densecli.shards.codecs import Arrays, Errors, TopK
 from torch import Tensor
-
-from models.architecture import Architecture
-from models.categories import load_categories
-from models.checkpoints import load_model
-from models.dense import DenseCLIP
-from models.flops import dense_forward
-from models.pooling import region_pool
-from models.registry import resolve
-from models.text import TEMPLATES, category_embeddings, default_templates
-from pipeline.teachers.base import Cost, Photo, clip_spec, file_sha256, weights_info
-from shards.codecs import Arrays, Errors, TopK
-from shards.errors import DenseCLIError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from densecli.models.flops import refiner_forward
+from densecli.models.refiner import load_refiner
+from densecli.models.registry import resolve
+from densecli.pipeline.teachers.base import Cost, Photo, weights_id, weights_info
+from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
+from densecli.shards.regions import stored_views
 from torch import Tensor
-
-from models.flops import refiner_forward
-from models.refiner import load_refiner
-from models.registry import resolve
-from pipeline.teachers.base import Cost, Photo, weights_id, weights_info
-from shards.codecs import Arrays, Errors, LowRank, combine_errors
-from shards.regions import stored_views
 
 # Boxes that go through the Refiner at a time.
 BOXES = 64

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from densecli.models.checkpoints import load_model
 from PIL import Image
-
-from models.checkpoints import load_model
 
 Writer = Callable[..., Path]
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-
-from evaluation.affinity import affinity, affinity_panel, colours, token_at
-from shards.geometry import Canvas
+from densecli.evaluation.affinity import affinity, affinity_panel, colours, token_at
+from densecli.shards.geometry import Canvas
 
 
 def test_affinity__is_the_cosine_to_the_chosen_token():

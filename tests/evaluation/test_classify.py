@@ -6,20 +6,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from densecli.core.distributed import Distributed
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.classify import ClassifyConfig, classify, region_tally, segment_crops, token_masks
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.models.categories import Categories
 from torch import nn
-
-from evaluation.classify import ClassifyConfig, classify, region_tally, segment_crops, token_masks
-from evaluation.panoptic import PanopticDataset
-from models.categories import Categories
-from models.ranks import Ranks
-from shards.errors import DenseCLIError
 
 NAMES = ("cat", "boat", "kite", "sea", "sky", "sand", "road", "hill")
 THING = np.array([True, True, True, False, False, False, False, False])
 SET = Categories(name="eight", names=NAMES, thing=THING)
 PATCH, SIDE, STEP = 8, 64, 25
 CONFIG = ClassifyConfig(canvas=SIDE, batch_size=2)
-RANKS = Ranks(device=torch.device("cpu"))
+RANKS = Distributed(device=torch.device("cpu"))
 
 
 def test_token_masks__whole_tokens_come_back_and_padding_is_empty():
@@ -122,7 +121,7 @@ def test_classify__batches_and_processes_change_nothing(world, crops):
 
     def tally(size, rank, world_size):
         config = dataclasses.replace(CONFIG, batch_size=size, crops=crops)
-        ranks = Ranks(device=torch.device("cpu"), rank=rank, world_size=world_size)
+        ranks = Distributed(device=torch.device("cpu"), rank=rank, world_size=world_size)
         return region_tally(Oracle(), world, text, config, ranks)
 
     one = tally(2, 0, 1)

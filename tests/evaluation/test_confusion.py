@@ -1,11 +1,10 @@
 """The confusion matrix in a picture: things before stuff, a share a cell, the same classes in all."""
 
 import numpy as np
-
-from evaluation.affinity import colours
-from evaluation.confusion import confusion_pictures
-from evaluation.tally import RegionTally, count, summarize
-from models.categories import Categories
+from densecli.evaluation.affinity import colours
+from densecli.evaluation.confusion import confusion_pictures
+from densecli.evaluation.region_counts import RegionTally, count, summarize
+from densecli.models.categories import Categories
 
 # Stuff stands first here, so that the picture has to change the order.
 NAMES = ("sky", "cat", "sea", "kite")

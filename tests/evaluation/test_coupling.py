@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-from evaluation.coupling import coupling_ratio, photo_coupling, token_owners
-from evaluation.panoptic import PanopticDataset
-from models.categories import Categories
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.coupling import coupling_ratio, photo_coupling, token_owners
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.models.categories import Categories
 
 
 def test_photo_coupling__is_a_loop_over_pairs() -> None:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from densecli.core.distributed import Distributed
+from densecli.evaluation.classify import ClassifyConfig, region_scores
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import find_file, load_model
+from densecli.models.text import category_embeddings
+from densecli.scenes.coco import write_coco
 
 import models
-from evaluation.classify import ClassifyConfig, region_scores
-from evaluation.panoptic import PanopticDataset
-from models.categories import load_categories
-from models.checkpoints import find_file, load_model
-from models.ranks import Ranks
-from models.text import category_embeddings
-from pipeline.scenes.coco import write_coco
 
 
 def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -
     model, _ = load_model("scenes-pvlm")
     text = category_embeddings(model, known.names)
     config = ClassifyConfig(canvas=96, batch_size=5, min_side=0)
-    (scores,) = region_scores(model, dataset, text, config, Ranks(device=model.device))
+    (scores,) = region_scores(model, dataset, text, config, Distributed(device=model.device))
 
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)

@@ -2,18 +2,17 @@
 
 import numpy as np
 import torch
+from densecli.core.distributed import Distributed
+from densecli.evaluation.knn import KNNConfig, classify_patches, patch_labels, vote
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.semantic import PanopticLabels, open_labelled
+from densecli.models.categories import Categories
+from densecli.models.student import load_student
 from torch import nn
-
-from evaluation.knn import KNNConfig, classify_patches, patch_labels, vote
-from evaluation.panoptic import PanopticDataset
-from evaluation.semantic import PanopticLabels, open_labelled
-from models.categories import Categories
-from models.ranks import Ranks
-from models.student import load_student
 
 NAMES = ("cat", "sea", "sky")
 SET = Categories(name="three", names=NAMES, thing=np.array([True, False, False]))
-RANKS = Ranks(device=torch.device("cpu"))
+RANKS = Distributed(device=torch.device("cpu"))
 
 
 def test_vote__most_of_the_nearest():

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from evaluation.classify import ClassifyConfig
-from evaluation.region import Subject, evaluate_regions
-from evaluation.tasks import TASKS, Question
-from models.ranks import Ranks, joined_ranks
-from pipeline.scenes.coco import write_coco
+from densecli.core.distributed import Distributed, joined_processes
+from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
+from densecli.evaluation.tasks import TASKS, EvaluationRequest
+from densecli.scenes.coco import write_coco
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -26,14 +25,14 @@ ALIKE = "test"
 
 def measured(task, scenes, ranks, neighbours=ALIKE):
     """What a task says of the shipped student, in JSON's values."""
-    subject = Subject(model="scenes-s")
+    subject = ModelUnderTest(model="scenes-s")
     where = {"data": str(scenes), "split": "val", "categories": "scenes"}
     if task == "regions":
         config = ClassifyConfig(canvas=96, batch_size=2)
         found = evaluate_regions(subject, **where, config=config, ranks=ranks).to_dict()
     else:
         settings = {"canvas": 96, "batch_size": 2}
-        question = Question(subject=subject, **where, settings=settings, train_split=neighbours)
+        question = EvaluationRequest(subject=subject, **where, settings=settings, train_split=neighbours)
         found = TASKS[task](question, ranks).values[subject.title]
     return json.loads(json.dumps(found))
 
@@ -77,7 +76,7 @@ def together(scenes):
 
 @pytest.mark.parametrize("task", EVERY)
 def test_task__two_processes_are_one(scenes, together, one_thread, task):
-    one = measured(task, scenes, Ranks(device=CPU))
+    one = measured(task, scenes, Distributed(device=CPU))
     assert [each[task] for each in together] == [one, one]
 
 
@@ -85,12 +84,12 @@ def test_task__two_processes_are_one(scenes, together, one_thread, task):
 @pytest.mark.parametrize("task", EVERY)
 def test_task__a_gpu_is_as_the_cpu(scenes, monkeypatch, task):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    one, other = (measured(task, scenes, Ranks(device=d), "train") for d in (CPU, torch.device("cuda")))
+    one, other = (measured(task, scenes, Distributed(device=d), "train") for d in (CPU, torch.device("cuda")))
     shares = {name: value for name, value in one.items() if isinstance(value, float)}
     assert {name: other[name] for name in shares} == pytest.approx(shares, abs=0.5)
 
 
 if __name__ == "__main__":
-    with joined_ranks("cpu") as ranks:
+    with joined_processes("cpu") as ranks:
         found = {task: measured(task, sys.argv[1], ranks) for task in EVERY}
         Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))

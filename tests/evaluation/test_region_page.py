@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-
-from evaluation.classify import ClassifyConfig
-from evaluation.region import Subject, evaluate_regions
-from evaluation.region_page import meaning, region_sections, write_region_page
-from evaluation.report import regions_table
-from evaluation.tally import RegionTally, count, summarize
-from models.categories import Categories
+from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
+from densecli.evaluation.region_counts import RegionTally, count, summarize
+from densecli.evaluation.region_page import meaning, region_sections, write_region_page
+from densecli.evaluation.report import regions_table
+from densecli.models.categories import Categories
 
 SET = Categories(name="two", names=("boat", "sky"), thing=np.array([True, False]))
 
@@ -60,7 +59,7 @@ def page(write_panoptic, tmp_path):
         "config": ClassifyConfig(canvas=96),
     }
     subjects = {
-        name: Subject(model="scenes-s", weights=f"random:{seed}")
+        name: ModelUnderTest(model="scenes-s", weights=f"random:{seed}")
         for seed, name in enumerate(("before", "after"))
     }
     results = {name: evaluate_regions(each, **where) for name, each in subjects.items()}

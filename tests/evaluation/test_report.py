@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
-
-from evaluation.report import block_table, class_table, comparison, mistaken_for, regions_table, size_table
-from evaluation.tally import RegionTally, count, summarize
-from models.categories import Categories
+from densecli.evaluation.region_counts import RegionTally, count, summarize
+from densecli.evaluation.report import (
+    block_table,
+    class_table,
+    comparison,
+    mistaken_for,
+    regions_table,
+    size_table,
+)
+from densecli.models.categories import Categories
 
 NAMES = ("cat", "kite", "sky", "sea")
 SET = Categories(name="four", names=NAMES, thing=np.array([True, True, False, False]))

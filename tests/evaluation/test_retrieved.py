@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
+from densecli.evaluation.retrieved import retrieved_views
+from densecli.shards.codecs import TopK
+from densecli.shards.regions import GridPlan
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter, jpg_bytes, npz_bytes
 from PIL import Image
-
-from evaluation.retrieved import retrieved_views
-from shards.codecs import TopK
-from shards.regions import GridPlan
-from shards.store import Store
-from shards.writer import ShardWriter, jpg_bytes, npz_bytes
 
 NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
 THINGS_OF = np.array(THINGS)

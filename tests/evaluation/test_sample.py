@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.sample import find_record, picture
+from densecli.shards.codecs import LowRank, Rows, TopK
+from densecli.shards.regions import GridPlan
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter, jpg_bytes, npz_bytes
 from PIL import Image
-
-from evaluation.sample import find_record, picture
-from shards.codecs import LowRank, Rows, TopK
-from shards.errors import DenseCLIError
-from shards.regions import GridPlan
-from shards.store import Store
-from shards.writer import ShardWriter, jpg_bytes, npz_bytes
 
 NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
 

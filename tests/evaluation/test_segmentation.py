@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
-
-from evaluation import segmentation
-from evaluation.benchmarks import Classes
-from evaluation.panoptic import PanopticDataset
-from evaluation.segmentation import (
+from densecli.core.distributed import Distributed
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation import segmentation
+from densecli.evaluation.benchmarks import Classes
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.segmentation import (
     SegmentationConfig,
     confusion_to_metrics,
     count_pairs,
@@ -20,17 +19,17 @@ from evaluation.segmentation import (
     segment,
     window_scores,
 )
-from evaluation.semantic import PanopticLabels, open_labelled
-from models.categories import Categories
-from models.ranks import Ranks
-from shards.errors import DenseCLIError
+from densecli.evaluation.semantic import PanopticLabels, open_labelled
+from densecli.models.categories import Categories
+from PIL import Image
+from torch import nn
 
 NAMES = ("cat", "boat", "sea", "sky", "sand")
 THING = np.array([True, True, False, False, False])
 SET = Categories(name="five", names=NAMES, thing=THING)
 PATCH, STEP = 4, 50
 CONFIG = SegmentationConfig(side=32, window=16, stride=8, batch_size=3)
-RANKS = Ranks(device=torch.device("cpu"))
+RANKS = Distributed(device=torch.device("cpu"))
 
 
 class Oracle(nn.Module):

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.semantic import PanopticLabels, open_labelled
+from densecli.models.categories import Categories
 from PIL import Image
-
-from evaluation.benchmarks import BENCHMARKS, IGNORED
-from evaluation.panoptic import PanopticDataset
-from evaluation.semantic import PanopticLabels, open_labelled
-from models.categories import Categories
-from shards.errors import DenseCLIError
 
 # Benchmark -> photo, PNG, list of names; {} is the name of a photo.
 PLACES = {

@@ -4,16 +4,15 @@ import json
 
 import pytest
 from click.testing import CliRunner
-
-from evaluation.benchmarks import BENCHMARKS
-from evaluation.knn import KNNConfig
-from evaluation.region import Subject
-from evaluation.segmentation import SegmentationConfig
-from evaluation.task_flags import DATASETS
-from evaluation.tasks import Question, settings_for
-from evaluation.verbs import evaluate
-from pipeline.scenes.coco import write_coco
-from shards.errors import DenseCLIError
+from densecli.commands.evaluation_commands import evaluate
+from densecli.commands.task_flags import DATASETS
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.benchmarks import BENCHMARKS
+from densecli.evaluation.knn import KNNConfig
+from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.evaluation.segmentation import SegmentationConfig
+from densecli.evaluation.tasks import EvaluationRequest, settings_for
+from densecli.scenes.coco import write_coco
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +122,8 @@ def test_datasets__are_the_benchmarks_and_two_layouts():
 )
 def test_settings__papers_sizes_within_the_canvas(canvas, given, sizes):
     of_run = {"canvas": canvas, "mode": "qq"} if canvas else None
-    subject = Subject(model="scenes-s", settings=of_run)
-    question = Question(subject=subject, data="", split="", settings=given)
+    subject = ModelUnderTest(model="scenes-s", settings=of_run)
+    question = EvaluationRequest(subject=subject, data="", split="", settings=given)
     config = settings_for(question, SegmentationConfig(), "side", "window", "stride")
     assert (config.side, config.window, config.stride) == sizes
     assert config.mode == ("qq" if canvas else "value")
@@ -132,5 +131,7 @@ def test_settings__papers_sizes_within_the_canvas(canvas, given, sizes):
 
 def test_settings__a_given_canvas_is_taken_as_it_is():
     settings = {"canvas": 560, "k": 5}
-    question = Question(subject=Subject(model="scenes-s"), data="", split="", settings=settings)
+    question = EvaluationRequest(
+        subject=ModelUnderTest(model="scenes-s"), data="", split="", settings=settings
+    )
     assert settings_for(question, KNNConfig(), "canvas") == KNNConfig(canvas=560, k=5)

@@ -6,18 +6,17 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from densecli.core.distributed import Distributed
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.zeroshot import DominantThings, FolderImages, centre_crop, zero_shot
+from densecli.models.categories import Categories
 from PIL import Image
 from torch import nn
 
-from evaluation.panoptic import PanopticDataset
-from evaluation.zeroshot import DominantThings, FolderImages, centre_crop, zero_shot
-from models.categories import Categories
-from models.ranks import Ranks
-from shards.errors import DenseCLIError
-
 NAMES = ("ant", "bee_hive", "cat", "dog", "elk", "fox", "gnu")
 STEP = 30
-RANKS = Ranks(device=torch.device("cpu"))
+RANKS = Distributed(device=torch.device("cpu"))
 
 
 class Reader(nn.Module):

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 from building import build_here
-
-from shards.errors import DenseCLIError
-from shards.reader import read_joined
-from shards.store import Store
+from densecli.core.errors import DenseCLIError
+from densecli.shards.reader import read_joined
+from densecli.shards.store import Store
 
 SHARD = "000001"
 NOBODY = 65534

@@ -12,10 +12,9 @@ from threading import Thread
 
 import pytest
 from building import build_here
+from densecli.pipeline.build_shards import build_shards
+from densecli.pipeline.config import BuildConfig
 from ray.cluster_utils import Cluster
-
-from pipeline.config import BuildConfig
-from pipeline.driver import build_shards
 
 # Subprocesses start where `pipeline` can be imported from.
 ROOT = Path(__file__).parents[2]
@@ -54,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     started = []
 
     def popen() -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "cli", "build-shards", *flags.split()]
+        command = [sys.executable, "-m", "densecli", "build-shards", *flags.split()]
         command += ["--store", str(tmp_path / "store")]
         process = subprocess.Popen(
             command,
@@ -139,7 +138,7 @@ def test_kill_9__of_a_worker_and_of_the_driver(start, undisturbed, tmp_path, sur
     store = tmp_path / "store"
     driver = start()
     wait_for_targets(store, 2)
-    worker = next(pid for pid, args in descendants(driver.pid).items() if args.startswith("ray::Worker"))
+    worker = next(pid for pid, args in descendants(driver.pid).items() if args.startswith("ray::WorkerActor"))
     os.kill(worker, signal.SIGKILL)
     before_worker = receipts(store)
     wait_for_targets(store, 8)

@@ -3,20 +3,19 @@
 import numpy as np
 import pytest
 import torch
-
-from pipeline.build import ShardBuilder
-from pipeline.config import BuildConfig
-from pipeline.job import Job, prepare, unit_of
-from pipeline.sources import Source
-from shards.errors import DenseCLIError
-from shards.reader import decode_npz, read_shard
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.shard_builder import ShardBuilder
+from densecli.pipeline.sources import Source
+from densecli.shards.reader import decode_npz, read_shard
 
 
 @pytest.fixture
 def build(tmp_path):
     """(job, source, builder) of two shards of generated scenes, in a store of that name."""
 
-    def prepared(name: str) -> tuple[Job, Source, ShardBuilder]:
+    def prepared(name: str) -> tuple[BuildRequest, Source, ShardBuilder]:
         config = BuildConfig(
             dataset="scenes",
             split="val",

@@ -23,7 +23,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 def train(store: Path, run: Path, processes: int = 1) -> subprocess.Popen[str]:
     launcher = TORCHRUN if processes == 2 else ("-m",)
-    command = [sys.executable, *launcher, "cli", "train", *FLAGS.split()]
+    command = [sys.executable, *launcher, "densecli", "train", *FLAGS.split()]
     command += ["--batch-size", str(2 // processes), "--store", str(store), "--run", str(run)]
     # Sums are taken in another order with another number of threads. Two of them, or two processes of one.
     environment = {**os.environ, "OMP_NUM_THREADS": str(2 // processes), "TMPDIR": str(temporary(run))}

@@ -8,14 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards.cache import Cache
+from densecli.shards.reader import StoreReader, read_shard, read_tar
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter
 from s3fs import S3FileSystem
-
-from shards import fs
-from shards.cache import Cache
-from shards.errors import DenseCLIError
-from shards.reader import StoreReader, read_shard, read_tar
-from shards.store import Store
-from shards.writer import ShardWriter
 
 ALWAYS = 10**6
 

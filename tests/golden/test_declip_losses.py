@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from densecli.shards.codecs import LowRank
+from densecli.train.correlation import context_loss, unit_tokens
+from densecli.train.losses import region_cosine
+from densecli.train.terms import StudentOutput, context_tokens
 from torch import Tensor
-
-from shards.codecs import LowRank
-from train.correlation import context_loss, unit_tokens
-from train.losses import region_cosine
-from train.terms import StudentOutput, context_tokens
 
 SIDES = (64, 128)
 HEADS = 2

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-
-from models.architecture import Architecture
-from models.dense import DenseCLIP
-from models.registry import build
+from densecli.models.architecture import Architecture
+from densecli.models.dense import DenseCLIP
+from densecli.models.registry import build
 
 TEXT = {"context_length": 16, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 EVA = {

@@ -1,9 +1,8 @@
 import json
 
 import pytest
-
-from models.categories import load_categories
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
+from densecli.models.categories import load_categories
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from timm.models.eva import checkpoint_filter_fn
-
-from models import checkpoints
-from models.checkpoints import (
+from densecli.core.errors import DenseCLIError
+from densecli.models import checkpoints
+from densecli.models.checkpoints import (
     EVA_CLIP,
     PLAIN_TEXT,
     find_weights,
@@ -17,8 +15,9 @@ from models.checkpoints import (
     rename,
     weights_sha256,
 )
-from models.registry import build, resolve
-from shards.errors import DenseCLIError
+from densecli.models.registry import build, resolve
+from safetensors.torch import save_file
+from timm.models.eva import checkpoint_filter_fn
 
 State = dict[str, torch.Tensor]
 BLOCK = """

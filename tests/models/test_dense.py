@@ -2,11 +2,10 @@ import re
 
 import pytest
 import torch
+from densecli.core.errors import DenseCLIError
+from densecli.models.dense import resize_positions
+from densecli.models.registry import build, resolve
 from torch import nn
-
-from models.dense import resize_positions
-from models.registry import build, resolve
-from shards.errors import DenseCLIError
 
 
 def images(height: int = 64, width: int = 64) -> torch.Tensor:

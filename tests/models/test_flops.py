@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-
-from models.checkpoints import load_model
-from models.flops import dense_forward, image_forward, vfm_forward
-from models.scenes import IMAGE_SIZE, SCENES_CONFIGS
+from densecli.models.checkpoints import load_model
+from densecli.models.flops import dense_forward, image_forward, vfm_forward
+from densecli.scenes.vocabulary import IMAGE_SIZE, SCENES_CONFIGS
 
 
 @pytest.mark.parametrize(

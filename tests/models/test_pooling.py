@@ -1,6 +1,5 @@
 import torch
-
-from models.pooling import mask_pool, region_pool
+from densecli.models.pooling import mask_pool, region_pool
 
 
 def test_region_pool__a_box_over_one_cell_is_that_cell() -> None:

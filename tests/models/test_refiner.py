@@ -5,11 +5,10 @@ import json
 import pytest
 import safetensors.torch
 import torch
-
-from models.checkpoints import load_model
-from models.refiner import METADATA, RefinerShape, card_of, load_refiner, make_refiner
-from models.registry import build, resolve
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoints import load_model
+from densecli.models.refiner import METADATA, RefinerShape, card_of, load_refiner, make_refiner
+from densecli.models.registry import build, resolve
 
 BOXES = torch.tensor([[0.0, 0.0, 0.5, 0.75], [0.25, 0.1, 1.0, 1.0], [0.4, 0.2, 0.9, 0.6]])
 OWNER = torch.tensor([0, 1, 1])

@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-from models.categories import load_categories
-from models.dense import DenseCLIP
-from models.registry import build, resolve
-from models.text import (
+from densecli.core.errors import DenseCLIError
+from densecli.models.categories import load_categories
+from densecli.models.dense import DenseCLIP
+from densecli.models.registry import build, resolve
+from densecli.models.text import (
     TEMPLATES,
     category_embeddings,
     default_templates,
     load_text_embeddings,
     text_embeddings,
 )
-from shards.errors import DenseCLIError
 
 
 def test_text_embeddings__mean_of_unit_prompts_made_unit_again() -> None:

@@ -3,10 +3,9 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+from densecli.core.errors import DenseCLIError
+from densecli.models.vfm import VFMS, load_vfm
 from safetensors.torch import save_file
-
-from models.vfm import VFMS, load_vfm
-from shards.errors import DenseCLIError
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from pipeline.config import BuildConfig
-from pipeline.teachers import Photo
-from shards.geometry import Canvas
-from shards.reader import Record, decode_image, decode_npz
-from shards.regions import Regions
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.teachers import Photo
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import Record, decode_image, decode_npz
+from densecli.shards.regions import Regions
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 import socket
 
 import pytest
-
-from pipeline.cluster import connected, gpus_of_worker
-from shards.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.cluster import connected, gpus_of_worker
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from building import build_here
+from densecli.core.stage_timer import StageTimer
+from densecli.pipeline.teachers import Batcher, CropsConfig, Photo, live
+from densecli.shards.codecs import Rows, codec_from_spec
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.regions import Regions, region_plan, stored_views
 from PIL import Image
-
-from pipeline.clock import Clock
-from pipeline.teachers import Asking, CropsConfig, Photo, live
-from shards.codecs import Rows, codec_from_spec
-from shards.geometry import Canvas
-from shards.reader import decode_npz, read_joined
-from shards.regions import Regions, region_plan, stored_views
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def test_asking__every_batch_is_full_but_the_last_whatever_the_cells():
     sizes, look = [], teacher.look
     teacher.look = lambda pictures: sizes.append(len(pictures)) or look(pictures)
     photos = grids(4)
-    asking = Asking(teacher, 16, Clock())
+    asking = Batcher(teacher, 16, StageTimer())
     done = [pair for photo in photos for pair in asking.add(photo, teacher.inputs(photo))]
     done += asking.finish()
     cells = [len(teacher.inputs(photo)) for photo in photos]

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 import torch
 from building import build_here
+from densecli.models import vfm
+from densecli.models.vfm import VFMArchitecture
+from densecli.pipeline.teachers import FeaturesConfig, GramConfig, SelfConfig, live
+from densecli.shards.codecs import Features, LowRank, codec_from_spec
+from densecli.shards.reader import decode_npz, read_joined
 from torchvision.ops import roi_align
-
-from models import vfm
-from models.vfm import VFMArchitecture
-from pipeline.teachers import FeaturesConfig, GramConfig, SelfConfig, live
-from shards.codecs import Features, LowRank, codec_from_spec
-from shards.reader import decode_npz, read_joined
 
 TEACHERS = ("self-scenes-s", "dinov2-vits14")
 WEIGHTS = {"scenes-s": "random:0", "dinov2-vits14": "random:0"}

@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 import torch
 from building import build_here
-
-from models.categories import load_categories
-from models.pooling import region_pool
-from pipeline.job import prepare
-from pipeline.teachers import LabelsConfig, Photo, live
-from shards.codecs import codec_from_spec
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
-from shards.reader import decode_npz, read_joined
-from shards.regions import Regions
+from densecli.core.errors import DenseCLIError
+from densecli.models.categories import load_categories
+from densecli.models.pooling import region_pool
+from densecli.pipeline.build_request import prepare
+from densecli.pipeline.teachers import LabelsConfig, Photo, live
+from densecli.shards.codecs import codec_from_spec
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.regions import Regions
 
 # A matrix product may differ in its last bits with the size of the batch; over tau = 0.01 that is up to this
 # much of p. Only a build with the same settings is the same to the byte.

@@ -3,12 +3,11 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-
-from cli import main
-from models.vfm import VFMS
-from pipeline.job import prepare
-from pipeline.teachers import models_of, teacher_config
-from shards.errors import DenseCLIError
+from densecli.cli import main
+from densecli.core.errors import DenseCLIError
+from densecli.models.vfm import VFMS
+from densecli.pipeline.build_request import prepare
+from densecli.pipeline.teachers import models_of, teacher_config
 
 
 @pytest.mark.parametrize(

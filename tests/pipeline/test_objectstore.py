@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 from building import build_here, missing_shards
 from click.testing import CliRunner
+from densecli.cli import main
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError, Unreachable
+from densecli.pipeline.build_request import prepare
+from densecli.pipeline.plan import PlanConfig, plan
+from densecli.pipeline.sources import Unreadable, open_source
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import StoreReader
 from PIL import Image
 from tars import jpg, tar
-
-from cli import main
-from pipeline.job import prepare
-from pipeline.plan import PlanConfig, plan
-from pipeline.sources import Unreadable, open_source
-from shards import fs
-from shards.errors import DenseCLIError, Unreachable
-from shards.geometry import Canvas
-from shards.reader import StoreReader
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +87,7 @@ def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path)
         environment = {**os.environ, "RAY_TMPDIR": logs, "PYTHONUNBUFFERED": "1"}
 
         def run(*words: object, code: int = 0) -> str:
-            command = [sys.executable, "-m", "cli", *map(str, words)]
+            command = [sys.executable, "-m", "densecli", *map(str, words)]
             done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
             assert done.returncode == code, done.stdout + done.stderr
             return done.stdout + done.stderr

@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from building import build_here
+from densecli.pipeline.sources.photos import decode
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import decode_image, read_joined, read_shard
+from densecli.shards.writer import jpg_bytes
 from PIL import Image, ImageOps
-
-from pipeline.sources.photos import decode
-from shards.geometry import Canvas
-from shards.reader import decode_image, read_joined, read_shard
-from shards.writer import jpg_bytes
 
 EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation
 # Left half orange, right half blue.

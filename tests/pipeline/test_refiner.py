@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from building import build_here
-
-from pipeline.teachers import RefinedConfig, live, models_of, teacher_config
-from shards.codecs import LowRank, codec_from_spec
-from shards.errors import DenseCLIError
-from shards.reader import decode_npz, read_joined
-from shards.regions import Regions, stored_views
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.teachers import RefinedConfig, live, models_of, teacher_config
+from densecli.shards.codecs import LowRank, codec_from_spec
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.regions import Regions, stored_views
 
 SIDE = 4
 WEIGHTS = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}

@@ -13,23 +13,22 @@ import torch
 import torch.nn.functional as F
 from building import build_here, missing_shards
 from click.testing import CliRunner
-
-from cli import main
-from models.categories import load_categories
-from models.checkpoints import load_model
-from models.text import TEMPLATES, text_embeddings
-from models.transformer import DenseTransformer
-from pipeline import relabel as engine
-from pipeline.build import Unit
-from pipeline.relabel import RelabelConfig, prepare, relabel
-from pipeline.relabeller import Relabeller, cosine_error
-from pipeline.teachers import live, teacher_config
-from pipeline.teachers.labels import retrieve
-from shards.codecs import codec_from_spec
-from shards.errors import DenseCLIError, Interrupted
-from shards.reader import decode_npz, read_joined
-from shards.store import Store
-from train.columns import find_targets
+from densecli.cli import main
+from densecli.core.errors import DenseCLIError, Interrupted
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import load_model
+from densecli.models.text import TEMPLATES, text_embeddings
+from densecli.models.transformer import DenseTransformer
+from densecli.pipeline import relabel as engine
+from densecli.pipeline.relabel import RelabelConfig, prepare, relabel
+from densecli.pipeline.relabeller import Relabeller, cosine_error
+from densecli.pipeline.shard_builder import Unit
+from densecli.pipeline.teachers import live, teacher_config
+from densecli.pipeline.teachers.labels import retrieve
+from densecli.shards.codecs import codec_from_spec
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.store import Store
+from densecli.train.columns import find_targets
 
 PLAIN = {"weights": {"scenes-s": "random:0"}}
 LOSSLESS = {"codec": "fp32", "rank": 96}
@@ -217,7 +216,7 @@ def test_relabel__workers_get_all_they_need(config, relabel_here, monkeypatch, f
         yield from ((unit, pickle.loads(sent).builder().build(unit)) for unit in units)
 
     monkeypatch.setattr(engine, "connected", lambda address, workers: nullcontext())
-    monkeypatch.setattr(engine, "Crew", lambda work, size, say: pickle.dumps(work))
+    monkeypatch.setattr(engine, "WorkerPool", lambda work, size, say: pickle.dumps(work))
     monkeypatch.setattr(engine, "run_units", run_units)
     assert relabel(RelabelConfig(store=config.store, workers=2, **PLAIN))["samples"] == 3
     labels = prepare(RelabelConfig(store=config.store, **PLAIN)).labels

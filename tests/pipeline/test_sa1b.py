@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from building import build_here
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.build_request import prepare, unit_of
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.sources import Index, Source, Unreadable, open_source, volumes
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import decode_npz, read_joined, read_shard
 from PIL import Image
 from tars import jpg, write_tar
-
-from pipeline.config import BuildConfig
-from pipeline.job import prepare, unit_of
-from pipeline.sources import Index, Source, Unreadable, open_source, volumes
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
-from shards.reader import decode_npz, read_joined, read_shard
 
 CANVAS = Canvas(48)
 

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources import Unreadable, open_source
+from densecli.pipeline.sources.base import MAX_KEY, safe_keys
+from densecli.pipeline.sources.photos import decode
+from densecli.shards.geometry import Canvas
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-
-from pipeline.sources import Unreadable, open_source
-from pipeline.sources.base import MAX_KEY, safe_keys
-from pipeline.sources.photos import decode
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
 
 CANVAS = Canvas(512)
 EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation

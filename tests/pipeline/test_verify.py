@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from building import build_here
 from click.testing import CliRunner
+from densecli.cli import main
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoints import load_model
+from densecli.pipeline.verify import VerifyConfig, live_target, regions_beside, report, verify
+from densecli.shards.quantise import dequantise
+from densecli.shards.reader import decode_npz, read_joined, read_shard
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter, npz_bytes
 from safetensors.torch import save_file
-
-from cli import main
-from models.checkpoints import load_model
-from pipeline.verify import VerifyConfig, live_target, regions_beside, report, verify
-from shards.errors import DenseCLIError
-from shards.quantise import dequantise
-from shards.reader import decode_npz, read_joined, read_shard
-from shards.store import Store
-from shards.writer import ShardWriter, npz_bytes
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
 RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}

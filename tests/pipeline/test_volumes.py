@@ -7,14 +7,13 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources import Source, Unreadable, open_source
+from densecli.shards.geometry import Canvas
 from PIL import Image
 from pyarrow import parquet
 from tars import jpg, write_tar
-
-from pipeline.sources import Source, Unreadable, open_source
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
 
 CANVAS = Canvas(48)
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from building import build_here
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
+from densecli.pipeline.sources import open_source
 from tars import jpg, tar
-
-from pipeline.sources import open_source
-from shards import fs
-from shards.errors import DenseCLIError, Forbidden, Unreachable
 
 PHOTO = jpg()
 TAR = tar({f"{i}.jpg": PHOTO for i in range(50)})

@@ -5,13 +5,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-from shards import fs
-from shards.cache import Cache
-from shards.errors import DenseCLIError
-from shards.reader import StoreReader
-from shards.store import Store
-from shards.writer import ShardWriter
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards.cache import Cache
+from densecli.shards.reader import StoreReader
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter
 
 SAMPLES = 2
 

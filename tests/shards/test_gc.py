@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from shards.errors import DenseCLIError
-from shards.gc import delete, garbage
-from shards.lint import lint
-from shards.store import Store
-from shards.writer import ShardWriter, npz_bytes
+from densecli.core.errors import DenseCLIError
+from densecli.shards.gc import delete, garbage
+from densecli.shards.lint import lint
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter, npz_bytes
 
 
 def age(root, hours):

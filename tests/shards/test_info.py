@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from shards.info import describe, report
-from shards.store import Store
-from shards.writer import ShardWriter, npz_bytes
+from densecli.shards.info import describe, report
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter, npz_bytes
 
 
 @pytest.fixture

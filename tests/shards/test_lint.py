@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from shards import lint as linter
-from shards.keys import canonical_json
-from shards.lint import lint
-from shards.store import Store
-from shards.writer import ShardWriter, npz_bytes
+from densecli.shards import lint as linter
+from densecli.shards.keys import canonical_json
+from densecli.shards.lint import lint
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter, npz_bytes
 
 SIZES = (3, 2)
 

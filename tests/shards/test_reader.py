@@ -3,16 +3,16 @@ import shutil
 
 import numpy as np
 import pytest
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards import reader
+from densecli.shards.keys import keys_digest
+from densecli.shards.reader import StoreReader, read_joined, read_shard
+from densecli.shards.shuffle import order
+from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter, json_bytes, npz_bytes
 from hypothesis import given
 from hypothesis import strategies as st
-
-from shards import fs, reader
-from shards.errors import DenseCLIError
-from shards.keys import keys_digest
-from shards.order import order
-from shards.reader import StoreReader, read_joined, read_shard
-from shards.store import Store
-from shards.writer import ShardWriter, json_bytes, npz_bytes
 
 SIZES = (3, 1, 4, 2, 5)
 SHARD = "000002"

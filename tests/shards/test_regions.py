@@ -4,13 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from densecli.core.errors import DenseCLIError
+from densecli.shards.geometry import Canvas
+from densecli.shards.keys import column_key
+from densecli.shards.regions import PAIRS, GridPlan, cells_of_visit, region_plan, view_of
 from hypothesis import given
 from hypothesis import strategies as st
-
-from shards.errors import DenseCLIError
-from shards.geometry import Canvas
-from shards.keys import column_key
-from shards.regions import PAIRS, GridPlan, cells_of_visit, region_plan, view_of
 
 # The pair sets written out: (rows, columns).
 PAPER = [(m, n) for m in (2, 3, 4, 5, 6) for n in (2, 3, 4, 5, 6)]

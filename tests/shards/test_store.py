@@ -2,12 +2,11 @@ import json
 import shutil
 
 import pytest
-
-from shards import fs
-from shards.errors import DenseCLIError
-from shards.keys import column_key
-from shards.store import PHOTOS, Store
-from shards.writer import ShardWriter
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards.keys import column_key
+from densecli.shards.store import PHOTOS, Store
+from densecli.shards.writer import ShardWriter
 
 DATASET = {"name": "coco", "split": "train2017", "digest": "abc", "n": 3}
 SPEC = {"teacher": "vitl14", "weights": "0" * 64, "codec": {"name": "topk", "k": 16}}

@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 import webdataset as wds
 import xxhash
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards import writer as shard_writer
+from densecli.shards.keys import keys_digest
+from densecli.shards.reader import decode_image
+from densecli.shards.receipts import Receipt
+from densecli.shards.store import PHOTOS, Store
+from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-
-from shards import fs
-from shards import writer as shard_writer
-from shards.errors import DenseCLIError
-from shards.keys import keys_digest
-from shards.reader import decode_image
-from shards.receipts import Receipt
-from shards.store import PHOTOS, Store
-from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 
 @pytest.fixture

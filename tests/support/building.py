@@ -2,21 +2,21 @@
 
 from dataclasses import replace
 
-from pipeline.build import Report
-from pipeline.config import BuildConfig
-from pipeline.job import Job, prepare, unit_of
-from pipeline.sources import Source
-from shards.store import Column, Store
+from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.shard_builder import Report
+from densecli.pipeline.sources import Source
+from densecli.shards.store import Column, Store
 
 
-def build_here(config: BuildConfig) -> tuple[Job, list[Report]]:
+def build_here(config: BuildConfig) -> tuple[BuildRequest, list[Report]]:
     """What build-shards does, one shard after another; the job with its store as it is there."""
     job, source = prepare(config)
     reports = build_missing(job, source, config.shard_size)
     return replace(job, store=Store.open(job.store.root)), reports
 
 
-def build_missing(job: Job, source: Source, shard_size: int) -> list[Report]:
+def build_missing(job: BuildRequest, source: Source, shard_size: int) -> list[Report]:
     todo = missing_shards(job.columns())
     builder = job.builder()
     return [builder.build(unit_of(source, shard, shard_size)) for shard in todo]

@@ -11,18 +11,17 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from densecli.models.categories import load_categories
+from densecli.models.checkpoints import load_model
+from densecli.models.dense import DenseCLIP
+from densecli.models.refiner import load_refiner
+from densecli.models.text import text_embeddings
+from densecli.models.vfm import VFM, load_vfm
+from densecli.pipeline.config import BuildConfig
+from densecli.train.dataloader import Batch
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import roi_align
-
-from models.categories import load_categories
-from models.checkpoints import load_model
-from models.dense import DenseCLIP
-from models.refiner import load_refiner
-from models.text import text_embeddings
-from models.vfm import VFM, load_vfm
-from pipeline.config import BuildConfig
-from train.data import Batch
 
 TAU, THETA, SPATIAL_TAU, SIDE = 0.01, 0.3, 0.2, 5
 

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from densecli.scenes.vocabulary import STUFF, THINGS
+from densecli.shards.codecs import LowRank, Rows, TopK
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import read_shard
+from densecli.shards.regions import region_plan, stored_views
+from densecli.shards.store import Column, Store
+from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 from PIL import Image
-
-from models.scenes import STUFF, THINGS
-from shards.codecs import LowRank, Rows, TopK
-from shards.geometry import Canvas
-from shards.reader import read_shard
-from shards.regions import region_plan, stored_views
-from shards.store import Column, Store
-from shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 CANVAS = 96
 SHARDS = (4, 4, 3)

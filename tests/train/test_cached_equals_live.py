@@ -13,20 +13,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from building import build_missing
+from densecli.models import registry, vfm
+from densecli.models.architecture import Architecture
+from densecli.models.checkpoints import load_model
+from densecli.models.vfm import VFMArchitecture
+from densecli.pipeline.build_request import prepare
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.teachers import SELF_RANK, CropsConfig, LabelsConfig, TeacherConfig
+from densecli.shards.codecs import LowRank, Rows
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.train.dataloader import Batch
+from densecli.train.distillation import Distillation, TrainConfig
+from densecli.train.methods import METHODS
 from live import LIVE, PAPER, SIDE, THETA, Live, Seen, Teachers, World
-
-from models import registry, vfm
-from models.architecture import Architecture
-from models.checkpoints import load_model
-from models.vfm import VFMArchitecture
-from pipeline.config import BuildConfig
-from pipeline.job import prepare
-from pipeline.teachers import SELF_RANK, CropsConfig, LabelsConfig, TeacherConfig
-from shards.codecs import LowRank, Rows
-from shards.reader import decode_npz, read_joined
-from train.data import Batch
-from train.methods import METHODS
-from train.trainer import TrainConfig, Trainer
 
 DEFAULT, LOSSLESS = (1e-3, 0.999), (1e-5, 0.99999)
 """The largest relative difference of the loss, and the smallest cosine of the gradients."""
@@ -76,7 +75,7 @@ def without_loss(config: TeacherConfig) -> TeacherConfig:
     return replace(config, codec=LowRank(rank=10_000, dtype="fp32"))
 
 
-def step(trainer: Trainer, batch: Batch, world: World, live: Live) -> tuple[float, float, float]:
+def step(trainer: Distillation, batch: Batch, world: World, live: Live) -> tuple[float, float, float]:
     """The loss of a step on stored targets, that of a live one, and the cosine of their whole gradients."""
     cached = trainer.train_step(batch)["loss"]
     student, _ = load_model(world.student, world.weights.get(world.student))
@@ -91,7 +90,7 @@ def step(trainer: Trainer, batch: Batch, world: World, live: Live) -> tuple[floa
     return cached, loss.item(), F.cosine_similarity(ours, theirs, dim=0).item()
 
 
-def trainer_of(world: World, store: str, run: Path, **settings: Any) -> Trainer:
+def trainer_of(world: World, store: str, run: Path, **settings: Any) -> Distillation:
     defaults = {
         "weights": world.weights.get(world.student),
         "text_embeddings": world.texts.get(world.student),
@@ -102,10 +101,12 @@ def trainer_of(world: World, store: str, run: Path, **settings: Any) -> Trainer:
         "workers": 0,
         "device": "cpu",
     }
-    return Trainer(TrainConfig(store=store, run=str(run), student=world.student, **{**defaults, **settings}))
+    return Distillation(
+        TrainConfig(store=store, run=str(run), student=world.student, **{**defaults, **settings})
+    )
 
 
-def assert_equal(trainer: Trainer, world: World, live: Live, allowed: tuple[float, float]) -> None:
+def assert_equal(trainer: Distillation, world: World, live: Live, allowed: tuple[float, float]) -> None:
     cached, asked, cosine = step(trainer, next(trainer.loader.batches(0)), world, live)
     assert abs(cached / asked - 1) <= allowed[0] and cosine >= allowed[1]
 

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from densecli.core.errors import DenseCLIError
+from densecli.models.student import load_student
+from densecli.scenes.vocabulary import NAMES, THINGS
+from densecli.shards.regions import region_plan
+from densecli.shards.store import Column, Store
+from densecli.train.columns import find_targets
+from densecli.train.distillation import Distillation, TrainConfig
+from densecli.train.refiner import WEIGHTS
 from training import run_settings
-
-from models.scenes import NAMES, THINGS
-from models.student import load_student
-from shards.errors import DenseCLIError
-from shards.regions import region_plan
-from shards.store import Column, Store
-from train.columns import find_targets
-from train.refiner import WEIGHTS
-from train.trainer import TrainConfig, Trainer
 
 NOISE = {"name": "noise", "split": "train", "n": 4}
 
@@ -132,7 +131,7 @@ def test_find__a_refiner_that_is_not_trained_yet(store: Store, tmp_path: Path) -
 
 def test_blocks__only_the_last_ones_are_trained(tiny_store, tmp_path: Path) -> None:
     settings = {"max_steps": 2, "blocks": 2, "lr": 1e-2}
-    trainer = Trainer(TrainConfig(**run_settings(tiny_store.store.root, tmp_path / "run", **settings)))
+    trainer = Distillation(TrainConfig(**run_settings(tiny_store.store.root, tmp_path / "run", **settings)))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.fit()
     after = trainer.model.state_dict()

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-from models.pooling import region_tokens
-from shards.codecs import LowRank
-from train.correlation import (
+from densecli.models.pooling import region_tokens
+from densecli.shards.codecs import LowRank
+from densecli.train.correlation import (
     context_loss,
     correlation_cross_entropy,
     pooled_diagonal,
     spatial_loss,
     unit_tokens,
 )
+from torch import Tensor
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -1,12 +1,11 @@
 """Random crops: inside the photo, of the sizes that are said, and the pixels that the box covers."""
 
 import numpy as np
+from densecli.shards.geometry import RESAMPLE
+from densecli.shards.reader import decode_image, read_shard
+from densecli.train.crops import CropLoader, random_crops
+from densecli.train.dataloader import LoaderConfig
 from PIL import Image
-
-from shards.geometry import RESAMPLE
-from shards.reader import decode_image, read_shard
-from train.crops import CropLoader, random_crops
-from train.data import LoaderConfig
 
 SIZE = (512, 300)
 

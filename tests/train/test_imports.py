@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 CODE = """
 import sys
-from cli import main
+from densecli.cli import main
 main(sys.argv[1:], standalone_mode=False)
 print(*{name.partition(".")[0] for name in sys.modules})
 """

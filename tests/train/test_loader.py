@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from shards.reader import StoreReader
-from train.crops import CropLoader
-from train.data import Batch, Loader, LoaderConfig, Stream
+from densecli.shards.reader import StoreReader
+from densecli.train.crops import CropLoader
+from densecli.train.dataloader import Batch, Loader, LoaderConfig, Stream
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +112,7 @@ def test_resume__at_the_border_of_an_epoch_goes_on_with_the_next(tiny_store):
 
 
 def test_ranks__read_no_shard_that_has_none_of_their_samples(tiny_store, monkeypatch):
-    from shards import reader
+    from densecli.shards import reader
 
     opened = []
     real = reader.open_joined
@@ -141,9 +140,9 @@ def test_loader__left_in_the_middle_or_by_an_error_leaves_no_thread(tiny_store, 
 
 KILLED = """
 import itertools, sys, time
-from shards.store import Store
-from train.crops import CropLoader
-from train.data import LoaderConfig
+from densecli.shards.store import Store
+from densecli.train.crops import CropLoader
+from densecli.train.dataloader import LoaderConfig
 config = LoaderConfig(batch_size=2, workers=4, cache=sys.argv[2])
 loader = CropLoader(Store.open(sys.argv[1]), config, crops=2, side=16)
 for epoch in itertools.count():

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-
-from train.losses import (
+from densecli.train.losses import (
     decoupled_kl,
     kept_regions,
     region_cosine,

@@ -1,7 +1,6 @@
 import pytest
-
-from shards.errors import DenseCLIError
-from train.methods import METHODS, find_method, parse_losses, term_and_kind
+from densecli.core.errors import DenseCLIError
+from densecli.train.methods import METHODS, find_method, parse_losses, term_and_kind
 
 
 def test_methods__what_each_reads() -> None:

@@ -1,8 +1,7 @@
 import pytest
 import torch
+from densecli.train.optim import adamw, freeze, learning_rate
 from torch import nn
-
-from train.optim import adamw, freeze, learning_rate
 
 
 class Tower(nn.Module):

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from densecli.core.errors import DenseCLIError
+from densecli.train.distillation import Distillation, TrainConfig, train
+from densecli.train.refiner import RefinerConfig, RefinerTraining
 from training import rows, run_settings
-
-from shards.errors import DenseCLIError
-from train.refiner import RefinerConfig, RefinerTrainer
-from train.trainer import TrainConfig, Trainer, train
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller
@@ -42,14 +41,14 @@ TERMS = {
 CODE = """
 import json, sys
 import torch
-from models.ranks import joined_ranks
-from shards.errors import DenseCLIError
-from train.refiner import RefinerConfig, RefinerTrainer
-from train.trainer import TrainConfig, Trainer
+from densecli.core.distributed import joined_processes
+from densecli.core.errors import DenseCLIError
+from densecli.train.refiner import RefinerConfig, RefinerTraining
+from densecli.train.distillation import TrainConfig, Distillation
 torch.set_num_threads(1)
-with joined_ranks("cpu") as ranks:
+with joined_processes("cpu") as ranks:
     for name, (kind, settings) in json.loads(sys.argv[1]).items():
-        made, config = (RefinerTrainer, RefinerConfig) if kind == "refiner" else (Trainer, TrainConfig)
+        made, config = (RefinerTraining, RefinerConfig) if kind == "refiner" else (Distillation, TrainConfig)
         trainer = made(config(**settings), ranks)
         trainer.fit()
         torch.save(trainer.model.state_dict(), f"{settings['run']}-{ranks.rank}.pt")
@@ -111,7 +110,11 @@ def state_of(folder: Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
 
 def assert_equals_one_process(kind: str, settings: dict, run: Path, ended: dict[str, torch.Tensor]) -> None:
     """Whether `run`, which ended with these weights, is that of one process with `settings`."""
-    one = RefinerTrainer(RefinerConfig(**settings)) if kind == "refiner" else Trainer(TrainConfig(**settings))
+    one = (
+        RefinerTraining(RefinerConfig(**settings))
+        if kind == "refiner"
+        else Distillation(TrainConfig(**settings))
+    )
     began = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
     one.fit()
     ours, theirs = rows(run), rows(Path(settings["run"]))
@@ -158,7 +161,7 @@ def test_accumulate__equals_the_larger_batch(full_store, tmp_path, kind: str, dr
         make, losses = (refiner_of, {}) if kind == "refiner" else (settings_of, losses_of("all"))
         return make(full_store.store.root, tmp_path / run, drop_last=drop_last, **losses, **settings)
 
-    made, config = (RefinerTrainer, RefinerConfig) if kind == "refiner" else (Trainer, TrainConfig)
+    made, config = (RefinerTraining, RefinerConfig) if kind == "refiner" else (Distillation, TrainConfig)
     trainer = made(config(**given("parts", batch_size=2, accumulate=3)))
     assert trainer.steps_per_epoch == (1 if drop_last else 2)
     trainer.fit()
@@ -189,16 +192,16 @@ def test_ranks__one_goes_on_with_what_two_began(full_store, two_ranks, tmp_path)
 def test_ranks__an_error_of_the_first_is_everybodys(tmp_path) -> None:
     code = """
 import json, sys
-from shards.errors import DenseCLIError
-from models.ranks import joined_ranks
+from densecli.core.errors import DenseCLIError
+from densecli.core.distributed import joined_processes
 def fail():
     raise DenseCLIError("no", hint="yes")
-with joined_ranks("cpu") as ranks:
-    assert ranks.by_first(lambda: ranks.rank) == 0
+with joined_processes("cpu") as ranks:
+    assert ranks.on_rank_zero(lambda: ranks.rank) == 0
     assert ranks.any(ranks.rank == 1) and not ranks.any(False)
     assert ranks.gather(ranks.rank) == [0, 1]
     try:
-        ranks.by_first(fail)
+        ranks.on_rank_zero(fail)
     except DenseCLIError as error:
         assert (str(error), error.hint) == ("no", "yes")
     else:

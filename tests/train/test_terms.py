@@ -3,12 +3,19 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from densecli.core.errors import DenseCLIError
+from densecli.train.correlation import context_loss, unit_tokens
+from densecli.train.dataloader import Batch
+from densecli.train.terms import (
+    Context,
+    RegionCosine,
+    RegionText,
+    Spatial,
+    StudentOutput,
+    Term,
+    context_tokens,
+)
 from torch import Tensor
-
-from shards.errors import DenseCLIError
-from train.correlation import context_loss, unit_tokens
-from train.data import Batch
-from train.terms import Context, RegionCosine, RegionText, Spatial, StudentOutput, Term, context_tokens
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
+from densecli.train.distillation import TrainConfig, train
 from training import rows, run_settings
-
-from train.trainer import TrainConfig, train
 
 
 @pytest.mark.parametrize("losses", [{"region_cosine": 1.0}, {"region_cosine": 1.0, "region_kl": 1.0}])

@@ -2,9 +2,8 @@
 
 import numpy as np
 import webdataset as wds
-
-from shards.reader import StoreReader, decode_image, decode_npz
-from shards.webdataset import JoinedSamples
+from densecli.shards.reader import StoreReader, decode_image, decode_npz
+from densecli.shards.webdataset import JoinedSamples
 
 
 def columns(tiny):

@@ -1,4 +1,4 @@
-"""Kills a process with -9 at a named point of an atomic write, by what `shards.fs` calls on its way.
+"""Kills a process with -9 at a named point of an atomic write, by what `core.fs` calls on its way.
 
 Python imports a module of this name at its start, so a process with this folder on PYTHONPATH, Ray's workers
 included, arms itself by DENSECLI_FAULT=POINT,PATTERN,MARKER. A forked process calls `arm`.

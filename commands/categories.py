@@ -1,0 +1,144 @@
+"""The verb that makes category sets."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from densecli.commands.flags import flags, say
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.core.tables import table
+
+SHOWN = 20
+
+
+@click.command()
+@click.option(
+    "--from", "listed", metavar="SET|FILE", help="Names: a set, or a txt, json, csv or parquet file."
+)
+@click.option(
+    "--from-captions",
+    "captions",
+    metavar="FILE",
+    help="Captions: COCO's .json, or a .txt, .csv or .parquet.",
+)
+@click.option("--column", metavar="NAME", help="Of a csv or parquet file [name, or caption].")
+@click.option("--words", metavar="SET|FILE", help="Names whose kind you know, json or csv: believed first.")
+@click.option(
+    "--min-count", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Drop rarer names."
+)
+@click.option("--out", metavar="FILE", default="categories.json", show_default=True, help="The set, .json.")
+@click.option("--dry-run", is_flag=True, help="Show it, write nothing.")
+@flags("student", "weights", "device", "json")
+def categories(
+    listed: str | None,
+    captions: str | None,
+    column: str | None,
+    words: str | None,
+    min_count: int,
+    out: str,
+    dry_run: bool,
+    student: str | None,
+    weights: Sequence[tuple[str, str]],
+    device: str,
+    json_file: str | None,
+) -> None:
+    """Make a category set of any list or of captions, and tell thing from stuff by rules that say why.
+
+    Writes the json that build-shards and relabel read, and a csv of the same name to look at. To correct it,
+    change a flag in one of them and name that file with --words. With --student, names that no list knows
+    are compared with known ones by the text tower of that CLIP.
+
+    \b
+    densecli categories --from-captions captions_train2017.json --min-count 50
+    """
+    from densecli.models.categories import load_categories
+    from densecli.models.thing_stuff import classify_thing_stuff, counted, named_in, word_list
+
+    if bool(listed) == bool(captions):
+        raise click.UsageError("Give --from or --from-captions.")
+    known = word_list(load_categories(words) if words else None)
+    others = Counter[str]()
+    if captions:
+        names, others = named_in(read_texts(captions, column or "caption"), known)
+    else:
+        names = counted(_names(str(listed), column))
+    kept = {name: count for name, count in names.most_common() if count >= min_count}
+    if not kept:
+        raise DenseCLIError(
+            f"There is no name in {listed or captions} {min_count} times or more.", hint="Lower --min-count."
+        )
+    verdicts = classify_thing_stuff(kept, known, _embedder(student, weights, device) if student else None)
+    rows = [{"name": v.name, "thing": v.thing, "count": v.count, "why": v.why} for v in verdicts]
+    lines = [[v.name, "thing" if v.thing else "stuff", str(v.count), v.why] for v in verdicts]
+    things = sum(v.thing for v in verdicts)
+    text = [
+        table([["name", "kind", "count", "why"], *lines[:SHOWN]]),
+        *([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []),
+        f"{things} things and {len(lines) - things} stuff, {len(names) - len(kept)} names too rare",
+    ]
+    if others:
+        frequent = ", ".join(f"{word} {count}" for word, count in others.most_common(SHOWN))
+        text.append(f"Frequent words that the list does not know: {frequent}")
+    if not dry_run:
+        made, sheet = (str(Path(out).with_suffix(suffix)) for suffix in (".json", ".csv"))
+        fs.write_atomic(made, json.dumps(rows, indent=1).encode())
+        _write_csv(sheet, rows)
+        text.append(f"Written: {made}, {sheet}")
+    say("\n".join(text), json_file, {"categories": rows, "unknown": dict(others.most_common(SHOWN))})
+
+
+def read_texts(path: str, column: str) -> list[str]:
+    """The texts of a .txt (a line each), a .json (COCO's captions, or a list of texts or rows), a .csv or a
+    .parquet (its `column`). Raises DenseCLIError for another file and for a column that is not there."""
+    file = Path(path)
+    try:
+        if file.suffix == ".txt":
+            return file.read_text(encoding="utf-8-sig").splitlines()
+        if file.suffix == ".csv":
+            with file.open(encoding="utf-8-sig", newline="") as lines:
+                return [row[column] or "" for row in csv.DictReader(lines)]
+        if file.suffix == ".parquet":
+            from pyarrow import parquet
+
+            return [text or "" for text in parquet.read_table(file, columns=[column])[column].to_pylist()]
+        if file.suffix == ".json":
+            found = json.loads(file.read_text(encoding="utf-8-sig"))
+            rows = found["annotations"] if isinstance(found, dict) else found
+            return [row if isinstance(row, str) else row[column] for row in rows]
+    except FileNotFoundError:
+        raise DenseCLIError(f"There is no file {path}.", hint="Check the path.") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DenseCLIError(
+            f"{path} has no texts called {column!r} ({error}).", hint="Name the column with --column."
+        ) from None
+    raise DenseCLIError(f"{path} is no .txt, .json, .csv or .parquet file.", hint="Give one of these.")
+
+
+def _names(set_or_file: str, column: str | None) -> list[str]:
+    from densecli.models.categories import load_categories
+
+    if Path(set_or_file).suffix in (".txt", ".json", ".csv", ".parquet"):
+        return read_texts(set_or_file, column or "name")
+    return list(load_categories(set_or_file).names)
+
+
+def _embedder(student: str, weights: Sequence[tuple[str, str]], device: str) -> Any:
+    """Names -> (N, C) unit embeddings by the text tower of a CLIP."""
+    from densecli.core.device import pick_device
+    from densecli.models.checkpoints import load_model, weights_given
+    from densecli.models.text import TEMPLATES, text_embeddings
+
+    model, _ = load_model(student, weights_given(student, weights), pick_device(device))
+    return lambda names: text_embeddings(model, names, TEMPLATES["plain"])
+
+
+def _write_csv(path: str, rows: Sequence[dict[str, Any]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "thing": str(row["thing"]).lower()} for row in rows)

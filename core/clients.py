@@ -1,0 +1,96 @@
+"""The client of an address: fsspec's, and its failures as sentences."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from densecli.core.addresses import check, is_web, public
+from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+# What a web server answers where it keeps a file to itself, and where it has none any more.
+_DENIED, _GONE = (401, 403, 451), 410
+
+
+@contextmanager
+def client(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSystem, str]]:
+    """The file system of an address and the path in it, in a block that says what fails as a DenseCLIError.
+
+    When reading, FileNotFoundError passes, and so does whatever a local disk says. A remote file system's
+    client has by then tried again by itself, with growing pauses.
+    """
+    if not is_web(url):
+        check(url)
+    try:
+        # Listings are not kept: another process may just have written there.
+        fs, path = url_to_fs(url, use_listings_cache=False, **(_web_client() if is_web(url) else {}))
+    except ImportError as error:
+        raise DenseCLIError(
+            f"Addresses that begin with {urlsplit(url).scheme}:// need a package that is not installed.",
+            hint=f"{error}.",
+        ) from error
+    except ValueError as error:
+        raise DenseCLIError(
+            f"There is no file system for addresses that begin with {urlsplit(url).scheme}://.",
+            hint="Give a folder, or an address that fsspec knows: s3://, gs://, abfs://, ...",
+        ) from error
+    local = isinstance(fs, LocalFileSystem)
+    if "s3" in fs.protocol:
+        _retry_checksums()
+    try:
+        yield fs, path
+    except DenseCLIError:
+        raise
+    except Exception as error:
+        # Clients of object stores raise exceptions of many kinds, not only OSError.
+        if (local and not isinstance(error, OSError)) or (
+            verb == "read" and (local or isinstance(error, FileNotFoundError))
+        ):
+            raise
+        status = getattr(error, "status", None)
+        if verb == "read" and status == _GONE:
+            raise FileNotFoundError(public(url)) from error
+        denied = isinstance(error, PermissionError) or status in _DENIED
+        kind = DenseCLIError if local else Forbidden if denied else Unreachable
+        raise kind(f"Could not {verb} {public(url)}: {_reason(error)}.", hint=_hint(error, local)) from error
+
+
+def _web_client() -> dict[str, Any]:
+    # One silent server must not hold up a list of photos on many.
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=300, sock_connect=10, sock_read=30)}}
+
+
+@cache
+def _retry_checksums() -> None:
+    """s3fs does not try again by itself where what came is not what was sent."""
+    from botocore.exceptions import FlexibleChecksumError
+    from s3fs.core import add_retryable_error
+
+    add_retryable_error(FlexibleChecksumError)
+
+
+def _reason(error: Exception) -> str:
+    """Never the client's whole message, which may name endpoints as the environment has them."""
+    if status := getattr(error, "status", None):
+        return f"the server answered {status}"
+    if isinstance(error, ValueError) and "range requests" in str(error):
+        return "the server gives no parts of files"
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _hint(error: Exception, local: bool) -> str:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Free some space and run the same command again; nothing half written was published."
+    if local:
+        return "Check that the folder exists and that you may write to it."
+    return (
+        "Check the address and the credentials in the environment, then run the same command again: "
+        "nothing half written was published."
+    )

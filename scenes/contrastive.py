@@ -1,0 +1,94 @@
+"""Image-caption contrastive training (CLIP's InfoNCE) of a small open_clip model on data held in memory."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from densecli.models.dense import DenseCLIP
+from densecli.train.decay_groups import decay_groups
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    pairs: int = 160_000
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.1
+    warmup: float = 0.05
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.pairs // self.batch_size
+
+
+def clip_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """CLIP's symmetric InfoNCE of unit features (B, C) with the exponentiated logit scale.
+
+    same: (B, B) bool, whose captions are word for word the same. A small world says the same thing often, and
+    such pairs are positives of each other, not negatives.
+    """
+    logits = scale * image @ text.T
+    target = same.float() / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _batches(n: int, config: ContrastiveConfig) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(config.seed)
+    order = np.concatenate([rng.permutation(n) for _ in range(math.ceil(config.pairs / n))])
+    for step in range(config.steps):
+        yield order[step * config.batch_size : (step + 1) * config.batch_size]
+
+
+def train_contrastive(
+    model: DenseCLIP,
+    images: np.ndarray,
+    captions: list[str],
+    *,
+    config: ContrastiveConfig,
+    on_step: Callable[[float], None] = lambda loss: None,
+) -> list[float]:
+    """Train a CLIP in place on images (N, H, W, 3) uint8 and their captions (Radford et al. 2021).
+
+    Returns the loss of every step; equal seeds give equal batches.
+    """
+    optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
+    warm = max(int(config.warmup * config.steps), 1)
+
+    def factor(step: int) -> float:
+        return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / config.steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    tokens = model.tokenize(captions)
+    losses = []
+    for rows in _batches(len(images), config):
+        image, text, scale = _forward(model, images[rows], tokens[rows])
+        same = (tokens[rows][:, None] == tokens[rows][None]).all(-1)
+        loss = clip_loss(image, text, scale, same)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.clip.logit_scale.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        on_step(losses[-1])
+    return losses
+
+
+@torch.no_grad()
+def retrieval_accuracy(model: DenseCLIP, images: np.ndarray, captions: list[str]) -> float:
+    """Share (percent) of images (N, H, W, 3) whose best caption among all N reads as their own."""
+    image, text, _ = _forward(model, images, model.tokenize(captions))
+    best = (image @ text.T).argmax(1).tolist()
+    return 100 * sum(captions[i] == captions[j] for i, j in enumerate(best)) / len(captions)
+
+
+def _forward(model: DenseCLIP, images: np.ndarray, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    pixels = model.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return model.clip(pixels, tokens)

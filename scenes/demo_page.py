@@ -1,0 +1,53 @@
+"""What the demo leaves to look at: two pictures and the report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from densecli.evaluation.classify import Classification
+from densecli.evaluation.confusion import confusion_pictures
+from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.evaluation.page import Figure, Section
+from densecli.evaluation.preview import contact_sheet, row_of
+from densecli.evaluation.region_page import write_region_page
+from densecli.evaluation.retrieved import retrieved_views
+from densecli.shards.store import Store
+
+
+def write_demo(
+    folder: Path,
+    store: Store,
+    labels: str,
+    theta: float,
+    subjects: Mapping[str, ModelUnderTest],
+    results: Mapping[str, Classification],
+    where: Mapping[str, Any],
+) -> None:
+    """Draws the labels of a column and who is called what, writes the report, and says where they are.
+
+    subjects, results: by name, "before" and "after"; where: see `write_region_page`.
+    """
+    cells, confusion = folder / "preview.png", folder / "confusion.png"
+    column = store.find("targets", labels)
+    views = [
+        view
+        for least in (None, theta)
+        for view in retrieved_views(store, column, view=12, limit=3, theta=least)
+    ]
+    taught = contact_sheet(views, min_side=360)
+    taught.save(cells)
+    click.echo(f"Grid cells, their retrieved labels, and what the loss keeps of them: {cells}")
+    pictures = dict(zip(results, confusion_pictures(list(results.values())), strict=True))
+    row_of(pictures).save(confusion)
+    click.echo(f"What is called what, before and after: {confusion}")
+    labelled = Figure(
+        title="",
+        image=taught,
+        alt="Three scenes with the label and confidence of each cell; below, those that the loss keeps.",
+        note=f"Above all cells of a view, below those with a confidence above theta {theta:g}.",
+        width=taught.width,
+    )
+    more = [Section(title="What the P-VLM said", parts=[labelled])]
+    page = write_region_page(folder / "report", subjects, results, more=more, **where)
+    click.echo(f"Report: {page.resolve().as_uri()}")

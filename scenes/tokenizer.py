@@ -1,0 +1,33 @@
+"""A word tokenizer for the generated world, with open_clip's conventions (start, words, end, zeros)."""
+
+import torch
+from densecli.core.errors import DenseCLIError
+from densecli.scenes.vocabulary import CONTEXT_LENGTH, WORDS
+
+
+class WordTokenizer:
+    """list of sentences -> (N, CONTEXT_LENGTH) int64. open_clip pools the text at the highest id: the end."""
+
+    start, end = len(WORDS) + 1, len(WORDS) + 2
+
+    def __init__(self) -> None:
+        self.ids = {word: i + 1 for i, word in enumerate(WORDS)}
+
+    def __call__(self, sentences: list[str]) -> torch.Tensor:
+        """Raises DenseCLIError for words that are not of this world, or more of them than fit."""
+        tokens = torch.zeros(len(sentences), CONTEXT_LENGTH, dtype=torch.long)
+        for row, sentence in enumerate(sentences):
+            words = sentence.lower().split()
+            if strange := [word for word in words if word not in self.ids]:
+                raise DenseCLIError(
+                    f"The generated world's models do not know the word {strange[0]!r}.",
+                    hint=f"They know: {', '.join(WORDS)}; use --categories scenes with them.",
+                )
+            if len(words) > CONTEXT_LENGTH - 2:
+                raise DenseCLIError(
+                    f"A text of {len(words)} words is too long.",
+                    hint=f"At most {CONTEXT_LENGTH - 2} words fit.",
+                )
+            ids = [self.start, *(self.ids[word] for word in words), self.end]
+            tokens[row, : len(ids)] = torch.tensor(ids)
+        return tokens

@@ -1,0 +1,122 @@
+"""Specs of ablations: the grid they span, the words they become, and what is refused."""
+
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from densecli.ablation.spec import cells, find_spec, flags_of, load_spec, parsed, shipped, words
+from densecli.commands.evaluation_commands import evaluate
+from densecli.commands.train_commands import train
+from densecli.core.errors import DenseCLIError
+from densecli.models.registry import resolve
+from densecli.train.methods import find_method, parse_losses
+
+FLAGS = {"train": flags_of(train), "evaluate": flags_of(evaluate)}
+
+SPEC = """
+title = "Two by two"
+[train]
+lr = 0.1
+compile = true
+drop-last = false
+[grid]
+theta = [0.1, 0.3]
+loss = [["region_kl=1"], ["region_kl=1", "context=0.5"]]
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "mine.toml").write_text(text)
+    return tmp_path / "mine.toml"
+
+
+def test_cells__every_combination_with_the_words_of_train(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, SPEC), FLAGS)
+    found = cells(spec)
+    assert [cell.name for cell in found] == [
+        "theta-0.1-loss-region_kl=1",
+        "theta-0.1-loss-region_kl=1-context=0.5",
+        "theta-0.3-loss-region_kl=1",
+        "theta-0.3-loss-region_kl=1-context=0.5",
+    ]
+    assert found[1].words == (
+        *("--lr", "0.1", "--compile", "--theta", "0.1"),
+        *("--loss", "region_kl=1", "--loss", "context=0.5"),
+    )
+    assert parsed(train, found[1].words)["losses"] == ("region_kl=1", "context=0.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (SPEC.replace("theta", "thetta"), "theta"),
+        (SPEC.replace("lr", "max-step"), "max-steps"),
+        (SPEC.replace("[train]", "[trian]"), "train"),
+        (SPEC + "[evaluate]\nsplt = 'val'\n", "split"),
+        (SPEC.replace("lr = 0.1", "run = 'here'"), "regions"),
+        (SPEC + "[evaluate]\nalphas = '0,1'\n", "classes"),
+    ],
+)
+def test_load__unknown_key_names_the_nearest(tmp_path: Path, text: str, known: str) -> None:
+    with pytest.raises(DenseCLIError, match="is not known") as caught:
+        load_spec(write(tmp_path, text), FLAGS)
+    assert known in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["title = ", "title = 'no grid'", "[grid]\ntheta = 0.1", "[grid]\ntheta = []", "train = 3"]
+)
+def test_load__refuses(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DenseCLIError, match=r"mine\.toml"):
+        load_spec(write(tmp_path, text), FLAGS)
+
+
+def test_parsed__a_value_that_the_verb_refuses() -> None:
+    with pytest.raises(DenseCLIError, match="theta") as caught:
+        parsed(train, ["--theta", "7"])
+    assert "densecli train --help" in caught.value.hint
+
+
+def test_words__of_a_flag_that_is_off_there_are_none() -> None:
+    assert words({"a": False, "b": True, "c": [], "d": 0}) == ["--b", "--d", "0"]
+
+
+def test_flags_of__short_ones_are_none() -> None:
+    @click.command()
+    @click.option("-x", "--long-one")
+    def verb() -> None: ...
+
+    assert "long-one" in flags_of(verb)
+
+
+def test_find__by_the_name_of_the_data_set() -> None:
+    assert find_spec("theta", "scenes") == shipped()["scenes/theta"]
+    assert find_spec("theta", "sa1b") == find_spec("coco/theta", "scenes") == shipped()["coco/theta"]
+    with pytest.raises(DenseCLIError, match="'thetta'") as caught:
+        find_spec("thetta", "scenes")
+    assert "scenes/theta" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped__asks_for_what_there_is(name: str) -> None:
+    spec = load_spec(shipped()[name], FLAGS)
+    assert spec.title != shipped()[name].stem and spec.about
+    for model in spec.beside:
+        assert resolve(model).family
+    for cell in cells(spec):
+        asked = parsed(train, cell.words)
+        find_method(asked["method"])
+        parse_losses(asked["losses"])
+    assert len({cell.name for cell in cells(spec)}) == len(cells(spec))
+    assert parsed(evaluate, words(spec.evaluate))
+
+
+def test_shipped__every_table_for_coco_but_those_of_one_world() -> None:
+    of_world, of_coco = (
+        {name.partition("/")[2] for name in shipped() if name.startswith(f"{dataset}/")}
+        for dataset in ("scenes", "coco")
+    )
+    assert of_world - of_coco == {"alpha"}
+    for path in shipped().values():
+        assert tomllib.loads(path.read_text())["train"]

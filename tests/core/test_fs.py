@@ -1,0 +1,191 @@
+import errno
+import os
+
+import fsspec
+import pytest
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError, Unreachable
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def root(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("s3")
+    return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
+
+
+def test_write_atomic__makes_folders_and_replaces(root):
+    url = fs.join(root, "a", "b", "file")
+    assert not fs.exists(url)
+    assert fs.listdir(fs.join(root, "a", "b")) == []
+    for content in (memoryview(b"first"), [b"in ", b"", b"parts"], b""):
+        fs.write_atomic(url, content)
+        assert fs.read_bytes(url) == b"".join(content if isinstance(content, list) else [content])
+    assert fs.listdir(fs.join(root, "a", "b")) == ["file"]
+    assert fs.is_folder(fs.join(root, "a"))
+    assert not fs.is_folder(url)
+    fs.remove(url)
+    assert not fs.exists(url)
+    with pytest.raises(FileNotFoundError):
+        fs.read_bytes(url)
+
+
+def test_listdir__sorted_names_without_leftovers(root):
+    for name in ("b.tar", "a.json", ".a.json.0123.tmp", "folder/x"):
+        fs.write_atomic(fs.join(root, name), b"x")
+    assert fs.listdir(root) == ["a.json", "b.tar", "folder"]
+
+
+@pytest.mark.parametrize("folder", ["plain", "a[1]", "b*", "c?d{e}"])
+def test_find__what_a_pattern_matches_below_a_folder_of_any_name(root, folder):
+    names = ("b.jpg", "sub/deep/a.jpg", "sub[1]/c.jpg", ".hidden/c.jpg", "sub/._d.jpg")
+    for name in names:
+        fs.write_atomic(fs.join(root, folder, name), name.encode())
+    fs.write_atomic(fs.join(root, "a1", "other.jpg"), b"other")
+    where = fs.join(root, folder)
+
+    def found(*pattern):
+        return {name: e.is_folder or e.size for name, e in fs.find(where, *pattern).items()}
+
+    assert found() == {
+        "b.jpg": 5,
+        "sub": True,
+        "sub/deep": True,
+        "sub/deep/a.jpg": 14,
+        "sub[1]": True,
+        "sub[1]/c.jpg": 12,
+    }
+    assert found("*") == {"b.jpg": 5, "sub": True, "sub[1]": True}
+    assert found("*/*.jpg") == {"sub[1]/c.jpg": 12}
+    assert found("**/?.jpg") == {"b.jpg": 5, "sub/deep/a.jpg": 14, "sub[1]/c.jpg": 12}
+    assert found("sub/deep/a.jpg") == {"sub/deep/a.jpg": 14}
+    assert found("no.jpg") == found("no/*") == fs.find(fs.join(root, "nowhere")) == {}
+
+
+def test_find__a_stamp_changes_with_the_file_and_with_what_is_in_a_local_folder(root):
+    fs.write_atomic(fs.join(root, "x", "a"), b"1")
+    before = fs.find(root)
+    assert fs.find(root) == before
+    fs.write_atomic(fs.join(root, "x", "a"), b"22")
+    fs.write_atomic(fs.join(root, "x", "b"), b"1")
+    after = fs.find(root)
+    assert after["x/a"].stamp != before["x/a"].stamp
+    assert (after["x"].stamp != before["x"].stamp) == fs.is_local(root)
+    assert bool(after["x"].stamp) == fs.is_local(root)
+
+
+def test_find__links_to_files_are_files_and_links_to_folders_are_passed_over(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.jpg").write_bytes(b"four")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.jpg").symlink_to(tmp_path / "there" / "a.jpg")
+    (tmp_path / "here" / "folder").symlink_to(tmp_path / "there")
+    assert [(name, e.size) for name, e in fs.find(str(tmp_path / "here")).items()] == [("a.jpg", 4)]
+
+
+def test_listdir__sees_what_another_client_wrote_and_removed(s3):
+    url = fs.join(s3, "folder", "file")
+    other = fsspec.get_filesystem_class("s3")(skip_instance_cache=True)
+    assert fs.listdir(fs.join(s3, "folder")) == []
+    other.pipe_file(url, b"x")
+    assert fs.exists(url) and fs.listdir(fs.join(s3, "folder")) == ["file"]
+    other.rm_file(url)
+    assert not fs.exists(url) and fs.listdir(fs.join(s3, "folder")) == []
+
+
+def test_no_bucket__nothing_is_made_and_the_sentence_says_where(s3):
+    with pytest.raises(DenseCLIError, match=r"Could not write s3://nowhere-at-all/file: ") as caught:
+        fs.write_atomic("s3://nowhere-at-all/file", b"x")
+    assert "Check the address" in caught.value.hint
+    assert not fs.exists("s3://nowhere-at-all/file")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:secret@bucket/store",
+        "s3://key:a/secret/with/slashes@bucket/store",
+        "https://secret@host/photos",
+        "https://host/photos?token=secret",
+    ],
+)
+def test_addresses__with_credentials_in_them_are_refused_and_not_repeated(url):
+    calls = [fs.absolute]
+    if url.startswith("s3"):
+        calls += [fs.read_bytes, fs.exists, fs.listdir, lambda url: fs.write_atomic(url, b"")]
+    for call in calls:
+        with pytest.raises(DenseCLIError, match="has credentials or a query") as caught:
+            call(url)
+        assert "secret" not in f"{caught.value} {caught.value.hint}"
+        assert "environment" in caught.value.hint
+
+
+def test_addresses__signed_ones_of_a_list_of_photos_are_read_but_never_said():
+    with pytest.raises(Unreachable, match=r"Could not read http://127\.0\.0\.1:9/a\.jpg: ") as caught:
+        fs.read_bytes("http://me:secret@127.0.0.1:9/a.jpg?X-Signature=secret")
+    assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/what?/photo@2x.jpg", "http://host:80/photo@2x.jpg", "a?b=c@d"])
+def test_addresses__with_odd_names_are_none_with_credentials(url):
+    fs.check(url)
+
+
+def test_addresses__of_a_package_that_is_not_installed_name_it():
+    fsspec.register_implementation("far", "no_such_package.FileSystem", errtxt="Install farfs to go there")
+    with pytest.raises(DenseCLIError, match="far:// need a package that is not installed") as caught:
+        fs.read_bytes("far://away/file")
+    assert caught.value.hint == "Install farfs to go there."
+
+
+def test_addresses__of_no_file_system_are_refused():
+    with pytest.raises(DenseCLIError, match="no file system for addresses that begin with nonsense://"):
+        fs.read_bytes("nonsense://away/file")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_write_atomic__a_failure_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch, step):
+    url = str(tmp_path / "file")
+    fs.write_atomic(url, b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(DenseCLIError, match="No space left") as caught:
+        fs.write_atomic(url, b"new")
+    assert "Free some space" in caught.value.hint
+    assert os.listdir(tmp_path) == ["file"]
+    assert fs.read_bytes(url) == b"old"
+
+
+def test_write_atomic__is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps = []
+    for step in ("fsync", "replace"):
+        real = getattr(os, step)
+        monkeypatch.setattr(os, step, lambda *a, step=step, real=real: (steps.append(step), real(*a))[1])
+    fs.write_atomic(str(tmp_path / "file"), b"x")
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+def test_write_atomic__where_nothing_can_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DenseCLIError, match="Could not write") as caught:
+        fs.write_atomic(str(tmp_path / "file" / "below"), b"x")
+    assert "may write" in caught.value.hint
+
+
+def test_error__keeps_its_hint_across_processes():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(DenseCLIError("What.", hint="Do.")))
+    assert (str(error), error.hint) == ("What.", "Do.")
+
+
+def test_read_bytes__is_one_request(s3):
+    fs.write_atomic(f"{s3}/file", b"x")
+    client = fsspec.filesystem("s3", use_listings_cache=False)
+    asked = []
+    client.s3.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    assert fs.read_bytes(f"{s3}/file") == b"x"
+    assert asked == ["GetObject"]

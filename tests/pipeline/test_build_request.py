@@ -1,0 +1,166 @@
+import json
+import pickle
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from building import build_here
+from click.testing import CliRunner
+from densecli.cli import main
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoints import load_model
+from densecli.pipeline.build_request import prepare
+from densecli.pipeline.build_shards import build_shards
+from densecli.pipeline.config import BuildConfig
+from densecli.train.columns import find_targets
+from PIL import Image
+from safetensors.torch import save_file
+
+
+def test_prepare__unknown_teacher_lists_the_known(tiny):
+    with pytest.raises(DenseCLIError, match="vitg99") as caught:
+        prepare(replace(tiny, teachers=("vitg99",), weights={}))
+    assert all(name in caught.value.hint for name in ("vitl14", "eva02-b16", "scenes-s"))
+
+
+def test_prepare__weights_of_no_teacher_are_refused(tiny):
+    with pytest.raises(DenseCLIError, match="vitb16, which is no teacher") as caught:
+        prepare(replace(tiny, weights={"scenes-s": "random:0", "vitb16": "random:0"}))
+    assert "scenes-s" in caught.value.hint
+
+
+def test_prepare__weights_that_are_not_there(tiny, tmp_path, monkeypatch):
+    with pytest.raises(DenseCLIError, match=r"no .*nowhere\.pt"):
+        prepare(replace(tiny, weights={"scenes-s": str(tmp_path / "nowhere.pt")}))
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
+    with pytest.raises(DenseCLIError, match="no weights for vitb16") as caught:
+        prepare(replace(tiny, teachers=("vitb16",), weights={}))
+    assert "--weights vitb16=" in caught.value.hint
+
+
+def test_prepare__text_embeddings_that_are_not_there(tiny, tmp_path):
+    with pytest.raises(DenseCLIError, match=r"no file .*text\.npy"):
+        prepare(replace(tiny, text_embeddings=str(tmp_path / "text.npy")))
+
+
+def test_prepare__unknown_templates_list_the_known(tiny):
+    with pytest.raises(DenseCLIError, match="no templates poem") as caught:
+        prepare(replace(tiny, templates="poem"))
+    assert "plain" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "cut into shards")],
+)
+def test_prepare__a_store_of_something_else_is_refused(tiny, change, what):
+    build_here(tiny)
+    with pytest.raises(DenseCLIError, match=f"has another {what}"):
+        prepare(replace(tiny, **change))
+
+
+def test_defaults__data_and_store_are_named_after_the_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DENSECLI_DATA", raising=False)
+    (tmp_path / "data" / "coco" / "train2017").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "coco" / "train2017" / "a.jpg")
+    job, source = prepare(BuildConfig(dataset="coco"))
+    assert job.store.root == str(tmp_path / "stores" / "coco-512")
+    assert len(source.items) == 1
+
+    monkeypatch.setenv("DENSECLI_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DenseCLIError, match="elsewhere/coco"):
+        prepare(BuildConfig(dataset="coco"))
+
+
+def test_columns__every_setting_of_the_teacher_is_another_column(tiny):
+    changes = [{}, {"tau": 0.02}, {"regions": "grid-clipself"}, {"weights": {"scenes-s": "random:1"}}]
+    ids = [prepare(replace(tiny, **change))[0].columns()[2].id for change in changes]
+    assert len(set(ids)) == len(changes)
+    # How it is run is not what it is.
+    assert prepare(replace(tiny, batch_size=3, workers=5))[0].columns()[2].id == ids[0]
+
+
+def test_dry_run__says_what_is_missing_and_writes_nothing(tiny):
+    summary = build_shards(replace(tiny, dry_run=True))
+    assert summary["status"] == "planned"
+    assert [(c["kind"], c["shards"], c["missing"]) for c in summary["columns"]] == [
+        ("images", 2, 2),
+        ("regions", 2, 2),
+        ("targets", 2, 2),
+    ]
+    assert not Path(tiny.store).exists()
+
+
+def test_dry_run__names_the_columns_that_the_build_then_makes(tiny):
+    planned = build_shards(replace(tiny, dry_run=True))["columns"]
+    job, _ = build_here(tiny)
+    assert [column.id for column in job.columns()] == [column["id"] for column in planned]
+    another = build_shards(replace(tiny, tau=0.5, dry_run=True))["columns"]
+    assert [column["missing"] for column in another] == [0, 0, 2]
+
+
+def test_up_to_date__when_nothing_is_missing(tiny, files_of, monkeypatch):
+    build_here(tiny)
+    before = files_of(tiny.store)
+    monkeypatch.setattr("densecli.pipeline.build_shards.connected", None)
+    assert build_shards(tiny)["status"] == "up to date"
+    assert files_of(tiny.store) == before
+
+
+@pytest.mark.parametrize("lost", ["store.json", "regions/*/column.json", "targets/*/column.json"])
+def test_up_to_date__a_lost_description_is_made_again(tiny, lost):
+    job, _ = build_here(tiny)
+    (path,) = Path(job.store.root).glob(lost)
+    before = path.read_bytes()
+    path.unlink()
+    assert build_shards(replace(tiny, dry_run=True))["status"] == "up to date"
+    assert not path.exists()
+    assert build_shards(tiny)["status"] == "up to date"
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dataset", ["scenes", "coco", "folder"])
+def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
+    tiny, tmp_path, monkeypatch, dataset
+):
+    folder = tmp_path / "data of mine" / dataset / "train2017"
+    folder.mkdir(parents=True)
+    for i in range(7):
+        Image.new("RGB", (90, 60)).save(folder / f"{i}.jpg")
+    monkeypatch.setenv("DENSECLI_DATA", str(tmp_path / "data of mine"))
+    split = {"scenes": "val", "coco": "train2017", "folder": None}[dataset]
+    config = replace(tiny, dataset=dataset, split=split, store=str(tmp_path / "my store"), canvas=48, seed=3)
+    job, _ = build_here(replace(config, teachers=(), weights={}))
+    with pytest.raises(DenseCLIError, match="no labels column of scenes-s") as caught:
+        find_targets(job.store, ["labels"], teachers=("scenes-s",), student="scenes-s")
+
+    command = caught.value.hint.removeprefix("Make it with: ").partition(" (and --data DIR")[0]
+    program, *words = shlex.split(command)
+    assert program == "densecli"
+    extra = ["--weights", "scenes-s=random:0", "--categories", "scenes", "--dry-run", "--json", "-"]
+    result = CliRunner().invoke(main, [*words, *extra])
+    assert result.exit_code == 0, result.output
+    planned = json.JSONDecoder().raw_decode(result.stdout)[0]
+    assert planned["store"] == job.store.root
+    assert [(c["kind"], c["missing"]) for c in planned["columns"]] == [
+        ("images", 0),
+        ("regions", 0),
+        ("targets", 2),
+    ]
+
+
+def test_builder__weights_of_another_architecture_leave_nothing_behind(tiny, tmp_path):
+    model, _ = load_model("scenes-l", "random:0")
+    save_file(model.clip.state_dict(), tmp_path / "large.safetensors")
+    job, _ = prepare(replace(tiny, weights={"scenes-s": str(tmp_path / "large.safetensors")}))
+    with pytest.raises(DenseCLIError, match="does not fit scenes-s"):
+        job.builder()
+    assert not Path(tiny.store).exists()
+
+
+def test_job__travels_without_the_listing(tiny):
+    # store.json's shard sizes are the only thing in it that grows with the data.
+    sizes = [len(pickle.dumps(prepare(replace(tiny, limit=n, shard_size=n))[0])) for n in (10, 1000)]
+    assert abs(sizes[0] - sizes[1]) < 20

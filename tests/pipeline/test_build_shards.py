@@ -1,0 +1,247 @@
+import os
+import re
+import socket
+import time
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from uuid import uuid4
+
+import pytest
+import ray
+from building import build_here
+from densecli.core.errors import DenseCLIError
+from densecli.core.progress import Progress
+from densecli.pipeline import build_shards as driver
+from densecli.pipeline import summary as tally
+from densecli.pipeline.build_request import prepare, unit_of
+from densecli.pipeline.build_shards import build_shards
+from densecli.pipeline.cluster import connected
+from densecli.pipeline.shard_builder import Report, Unit
+from densecli.pipeline.sources.base import Decoded
+from densecli.pipeline.worker_pool import WorkerPool, run_units
+from densecli.shards.reader import read_joined
+from PIL import Image
+
+
+def tars(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(Path(root).rglob("*.tar"))}
+
+
+def test_build_shards__stopped_halfway_and_started_again_equals_an_undisturbed_build(
+    tiny, tmp_path, monkeypatch, files_of
+):
+    config = replace(tiny, limit=14)
+    undisturbed, _ = build_here(replace(config, store=str(tmp_path / "undisturbed")))
+
+    class Stopping(Progress):
+        def advance(self, count, note=""):
+            super().advance(count, note)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tally, "Progress", Stopping)
+        with pytest.raises(KeyboardInterrupt):
+            build_shards(config)
+    assert not ray.is_initialized()
+    halfway = files_of(config.store)
+    missing = build_shards(replace(config, dry_run=True))["columns"]
+    assert 0 < missing[2]["missing"] < 4
+
+    summary = build_shards(config)
+    assert summary["status"] == "built"
+    assert not ray.is_initialized()
+    assert tars(config.store) == tars(undisturbed.store.root)
+    finished = {name for name in halfway if not name.startswith(".") and not name.endswith(".tmp")}
+    after = files_of(config.store)
+    assert all(after[name] == halfway[name] for name in finished if name.endswith(".json"))
+
+
+def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_built_ends_the_run(
+    tiny, tmp_path
+):
+    died = tmp_path / "died"
+    job, source = prepare(replace(tiny, limit=3, shard_size=1))
+
+    def deadly(item, canvas):
+        if item.ref == "1" and not died.exists():
+            died.touch()
+            os._exit(1)
+        if item.ref == "2":
+            while any(column.missing() != ["000002"] for column in job.columns()):
+                time.sleep(0.1)
+            raise OSError("the disk is on fire")
+        return Decoded(Image.new("RGB", (96, 96)), 96, 96)
+
+    deadly_job = replace(job, load=deadly)
+    units = (unit_of(source, shard, 1) for shard in job.store.shard_names)
+    done = []
+    message = r"000002 failed 2 times.*OSError: the disk is on fire"
+    with connected(None, 1), pytest.raises(DenseCLIError, match=message):
+        for unit, _ in run_units(units, WorkerPool(deadly_job, 1), max_attempts=2):
+            done.append(unit.shard)
+    assert died.exists()
+    assert sorted(done) == ["000000", "000001"]
+    assert len(read_joined(job.columns(), "000001")) == 1
+
+
+def test_run_units__a_shard_that_kills_its_worker_costs_no_other_an_attempt(tmp_path):
+    class Poisoned:
+        """Work that kills its worker at one of the shards, while another is at hand."""
+
+        device = "cpu"
+
+        def __init__(self, folder: Path, poison: str) -> None:
+            self.folder, self.poison = folder, poison
+
+        def builder(self, threads: int) -> "Poisoned":
+            return self
+
+        def build(self, unit: Unit, stop: Event) -> Report:
+            (self.folder / f"{unit.shard}.{uuid4().hex}").touch()
+            if unit.shard == self.poison:
+                time.sleep(0.3)
+                os._exit(1)
+            time.sleep(0.6 if self.tries(self.poison) < 2 else 0)
+            return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
+
+        def tries(self, shard: str) -> int:
+            return len(list(self.folder.glob(f"{shard}.*")))
+
+    work = Poisoned(tmp_path, "000001")
+    done = []
+    with connected(None, 1), pytest.raises(DenseCLIError, match=r"Shard 000001 failed 1 times"):
+        # With a single attempt: no other shard may lose one.
+        for unit, _ in run_units(
+            (Unit(shard=f"{i:06d}", items=()) for i in range(4)), WorkerPool(work, 1), 1
+        ):
+            done.append(unit.shard)
+    assert work.tries("000001") == 2
+    assert "000001" not in done
+
+
+def test_crew__says_what_a_starting_worker_says(tmp_path):
+    heard = tmp_path / "heard"
+
+    class Slow:
+        device = "cpu"
+
+        def builder(self, threads):
+            with closing(Progress(2, "prompts")) as progress:
+                progress.advance(1)
+                while not heard.exists():
+                    time.sleep(0.1)
+            return self
+
+        def build(self, unit, stop):
+            return Report(shard=unit.shard, samples=0, skipped={}, seconds={})
+
+    def say(line):
+        if re.match(r"1/2 prompts, .* ETA", line):
+            heard.touch()
+
+    with connected(None, 1):
+        crew = WorkerPool(Slow(), 1, say=say)
+        assert len(list(run_units(iter([Unit(shard="000000", items=())]), crew, 1))) == 1
+    assert heard.exists()
+
+
+def test_crew__says_how_far_a_worker_is_while_no_shard_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr("densecli.pipeline.worker_pool.SILENCE", 0.5)
+    heard = tmp_path / "heard"
+
+    class Slow:
+        device = "cpu"
+
+        def builder(self, threads):
+            return self
+
+        def build(self, unit, stop):
+            with closing(Progress(2, "photos")) as progress:
+                progress.advance(1, f"of shard {unit.shard}")
+                while not heard.exists():
+                    time.sleep(0.1)
+            return Report(shard=unit.shard, samples=2, skipped={}, seconds={})
+
+    def say(line):
+        if re.match("1/2 photos, .* ETA .* of shard 000007", line):
+            heard.touch()
+
+    with connected(None, 1):
+        assert (
+            len(list(run_units(iter([Unit(shard="000007", items=())]), WorkerPool(Slow(), 1, say=say), 1)))
+            == 1
+        )
+    assert heard.exists()
+
+
+def test_build_shards__an_error_in_a_worker_reaches_the_user_as_it_was_said(tiny, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not weights")
+    with pytest.raises(DenseCLIError, match="cannot be read as plain weights") as caught:
+        build_shards(replace(tiny, weights={"scenes-s": str(broken)}))
+    assert "state_dict" in caught.value.hint
+    assert not Path(tiny.store).exists()
+
+
+def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(8):
+        (folder / f"{i}.jpg").write_bytes(b"")
+    config = replace(
+        tiny, dataset="folder", data=str(folder), split=None, limit=None, shard_size=2, canvas=48
+    )
+    config = replace(config, teachers=(), weights={}, max_unreadable=4)
+
+    # Without Ray: how many are too many is the driver's own affair.
+    monkeypatch.setattr(driver, "connected", lambda address, workers: nullcontext())
+    monkeypatch.setattr(driver, "WorkerPool", lambda job, *_: job.builder())
+    monkeypatch.setattr(
+        driver, "run_units", lambda units, builder, *_: ((u, builder.build(u)) for u in units)
+    )
+    with pytest.raises(DenseCLIError, match=r"4 photos in a row could not be read \(4 empty\)"):
+        build_shards(config)
+
+
+def test_build_shards__a_cluster_out_of_reach_leaves_no_store(tiny):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(DenseCLIError, match="no way to the Ray cluster"):
+        build_shards(replace(tiny, ray_address=address))
+    assert not Path(tiny.store).exists()
+
+
+def test_build_shards__a_dry_run_counts_what_each_column_lacks(tiny):
+    job, _ = build_here(tiny)
+    Path(job.columns()[1].receipt_url("000001")).unlink()
+    summary = build_shards(replace(tiny, dry_run=True))
+    assert summary["status"] == "planned"
+    assert [column["missing"] for column in summary["columns"]] == [0, 1, 0]
+
+
+def test_crew__workers_share_a_gpu(tmp_path):
+    class Batcher:
+        """Work that says which GPU it was given."""
+
+        device = "cuda"
+
+        def builder(self, threads):
+            return self
+
+        def build(self, unit, stop):
+            (tmp_path / f"{os.getpid()}-{ray.get_gpu_ids()}").touch()
+            time.sleep(1)
+            return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
+
+    names = [f"{i:06d}" for i in range(8)]
+    units = (Unit(shard=name, items=()) for name in names)
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        assert len(list(run_units(units, WorkerPool(Batcher(), 2, 0.5), 1))) == len(names)
+    finally:
+        ray.shutdown()
+    workers, gpus = zip(*(path.name.split("-") for path in tmp_path.iterdir()), strict=True)
+    assert len(workers) == 2
+    assert set(gpus) == {"[0]"}

@@ -1,0 +1,60 @@
+"""Checkpoints: everything a run needs to continue with the very step it would have taken."""
+
+import io
+import re
+from typing import Any
+
+import torch
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
+    """Writes `state` (tensors and plain values, with `step`) into `folder` atomically; returns its path.
+
+    Older checkpoints than the `keep` newest are removed, after the new one is in place.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    path = fs.join(folder, f"step-{state['step']:08d}.pt")
+    fs.write_atomic(path, buffer.getvalue())
+    for name in _names(folder)[:-keep]:
+        fs.remove(fs.join(folder, name))
+    return path
+
+
+def latest_checkpoint(folder: str) -> str | None:
+    """Path of the checkpoint with the most steps in `folder`, None where there is none."""
+    names = _names(folder)
+    return fs.join(folder, names[-1]) if names else None
+
+
+def load_checkpoint(path: str) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU without unpickling code. Raises DenseCLIError for a damaged file."""
+    try:
+        return torch.load(io.BytesIO(fs.read_bytes(path)), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises anything from KeyError to RuntimeError on a damaged file
+        raise DenseCLIError(
+            f"The checkpoint {path} cannot be read: {error}.",
+            hint="Remove it to continue from the one before, or start again with --resume overwrite.",
+        ) from error
+
+
+def rng_state() -> dict[str, Any]:
+    """The random state that a training step may draw from: torch's, on the CPU and on the current GPU."""
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(name for name in fs.listdir(folder) if _NAME.fullmatch(name))

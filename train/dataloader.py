@@ -1,0 +1,217 @@
+"""Batches of a store: the photos, one view of their regions, and what the teachers said about those."""
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from densecli.shards.cache import Cache
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
+from densecli.shards.regions import cells_of_visit, region_plan
+from densecli.shards.store import Column, Store
+from densecli.train.gpu_decode import JpegDecoder
+from densecli.train.targets import TargetReader, Visit, choose_view, join
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B samples with R regions in all.
+
+    images: (B, 3, S, S) uint8 canvases. boxes: (R, 4) float32 xyxy normalised to the canvas.
+    batch_index: (R,) int64, the sample each box is of. targets: by kind of column; `labels` is the teacher's
+    distribution (R, D + 2) float32, see `decoupled_kl`. keys: the B sample keys; none of a process that has
+    no sample of its own in the last batch of an epoch, and goes along with the first one's. epoch: counted
+    from 0.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    batch_index: Tensor
+    targets: dict[str, Tensor]
+    keys: tuple[str, ...]
+    epoch: int
+
+    def to(self, device: torch.device) -> "Batch":
+        def move(tensor: Tensor) -> Tensor:
+            # Only what is pinned moves while the GPU computes; what it decoded is there.
+            tensor = tensor.pin_memory() if (tensor.device.type, device.type) == ("cpu", "cuda") else tensor
+            return tensor.to(device, non_blocking=True)
+
+        return Batch(
+            # Only now planes: on a GPU that costs nothing.
+            images=move(self.images).contiguous(),
+            boxes=move(self.boxes),
+            batch_index=move(self.batch_index),
+            targets={kind: move(target) for kind, target in self.targets.items()},
+            keys=self.keys,
+            epoch=self.epoch,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """batch_size: of one process. drop_last: leave out an epoch's last batch where it is smaller than that of
+    all processes. workers: threads that decode ahead of the training step (0: none, it decodes itself).
+    cache: a folder for the tars of a remote store (None: every epoch fetches them again), of cache_gb 1e9
+    bytes at most; processes may share it.
+    """
+
+    batch_size: int
+    seed: int = 0
+    drop_last: bool = False
+    workers: int = 2
+    cache: str | None = None
+    cache_gb: float = 100.0
+
+
+class Stream:
+    """Batches in an order that is a pure function of (seed, epoch); its state is the position alone.
+
+    The batches of all processes, one after the other by rank, are those of one process with a batch of
+    `whole` samples.
+    """
+
+    decoder: JpegDecoder | None = None
+    """Of the photos, where `decode` leaves them as they are stored."""
+
+    def __init__(
+        self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """Raises DenseCLIError for columns that cannot be joined or are not finished."""
+        self.config, self.rank, self.world_size = config, rank, world_size
+        cache = Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None
+        self._reader = StoreReader(columns, seed=config.seed, cache=cache)
+
+    def __len__(self) -> int:
+        """Samples in the store."""
+        return len(self._reader)
+
+    @property
+    def whole(self) -> int:
+        """Samples in a batch of all processes together."""
+        return self.config.batch_size * self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._steps(len(self))
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This process's part of the batches of `epoch` from position `start` on, whatever was read before.
+
+        The position is the number of samples of the epoch that all processes together have had: whoever had
+        them, and in batches of whatever size.
+        """
+        size, share = self.config.batch_size, {"rank": self.rank, "world_size": self.world_size}
+        mine = self._samples(self._reader.iter(epoch, start, chunk=size, **share), epoch)
+        with closing(mine):
+            for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
+                if samples := list(islice(mine, size)):
+                    yield collate(samples, epoch, self.decoder)
+                else:
+                    alone = [self.decode(next(self._reader.iter(epoch, first)), epoch)]
+                    yield replace(collate(alone, epoch, self.decoder), keys=())
+
+    def _steps(self, samples: int) -> int:
+        full, rest = divmod(samples, self.whole)
+        return full if self.config.drop_last or not rest else full + 1
+
+    def decode(self, record: Record, epoch: int) -> "Sample":
+        """The sample as `epoch` sees it, a pure function of both."""
+        raise NotImplementedError
+
+    def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
+        if not self.config.workers:
+            yield from (self.decode(record, epoch) for record in records)
+            return
+        pending: deque[Future[Sample]] = deque()
+        pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="decode")
+        try:
+            for record in records:
+                pending.append(pool.submit(self.decode, record, epoch))
+                if len(pending) > 2 * self.config.batch_size:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class Loader(Stream):
+    """Photos, one view of their regions, and what the teachers said about it."""
+
+    def __init__(
+        self,
+        store: Store,
+        regions: Column,
+        targets: dict[str, Column],
+        config: LoaderConfig,
+        *,
+        views: int | None = None,
+        decoder: JpegDecoder | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`. views: how many
+        of a photo's are visited, see `choose_view`. decoder: of whole batches of photos (None: Pillow decodes
+        each by itself).
+
+        Raises DenseCLIError for unfinished ones.
+        """
+        columns = [store.images, regions, *targets.values()]
+        super().__init__(columns, config, rank=rank, world_size=world_size)
+        self.regions, self.targets, self.decoder = regions, targets, decoder
+        self._views = views
+        self._canvas = Canvas(store.canvas)
+        self._max_cells = region_plan(regions.name).max_cells
+        self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
+
+    def decode(self, record: Record, epoch: int) -> "Sample":
+        """One view of its regions, chosen by (key, epoch) alone."""
+        jpeg = record.parts["images"]["jpg"]
+        regions = decode_npz(record.parts["regions"]["npz"])
+        arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}
+        offsets = regions["offsets"]
+        view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values(), self._views)
+        cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
+        visit = Visit(offsets=offsets, view=view, cells=cells)
+        return Sample(
+            key=record.key,
+            image=jpeg if self.decoder else self._canvas.pad(decode_image(jpeg)),
+            boxes=regions["boxes"][visit.rows],
+            targets={kind: reader.read(arrays[kind], visit) for kind, reader in self._readers.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """image: (S, S, 3) uint8, or the JPEG where a `JpegDecoder` is to decode it. boxes: (R, 4) float32
+    normalised. targets: by kind, see `TargetReader.read`."""
+
+    key: str
+    image: np.ndarray | memoryview
+    boxes: np.ndarray
+    targets: dict[str, np.ndarray]
+
+
+def collate(samples: list[Sample], epoch: int, decoder: JpegDecoder | None = None) -> Batch:
+    """The samples as one batch. decoder: of their photos, if those are JPEGs still."""
+    counts = torch.tensor([len(sample.boxes) for sample in samples])
+    photos: list[Any] = [sample.image for sample in samples]
+    return Batch(
+        images=decoder(photos) if decoder else torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2),
+        boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
+        batch_index=torch.arange(len(samples)).repeat_interleave(counts),
+        targets={
+            kind: torch.from_numpy(join([sample.targets[kind] for sample in samples]))
+            for kind in samples[0].targets
+        },
+        keys=tuple(sample.key for sample in samples),
+        epoch=epoch,
+    )
