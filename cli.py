@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
 from densecli.commands.flags import flags, write_json
 from densecli.core.errors import DenseCLIError
 
@@ -166,6 +167,7 @@ def demo(
     student, pvlm = None, {}
     if pretrain:
         import torch
+
         from densecli.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
 
         # torch counts cores; these small layers gain from their hyperthreads as well.

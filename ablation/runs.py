@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+
 from densecli.ablation.spec import Cell, Spec, Value, cells, words
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Interrupted

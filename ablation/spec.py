@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from densecli.core.errors import DenseCLIError
 
 SPECS = Path(__file__).parent / "specs"

@@ -24,6 +24,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import PIL
 import torch
+from PIL import Image
+from torch import Tensor
+from turns import compared
+
 from densecli.core.tables import table
 from densecli.pipeline.build_request import cut, unit_of
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
@@ -34,9 +38,6 @@ from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.regions import region_plan
 from densecli.shards.store import PHOTOS, Store
-from PIL import Image
-from torch import Tensor
-from turns import compared
 
 DISTINCT = 32  # generated photos; more samples are the same again
 

@@ -27,6 +27,9 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.nn.functional as F
 from context_memory import LiveBytes
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
 from densecli.core.device import pick_device
 from densecli.models.flops import TRAINING, dense_forward
 from densecli.models.pooling import region_pool
@@ -41,8 +44,6 @@ from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.distillation import Distillation, TrainConfig
 from densecli.train.trainer import one_ahead
-from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from densecli.models.dense import DenseCLIP
-from densecli.models.registry import build, resolve
-from densecli.train.correlation import context_loss
-from densecli.train.terms import StudentOutput, context_tokens
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from densecli.models.dense import DenseCLIP
+from densecli.models.registry import build, resolve
+from densecli.train.correlation import context_loss
+from densecli.train.terms import StudentOutput, context_tokens
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

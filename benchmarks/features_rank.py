@@ -19,6 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.pooling import region_pool
@@ -30,8 +33,6 @@ from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.shards.codecs import Codec, Features, Rows
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import region_plan
-from PIL import Image
-from torch import Tensor
 
 
 def main() -> None:

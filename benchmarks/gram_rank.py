@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+
 from densecli.models.vfm import VFMS, load_vfm
 from densecli.shards.codecs import LowRank, combine_errors
 from densecli.shards.geometry import Canvas
-from PIL import Image
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+
 from densecli.core import fs
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+
 from densecli.core.tables import table
 from densecli.shards.codecs import TopK
 from densecli.shards.geometry import Canvas
@@ -32,7 +34,6 @@ from densecli.shards.reader import StoreReader, decode_image, read_shard
 from densecli.shards.regions import region_plan
 from densecli.shards.store import Column, Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
-from PIL import Image
 
 if TYPE_CHECKING:
     from densecli.train.dataloader import Loader

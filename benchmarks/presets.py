@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from densecli.evaluation.classify import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
 from densecli.pipeline.build_shards import BuildConfig, build_shards

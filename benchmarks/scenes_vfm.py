@@ -13,11 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.models.checkpoints import find_file, load_model
 from densecli.models.vfm import load_vfm
 from densecli.scenes import render
 from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, THINGS
-from torch import Tensor
 
 PATCH, SIDE = 12, IMAGE_SIZE // 12
 COVERED, NEIGHBOURS, TAU = 0.6, 20, 0.07

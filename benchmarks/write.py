@@ -22,10 +22,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import webdataset
+from turns import compared
+
 from densecli.core.tables import table
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
-from turns import compared
 
 Samples = dict[str, dict[str, bytes]]
 

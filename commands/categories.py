@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from densecli.commands.flags import flags, say
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from densecli.commands.flags import flags, given, newest_store, say, write_json
 from densecli.commands.task_flags import take_task_flags, task_flags
 

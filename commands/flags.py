@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from densecli.core.errors import DenseCLIError
 
 

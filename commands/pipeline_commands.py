@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
+
 from densecli.commands.flags import flags, given, newest_store, say, write_json
 
 # What says which store is meant, in a build and in the plan of one.

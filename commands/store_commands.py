@@ -4,6 +4,7 @@ from contextlib import closing
 from typing import Any
 
 import click
+
 from densecli.commands.flags import flags, newest_store, say
 from densecli.core.progress import Progress
 from densecli.core.tables import size, table

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+
 from densecli.commands.flags import given
 
 DATASETS = (

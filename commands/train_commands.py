@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from densecli.commands.flags import flags, given, newest_store, say, write_json
 
 LAYOUTS = ("open_clip", "eva", "openai", "timm")

@@ -7,11 +7,12 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from densecli.core.addresses import check, is_web, public
-from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+from densecli.core.addresses import check, is_web, public
+from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
 
 # What a web server answers where it keeps a file to itself, and where it has none any more.
 _DENIED, _GONE = (401, 403, 451), 410

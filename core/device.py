@@ -1,6 +1,7 @@
 """The device by name."""
 
 import torch
+
 from densecli.core.errors import DenseCLIError
 
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from densecli.core.device import pick_device
-from densecli.core.errors import DenseCLIError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from densecli.core.device import pick_device
+from densecli.core.errors import DenseCLIError
 
 Value = TypeVar("Value")
 

@@ -12,11 +12,12 @@ from glob import has_magic
 from typing import BinaryIO, NamedTuple
 
 import xxhash
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
+
 from densecli.core.addresses import absolute, check, is_web, join, public  # noqa: F401
 from densecli.core.clients import client
 from densecli.core.errors import Unreachable
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import glob_translate
 
 # What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
 TEMPORARY = (".", ".tmp")

@@ -5,8 +5,9 @@ light, so that a grey print tells the same.
 """
 
 import numpy as np
-from densecli.shards.geometry import Canvas
 from PIL import Image, ImageDraw, ImageFont
+
+from densecli.shards.geometry import Canvas
 
 # cividis at 0, 1/4, 1/2, 3/4 and 1.
 RAMP = np.array([(0, 34, 78), (67, 78, 108), (125, 124, 120), (188, 175, 111), (254, 232, 56)], float)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from PIL import Image, ImageFilter
+
 from densecli.evaluation.affinity import Point, affinity_panel, point_panel
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.page import Figure
@@ -11,7 +13,6 @@ from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, Segmen
 from densecli.evaluation.preview import row_of
 from densecli.models.student import load_student
 from densecli.shards.geometry import Canvas
-from PIL import Image, ImageFilter
 
 Dense = Callable[[np.ndarray], np.ndarray]
 """(S, S, 3) uint8 canvas -> (h, w, C) token map."""

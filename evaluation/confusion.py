@@ -6,10 +6,11 @@ Shares of a row run from dark blue to yellow (cividis): the same order to colour
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
 from densecli.evaluation.affinity import INK, PAPER, colours, draw_ramp
 from densecli.evaluation.preview import Font
 from densecli.evaluation.region_counts import Classification
-from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 420  # px, about, of the matrix
 LEAST = 3  # px a cell

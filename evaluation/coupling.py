@@ -6,6 +6,8 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.classify import ClassifyConfig
@@ -15,7 +17,6 @@ from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.refiner import load_refiner
 from densecli.shards.geometry import Canvas
-from torch import Tensor
 
 
 def evaluate_coupling(

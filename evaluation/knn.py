@@ -11,6 +11,8 @@ from itertools import zip_longest
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.core.distributed import Distributed
 from densecli.evaluation.batches import batches
 from densecli.evaluation.region_counts import require_finite
@@ -18,7 +20,6 @@ from densecli.evaluation.segmentation import Segmentation, confusion_to_metrics,
 from densecli.evaluation.semantic import Labelled, LabelledPhoto
 from densecli.models.student import Student
 from densecli.shards.geometry import Canvas
-from torch import Tensor
 
 QUERIES_AT_ONCE = 1024
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed
 from densecli.evaluation.classify import Classification, ClassifyConfig, classify

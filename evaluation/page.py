@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from densecli.core.tables import table
 from jinja2 import Environment, Template, select_autoescape
 from PIL import Image
+
+from densecli.core.tables import table
 
 RANDOM = "Random weights: these numbers prove that the parts fit together, and say nothing about accuracy."
 """What stands before any number where weights were random."""

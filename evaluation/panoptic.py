@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import Categories
-from PIL import Image
 
 log = logging.getLogger(__name__)
 

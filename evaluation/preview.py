@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
 from densecli.evaluation.affinity import INK, PAPER
 from densecli.shards.geometry import Canvas
-from PIL import Image, ImageDraw, ImageFont
 
 THING, STUFF = (230, 159, 0), (0, 114, 178)
 GAP = 10  # px

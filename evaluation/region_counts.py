@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import Categories
 

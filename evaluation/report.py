@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
 from densecli.evaluation.page import Table
 from densecli.evaluation.region_counts import Classification
 

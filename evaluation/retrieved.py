@@ -1,6 +1,7 @@
 """What a labels column says about photos of a store, ready to be drawn."""
 
 import numpy as np
+
 from densecli.evaluation.preview import View
 from densecli.shards.codecs import codec_from_spec
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.affinity import INK, PAPER, Point, affinity_panel, point_panel
 from densecli.evaluation.affinity_figures import Dense, affinity_row
@@ -14,7 +16,6 @@ from densecli.shards.quantise import dequantise
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
-from PIL import Image, ImageDraw, ImageFont
 
 CROP, CROPS_A_ROW = 96, 8  # px; pictures
 Live = Callable[[Column, str], np.ndarray]

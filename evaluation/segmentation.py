@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.batches import batches
@@ -19,8 +22,6 @@ from densecli.evaluation.region_counts import require_finite
 from densecli.evaluation.semantic import Labelled
 from densecli.models.dense import DenseCLIP
 from densecli.shards.geometry import RESAMPLE
-from PIL import Image
-from torch import Tensor
 
 QUERIES_AT_ONCE = 32
 

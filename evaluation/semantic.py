@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
 from densecli.evaluation.panoptic import ADE_PHOTOS, AnnotatedPhoto, PanopticDataset, open_image
 from densecli.models.categories import load_categories
-from PIL import Image
 
 Pair = tuple[Path, Path]  # a photo and its PNG
 

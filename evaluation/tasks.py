@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.knn import KNNConfig, classify_patches
@@ -20,7 +22,6 @@ from densecli.evaluation.zeroshot import DominantThings, FolderImages, Images, Z
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
 from densecli.models.text import category_embeddings
-from torch import Tensor
 
 Result = TypeVar("Result", Segmentation, ZeroShot)
 Config = TypeVar("Config", KNNConfig, SegmentationConfig)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.region_counts import began_random

@@ -12,6 +12,9 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.batches import batches
@@ -19,8 +22,6 @@ from densecli.evaluation.panoptic import PanopticDataset, open_image
 from densecli.evaluation.region_counts import require_finite
 from densecli.models.dense import DenseCLIP
 from densecli.shards.geometry import RESAMPLE
-from PIL import Image
-from torch import Tensor
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _WNID = re.compile(r"n\d{8}")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import open_clip
-from densecli.scenes.tokenizer import WordTokenizer
 from torch import Tensor
+
+from densecli.scenes.tokenizer import WordTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

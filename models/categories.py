@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from densecli.core.errors import DenseCLIError
 from densecli.scenes.vocabulary import STUFF, THINGS
-from numpy.typing import NDArray
 
 ALIASES = {
     "133": "coco_panoptic_133",

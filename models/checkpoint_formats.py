@@ -6,6 +6,9 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import byobnet, convnext, eva, vision_transformer
+from torch import Tensor
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import EVA_CLIP, inverse, rename
@@ -13,8 +16,6 @@ from densecli.models.dense import DenseCLIP, parse_mode
 from densecli.models.eva import DenseEva
 from densecli.models.student import DenseVFM, Student
 from densecli.models.transformer import READS, DenseTransformer
-from timm.models import byobnet, convnext, eva, vision_transformer
-from torch import Tensor
 
 LAYOUTS: Mapping[str, str] = {
     "open_clip": "OpenCLIP's",

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from densecli.core.errors import DenseCLIError
-from densecli.models.dense import DenseCLIP
-from densecli.models.registry import ALIASES, TUNED, build, resolve
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from densecli.core.errors import DenseCLIError
+from densecli.models.dense import DenseCLIP
+from densecli.models.registry import ALIASES, TUNED, build, resolve
 
 Renames = tuple[tuple[str, str], ...]
 Network = TypeVar("Network", bound=nn.Module)

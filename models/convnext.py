@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
-from densecli.models.dense import DenseCLIP
 from torch import Tensor
+
+from densecli.models.dense import DenseCLIP
 
 if TYPE_CHECKING:
     from densecli.models.architecture import Architecture

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from densecli.core.errors import DenseCLIError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from densecli.core.errors import DenseCLIError
 
 if TYPE_CHECKING:
     from densecli.models.architecture import Architecture

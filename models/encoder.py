@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import mask_pool, region_pool, token_masks
 from densecli.models.student import Student
 from densecli.models.text import text_embeddings
 from densecli.shards.geometry import Canvas
-from PIL import Image, ImageOps
-from torch import Tensor
 
 BATCH = 8
 """Photos that the network sees at once."""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
-from densecli.models.dense import Grid, resize_positions
-from densecli.models.transformer import READS, DenseTransformer
 from timm.layers import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
+
+from densecli.models.dense import Grid, resize_positions
+from densecli.models.transformer import READS, DenseTransformer
 
 if TYPE_CHECKING:
     from densecli.models.architecture import Architecture

@@ -8,12 +8,13 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
 from densecli.models.dense import DenseCLIP
 from densecli.models.refiner import make_refiner
 from densecli.models.registry import build, resolve
 from densecli.models.vfm import VFMS
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 # The backward pass does each product of the forward pass twice, for its input and for its weights. What the
 # library counts backwards is too much for convolutions in groups, as ConvNeXt's.

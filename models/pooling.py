@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from densecli.shards.geometry import Canvas
 from torch import Tensor
 from torchvision.ops import roi_align
+
+from densecli.shards.geometry import Canvas
 
 
 def region_pool(dense: Tensor, boxes: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:

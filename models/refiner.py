@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import (
     WeightsInfo,
@@ -25,8 +28,6 @@ from densecli.models.checkpoints import (
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool, region_tokens
 from densecli.models.transformer import DenseTransformer
-from safetensors import safe_open
-from torch import Tensor, nn
 
 METADATA = "refiner"
 """Name under which a Refiner's file says what it is: json with `clip` (sha256 of the CLIP's weights) and the

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import open_clip
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
 from densecli.models.convnext import DenseConvNeXt

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from densecli.models.dense import DenseCLIP, resize_positions
 from torch import Tensor, nn
+
+from densecli.models.dense import DenseCLIP, resize_positions
 
 if TYPE_CHECKING:
     from densecli.models.architecture import Architecture

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import (
     WeightsInfo,
@@ -15,7 +17,6 @@ from densecli.models.checkpoints import (
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, resolve
 from densecli.models.vfm import VFM, VFMS, load_vfm
-from torch import Tensor, nn
 
 
 class DenseVFM(nn.Module):

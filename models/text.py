@@ -11,6 +11,9 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
+from torch import Tensor
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
@@ -18,8 +21,6 @@ from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import values_sha256
 from densecli.models.dense import DenseCLIP
 from densecli.shards.keys import canonical_json
-from filelock import FileLock
-from torch import Tensor
 
 # Enters the name of what is kept: to be raised when the same model and prompts shall give other numbers.
 VERSION = 1

@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from densecli.models.categories import Categories, load_categories
 from torch import Tensor
+
+from densecli.models.categories import Categories, load_categories
 
 SETS = ("133", "ade150", "171")
 """The published sets whose flags are believed: of two that disagree the first."""

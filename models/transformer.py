@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP, Grid, parse_mode
-from torch import Tensor, nn
 
 READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "k")}
 """Which of q and k a DeCLIP mode reads; v it always does."""

@@ -8,12 +8,13 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models import checkpoint_seq
+from torch import Tensor, nn
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_strictly, random_seed, read_state_dict, seeded
 from densecli.models.dense import resample_canvas, resize_grid
 from densecli.scenes.vocabulary import VFM_CONFIG
-from timm.models import checkpoint_seq
-from torch import Tensor, nn
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # segment_anything's own pixel_mean and pixel_std, over 255.

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from densecli.models.dense import Grid, resize_positions
 from densecli.models.transformer import READS, DenseTransformer
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from densecli.models.architecture import Architecture

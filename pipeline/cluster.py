@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+
 from densecli.core.errors import DenseCLIError
 
 # Units and reports pass through Ray and are small: the photos never do. Ray's own minimum is 75 MiB.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+
 from densecli.core.device import pick_device
 from densecli.core.tables import size as as_size
 from densecli.core.tables import table

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped

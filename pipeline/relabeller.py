@@ -7,6 +7,8 @@ from threading import Event
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.core.prefetch import Stopped
 from densecli.core.stage_timer import StageTimer
 from densecli.models.pooling import region_pool
@@ -18,7 +20,6 @@ from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan
 from densecli.shards.store import Column
 from densecli.shards.writer import ShardWriter, npz_bytes
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

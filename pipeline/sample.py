@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress

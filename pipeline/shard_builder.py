@@ -10,6 +10,7 @@ from threading import Event, Lock
 from typing import NamedTuple
 
 import numpy as np
+
 from densecli.core.errors import Forbidden, Unreachable
 from densecli.core.prefetch import ahead
 from densecli.core.progress import Progress

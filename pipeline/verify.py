@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress

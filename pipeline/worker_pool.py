@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import ray
 import torch
+from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError
+
 from densecli.core.errors import DenseCLIError, Unreachable
 from densecli.core.progress import listener
 from densecli.pipeline.cluster import gpus_of_worker, machines, total_gpus
 from densecli.pipeline.shard_builder import Report, Unit
-from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
 
 # A worker reads the photos of one unit while its teachers are busy with another.
 UNITS_PER_WORKER = 2

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from densecli.scenes.vocabulary import NAMES, THINGS
 from densecli.scenes.world import SIZE, Scene, render
 from densecli.shards.keys import canonical_json
-from PIL import Image
 
 
 def write_coco(root: Path, *, seed: int, split: str, count: int) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.models.dense import DenseCLIP
 from densecli.train.decay_groups import decay_groups
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

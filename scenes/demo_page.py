@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from densecli.evaluation.classify import Classification
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.model_under_test import ModelUnderTest

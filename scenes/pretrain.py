@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
 from densecli.core.progress import Progress
 from densecli.models.checkpoints import load_model, read_state_dict
 from densecli.models.vfm import load_vfm
 from densecli.scenes.contrastive import ContrastiveConfig, retrieval_accuracy, train_contrastive
 from densecli.scenes.selfsup import SelfSupConfig, train_vfm
 from densecli.scenes.world import Scene, render
-from safetensors.torch import save_file
-from torch import Tensor
 
 CLIPS = ("scenes-s", "scenes-l")
 VFM = "scenes-vfm"

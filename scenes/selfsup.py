@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from densecli.models.vfm import VFM
-from densecli.train.decay_groups import decay_groups
 from torch import Tensor, nn
 from torchvision.ops import roi_align
+
+from densecli.models.vfm import VFM
+from densecli.train.decay_groups import decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from PIL import Image
+
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Decoded, Item, Source, listing_digest
 from densecli.scenes import GENERATOR_VERSION, SPLITS, render
 from densecli.shards.geometry import Canvas
-from PIL import Image
 
 # The world has no end; this many scenes where nobody says how many.
 DEFAULT_LIMIT = 512

@@ -1,6 +1,7 @@
 """A word tokenizer for the generated world, with open_clip's conventions (start, words, end, zeros)."""
 
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.scenes.vocabulary import CONTEXT_LENGTH, WORDS
 

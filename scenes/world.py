@@ -8,9 +8,10 @@ meant to cure.
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
+
 from densecli.scenes.art import draw_thing, texture
 from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, STUFF, THINGS
-from PIL import Image
 
 SIZE = IMAGE_SIZE
 GENERATOR_VERSION = 1

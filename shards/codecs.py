@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.quantise import ALL, Arrays, Some, dequantise, quantise
 

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 import xxhash
+from PIL import Image
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.cache import Cache
@@ -18,7 +20,6 @@ from densecli.shards.npz import decode_npz as decode_npz
 from densecli.shards.receipts import Receipt
 from densecli.shards.shuffle import order
 from densecli.shards.store import Column
-from PIL import Image
 
 T = TypeVar("T")
 Sample = tuple[str, dict[str, bytes]]

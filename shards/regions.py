@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 

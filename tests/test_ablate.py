@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from building import build_here
 from click.testing import CliRunner, Result
+
 from densecli.cli import main
 from densecli.pipeline.config import BuildConfig
 

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import save_file
+
 from densecli.cli import main
 from densecli.core.errors import Interrupted
 from densecli.models import registry
@@ -17,8 +20,6 @@ from densecli.scenes.pretrain import tune_pvlm
 from densecli.shards.store import Store
 from densecli.train.distillation import TrainConfig
 from densecli.train.distillation import train as fit
-from PIL import Image
-from safetensors.torch import save_file
 
 
 def run(*words: object) -> Result:

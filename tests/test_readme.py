@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from densecli.models.checkpoints import load_model
 from densecli.scenes.coco import write_coco
 from densecli.train.averaging import export_student

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from building import build_here
 from click.testing import CliRunner
+
 from densecli.cli import main
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.coco import write_coco

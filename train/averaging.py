@@ -8,9 +8,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor, nn
+
 from densecli.core import fs
 from densecli.models.model_card import CARD, WEIGHTS
-from torch import Tensor, nn
 
 
 def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import torch
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from densecli.models.pooling import region_tokens
-from densecli.train.losses import mean
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from densecli.models.pooling import region_tokens
+from densecli.train.losses import mean
 
 BLOCK = 2**21
 """Entries of a correlation matrix, or of the tokens that make it, that are there at a time."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
@@ -17,7 +19,6 @@ from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.targets import TargetReader, Visit, choose_view, join
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
+
 from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed, joined_processes
 from densecli.core.errors import DenseCLIError
@@ -33,7 +35,6 @@ from densecli.train.terms import (
     weighted_sum,
 )
 from densecli.train.trainer import Trainer
-from torch import Tensor
 
 # What the exported weights say about themselves, out of the resolved configuration.
 CARD = (

@@ -11,6 +11,8 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoint_formats import loads_with, mode_means, open_clip_config, to_layout
@@ -21,7 +23,6 @@ from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
 from densecli.train.distillation import CARD as CARD_FIELDS
 from densecli.train.run_folder import RunFolder
-from torch import Tensor
 
 # What the readers of a layout open: those of EVA-CLIP's and OpenAI's know torch.load alone.
 FORMATS: Mapping[str, str] = {"open_clip": "safetensors", "eva": "pt", "openai": "pt", "timm": "safetensors"}

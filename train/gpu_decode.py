@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from densecli.core.errors import DenseCLIError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
+
+from densecli.core.errors import DenseCLIError
 
 
 class JpegDecoder:

@@ -3,8 +3,9 @@
 import math
 
 import torch
-from densecli.train.decay_groups import decay_groups
 from torch import nn
+
+from densecli.train.decay_groups import decay_groups
 
 
 def freeze(model: nn.Module, names: set[str]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
+
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed, joined_processes
@@ -21,7 +23,6 @@ from densecli.train.losses import mean, token_infonce
 from densecli.train.optim import freeze
 from densecli.train.run_folder import RunFolder
 from densecli.train.trainer import Trainer
-from torch import Tensor
 
 WEIGHTS = "refiner.safetensors"
 

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.train.checkpoints import latest_checkpoint
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 Resume = Literal["interrupted", "never", "overwrite"]
 RESUME: tuple[Resume, ...] = ("interrupted", "never", "overwrite")

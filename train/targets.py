@@ -11,6 +11,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs import Codec, codec_from_spec
 from densecli.shards.regions import stored_views, view_of

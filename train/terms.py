@@ -4,6 +4,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.store import Column
 from densecli.train.correlation import context_loss, spatial_loss, unit_tokens
@@ -18,7 +20,6 @@ from densecli.train.losses import (
     region_text,
     retemper,
 )
-from torch import Tensor
 
 
 class StudentOutput(NamedTuple):

@@ -11,6 +11,9 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
 from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
@@ -23,8 +26,6 @@ from densecli.train.config import FREE, TrainerConfig
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.optim import adamw, learning_rate, set_learning_rate
 from densecli.train.run_folder import Report, RunFolder, Silence
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 Item = TypeVar("Item")
 

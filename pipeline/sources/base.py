@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.geometry import Canvas
-from PIL import Image
 
 # A member is called KEY.EXTENSION and a USTAR name without folders holds 100 bytes.
 MAX_KEY = 80

@@ -6,12 +6,13 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
 from densecli.core import fs
 from densecli.core.errors import Forbidden, Unreachable
 from densecli.pipeline.sources.base import Decoded, Item, Span, Unreadable
 from densecli.shards.geometry import Canvas
 from densecli.shards.store import PHOTOS
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 # What Pillow's decoders raise on files that are cut, mangled or crafted.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Decoded, Item, Source, Span, Unreadable, no_folder

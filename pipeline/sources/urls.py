@@ -10,11 +10,12 @@ from typing import BinaryIO, overload
 import numpy as np
 import pyarrow as pa
 import xxhash
+from pyarrow import csv, parquet
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Item, Source, Span
 from densecli.pipeline.sources.photos import PhotoLoader
-from pyarrow import csv, parquet
 
 COLUMN = "url"
 BLOCK = 4096

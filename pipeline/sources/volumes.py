@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import NamedTuple, overload
 
 import numpy as np
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress

@@ -3,6 +3,7 @@
 import re
 
 from braceexpand import braceexpand
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Source

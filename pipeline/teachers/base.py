@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from densecli.core.errors import DenseCLIError
 from densecli.core.stage_timer import StageTimer
 from densecli.models.checkpoints import weights_sha256
@@ -15,7 +17,6 @@ from densecli.models.registry import resolve
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

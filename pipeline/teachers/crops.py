@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import image_forward
 from densecli.models.registry import resolve
@@ -13,7 +15,6 @@ from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, weights_info
 from densecli.shards.codecs import Arrays, Errors, Rows
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.regions import stored_views
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

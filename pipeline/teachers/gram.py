@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import Forward, dense_forward, vfm_forward
 from densecli.models.vfm import VFMS, load_vfm
 from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, weights_id, weights_info
 from densecli.shards.codecs import Arrays, Errors, LowRank
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
 from densecli.models.categories import load_categories
@@ -17,7 +19,6 @@ from densecli.models.registry import resolve
 from densecli.models.text import TEMPLATES, category_embeddings, default_templates
 from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, file_sha256, weights_info
 from densecli.shards.codecs import Arrays, Errors, TopK
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from densecli.models.flops import refiner_forward
 from densecli.models.refiner import load_refiner
 from densecli.models.registry import resolve
 from densecli.pipeline.teachers.base import Cost, Photo, weights_id, weights_info
 from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
 from densecli.shards.regions import stored_views
-from torch import Tensor
 
 # Boxes that go through the Refiner at a time.
 BOXES = 64

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+
 from densecli.ablation.aggregate import bill_table, markdown, overview, rows, rows_csv, runs_csv
 from densecli.ablation.line_chart import axis, chart
 from densecli.ablation.report import summary, write_outcome

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from densecli.ablation.runs import Runner, check, run_all
 from densecli.ablation.spec import Spec
 from densecli.core.errors import DenseCLIError, Interrupted

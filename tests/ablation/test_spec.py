@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from densecli.ablation.spec import cells, find_spec, flags_of, load_spec, parsed, shipped, words
 from densecli.commands.evaluation_commands import evaluate
 from densecli.commands.train_commands import train

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 

@@ -3,6 +3,7 @@ import os
 
 import fsspec
 import pytest
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Unreachable
 

@@ -3,6 +3,7 @@
 from contextvars import copy_context
 
 import pytest
+
 from densecli.core import progress
 from densecli.core.progress import Progress
 

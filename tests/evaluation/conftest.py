@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from densecli.models.checkpoints import load_model
 from PIL import Image
+
+from densecli.models.checkpoints import load_model
 
 Writer = Callable[..., Path]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from densecli.evaluation.affinity import affinity, affinity_panel, colours, token_at
 from densecli.shards.geometry import Canvas
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from densecli.evaluation.affinity_figures import affinity_figures, inner_point
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import Categories

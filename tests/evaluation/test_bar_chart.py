@@ -1,6 +1,7 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+
 from densecli.evaluation.bar_chart import bars
 
 SVG = "{http://www.w3.org/2000/svg}"

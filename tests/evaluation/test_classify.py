@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.classify import ClassifyConfig, classify, region_tally, segment_crops, token_masks
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import Categories
-from torch import nn
 
 NAMES = ("cat", "boat", "kite", "sea", "sky", "sand", "road", "hill")
 THING = np.array([True, True, True, False, False, False, False, False])

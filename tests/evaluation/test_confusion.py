@@ -1,6 +1,7 @@
 """The confusion matrix in a picture: things before stuff, a share a cell, the same classes in all."""
 
 import numpy as np
+
 from densecli.evaluation.affinity import colours
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.region_counts import RegionTally, count, summarize

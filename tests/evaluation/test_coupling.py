@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.coupling import coupling_ratio, photo_coupling, token_owners
 from densecli.evaluation.panoptic import PanopticDataset

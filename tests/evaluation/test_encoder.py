@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+import models
 from densecli.core.distributed import Distributed
 from densecli.evaluation.classify import ClassifyConfig, region_scores
 from densecli.evaluation.panoptic import PanopticDataset
@@ -13,8 +15,6 @@ from densecli.models.categories import load_categories
 from densecli.models.checkpoints import find_file, load_model
 from densecli.models.text import category_embeddings
 from densecli.scenes.coco import write_coco
-
-import models
 
 
 def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 import numpy as np
 import torch
+from torch import nn
+
 from densecli.core.distributed import Distributed
 from densecli.evaluation.knn import KNNConfig, classify_patches, patch_labels, vote
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.semantic import PanopticLabels, open_labelled
 from densecli.models.categories import Categories
 from densecli.models.student import load_student
-from torch import nn
 
 NAMES = ("cat", "sea", "sky")
 SET = Categories(name="three", names=NAMES, thing=np.array([True, False, False]))

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.model_under_test import ModelUnderTest
 

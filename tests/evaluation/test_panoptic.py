@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.panoptic import PanopticDataset, canonical, mask_box, match_categories, segment_ids
 from densecli.models.categories import Categories, load_categories
-from PIL import Image
-from pycocotools import mask as coco_mask
 
 NAMES = ("cat", "boat", "sea", "sky")
 THING = (True, True, False, False)

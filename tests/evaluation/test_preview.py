@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from densecli.evaluation.preview import STUFF, THING, View, contact_sheet, row_of
 from PIL import Image
+
+from densecli.evaluation.preview import STUFF, THING, View, contact_sheet, row_of
 
 
 def view(height=96, width=96, rows=2, columns=3, label="kite", title="scene 0"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from densecli.core.distributed import Distributed, joined_processes
 from densecli.evaluation.classify import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.region_counts import RegionTally, count, summarize, true_class_ranks
 from densecli.models.categories import Categories

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from densecli.evaluation.classify import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
 from densecli.evaluation.region_counts import RegionTally, count, summarize

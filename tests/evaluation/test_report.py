@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from densecli.evaluation.region_counts import RegionTally, count, summarize
 from densecli.evaluation.report import (
     block_table,

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
+
 from densecli.evaluation.retrieved import retrieved_views
 from densecli.shards.codecs import TopK
 from densecli.shards.regions import GridPlan
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, npz_bytes
-from PIL import Image
 
 NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
 THINGS_OF = np.array(THINGS)

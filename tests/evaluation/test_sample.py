@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.sample import find_record, picture
 from densecli.shards.codecs import LowRank, Rows, TopK
 from densecli.shards.regions import GridPlan
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, npz_bytes
-from PIL import Image
 
 NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
 

@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
+
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation import segmentation
@@ -21,8 +24,6 @@ from densecli.evaluation.segmentation import (
 )
 from densecli.evaluation.semantic import PanopticLabels, open_labelled
 from densecli.models.categories import Categories
-from PIL import Image
-from torch import nn
 
 NAMES = ("cat", "boat", "sea", "sky", "sand")
 THING = np.array([True, True, False, False, False])

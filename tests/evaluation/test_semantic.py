@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.semantic import PanopticLabels, open_labelled
 from densecli.models.categories import Categories
-from PIL import Image
 
 # Benchmark -> photo, PNG, list of names; {} is the name of a photo.
 PLACES = {

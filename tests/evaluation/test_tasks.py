@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+
 from densecli.commands.evaluation_commands import evaluate
 from densecli.commands.task_flags import DATASETS
 from densecli.core.errors import DenseCLIError

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.weight_interpolation import candidates

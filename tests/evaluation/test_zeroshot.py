@@ -6,13 +6,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
+from torch import nn
+
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.zeroshot import DominantThings, FolderImages, centre_crop, zero_shot
 from densecli.models.categories import Categories
-from PIL import Image
-from torch import nn
 
 NAMES = ("ant", "bee_hive", "cat", "dog", "elk", "fox", "gnu")
 STEP = 30

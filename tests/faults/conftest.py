@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from building import build_here
+
 from densecli.pipeline.config import BuildConfig
 
 INJECTED = pytest.StashKey[Counter[str]]()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from building import build_here
-from densecli.pipeline.build_shards import build_shards
 from tars import jpg, write_tar
+
+from densecli.pipeline.build_shards import build_shards
 
 INJECT = Path(__file__).parent / "inject"
 POINTS = ("open", "write", "fsync", "rename", "renamed", "synced")

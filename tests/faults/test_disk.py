@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from building import build_here
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.reader import read_joined
 from densecli.shards.store import Store

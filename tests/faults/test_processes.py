@@ -12,9 +12,10 @@ from threading import Thread
 
 import pytest
 from building import build_here
+from ray.cluster_utils import Cluster
+
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.config import BuildConfig
-from ray.cluster_utils import Cluster
 
 # Subprocesses start where `pipeline` can be imported from.
 ROOT = Path(__file__).parents[2]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.config import BuildConfig

@@ -8,13 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
+from s3fs import S3FileSystem
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.cache import Cache
 from densecli.shards.reader import StoreReader, read_shard, read_tar
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
-from s3fs import S3FileSystem
 
 ALWAYS = 10**6
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.shards.codecs import LowRank
 from densecli.train.correlation import context_loss, unit_tokens
 from densecli.train.losses import region_cosine
 from densecli.train.terms import StudentOutput, context_tokens
-from torch import Tensor
 
 SIDES = (64, 128)
 HEADS = 2

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import load_weights
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import mask_pool, region_pool
 from densecli.models.registry import build
-from torch import Tensor
 
 SIDES = (64, 128)  # native, and twice the native size
 BATCH_INDEX = torch.tensor([0, 0, 0, 0, 1, 1])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from densecli.train.losses import decoupled_kl, teacher_probs
 
 # The released code counts one Thing class too few, which moves the last one to Stuff.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from densecli.models.architecture import Architecture
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build

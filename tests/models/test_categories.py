@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 

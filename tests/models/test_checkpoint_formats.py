@@ -9,6 +9,10 @@ import open_clip
 import pytest
 import timm
 import torch
+from open_clip.openai import load_openai_model
+from safetensors.torch import save_file
+from torch import Tensor
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoint_formats import (
@@ -24,9 +28,6 @@ from densecli.models.checkpoints import load_model, load_weights
 from densecli.models.registry import ARCHITECTURES, build
 from densecli.models.student import DenseVFM, load_student
 from densecli.models.vfm import VFMS, VFMArchitecture
-from open_clip.openai import load_openai_model
-from safetensors.torch import save_file
-from torch import Tensor
 
 # What OpenAI's loader infers from shapes: heads of 64, QuickGELU.
 TEXT = {"context_length": 12, "vocab_size": 80, "width": 64, "heads": 1, "layers": 2}

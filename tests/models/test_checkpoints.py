@@ -2,6 +2,9 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from timm.models.eva import checkpoint_filter_fn
+
 from densecli.core.errors import DenseCLIError
 from densecli.models import checkpoints
 from densecli.models.checkpoints import (
@@ -16,8 +19,6 @@ from densecli.models.checkpoints import (
     weights_sha256,
 )
 from densecli.models.registry import build, resolve
-from safetensors.torch import save_file
-from timm.models.eva import checkpoint_filter_fn
 
 State = dict[str, torch.Tensor]
 BLOCK = """

@@ -2,10 +2,11 @@ import re
 
 import pytest
 import torch
+from torch import nn
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import resize_positions
 from densecli.models.registry import build, resolve
-from torch import nn
 
 
 def images(height: int = 64, width: int = 64) -> torch.Tensor:

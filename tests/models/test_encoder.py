@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import models
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.models.encoder import BATCH, Encoder
 from densecli.models.student import load_student
 from densecli.models.text import text_embeddings
-from PIL import Image
-from safetensors.torch import save_file
-
-import models
 
 BOXES = np.array([[0, 0, 60, 40], [10, 5, 30, 20]], float)
 

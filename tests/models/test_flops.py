@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import dense_forward, image_forward, vfm_forward
 from densecli.scenes.vocabulary import IMAGE_SIZE, SCENES_CONFIGS

@@ -1,4 +1,5 @@
 import torch
+
 from densecli.models.pooling import mask_pool, region_pool
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.models.refiner import METADATA, RefinerShape, card_of, load_refiner, make_refiner

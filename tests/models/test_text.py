@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from pyarrow import parquet
+
 from densecli.commands.categories import categories, read_texts
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
@@ -20,7 +22,6 @@ from densecli.models.thing_stuff import (
     word_list,
 )
 from densecli.scenes.vocabulary import NAMES, THINGS
-from pyarrow import parquet
 
 
 @pytest.mark.parametrize(

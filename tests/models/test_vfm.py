@@ -3,9 +3,10 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.vfm import VFMS, load_vfm
-from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import Photo
 from densecli.shards.geometry import Canvas

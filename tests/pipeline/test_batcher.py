@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from densecli.core.stage_timer import StageTimer
 from densecli.pipeline.teachers import Batcher, Photo, live
 from densecli.shards.geometry import Canvas

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from building import build_here
 from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import save_file
+
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
@@ -14,8 +17,6 @@ from densecli.pipeline.build_request import prepare
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.config import BuildConfig
 from densecli.train.columns import find_targets
-from PIL import Image
-from safetensors.torch import save_file
 
 
 def test_prepare__unknown_teacher_lists_the_known(tiny):

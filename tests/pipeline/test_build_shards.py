@@ -11,6 +11,8 @@ from uuid import uuid4
 import pytest
 import ray
 from building import build_here
+from PIL import Image
+
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.pipeline import build_shards as driver
@@ -22,7 +24,6 @@ from densecli.pipeline.shard_builder import Report, Unit
 from densecli.pipeline.sources.base import Decoded
 from densecli.pipeline.worker_pool import WorkerPool, run_units
 from densecli.shards.reader import read_joined
-from PIL import Image
 
 
 def tars(root):

@@ -1,6 +1,7 @@
 import socket
 
 import pytest
+
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.cluster import connected, gpus_of_worker
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from building import build_here
+from PIL import Image
+
 from densecli.core.stage_timer import StageTimer
 from densecli.pipeline.teachers import Batcher, CropsConfig, Photo, live
 from densecli.shards.codecs import Rows, codec_from_spec
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import decode_npz, read_joined
 from densecli.shards.regions import Regions, region_plan, stored_views
-from PIL import Image
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from building import build_here
+from torchvision.ops import roi_align
+
 from densecli.models import vfm
 from densecli.models.vfm import VFMArchitecture
 from densecli.pipeline.teachers import FeaturesConfig, GramConfig, SelfConfig, live
 from densecli.shards.codecs import Features, LowRank, codec_from_spec
 from densecli.shards.reader import decode_npz, read_joined
-from torchvision.ops import roi_align
 
 TEACHERS = ("self-scenes-s", "dinov2-vits14")
 WEIGHTS = {"scenes-s": "random:0", "dinov2-vits14": "random:0"}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from building import build_here
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.pooling import region_pool

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError
 from densecli.models.vfm import VFMS

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from building import build_here, missing_shards
 from click.testing import CliRunner
+from PIL import Image
+from tars import jpg, tar
+
 from densecli.cli import main
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Unreachable
@@ -21,8 +24,6 @@ from densecli.pipeline.plan import PlanConfig, plan
 from densecli.pipeline.sources import Unreadable, open_source
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import StoreReader
-from PIL import Image
-from tars import jpg, tar
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from building import build_here
+from PIL import Image
+from tars import jpg, write_tar
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.flops import dense_forward, image_forward
 from densecli.pipeline.plan import PlanConfig, plan, report
-from PIL import Image
-from tars import jpg, write_tar
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
 RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}

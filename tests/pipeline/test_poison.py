@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from building import build_here
+from PIL import Image, ImageOps
+
 from densecli.pipeline.sources.photos import decode
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import decode_image, read_joined, read_shard
 from densecli.shards.writer import jpg_bytes
-from PIL import Image, ImageOps
 
 EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation
 # Left half orange, right half blue.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from building import build_here
+
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.teachers import RefinedConfig, live, models_of, teacher_config
 from densecli.shards.codecs import LowRank, codec_from_spec

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from building import build_here, missing_shards
 from click.testing import CliRunner
+
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.models.categories import load_categories

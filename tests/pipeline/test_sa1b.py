@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from building import build_here
+from PIL import Image
+from tars import jpg, write_tar
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.build_request import prepare, unit_of
@@ -17,8 +20,6 @@ from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sources import Index, Source, Unreadable, open_source, volumes
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import decode_npz, read_joined, read_shard
-from PIL import Image
-from tars import jpg, write_tar
 
 CANVAS = Canvas(48)
 

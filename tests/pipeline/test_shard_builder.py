@@ -11,6 +11,8 @@ from threading import Event
 import numpy as np
 import pytest
 from building import build_here
+from PIL import Image, ImageOps
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped
@@ -18,7 +20,6 @@ from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.teachers import live
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import decode_image, decode_npz, read_joined, read_shard
-from PIL import Image, ImageOps
 
 
 @pytest.fixture

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources import Unreadable, open_source
 from densecli.pipeline.sources.base import MAX_KEY, safe_keys
 from densecli.pipeline.sources.photos import decode
 from densecli.shards.geometry import Canvas
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image, ImageOps
 
 CANVAS = Canvas(512)
 EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from building import build_here
 from click.testing import CliRunner
+from safetensors.torch import save_file
+
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
@@ -15,7 +17,6 @@ from densecli.shards.quantise import dequantise
 from densecli.shards.reader import decode_npz, read_joined, read_shard
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, npz_bytes
-from safetensors.torch import save_file
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
 RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}

@@ -7,13 +7,14 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
+from pyarrow import parquet
+from tars import jpg, write_tar
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources import Source, Unreadable, open_source
 from densecli.shards.geometry import Canvas
-from PIL import Image
-from pyarrow import parquet
-from tars import jpg, write_tar
 
 CANVAS = Canvas(48)
 

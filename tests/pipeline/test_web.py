@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from building import build_here
+from tars import jpg, tar
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
 from densecli.pipeline.sources import open_source
-from tars import jpg, tar
 
 PHOTO = jpg()
 TAR = tar({f"{i}.jpg": PHOTO for i in range(50)})

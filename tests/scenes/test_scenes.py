@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densecli import scenes
+
+import densecli.scenes
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import load_categories
@@ -139,7 +140,7 @@ def test_pretrain__writes_models_that_load_and_their_record_and_keeps_them(tmp_p
 
 
 def test_shipped_weights__were_trained_by_the_command_s_defaults():
-    weights = Path(scenes.__file__).parent / "weights"
+    weights = Path(densecli.scenes.__file__).parent / "weights"
     record = json.loads((weights / "scenes.json").read_text())
     defaults = json.loads(json.dumps(asdict(PretrainConfig())))
     assert {name: record["config"][name] for name in defaults} == defaults

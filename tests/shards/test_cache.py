@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.cache import Cache

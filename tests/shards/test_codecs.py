@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from densecli.core.errors import DenseCLIError
-from densecli.shards.codecs import Features, LowRank, Rows, TopK, codec_from_spec, combine_errors
-from densecli.shards.geometry import Canvas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
+
+from densecli.core.errors import DenseCLIError
+from densecli.shards.codecs import Features, LowRank, Rows, TopK, codec_from_spec, combine_errors
+from densecli.shards.geometry import Canvas
 
 seeds = st.integers(0, 2**32 - 1)
 float_types = st.sampled_from(["fp16", "fp32"])

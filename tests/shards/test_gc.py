@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.gc import delete, garbage
 from densecli.shards.lint import lint

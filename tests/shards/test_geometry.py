@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from densecli.shards.geometry import Canvas
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
+from densecli.shards.geometry import Canvas
 
 sides = st.integers(1, 3000)
 sizes = st.integers(14, 1024)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from densecli.shards.info import describe, report
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, npz_bytes

@@ -1,9 +1,10 @@
 import hashlib
 
 import pytest
-from densecli.shards.keys import canonical_json, column_key, keys_digest, short_id
 from hypothesis import given
 from hypothesis import strategies as st
+
+from densecli.shards.keys import canonical_json, column_key, keys_digest, short_id
 
 utf8 = st.text(st.characters(codec="utf-8"), max_size=5)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from densecli.shards import lint as linter
 from densecli.shards.keys import canonical_json
 from densecli.shards.lint import lint

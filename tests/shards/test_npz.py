@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from densecli.shards.npz import decode_npz, npz_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays, floating_dtypes, integer_dtypes
+
+from densecli.shards.npz import decode_npz, npz_bytes
 
 ARRAYS = {
     "boxes": np.linspace(0, 1, 24, dtype=np.float32).reshape(6, 4),

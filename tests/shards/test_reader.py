@@ -3,6 +3,9 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards import reader
@@ -11,8 +14,6 @@ from densecli.shards.reader import StoreReader, read_joined, read_shard
 from densecli.shards.shuffle import order
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, json_bytes, npz_bytes
-from hypothesis import given
-from hypothesis import strategies as st
 
 SIZES = (3, 1, 4, 2, 5)
 SHARD = "000002"

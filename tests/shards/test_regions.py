@@ -4,12 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import column_key
 from densecli.shards.regions import PAIRS, GridPlan, cells_of_visit, region_plan, view_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 # The pair sets written out: (rows, columns).
 PAPER = [(m, n) for m in (2, 3, 4, 5, 6) for n in (2, 3, 4, 5, 6)]

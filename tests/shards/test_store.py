@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.keys import column_key

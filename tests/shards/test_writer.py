@@ -5,6 +5,10 @@ import numpy as np
 import pytest
 import webdataset as wds
 import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards import writer as shard_writer
@@ -13,9 +17,6 @@ from densecli.shards.reader import decode_image
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import PHOTOS, Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 
 @pytest.fixture

@@ -11,6 +11,10 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import roi_align
+
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
@@ -19,9 +23,6 @@ from densecli.models.text import text_embeddings
 from densecli.models.vfm import VFM, load_vfm
 from densecli.pipeline.config import BuildConfig
 from densecli.train.dataloader import Batch
-from PIL import Image
-from torch import Tensor
-from torchvision.ops import roi_align
 
 TAU, THETA, SPATIAL_TAU, SIDE = 0.01, 0.3, 0.2, 5
 

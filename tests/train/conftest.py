@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from densecli.scenes.vocabulary import STUFF, THINGS
 from densecli.shards.codecs import LowRank, Rows, TopK
 from densecli.shards.geometry import Canvas
@@ -15,7 +17,6 @@ from densecli.shards.reader import read_shard
 from densecli.shards.regions import region_plan, stored_views
 from densecli.shards.store import Column, Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
-from PIL import Image
 
 CANVAS = 96
 SHARDS = (4, 4, 3)

@@ -3,6 +3,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
 from densecli.models.checkpoints import load_model, load_weights, weights_sha256
 from densecli.train.averaging import average, export_student
 

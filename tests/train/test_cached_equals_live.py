@@ -13,6 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from building import build_missing
+from live import LIVE, PAPER, SIDE, THETA, Live, Seen, Teachers, World
+
 from densecli.models import registry, vfm
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import load_model
@@ -25,7 +27,6 @@ from densecli.shards.reader import decode_npz, read_joined
 from densecli.train.dataloader import Batch
 from densecli.train.distillation import Distillation, TrainConfig
 from densecli.train.methods import METHODS
-from live import LIVE, PAPER, SIDE, THETA, Live, Seen, Teachers, World
 
 DEFAULT, LOSSLESS = (1e-3, 0.999), (1e-5, 0.99999)
 """The largest relative difference of the loss, and the smallest cosine of the gradients."""

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import (
     latest_checkpoint,

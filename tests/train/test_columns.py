@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training import run_settings
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.student import load_student
 from densecli.scenes.vocabulary import NAMES, THINGS
@@ -14,7 +16,6 @@ from densecli.shards.store import Column, Store
 from densecli.train.columns import find_targets
 from densecli.train.distillation import Distillation, TrainConfig
 from densecli.train.refiner import WEIGHTS
-from training import run_settings
 
 NOISE = {"name": "noise", "split": "train", "n": 4}
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.models.pooling import region_tokens
 from densecli.shards.codecs import LowRank
 from densecli.train.correlation import (
@@ -15,7 +17,6 @@ from densecli.train.correlation import (
     spatial_loss,
     unit_tokens,
 )
-from torch import Tensor
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

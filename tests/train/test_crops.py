@@ -1,11 +1,12 @@
 """Random crops: inside the photo, of the sizes that are said, and the pixels that the box covers."""
 
 import numpy as np
+from PIL import Image
+
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.reader import decode_image, read_shard
 from densecli.train.crops import CropLoader, random_crops
 from densecli.train.dataloader import LoaderConfig
-from PIL import Image
 
 SIZE = (512, 300)
 

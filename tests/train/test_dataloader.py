@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from densecli.core.errors import DenseCLIError
 from densecli.shards.regions import stored_views, view_of
 from densecli.train.dataloader import Batch, Loader, LoaderConfig

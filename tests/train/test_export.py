@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
+
+import models
 from densecli.cli import main
 from densecli.commands import train_commands as verbs
 from densecli.core.errors import DenseCLIError
@@ -15,9 +18,6 @@ from densecli.models.checkpoints import load_model, read_state_dict, weights_sha
 from densecli.train.averaging import average
 from densecli.train.distillation import TrainConfig, train
 from densecli.train.export import ExportConfig, export
-from safetensors.torch import load_file
-
-import models
 
 ALPHA = 0.7
 

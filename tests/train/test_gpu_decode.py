@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import rows, run_settings
+
 from densecli.core.errors import DenseCLIError
 from densecli.train.dataloader import Loader, LoaderConfig
 from densecli.train.distillation import Distillation, TrainConfig, train
 from densecli.train.gpu_decode import JpegDecoder
-from training import rows, run_settings
 
 CANVAS = 96
 DEVICES = [

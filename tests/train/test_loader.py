@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from densecli.shards.reader import StoreReader
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch, Loader, LoaderConfig, Stream

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from densecli.train.losses import (
     decoupled_kl,
     kept_regions,

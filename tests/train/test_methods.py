@@ -1,4 +1,5 @@
 import pytest
+
 from densecli.core.errors import DenseCLIError
 from densecli.train.methods import METHODS, find_method, parse_losses, term_and_kind
 

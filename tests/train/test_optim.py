@@ -1,7 +1,8 @@
 import pytest
 import torch
-from densecli.train.optim import adamw, freeze, learning_rate
 from torch import nn
+
+from densecli.train.optim import adamw, freeze, learning_rate
 
 
 class Tower(nn.Module):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import rows, run_settings
+
 from densecli.core.errors import DenseCLIError
 from densecli.models import registry
 from densecli.models.dense import DenseCLIP
@@ -14,7 +16,6 @@ from densecli.shards.regions import region_plan
 from densecli.shards.store import Store
 from densecli.train.distillation import Distillation, TrainConfig, train
 from densecli.train.methods import METHODS, term_and_kind
-from training import rows, run_settings
 
 
 def config(store, run: Path, **settings) -> TrainConfig:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import rows, run_settings
+
 from densecli.core.errors import DenseCLIError
 from densecli.train.distillation import Distillation, TrainConfig, train
 from densecli.train.refiner import RefinerConfig, RefinerTraining
-from training import rows, run_settings
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller

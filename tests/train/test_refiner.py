@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from training import rows, run_settings
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.models.refiner import load_refiner
 from densecli.train.refiner import RefinerConfig, RefinerTraining, train_refiner
-from training import rows, run_settings
 
 STEPS = 10  # of 4 steps an epoch: two epochs and a half
 

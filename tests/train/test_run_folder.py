@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import save_checkpoint
 from densecli.train.run_folder import Metrics, RunFolder

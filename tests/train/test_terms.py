@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from densecli.core.errors import DenseCLIError
 from densecli.train.correlation import context_loss, unit_tokens
 from densecli.train.dataloader import Batch
@@ -15,7 +17,6 @@ from densecli.train.terms import (
     Term,
     context_tokens,
 )
-from torch import Tensor
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from training import rows, run_settings
+
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.shards.store import Store
 from densecli.train.distillation import Distillation, TrainConfig, train
-from training import rows, run_settings
 
 STEPS = 10  # of 4 steps an epoch: two epochs and a half
 

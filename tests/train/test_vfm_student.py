@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from training import rows, run_settings
+
 from densecli.core.errors import DenseCLIError
 from densecli.models import vfm
 from densecli.models.student import load_student
 from densecli.models.vfm import VFMArchitecture
 from densecli.train.distillation import Distillation, TrainConfig, train
-from safetensors.torch import load_file
-from training import rows, run_settings
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from densecli.train.distillation import TrainConfig, train
 from training import rows, run_settings
+
+from densecli.train.distillation import TrainConfig, train
 
 
 @pytest.mark.parametrize("losses", [{"region_cosine": 1.0}, {"region_cosine": 1.0, "region_kl": 1.0}])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import webdataset as wds
+
 from densecli.shards.reader import StoreReader, decode_image, decode_npz
 from densecli.shards.webdataset import JoinedSamples
 
