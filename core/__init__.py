@@ -1,1 +1,4 @@
-"""What every room uses: errors, progress, signals, tables, devices, processes, files. It knows no store and no model."""
+"""What every room uses: errors, progress, signals, tables, devices, processes and files.
+
+It knows no store and no model.
+"""

@@ -1,6 +1,6 @@
 """Registries: what the names on the command line stand for, ours and those of plug-ins.
 
-A room makes one registry for each kind of thing that it can be extended by, and names the package whose modules
+A room has one registry for each kind of thing that can be added to it, and names the package whose modules
 register the built-in ones. A plug-in is any module that registers more:
 
     from densecli.core.registry import registry
@@ -171,8 +171,8 @@ def plugins() -> list[str]:
 def use_plugins(names: Iterable[str]) -> None:
     """Adds plug-ins to this process and to those that it starts.
 
-    A name is a dotted module, or the path of a .py file; a module that is not installed is also looked for as a
-    file in the working folder, which is not put on Python's path.
+    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as a
+    file in the working folder; that folder is not put on Python's path.
     """
     wanted = [_located(name) for name in names]
     os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*plugins(), *wanted]))

@@ -91,8 +91,7 @@ class TrainConfig(TrainerConfig):
 def train(config: TrainConfig) -> dict[str, Any]:
     """Trains, or continues, the run of `config`.
 
-    Started by torchrun, in all its processes together. Returns what `Trainer.fit` does; `random_weights` is said
-    of the student or of a teacher. Raises DenseCLIError.
+    Under torchrun, all its processes train together. Returns what `Trainer.fit` does. Raises DenseCLIError.
     """
     with joined_processes(config.device) as ranks:
         return Distillation(config, ranks).fit()

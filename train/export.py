@@ -33,8 +33,8 @@ _SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "
 class ExportConfig:
     """What is exported, and as what.
 
-    layout: of `models.checkpoint_formats.LAYOUTS`. run: folder of a run; checkpoint: in its place one of a run's own
-    checkpoints, or a file of weights of `student` (None: as its card says). alpha: share of the student in
+    layout: of `models.checkpoint_formats.LAYOUTS`. run: folder of a run; checkpoint: in its place a run's own
+    checkpoint, or a file of weights of `student` (None: as its card says). alpha: share of the student in
     the average with its initial weights; where it is given, a run's last checkpoint is averaged anew. mode:
     the read-out, in place of that of the card. format: safetensors or pt (None: as `out` ends, else what
     readers of the layout open). out: file (None: LAYOUT.FORMAT in the run's folder export/).

@@ -16,9 +16,9 @@ class TargetKind:
         name: `spec["target"]["name"]` of its columns, such as labels.
         prefix: What stands before the model in the names of its teachers, such as `crops-`. Empty where a
             teacher goes by its model's name alone.
-        layout: How the stored arrays lie. `cells`: a row for each box of every view. `views`: rows for the boxes
-            of some views alone; the stored array `views` (K,) says of which, in that order. `map`: a row for
-            each token of a map; the stored array `grid` says its (h, w).
+        layout: How the stored arrays lie. `cells`: a row for each box of every view. `views`: rows for the
+            boxes of some views alone; the stored array `views` (K,) says of which, in that order. `map`: a row
+            for each token of a map; the stored array `grid` says its (h, w).
         read_by: Loss terms that learn from it; a term may name further kinds itself.
         own_teacher: Whether its teacher is, by default, the student's own architecture as it came.
         read_as: The kind that a training reads in its place, for what is relabelled first. Empty where it is
