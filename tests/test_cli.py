@@ -224,8 +224,13 @@ def test_build__unknown_teacher_lists_the_known_ones(photos: Path, tmp_path: Pat
     assert "vitz99" in said and "vitl14" in said and "eva02-b16" in said
 
 
-def test_build__unknown_dataset_is_a_usage_error() -> None:
-    assert "imagenet" in refused("build-shards", "--dataset", "imagenet", code=2)
+def test_build__unknown_data_set_suggests_the_nearest() -> None:
+    said = refused("build-shards", "--dataset", "foldr")
+    assert "no data set called 'foldr'" in said and "Did you mean folder?" in said
+
+
+def test_build__no_data_set_is_a_usage_error() -> None:
+    assert "--dataset" in refused("build-shards", "--teacher", "vitl14", code=2)
 
 
 def test_build__weights_without_a_path_are_a_usage_error() -> None:
