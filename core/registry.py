@@ -24,11 +24,12 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from densecli.core.errors import DenseCLIError
 
 T = TypeVar("T")
+V = TypeVar("V")
 GROUP = "densecli"
 """Group of the entry points that name plug-in modules."""
 VARIABLE = "DENSECLI_PLUGINS"
@@ -59,25 +60,26 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry] = {}
         self._values: dict[str, T] = {}
 
-    def register(self, name: str, *, help: str, needs: str = "") -> Callable[[T], T]:
+    def register(self, name: str, *, help: str, needs: str = "") -> Callable[[V], V]:
         """A decorator that registers its value under a name. Raises DenseCLIError where the name is taken."""
 
-        def decorate(value: T) -> T:
-            self._claim(Entry(name=name, help=help, needs=needs), value)
-            self._values[name] = value
+        def decorate(value: V) -> V:
+            # Not typed as T: a decorated class keeps its own type.
+            self.add(name, cast(T, value), help=help, needs=needs)
             return value
 
         return decorate
 
     def add(self, name: str, value: T, *, help: str, needs: str = "") -> None:
         """Registers a value as `register` does."""
-        self.register(name, help=help, needs=needs)(value)
+        self._claim(Entry(name=name, help=help, needs=needs))
+        self._values[name] = value
 
     def add_lazy(self, name: str, target: str, *, help: str, needs: str = "") -> None:
         """Registers "module:attribute", which is imported when the name is first looked up."""
-        self._claim(Entry(name=name, help=help, needs=needs, target=target), target)
+        self._claim(Entry(name=name, help=help, needs=needs, target=target))
 
-    def _claim(self, entry: Entry, value: object) -> None:
+    def _claim(self, entry: Entry) -> None:
         # Importing a module twice under two names (by path and by name) registers equal things twice.
         if entry.name in self._entries and self._entries[entry.name] != entry:
             raise DenseCLIError(
