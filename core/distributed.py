@@ -67,9 +67,10 @@ class Distributed:
                 said = [error]
         if self.world_size > 1:
             dist.broadcast_object_list(said)
-        if isinstance(said[0], DenseCLIError):
-            raise said[0]
-        return said[0]
+        value: Value | DenseCLIError = said[0]
+        if isinstance(value, DenseCLIError):
+            raise value
+        return value
 
 
 @contextmanager

@@ -173,8 +173,8 @@ def plugins() -> list[str]:
 def use_plugins(names: Iterable[str]) -> None:
     """Adds plug-ins to this process and to those that it starts.
 
-    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as a
-    file in the working folder; that folder is not put on Python's path.
+    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as
+    a file in the working folder; that folder is not put on Python's path.
     """
     wanted = [_located(name) for name in names]
     os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*plugins(), *wanted]))

@@ -3,7 +3,6 @@
 import numpy as np
 
 from densecli.evaluation.preview import View
-from densecli.shards.codecs import codec_from_spec
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
@@ -35,7 +34,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
     cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
     rows = cells.view(view)
-    p = codec_from_spec(labels.spec["codec"]).decode(decode_npz(record.parts[labels.part]["npz"]), rows)
+    p = labels.codec.decode(decode_npz(record.parts[labels.part]["npz"]), rows)
     best, kept = p.argmax(1), None
     if theta is not None:
         kept = (p.max(1) > theta).tolist()

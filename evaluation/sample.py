@@ -12,6 +12,7 @@ from densecli.evaluation.affinity_figures import Dense, affinity_row
 from densecli.evaluation.preview import GAP, contact_sheet, row_of
 from densecli.evaluation.retrieved import retrieved_view
 from densecli.shards.geometry import Canvas
+from densecli.shards.kinds import KINDS
 from densecli.shards.quantise import dequantise
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
 from densecli.shards.regions import Regions
@@ -65,9 +66,9 @@ def picture(
         image = decode_image(find_record(store, [], key).parts["images"]["jpg"])
         panels.append(_titled("student", affinity_row(students, image, point, Canvas(store.canvas))))
     for column in columns:
-        of_boxes = store.regions_of(column) if "regions" in column.spec else None
+        of_boxes = store.regions_of(column) if column.regions_key else None
         record = find_record(store, [c for c in (of_boxes, column) if c], key)
-        panels.append(_titled(f"{column.name}: {column.spec['target']['name']}", drawn.panel(record, column)))
+        panels.append(_titled(f"{column.name}: {column.target_kind}", drawn.panel(record, column)))
     sheet = Image.new("RGB", (max(p.width for p in panels), sum(p.height for p in panels)), PAPER)
     y = 0
     for panel in panels:
@@ -89,11 +90,12 @@ class Drawing:
     def panel(self, record: Record, column: Column) -> Image.Image:
         stored = decode_npz(record.parts[column.part]["npz"])
         canvas = Canvas(self.store.canvas)
-        if "grid" in stored:
+        layout = KINDS[column.target_kind].layout
+        if layout == "map":
             height, width = stored["grid"].tolist()
             return self._tokens(record, column, dequantise(stored).reshape(height, width, -1), canvas)
         regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
-        if "views" in stored:
+        if layout == "views":
             crop = column.spec["target"].get("crop", {"side": CROP, "context": 1.0})
             image = decode_image(record.parts["images"]["jpg"])
             cells = [cell for view in stored["views"] for cell in regions.view(view)]

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from densecli.core import fs
 from densecli.shards.column import Column
@@ -79,7 +79,7 @@ def _names(columns: Sequence[Column]) -> set[str]:
     return {name for c in columns for name in (c.name, c.full_name)}
 
 
-def _configs(runs: str) -> Iterator[dict]:
+def _configs(runs: str) -> Iterator[dict[str, Any]]:
     """Of the runs in a folder, and of those one folder deeper: an ablation's and the demo's."""
     for run in fs.listdir(runs):
         folder = fs.join(runs, run)

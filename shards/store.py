@@ -181,7 +181,7 @@ class Store:
         column_id = short_id(column_key(full))
         folder = column_id if kind == "regions" else f"{name}-{column_id}"
         url = fs.join(self.root, kind, folder)
-        return Column(url=url, spec=full, info=info or {}, shard_names=self.shard_names)  # type: ignore[arg-type]
+        return Column(url=url, spec=full, info=info or {}, shard_names=self.shard_names)
 
     def add_column(
         self, kind: str, name: str, spec: Mapping[str, object], info: ColumnInfo | None = None

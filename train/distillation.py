@@ -189,7 +189,7 @@ class Distillation(Trainer):
     @property
     def random_weights(self) -> bool:
         """Whether the student began, or a teacher spoke, with random weights: its numbers say nothing."""
-        teachers = (column.info.get("random_weights", False) for column in self.targets.values())
+        teachers = (column.random_weights for column in self.targets.values())
         return super().random_weights or any(teachers)
 
     def resolved(self) -> dict[str, Any]:

@@ -190,7 +190,8 @@ class Trainer:
         """One optimiser step on the batches of all processes together, as if they were one.
 
         Returns its metrics row, `step` counted from 1, `samples` those of all processes. A step whose loss or
-        gradient is not finite leaves the weights alone; after `max_nonfinite_steps` of them NonFiniteStep is raised.
+        gradient is not finite leaves the weights alone; after `max_nonfinite_steps` of them NonFiniteStep is
+        raised.
         """
         config, ranks = self.config, self.ranks
         rate = learning_rate(

@@ -26,8 +26,8 @@ class Retrieval:
     """What is retrieved for regions, whoever saw them.
 
     categories: a shipped set or a file. text_embeddings: a .npy of them, else the model's own text tower says
-    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. k, tail_mass, dtype:
-    of the stored distributions, see `TopK`.
+    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. k, tail_mass,
+    dtype: of the stored distributions, see `TopK`.
     """
 
     categories: str

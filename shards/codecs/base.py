@@ -16,7 +16,7 @@ FLOATS: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.floa
 
 
 class Codec(Protocol):
-    """Turns the target of one sample, a matrix with a row for each box or token, into small arrays and back."""
+    """Turns the target of a sample, a matrix with a row per box or token, into small arrays and back."""
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -24,7 +24,7 @@ class Codec(Protocol):
         ...
 
     def blank(self, shape: tuple[int, int]) -> Arrays:
-        """Zeros with the shapes and types in which `encode` stores an (N, C) target: its size before the run."""
+        """Zeros with the shapes and types that `encode` gives for an (N, C) target, to state its size."""
         ...
 
     def encode(self, x: np.ndarray, /) -> tuple[Arrays, Errors]:

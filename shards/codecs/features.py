@@ -65,4 +65,5 @@ class Features(LowRank):
     def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
         """(R, C) float32 of some tokens, nearly of unit norm."""
         factor, basis = self.factors(arrays)
-        return factor[rows] @ basis
+        decoded: np.ndarray = factor[rows] @ basis
+        return decoded

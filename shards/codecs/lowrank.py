@@ -22,8 +22,8 @@ class LowRank:
 
     Attributes:
         rank: Number of columns, the same for every map; give either this or `rmse`.
-        rmse: Largest RMSE of a map's Gram matrix: each map gets the fewest columns, a multiple of 8, that stay
-            within it.
+        rmse: Largest RMSE of a map's Gram matrix: each map gets the fewest columns, a multiple of 8, that
+            stay within it.
         dtype: int8, fp16 or fp32.
     """
 
@@ -60,10 +60,10 @@ class LowRank:
     def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
         """How far the Gram matrix of stored arrays is from that of (N, C) tokens.
 
-        `rmse` is over its entries. `row_norm` is the mean norm of its rows, which bounds the change of DeCLIP's
-        context loss (mean over rows of ||R_vfm - R_student||). `max_rmse` and `max_row_norm` are those of the
-        worst map. `max_abs` is the largest error of an entry, which also bounds the entries of any region:
-        RoIAlign takes means with weights that sum to 1 at most.
+        `rmse` is over its entries. `row_norm` is the mean norm of its rows, which bounds the change of
+        DeCLIP's context loss (mean over rows of ||R_vfm - R_student||). `max_rmse` and `max_row_norm` are
+        those of the worst map. `max_abs` is the largest error of an entry, which also bounds the entries of
+        any region: RoIAlign takes means with weights that sum to 1 at most.
         """
         exact, kept = x.astype(np.float64), dequantise(arrays).astype(np.float64)
         gram_error = kept @ kept.T - exact @ exact.T

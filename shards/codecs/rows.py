@@ -40,7 +40,7 @@ class Rows:
         return arrays, self.error(arrays, x)
 
     def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Errors:
-        """`max_abs`, the largest absolute error of an entry, and `mean_cosine`, the mean of 1 - cosine of a row."""
+        """`max_abs`: largest absolute error of an entry. `mean_cosine`: mean over rows of 1 - cosine."""
         exact, decoded = x.astype(np.float64), self.decode(arrays).astype(np.float64)
         norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(decoded, axis=1)
         # A zero row has no direction to lose.

@@ -71,7 +71,7 @@ class TopK:
         return arrays, self.error(arrays, p)
 
     def _kept(self, falling: np.ndarray) -> np.ndarray:
-        """Mask of the probabilities that are kept, of (N, D) with falling rows: the first ones of each row."""
+        """Mask of the probabilities to keep, of (N, D) with falling rows: the first ones of each row."""
         n, d = falling.shape
         # The tail's mass if a row ended before each class.
         kept = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1] > self.tail_mass

@@ -3,8 +3,9 @@
 A plug-in registers a further kind in `KINDS`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from densecli.core.registry import Registry, registry
 
@@ -56,6 +57,11 @@ class TargetKind:
 
 
 KINDS: Registry[TargetKind] = registry("kinds", package=__name__, noun="kind of target")
+
+
+def kind_of_spec(spec: Mapping[str, Any]) -> TargetKind:
+    """The kind of a target column, or of a teacher, by its spec. Raises DenseCLIError for an unknown one."""
+    return KINDS[spec["target"]["name"]]
 
 
 def split_teacher(name: str) -> tuple[TargetKind | None, str]:

@@ -274,7 +274,7 @@ def test_features__are_the_lowrank_factor_and_a_basis():
 
 
 def test_lowrank__an_rmse_that_int8_cannot_keep_is_refused():
-    with pytest.raises(DenseCLIError, match="int8 cannot keep an RMSE of 1e-06") as caught:
+    with pytest.raises(DenseCLIError, match="int8 cannot reach an RMSE of 1e-06") as caught:
         LowRank(rank=None, rmse=1e-6).encode(tokens(0, 40, 24))
     assert "fp32" in caught.value.hint
     assert LowRank(rank=None, rmse=1e-6, dtype="fp32").encode(tokens(0, 40, 24))[1]["rmse"] <= 1e-6
