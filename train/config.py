@@ -45,7 +45,8 @@ class TrainerConfig(LoaderConfig):
     torch.compile. activation_checkpointing: activations are made again in the backward, for memory.
     max_nonfinite_steps: those of the whole run that are skipped because their loss or gradient is not finite.
     checkpoint_every: in steps. schedule: of the learning rate.
-    loggers: beside metrics.jsonl. picture_every: steps between pictures (None: one with every checkpoint). dry_run: say what would be done, write nothing.
+    loggers: beside metrics.jsonl. picture_every: steps between pictures (None: one with every checkpoint).
+    dry_run: say what would be done, write nothing.
     """
 
     store: str

@@ -57,8 +57,8 @@ class TrainConfig(TrainerConfig):
     (None: that of the store). decode: by Pillow, which the teachers saw the photos through, or on the GPU.
     text_embeddings: file of the student's text embeddings (None: its own text tower says them). mode: dense
     read-out of the student. tau, theta, decoupling (its row), beta, reduction: see `losses.decoupled_kl`.
-    spatial_tau, spatial_side: see `correlation.spatial_loss`. alpha: weight of the student in the export. loss_options: values of
-    options that loss terms have of their own, by TERM.NAME.
+    spatial_tau, spatial_side: see `correlation.spatial_loss`. alpha: weight of the student in the export.
+    loss_options: values of options that loss terms have of their own, by TERM.NAME.
     """
 
     method: str = "densevlm"

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Collection, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,7 +102,7 @@ class RunFolder:
                 f"The run in {self.root} is being written by {file.read_text() or 'another process'}.",
                 hint="Wait for it to end, stop it, or choose another --run.",
             ) from None
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}")
 
     def _prepare(
@@ -144,9 +144,7 @@ class RunFolder:
             for name in filter(fs.is_temporary, fs.files(folder)):
                 fs.remove(fs.join(folder, name))
 
-    def _check_same(
-        self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]
-    ) -> None:
+    def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
         old = _without_places({**defaults, **json.loads(self.config.read_bytes())})
         config = _without_places(config)
         changed = [

@@ -82,9 +82,7 @@ class Trainer(Generic[R]):
         self.nonfinite_steps = 0
         self.model = recipe.model
         fused = self.device.type == "cuda"
-        self.optimizer = adamw(
-            self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused
-        )
+        self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
         if config.compile:
             self.model.compile()
         self.forward = self.distributed.wrap(self.model)
@@ -245,7 +243,7 @@ class Trainer(Generic[R]):
         }
 
     def _backward(self, batch: Batch, counts: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
-        """Adds a batch's gradients; returns its share of the metrics. Processes synchronise in the last one."""
+        """Adds a batch's gradients, synchronised in the last one; returns its share of the metrics."""
         ddp = self.forward if isinstance(self.forward, DistributedDataParallel) else None
         # A process without a sample of its own computes another's, with weight 0.
         share = bool(batch.keys)
@@ -278,8 +276,8 @@ class Trainer(Generic[R]):
         keys = [key for part in self.distributed.gather(keys) for key in part]
         raise NonFiniteStep(
             f"The {name} of step {self.step + 1} is {value}; samples: {', '.join(keys)}.",
-            hint="The state before this step is saved. Lower --lr, use --precision fp32, or skip such steps with "
-            "--max-nonfinite-steps.",
+            hint="The state before this step is saved. Lower --lr, use --precision fp32, or skip "
+            "such steps with --max-nonfinite-steps.",
         )
 
     def _due(self, every: int) -> bool:
@@ -295,9 +293,7 @@ class Trainer(Generic[R]):
 
         def open_on_first() -> None:
             config = self.resolved()
-            logs.append(
-                open_log(self.config.loggers, folder, config, step=self.step, total=self.total_steps)
-            )
+            logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.total_steps))
 
         self.distributed.on_rank_zero(open_on_first)
         return logs[-1]

@@ -33,7 +33,7 @@ def constant(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> 
 
 @SCHEDULES.register("wsd", help="Warm-up, the peak rate, and a straight line towards 0 in the last fifth.")
 def wsd(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """Warm-up, stable, decay (Hu et al. 2024): the peak, then a straight line to 0 in the last DECAY_SHARE."""
+    """Warm-up, stable, decay (Hu et al. 2024): the peak, then a straight line to 0."""
     if step < warmup_steps:
         return _warm_up(step, peak, warmup_steps)
     decay_steps = min(math.ceil(DECAY_SHARE * total_steps), total_steps - warmup_steps)

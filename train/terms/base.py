@@ -140,9 +140,7 @@ def _parse(name: str, word: str, kind: type) -> Any:
         return booleans[word.lower()] if kind is bool else kind(word)
     except (KeyError, ValueError):
         noun = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, kind.__name__)
-        raise DenseCLIError(
-            f"The loss option {name} cannot be {word!r}.", hint=f"Give {noun}."
-        ) from None
+        raise DenseCLIError(f"The loss option {name} cannot be {word!r}.", hint=f"Give {noun}.") from None
 
 
 def rows(tensor: Tensor) -> Tensor:

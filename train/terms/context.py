@@ -12,7 +12,9 @@ from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
 
-@TERMS.register("context", help="Distance between the cosines of all token pairs and another encoder's (DeCLIP).")
+@TERMS.register(
+    "context", help="Distance between the cosines of all token pairs and another encoder's (DeCLIP)."
+)
 class Context(Term):
     """`context_loss` between the student's tokens and a stored token map."""
 

@@ -12,7 +12,9 @@ from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
 
-@TERMS.register("region_cosine", help="Cosine distance to the [CLS] embedding of each region's crop (CLIPSelf).")
+@TERMS.register(
+    "region_cosine", help="Cosine distance to the [CLS] embedding of each region's crop (CLIPSelf)."
+)
 class RegionCosine(Term):
     """1 - mean cosine between a region and the [CLS] embedding of its crop (CLIPSelf, eq. 1)."""
 

@@ -11,7 +11,9 @@ from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
 
-@TERMS.register("region_text", help="Cross entropy with the P-VLM's best category of each region (RegionText).")
+@TERMS.register(
+    "region_text", help="Cross entropy with the P-VLM's best category of each region (RegionText)."
+)
 class RegionText(Term):
     """Cross entropy between the student's distribution over categories and pseudo labels."""
 

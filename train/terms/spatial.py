@@ -11,7 +11,9 @@ from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
 
-@TERMS.register("spatial", help="Cross entropy of token correlations inside each box with another encoder's (R-SC).")
+@TERMS.register(
+    "spatial", help="Cross entropy of token correlations inside each box with another encoder's (R-SC)."
+)
 class Spatial(Term):
     """`spatial_loss` between the student's tokens and a stored token map, or stored tokens of each box."""
 
