@@ -100,7 +100,8 @@ def planning(build: click.Command) -> click.Command:
         from densecli.shards.datasets import DATASETS
         from densecli.train.columns import default_teacher
         from densecli.train.config import TrainerConfig
-        from densecli.train.methods import find_method, parse_losses, term_and_kind
+        from densecli.train.methods import find_method
+        from densecli.train.terms import parse_losses, term_and_kind
 
         asked = {name: settings.pop(name) for name in TRAINING}
         dataset, teachers = settings["dataset"], settings["teachers"]

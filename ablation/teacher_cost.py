@@ -64,7 +64,7 @@ def _cost(column: Column, seen: int) -> TeacherCost:
     filled = [shard for shard, r in receipts.items() if r.samples]
     views = _mean_views(column, filled[0]) if filled and "views" in column.spec["target"] else 1
     return TeacherCost(
-        column=f"{column.name}-{column.id}",
+        column=column.full_name,
         stored_seconds=sum(seconds for stage, seconds in spent if stage not in WAITING),
         seconds_per_photo=live / samples / views,
         photos_seen=seen,
