@@ -103,7 +103,10 @@ def run_cell(
     try:
         trained = runner.train([*cell.words, "--run", str(run), "--resume", resume])
         if not trained["export"]:
-            raise Interrupted(15, f"SIGTERM stopped {run}.", hint="The same command goes on where it stood.")
+            name = trained["signal"].name
+            raise Interrupted(
+                trained["signal"], f"{name} stopped {run}.", hint="The same command goes on where it stood."
+            )
         result = runner.evaluate([*measure, "--run", str(run)])
     except Interrupted:
         raise
