@@ -45,11 +45,15 @@ class AffinityPictures:
 
     def draw(self) -> np.ndarray:
         """(H, W, 3) uint8: a row for each photo with its affinities before the first step and now."""
-        rows = []
-        for photo, before in zip(self._photos, self._before, strict=True):
-            maps: dict[str, TokenMap] = {
-                "before": lambda canvas, before=before: before,
-                "after": lambda canvas, after=self._run(photo): after,
-            }
-            rows.append(affinity_row(maps, photo, CENTRE, self._canvas))
+        rows = [
+            affinity_row(
+                {"before": _always(before), "after": _always(self._run(photo))}, photo, CENTRE, self._canvas
+            )
+            for photo, before in zip(self._photos, self._before, strict=True)
+        ]
         return np.asarray(column(rows, gap=GAP))
+
+
+def _always(tokens: np.ndarray) -> TokenMap:
+    """A map that has been computed before."""
+    return lambda canvas: tokens
