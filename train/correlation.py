@@ -93,8 +93,8 @@ def spatial_loss(
             factor gives a region's correlations too); or (R, L, r), the tokens of each box.
         boxes: (R, 4) xyxy, normalised.
         batch_index: (R,), the image of each box.
-        side: RoIAlign turns a box into L = side * side tokens. Where the teacher gives the tokens of each box,
-            L is theirs.
+        side: RoIAlign turns a box into L = side * side tokens. Where the teacher gives the tokens of each
+            box, L is theirs.
         tau: Temperature.
         count: Boxes of the whole step, see `losses.mean`.
         block: Entries of tokens or correlations in memory at a time.
@@ -131,9 +131,9 @@ def pooled_diagonal(diagonal: Tensor, boxes: Tensor, side: int) -> Tensor:
     """W D W^T for the tokens W X that RoIAlign makes of boxes, with a diagonal D.
 
     Corrects correlations from a low-rank factor. The parts that the factor drops from two different tokens
-    have almost nothing in common, so only the diagonal D, the norm that it drops from each token, matters; and
-    tokens of a region share tokens of the map. RoIAlign is separable: W is a product of weights of rows and of
-    columns.
+    have almost nothing in common, so only the diagonal D, the norm that it drops from each token, matters;
+    and tokens of a region share tokens of the map. RoIAlign is separable: W is a product of weights of rows
+    and of columns.
 
     Args:
         diagonal: (R, h, w), D for each box.

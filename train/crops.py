@@ -65,8 +65,8 @@ class CropLoader(Stream):
 def random_crops(key: str, epoch: int, seed: int, count: int, size: tuple[int, int]) -> np.ndarray:
     """Draws crops, the same on every machine.
 
-    The area is uniform in SCALE, the aspect ratio log-uniform in RATIO (both as fractions of the photo's), the
-    place uniform.
+    The area is uniform in SCALE, the aspect ratio log-uniform in RATIO (both as fractions of the photo's),
+    the place uniform.
 
     Args:
         key: Of the sample.

@@ -12,8 +12,8 @@ from densecli.core.errors import DenseCLIError
 class JpegDecoder:
     """Decodes stored photos to canvases on a device.
 
-    Its pixels differ slightly from Pillow's, which the teachers saw: nvJPEG interpolates the subsampled colour
-    of a JPEG in another way.
+    Its pixels differ slightly from Pillow's, which the teachers saw: nvJPEG interpolates the subsampled
+    colour of a JPEG in another way.
     """
 
     def __init__(self, canvas: int, device: torch.device) -> None:
