@@ -1,13 +1,11 @@
 """Loss functions: pure functions of tensors, with no model, no store and no configuration."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Reduction = Literal["regions", "groups"]
-REDUCTIONS: tuple[Reduction, ...] = ("regions", "groups")
+from densecli.shards.kinds import TAU
+from densecli.train.config import Reduction
 
 # Which classes each group of regions contrasts with, as the weight of the *other* group's classes:
 # row -> (weight of Stuff classes for Thing regions, weight of Thing classes for Stuff regions).
@@ -20,7 +18,7 @@ DECOUPLING: dict[int, tuple[float, float]] = {
 }
 
 
-def teacher_probs(cosines: Tensor, tau: float = 0.01) -> Tensor:
+def teacher_probs(cosines: Tensor, tau: float = TAU) -> Tensor:
     """The retrieval distribution softmax(cos / tau) of a live teacher (DenseVLM, eq. 2).
 
     cosines: (R, D) between region and text embeddings, both unit norm. Returns (R, D) float32, rows sum to 1.
@@ -68,7 +66,7 @@ def decoupled_kl(
     teacher: Tensor,
     thing: Tensor,
     *,
-    tau: float = 0.01,
+    tau: float = TAU,
     theta: float = 0.3,
     row: int = 4,
     beta: float | None = None,
@@ -143,7 +141,7 @@ def region_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None)
     return mean(1 - F.cosine_similarity(student, teacher, dim=-1), count)
 
 
-def region_text(student: Tensor, labels: Tensor, tau: float = 0.01, count: Tensor | None = None) -> Tensor:
+def region_text(student: Tensor, labels: Tensor, tau: float = TAU, count: Tensor | None = None) -> Tensor:
     """Cross entropy of softmax(cos / tau) over categories and the regions' pseudo labels (RegionText).
 
     student: (R, D) cosines of regions with the text embeddings of D categories. labels: (R,) int64. Mean over

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from densecli.core.errors import DenseCLIError
 
@@ -20,16 +21,19 @@ TERMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """losses: weights of terms, each written TERM or TERM:KIND; large: those that are other for a ViT-L.
-    mode: the student's read-out, see `models.transformer.DenseTransformer`; a student that has no such mode
-    is read out as `value`.
+    """A preset of a training.
 
-    What is frozen follows from the mode: `DenseCLIP.frozen_names`.
+    Attributes:
+        losses: Weights of loss terms, each written TERM or TERM:KIND.
+        large: Those that differ for a student of a ViT-L's size.
+        settings: Values of other settings of `train.config.TrainConfig`. A student that has no read-out of
+            the name in `mode` is read out as `value`; what is frozen follows from the mode, see
+            `DenseCLIP.frozen_names`.
     """
 
     losses: Mapping[str, float]
     large: Mapping[str, float] = field(default_factory=dict)
-    mode: str = "value"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def weights(self, *, large: bool) -> dict[str, float]:
         """`losses` for a student of a ViT-L's size or another."""
@@ -42,8 +46,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "densevlm": Method(losses={"region_kl": 1.0}),
         "clipself": Method(losses={"region_cosine": 1.0}),
         "regiontext": Method(losses={"region_text": 1.0}),
-        "declip": Method(losses={"region_cosine": 1.0, "context": 0.25}, mode="qq+scale+rope+unit"),
-        "declip-released": Method(losses={"region_cosine": 1.0, "context": 0.1}, mode="qq"),
+        "declip": Method(losses={"region_cosine": 1.0, "context": 0.25}, settings={"mode": "qq+scale+rope+unit"}),
+        "declip-released": Method(losses={"region_cosine": 1.0, "context": 0.1}, settings={"mode": "qq"}),
         "sc-clipself": Method(
             losses={"region_cosine": 1.0, "spatial:self": 0.2}, large={"spatial:self": 0.4}
         ),

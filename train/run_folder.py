@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -15,10 +15,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.train.checkpoints import latest_checkpoint
-
-Resume = Literal["interrupted", "never", "overwrite"]
-RESUME: tuple[Resume, ...] = ("interrupted", "never", "overwrite")
-
+from densecli.train.config import Resume
 
 class RunFolder:
     """Paths of one run, in a local folder: its metrics grow row by row."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
+from densecli.shards.kinds import TAU
 from densecli.shards.store import Column
 from densecli.train.correlation import context_loss, spatial_loss, unit_tokens
 from densecli.train.dataloader import Batch
@@ -54,7 +55,7 @@ class RegionKL:
         column: Column,
         text: Tensor,
         *,
-        tau: float = 0.01,
+        tau: float = TAU,
         theta: float = 0.3,
         row: int = 4,
         beta: float | None = None,
@@ -99,7 +100,7 @@ class RegionKL:
 class RegionText:
     """Term `region_text`: each region's pseudo label is the category that the P-VLM retrieved for it."""
 
-    def __init__(self, text: Tensor, *, tau: float = 0.01, theta: float = 0.3) -> None:
+    def __init__(self, text: Tensor, *, tau: float = TAU, theta: float = 0.3) -> None:
         """text: (D, C) the student's own unit embeddings of the column's categories. theta: regions of which
         the P-VLM is less sure have no label."""
         self.text, self.tau, self.theta = text, tau, theta
