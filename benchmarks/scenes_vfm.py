@@ -17,7 +17,7 @@ from torch import Tensor
 
 from densecli.models.checkpoints import find_file, load_model
 from densecli.models.vfm import load_vfm
-from densecli.scenes import render
+from densecli.scenes.world import render
 from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, THINGS
 
 PATCH, SIDE = 12, IMAGE_SIZE // 12

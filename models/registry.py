@@ -50,11 +50,6 @@ TUNED: dict[str, str] = {"scenes-pvlm": "scenes-l"}
 """Weights with a name of their own, and the architecture they are of."""
 
 
-def default_student(dataset: str) -> str:
-    """The student of a store of that dataset where nobody names one."""
-    return "scenes-s" if dataset == "scenes" else "eva02-b16"
-
-
 def resolve(name: str) -> Architecture:
     """The architecture of a name, alias or tuned model; DenseCLIError lists those there are."""
     others = ALIASES | TUNED

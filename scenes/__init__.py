@@ -1,5 +1,13 @@
-"""The generated world: scenes with panoptic truth and captions, and how its own CLIPs were trained."""
+"""The generated world: small scenes with exact annotations and captions, and models trained on them.
 
-from densecli.scenes.world import GENERATOR_VERSION, SIZE, SPLITS, Scene, Segment, render
+A plug-in: everything is registered here by name, and imported only when it is used.
+"""
 
-__all__ = ["GENERATOR_VERSION", "SIZE", "SPLITS", "Scene", "Segment", "render"]
+from densecli.core.registry import registry
+
+registry("datasets").add_lazy(
+    "scenes", "densecli.scenes.dataset:SCENES", help="Generated scenes of 96 px; needs no --data."
+)
+registry("commands").add_lazy(
+    "demo", "densecli.scenes.demo:demo", help="The whole chain on generated scenes, on a CPU."
+)

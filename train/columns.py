@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import weights_sha256
-from densecli.models.registry import ALIASES, default_student
+from densecli.models.registry import ALIASES
 from densecli.models.student import patch_of
 from densecli.models.vfm import VFMS
+from densecli.shards.datasets import defaults_for
 from densecli.shards.keys import column_key
 from densecli.shards.store import Column, Store
 from densecli.train.refiner import refiner_file
@@ -184,7 +185,6 @@ def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str 
 def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
-    generated = dataset["name"] == "scenes"
     plans = {column.name for column in store.columns("regions")}
     flags = {
         "teacher": teacher,
@@ -200,19 +200,21 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
         **asked,
     }
     command = shlex.join(["densecli", "build-shards", *_words(flags)])
+    if defaults_for(dataset["name"]).generated:
+        return command
     # A store does not say where its photos were: it may have been made on another machine.
-    return command if generated else f"{command} (and --data DIR, if the photos are not in the default place)"
+    return f"{command} (and --data DIR, if the photos are not in the default place)"
 
 
 def default_teacher(dataset: str, kind: str, student: str) -> str:
     """The name of the teacher whose column of a kind a student learns from, where nobody names another."""
-    generated = dataset == "scenes"
+    defaults = defaults_for(dataset)
     if kind in OWN_TEACHERS:
         # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, default_student(dataset) if student in VFMS else student)[0]
+        return _own_teachers(kind, defaults.student if student in VFMS else student)[0]
     if kind == "gram":
-        return "scenes-vfm" if generated else "dinov2-vitb14"
-    return "scenes-pvlm" if generated else "vitb16"
+        return defaults.vfm
+    return defaults.pvlm
 
 
 def _words(flags: Mapping[str, object]) -> list[str]:

@@ -17,6 +17,7 @@ from densecli.pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
 from densecli.pipeline.teachers.labels import LabelsConfig, LabelsTeacher
 from densecli.pipeline.teachers.refiner import RefinedConfig, RefinedTeacher
 from densecli.shards.codecs import Features, LowRank, Rows
+from densecli.shards.datasets import defaults_for
 from densecli.shards.regions import region_plan
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
         case "self":
             return SelfConfig(model=model, weights=weights, codec=_factors(LowRank, settings, SELF_RANK))
         case "features":
-            # A scene's map has 64 tokens, of which no more than this many are independent enough to matter.
-            rank = 16 if settings.dataset == "scenes" else 96
+            rank = defaults_for(settings.dataset).features_rank
             return FeaturesConfig(model=model, weights=weights, codec=_factors(Features, settings, rank))
         case "refiner":
             return RefinedConfig(
@@ -94,7 +94,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
             return GramConfig(
                 name=model,
                 weights=weights,
-                student_patch=settings.student_patch or (12 if settings.dataset == "scenes" else 16),
+                student_patch=settings.student_patch or defaults_for(settings.dataset).student_patch,
                 codec=_factors(LowRank, settings, 64),
             )
     categories = settings.categories or default_categories(settings.dataset)
@@ -110,7 +110,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
 
 def default_categories(dataset: str) -> str:
     """The category set of labels where none is named."""
-    return "scenes" if dataset == "scenes" else "coco_stuff_ade_316"
+    return defaults_for(dataset).categories
 
 
 def kind_of(name: str) -> str:
