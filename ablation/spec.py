@@ -9,14 +9,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import click
-
 from densecli.core.errors import DenseCLIError
 from densecli.shards.datasets import DATASETS, Dataset, defaults_for
 
 SPECS = Path(__file__).parent / "specs" / "coco"
 # Flags that the ablation gives itself, or that make several results of one.
-OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas"})
+OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas", "config", "plugin"})
 Value = str | int | float | bool | list
 
 
@@ -147,20 +145,3 @@ def _check_keys(path: Path, table: str, found: Mapping[str, Any], known: Collect
                 f"{path} has a key {key!r} {f'in [{table}] ' if table else ''}that is not known.",
                 hint=f"Perhaps {' or '.join(near)} is meant.",
             )
-
-
-def flags_of(verb: click.Command) -> set[str]:
-    """The flags of a verb without their dashes."""
-    return {word.removeprefix("--") for param in verb.params for word in param.opts if word.startswith("--")}
-
-
-def parsed(verb: click.Command, given: Sequence[str]) -> dict[str, Any]:
-    """What the words of a command line mean to a verb. Raises DenseCLIError where they mean nothing."""
-    try:
-        with verb.make_context(verb.name, list(given)) as context:
-            return context.params
-    except click.UsageError as error:
-        raise DenseCLIError(
-            f"densecli {verb.name} cannot do what the spec asks for: {error.format_message()}",
-            hint=f"See densecli {verb.name} --help.",
-        ) from None

@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True, kw_only=True)
     class LossConfig(Settings):
-        theta: float = setting(0.3, help="Confidence below which a region is left out.", group="method", min=0)
+        theta: float = setting(0.3, help="Leaves out regions less probable.", group="method", min=0)
 
 Everything else is made from these fields: the checks of a value, the command-line option with its help, the
 keys of a configuration file and the reference page.

@@ -51,9 +51,7 @@ class MeasureSettings(Settings):
     train_split: str = setting(
         "train2017", help="Split whose patches are the neighbours.", group="knn", metavar="NAME"
     )
-    train_photos: int = setting(
-        100, help="Photos of that split to use.", group="knn", min=1, metavar="N"
-    )
+    train_photos: int = setting(100, help="Photos of that split to use.", group="knn", min=1, metavar="N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +65,22 @@ class ReadoutConfig(Settings):
         metavar="NAME",
         default_text="the run's, else value",
     )
-    batch_size: int = setting(8, help="Photos in a batch.", group="speed", min=1, metavar="N")
+    batch_size: int = setting(
+        8,
+        help="Photos in a batch.",
+        group="speed",
+        min=1,
+        metavar="N",
+        default_text="8; knn 4",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(ReadoutConfig):
     """How regions are classified.
 
-    Segments whose box has an area outside [min_side^2, max_side^2] are left out, in pixels of the *photo*: the
-    released code of CLIPSelf compares the annotated box before it scales it to the canvas.
+    Segments whose box has an area outside [min_side^2, max_side^2] are left out, in pixels of the *photo*:
+    the released code of CLIPSelf compares the annotated box before it scales it to the canvas.
     """
 
     canvas: int = setting(
@@ -111,12 +116,8 @@ class SegmentationConfig(ReadoutConfig):
     side: int = setting(
         448, help="Short side that photos are resized to.", group="segmentation", min=1, metavar="PX"
     )
-    window: int = setting(
-        336, help="Side of the sliding window.", group="segmentation", min=1, metavar="PX"
-    )
-    stride: int = setting(
-        112, help="Distance between windows.", group="segmentation", min=1, metavar="PX"
-    )
+    window: int = setting(336, help="Side of the sliding window.", group="segmentation", min=1, metavar="PX")
+    stride: int = setting(112, help="Distance between windows.", group="segmentation", min=1, metavar="PX")
     scale: float = setting(
         40.0, help="Factor of the cosines before their softmax.", group="segmentation", above=0
     )

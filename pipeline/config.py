@@ -23,7 +23,7 @@ class LabelSettings(Settings):
         help="Category set (133, 171, 273, 316, ade150, scenes), or a json or csv file of one.",
         group="labels",
         metavar="SET|FILE",
-        default_text="316, COCO-Stuff and ADE20K together; scenes for generated scenes",
+        default_text="the data set's; 316 for photos: COCO-Stuff and ADE20K together",
         path=True,
     )
     text_embeddings: str | None = setting(
@@ -63,8 +63,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
     """The settings of build-shards."""
 
     dataset: str = setting(
-        "scenes",
-        help="Data set; densecli list datasets describes them.",
+        help="Data set, such as coco or folder; densecli list datasets describes them.",
         group="data",
         registry="datasets",
         metavar="NAME",
@@ -88,7 +87,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
         None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
     )
     seed: int = setting(
-        0, help="Seed of the generated scenes and of the choice of views.", group="data", metavar="N"
+        0, help="Seed of generated photos and of the choice of views.", group="data", metavar="N"
     )
     store: str | None = setting(
         None,
@@ -104,7 +103,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
         group="store",
         min=16,
         metavar="PX",
-        default_text="512; 96 for generated scenes",
+        default_text="the data set's; 512 for photos",
     )
     shard_size: int = setting(256, help="Photos in a shard.", group="store", min=1, metavar="N")
     regions: str = setting(
@@ -163,7 +162,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
         group="targets",
         min=1,
         metavar="N",
-        default_text="64; 96 for self- and features- teachers, 16 for features of generated scenes",
+        default_text="64; 96 for self- and features- teachers",
     )
     gram_rmse: float | None = setting(
         None,
@@ -179,7 +178,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
         group="targets",
         min=1,
         metavar="PX",
-        default_text="16; 12 for generated scenes",
+        default_text="the data set's; 16 for photos",
     )
     batch_size: int = setting(
         16,
@@ -248,7 +247,7 @@ class PlanConfig(Settings):
         build: What would be built.
         reads: Kinds of column that a training reads, whose teachers it would otherwise run at every step.
             None: all that are built.
-        student: Architecture that is trained. None: scenes-s for generated scenes, eva02-b16 for photos.
+        student: Architecture that is trained. None: the data set's.
         image_size: Side of the student's input in pixels. None: the canvas.
         epochs: Length of the training.
         seen: Length of the training in photos, in place of `epochs`.

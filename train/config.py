@@ -100,7 +100,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         help="Architecture that is trained.",
         group="model",
         metavar="NAME",
-        default_text="eva02-b16; scenes-s for a store of generated scenes",
+        default_text="the data set's; eva02-b16 for photos",
     )
     weights: str | None = setting(
         None,
@@ -343,8 +343,7 @@ class ExportConfig(DryRunSettings):
     layout: str = setting(
         help="Checkpoint layout; densecli list exports describes them.",
         group="export",
-        metavar="NAME",
-        registry="exports",
+        choices=("open_clip", "eva", "openai", "timm"),
     )
     run: str | None = setting(
         None,

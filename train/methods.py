@@ -46,7 +46,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "densevlm": Method(losses={"region_kl": 1.0}),
         "clipself": Method(losses={"region_cosine": 1.0}),
         "regiontext": Method(losses={"region_text": 1.0}),
-        "declip": Method(losses={"region_cosine": 1.0, "context": 0.25}, settings={"mode": "qq+scale+rope+unit"}),
+        "declip": Method(
+            losses={"region_cosine": 1.0, "context": 0.25}, settings={"mode": "qq+scale+rope+unit"}
+        ),
         "declip-released": Method(losses={"region_cosine": 1.0, "context": 0.1}, settings={"mode": "qq"}),
         "sc-clipself": Method(
             losses={"region_cosine": 1.0, "spatial:self": 0.2}, large={"spatial:self": 0.4}

@@ -17,6 +17,7 @@ from densecli.core.progress import Progress
 from densecli.train.checkpoints import latest_checkpoint
 from densecli.train.config import Resume
 
+
 class RunFolder:
     """Paths of one run, in a local folder: its metrics grow row by row."""
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 import densecli
 from densecli.cli import main
-from densecli.commands import train_commands as verbs
 from densecli.core.errors import DenseCLIError
+from densecli.core.settings import settings_of
 from densecli.models.checkpoint_formats import LAYOUTS
 from densecli.models.checkpoints import load_model, read_state_dict, weights_sha256
 from densecli.train.averaging import average
@@ -163,4 +163,4 @@ def test_verb__says_what_it_wrote_and_how_to_load_it(run: str, tmp_path: Path) -
     assert result.exit_code == 0, result.output
     assert "to be read in mode value" in result.output and "timm.create_model(" in result.output
     assert json.loads((tmp_path / "card.json").read_text())["layout"] == "timm"
-    assert tuple(LAYOUTS) == verbs.LAYOUTS
+    assert tuple(LAYOUTS) == settings_of(ExportConfig)["layout"].choices
