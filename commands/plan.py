@@ -41,7 +41,8 @@ def _training(options: Options, build: BuildConfig) -> tuple[list[str], dict[str
     from densecli.pipeline.teachers import kind_of
     from densecli.shards.datasets import DATASETS
     from densecli.train.columns import default_teacher
-    from densecli.train.methods import find_method, term_and_kind
+    from densecli.train.methods import find_method
+    from densecli.train.terms import term_and_kind
 
     student = options.get("student") or DATASETS[build.dataset].student
     # The batch is the training's: --batch-size means both.

@@ -10,7 +10,7 @@ from densecli.pipeline.config import VerifyConfig
 from densecli.shards.config import DeviceSettings, StoreSettings
 
 if TYPE_CHECKING:
-    from densecli.evaluation.sample import Live
+    from densecli.evaluation.preview import LiveTeacher
     from densecli.shards.store import Column, Store
 
 
@@ -71,22 +71,21 @@ def preview(options: Options) -> None:
     \b
     densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
     """
-    from densecli.evaluation.sample import picture
+    from densecli.evaluation.preview import PreviewRequest, draw_preview
     from densecli.shards.store import Store
 
     config = options.make(PreviewSettings, store=options.store)
     store = Store.open(config.store)
     columns = [store.find("targets", name) for name in config.teachers] or store.columns("targets")
-    drawn = picture(
-        store,
-        columns,
-        config.key,
+    request = PreviewRequest(
+        key=config.key,
         view=config.view,
         point=config.point,
         theta=config.theta,
-        live=_live(store, config) if config.live else None,
+        live_teacher=_live_teacher(store, config) if config.live else None,
         students=_students(config) if config.run else {},
     )
+    drawn = draw_preview(store, columns, request)
     file = config.out or f"{config.key}.png"
     drawn.save(file)
     names = [f"{column.name}-{column.id}" for column in columns]
@@ -96,17 +95,16 @@ def preview(options: Options) -> None:
 def _students(config: PreviewSettings) -> dict[str, Any]:
     """The dense maps of a run's student, before and after."""
     from densecli.core.device import pick_device
-    from densecli.evaluation.affinity_figures import token_map
     from densecli.evaluation.model_under_test import ModelUnderTest
 
     run, device = str(config.run), pick_device(config.device)
     models = {"before": ModelUnderTest.before_run(run), "after": ModelUnderTest.of_run(run)}
-    return {name: token_map(each, (each.settings or {})["mode"], device) for name, each in models.items()}
+    return {name: each.token_map((each.settings or {})["mode"], device) for name, each in models.items()}
 
 
-def _live(store: "Store", config: PreviewSettings) -> "Live":
+def _live_teacher(store: "Store", config: PreviewSettings) -> "LiveTeacher":
     """What the teacher of a column of token maps says now."""
-    from densecli.evaluation.sample import find_record
+    from densecli.evaluation.preview import find_record
     from densecli.pipeline.verify import live_target, regions_beside
 
     verify = VerifyConfig(store=store.root, weights=config.weights, device=config.device)

@@ -63,7 +63,7 @@ def demo(options: Options) -> None:
 
         from densecli.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
 
-        # torch counts cores; these small layers gain from their hyperthreads as well.
+        # torch uses one thread per core; these small layers gain from hyperthreads as well.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         weights = folder / "weights"
         pretrain_models(PretrainConfig(seed=seed), weights)
@@ -79,7 +79,7 @@ def demo(options: Options) -> None:
         "device": device,
     }
 
-    click.echo(f"1/4 The P-VLM reads {scenes} scenes, once.")
+    click.echo(f"1/4 The P-VLM labels {scenes} scenes, once.")
     store = str(folder / f"store-{seed}-{scenes}")
     built = build(
         BuildConfig(
@@ -93,13 +93,13 @@ def demo(options: Options) -> None:
             device=device,
         )
     )
-    # Of several P-VLMs that the store may know, the one that just spoke.
+    # The store may hold labels of other P-VLMs too.
     labels = "{name}-{id}".format(**built["columns"][-1])
-    click.echo(f"2/4 The student before, on {config.test_scenes} other scenes.")
+    click.echo(f"2/4 The student before training is evaluated on {config.test_scenes} other scenes.")
     write_coco(folder / "data", seed=0, split="test", count=config.test_scenes)
     began = ModelUnderTest(model="scenes-s", weights=student)
     before = evaluate_regions(began, **where)
-    click.echo("3/4 The student learns from the shards.")
+    click.echo("3/4 The student trains on the shards.")
     settings = TrainConfig(
         store=store,
         run=str(folder / f"train-{seed}-{scenes}"),
@@ -109,7 +109,7 @@ def demo(options: Options) -> None:
         max_steps=config.max_steps,
         batch_size=24,
         lr=3e-4,
-        # Chosen on val scenes: DenseVLM's own (0.3, and Stuff left out altogether) halves Boxes at this rate.
+        # Chosen on the split val: DenseVLM's own (0.3, and no stuff at all) halve Boxes at this rate.
         theta=0.8,
         beta=0.3,
         seed=seed,
@@ -117,7 +117,7 @@ def demo(options: Options) -> None:
         resume="overwrite",
     )
     fit(settings)
-    click.echo("4/4 The student after.")
+    click.echo("4/4 The student after training is evaluated.")
     ended = ModelUnderTest.of_run(settings.run)
     after = evaluate_regions(ended, **where)
     click.echo(f"\n{comparison(before, after).text()}\n")

@@ -1,7 +1,7 @@
 """The settings of the commands that train and export, and what of a run may change when it is resumed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 from densecli.core.settings import Settings, changed, setting
@@ -32,6 +32,8 @@ FREE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "dry_run",
+        "loggers",
+        "picture_every",
         "preset",
     }
 )
@@ -169,6 +171,29 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         "interrupted",
         help="What to do with a run that is there: continue it, refuse, or replace it.",
         group="run",
+    )
+    schedule: str = setting(
+        "cosine",
+        help="Learning-rate schedule; densecli list schedules describes them.",
+        group="optimisation",
+        metavar="NAME",
+        registry="schedules",
+    )
+    loggers: tuple[str, ...] = setting(
+        ("tensorboard",),
+        flag="logger",
+        help="Logger beside metrics.jsonl; densecli list loggers describes them. May be given several times.",
+        group="run",
+        metavar="NAME",
+        registry="loggers",
+    )
+    picture_every: int | None = setting(
+        None,
+        help="Steps between pictures of a few photos in the log.",
+        group="run",
+        min=1,
+        metavar="STEPS",
+        default_text="one with every checkpoint",
     )
 
 
@@ -311,6 +336,15 @@ class TrainConfig(TrainerConfig):
         max=1,
     )
 
+    loss_options: Mapping[str, str] = setting(
+        default_factory=dict,
+        flag="loss-option",
+        help="Option of a loss term's own. May be given several times.",
+        group="method",
+        metavar="TERM.NAME=VALUE",
+        default_text="the term's defaults",
+    )
+
     def preset(self) -> Mapping[str, Any]:
         """The method's settings."""
         return find_method(self.method).settings
@@ -343,7 +377,8 @@ class ExportConfig(DryRunSettings):
     layout: str = setting(
         help="Checkpoint layout; densecli list exports describes them.",
         group="export",
-        choices=("open_clip", "eva", "openai", "timm"),
+        metavar="NAME",
+        registry="exports",
     )
     run: str | None = setting(
         None,
@@ -397,3 +432,14 @@ class ExportConfig(DryRunSettings):
         default_text="RUN/export/LAYOUT.FORMAT",
         path=True,
     )
+
+
+def defaults(config: TrainerConfig) -> dict[str, Any]:
+    """The settings that have a default, as they are in config.json."""
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        if field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}

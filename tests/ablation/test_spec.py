@@ -12,7 +12,8 @@ from densecli.commands.train import train
 from densecli.core.errors import DenseCLIError
 from densecli.models.registry import resolve
 from densecli.train.config import TrainConfig
-from densecli.train.methods import find_method, term_and_kind
+from densecli.train.methods import find_method
+from densecli.train.terms import term_and_kind
 
 FLAGS = {"train": flags_of(train), "evaluate": flags_of(evaluate)}
 
