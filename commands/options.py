@@ -85,9 +85,16 @@ class Options:
     json: str | None = None
 
     def make(self, config: type[S], **others: Any) -> S:
-        """A configuration of the given values; `others` take their place. Raises DenseCLIError."""
-        named = {name: self.given[name] for name in settings_of(config) if name in self.given}
-        return config(**{**named, **others})
+        """A configuration of the given values; `others` take their place. Raises DenseCLIError.
+
+        A setting that is given as NAME=VALUE is left to `others`: the command knows which NAME is meant.
+        """
+        settings = settings_of(config).values()
+        given = {each.name: self.given[each.name] for each in settings if self._has(each)}
+        return config(**{**given, **others})
+
+    def _has(self, of: Setting) -> bool:
+        return of.name in self.given and not of.named
 
     def get(self, name: str, default: Any = None) -> Any:
         """A value, or `default` where it was not given."""

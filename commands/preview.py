@@ -88,7 +88,7 @@ def preview(options: Options) -> None:
     drawn = draw_preview(store, columns, request)
     file = config.out or f"{config.key}.png"
     drawn.save(file)
-    names = [f"{column.name}-{column.id}" for column in columns]
+    names = [column.full_name for column in columns]
     options.say(f"{', '.join(names)}: {file}", {"picture": file, "columns": names})
 
 
