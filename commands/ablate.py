@@ -57,10 +57,10 @@ def ablate(options: Options) -> int:
     densecli ablate --list
     densecli ablate decoupling --store stores/coco-512
     """
-    from densecli.ablation.report import summary, write_outcome
+    from densecli.ablation.report import summary, write_report
     from densecli.ablation.runs import check, photos_seen, run_all
-    from densecli.ablation.spec import cells, find_spec, load_spec, measured_on, shipped, words
-    from densecli.ablation.teacher_cost import bill
+    from densecli.ablation.spec import arguments, cells, find_spec, load_spec, measured_on, shipped
+    from densecli.ablation.teacher_cost import teacher_costs
     from densecli.shards.datasets import defaults_for, function_of
     from densecli.shards.store import Store
 
@@ -79,26 +79,27 @@ def ablate(options: Options) -> int:
     annotated = dataset.annotated if "data" not in spec.evaluate else ""
     if annotated:
         spec = measured_on(spec, folder / "data", dataset)
-    evaluate.parse(words(spec.evaluate))
+    evaluate.parse(arguments(spec.evaluate))
     if config.dry_run:
         check(spec, runner)
-        lines = [f"densecli train {shlex.join(c.words)} --run {folder / c.name}" for c in cells(spec)]
+        lines = [f"densecli train {shlex.join(c.arguments)} --run {folder / c.name}" for c in cells(spec)]
         options.say("\n".join(lines), {"commands": lines})
         return 0
     if annotated:
         where = spec.evaluate
         function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
-    done = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
-    charges = bill(store, [photos_seen(folder / r.name) for r in done if r.settings and not r.error])
-    page = write_outcome(folder, spec, done, charges)
+    results = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
+    finished = [result for result in results if result.settings and not result.error]
+    costs = teacher_costs(store, [photos_seen(folder / result.name) for result in finished])
+    page = write_report(folder, spec, results, costs)
     value = {
         "spec": str(path),
-        "runs": [asdict(result) for result in done],
-        "bill": [asdict(charge) for charge in charges],
+        "runs": [asdict(result) for result in results],
+        "teacher_costs": [asdict(cost) for cost in costs],
         "page": str(page),
     }
-    options.say(f"{summary(done, charges, title=spec.title)}\n\nTables and plots: {page}", value)
-    return 1 if any(result.error for result in done) else 0
+    options.say(f"{summary(results, costs, title=spec.title)}\n\nTables and charts: {page}", value)
+    return 1 if any(result.error for result in results) else 0
 
 
 def flags_of(command: Command) -> set[str]:

@@ -172,7 +172,7 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
 def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:
     """A task of `evaluation.tasks`: prints its tables, and writes what was asked for."""
     from densecli.core.distributed import joined_processes
-    from densecli.evaluation.page import Section, write_page
+    from densecli.core.page import Section, write_page
     from densecli.evaluation.tasks import TASKS as MEASURES
     from densecli.evaluation.tasks import EvaluationRequest
 

@@ -208,7 +208,7 @@ class Command(click.Command):
                 return self.options_of(ctx)
         except click.UsageError as error:
             raise DenseCLIError(
-                f"densecli {self.name} cannot do what is asked for: {error.format_message()}",
+                f"densecli {self.name} refuses these options: {error.format_message()}",
                 hint=f"See densecli {self.name} --help.",
             ) from None
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
+from densecli.core.page import RANDOM_WEIGHTS, Table
 from densecli.evaluation.config import KNNConfig, MeasureSettings, SegmentationConfig, ZeroShotConfig
 from densecli.evaluation.knn import classify_patches
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.page import RANDOM, Table
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.segmentation import Segmentation, segment
 from densecli.evaluation.semantic import Labelled, open_labelled
@@ -56,7 +56,7 @@ class EvaluationResult:
     @property
     def warning(self) -> str:
         """What a reader must know before any number, or nothing."""
-        return RANDOM if any(found["random_weights"] for found in self.values.values()) else ""
+        return RANDOM_WEIGHTS if any(found["random_weights"] for found in self.values.values()) else ""
 
 
 def segmentation(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
