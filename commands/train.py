@@ -60,5 +60,8 @@ def show_result(options: Options, result: Mapping[str, Any]) -> None:
     loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     click.echo(
         f"step {result['step']}, loss {loss}{random}: "
-        + (result["export"] or "stopped by SIGTERM; the same command continues")
+        + (
+            result["export"]
+            or f"stopped by {result['signal'].name} with a checkpoint; the same command continues"
+        )
     )
