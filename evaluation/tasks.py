@@ -12,10 +12,11 @@ from torch import Tensor
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.page import RANDOM_WEIGHTS, Table
-from densecli.evaluation.knn import KNNConfig, classify_patches
+from densecli.evaluation.config import KNNConfig, MeasureSettings, SegmentationConfig, ZeroShotConfig
+from densecli.evaluation.knn import classify_patches
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import PanopticDataset
-from densecli.evaluation.segmentation import Segmentation, SegmentationConfig, segment
+from densecli.evaluation.segmentation import Segmentation, segment
 from densecli.evaluation.semantic import Labelled, open_labelled
 from densecli.evaluation.weight_interpolation import Candidate, candidates
 from densecli.evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
@@ -28,38 +29,18 @@ Config = TypeVar("Config", KNNConfig, SegmentationConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
+class EvaluationRequest(MeasureSettings):
     """What is measured, of which model and on what.
 
     Attributes:
         subject: The model.
         before: For `alphas`, the student of a run before training.
-        data: Folder of the data set.
-        split: Of the data set.
-        dataset: `panoptic`, a benchmark (segmentation, knn) or `folder` (zeroshot).
-        categories: Category set of a panoptic data set.
-        limit: Number of photos, by default all.
-        text_embeddings: File with an embedding for each prompt, in place of the model's text tower.
-        alphas: See `evaluation.weight_interpolation`.
         settings: The settings of the task's configuration that were given.
-        train_split: Split whose patches are the neighbours of knn.
-        train_photos: Number of its photos.
-        classes: Whether there is a table of all classes.
     """
 
     subject: ModelUnderTest
     before: ModelUnderTest | None = None
-    data: str
-    split: str
-    dataset: str = "panoptic"
-    categories: str = "133"
-    limit: int | None = None
-    text_embeddings: str | None = None
-    alphas: Sequence[float] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    train_split: str = "train2017"
-    train_photos: int = 100
-    classes: bool = False
 
     def labelled(self, split: str, limit: int | None) -> Labelled:
         """Opens a split whose pixels have classes."""
@@ -124,10 +105,11 @@ def zeroshot(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult
     """Image-level zero-shot classification; see `evaluation.zeroshot`."""
     images = _images(request)
     batch = {name: value for name, value in request.settings.items() if name == "batch_size"}
+    config = ZeroShotConfig(**batch)
 
     def measure(candidate: Candidate) -> ZeroShot:
         clip, text = _with_text(candidate, images.names, request)
-        return zero_shot(clip, images, text, **batch, ranks=ranks)
+        return zero_shot(clip, images, text, batch_size=config.batch_size, ranks=ranks)
 
     results = _each(request, ranks, measure)
     photos, classes = results[0][1].photos, results[0][1].classes
