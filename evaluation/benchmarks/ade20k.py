@@ -18,7 +18,7 @@ from densecli.evaluation.benchmarks import (
 from densecli.evaluation.panoptic import ADE_PHOTOS
 
 
-@BENCHMARKS.register("ade150", help="ADE20K (ADEChallengeData2016): 150 classes.")
+@BENCHMARKS.register("ade150", help="ADE20K (ADEChallengeData2016): 150 classes.", needs="--data DIR")
 def ade150() -> Benchmark:
     return Benchmark(classes=Classes.of_set("ade150"), table=value_table(range(1, 151)), pairs=_pairs)
 

@@ -20,7 +20,7 @@ _IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33
 _END = "_gtFine_labelIds.png"
 
 
-@BENCHMARKS.register("cityscapes", help="Cityscapes: 19 classes.")
+@BENCHMARKS.register("cityscapes", help="Cityscapes: 19 classes.", needs="--data DIR")
 def cityscapes() -> Benchmark:
     return Benchmark(classes=Classes.of_set("cityscapes_19"), table=value_table(_IDS), pairs=_pairs)
 

@@ -23,7 +23,7 @@ THINGS = 80
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 
-@BENCHMARKS.register("coco-stuff", help="COCO-Stuff 164k: 171 classes.")
+@BENCHMARKS.register("coco-stuff", help="COCO-Stuff 164k: 171 classes.", needs="--data DIR")
 def coco_stuff() -> Benchmark:
     return Benchmark(
         classes=Classes.of_set("171"),
@@ -32,7 +32,9 @@ def coco_stuff() -> Benchmark:
     )
 
 
-@BENCHMARKS.register("coco-object", help="COCO-Object: the 80 things of COCO-Stuff and background.")
+@BENCHMARKS.register(
+    "coco-object", help="COCO-Object: the 80 things of COCO-Stuff and background.", needs="--data DIR"
+)
 def coco_object() -> Benchmark:
     things = load_categories("171").names[:THINGS]
     ids = [i for i in range(90) if i + 1 not in _UNUSED]

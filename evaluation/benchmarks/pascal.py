@@ -31,22 +31,22 @@ VOC_PROMPTS = {
 }
 
 
-@BENCHMARKS.register("context59", help="Pascal Context: 59 classes.")
+@BENCHMARKS.register("context59", help="Pascal Context: 59 classes.", needs="--data DIR")
 def context59() -> Benchmark:
     return _without_background(_context_classes(), _context_pairs)
 
 
-@BENCHMARKS.register("context60", help="Pascal Context: 59 classes and background.")
+@BENCHMARKS.register("context60", help="Pascal Context: 59 classes and background.", needs="--data DIR")
 def context60() -> Benchmark:
     return _with_background(_context_classes().on_background("background"), _context_pairs)
 
 
-@BENCHMARKS.register("voc20", help="Pascal VOC 2012: 20 classes.")
+@BENCHMARKS.register("voc20", help="Pascal VOC 2012: 20 classes.", needs="--data DIR")
 def voc20() -> Benchmark:
     return _without_background(Classes.of(VOC, VOC_PROMPTS), _voc_pairs)
 
 
-@BENCHMARKS.register("voc21", help="Pascal VOC 2012: 20 classes and background.")
+@BENCHMARKS.register("voc21", help="Pascal VOC 2012: 20 classes and background.", needs="--data DIR")
 def voc21() -> Benchmark:
     return _with_background(Classes.of(VOC, VOC_PROMPTS).on_background(), _voc_pairs)
 
