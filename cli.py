@@ -84,7 +84,7 @@ class Verbs(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="densecli")
 @click.pass_context
-def main(ctx: click.Context, debug: bool) -> None:
+def main(ctx: click.Context, debug: bool) -> None:  # noqa: ARG001 - read from the context
     """Run vision-language teachers once, train dense students from their shards."""
     # What verbs of `evaluation` need of the packages that it cannot know: to train, to ask a teacher.
     ctx.obj = {"ablate": ablation_runner, "preview": live_teacher}

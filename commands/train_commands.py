@@ -231,7 +231,7 @@ def _what(store: str | None, student: str | None) -> tuple[str, str]:
 
 
 def _say(result: Mapping[str, Any], json_file: str | None) -> None:
-    if int(os.environ.get("RANK", 0)):
+    if int(os.environ.get("RANK", "0")):
         return  # of the processes that torchrun started the first one speaks
     write_json(json_file, result)
     random = " (random weights)" if result["random_weights"] else ""

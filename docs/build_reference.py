@@ -72,9 +72,7 @@ def command_page(name: str, command: click.Command) -> str:
     lines += ["## Options", "", f"`{usage}`", "", "| option | | default |", "|---|---|---|"]
     for option in command.params:
         if isinstance(option, click.Option) and not option.hidden:
-            lines.append(
-                f"| {_names(option, command)} | {_cell(option.help)} | {_default(option, command)} |"
-            )
+            lines.append(f"| {_names(option, command)} | {_cell(option.help)} | {_default(option)} |")
     return "\n".join([*lines, ""])
 
 
@@ -138,7 +136,7 @@ def _names(option: click.Option, command: click.Command) -> str:
     return f"{names} {_code(value)}" + (" (may repeat)" if option.multiple else "")
 
 
-def _default(option: click.Option, command: click.Command) -> str:
+def _default(option: click.Option) -> str:
     value = option.to_info_dict()["default"]
     if option.is_flag or value in (None, (), "") or callable(value):
         return ""
