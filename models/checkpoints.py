@@ -84,12 +84,13 @@ def find_weights(name: str) -> Path:
 
 
 def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
-    """Of (name, path) pairs the path for a model, under its name or an alias of it; None where there is none.
+    """Of (name, path) pairs the path for a model, under its name, an alias of it or no name; None where there
+    is none.
 
     Raises DenseCLIError for a pair that is of another model.
     """
     wanted = ALIASES.get(model, model)
-    given = {ALIASES.get(name, name): path for name, path in weights}
+    given = {ALIASES.get(name, name) if name else wanted: path for name, path in weights}
     if stray := sorted(set(given) - {wanted}):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
