@@ -100,7 +100,7 @@ def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
 
 def find_file(name: str, *others: str) -> Path:
     """The first weights file called NAME or as one of `others`, in the folder of weights or shipped."""
-    folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights"))
+    folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights")).expanduser()
     stems = dict.fromkeys((name, *others))
     for place in (folder, _SHIPPED):
         for stem in stems:
