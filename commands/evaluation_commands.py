@@ -278,5 +278,5 @@ def preview(
     drawn = draw_preview(opened, columns, request)
     file = out or f"{key}.png"
     drawn.save(file)
-    names = [f"{column.name}-{column.id}" for column in columns]
+    names = [column.full_name for column in columns]
     say(f"{', '.join(names)}: {file}", json_file, {"picture": file, "columns": names})
