@@ -94,7 +94,7 @@ def planning(build: click.Command) -> click.Command:
 
     @click.pass_context
     def plan(ctx: click.Context, **settings: Any) -> None:
-        from densecli.models.registry import default_student
+        from densecli.models.defaults import defaults_for
         from densecli.pipeline.teachers import kind_of
         from densecli.train.columns import default_teacher
         from densecli.train.config import TrainerConfig
@@ -102,7 +102,7 @@ def planning(build: click.Command) -> click.Command:
 
         asked = {name: settings.pop(name) for name in TRAINING}
         dataset, teachers = settings["dataset"], settings["teachers"]
-        student = asked["student"] or default_student(dataset)
+        student = asked["student"] or defaults_for(dataset).student
         training = {"student": student, "image_size": asked["image_size"]}
         named = ctx.get_parameter_source("method") is not ParameterSource.DEFAULT
         if asked["losses"] or named:

@@ -225,11 +225,11 @@ def export(json_file: str | None, **settings: Any) -> None:
 
 def _what(store: str | None, student: str | None) -> tuple[str, str]:
     """The store and the student, those that are meant where they are not named."""
-    from densecli.models.registry import default_student
+    from densecli.models.defaults import defaults_for
     from densecli.shards.store import Store
 
     store = store or newest_store()
-    return store, student or default_student(Store.open(store).dataset["name"])
+    return store, student or defaults_for(Store.open(store).dataset["name"]).student
 
 
 def _say(result: Mapping[str, Any], json_file: str | None) -> None:

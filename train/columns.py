@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import weights_sha256
-from densecli.models.registry import ALIASES, default_student
+from densecli.models.defaults import defaults_for
+from densecli.models.registry import MODELS
 from densecli.models.student import patch_of
-from densecli.models.vfm import VFMS
+from densecli.models.vfms import is_vfm
 from densecli.shards.keys import column_key
 from densecli.shards.store import Column, Store
 from densecli.train.refiner import refiner_file
@@ -133,7 +134,7 @@ def _own_teachers(kind: str, student: str) -> list[str]:
     """Names of the column of a kind whose teacher is the student as it came, the short one first."""
     if kind not in OWN_TEACHERS:
         return []
-    short = [alias for alias, name in ALIASES.items() if name == student]
+    short = MODELS[student].aliases if student in MODELS else ()
     return [f"{OWN_TEACHERS[kind]}-{name}" for name in (*short, student)]
 
 
@@ -196,7 +197,7 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
         "shard-size": store.shard_sizes[0],
         "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
-        "student-patch": patch_of(student) if teacher in VFMS else "",
+        "student-patch": patch_of(student) if is_vfm(teacher) else "",
         **asked,
     }
     command = shlex.join(["densecli", "build-shards", *_words(flags)])
@@ -206,13 +207,13 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
 
 def default_teacher(dataset: str, kind: str, student: str) -> str:
     """The name of the teacher whose column of a kind a student learns from, where nobody names another."""
-    generated = dataset == "scenes"
+    defaults = defaults_for(dataset)
     if kind in OWN_TEACHERS:
         # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, default_student(dataset) if student in VFMS else student)[0]
+        return _own_teachers(kind, defaults.student if is_vfm(student) else student)[0]
     if kind == "gram":
-        return "scenes-vfm" if generated else "dinov2-vitb14"
-    return "scenes-pvlm" if generated else "vitb16"
+        return defaults.vfm
+    return defaults.pvlm
 
 
 def _words(flags: Mapping[str, object]) -> list[str]:

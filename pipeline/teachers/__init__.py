@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file, find_weights
+from densecli.models.defaults import defaults_for
 from densecli.models.registry import resolve
-from densecli.models.vfm import VFMS
+from densecli.models.vfms import VFMS, is_vfm
 from densecli.pipeline.teachers.base import Batcher, Cost, Photo, Teacher, TeacherConfig, live
 from densecli.pipeline.teachers.crops import CropsConfig, CropsTeacher
 from densecli.pipeline.teachers.features import FeaturesConfig
@@ -62,7 +63,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
     Raises DenseCLIError for an unknown name, with the known ones, and where there are no weights.
     """
     kind, model = _split(name)
-    weights = settings.weights.get(model) or str(find_file(model) if kind == "gram" else find_weights(model))
+    weights = settings.weights.get(model) or str(find_weights(model))
     weights = _absolute(weights)
     match kind:
         case "crops":
@@ -77,8 +78,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
         case "self":
             return SelfConfig(model=model, weights=weights, codec=_factors(LowRank, settings, SELF_RANK))
         case "features":
-            # A scene's map has 64 tokens, of which no more than this many are independent enough to matter.
-            rank = 16 if settings.dataset == "scenes" else 96
+            rank = defaults_for(settings.dataset).features_rank
             return FeaturesConfig(model=model, weights=weights, codec=_factors(Features, settings, rank))
         case "refiner":
             return RefinedConfig(
@@ -94,7 +94,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
             return GramConfig(
                 name=model,
                 weights=weights,
-                student_patch=settings.student_patch or (12 if settings.dataset == "scenes" else 16),
+                student_patch=settings.student_patch or defaults_for(settings.dataset).student_patch,
                 codec=_factors(LowRank, settings, 64),
             )
     categories = settings.categories or default_categories(settings.dataset)
@@ -110,7 +110,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
 
 def default_categories(dataset: str) -> str:
     """The category set of labels where none is named."""
-    return "scenes" if dataset == "scenes" else "coco_stuff_ade_316"
+    return defaults_for(dataset).categories
 
 
 def kind_of(name: str) -> str:
@@ -144,7 +144,7 @@ def _absolute(weights: str) -> str:
 
 def _split(name: str) -> tuple[str, str]:
     """(kind of target, model) of a teacher's name."""
-    if name in VFMS:
+    if is_vfm(name):
         return "gram", name
     prefix, _, model = name.partition("-")
     kind, model = (prefix, model) if prefix in PREFIXES else ("labels", name)

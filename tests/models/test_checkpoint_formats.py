@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from open_clip.openai import load_openai_model
+from registries import put
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,9 +26,9 @@ from densecli.models.checkpoint_formats import (
     to_layout,
 )
 from densecli.models.checkpoints import load_model, load_weights
-from densecli.models.registry import ARCHITECTURES, build
+from densecli.models.registry import MODELS, build
 from densecli.models.student import DenseVFM, load_student
-from densecli.models.vfm import VFMS, VFMArchitecture
+from densecli.models.vfms import VFMS, VFMArchitecture
 
 # What OpenAI's loader infers from shapes: heads of 64, QuickGELU.
 TEXT = {"context_length": 12, "vocab_size": 80, "width": 64, "heads": 1, "layers": 2}
@@ -86,10 +87,10 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", MODELS)
 def test_to_layout__full_sizes_fit_the_libraries_own_networks(name: str) -> None:
     with torch.device("meta"):
-        model = build(ARCHITECTURES[name])
+        model = build(MODELS[name])
         tower, options = timm_model(model)
         theirs = timm.create_model(tower, **options)
     assert set(layouts_of(model)) == {"open_clip", "timm", OWN.get(name, "timm")}
@@ -194,7 +195,7 @@ def test_timm__features_only_of_a_vfm(tmp_path: Path, monkeypatch: pytest.Monkey
     small = VFMArchitecture(
         name="dinov2-vits14", timm="vit_small_patch14_dinov2", patch=14, options={"depth": 3, "img_size": 56}
     )
-    monkeypatch.setitem(VFMS, "dinov2-vits14", small)
+    put(monkeypatch, VFMS, "dinov2-vits14", small)
     model, _ = load_student("dinov2-vits14", "random:0")
     assert isinstance(model, DenseVFM) and layouts_of(model) == ("timm",)
     theirs = timm_file(model, tmp_path)
