@@ -25,14 +25,13 @@ class Runner:
 
     flags: of `train` and `evaluate`, by verb. columns: the words of `train` -> keys of the target columns it
     would read, by kind; trains nothing, and raises DenseCLIError where one is missing. train, evaluate: words
-    -> their JSON. scenes: writes scenes of the generated world to a folder, as `evaluate` reads them.
+    -> their JSON.
     """
 
     flags: Mapping[str, Collection[str]]
     columns: Callable[[Sequence[str]], Mapping[str, str]]
     train: Callable[[Sequence[str]], Mapping[str, Any]]
     evaluate: Callable[[Sequence[str]], Mapping[str, Any]]
-    scenes: Callable[..., None]
 
 
 @dataclass(frozen=True, kw_only=True)

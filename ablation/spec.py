@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from densecli.core.errors import DenseCLIError
+from densecli.shards.datasets import DATASETS, Dataset, defaults_for
 
-SPECS = Path(__file__).parent / "specs"
+SPECS = Path(__file__).parent / "specs" / "coco"
 # Flags that the ablation gives itself, or that make several results of one.
 OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas"})
 Value = str | int | float | bool | list
@@ -51,17 +52,28 @@ class Cell:
 
 
 def shipped() -> dict[str, Path]:
-    """The specs that come with densecli by name, such as coco/theta."""
+    """Specs by name, such as coco/theta: those for COCO, then those of data sets that have their own."""
+    folders = {name: dataset.ablations for name, dataset in DATASETS.items() if dataset.ablations}
     return {
-        path.relative_to(SPECS).with_suffix("").as_posix(): path for path in sorted(SPECS.glob("*/*.toml"))
+        f"{name}/{path.stem}": path
+        for name, folder in {"coco": SPECS, **folders}.items()
+        for path in sorted(Path(folder).glob("*.toml"))
     }
 
 
 def find_spec(name: str, dataset: str) -> Path:
-    """A file, or a shipped spec by its name; `theta` alone is scenes/theta for the data set scenes, else
-    coco/theta. Raises DenseCLIError where there is none."""
+    """Finds the file of a spec.
+
+    Args:
+        name: A path, or the name of a shipped spec, such as coco/theta. Without a folder, such as theta, the
+            one for `dataset`, or for COCO where the data set has no specs of its own.
+        dataset: Name of the store's data set.
+
+    Raises:
+        DenseCLIError: There is no such spec.
+    """
     specs = shipped()
-    for known in (name, f"{'scenes' if dataset == 'scenes' else 'coco'}/{name}"):
+    for known in (name, f"{dataset if defaults_for(dataset).ablations else 'coco'}/{name}"):
         if known in specs:
             return specs[known]
     if not (path := Path(name)).is_file():
@@ -106,10 +118,10 @@ def cells(spec: Spec) -> list[Cell]:
     return found
 
 
-def with_scenes(spec: Spec, folder: Path) -> Spec:
-    """The spec with its students measured on scenes of the generated world that lie in a folder."""
-    evaluate = {"split": "test", "limit": 300, "categories": "scenes", **spec.evaluate, "data": str(folder)}
-    return replace(spec, evaluate=evaluate)
+def measured_on(spec: Spec, folder: Path, dataset: Dataset) -> Spec:
+    """The spec with its students measured on the annotated photos that a data set writes into a folder."""
+    chosen = {"split": dataset.test_split, "limit": 300, "categories": dataset.categories}
+    return replace(spec, evaluate={**chosen, **spec.evaluate, "data": str(folder)})
 
 
 def words(flags: Mapping[str, Value]) -> list[str]:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 from tempfile import TemporaryDirectory
 
 import torch
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from densecli.core.device import pick_device
+from densecli.core.prefetch import prefetch
 from densecli.models.flops import TRAINING, dense_forward
 from densecli.models.pooling import region_pool
 from densecli.pipeline.build_request import prepare, unit_of
@@ -43,7 +44,6 @@ from densecli.pipeline.teachers.refiner import RefinedTeacher
 from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.distillation import Distillation, TrainConfig
-from densecli.train.trainer import one_ahead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,9 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
     loader = trainer.loader
     targets = dict(target(teacher) for teacher in teachers)
     bare = Loader(trainer.store, loader.regions, {}, trainer.config, decoder=loader.decoder)
-    stored, plain = (one_ahead(forever(each, trainer.device)) for each in (loader, bare))
+    stored, plain = (
+        prefetch(next, repeat(forever(each, trainer.device)), threads=1, window=2) for each in (loader, bare)
+    )
     ready = next(stored)
 
     def ask_live() -> Batch:

@@ -29,8 +29,8 @@ from densecli.models.text import category_embeddings
 from densecli.models.vfm import load_vfm
 from densecli.models.vfms import VFMS
 from densecli.pipeline.teachers.labels import retrieval_map
-from densecli.scenes import render
 from densecli.scenes.vocabulary import IMAGE_SIZE
+from densecli.scenes.world import render
 from densecli.shards.codecs import Codec, Features, Rows
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import region_plan

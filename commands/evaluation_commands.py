@@ -169,8 +169,9 @@ def ablate(
     """
     from densecli.ablation.report import summary, write_outcome
     from densecli.ablation.runs import check, photos_seen, run_all
-    from densecli.ablation.spec import cells, find_spec, load_spec, parsed, shipped, with_scenes, words
+    from densecli.ablation.spec import cells, find_spec, load_spec, measured_on, parsed, shipped, words
     from densecli.ablation.teacher_cost import bill
+    from densecli.shards.datasets import defaults_for, function_of
     from densecli.shards.store import Store
 
     if listed or not spec:
@@ -183,18 +184,19 @@ def ablate(
     folder = Path(run or f"runs/ablate-{path.stem}")
     asked = load_spec(path, runner.flags)
     asked = replace(asked, train={**asked.train, "store": opened.root})
-    generated = opened.dataset["name"] == "scenes" and "data" not in asked.evaluate
-    if generated:
-        asked = with_scenes(asked, folder / "data")
+    dataset = defaults_for(opened.dataset["name"])
+    annotated = dataset.annotated if "data" not in asked.evaluate else ""
+    if annotated:
+        asked = measured_on(asked, folder / "data", dataset)
     parsed(evaluate, words(asked.evaluate))
     if dry_run:
         check(asked, runner)
         lines = [f"densecli train {shlex.join(c.words)} --run {folder / c.name}" for c in cells(asked)]
         say("\n".join(lines), json_file, {"commands": lines})
         return
-    if generated:
+    if annotated:
         where = asked.evaluate
-        runner.scenes(folder / "data", split=where["split"], count=where["limit"])
+        function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
     done = run_all(asked, folder, runner, canvas=opened.canvas, resume=resume)
     charges = bill(opened, [photos_seen(folder / r.name) for r in done if r.settings and not r.error])
     page = write_outcome(folder, asked, done, charges)

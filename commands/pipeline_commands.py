@@ -16,12 +16,7 @@ BUILD = (
         metavar="NAME",
         help="MODEL (labels), features-, crops-, self- or refiner-MODEL, or a VFM such as dinov2-vitb14.",
     ),
-    click.option(
-        "--dataset",
-        type=click.Choice(["coco", "folder", "sa1b", "scenes", "urls", "webdataset"]),
-        default="scenes",
-        show_default=True,
-    ),
+    click.option("--dataset", required=True, metavar="NAME", help="Data set, such as coco or folder."),
     click.option("--regions", default="grid-paper", show_default=True, metavar="PLAN", help="Region plan."),
     click.option("--proposals", metavar="FILE", help="Boxes for --regions proposals, a COCO-style json."),
     click.option("--min-iou", type=float, help="Of --regions masks: the least predicted_iou."),

@@ -225,7 +225,7 @@ def export(json_file: str | None, **settings: Any) -> None:
 
 def _what(store: str | None, student: str | None) -> tuple[str, str]:
     """The store and the student, those that are meant where they are not named."""
-    from densecli.models.defaults import defaults_for
+    from densecli.shards.datasets import defaults_for
     from densecli.shards.store import Store
 
     store = store or newest_store()

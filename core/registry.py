@@ -188,8 +188,6 @@ def _located(name: str) -> str:
 
 @cache
 def _load_installed() -> None:
-    # To become an entry point of this distribution.
-    _imported("densecli.scenes.plugin", lambda: importlib.import_module("densecli.scenes.plugin"))
     for point in entry_points(group=GROUP):
         _imported(point.value, point.load)
 

@@ -1,15 +1,19 @@
 """Reading while the model computes: of each process its share of the batches."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain, islice
 from typing import TypeVar
 
 from densecli.core.distributed import Distributed
+from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 
 Item = TypeVar("Item")
+THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""Threads that read photos."""
 
 
 def batches(read: Callable[[int], Item], count: int, size: int, ranks: Distributed) -> Iterator[list[Item]]:
@@ -19,9 +23,8 @@ def batches(read: Callable[[int], Item], count: int, size: int, ranks: Distribut
     starts = range(0, count, size)[ranks.rank :: ranks.world_size]
     parts = [range(start, min(start + size, count)) for start in starts]
     told = Progress(sum(map(len, parts)), "photos", silence=0 if ranks.first else math.inf)
-    with closing(told) as progress, ThreadPoolExecutor() as pool:
-        coming = pool.map(read, parts[0] if parts else range(0))
-        for part in [*parts[1:], range(0)][: len(parts)]:
-            ready, coming = list(coming), pool.map(read, part)
-            yield ready
-            progress.advance(len(ready))
+    photos = prefetch(read, chain.from_iterable(parts), threads=THREADS, window=size + 1)
+    with closing(told) as progress, closing(photos):
+        for part in parts:
+            yield list(islice(photos, len(part)))
+            progress.advance(len(part))

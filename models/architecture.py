@@ -22,8 +22,8 @@ class Architecture:
     Attributes:
         name: Its name in the specs of columns and in model cards.
         family: The name in `FAMILIES` of the class that reads it out.
-        config: The name of an open_clip configuration, or one written out. A written-out configuration may also
-            use EVA-CLIP's vocabulary (`eva_model_name` in `vision_cfg`).
+        config: The name of an open_clip configuration, or one written out, which may also use EVA-CLIP's
+            vocabulary (`eva_model_name` in `vision_cfg`).
         size: "base" or "large" where it is a ViT of that size: papers print settings for B and L.
         aliases: Further names of the same network with the same weights. Each is registered too.
         weights: Path of a weights file that ships with whoever registered the architecture.

@@ -53,11 +53,12 @@ def load_categories(set_or_file: str) -> Categories:
     """A category set by name, or from a file.
 
     Args:
-        set_or_file: The name of a registered set, such as 133 or ade150, else the path of a .json or .csv file.
+        set_or_file: The name of a registered set, such as 133 or ade150, else the path of a .json or .csv
+            file.
 
     Raises:
-        DenseCLIError: The set is unknown, or the file has a duplicate, an empty name, or a thing flag that only
-            some names have. (The published set of 316 names three categories twice.)
+        DenseCLIError: The set is unknown, or the file has a duplicate, an empty name, or a thing flag that
+            only some names have. (The published set of 316 names three categories twice.)
     """
     if set_or_file in CATEGORY_SETS:
         return CATEGORY_SETS[set_or_file]

@@ -35,7 +35,7 @@ class VFMArchitecture:
     std: tuple[float, ...] = IMAGENET_STD
 
     def input_side(self, canvas: int, student_patch: int) -> int:
-        """Side in pixels at which the token grid is that of a student: 448 for patch 14 on a canvas of 512."""
+        """Side in pixels whose token grid is the student's on this canvas: 448 for patch 14 on 512."""
         return max(1, round(canvas / student_patch)) * self.patch
 
 

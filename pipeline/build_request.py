@@ -9,11 +9,11 @@ from typing import Any
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
-from densecli.models.defaults import defaults_for
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder, Unit
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
 from densecli.pipeline.teachers import TeacherConfig, models_of, teacher_config
+from densecli.shards.datasets import DATASETS
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import MaskPlan, RegionPlan, region_plan
 from densecli.shards.store import Column, Store
@@ -115,7 +115,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         min_stability=config.min_stability,
     )
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
-    canvas = config.canvas or (defaults_for(config.dataset).canvas)
+    canvas = config.canvas or DATASETS[config.dataset].canvas
     root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
     data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
     source = open_source(

@@ -14,13 +14,13 @@ import torch
 from densecli.core.device import pick_device
 from densecli.core.tables import size as as_size
 from densecli.core.tables import table
-from densecli.models.defaults import defaults_for
 from densecli.models.flops import TRAINING, student_forward
 from densecli.models.student import load_student
 from densecli.pipeline.build_request import BuildRequest, cut, prepare
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sample import Sample, column_bytes, take_sample
 from densecli.pipeline.teachers import models_of
+from densecli.shards.datasets import DATASETS
 from densecli.shards.keys import canonical_json
 
 
@@ -70,7 +70,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     store_json = len(canonical_json(replace(job.store, shard_sizes=sizes).document())) + 1
     read = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
 
-    student = config.student or defaults_for(build.dataset).student
+    student = config.student or DATASETS[build.dataset].student
     side = config.image_size or job.store.canvas
     flops = TRAINING * student_forward(student, side).flops * readable
     speeds = _speeds(sample, config.tflops, config.calibrate)

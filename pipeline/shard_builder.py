@@ -1,9 +1,9 @@
 """The unit of work: one shard, every column of it that is missing."""
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event, Lock
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densecli.core.errors import Forbidden, Unreachable
-from densecli.core.prefetch import ahead
+from densecli.core.prefetch import Pending, prefetch
 from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
 from densecli.pipeline.sources import Item, Load, Unreadable
@@ -125,7 +125,7 @@ class ShardBuilder:
             return {"jpg": jpg, "json": json_bytes(about)}
 
         with self._photos_turn:
-            made = ahead(self._pool, parts, unit.items, window=2 * config.threads, stop=stop)
+            made = prefetch(parts, unit.items, threads=self._pool, window=2 * config.threads, stop=stop)
             for item, result in zip(unit.items, made, strict=True):
                 if isinstance(result, str):
                     skipped[result] += 1
@@ -169,7 +169,7 @@ class ShardBuilder:
             self._teachers_turn,
             closing(Progress(len(records), "photos", silence=SLOW)) as progress,
         ):
-            photos = ahead(self._pool, prepared, records, window=_window(self.config), stop=stop)
+            photos = prefetch(prepared, records, threads=self._pool, window=_window(self.config), stop=stop)
             for photo, pictures in shared.each("wait", photos):
                 for target, of_target in zip(targets, pictures, strict=True):
                     target.add(photo, of_target)
@@ -198,9 +198,8 @@ class _Targets:
         self.clock = StageTimer()
         self.asking = Batcher(teacher, config.batch_size, self.clock)
         self.errors: list[Errors] = []
-        self._pool = pool
         self._window = _window(config)
-        self._encoding: deque[Future[_Encoded]] = deque()
+        self._encoding = Pending[_Encoded](pool)
 
     def prepare(self, photo: Photo) -> np.ndarray:
         with self.clock("prepare"):
@@ -225,7 +224,7 @@ class _Targets:
 
     def _encode(self, said: Iterable[tuple[Photo, np.ndarray]]) -> None:
         for photo, target in said:
-            self._encoding.append(self._pool.submit(self._encoded, photo, target))
+            self._encoding.submit(self._encoded, photo, target)
             with self.clock("wait"):
                 self._write(keep=self._window)
 
@@ -236,8 +235,7 @@ class _Targets:
 
     def _write(self, keep: int) -> None:
         """Hands what is encoded to the writer, in order, until `keep` are left to wait for."""
-        while len(self._encoding) > keep:
-            done = self._encoding.popleft().result()
+        for done in self._encoding.results(keep=keep):
             self.writer.add(done.key, {"npz": done.npz})
             self.errors.append(done.error)
 

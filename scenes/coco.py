@@ -11,8 +11,18 @@ from densecli.scenes.world import SIZE, Scene, render
 from densecli.shards.keys import canonical_json
 
 
-def write_coco(root: Path, *, seed: int, split: str, count: int) -> None:
-    """Write `count` scenes: ROOT/SPLIT/*.jpg, ROOT/annotations/{panoptic,captions}_SPLIT.json, the PNGs."""
+def write_coco(root: Path, *, split: str, count: int, seed: int = 0) -> None:
+    """Writes annotated scenes in the layout of COCO panoptic, with captions.
+
+    The files are ROOT/SPLIT/*.jpg, ROOT/annotations/panoptic_SPLIT/*.png and
+    ROOT/annotations/{panoptic,captions}_SPLIT.json.
+
+    Args:
+        root: Folder to write to.
+        split: Split of the generated world.
+        count: Number of scenes, the first ones of the split.
+        seed: Seed of the generated world.
+    """
     pngs = root / "annotations" / f"panoptic_{split}"
     photos = root / split
     for folder in (pngs, photos):

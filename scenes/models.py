@@ -5,10 +5,9 @@ from pathlib import Path
 
 from densecli.models.architecture import Architecture
 from densecli.models.categories import Categories
-from densecli.models.defaults import Defaults
 from densecli.models.vfms import VFMArchitecture
 from densecli.scenes.tokenizer import WordTokenizer
-from densecli.scenes.vocabulary import IMAGE_SIZE, SCENES_CONFIGS, STUFF, THINGS, VFM_CONFIG
+from densecli.scenes.vocabulary import SCENES_CONFIGS, STUFF, THINGS, VFM_CONFIG
 
 _WEIGHTS = Path(__file__).parent / "weights"
 
@@ -35,13 +34,3 @@ VFM = VFMArchitecture(
     weights=str(_WEIGHTS / "scenes-vfm.safetensors"),
 )
 CATEGORIES = Categories.of("scenes", things=THINGS, stuff=STUFF)
-DEFAULTS = Defaults(
-    student="scenes-s",
-    pvlm="scenes-pvlm",
-    vfm="scenes-vfm",
-    categories="scenes",
-    canvas=IMAGE_SIZE,
-    student_patch=12,
-    # A scene's map has 64 tokens, no more than this many of them independent enough to matter.
-    features_rank=16,
-)

@@ -3,10 +3,11 @@
 import io
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import tee
 from operator import itemgetter
-from typing import TypeVar
 
 import numpy as np
 import xxhash
@@ -14,6 +15,7 @@ from PIL import Image
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.keys import keys_digest
 from densecli.shards.npz import decode_npz as decode_npz
@@ -21,7 +23,6 @@ from densecli.shards.receipts import Receipt
 from densecli.shards.shuffle import order
 from densecli.shards.store import Column
 
-T = TypeVar("T")
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
@@ -226,21 +227,19 @@ class StoreReader:
         The position is global: the number of samples of the epoch, over all processes, that come before.
         """
         names = self.columns[0].shard_names
-        pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="shards")
 
-        def fetch(rows: np.ndarray) -> dict[int, Future[JoinedShard]]:
-            shards = dict.fromkeys(rows[:, 0].tolist())
-            return {s: pool.submit(open_joined, self.columns, names[s], self.cache) for s in shards}
+        def fetch(shard: int) -> JoinedShard:
+            return open_joined(self.columns, names[shard], self.cache)
 
-        try:
-            windows = self._windows(epoch, start, chunk, rank, world_size)
-            fetched = ((rows, fetch(rows)) for rows in windows)
-            for rows, coming in _one_ahead(fetched):
-                shards = {s: future.result() for s, future in coming.items()}
+        windows, later = tee(self._windows(epoch, start, chunk, rank, world_size))
+        wanted = (shard for rows in later for shard in _shards_of(rows))
+        # Beside the shards of one window, as many again.
+        ahead = (self.window if self.shuffle else 1) + 1
+        with closing(prefetch(fetch, wanted, threads=_FETCHES, window=ahead)) as fetched:
+            for rows in windows:
+                shards = {shard: next(fetched) for shard in _shards_of(rows)}
                 for shard, row in rows.tolist():
                     yield shards[shard][row]
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _windows(
         self, epoch: int, start: int, chunk: int, rank: int, world_size: int
@@ -260,13 +259,9 @@ class StoreReader:
         return (np.stack([np.full(n, s), np.arange(n)], axis=1) for s, n in enumerate(self.samples_per_shard))
 
 
-def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, each after the next one was made."""
-    for current in items:
-        for following in items:
-            yield current
-            current = following
-        yield current
+def _shards_of(rows: np.ndarray) -> list[int]:
+    """The shards of some (shard, row) pairs, each once, in order."""
+    return list(dict.fromkeys(rows[:, 0].tolist()))
 
 
 def _joinable(columns: Sequence[Column]) -> list[Column]:

@@ -130,7 +130,7 @@ def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) 
 def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> None:
     def planned(*words: object) -> dict:
         out = tmp_path / "plan.json"
-        passed("plan", "--limit", 4, "--samples", 2, *words, "--json", out)
+        passed("plan", "--dataset", "scenes", "--limit", 4, "--samples", 2, *words, "--json", out)
         return json.loads(out.read_text())
 
     declip = planned("--method", "declip", "--epochs", 3)
@@ -147,7 +147,7 @@ def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> N
     }
     assert labels["epochs"] == 10
     assert [t["name"] for t in planned("--teacher", "scenes-vfm")["teachers"]] == ["scenes-vfm"]
-    assert "no method 'sgd'" in refused("plan", "--method", "sgd")
+    assert "no method 'sgd'" in refused("plan", "--dataset", "coco", "--method", "sgd")
     assert planned("--method", "r-sc-v", "--teacher", "features-scenes-pvlm")["epochs"] == 6
 
 
@@ -224,8 +224,13 @@ def test_build__unknown_teacher_lists_the_known_ones(photos: Path, tmp_path: Pat
     assert "vitz99" in said and "vitl14" in said and "eva02-b16" in said
 
 
-def test_build__unknown_dataset_is_a_usage_error() -> None:
-    assert "imagenet" in refused("build-shards", "--dataset", "imagenet", code=2)
+def test_build__unknown_data_set_suggests_the_nearest() -> None:
+    said = refused("build-shards", "--dataset", "foldr")
+    assert "no data set called 'foldr'" in said and "Did you mean folder?" in said
+
+
+def test_build__no_data_set_is_a_usage_error() -> None:
+    assert "--dataset" in refused("build-shards", "--teacher", "vitl14", code=2)
 
 
 def test_build__weights_without_a_path_are_a_usage_error() -> None:
@@ -290,7 +295,9 @@ def test_build__that_was_stopped_exits_with_128_and_the_signal(
         raise end
 
     monkeypatch.setattr("densecli.pipeline.build_shards.build_shards", build)
-    output = refused("build-shards", "--gpus-per-worker", 0.5, "--ray-address", "auto", code=code)
+    output = refused(
+        "build-shards", "--dataset", "scenes", "--gpus-per-worker", 0.5, "--ray-address", "auto", code=code
+    )
     assert "Error: " in output
     assert (asked[0].gpus_per_worker, asked[0].ray_address) == (0.5, "auto")
 

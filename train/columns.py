@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import weights_sha256
-from densecli.models.defaults import defaults_for
 from densecli.models.registry import MODELS
 from densecli.models.student import patch_of
 from densecli.models.vfms import is_vfm
+from densecli.shards.datasets import defaults_for
 from densecli.shards.keys import column_key
 from densecli.shards.store import Column, Store
 from densecli.train.refiner import refiner_file
@@ -185,7 +185,6 @@ def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str 
 def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
     """The command line that adds a teacher's column to a store, whatever the store was made of."""
     dataset = store.dataset
-    generated = dataset["name"] == "scenes"
     plans = {column.name for column in store.columns("regions")}
     flags = {
         "teacher": teacher,
@@ -201,8 +200,10 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
         **asked,
     }
     command = shlex.join(["densecli", "build-shards", *_words(flags)])
+    if defaults_for(dataset["name"]).generated:
+        return command
     # A store does not say where its photos were: it may have been made on another machine.
-    return command if generated else f"{command} (and --data DIR, if the photos are not in the default place)"
+    return f"{command} (and --data DIR, if the photos are not in the default place)"
 
 
 def default_teacher(dataset: str, kind: str, student: str) -> str:

@@ -1,8 +1,6 @@
 """Batches of a store: the photos, one view of their regions, and what the teachers said about those."""
 
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
@@ -128,20 +127,13 @@ class Stream:
         raise NotImplementedError
 
     def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
+        def decode(record: Record) -> "Sample":
+            return self.decode(record, epoch)
+
         if not self.config.workers:
-            yield from (self.decode(record, epoch) for record in records)
-            return
-        pending: deque[Future[Sample]] = deque()
-        pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="decode")
-        try:
-            for record in records:
-                pending.append(pool.submit(self.decode, record, epoch))
-                if len(pending) > 2 * self.config.batch_size:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+            return (decode(record) for record in records)
+        window = 2 * self.config.batch_size + 1
+        return prefetch(decode, records, threads=self.config.workers, window=window)
 
 
 class Loader(Stream):

@@ -4,11 +4,10 @@ import math
 import signal
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn.utils import get_total_norm
 from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import prefetch
 from densecli.core.signals import heeding_signals
 from densecli.core.startup import started
 from densecli.models.checkpoints import WeightsInfo
@@ -26,17 +26,6 @@ from densecli.train.config import FREE, TrainerConfig
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.optim import adamw, learning_rate, set_learning_rate
 from densecli.train.run_folder import Report, RunFolder, Silence
-
-Item = TypeVar("Item")
-
-
-def one_ahead(items: Iterator[Item]) -> Generator[Item]:
-    """The items; the next one is made in the meantime, by a thread."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 class NonFiniteStep(DenseCLIError):
@@ -262,7 +251,13 @@ class Trainer:
 
     def _batches(self) -> Generator[list[Batch]]:
         """The batches of one step after another, on the device."""
-        return one_ahead([batch.to(self.device) for batch in batches] for batches in self._steps())
+        steps = self._steps()
+
+        def load(_: int) -> list[Batch]:
+            return [batch.to(self.device) for batch in next(steps)]
+
+        # One thread makes the next step's batches while the GPU computes this one's.
+        return prefetch(load, range(self.total_steps - self.step), threads=1, window=2)
 
     def _steps(self) -> Iterator[list[Batch]]:
         left, accumulate = self.total_steps - self.step, self.config.accumulate

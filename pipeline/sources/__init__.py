@@ -1,18 +1,9 @@
-"""Data sets by name."""
+"""Sources: the photos of a data set, listed once and loaded one by one."""
 
-from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Decoded, Item, Load, Source, Unreadable
-from densecli.pipeline.sources.coco import coco_source
-from densecli.pipeline.sources.folder import folder_source
-from densecli.pipeline.sources.sa1b import sa1b_source
-from densecli.pipeline.sources.urls import urls_source
-from densecli.pipeline.sources.volumes import Index
-from densecli.pipeline.sources.webdataset import webdataset_source
-from densecli.scenes.source import scenes_source
+from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
+from densecli.shards.datasets import DATASETS, function_of
 
-__all__ = ["DATASETS", "Decoded", "Index", "Item", "Load", "Source", "Unreadable", "open_source"]
-
-DATASETS = ("coco", "folder", "sa1b", "scenes", "urls", "webdataset")
+__all__ = ["Decoded", "Index", "Item", "Load", "Source", "SourceRequest", "Unreadable", "open_source"]
 
 
 def open_source(
@@ -23,23 +14,20 @@ def open_source(
     seed: int = 0,
     index: Index | None = None,
 ) -> Source:
-    """The first `limit` photos of `split` of a data set at `data` (`scenes` has a `seed` instead).
+    """Lists the photos of a data set.
 
-    index: what is kept of tars that were read before.
+    Args:
+        dataset: Name of a registered data set.
+        data: Folder, file, pattern or URL of the photos.
+        split: Part of the data set; None for the data set's default.
+        limit: Number of photos to list, the first ones; None for all.
+        seed: Seed of a generated data set.
+        index: Where the contents of tars are remembered between runs.
 
-    Raises DenseCLIError for an unknown data set, and where the folder, the split or the photos are missing.
+    Raises:
+        DenseCLIError: The data set is unknown, or the folder, the split or the photos are missing.
     """
-    match dataset:
-        case "coco":
-            return coco_source(data, split or "train2017", limit)
-        case "folder":
-            return folder_source(data, split, limit)
-        case "sa1b":
-            return sa1b_source(data, split, limit, index)
-        case "urls":
-            return urls_source(data, split, limit)
-        case "webdataset":
-            return webdataset_source(data, split, limit, index)
-        case "scenes":
-            return scenes_source(split or "train", limit, seed)
-    raise DenseCLIError(f"There is no data set {dataset}.", hint=f"Known: {', '.join(DATASETS)}.")
+    found = DATASETS[dataset]
+    request = SourceRequest(data=data, split=split or found.split, limit=limit, seed=seed, index=index)
+    source: Source = function_of(found.source)(request)
+    return source

@@ -40,6 +40,37 @@ class Item(NamedTuple):
     masks: Span | None = None
 
 
+class Index(NamedTuple):
+    """A folder that remembers the contents of tars, so that an unchanged tar is not read again.
+
+    Attributes:
+        folder: Path or URL of the folder.
+        save: Whether to add newly read tars.
+    """
+
+    folder: str
+    save: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRequest:
+    """What a source is asked to list.
+
+    Attributes:
+        data: Folder, file, pattern or URL of the photos.
+        split: Part of the data set. Empty: all of it.
+        limit: Number of photos to list, the first ones; None for all.
+        seed: Seed of a generated data set.
+        index: Where the contents of tars are remembered between runs.
+    """
+
+    data: str
+    split: str = ""
+    limit: int | None = None
+    seed: int = 0
+    index: Index | None = None
+
+
 class Decoded(NamedTuple):
     """image: RGB, perhaps at a smaller scale than the photo's own width x height.
 

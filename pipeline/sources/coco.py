@@ -2,16 +2,22 @@
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Source, files_source, no_folder
+from densecli.pipeline.sources.base import Source, SourceRequest, files_source, no_folder
 from densecli.pipeline.sources.photos import PhotoLoader
 
 
-def coco_source(root: str, split: str, limit: int | None = None) -> Source:
-    """The photos of one split.
+def coco_source(request: SourceRequest) -> Source:
+    """Lists the photos of one split.
 
-    EXIF orientation is not applied: COCO's boxes and masks are in the pixels as they are stored.
-    Raises DenseCLIError where the folder, the split or any photo is missing.
+    EXIF orientation is not applied: COCO's boxes and masks refer to the pixels as stored.
+
+    Args:
+        request: `data` is the root folder.
+
+    Raises:
+        DenseCLIError: The folder or the split is missing, or holds no photo.
     """
+    root, split = request.data, request.split
     if not fs.is_folder(root):
         raise no_folder(root, "coco")
     folder = fs.join(root, split)
@@ -28,7 +34,7 @@ def coco_source(root: str, split: str, limit: int | None = None) -> Source:
     sizes = _sizes(folder)
     if not sizes:
         raise DenseCLIError(f"{folder} holds no .jpg photo.", hint="The layout is ROOT/<split>/*.jpg.")
-    return files_source("coco", split, sizes, limit, PhotoLoader(root=folder, upright=False))
+    return files_source("coco", split, sizes, request.limit, PhotoLoader(root=folder, upright=False))
 
 
 def _sizes(folder: str) -> dict[str, int]:

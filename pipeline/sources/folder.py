@@ -2,20 +2,26 @@
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Source, files_source, no_folder
+from densecli.pipeline.sources.base import Source, SourceRequest, files_source, no_folder
 from densecli.pipeline.sources.photos import PhotoLoader
 
 # Fixed, and not what the installed Pillow can open: the listing is the identity of the data.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def folder_source(root: str, split: str | None = None, limit: int | None = None) -> Source:
-    """Every photo under `root`, or under `root`/`split` where a split is named.
+def folder_source(request: SourceRequest) -> Source:
+    """Lists every photo in a folder and its subfolders.
 
-    EXIF orientation is applied: there are no annotations in raw pixels to agree with, and a CLIP has seen
-    photos upright. Hidden files and folders are passed over, links to folders are not followed.
-    Raises DenseCLIError where the folder, the split or any photo is missing.
+    EXIF orientation is applied: no annotations refer to the pixels as stored, and CLIP models were trained on
+    upright photos. Hidden files and folders are skipped; links to folders are not followed.
+
+    Args:
+        request: `data` is the folder; `split` names a subfolder to read alone.
+
+    Raises:
+        DenseCLIError: The folder or the split is missing, or holds no photo.
     """
+    root, split = request.data, request.split
     if not fs.is_folder(root):
         raise no_folder(root, "folder")
     folder = fs.join(root, split) if split else root
@@ -24,7 +30,7 @@ def folder_source(root: str, split: str | None = None, limit: int | None = None)
         there = [name for name in names if fs.is_folder(fs.join(root, name))]
         raise DenseCLIError(
             f"{root} has no split {split}.",
-            hint=f"Folders there: {', '.join(there) or 'none'}; without --split the whole folder is taken.",
+            hint=f"Folders there: {', '.join(there) or 'none'}; leave --split out to read the whole folder.",
         )
     sizes = {
         name: entry.size
@@ -36,4 +42,4 @@ def folder_source(root: str, split: str | None = None, limit: int | None = None)
             f"{folder} and its subfolders hold no photo.",
             hint=f"Photos are files in {', '.join(EXTENSIONS)}.",
         )
-    return files_source("folder", split or "", sizes, limit, PhotoLoader(root=folder, upright=True))
+    return files_source("folder", split, sizes, request.limit, PhotoLoader(root=folder, upright=True))

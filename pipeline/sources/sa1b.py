@@ -8,9 +8,9 @@ import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Decoded, Item, Source, Span, Unreadable, no_folder
+from densecli.pipeline.sources.base import Decoded, Item, Source, SourceRequest, Span, Unreadable, no_folder
 from densecli.pipeline.sources.photos import decode, read
-from densecli.pipeline.sources.volumes import Index, Listing, Volume, list_volumes, table, tar_volumes
+from densecli.pipeline.sources.volumes import Listing, Volume, list_volumes, table, tar_volumes
 from densecli.shards.geometry import Canvas
 
 _PHOTO = re.compile(r"sa_\d+\.jpg")
@@ -46,18 +46,19 @@ def parse_masks(data: bytes) -> list[list[float]]:
     return numbers.tolist()
 
 
-def sa1b_source(
-    root: str,
-    split: str | None = None,
-    limit: int | None = None,
-    index: Index | None = None,
-) -> Source:
-    """The photos of every tar below `root`, or `root`/`split`, tar after tar in the tars' own order, then
-    those of folders that have no tar of their name.
+def sa1b_source(request: SourceRequest) -> Source:
+    """Lists the photos of all tars, each in the tar's own order, then those of extracted folders.
 
-    Raises DenseCLIError where there is no photo, and where one is there twice.
+    A folder that has the name of a tar beside it is skipped.
+
+    Args:
+        request: `data` is the root folder; `split` names a subfolder to read alone.
+
+    Raises:
+        DenseCLIError: There is no photo, or the same photo is found more than once.
     """
-    folder = fs.join(root, split) if split else root
+    limit, index = request.limit, request.index
+    folder = fs.join(request.data, request.split) if request.split else request.data
     entries = fs.find(folder, "*")
     if not entries and not fs.exists(folder):
         raise no_folder(folder, "sa1b")
@@ -84,7 +85,7 @@ def sa1b_source(
     listing = Listing(volumes, limit)
     return Source(
         name="sa1b",
-        split=split or "",
+        split=request.split,
         digest=listing.digest,
         items=listing,
         load=Sa1bLoader(root=folder),

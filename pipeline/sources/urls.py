@@ -14,7 +14,7 @@ from pyarrow import csv, parquet
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Item, Source, Span
+from densecli.pipeline.sources.base import Item, Source, SourceRequest, Span
 from densecli.pipeline.sources.photos import PhotoLoader
 
 COLUMN = "url"
@@ -64,19 +64,24 @@ class Addresses(Sequence[Item]):
         return zlib.decompress(self._blocks[block]).decode().split("\0")
 
 
-def urls_source(file: str, split: str | None = None, limit: int | None = None) -> Source:
-    """The photos that a file lists, in its order.
+def urls_source(request: SourceRequest) -> Source:
+    """Lists the photos that a file names, in the file's order. EXIF orientation is applied.
 
-    EXIF orientation is applied. Raises DenseCLIError where there is no file, and no address in it.
+    Args:
+        request: `data` is the file: .parquet or .csv with a column `url`, or text with one address per line.
+
+    Raises:
+        DenseCLIError: The file is missing or lists no address, or a split is asked for.
     """
-    if split:
+    file = request.data
+    if request.split:
         raise DenseCLIError(
-            "A list of addresses has no splits.", hint="Make a list of each, and leave --split out."
+            "A list of addresses has no splits.", hint="Make one list per split, and leave --split out."
         )
     try:
         with fs.open_to_seek(file) as stream:
             try:
-                items = Addresses(_read(file, stream), limit)
+                items = Addresses(_read(file, stream), request.limit)
             except (pa.ArrowInvalid, KeyError) as error:
                 raise DenseCLIError(f"{file} is not a list of addresses.", hint=_HINT) from error
     except FileNotFoundError as error:

@@ -15,7 +15,7 @@ import numpy as np
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
-from densecli.pipeline.sources.base import MAX_KEY, Item, Span, listing_digest, safe_keys
+from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
 from densecli.shards.reader import decode_npz
 from densecli.shards.writer import npz_bytes
 
@@ -25,16 +25,6 @@ THREADS = 16
 MAX_PREFIX = 40
 
 Row = tuple[bytes, int, int, int, int]
-
-
-class Index(NamedTuple):
-    """A folder that keeps what was found in each volume: one that did not change since is not opened again.
-
-    save: add to it.
-    """
-
-    folder: str
-    save: bool
 
 
 class Volume(NamedTuple):

@@ -6,24 +6,25 @@ from braceexpand import braceexpand
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Source
+from densecli.pipeline.sources.base import Source, SourceRequest
 from densecli.pipeline.sources.folder import EXTENSIONS
 from densecli.pipeline.sources.photos import PhotoLoader
-from densecli.pipeline.sources.volumes import Index, Listing, tar_volumes
+from densecli.pipeline.sources.volumes import Listing, tar_volumes
 
 
-def webdataset_source(
-    data: str,
-    split: str | None = None,
-    limit: int | None = None,
-    index: Index | None = None,
-) -> Source:
-    """The photos of the tars of a folder and its subfolders, of a single tar, or of those that a pattern
-    names (`{000..127}`, `*`, `?`), tar after tar in the tars' own order. A folder's `split` is a folder in
-    it. Keys are TAR+SAMPLE.
+def webdataset_source(request: SourceRequest) -> Source:
+    """Lists the photos of tars, each in the tar's own order. Keys are TAR+SAMPLE.
 
-    EXIF orientation is applied. Raises DenseCLIError where there is no tar or no photo.
+    EXIF orientation is applied.
+
+    Args:
+        request: `data` is a folder of tars (with its subfolders), one tar, or a pattern of names
+            (`{000..127}`, `*`, `?`); `split` names a subfolder to read alone.
+
+    Raises:
+        DenseCLIError: There is no tar, or no photo in the tars.
     """
+    data, split, limit = request.data, request.split, request.limit
     folder, pattern = _split_pattern(fs.join(data, split) if split else data)
     tars: dict[str, fs.Entry] = {}
     for names in braceexpand(pattern) if pattern else ["**"]:
@@ -36,7 +37,7 @@ def webdataset_source(
         )
     volumes = [
         volume
-        for volume in tar_volumes(folder, tars, _is_photo, limit=limit, index=index)
+        for volume in tar_volumes(folder, tars, _is_photo, limit=limit, index=request.index)
         if len(volume.photos)
     ]
     if not volumes:
@@ -46,7 +47,7 @@ def webdataset_source(
     listing = Listing(volumes, limit, prefixed=True)
     return Source(
         name="webdataset",
-        split=split or "",
+        split=split,
         digest=listing.digest,
         items=listing,
         load=PhotoLoader(root=folder, upright=True),

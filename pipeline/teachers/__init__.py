@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file, find_weights
-from densecli.models.defaults import defaults_for
 from densecli.models.registry import resolve
 from densecli.models.vfms import VFMS, is_vfm
 from densecli.pipeline.teachers.base import Batcher, Cost, Photo, Teacher, TeacherConfig, live
@@ -18,6 +17,7 @@ from densecli.pipeline.teachers.gram import GramConfig, SelfConfig, TokenTeacher
 from densecli.pipeline.teachers.labels import LabelsConfig, LabelsTeacher
 from densecli.pipeline.teachers.refiner import RefinedConfig, RefinedTeacher
 from densecli.shards.codecs import Features, LowRank, Rows
+from densecli.shards.datasets import defaults_for
 from densecli.shards.regions import region_plan
 
 if TYPE_CHECKING:

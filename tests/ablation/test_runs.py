@@ -48,7 +48,6 @@ class Asked:
             columns=self.columns,
             train=self.train,
             evaluate=self.evaluate,
-            scenes=lambda folder, **asked: None,
         )
 
 

@@ -1,4 +1,4 @@
-"""What `models.load` gives another program is what `evaluate` scored."""
+"""What `densecli.load` gives another program is what `evaluate` scored."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import models
+import densecli
 from densecli.core.distributed import Distributed
 from densecli.evaluation.classify import ClassifyConfig, region_scores
 from densecli.evaluation.panoptic import PanopticDataset
@@ -31,7 +31,7 @@ def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -
     shutil.copy(find_weights("scenes-pvlm"), export / "student.safetensors")
     card = {"student": "scenes-pvlm", "image_size": 96, "mode": "value"}
     (export / "card.json").write_text(json.dumps(card))
-    student = models.load(tmp_path / "run", device="cpu")
+    student = densecli.load(tmp_path / "run", device="cpu")
     assert torch.equal(student.text(known.names), text)
     samples = [dataset[i] for i in range(len(dataset))]
     photos = [sample.photo for sample in samples]

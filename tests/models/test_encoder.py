@@ -1,4 +1,4 @@
-"""The encoder of `models.load`: whatever a photo comes as, one answer, and that of the model itself."""
+"""The encoder of `densecli.load`: whatever a photo comes as, one answer, and that of the model itself."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import models
+import densecli
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.models.encoder import BATCH, Encoder
@@ -142,30 +142,30 @@ def test_load__as_the_card_says(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     save_file(model.clip.state_dict(), file)
     with pytest.raises(DenseCLIError, match="no card") as caught:
-        models.load(file)
+        densecli.load(file)
     assert "student=" in caught.value.hint
-    assert models.load(file, student="scenes-s", device="cpu").canvas.size == 512
+    assert densecli.load(file, student="scenes-s", device="cpu").canvas.size == 512
     (tmp_path / "x.card.json").write_text(
         json.dumps({"student": "scenes-s", "image_size": 96, "mode": "vanilla"})
     )
-    loaded = models.load(file, device="cpu")
+    loaded = densecli.load(file, device="cpu")
     with torch.no_grad():
         expected = Encoder(model, canvas=96, mode="vanilla").dense(photo())
     assert torch.equal(loaded.dense(photo()), expected) and loaded.card["student"] == "scenes-s"
-    other = models.load(str(file), mode="value", canvas=48, device="cpu")
+    other = densecli.load(str(file), mode="value", canvas=48, device="cpu")
     assert other.mode == "value" and other.dense(photo()).shape == (64, 4, 4)
 
 
 def test_load__a_folder_that_is_no_finished_run(tmp_path: Path) -> None:
     with pytest.raises(DenseCLIError, match=r"no .*card\.json"):
-        models.load(tmp_path)
+        densecli.load(tmp_path)
     (tmp_path / "export").mkdir()
     # As the run of a Refiner leaves it.
     (tmp_path / "export" / "card.json").write_text(json.dumps({"student": "scenes-s"}))
     with pytest.raises(DenseCLIError, match=r"no exported student .*student\.safetensors"):
-        models.load(tmp_path)
+        densecli.load(tmp_path)
 
 
 def test_import__models_alone_is_light() -> None:
-    code = "import models, sys; assert models.load; assert 'torch' not in sys.modules"
+    code = "import densecli, sys; assert densecli.load; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

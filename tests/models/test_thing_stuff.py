@@ -98,7 +98,7 @@ def run(*words: object) -> Result:
 
 
 def test_verb__the_generated_worlds_captions_give_its_categories(tmp_path: Path) -> None:
-    from densecli.scenes import render
+    from densecli.scenes.world import render
 
     file = tmp_path / "captions.json"
     captions = [{"caption": render(seed=0, split="train", index=i).caption} for i in range(120)]

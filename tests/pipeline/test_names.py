@@ -72,7 +72,8 @@ def test_rank__what_each_kind_needs(tiny):
 def test_flags__reach_the_column(tiny):
     def planned(*flags):
         teachers = ["--teacher", "crops-scenes-s", "--teacher", "self-scenes-s"]
-        words = ["build-shards", *teachers, "--weights", "scenes-s=random:0", "--limit", "4"]
+        random = ["--weights", "scenes-s=random:0"]
+        words = ["build-shards", "--dataset", "scenes", *teachers, *random, "--limit", "4"]
         result = CliRunner().invoke(main, [*words, *flags, "--store", tiny.store, "--dry-run", "--json", "-"])
         assert result.exit_code == 0, result.output
         return [column["id"] for column in json.JSONDecoder().raw_decode(result.stdout)[0]["columns"][2:]]

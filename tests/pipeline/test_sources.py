@@ -173,9 +173,15 @@ def test_open_source__empty_folder(tmp_path, dataset, split):
 
 
 def test_open_source__unknown_data_set_lists_the_known():
-    with pytest.raises(DenseCLIError, match="no data set imagenet") as caught:
+    with pytest.raises(DenseCLIError, match="no data set called 'imagenet'") as caught:
         open_source("imagenet", ".")
-    assert "coco, folder, sa1b" in caught.value.hint
+    assert "coco, folder, sa1b" in caught.value.hint and "scenes" in caught.value.hint
+
+
+def test_open_source__unknown_data_set_suggests_the_nearest():
+    with pytest.raises(DenseCLIError, match="no data set called 'web-dataset'") as caught:
+        open_source("web-dataset", ".")
+    assert "Did you mean webdataset?" in caught.value.hint
 
 
 def test_scenes__the_same_index_is_the_same_scene_and_splits_differ():

@@ -14,7 +14,6 @@ from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import find_weights, load_model
 from densecli.models.vfm import load_vfm
-from densecli.scenes import SIZE, render
 from densecli.scenes.art import DRAWINGS, TEXTURES, draw_thing
 from densecli.scenes.coco import write_coco
 from densecli.scenes.contrastive import ContrastiveConfig, clip_loss
@@ -22,6 +21,7 @@ from densecli.scenes.pretrain import CLIPS, PretrainConfig, pretrain_models
 from densecli.scenes.selfsup import SelfSupConfig
 from densecli.scenes.tokenizer import WordTokenizer
 from densecli.scenes.vocabulary import NAMES, STUFF, THINGS
+from densecli.scenes.world import SIZE, render
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-import models
+import densecli
 from densecli.cli import main
 from densecli.commands import train_commands as verbs
 from densecli.core.errors import DenseCLIError
@@ -76,7 +76,7 @@ def test_export__the_card(run: str, tiny_store) -> None:
     assert card["store"] == str(store.root)
     assert "without attention" in card["mode_means"]
     assert json.loads(file.with_name("scenes-s.json").read_text())["embed_dim"] == 64
-    loaded, again = models.load(run, device="cpu"), models.load(file, device="cpu")
+    loaded, again = densecli.load(run, device="cpu"), densecli.load(file, device="cpu")
     photo = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     assert torch.equal(loaded.dense(photo), again.dense(photo)) and again.canvas.size == 96
 
@@ -115,7 +115,7 @@ def test_export__the_card_of_a_file_names_the_student_that_was_given(tmp_path: P
     card = first.with_suffix(".card.json")
     card.write_text(card.read_text().replace('"student": "scenes-s"', '"student": "scenes-l"'))
     assert export(replace(config, checkpoint=str(first), out=str(second)))["student"] == "scenes-s"
-    assert models.load(second, device="cpu").model.arch.name == "scenes-s"
+    assert densecli.load(second, device="cpu").model.arch.name == "scenes-s"
 
 
 def test_export__a_dry_run_writes_nothing(run: str, tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""The generated world as a data set, with its own models and categories as defaults."""
+
+from pathlib import Path
+
+from densecli.scenes.vocabulary import IMAGE_SIZE
+from densecli.shards.datasets import Dataset
+
+SCENES = Dataset(
+    source="densecli.scenes.source:scenes_source",
+    split="train",
+    generated=True,
+    canvas=IMAGE_SIZE,
+    student="scenes-s",
+    student_patch=12,
+    pvlm="scenes-pvlm",
+    vfm="scenes-vfm",
+    categories="scenes",
+    # A scene's map has 64 tokens, of which no more than this many are independent enough to matter.
+    features_rank=16,
+    ablations=str(Path(__file__).parent / "ablations"),
+    annotated="densecli.scenes.coco:write_coco",
+)
