@@ -126,7 +126,7 @@ class DenseCLIP(nn.Module):
 
     @cached_property
     def _tokenizer(self) -> Callable[[list[str]], Tensor]:
-        return self.arch.tokenizer()
+        return self.arch.make_tokenizer()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(N, context length) token ids -> (N, D), not unit norm, each read at its last token.

@@ -50,12 +50,14 @@ class RefinerShape:
         depth: another one. Raises DenseCLIError at more than there are blocks.
         """
         blocks = len(clip.blocks())
-        depth = depth or {12: 4, 24: 6}.get(blocks, blocks // 2)
+        published = {"base": (4, (4, 7)), "large": (6, (9, 14))}
+        in_proportion = (blocks // 2, (round(blocks * 4 / 12), round(blocks * 7 / 12)))
+        default_depth, layers = published.get(clip.arch.size, in_proportion)
+        depth = depth or default_depth
         if depth > blocks:
             raise DenseCLIError(
                 f"{clip.arch.name} has {blocks} blocks, not {depth}.", hint=f"Give --depth 1 to {blocks}."
             )
-        layers = {24: (9, 14)}.get(blocks, (round(blocks * 4 / 12), round(blocks * 7 / 12)))
         return cls(depth=depth, layers=layers, hidden=min(4096, round(clip.width * 4096 / 768)))
 
 

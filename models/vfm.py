@@ -1,7 +1,6 @@
 """Vision foundation models over timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +10,9 @@ import torch.nn.functional as F
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_strictly, random_seed, read_state_dict, seeded
 from densecli.models.dense import resample_canvas, resize_grid
-from densecli.scenes.vocabulary import VFM_CONFIG
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# segment_anything's own pixel_mean and pixel_std, over 255.
-SAM = ((123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 57.375 / 255))
-
-
-@dataclass(frozen=True, kw_only=True)
-class VFMArchitecture:
-    """A network without weights. timm: its name there; options: what differs from that. patch: pixels. mean,
-    std: of pixels in 0..1."""
-
-    name: str
-    timm: str
-    patch: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = IMAGENET[0]
-    std: tuple[float, ...] = IMAGENET[1]
-
-    def build(self) -> "VFM":
-        """The network with random weights from torch's current generator, in eval mode."""
-        return VFM(self).eval()
-
-    def input_side(self, canvas: int, student_patch: int) -> int:
-        """Pixels of the side whose token grid is the student's on this canvas: 448 for patch 14 on 512."""
-        return max(1, round(canvas / student_patch)) * self.patch
-
-
-def _dinov2() -> list[VFMArchitecture]:
-    sizes = {"vits14": "small", "vitb14": "base", "vitl14": "large"}
-    return [
-        VFMArchitecture(name=f"dinov2-{short}{ours}", timm=f"vit_{size}_patch14{theirs}_dinov2", patch=14)
-        for ours, theirs in (("", ""), ("-reg", "_reg4"))
-        for short, size in sizes.items()
-    ]
-
-
-_ARCHITECTURES = (
-    *_dinov2(),
-    VFMArchitecture(name="dino-vitb16", timm="vit_base_patch16_224", patch=16),
-    VFMArchitecture(name="dino-vitb8", timm="vit_base_patch8_224", patch=8),
-    VFMArchitecture(name="sam-b", timm="samvit_base_patch16", patch=16, mean=SAM[0], std=SAM[1]),
-    VFMArchitecture(name="scenes-vfm", timm="vit_tiny_patch16_224", patch=12, options=VFM_CONFIG),
-)
-VFMS: dict[str, VFMArchitecture] = {arch.name: arch for arch in _ARCHITECTURES}
+from densecli.models.vfms import VFMArchitecture, find_vfm
 
 
 class VFM(nn.Module):
@@ -121,18 +75,18 @@ class VFM(nn.Module):
         return net.neck(self._blocks(x).permute(0, 3, 1, 2))
 
 
+def build_vfm(arch: VFMArchitecture) -> VFM:
+    """Builds a network with random weights from torch's current generator, in eval mode."""
+    return VFM(arch).eval()
+
+
 def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM:
     """A VFM by name, in eval mode, with `random:SEED` or a file in timm's layout or its publisher's.
 
     Raises DenseCLIError for an unknown name and for a file that does not fit, with the keys.
     """
-    if name not in VFMS:
-        raise DenseCLIError(
-            f"There is no vision foundation model called {name!r}.", hint=f"Known: {', '.join(VFMS)}."
-        )
-    build: Callable[[], VFM] = VFMS[name].build
-    seed = random_seed(weights)
-    model = seeded(build, seed or 0)
+    arch, seed = find_vfm(name), random_seed(weights)
+    model = seeded(lambda: build_vfm(arch), seed or 0)
     if seed is None:
         state = _timm_layout(read_state_dict(Path(weights)))
         load_strictly(model.net, state, name=name, source=weights)

@@ -191,7 +191,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         model, self.initial_weights = load_student(config.student, config.weights, device)
         self.mode = config.mode or (method.mode if model.has_mode(method.mode) else "value")
-        large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
+        large = isinstance(model, DenseCLIP) and model.arch.size == "large"
         self.loss_weights = dict(config.losses or method.weights(large=large))
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)
