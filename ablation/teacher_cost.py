@@ -52,7 +52,7 @@ def _charge(column: Column, seen: int) -> Charge:
     filled = [shard for shard, r in receipts.items() if r.samples]
     views = _views(column, filled[0]) if filled and "views" in column.spec["target"] else 1
     return Charge(
-        column=f"{column.name}-{column.id}",
+        column=column.full_name,
         once=sum(seconds for stage, seconds in spent if stage not in IDLE),
         a_photo=live / samples / views,
         seen=seen,

@@ -24,11 +24,12 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from densecli.core.errors import DenseCLIError
 
 T = TypeVar("T")
+V = TypeVar("V")
 GROUP = "densecli"
 """Group of the entry points that name plug-in modules."""
 VARIABLE = "DENSECLI_PLUGINS"
@@ -59,25 +60,26 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry] = {}
         self._values: dict[str, T] = {}
 
-    def register(self, name: str, *, help: str, needs: str = "") -> Callable[[T], T]:
+    def register(self, name: str, *, help: str, needs: str = "") -> Callable[[V], V]:
         """A decorator that registers its value under a name. Raises DenseCLIError where the name is taken."""
 
-        def decorate(value: T) -> T:
-            self._claim(Entry(name=name, help=help, needs=needs), value)
-            self._values[name] = value
+        def decorate(value: V) -> V:
+            # Not typed as T: a decorated class keeps its own type.
+            self.add(name, cast(T, value), help=help, needs=needs)
             return value
 
         return decorate
 
     def add(self, name: str, value: T, *, help: str, needs: str = "") -> None:
         """Registers a value as `register` does."""
-        self.register(name, help=help, needs=needs)(value)
+        self._claim(Entry(name=name, help=help, needs=needs))
+        self._values[name] = value
 
     def add_lazy(self, name: str, target: str, *, help: str, needs: str = "") -> None:
         """Registers "module:attribute", which is imported when the name is first looked up."""
-        self._claim(Entry(name=name, help=help, needs=needs, target=target), target)
+        self._claim(Entry(name=name, help=help, needs=needs, target=target))
 
-    def _claim(self, entry: Entry, value: object) -> None:
+    def _claim(self, entry: Entry) -> None:
         # Importing a module twice under two names (by path and by name) registers equal things twice.
         if entry.name in self._entries and self._entries[entry.name] != entry:
             raise DenseCLIError(
@@ -171,8 +173,8 @@ def plugins() -> list[str]:
 def use_plugins(names: Iterable[str]) -> None:
     """Adds plug-ins to this process and to those that it starts.
 
-    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as a
-    file in the working folder; that folder is not put on Python's path.
+    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as
+    a file in the working folder; that folder is not put on Python's path.
     """
     wanted = [_located(name) for name in names]
     os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*plugins(), *wanted]))

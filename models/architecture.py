@@ -77,7 +77,7 @@ class Architecture:
             return open_clip.HFTokenizer(text["hf_tokenizer_name"], **options)
         except (ImportError, OSError) as error:
             raise DenseCLIError(
-                f"The tokenizer of {self.name}, {text['hf_tokenizer_name']} on Hugging Face, cannot be loaded.",
-                hint="Install transformers and let it download the tokenizer once, or give the categories' "
-                "embeddings with --text-embeddings FILE.",
+                f"{self.name} needs the tokenizer {text['hf_tokenizer_name']}, which cannot be loaded.",
+                hint="Install transformers and let it download the tokenizer from Hugging Face once, or give the "
+                "categories' embeddings with --text-embeddings FILE.",
             ) from error

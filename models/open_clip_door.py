@@ -72,7 +72,9 @@ def family_of(config: Mapping[str, Any]) -> str | None:
 def _size(vision: Mapping[str, Any]) -> Literal["", "base", "large"]:
     trunk = vision.get("timm_model_name")
     if trunk is None:
-        return "" if isinstance(vision["layers"], list) else _SIZES.get((vision["layers"], vision["width"]), "")
+        return (
+            "" if isinstance(vision["layers"], list) else _SIZES.get((vision["layers"], vision["width"]), "")
+        )
     if trunk.startswith("convnext"):
         return ""
     return "base" if "_base_" in trunk else "large" if "_large_" in trunk else ""

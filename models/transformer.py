@@ -57,7 +57,9 @@ class DenseTransformer(DenseCLIP):
             if "rope" in options and rope is not None:
                 q, k = self._rotate(q, rope), self._rotate(k, rope)
             x = self._merge(last, self_correlation(q, k, v, mode, scale="scale" in options))
-            context = {name: self._to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]}
+            context = {
+                name: self._to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]
+            }
         elif mode == "vanilla":
             x = self._checkpointed(self._run, last, x, rope)
         else:

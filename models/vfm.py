@@ -55,9 +55,9 @@ class VFM(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Computes the patch tokens, after the network's final norm.
 
-        Of Segment Anything they are the map after the neck, of SAM 2's Hiera the map of the third stage, before
-        the neck. Learned positions of a ViT are resized bicubic without antialiasing, to any grid; rotary
-        positions need no resizing.
+        For Segment Anything they are the map after the neck, for SAM 2's Hiera the map of the third stage,
+        before the neck. Learned positions of a ViT are resized bicubic without antialiasing, to any grid;
+        rotary positions need no resizing.
 
         Args:
             images: (B, 3, H, W) normalised pixels, H and W multiples of the patch.
@@ -87,8 +87,8 @@ class VFM(nn.Module):
             return self._hiera_tokens
         raise DenseCLIError(
             f"{self.arch.name} is a {type(net).__name__}, which has no patch grid that can be read.",
-            hint="Name a ViT of timm's, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, SAM 2 "
-            "or RADIO encoder.",
+            hint="Name a ViT of timm's, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, "
+            "SAM 2 or RADIO encoder.",
         )
 
     def _vit_tokens(self, images: Tensor) -> Tensor:

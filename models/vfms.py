@@ -80,8 +80,8 @@ def find_vfm(name: str) -> VFMArchitecture:
     """Finds the architecture of a vision foundation model.
 
     Args:
-        name: A registered name, or timm/NAME with timm's name of a ViT, with or without the tag of its weights:
-            timm/vit_base_patch14_reg4_dinov2.lvd142m.
+        name: A registered name, or timm/NAME with timm's name of a ViT, with or without the tag of its
+            weights: timm/vit_base_patch14_reg4_dinov2.lvd142m.
 
     Raises:
         DenseCLIError: There is no such model, with the nearest names, or it has no patch grid to read.

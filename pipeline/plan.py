@@ -22,6 +22,7 @@ from densecli.pipeline.sample import Sample, column_bytes, take_sample
 from densecli.pipeline.teachers import models_of
 from densecli.shards.datasets import DATASETS
 from densecli.shards.keys import canonical_json
+from densecli.shards.kinds import kind_of_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,11 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     student_speed = config.tflops * 1e12
     if config.calibrate:
         student_speed = _student_speed(student, side, job)
-    live_ones = [t.name for t, spec in job.targets if config.reads is None or _serves(spec) in config.reads]
+    live_ones = [
+        t.name
+        for t, spec in job.targets
+        if config.reads is None or kind_of_spec(spec).read_kind in config.reads
+    ]
     teachers: list[dict[str, Any]] = [
         {
             "name": name,
@@ -113,12 +118,6 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "epochs": epochs,
         "break_even": {"epochs": even, "trainings": even / epochs} if even else None,
     }
-
-
-def _serves(spec: dict[str, Any]) -> str:
-    """The kind of column that a training reads for a teacher's: labels are made of features."""
-    kind = spec["target"]["name"]
-    return "labels" if kind == "features" else kind
 
 
 def _without_weights(build: BuildConfig) -> BuildConfig:

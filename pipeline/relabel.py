@@ -25,7 +25,7 @@ from densecli.pipeline.teachers.base import weights_id
 from densecli.pipeline.teachers.features import PREFIX
 from densecli.pipeline.teachers.labels import Retrieval
 from densecli.pipeline.worker_pool import WorkerPool, run_units
-from densecli.shards.codecs import Features, codec_from_spec
+from densecli.shards.codecs import Features
 from densecli.shards.regions import RegionPlan, region_plan
 from densecli.shards.store import Column, Store
 
@@ -105,7 +105,7 @@ class RelabelJob:
 
     def relabeller(self) -> Relabeller:
         """Gets the text embeddings, then makes the columns: what fails leaves nothing behind."""
-        map_codec = codec_from_spec(self.features.spec["codec"])
+        map_codec = self.features.codec
         assert isinstance(map_codec, Features)
         text = self.text()
         self.make()
@@ -147,7 +147,7 @@ def prepare(config: RelabelConfig) -> RelabelJob:
         weights = weights or str(find_weights(model))
         if weights_id(weights) != features.spec["weights"]:
             raise DenseCLIError(
-                f"{weights} are not the weights that the column {_full_name(features)} was made with.",
+                f"{weights} are not the weights that the column {features.full_name} was made with.",
                 hint=f"Name those, --weights {model}=PATH, or give --text-embeddings of the same model.",
             )
     retrieval = Retrieval(
@@ -164,8 +164,8 @@ def prepare(config: RelabelConfig) -> RelabelJob:
         "codec": retrieval.codec().spec,
     }
     info = {
-        "features": _full_name(features),
-        "random_weights": features.info["random_weights"],
+        "features": features.full_name,
+        "random_weights": features.random_weights,
         "categories": load_categories(retrieval.categories).name,
     }
     return RelabelJob(
@@ -181,10 +181,10 @@ def prepare(config: RelabelConfig) -> RelabelJob:
 
 def _features(store: Store, name: str | None) -> Column:
     """The finished column of features called `name` or `name`-`id`, or the only one."""
-    columns = [c for c in store.columns("targets") if c.spec["target"]["name"] == "features"]
-    found = [c for c in columns if name in (None, c.name, _full_name(c))]
+    columns = [c for c in store.columns("targets") if c.target_kind == "features"]
+    found = [c for c in columns if name in (None, c.name, c.full_name)]
     if len(found) != 1:
-        listed = ", ".join(map(_full_name, columns))
+        listed = ", ".join(c.full_name for c in columns)
         raise DenseCLIError(
             f"The store at {store.root} has {len(found) or 'no'} columns of features"
             + (f" named {name}." if name else "."),
@@ -215,7 +215,3 @@ def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Col
         return whole[0], None
     plan = region_plan(name, fs.absolute(proposals) if proposals else "")
     return store.column("regions", plan.name, plan.spec), plan
-
-
-def _full_name(column: Column) -> str:
-    return f"{column.name}-{column.id}"

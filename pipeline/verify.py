@@ -14,7 +14,7 @@ from densecli.core.tables import table
 from densecli.models.text import TEMPLATES
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import Photo, TeacherConfig, live, models_of, teacher_config
-from densecli.shards.codecs import Errors, codec_from_spec, combine_errors
+from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
@@ -111,7 +111,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
         "name": column.name,
         "id": column.id,
         "samples": samples,
-        "random_weights": column.info.get("random_weights", False),
+        "random_weights": column.random_weights,
         "figures": figures,
     }
 
@@ -138,13 +138,13 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
 def regions_beside(store: Store, column: Column) -> Column:
     """The boxes of a column's targets; any for a map."""
     # A map is the same whatever the boxes.
-    return store.regions_of(column) if "regions" in column.spec else store.columns("regions")[0]
+    return store.regions_of(column) if column.regions_key else store.columns("regions")[0]
 
 
 def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray) -> Errors:
     """The codec's errors of the stored arrays from a live target: of one box at a time where each has factors
     of its own, else of all rows at once."""
-    codec, side = codec_from_spec(column.spec["codec"]), column.spec["target"].get("side")
+    codec, side = column.codec, column.side
     rows = target.reshape(-1, target.shape[-1])
     arrays = {name: stored[name] for name in codec.blank(rows.shape)}
     if len(next(iter(arrays.values()))) != len(rows):
@@ -198,12 +198,12 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     for name, part in zip(names, ("weights", "refiner"), strict=False):
         if part in others:
             raise DenseCLIError(
-                f"{column.name}-{column.id} was made with other weights, not {teacher.info()[part]}.",
+                f"{column.full_name} was made with other weights, not {teacher.info()[part]}.",
                 hint=f"Give those of sha256 {spec[part][:16]} with --weights {name}=PATH.",
             )
     if others:
         raise DenseCLIError(
-            f"The teacher of the column {column.name}-{column.id} would have another {' and '.join(others)}.",
+            f"The teacher of the column {column.full_name} would have another {' and '.join(others)}.",
             hint="Give --categories and --text-embeddings as at its build; a producer is that of a release.",
         )
     return teacher

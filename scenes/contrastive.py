@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.models.dense import DenseCLIP
-from densecli.train.decay_groups import decay_groups
+from densecli.train.optimizer import decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)

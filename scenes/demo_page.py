@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
+from densecli.core.drawing import side_by_side
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.page import Figure, Section
-from densecli.evaluation.preview import contact_sheet, row_of
+from densecli.evaluation.preview import contact_sheet, retrieved_views
 from densecli.evaluation.region_counts import Classification
 from densecli.evaluation.region_page import write_region_page
-from densecli.evaluation.retrieved import retrieved_views
 from densecli.shards.store import Store
 
 
@@ -47,7 +47,7 @@ def write_demo(
     taught.save(cells)
     click.echo(f"Grid cells with their retrieved labels, and those that the loss keeps: {cells}")
     pictures = dict(zip(results, confusion_pictures(list(results.values())), strict=True))
-    row_of(pictures).save(confusion)
+    side_by_side(pictures).save(confusion)
     click.echo(f"Confusion matrices before and after: {confusion}")
     labelled = Figure(
         title="",

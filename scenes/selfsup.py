@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from densecli.models.vfm import VFM
-from densecli.train.decay_groups import decay_groups
+from densecli.train.optimizer import decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)

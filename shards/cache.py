@@ -18,7 +18,7 @@ _ABANDONED = 3600.0
 class Cache:
     """Keeps what was used last, up to `max_bytes` in all. Only a file system of this machine will do."""
 
-    def __init__(self, folder: str | os.PathLike, max_bytes: int) -> None:
+    def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
         """Raises DenseCLIError where the folder is an address."""
         if "://" in os.fspath(folder):
             raise DenseCLIError(

@@ -26,8 +26,8 @@ class Retrieval:
     """What is retrieved for regions, whoever saw them.
 
     categories: a shipped set or a file. text_embeddings: a .npy of them, else the model's own text tower says
-    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. k, rest, dtype:
-    of the stored distributions, see `TopK`.
+    them, in `templates` (a name; None: the model's default). tau: the softmax temperature. k, tail_mass,
+    dtype: of the stored distributions, see `TopK`.
     """
 
     categories: str
@@ -35,7 +35,7 @@ class Retrieval:
     templates: str | None = None
     tau: float = 0.01
     k: int = TopK.k
-    rest: float = TopK.rest
+    tail_mass: float = TopK.tail_mass
     dtype: str = "fp16"
 
     def target(self, arch: Architecture) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Retrieval:
     def codec(self) -> TopK:
         """How distributions over the categories are stored."""
         things = load_categories(self.categories).thing_flags().tolist()
-        return TopK(things=tuple(things), k=self.k, rest=self.rest, dtype=self.dtype)
+        return TopK(things=tuple(things), k=self.k, tail_mass=self.tail_mass, dtype=self.dtype)
 
     def prompts(self, arch: Architecture) -> tuple[str, ...]:
         """The templates, each with a {} for the category."""
