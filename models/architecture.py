@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from densecli.core.errors import DenseCLIError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,9 +60,24 @@ class Architecture:
         return int(self.clip_config()["vision_cfg"]["image_size"])
 
     def make_tokenizer(self) -> Tokenizer:
-        """Makes the tokenizer: a list of N texts -> (N, context length) token ids."""
+        """Makes the tokenizer: a list of N texts -> (N, context length) token ids.
+
+        Raises:
+            DenseCLIError: It needs files from Hugging Face that are not here.
+        """
         if self.tokenizer is not None:
             return self.tokenizer()
         import open_clip
 
-        return open_clip.SimpleTokenizer(context_length=self.clip_config()["text_cfg"]["context_length"])
+        text = self.clip_config()["text_cfg"]
+        options = {"context_length": text["context_length"], **text.get("tokenizer_kwargs", {})}
+        if "hf_tokenizer_name" not in text:
+            return open_clip.SimpleTokenizer(**options)
+        try:
+            return open_clip.HFTokenizer(text["hf_tokenizer_name"], **options)
+        except (ImportError, OSError) as error:
+            raise DenseCLIError(
+                f"{self.name} needs the tokenizer {text['hf_tokenizer_name']}, which cannot be loaded.",
+                hint="Install transformers and let it download the tokenizer from Hugging Face once, or give the "
+                "categories' embeddings with --text-embeddings FILE.",
+            ) from error

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.fs import file_name
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, canonical, resolve
 from densecli.models.vfms import find_vfm, is_vfm
@@ -109,12 +110,12 @@ def _folder() -> Path:
 
 
 def _in_folder(names: Iterable[str]) -> Path | None:
-    files = (_folder() / f"{name}{suffix}" for name in names for suffix in _SUFFIXES)
+    files = (_folder() / f"{file_name(name)}{suffix}" for name in names for suffix in _SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
 
 def _no_weights(name: str, names: Iterable[str]) -> DenseCLIError:
-    wanted = " or ".join(f"{each}.safetensors" for each in names)
+    wanted = " or ".join(f"{file_name(each)}.safetensors" for each in names)
     return DenseCLIError(
         f"There are no weights for {name}: no {wanted} (nor {', '.join(_SUFFIXES[1:])}) in {_folder()}.",
         hint=f"Put the file there, set DENSECLI_WEIGHTS to its folder, or name it: --weights {name}=PATH.",

@@ -131,9 +131,9 @@ def make_refiner(clip: DenseCLIP, shape: RefinerShape | None = None, *, depth: i
 
     Raises DenseCLIError for a network without blocks, or with fewer.
     """
-    if not isinstance(clip, DenseTransformer):
+    if not isinstance(clip, DenseTransformer) or not clip.prefix:
         raise DenseCLIError(
-            f"{clip.arch.name} has no transformer blocks that a Refiner could be made of.",
+            f"{clip.arch.name} has no transformer blocks with a [CLS] token, of which a Refiner is made.",
             hint="Choose a vision transformer, such as eva02-b16.",
         )
     return Refiner(clip, shape or RefinerShape.of(clip, depth)).to(clip.device).eval()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from densecli.core.registry import Registry, registry
 from densecli.models.architecture import Architecture
+from densecli.models.open_clip_door import OPEN_CLIP, from_open_clip
 
 if TYPE_CHECKING:
     from densecli.models.dense import DenseCLIP
@@ -22,8 +23,12 @@ for family, target, help in (
     ("vit", "densecli.models.vit:DenseViT", "The ViTs of OpenAI and OpenCLIP."),
     ("resnet", "densecli.models.resnet:DenseResNet", "OpenAI's ResNets with attention pooling."),
     ("convnext", "densecli.models.convnext:DenseConvNeXt", "OpenCLIP's ConvNeXts."),
+    ("siglip", "densecli.models.siglip:DenseSigLIP", "SigLIP's and SigLIP 2's ViTs with attention pooling."),
 ):
     FAMILIES.add_lazy(family, target, help=help)
+
+# SigLIP's pixels go from -1 to 1.
+HALF = (0.5, 0.5, 0.5)
 
 for arch, help in (
     (
@@ -56,6 +61,30 @@ for arch, help in (
         Architecture(name="convnext-b", family="convnext", config="convnext_base_w"),
         "OpenCLIP's ConvNeXt-B at 256 px, trained on LAION.",
     ),
+    (
+        Architecture(name="rn50x4", family="resnet", config="RN50x4-quickgelu"),
+        "OpenAI's CLIP ResNet-50x4 at 288 px.",
+    ),
+    (
+        Architecture(name="laion-vit-l14", family="vit", config="ViT-L-14", size="large"),
+        "OpenCLIP's ViT-L/14 at 224 px, trained on LAION.",
+    ),
+    (
+        Architecture(name="convnext-l", family="convnext", config="convnext_large_d_320"),
+        "OpenCLIP's ConvNeXt-L at 320 px, trained on LAION.",
+    ),
+    (
+        Architecture(
+            name="siglip-b16", family="siglip", config="ViT-B-16-SigLIP", size="base", mean=HALF, std=HALF
+        ),
+        "SigLIP ViT-B/16 at 224 px.",
+    ),
+    (
+        Architecture(
+            name="siglip2-b16", family="siglip", config="ViT-B-16-SigLIP2", size="base", mean=HALF, std=HALF
+        ),
+        "SigLIP 2 ViT-B/16 at 224 px.",
+    ),
 ):
     MODELS.add(arch.name, arch, help=help)
     for alias in arch.aliases:
@@ -66,12 +95,12 @@ def resolve(name: str) -> Architecture:
     """The architecture of a model.
 
     Args:
-        name: A model's name or alias.
+        name: A model's name or alias, or open_clip/NAME with open_clip's name of a model.
 
     Raises:
-        DenseCLIError: There is no such model; the hint names the nearest.
+        DenseCLIError: There is no such model, with the nearest names, or its family cannot be read.
     """
-    return MODELS[name]
+    return from_open_clip(name) if name.startswith(OPEN_CLIP) else MODELS[name]
 
 
 def canonical(name: str) -> str:

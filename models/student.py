@@ -53,8 +53,9 @@ class DenseVFM(nn.Module):
         return mode == "value"
 
     def frozen_names(self, mode: str = "value") -> set[str]:
-        """What is frozen of a CLIP: the patch embedding, CLS, registers, positions and the final norm."""
-        parts = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm.")
+        """Names of the frozen parameters: those frozen of a CLIP (the patch embedding, CLS, registers,
+        positions and the final norm), and those that are never read."""
+        parts = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm.", *self.vfm.unread())
         frozen = tuple(f"vfm.net.{part}" for part in parts)
         return {name for name, _ in self.named_parameters() if name.startswith(frozen)}
 

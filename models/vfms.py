@@ -1,10 +1,11 @@
 """Vision foundation models by name. Importing this loads no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
-from densecli.core.registry import Registry, registry
+from densecli.core.registry import Registry, registry, unknown_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # segment_anything's own pixel_mean and pixel_std, over 255.
@@ -58,19 +59,58 @@ for arch, help in (
         VFMArchitecture(name="sam-b", timm="samvit_base_patch16", patch=16, mean=SAM_MEAN, std=SAM_STD),
         "Segment Anything's image encoder, ViT-B.",
     ),
+    (
+        VFMArchitecture(name="sam-l", timm="samvit_large_patch16", patch=16, mean=SAM_MEAN, std=SAM_STD),
+        "Segment Anything's image encoder, ViT-L.",
+    ),
 ):
     VFMS.add(arch.name, arch, help=help)
 
 
+TIMM = "timm/"
+"""Before the name in timm of a ViT that no entry describes."""
+
+
 def is_vfm(name: str) -> bool:
     """Whether a name stands for a vision foundation model."""
-    return name in VFMS
+    return name.startswith(TIMM) or name in VFMS
 
 
 def find_vfm(name: str) -> VFMArchitecture:
-    """The architecture of a vision foundation model.
+    """Finds the architecture of a vision foundation model.
+
+    Args:
+        name: A registered name, or timm/NAME with timm's name of a ViT, with or without the tag of its
+            weights: timm/vit_base_patch14_reg4_dinov2.lvd142m.
 
     Raises:
-        DenseCLIError: There is no such model; the hint names the nearest.
+        DenseCLIError: There is no such model, with the nearest names, or it has no patch grid to read.
     """
-    return VFMS[name]
+    return _from_timm(name) if name.startswith(TIMM) else VFMS[name]
+
+
+@cache
+def _from_timm(name: str) -> VFMArchitecture:
+    import timm
+    import torch
+    from timm.models import get_pretrained_cfg
+    from timm.models.hieradet_sam2 import HieraDet
+    from timm.models.vision_transformer_sam import VisionTransformerSAM
+
+    from densecli.models.vfm import HIERA_STRIDE, build_vfm
+
+    tagged = name.removeprefix(TIMM)
+    model, _, tag = tagged.partition(".")
+    if not timm.is_model(model):
+        raise unknown_name("model in timm", model, timm.list_models("*vit*"))
+    if tag and tagged not in timm.list_pretrained(f"{model}.*"):
+        raise unknown_name("weights tag in timm", tagged, timm.list_pretrained(f"{model}.*"))
+    about = get_pretrained_cfg(tagged, allow_unregistered=True)
+    sketch = VFMArchitecture(name=name, timm=model, patch=HIERA_STRIDE, mean=about.mean, std=about.std)
+    with torch.device("meta"):
+        net = build_vfm(sketch).net
+    if isinstance(net, HieraDet):
+        return sketch
+    # Other ViTs take inputs of one size unless they are told otherwise; SAM's takes any.
+    options = {} if isinstance(net, VisionTransformerSAM) else {"dynamic_img_size": True}
+    return replace(sketch, patch=net.patch_embed.patch_size[0], options=options)
