@@ -59,7 +59,6 @@ def test_rooms__import_only_from_rooms_below(file: Path) -> None:
     assert "cli" not in names
 
 
-@pytest.mark.xfail(strict=True, reason="two commands that compose rooms are still in cli.py")
 def test_cli__imports_from_commands_and_core_alone() -> None:
     names = {name.split(".")[1] for name in imported(Path("cli.py")) if name.startswith("densecli.")}
     assert names <= {"commands", "core"}
