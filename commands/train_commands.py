@@ -243,5 +243,8 @@ def _say(result: Mapping[str, Any], json_file: str | None) -> None:
     loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     click.echo(
         f"step {result['step']}, loss {loss}{random}: "
-        + (result["export"] or "stopped by SIGTERM; the same command goes on")
+        + (
+            result["export"]
+            or f"stopped by {result['signal'].name} with a checkpoint; the same command goes on"
+        )
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.losses import Reduction
 from densecli.train.methods import find_method
 from densecli.train.optimizer import freeze
+from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
@@ -202,6 +204,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         self.model = model
         self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
         self.terms = self._terms()
+        self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
         """The loss terms by loss."""
@@ -267,6 +270,12 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         dense, context = outputs[0].float(), outputs[1]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
+
+    def picture(self) -> np.ndarray:
+        """Affinities of a few fixed photos, before the first step and now."""
+        if self._pictures is None:
+            self._pictures = AffinityPictures(self.model, self.mode, self.store, self.initial)
+        return self._pictures.draw()
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
         """Writes the student, interpolated with its initial weights; see `export_student`."""

@@ -196,7 +196,7 @@ def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
     spec = {"codec": crops.spec["codec"], "target": crops.spec["target"], "regions": plan.key}
     foreign = store.add_column("targets", "crops-of-others", spec)
     try:
-        with pytest.raises(DenseCLIError, match="crops-of-others, tiny speak of different regions"):
+        with pytest.raises(DenseCLIError, match="crops-of-others, tiny are about different region plans"):
             make_trainer(
                 config(
                     store,
