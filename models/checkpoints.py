@@ -123,13 +123,18 @@ def _no_weights(name: str, names: Iterable[str]) -> DenseCLIError:
 
 
 def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
-    """The path for a model among (name, path) pairs, under its name or an alias; None where there is none.
+    """The path for a model among (name, path) pairs; None where there is none.
+
+    Args:
+        model: A model's name or alias.
+        weights: Names of models or aliases, with paths. An empty name is the model's own.
+
 
     Raises:
         DenseCLIError: A pair is for another model.
     """
     wanted = canonical(model)
-    given = {canonical(name): path for name, path in weights}
+    given = {canonical(name) if name else wanted: path for name, path in weights}
     if stray := sorted(set(given) - {wanted}):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."

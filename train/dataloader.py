@@ -16,6 +16,7 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
+from densecli.train.config import LoaderConfig
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.targets import TargetReader, Visit, choose_view, join
 
@@ -59,22 +60,6 @@ class Batch:
             keys=self.keys,
             epoch=self.epoch,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
-    """batch_size: of one process. drop_last: leave out an epoch's last batch where it is smaller than that of
-    all processes. workers: threads that decode ahead of the training step (0: none, it decodes itself).
-    cache: a folder for the tars of a remote store (None: every epoch fetches them again), of cache_gb 1e9
-    bytes at most; processes may share it.
-    """
-
-    batch_size: int
-    seed: int = 0
-    drop_last: bool = False
-    workers: int = 2
-    cache: str | None = None
-    cache_gb: float = 100.0
 
 
 class Stream:

@@ -21,33 +21,12 @@ from densecli.models.model_card import card_path, read_card, run_export
 from densecli.models.student import Student, load_student
 from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
+from densecli.train.config import ExportConfig
 from densecli.train.distillation import CARD as CARD_FIELDS
 from densecli.train.exports import EXPORTS, export_weights
 from densecli.train.run_folder import RunFolder
 
 _SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "pt"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What is exported, and as what.
-
-    layout: name of an export format. run: folder of a run; checkpoint: in its place a run's own
-    checkpoint, or a file of weights of `student` (None: as its card says). alpha: share of the student in
-    the average with its initial weights; where it is given, a run's last checkpoint is averaged anew. mode:
-    the read-out, in place of that of the card. format: safetensors or pt (None: as `out` ends, else what
-    readers of the layout open). out: file (None: LAYOUT.FORMAT in the run's folder export/).
-    """
-
-    layout: str
-    run: str | None = None
-    checkpoint: str | None = None
-    student: str | None = None
-    alpha: float | None = None
-    mode: str | None = None
-    format: str | None = None
-    out: str | None = None
-    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

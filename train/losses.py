@@ -1,13 +1,11 @@
 """Loss functions: pure functions of tensors."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Reduction = Literal["regions", "groups"]
-REDUCTIONS: tuple[Reduction, ...] = ("regions", "groups")
+from densecli.shards.kinds import TAU
+from densecli.train.config import Reduction
 
 # Which classes each group of regions contrasts with, as the weight of the *other* group's classes:
 # variant -> (weight of stuff classes for thing regions, weight of thing classes for stuff regions).
@@ -20,7 +18,7 @@ DECOUPLING: dict[int, tuple[float, float]] = {
 }
 
 
-def teacher_probs(cosines: Tensor, tau: float = 0.01) -> Tensor:
+def teacher_probs(cosines: Tensor, tau: float = TAU) -> Tensor:
     """The distribution softmax(cos / tau) over categories that a teacher retrieves (DenseVLM, eq. 2).
 
     Args:
@@ -88,7 +86,7 @@ def decoupled_kl(
     teacher: Tensor,
     thing: Tensor,
     *,
-    tau: float = 0.01,
+    tau: float = TAU,
     theta: float = 0.3,
     variant: int = 4,
     beta: float | None = None,
@@ -183,7 +181,7 @@ def region_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None)
     return mean(1 - F.cosine_similarity(student, teacher, dim=-1), count)
 
 
-def region_text(student: Tensor, labels: Tensor, tau: float = 0.01, count: Tensor | None = None) -> Tensor:
+def region_text(student: Tensor, labels: Tensor, tau: float = TAU, count: Tensor | None = None) -> Tensor:
     """Cross entropy between softmax(cos / tau) over categories and pseudo labels (RegionText).
 
     Args:

@@ -48,7 +48,7 @@ def test_preset__every_trained_parameter_moves_and_no_other(full_store, tmp_path
 
 
 def trained(model: DenseCLIP, method: str) -> set[str]:
-    mode = METHODS[method].mode
+    mode = METHODS[method].settings.get("mode", "value")
     mode = mode if model.has_mode(mode) else "value"
     return {name for name, _ in model.named_parameters()} - model.frozen_names(mode)
 
