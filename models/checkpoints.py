@@ -129,7 +129,6 @@ def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
         model: A model's name or alias.
         weights: Names of models or aliases, with paths. An empty name is the model's own.
 
-
     Raises:
         DenseCLIError: A pair is for another model.
     """
