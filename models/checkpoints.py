@@ -106,7 +106,7 @@ def find_file(*names: str) -> Path:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("DENSECLI_WEIGHTS", "weights"))
+    return Path(os.environ.get("DENSECLI_WEIGHTS", "weights")).expanduser()
 
 
 def _in_folder(names: Iterable[str]) -> Path | None:

@@ -23,7 +23,10 @@ class DeviceSettings(Settings):
     """Where networks run."""
 
     device: str = setting(
-        "auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N.", group="speed", metavar="DEVICE"
+        "auto",
+        help="Device: auto (a GPU if there is one), cpu, cuda or cuda:N.",
+        group="speed",
+        metavar="DEVICE",
     )
 
 

@@ -48,7 +48,7 @@ class Store:
     dataset: DatasetIdentity
     canvas: int
     shard_sizes: tuple[int, ...]
-    photos: PhotosSpec = field(default_factory=lambda: PHOTOS.copy())
+    photos: PhotosSpec = field(default_factory=PHOTOS.copy)
 
     @classmethod
     def create(

@@ -19,7 +19,7 @@ from densecli.train.averaging import export_student
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Options of other programs that the pages name in running text.
-OF_OTHERS = {"--run-path", "--size", "--gpus", "--user", "--torch-backend", "--config", "--plugin"}
+OF_OTHERS = {"--run-path", "--size", "--gpus", "--user", "--torch-backend"}
 
 
 def names(pages: list[Path]) -> list[str]:

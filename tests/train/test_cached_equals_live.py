@@ -155,7 +155,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], World]:
             pvlm=pvlm,
             vfm="small-vfm",
             categories="133",
-            weights={model: "random:0" for model in (student, pvlm, f"refiner-{student}", "small-vfm")},
+            weights=dict.fromkeys((student, pvlm, f"refiner-{student}", "small-vfm"), "random:0"),
             texts={student: texts(student, 1), pvlm: texts(pvlm, 2)},
             data=replace(data, canvas=128),
         )
