@@ -20,23 +20,31 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Categories:
-    """Names and, where known, whether each is a thing: bool (D,) or None."""
+    """A category set of D names.
+
+    Attributes:
+        name: Of the set, or the path of its file.
+        names: The D categories, in the order of the label indices.
+        thing: Whether each is a thing, bool (D,); None where that is not known.
+        note: What a reader must know of any accuracy on this set; reports show it before the numbers.
+    """
 
     name: str
     names: tuple[str, ...]
     thing: NDArray[np.bool_] | None
+    note: str = ""
 
     @classmethod
-    def of(cls, name: str, *, things: Sequence[str], stuff: Sequence[str]) -> "Categories":
+    def of(cls, name: str, *, things: Sequence[str], stuff: Sequence[str], note: str = "") -> "Categories":
         """A set of things, then stuff."""
         thing = np.arange(len(things) + len(stuff)) < len(things)
-        return cls(name=name, names=(*things, *stuff), thing=thing)
+        return cls(name=name, names=(*things, *stuff), thing=thing, note=note)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def thing_flags(self) -> NDArray[np.bool_]:
-        """`thing`; a DenseCLIError where the set does not say."""
+        """Whether each category is a thing, bool (D,). Raises DenseCLIError where that is not known."""
         if self.thing is None:
             raise DenseCLIError(
                 f"The category set {self.name} does not say which of its names are things.",

@@ -317,8 +317,8 @@ def test_train__as_many_samples_as_asked_for(
 ) -> None:
     settings = {"max_steps": None, "drop_last": drop_last, "accumulate": accumulate}
     trainer = make_trainer(config(tiny_store, tmp_path, seen_samples=samples, **settings))
-    seen = [sum(len(b.keys) for b in batches) for batches in trainer._steps()]
-    assert len(seen) == trainer.total_steps == steps
+    seen = [sum(len(b.keys) for b in batches) for batches in trainer.steps.batches(0)]
+    assert len(seen) == trainer.steps.total == steps
     assert sum(seen[:-1]) < samples <= sum(seen)
 
 
