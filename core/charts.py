@@ -28,6 +28,7 @@ MARKERS = "osD^v"
 # Stand-ins that become the page's colours in `_svg`.
 _INK, _LINE = "#191919", "#d0d0d0"
 _LETTER = 7.5  # pixels, about
+# Any: matplotlib types the keys as a union of literals.
 _SETTINGS: Any = {
     "font.size": 13,
     "svg.fonttype": "none",

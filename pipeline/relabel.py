@@ -52,7 +52,7 @@ def _build(job: "RelabelJob", todo: list[str], workers: int) -> Summary:
     relabeller = job.relabeller()
     units = (Unit(shard=shard, items=()) for shard in todo)
 
-    def here(stop: Stop, progress: Progress) -> Reports:
+    def here(stop: Stop, _progress: Progress) -> Reports:
         with suppress(Stopped):
             for unit in units:
                 yield unit, relabeller.build(unit, stop)
