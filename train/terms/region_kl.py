@@ -27,7 +27,7 @@ class RegionKL(Term):
         *,
         tau: float = TAU,
         theta: float = 0.3,
-        variant: int = 4,
+        variant: str = "densevlm",
         beta: float | None = None,
         reduction: Reduction = "regions",
     ) -> None:
