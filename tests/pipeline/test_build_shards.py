@@ -25,6 +25,8 @@ from densecli.pipeline.sources.base import Decoded
 from densecli.pipeline.worker_pool import WorkerPool, run_units
 from densecli.shards.reader import read_joined
 
+pytestmark = pytest.mark.ray
+
 
 def tars(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(Path(root).rglob("*.tar"))}
