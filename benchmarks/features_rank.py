@@ -28,8 +28,8 @@ from densecli.models.pooling import region_pool
 from densecli.models.text import category_embeddings
 from densecli.models.vfm import VFMS, load_vfm
 from densecli.pipeline.teachers.labels import retrieval_map
-from densecli.scenes.world import render
 from densecli.scenes.vocabulary import IMAGE_SIZE
+from densecli.scenes.world import render
 from densecli.shards.codecs import Codec, Features, Rows
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import region_plan

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from densecli.models.checkpoints import find_file, load_model
 from densecli.models.vfm import load_vfm
-from densecli.scenes.world import render
 from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, THINGS
+from densecli.scenes.world import render
 
 PATCH, SIDE = 12, IMAGE_SIZE // 12
 COVERED, NEIGHBOURS, TAU = 0.6, 20, 0.07

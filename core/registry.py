@@ -159,8 +159,7 @@ def load_plugins() -> None:
     Raises DenseCLIError for one that cannot be imported.
     """
     _load_installed()
-    for plugin in plugins():
-        _load(plugin)
+    use_plugins([])
 
 
 def plugins() -> list[str]:
@@ -171,11 +170,13 @@ def plugins() -> list[str]:
 def use_plugins(names: Iterable[str]) -> None:
     """Adds plug-ins to this process and to those that it starts.
 
-    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as a
-    file in the working folder; that folder is not put on Python's path.
+    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as
+    a file in the working folder; that folder is not put on Python's path.
     """
-    wanted = [_located(name) for name in names]
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*plugins(), *wanted]))
+    # Located now: a later look-up may come from another working folder.
+    wanted = dict.fromkeys(_located(name) for name in [*plugins(), *names])
+    if wanted:
+        os.environ[VARIABLE] = os.pathsep.join(wanted)
     for name in wanted:
         _load(name)
 
@@ -205,9 +206,17 @@ def _load_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"no Python file at {path}")
+    if path.stem in sys.modules:
+        raise DenseCLIError(
+            f"The plug-in {path} has the name of another module, {path.stem}.", hint="Rename the file."
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
     return module
 
 

@@ -42,6 +42,7 @@ PLAIN_TEXT: Renames = tuple(
 _NOT_WEIGHTS = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|^(input_resolution|context_length|vocab_size)$")
 _WRAPPERS = ("state_dict", "model", "module")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_RANDOM = re.compile(r"random:([0-9]+)")
 _SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
 
 
@@ -240,13 +241,21 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
 
 
 def random_seed(weights: str | None) -> int | None:
-    """The seed of `random:SEED`; None for anything else."""
+    """The seed of `random:SEED`; None for a path.
+
+    Raises:
+        DenseCLIError: The seed is not a whole number.
+    """
     if weights is None or not weights.startswith("random:"):
         return None
-    seed = weights.removeprefix("random:")
-    if not seed.isdecimal():
+    if not is_random(weights):
         raise DenseCLIError(f"{weights!r} has no seed.", hint="Write random:0, or any other whole number.")
-    return int(seed)
+    return int(weights.removeprefix("random:"))
+
+
+def is_random(weights: str) -> bool:
+    """Whether weights are `random:SEED` with a whole number, and not a path that merely contains the word."""
+    return _RANDOM.fullmatch(weights) is not None
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:
