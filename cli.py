@@ -17,7 +17,7 @@ from densecli.core.registry import Registry, registry
 
 if TYPE_CHECKING:
     from densecli.ablation.runs import Runner
-    from densecli.evaluation.sample import Live
+    from densecli.evaluation.preview import LiveTeacher
     from densecli.shards.store import Column, Store
 
 # Where each verb is; those that need several packages are here.
@@ -100,7 +100,8 @@ def planning(build: click.Command) -> click.Command:
         from densecli.shards.datasets import DATASETS
         from densecli.train.columns import default_teacher
         from densecli.train.config import TrainerConfig
-        from densecli.train.methods import find_method, parse_losses, term_and_kind
+        from densecli.train.methods import find_method
+        from densecli.train.terms import parse_losses, term_and_kind
 
         asked = {name: settings.pop(name) for name in TRAINING}
         dataset, teachers = settings["dataset"], settings["teachers"]
@@ -161,9 +162,9 @@ def ablation_runner() -> "Runner":
     )
 
 
-def live_teacher(store: "Store", *, weights: Mapping[str, str], device: str) -> "Live":
+def live_teacher(store: "Store", *, weights: Mapping[str, str], device: str) -> "LiveTeacher":
     """What the teachers of a store's maps say now, for `preview`."""
-    from densecli.evaluation.sample import find_record
+    from densecli.evaluation.preview import find_record
     from densecli.pipeline.verify import VerifyConfig, live_target, regions_beside
 
     asked = VerifyConfig(store=store.root, weights=weights, device=device)

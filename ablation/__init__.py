@@ -1,1 +1,1 @@
-"""Ablations: a grid of trainings on one store, measured and aggregated over seeds, with the teachers' cost."""
+"""Ablations: a grid of trainings on one store, measured, aggregated over seeds, with teacher costs."""

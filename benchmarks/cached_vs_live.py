@@ -43,7 +43,7 @@ from densecli.pipeline.teachers.labels import LabelsTeacher, retrieve
 from densecli.pipeline.teachers.refiner import RefinedTeacher
 from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.train.dataloader import Batch, Loader
-from densecli.train.distillation import Distillation, TrainConfig
+from densecli.train.distillation import TrainConfig, make_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def build(folder: str, size: Size, names: list[str], args: argparse.Namespace) -
 
 
 def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: argparse.Namespace) -> str:
-    trainer = Distillation(
+    trainer = make_trainer(
         TrainConfig(
             store=f"{folder}/store",
             run=f"{folder}/{method}",
@@ -155,7 +155,7 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
     )
     loader = trainer.loader
     targets = dict(target(teacher) for teacher in teachers)
-    bare = Loader(trainer.store, loader.regions, {}, trainer.config, decoder=loader.decoder)
+    bare = Loader(trainer.recipe.store, loader.regions, {}, trainer.config, decoder=loader.decoder)
     stored, plain = (
         prefetch(next, repeat(forever(each, trainer.device)), threads=1, window=2) for each in (loader, bare)
     )
@@ -163,7 +163,7 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
 
     def ask_live() -> Batch:
         batch = next(plain)
-        with torch.inference_mode(), torch.autocast(trainer.device.type, torch.bfloat16, trainer.bf16):
+        with torch.inference_mode(), trainer.precision.autocast():
             said = {kind: ask(batch).float() for kind, ask in targets.items()}
         return replace(batch, targets={kind: tensor.clone() for kind, tensor in said.items()})
 
@@ -172,20 +172,20 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
     for number in range(args.rounds + 2):
         for name, batch_of in steps.items():
             started = time.perf_counter()
-            trainer.train_step(batch_of())
+            trainer.train_step([batch_of()])
             # Two rounds to warm up.
             if number >= 2:
                 seconds[name].append(time.perf_counter() - started)
     speed = {name: args.batch_size / statistics.median(each) for name, each in seconds.items()}
-    weights = 3 * sum(p.nbytes for p in trainer.model.parameters() if p.requires_grad)
-    weights += sum(p.nbytes for p in trainer.model.parameters() if not p.requires_grad)
+    weights = 3 * sum(p.nbytes for p in trainer.recipe.model.parameters() if p.requires_grad)
+    weights += sum(p.nbytes for p in trainer.recipe.model.parameters() if not p.requires_grad)
     of_teachers = sum(p.nbytes for teacher in teachers for p in network(teacher).parameters())
     memory = {
-        "cached": weights + peak(lambda: trainer.train_step(next(stored)), trainer.device),
-        "live": weights + of_teachers + peak(lambda: trainer.train_step(ask_live()), trainer.device),
+        "cached": weights + peak(lambda: trainer.train_step([next(stored)]), trainer.device),
+        "live": weights + of_teachers + peak(lambda: trainer.train_step([ask_live()]), trainer.device),
     }
     cached, live, ceiling = speed.values()
-    flops = TRAINING * dense_forward(size.student, size.canvas, trainer.mode).flops
+    flops = TRAINING * dense_forward(size.student, size.canvas, trainer.recipe.mode).flops
     figures = [f"{cached:.1f}", f"{live:.1f}", f"{cached / live:.2f}", f"{cached / ceiling:.2f}"]
     figures.append(utilisation(cached * flops, trainer.device))
     return f"| {' | '.join([method, *figures, *(f'{n / 1e6:.0f}' for n in memory.values())])} |"

@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, resolve
 from densecli.train.correlation import context_loss
-from densecli.train.terms import StudentOutput, context_tokens
+from densecli.train.terms import StudentOutput
+from densecli.train.terms.context import context_tokens
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -255,34 +255,27 @@ def preview(
     \b
     densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
     """
-    from densecli.evaluation.sample import picture
+    from densecli.evaluation.preview import PreviewRequest, draw_preview
     from densecli.shards.store import Store
 
     opened = Store.open(store or newest_store())
     students = {}
     if run:
         from densecli.core.device import pick_device
-        from densecli.evaluation.affinity_figures import token_map
         from densecli.evaluation.model_under_test import ModelUnderTest
 
         for name, subject in {
             "before": ModelUnderTest.before_run(run),
             "after": ModelUnderTest.of_run(run),
         }.items():
-            students[name] = token_map(subject, (subject.settings or {})["mode"], pick_device(device))
+            students[name] = subject.token_map((subject.settings or {})["mode"], pick_device(device))
 
     tell = ctx.obj["preview"](opened, weights=dict(weights), device=device) if live else None
     columns = [opened.find("targets", name) for name in teachers] or opened.columns("targets")
-    drawn = picture(
-        opened,
-        columns,
-        key,
-        view=view,
-        point=point,
-        theta=theta,
-        live=tell,
-        students=students,
+    request = PreviewRequest(
+        key=key, view=view, point=point, theta=theta, live_teacher=tell, students=students
     )
+    drawn = draw_preview(opened, columns, request)
     file = out or f"{key}.png"
     drawn.save(file)
     names = [f"{column.name}-{column.id}" for column in columns]

@@ -9,8 +9,6 @@ import click
 
 from densecli.commands.flags import flags, given, newest_store, say, write_json
 
-LAYOUTS = ("open_clip", "eva", "openai", "timm")
-
 if TYPE_CHECKING:
     from densecli.train.distillation import TrainConfig
 
@@ -135,7 +133,7 @@ def train_config(
     """What the flags of `train` ask for. Raises DenseCLIError."""
     from densecli.models.checkpoints import weights_given
     from densecli.train.distillation import TrainConfig
-    from densecli.train.methods import parse_losses
+    from densecli.train.terms import parse_losses
 
     store, student = _what(store, student)
     return TrainConfig(
@@ -190,7 +188,7 @@ def train_refiner(
     "--checkpoint", metavar="FILE", help="In place of --run: a run's checkpoint, or any weights of --student."
 )
 @flags("student")
-@click.option("--layout", type=click.Choice(LAYOUTS), required=True, help="Whose names the weights get.")
+@click.option("--layout", metavar="NAME", required=True, help="Whose names the weights get.")
 @click.option("--format", type=click.Choice(["safetensors", "pt"]), help="[what the layout's readers open]")
 @click.option("--out", metavar="FILE", help="The file [RUN/export/LAYOUT.FORMAT].")
 @click.option(

@@ -1,4 +1,6 @@
-"""The device by name."""
+"""Devices by name, and the precision of what they compute."""
+
+from dataclasses import dataclass
 
 import torch
 
@@ -6,9 +8,13 @@ from densecli.core.errors import DenseCLIError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU; other names are torch's own.
+    """Picks a device.
 
-    Raises DenseCLIError for a name torch does not know and for a GPU that is not there.
+    Args:
+        name: `auto` for the GPU where there is one, else the CPU; or any of torch's own names.
+
+    Raises:
+        DenseCLIError: For a name that torch does not know, and for a GPU that is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -21,3 +27,34 @@ def pick_device(name: str) -> torch.device:
             f"There is no GPU for the device {name!r} on this machine.", hint="Give auto or cpu."
         )
     return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """The precision of a network on a device.
+
+    Attributes:
+        name: fp32; tf32; or bf16, where what autocast leaves in float32 is multiplied as tf32.
+        device: The device.
+    """
+
+    name: str
+    device: torch.device
+
+    def autocast(self) -> torch.autocast:
+        """The context for forward passes."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.name == "bf16")
+
+
+def set_precision(name: str, device: torch.device) -> Precision:
+    """Sets how this process multiplies float32 matrices on a GPU.
+
+    Args:
+        name: fp32, tf32, bf16, or auto for bf16 on a GPU and fp32 elsewhere.
+        device: The device.
+    """
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" else "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = name != "fp32"
+    torch.backends.cudnn.allow_tf32 = name != "fp32"
+    return Precision(name=name, device=device)

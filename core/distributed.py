@@ -1,4 +1,4 @@
-"""The processes that torchrun started: each holds a copy of the model and a part of the work."""
+"""The processes that torchrun started. Each holds a copy of the model and does a part of the work."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +19,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True)
 class Distributed:
-    """This process and the others; by default there are none. device: where it computes."""
+    """This process among those that torchrun started; by default it is the only one.
+
+    Attributes:
+        device: Where it computes.
+        rank: Its number, counted from 0.
+        world_size: Number of processes.
+    """
 
     device: torch.device
     rank: int = 0
@@ -27,56 +33,68 @@ class Distributed:
 
     @property
     def first(self) -> bool:
-        """Whether it is this process that writes the run folder."""
+        """Whether this process has rank 0: it alone writes files and talks to the user."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model`, for calls whose gradients are to be the mean over the processes."""
+        """Wraps a model so that a backward pass averages its gradients over the processes."""
         if self.world_size == 1:
             return model
-        # Nothing that training reads changes in a buffer.
+        # Training changes no buffer that it reads.
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def add(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, written into `tensor`."""
+        """Sums a tensor over the processes, in place, and returns it."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true of any process."""
+        """Whether the flag is set in any process."""
         if self.world_size == 1:
             return flag
         return self.add(torch.tensor(float(flag), device=self.device)).item() > 0
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, in order."""
+        """The values of all processes, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def on_rank_zero(self, do: Callable[[], Value]) -> Value:
-        """What `do` returns in the first process, to all of them; so with a DenseCLIError that it raises."""
-        said: list[Any] = [None]
+    def on_rank_zero(self, call: Callable[[], Value]) -> Value:
+        """Calls a function in the process of rank 0 alone.
+
+        Returns:
+            Its result, in all processes.
+
+        Raises:
+            DenseCLIError: Where the function raises one, in all processes.
+        """
+        result: list[Any] = [None]
         if self.first:
             try:
-                said = [do()]
+                result = [call()]
             except DenseCLIError as error:
-                said = [error]
+                result = [error]
         if self.world_size > 1:
-            dist.broadcast_object_list(said)
-        if isinstance(said[0], DenseCLIError):
-            raise said[0]
-        return said[0]
+            dist.broadcast_object_list(result)
+        if isinstance(result[0], DenseCLIError):
+            raise result[0]
+        value: Value = result[0]
+        return value
 
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Distributed]:
-    """The processes that torchrun started, or this one alone; each takes the GPU of its local rank.
+    """Joins the processes that torchrun started; without torchrun this process is alone.
 
-    device: see `pick_device`. Raises DenseCLIError.
+    Args:
+        device: See `pick_device`. On a machine with several GPUs each process takes that of its local rank.
+
+    Raises:
+        DenseCLIError: Where there is no such device.
     """
     picked = pick_device(device)
     if "TORCHELASTIC_RUN_ID" not in os.environ:

@@ -18,9 +18,18 @@ class Stop(Event):
 
 
 @contextmanager
-def heeding_signals(signals: Sequence[signal.Signals] = STOPPING) -> Iterator[Stop]:
-    """The first of `signals` within the block is only noted. A second one does what it always did, but for
-    SIGTERM: launchers send that on to processes that have had it already."""
+def heeding_signals(
+    signals: Sequence[signal.Signals] = STOPPING, *, forwarded: bool = False
+) -> Iterator[Stop]:
+    """Notes the first signal within the block, so that the work at hand can end in good order.
+
+    A second SIGINT acts as it does outside of the block. A second SIGTERM is ignored: launchers send it on to
+    processes that have had it already.
+
+    Args:
+        signals: Those to note.
+        forwarded: Whether a launcher sends SIGINT on as well; then a second one is ignored too.
+    """
     stop = Stop()
     before = {each: signal.getsignal(each) for each in signals}
 
@@ -28,7 +37,7 @@ def heeding_signals(signals: Sequence[signal.Signals] = STOPPING) -> Iterator[St
         if not stop.signal:
             stop.signal = signal.Signals(number)
             stop.set()
-        if number != signal.SIGTERM:
+        if number != signal.SIGTERM and not forwarded:
             restore()
 
     def restore() -> None:

@@ -1,26 +1,18 @@
 """What a network's tokens see: affinities to a point of a photo, before and after, side by side."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import torch
 from PIL import Image, ImageFilter
 
-from densecli.evaluation.affinity import Point, affinity_panel, point_panel
-from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.page import Figure
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, Segment
-from densecli.evaluation.preview import row_of
-from densecli.models.student import load_student
+from densecli.models.affinity import TokenMap, affinity_row
 from densecli.shards.geometry import Canvas
-
-Dense = Callable[[np.ndarray], np.ndarray]
-"""(S, S, 3) uint8 canvas -> (h, w, C) token map."""
-WIDTH = 260  # px of a panel
 
 
 def affinity_figures(
-    models: Mapping[str, Dense], dataset: PanopticDataset, canvas: int, limit: int
+    models: Mapping[str, TokenMap], dataset: PanopticDataset, canvas: int, limit: int
 ) -> list[Figure]:
     """For the first `limit` photos a row: the photo with a point, and each model's affinities to it.
 
@@ -36,7 +28,7 @@ def affinity_figures(
 
 
 def _figure(
-    models: Mapping[str, Dense], photo: AnnotatedPhoto, segment: Segment, category: str, canvas: Canvas
+    models: Mapping[str, TokenMap], photo: AnnotatedPhoto, segment: Segment, category: str, canvas: Canvas
 ) -> Figure:
     image = np.asarray(canvas.resize(photo.photo))
     picture = affinity_row(models, image, inner_point(segment.mask), canvas)
@@ -47,14 +39,6 @@ def _figure(
         f" {', '.join(models)}",
         width=picture.width,
     )
-
-
-def affinity_row(models: Mapping[str, Dense], image: np.ndarray, point: Point, canvas: Canvas) -> Image.Image:
-    """A photo, (h, w, 3) uint8 un-padded at canvas scale, with its point; each model's affinities to it."""
-    panels = {"the point": point_panel(image, point, WIDTH)}
-    for name, dense in models.items():
-        panels[name] = affinity_panel(image, dense(canvas.pad(image)), point, canvas, WIDTH)
-    return row_of(panels)
 
 
 def _largest(photo: AnnotatedPhoto, *, thing: bool) -> Segment | None:
@@ -70,15 +54,3 @@ def inner_point(mask: np.ndarray) -> tuple[float, float]:
     around = np.asarray(padded.filter(ImageFilter.BoxBlur(radius)))[radius:-radius, radius:-radius]
     y, x = np.unravel_index(np.where(mask, around.astype(int), -1).argmax(), mask.shape)
     return (float(x) + 0.5) / mask.shape[1], (float(y) + 0.5) / mask.shape[0]
-
-
-def token_map(subject: ModelUnderTest, mode: str, device: torch.device) -> Dense:
-    """The subject's dense map in a mode, as `affinity_row` asks for it; of a CLIP or of a VFM."""
-    model, _ = load_student(subject.model, subject.weights, device)
-
-    @torch.inference_mode()
-    def tokens(canvas: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(device)
-        return model(model.prepare(pixels), mode)[0].permute(1, 2, 0).float().cpu().numpy()
-
-    return tokens

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from densecli.evaluation.affinity import INK, PAPER, colours, draw_ramp
-from densecli.evaluation.preview import Font
+from densecli.core.drawing import INK, PAPER, draw_scale, heat_colours, upright_text
 from densecli.evaluation.region_counts import Classification
 
 SIDE = 420  # px, about, of the matrix
@@ -44,7 +43,7 @@ def _picture(shares: np.ndarray, names: Sequence[str], things: int) -> Image.Ima
     picture = Image.new("RGB", (left + side + 8, top + side + 44), PAPER)
     draw = ImageDraw.Draw(picture)
     starts = [i * cell + (SPLIT if i >= things else 0) for i in range(len(names))]
-    heat = colours(shares)
+    heat = heat_colours(shares)
     for i, y in enumerate(starts):
         for j, x in enumerate(starts):
             box = (left + x, top + y, left + x + cell - 1, top + y + cell - 1)
@@ -53,22 +52,12 @@ def _picture(shares: np.ndarray, names: Sequence[str], things: int) -> Image.Ima
         for name, start in zip(names, starts, strict=True):
             middle = start + cell / 2
             draw.text((left - 6, top + middle), name, INK, small, "rm")
-            _upright(picture, name, (round(left + middle), top - 6), small)
+            upright_text(picture, name, (round(left + middle), top - 6), small)
     blocks = (("things", 0, things), ("stuff", things, len(names)))
     for kind, first, last in blocks:
         if (last - first) * cell > font.getlength(f"called: {kind}"):
             middle = (starts[first] + starts[last - 1] + cell) / 2
             draw.text((left + middle, 4), f"called: {kind}", INK, font, "ma")
-            _upright(picture, f"true: {kind}", (14, round(top + middle)), font, anchor="m")
-    draw_ramp(picture, top + side + 10, "0", "all of the class", left)
+            upright_text(picture, f"true: {kind}", (14, round(top + middle)), font, anchor="m")
+    draw_scale(picture, top + side + 10, "0", "all of the class", left)
     return picture
-
-
-def _upright(picture: Image.Image, text: str, at: tuple[int, int], font: Font, anchor: str = "b") -> None:
-    """Text that reads upwards; `at` is the middle of its bottom edge (anchor b) or of it all (m)."""
-    width, height = round(font.getlength(text)) + 2, round(font.getbbox("Ag")[3] * 1.2)
-    strip = Image.new("RGB", (width, height), PAPER)
-    ImageDraw.Draw(strip).text((1, height / 2), text, INK, font, "lm")
-    turned = strip.rotate(90, expand=True)
-    up = width if anchor == "b" else width // 2
-    picture.paste(turned, (at[0] - height // 2, at[1] - up))

@@ -9,10 +9,12 @@ from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed
 from densecli.evaluation.classify import Classification, ClassifyConfig, classify
 from densecli.evaluation.panoptic import PanopticDataset
+from densecli.models.affinity import TokenMap, token_map
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.model_card import run_export
+from densecli.models.student import load_student
 from densecli.models.text import category_embeddings
 
 
@@ -58,6 +60,11 @@ class ModelUnderTest:
         """The model and where its weights are from, down to where a trained student's began."""
         model, info = load_model(self.model, self.weights, device)
         return model, self.began(info.source)
+
+    def token_map(self, mode: str, device: torch.device) -> TokenMap:
+        """The dense map of the model, a CLIP or a VFM, for pictures of its affinities."""
+        model, _ = load_student(self.model, self.weights, device)
+        return token_map(model, mode)
 
     def began(self, source: str) -> str:
         """Where weights are from, down to where a trained student's began."""

@@ -1,32 +1,45 @@
-"""A picture of what a teacher said: one view's cells on the photo with their retrieved labels and confidence.
+"""What a store holds of one photo, in pictures: cells with their labels, affinities to a point, crops.
 
-Things are orange and stuff is blue (from the palette of Okabe and Ito, made for colour-blind readers); the
-frames differ too, thick for things and thin for stuff, so that a grey print still tells them apart.
+Things are orange in thick frames, stuff is blue in thin ones, so that a grey print still tells them apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from densecli.evaluation.affinity import INK, PAPER
+from densecli.core import drawing
+from densecli.core.drawing import GAP, INK, PAPER, STUFF, THING
+from densecli.core.errors import DenseCLIError
+from densecli.core.tables import plain
+from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_row, point_panel
+from densecli.shards.codecs import codec_from_spec
 from densecli.shards.geometry import Canvas
+from densecli.shards.quantise import dequantise
+from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.regions import Regions
+from densecli.shards.store import Column, Store
 
-THING, STUFF = (230, 159, 0), (0, 114, 178)
-GAP = 10  # px
 TINT, VEIL = 0.3, 0.75
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 TYPE_SIZES = (22, 18, 16, 14, 12)
+CROP_SIDE, CROPS_PER_ROW = 96, 8
+LiveTeacher = Callable[[Column, str], np.ndarray]
+"""Runs the teacher of a column of token maps on the photo of a key; returns its map, (h, w, C)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What one panel shows.
+    """The cells of one view of a photo, with a label for each.
 
-    `image` is the photo at canvas scale, uint8 (H, W, 3), padded or not; `boxes` (N, 4) are xyxy normalised
-    to the canvas, with N `labels`, `thing` flags and `confidence` in 0..1. `kept`: which cells a loss learns
-    from, all of them by default; the others are faint and without a label.
+    Attributes:
+        image: (H, W, 3) uint8, the photo at canvas scale, padded or not.
+        boxes: (N, 4) float32 xyxy normalised to the canvas.
+        labels: N names.
+        thing: N flags, False for stuff.
+        confidence: N numbers in 0..1.
+        title: Above the photo.
+        kept: Which cells a loss learns from, all by default; the others are faint and have no label.
     """
 
     image: np.ndarray
@@ -38,41 +51,183 @@ class View:
     kept: Sequence[bool] | None = None
 
 
-def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) -> Image.Image:
-    """Photos with their cells and titles in rows of `columns`, one legend below them all.
+@dataclass(frozen=True, kw_only=True)
+class PreviewRequest:
+    """What is drawn of a photo.
 
-    The short side of each is enlarged to at least `min_side` px.
+    Attributes:
+        key: Of the photo.
+        view: Number of the view whose cells are drawn.
+        point: Point of the photo to which affinities are drawn.
+        theta: If given, the cells are also drawn as DenseVLM denoises them with this threshold.
+        live_teacher: If given, its token maps are drawn beside the stored ones.
+        students: Models whose affinities to the point are drawn first, by the title of their panel.
     """
-    panels = [_panel(view, min_side) for view in views]
-    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    heights = [max(panel.height for panel in row) + GAP for row in rows]
-    width = GAP + max(sum(panel.width + GAP for panel in row) for row in rows)
-    legend = _legend(width - 2 * GAP, any(view.kept is not None for view in views))
-    sheet = Image.new("RGB", (width, GAP + sum(heights) + legend.height + GAP), PAPER)
-    y = GAP
-    for row, height in zip(rows, heights, strict=True):
-        x = GAP
-        for panel in row:
-            sheet.paste(panel, (x, y))
-            x += panel.width + GAP
-        y += height
-    sheet.paste(legend, (GAP, y))
+
+    key: str
+    view: int
+    point: Point
+    theta: float | None = None
+    live_teacher: LiveTeacher | None = None
+    students: Mapping[str, TokenMap] | None = None
+
+
+def draw_preview(store: Store, columns: Sequence[Column], request: PreviewRequest) -> Image.Image:
+    """Draws what target columns hold of a photo, one panel below the other.
+
+    Args:
+        store: That the columns are of.
+        columns: Target columns of any kind: labels, token maps, crops.
+        request: Photo, view, point and what else is drawn.
+
+    Raises:
+        DenseCLIError: There is no such photo or view.
+    """
+    panels = []
+    if request.students:
+        image = decode_image(find_record(store, [], request.key).parts["images"]["jpg"])
+        students = affinity_row(request.students, image, request.point, Canvas(store.canvas))
+        panels.append(drawing.framed("student", students))
+    for column in columns:
+        of_boxes = store.regions_of(column) if "regions" in column.spec else None
+        record = find_record(store, [c for c in (of_boxes, column) if c], request.key)
+        panel = _column_panel(record, column, Canvas(store.canvas), request)
+        panels.append(drawing.framed(f"{column.name}: {column.spec['target']['name']}", panel))
+    return drawing.column(panels)
+
+
+def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
+    """Reads one sample by its key: the photo, and what `columns` hold of it.
+
+    Raises:
+        DenseCLIError: There is no such sample, or its shard is not built yet.
+    """
+    others: list[str] = []
+    for shard in store.shard_names:
+        receipt = store.images.receipt(shard)
+        if receipt and f"{key}.jpg" in receipt.members:
+            return next(
+                record for record in read_joined([store.images, *columns], shard) if record.key == key
+            )
+        if receipt and len(others) < 3:
+            others += [name.removesuffix(".jpg") for name in receipt.members if name.endswith(".jpg")][:3]
+    raise DenseCLIError(
+        f"The store at {store.root} has no sample {key}.",
+        hint=f"Its samples are called {', '.join(others[:3])}, ..." if others else "Build it first.",
+    )
+
+
+def retrieved_views(
+    store: Store, labels: Column, *, view: int, limit: int, theta: float | None = None
+) -> list[View]:
+    """The cells of one view of the first `limit` photos of a store, with the label retrieved for each cell.
+
+    Args:
+        store: That the column is of.
+        labels: A column of retrieval targets.
+        view: Number of the view in the column's region plan.
+        limit: Number of photos.
+        theta: See `retrieved_view`.
+    """
+    views: list[View] = []
+    for shard in store.shard_names:
+        for record in read_joined([store.images, store.regions_of(labels), labels], shard):
+            if len(views) == limit:
+                return views
+            views.append(retrieved_view(record, labels, view=view, theta=theta))
+    return views
+
+
+def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | None = None) -> View:
+    """The cells of one view of a photo, with the label retrieved for each cell.
+
+    Args:
+        record: The photo with its regions and its part of `labels`.
+        labels: A column of retrieval targets.
+        view: Number of the view in the column's region plan.
+        theta: If given, cells as DenseVLM (eqs. 3 and 4) denoises them: only those whose highest probability
+            is above theta are kept, and a thing's probability is among things alone.
+    """
+    names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
+    cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
+    rows = cells.view(view)
+    p = codec_from_spec(labels.spec["codec"]).decode(decode_npz(record.parts[labels.part]["npz"]), rows)
+    best, kept = p.argmax(1), None
+    if theta is not None:
+        kept = (p.max(1) > theta).tolist()
+        # The last two columns are the tail masses of things and of stuff.
+        kind = np.array([*things, True, False])
+        p = p / np.where(kind[best][:, None], p[:, kind].sum(1, keepdims=True), 1)
+    return View(
+        image=decode_image(record.parts["images"]["jpg"]),
+        boxes=cells.boxes[rows],
+        labels=[names[i] for i in best],
+        thing=[things[i] for i in best],
+        confidence=p.max(1).tolist(),
+        title=record.key if theta is None else f"{record.key}: kept by theta {theta:g}",
+        kept=kept,
+    )
+
+
+def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) -> Image.Image:
+    """Photos with their cells and titles in rows, above one legend.
+
+    Args:
+        views: At least one.
+        columns: Photos a row.
+        min_side: Pixels to which the short side of a smaller photo is enlarged.
+    """
+    panels = [_view_panel(view, min_side) for view in views]
+    rows = [drawing.row(panels[i : i + columns]) for i in range(0, len(panels), columns)]
+    photos = drawing.column(rows, gap=GAP)
+    legend = _legend(photos.width, any(view.kept is not None for view in views))
+    sheet = Image.new("RGB", (photos.width + 2 * GAP, photos.height + legend.height + 3 * GAP), PAPER)
+    sheet.paste(photos, (GAP, GAP))
+    sheet.paste(legend, (GAP, photos.height + 2 * GAP))
     return sheet
 
 
-def row_of(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Pictures side by side, each below its title."""
-    titled = [_titled(title, panel) for title, panel in panels.items()]
-    width = sum(panel.width for panel in titled) + GAP * (len(titled) - 1)
-    row = Image.new("RGB", (width, max(panel.height for panel in titled)), PAPER)
-    x = 0
-    for panel in titled:
-        row.paste(panel, (x, 0))
-        x += panel.width + GAP
-    return row
+def _column_panel(record: Record, column: Column, canvas: Canvas, request: PreviewRequest) -> Image.Image:
+    stored = decode_npz(record.parts[column.part]["npz"])
+    image = decode_image(record.parts["images"]["jpg"])
+    if "grid" in stored:
+        height, width = stored["grid"].tolist()
+        factors = dequantise(stored).reshape(height, width, -1)
+        return _token_map_panel(column, image, factors, canvas, request)
+    regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
+    if "views" in stored:
+        crop = column.spec["target"].get("crop", {"side": CROP_SIDE, "context": 1.0})
+        boxes = [regions.boxes[cell] for view in stored["views"] for cell in regions.view(view)]
+        return _crops_panel([canvas.crop(image, box, crop["side"], crop["context"]) for box in boxes])
+    if request.view >= regions.n_views:
+        raise DenseCLIError(
+            f"The regions of {column.name} have no view {request.view}.",
+            hint=f"Choose one of 0 to {regions.n_views - 1}.",
+        )
+    thetas = [None] if request.theta is None else [None, request.theta]
+    return contact_sheet([retrieved_view(record, column, view=request.view, theta=theta) for theta in thetas])
 
 
-def _panel(view: View, min_side: int) -> Image.Image:
+def _token_map_panel(
+    column: Column, image: np.ndarray, factors: np.ndarray, canvas: Canvas, request: PreviewRequest
+) -> Image.Image:
+    cached = affinity_panel(image, factors, request.point, canvas)
+    if request.live_teacher is None:
+        return cached
+    live = affinity_panel(image, request.live_teacher(column, request.key), request.point, canvas)
+    title = f"cached factor, {factors.shape[-1]} numbers a token"
+    return drawing.side_by_side(
+        {"photo": point_panel(image, request.point), "live teacher": live, title: cached}
+    )
+
+
+def _crops_panel(crops: Sequence[np.ndarray]) -> Image.Image:
+    small = [Image.fromarray(c).resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC) for c in crops]
+    rows = [drawing.row(small[i : i + CROPS_PER_ROW]) for i in range(0, len(small), CROPS_PER_ROW)]
+    return drawing.column(rows, gap=GAP)
+
+
+def _view_panel(view: View, min_side: int) -> Image.Image:
     photo = Image.fromarray(view.image)
     scale = max(1.0, min_side / min(photo.size))
     photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
@@ -91,64 +246,23 @@ def _panel(view: View, min_side: int) -> Image.Image:
     photo = Image.blend(photo, tint, TINT)
     draw = ImageDraw.Draw(photo)
     shown = [cells[i] for i in rows]
-    texts, size = _typeset(shown, [view.labels[i] for i in rows], [view.confidence[i] for i in rows])
+    texts = [[_label_words(view.labels[i]), [f"{view.confidence[i]:.0%}"]] for i in rows]
+    rooms = [(x1 - x0 - 14, y1 - y0 - 12) for x0, y0, x1, y1 in shown]
+    texts, size = drawing.fit_text(texts, rooms, TYPE_SIZES)
     font, halo = ImageFont.load_default(size), round(size / 10)
     for (x0, y0, x1, y1), colour, text in zip(shown, colours, texts, strict=True):
         frame = 4 if colour == THING else 2
         draw.rectangle((x0 + 1, y0 + 1, x1 - 2, y1 - 2), outline=colour, width=frame)
-        # A hairline of paper, so that a frame shows on a photo of its own colour.
+        # A white hairline, so that a frame shows on a photo of its own colour.
         draw.rectangle((x0 + 1 + frame, y0 + 1 + frame, x1 - 2 - frame, y1 - 2 - frame), outline=PAPER)
         centre = ((x0 + x1) / 2, (y0 + y1) / 2)
         draw.multiline_text(centre, text, PAPER, font, "mm", 2, "center", stroke_width=halo, stroke_fill=INK)
-    return _titled(view.title, photo) if view.title else photo
+    return drawing.titled(view.title, photo) if view.title else photo
 
 
-def _titled(title: str, photo: Image.Image) -> Image.Image:
-    font = ImageFont.load_default(17)
-    lines = _wrap(title.split(), font, photo.width)
-    height = 24 * len(lines) + 6
-    panel = Image.new("RGB", (photo.width, photo.height + height), PAPER)
-    ImageDraw.Draw(panel).multiline_text((0, 0), "\n".join(lines), INK, font)
-    panel.paste(photo, (0, height))
-    return panel
-
-
-def _typeset(
-    cells: Sequence[tuple[int, ...]], labels: Sequence[str], confidence: Sequence[float]
-) -> tuple[list[str], int]:
-    """Text of every cell and the largest type that fits them all; what fits at no size is cut short."""
-    for size in TYPE_SIZES:
-        font = ImageFont.load_default(size)
-        texts, fits = [], True
-        for (x0, y0, x1, y1), label, p in zip(cells, labels, confidence, strict=True):
-            room = x1 - x0 - 14
-            lines = [*_wrap(label.split(",")[0].replace("-", "- ").split(), font, room), f"{p:.0%}"]
-            fits &= len(lines) * size * 1.25 <= y1 - y0 - 12 and all(
-                font.getlength(line) <= room for line in lines
-            )
-            texts.append("\n".join(_shorten(line, font, room) for line in lines))
-        if fits:
-            break
-    return texts, size
-
-
-def _wrap(words: Sequence[str], font: Font, room: float) -> list[str]:
-    lines = [words[0]]
-    for word in words[1:]:
-        joined = lines[-1] + ("" if lines[-1].endswith("-") else " ") + word
-        if font.getlength(joined) <= room:
-            lines[-1] = joined
-        else:
-            lines.append(word)
-    return lines
-
-
-def _shorten(text: str, font: Font, room: float) -> str:
-    if font.getlength(text) <= room:
-        return text
-    while len(text) > 1 and font.getlength(text + "…") > room:
-        text = text[:-1]
-    return text + "…"
+def _label_words(label: str) -> list[str]:
+    """The words of the first of a category's names."""
+    return plain(label).split(",")[0].replace("-", "- ").split()
 
 
 def _legend(width: int, filtered: bool) -> Image.Image:
@@ -162,5 +276,5 @@ def _legend(width: int, filtered: bool) -> Image.Image:
         draw.text((x + 38, 12), text, INK, font, "lm")
         x += 60 + round(font.getlength(text))
     text = "label and confidence of each cell" + ("; faint: not learned from" if filtered else "")
-    draw.text((x, 12), _shorten(text, font, width - x), INK, font, "lm")
+    draw.text((x, 12), drawing.shorten(text, font, width - x), INK, font, "lm")
     return legend

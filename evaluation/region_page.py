@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from densecli.core.device import pick_device
-from densecli.evaluation.affinity_figures import affinity_figures, token_map
+from densecli.evaluation.affinity_figures import affinity_figures
 from densecli.evaluation.bar_chart import bars
 from densecli.evaluation.classify import ClassifyConfig
 from densecli.evaluation.confusion import confusion_pictures
@@ -45,7 +45,7 @@ def write_region_page(
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
     networks = {
-        name: token_map(subject, config.mode, pick_device(device)) for name, subject in subjects.items()
+        name: subject.token_map(config.mode, pick_device(device)) for name, subject in subjects.items()
     }
     looks = affinity_figures(networks, dataset, config.canvas, LOOKS)
     warning, paragraphs = meaning(results)

@@ -1,7 +1,9 @@
-"""A student's weights in the layouts that other projects read; `checkpoints` reads those of a CLIP back."""
+"""A student's weights under the names that other projects read; `checkpoints` reads those of a CLIP back.
+
+The formats themselves are in `densecli.train.exports`.
+"""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -9,7 +11,6 @@ import torch
 from timm.models import byobnet, convnext, eva, vision_transformer
 from torch import Tensor
 
-from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import EVA_CLIP, inverse, rename
 from densecli.models.dense import DenseCLIP, parse_mode
@@ -17,12 +18,6 @@ from densecli.models.eva import DenseEva
 from densecli.models.student import DenseVFM, Student
 from densecli.models.transformer import READS, DenseTransformer
 
-LAYOUTS: Mapping[str, str] = {
-    "open_clip": "OpenCLIP's",
-    "eva": "that of EVA-CLIP's towers",
-    "openai": "that of the ViTs and ResNets which OpenAI's loader builds",
-    "timm": "timm's, for the image tower alone",
-}
 _ATTENTION = {
     "qq": "q with q",
     "kk": "k with k",
@@ -40,37 +35,21 @@ _TIMM_FILTERS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def to_layout(model: Student, layout: str) -> dict[str, Tensor]:
-    """The weights of a model by the names of a layout, perhaps sharing memory with it and with each other.
-
-    No value is changed and none resized: positions stay those of the native grid, for consumers resize them
-    themselves. The text tower and the logit scale come along in every layout but timm's. Raises DenseCLIError
-    where the layout cannot hold the model.
-    """
-    if layout not in layouts_of(model):
-        raise DenseCLIError(
-            f"{model.arch.name} does not fit the layout {layout}, {LAYOUTS[layout]}.",
-            hint=f"It can be exported as {' or '.join(layouts_of(model))}.",
-        )
+def eva_weights(model: DenseEva) -> dict[str, Tensor]:
+    """The weights under EVA-CLIP's names."""
     state = model.network.state_dict()
-    if isinstance(model, DenseEva) and layout == "eva":
-        return {rename(key, inverse(EVA_CLIP)): value for key, value in state.items()} | _rope_tables(model)
-    if isinstance(model, DenseCLIP) and layout == "openai":
-        return state | _openai_integers(model.arch, state)
-    if isinstance(model, DenseCLIP) and layout == "timm":
-        return _image_tower(model)
-    return state
+    return {rename(key, inverse(EVA_CLIP)): value for key, value in state.items()} | _rope_tables(model)
 
 
-def layouts_of(model: Student) -> tuple[str, ...]:
-    """Those of `LAYOUTS` that can hold a model."""
-    fits = {
-        "open_clip": isinstance(model, DenseCLIP),
-        "eva": isinstance(model, DenseEva),
-        "openai": isinstance(model, DenseCLIP) and _openai_builds(model.arch),
-        "timm": timm_model(model) is not None,
-    }
-    return tuple(layout for layout, fit in fits.items() if fit)
+def openai_weights(model: DenseCLIP) -> dict[str, Tensor]:
+    """The weights under OpenAI's names, with the three integers of its archives."""
+    state = model.network.state_dict()
+    return state | _openai_integers(model.arch, state)
+
+
+def timm_weights(model: Student) -> dict[str, Tensor]:
+    """The image tower's weights under timm's names."""
+    return _image_tower(model) if isinstance(model, DenseCLIP) else model.network.state_dict()
 
 
 def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
@@ -93,34 +72,6 @@ def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
         "depth": vision["layers"],
         "num_heads": vision["width"] // vision.get("head_width", 64),
     }
-
-
-def loads_with(model: Student, layout: str, file: str) -> str:
-    """The Python that loads a file in a layout into what reads it."""
-    if layout == "timm":
-        name, options = timm_model(model) or ("", {})
-        said = "".join(f", {option}={value!r}" for option, value in options.items())
-        return f"timm.create_model({name!r}{said}, checkpoint_path={file!r})"
-    if layout == "openai":
-        return f"clip.load({file!r}, jit=False)"
-    assert isinstance(model, DenseCLIP)  # a VFM has timm's layout only
-    if isinstance(model.arch.config, Mapping):
-        name, config = model.arch.name, str(Path(file).with_name(f"{model.arch.name}.json"))
-        return (
-            f"open_clip.add_model_config({config!r}); open_clip.create_model({name!r}, pretrained={file!r})"
-        )
-    name = model.arch.config
-    if layout == "eva":
-        name = name.replace("EVA02-", "EVA02-CLIP-")
-        return f"eva_clip.create_model({name!r}, pretrained={file!r}, force_custom_clip=True)"
-    return f"open_clip.create_model({name!r}, pretrained={file!r})"
-
-
-def open_clip_config(model: Student, layout: str) -> dict[str, Any] | None:
-    """The configuration that open_clip has to be given for a network it does not know by name, else None."""
-    if layout != "open_clip" or isinstance(model, DenseVFM) or isinstance(model.arch.config, str):
-        return None
-    return model.arch.clip_config()
 
 
 def mode_means(model: Student, mode: str) -> str:
@@ -154,7 +105,7 @@ def _rope_tables(model: DenseEva) -> dict[str, Tensor]:
     return {f"{o}.rope.freqs_{n}": t for o in owners for n, t in (("cos", cos), ("sin", sin))}
 
 
-def _openai_builds(arch: Architecture) -> bool:
+def openai_builds(arch: Architecture) -> bool:
     """Whether OpenAI's `build_model`, which sees shapes only, would make this very network of its weights."""
     config = arch.clip_config()
     vision, text = config["vision_cfg"], config["text_cfg"]

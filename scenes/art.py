@@ -1,4 +1,4 @@
-"""How the generated world looks: a texture for each stuff, a drawing for each thing."""
+"""The generated world's looks: a texture for each stuff class, a drawing for each thing class."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 OVERSAMPLE = 3
+"""Factor by which things are drawn larger and then averaged down."""
 Draw = ImageDraw.ImageDraw
 Rng = np.random.Generator
 
 
 def _noise(rng: Rng, height: int, width: int, cells: tuple[int, int]) -> np.ndarray:
-    """Smooth value noise in [-1, 1], (height, width): a coarse random grid, enlarged."""
+    """Smooth noise in [-1, 1], (height, width): a coarse random grid, enlarged."""
     grid = rng.uniform(-1, 1, (max(cells[0], 2), max(cells[1], 2))).astype(np.float32)
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -30,7 +31,8 @@ def _sky(rng: Rng, h: int, w: int) -> np.ndarray:
     fall = np.linspace(-0.6, 0.6, h, dtype=np.float32)[:, None] + np.zeros((1, w), np.float32)
     clouds = np.clip(_noise(rng, h, w, (4, 5)) * 1.6 - rng.uniform(-0.2, 0.7), 0, 1)
     blue = _paint(fall, _tint((105, 150, 205), rng), _tint((175, 200, 225), rng))
-    return blue + clouds[..., None] * (235 - blue)
+    sky: np.ndarray = blue + clouds[..., None] * (235 - blue)
+    return sky
 
 
 def _water(rng: Rng, h: int, w: int) -> np.ndarray:
@@ -90,12 +92,22 @@ TEXTURES: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
 
 
 def texture(stuff: str, rng: Rng, height: int, width: int) -> np.ndarray:
-    """The stuff's surface: (height, width, 3) float32 in about [0, 255]."""
+    """Paints a surface.
+
+    Args:
+        stuff: Name of the class.
+        rng: Source of randomness.
+        height: In pixels.
+        width: In pixels.
+
+    Returns:
+        (height, width, 3) float32 in about [0, 255].
+    """
     return TEXTURES[stuff](rng, height, width)
 
 
 def _colour(rng: Rng, hue: float) -> tuple[int, int, int]:
-    """A strong colour near a hue (0 red, 1 yellow, 2 green, 3 cyan, 4 blue, 5 magenta)."""
+    """A saturated colour near a hue (0 red, 1 yellow, 2 green, 3 cyan, 4 blue, 5 magenta)."""
     at = (hue + rng.normal(0, 0.3)) % 6
     wheel = np.clip(np.array([abs(at - 3) - 1, 2 - abs(at - 2), 2 - abs(at - 4)]), 0, 1)
     low, high = rng.uniform(20, 70), rng.uniform(180, 250)
@@ -246,9 +258,15 @@ DRAWINGS: dict[str, Callable[[Draw, float, Rng], None]] = {
 
 
 def draw_thing(thing: str, rng: Rng, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The thing on a square of `size` px, mirrored at random.
+    """Draws a thing on a square, mirrored at random.
 
-    Returns (size, size, 3) uint8 and its cover (size, size) in [0, 1].
+    Args:
+        thing: Name of the class.
+        rng: Source of randomness.
+        size: Side of the square in pixels.
+
+    Returns:
+        Colours, (size, size, 3) uint8, and the covered share of each pixel, (size, size) in [0, 1].
     """
     patch = Image.new("RGBA", (size * OVERSAMPLE, size * OVERSAMPLE), (0, 0, 0, 0))
     DRAWINGS[thing](ImageDraw.Draw(patch), size * OVERSAMPLE, rng)
@@ -256,5 +274,5 @@ def draw_thing(thing: str, rng: Rng, size: int) -> tuple[np.ndarray, np.ndarray]
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     alpha = pixels[..., 3:] / 255
-    # reduce() averages colour with transparent black: undo it where the thing covers the pixel in part.
+    # reduce() averages colours with transparent black; this undoes it where a thing covers part of a pixel.
     return np.clip(pixels[..., :3] / np.maximum(alpha, 1 / 255), 0, 255).astype(np.uint8), alpha[..., 0]

@@ -1,4 +1,4 @@
-"""The generated world on disk, in the COCO-panoptic layout that any COCO tool reads, captions included."""
+"""Writes generated scenes to disk in the layout of COCO panoptic, with captions."""
 
 from pathlib import Path
 from typing import Any

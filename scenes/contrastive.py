@@ -1,4 +1,4 @@
-"""Image-caption contrastive training (CLIP's InfoNCE) of a small open_clip model on data held in memory."""
+"""Contrastive training of a small CLIP on images and captions in memory."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,11 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.models.dense import DenseCLIP
-from densecli.train.decay_groups import decay_groups
+from densecli.train.optimizer import decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig:
+    """Settings of a contrastive training.
+
+    Attributes:
+        pairs: Number of image-caption pairs that are shown, repetitions included.
+        batch_size: Pairs in a batch.
+        lr: Peak learning rate.
+        weight_decay: Of AdamW.
+        warmup: Share of the steps over which the learning rate rises.
+        seed: Of the order of the pairs.
+    """
+
     pairs: int = 160_000
     batch_size: int = 128
     lr: float = 2e-3
@@ -24,14 +35,20 @@ class ContrastiveConfig:
 
     @property
     def steps(self) -> int:
+        """Number of training steps."""
         return self.pairs // self.batch_size
 
 
 def clip_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """CLIP's symmetric InfoNCE of unit features (B, C) with the exponentiated logit scale.
+    """CLIP's symmetric InfoNCE loss (Radford et al. 2021), with equal captions as further positives.
 
-    same: (B, B) bool, whose captions are word for word the same. A small world says the same thing often, and
-    such pairs are positives of each other, not negatives.
+    Captions of a small world are often word for word the same; such pairs are no negatives of each other.
+
+    Args:
+        image: Unit features (B, C).
+        text: Unit features (B, C).
+        scale: Exponentiated logit scale, a scalar.
+        same: (B, B) bool, whether two captions are the same.
     """
     logits = scale * image @ text.T
     target = same.float() / same.sum(1, keepdim=True)
@@ -53,9 +70,17 @@ def train_contrastive(
     config: ContrastiveConfig,
     on_step: Callable[[float], None] = lambda loss: None,
 ) -> list[float]:
-    """Train a CLIP in place on images (N, H, W, 3) uint8 and their captions (Radford et al. 2021).
+    """Trains a CLIP in place.
 
-    Returns the loss of every step; equal seeds give equal batches.
+    Args:
+        model: The network.
+        images: (N, H, W, 3) uint8.
+        captions: One per image.
+        config: Settings; equal seeds give equal batches.
+        on_step: Called with the loss of each step.
+
+    Returns:
+        The loss of every step.
     """
     optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
     warm = max(int(config.warmup * config.steps), 1)
@@ -71,7 +96,7 @@ def train_contrastive(
         same = (tokens[rows][:, None] == tokens[rows][None]).all(-1)
         loss = clip_loss(image, text, scale, same)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -84,12 +109,13 @@ def train_contrastive(
 
 @torch.no_grad()
 def retrieval_accuracy(model: DenseCLIP, images: np.ndarray, captions: list[str]) -> float:
-    """Share (percent) of images (N, H, W, 3) whose best caption among all N reads as their own."""
+    """Percentage of images (N, H, W, 3) whose best caption among all N equals their own."""
     image, text, _ = _forward(model, images, model.tokenize(captions))
-    best = (image @ text.T).argmax(1).tolist()
+    best: list[int] = (image @ text.T).argmax(1).tolist()
     return 100 * sum(captions[i] == captions[j] for i, j in enumerate(best)) / len(captions)
 
 
 def _forward(model: DenseCLIP, images: np.ndarray, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     pixels = model.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
-    return model.clip(pixels, tokens)
+    image, text, scale = model.clip(pixels, tokens)
+    return image, text, scale

@@ -14,11 +14,11 @@ from densecli.commands.flags import flags, write_json
 @click.option(
     "--test-scenes", type=click.IntRange(1), default=300, show_default=True, help="Scenes to test on."
 )
-@click.option("--max-steps", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--max-steps", type=click.IntRange(1), default=300, show_default=True, help="Training steps.")
 @click.option(
     "--pretrain",
     is_flag=True,
-    help="Before, train the world's own models again: an hour of 2 cores. Those in RUN/weights are kept.",
+    help="First train the generated world's own models again (an hour on 2 cores), but those in RUN/weights.",
 )
 @flags("run", "seed", "device", "json")
 def demo(
@@ -31,7 +31,7 @@ def demo(
     device: str,
     json_file: str | None,
 ) -> None:
-    """The whole chain on the generated world: build shards, train, evaluate before and after.
+    """Build shards of the generated world, train a student on them, evaluate before and after.
 
     \b
     densecli demo --seed 1 --json demo.json
@@ -55,7 +55,7 @@ def demo(
 
         from densecli.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
 
-        # torch counts cores; these small layers gain from their hyperthreads as well.
+        # torch uses one thread per core; these small layers gain from hyperthreads as well.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         weights = folder / "weights"
         pretrain_models(PretrainConfig(seed=seed), weights)
@@ -71,7 +71,7 @@ def demo(
         "device": device,
     }
 
-    click.echo(f"1/4 The P-VLM reads {scenes} scenes, once.")
+    click.echo(f"1/4 The P-VLM labels {scenes} scenes, once.")
     store = str(folder / f"store-{seed}-{scenes}")
     built = build(
         BuildConfig(
@@ -85,13 +85,13 @@ def demo(
             device=device,
         )
     )
-    # Of several P-VLMs that the store may know, the one that just spoke.
+    # The store may hold labels of other P-VLMs too.
     labels = "{name}-{id}".format(**built["columns"][-1])
-    click.echo(f"2/4 The student before, on {test_scenes} other scenes.")
+    click.echo(f"2/4 The student before training is evaluated on {test_scenes} other scenes.")
     write_coco(folder / "data", seed=0, split="test", count=test_scenes)
     began = ModelUnderTest(model="scenes-s", weights=student)
     before = evaluate_regions(began, **where)
-    click.echo("3/4 The student learns from the shards.")
+    click.echo("3/4 The student trains on the shards.")
     settings = TrainConfig(
         store=store,
         run=str(folder / f"train-{seed}-{scenes}"),
@@ -101,7 +101,7 @@ def demo(
         max_steps=max_steps,
         batch_size=24,
         lr=3e-4,
-        # Chosen on val scenes: DenseVLM's own (0.3, and Stuff left out altogether) halves Boxes at this rate.
+        # Chosen on the split val: DenseVLM's own (0.3, and no stuff at all) halve Boxes at this rate.
         theta=0.8,
         beta=0.3,
         seed=seed,
@@ -109,7 +109,7 @@ def demo(
         resume="overwrite",
     )
     fit(settings)
-    click.echo("4/4 The student after.")
+    click.echo("4/4 The student after training is evaluated.")
     ended = ModelUnderTest.of_run(settings.run)
     after = evaluate_regions(ended, **where)
     click.echo(f"\n{comparison(before, after).text()}\n")

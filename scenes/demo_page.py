@@ -1,4 +1,4 @@
-"""What the demo leaves to look at: two pictures and the report."""
+"""The pictures and the report that the demo writes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from densecli.evaluation.classify import Classification
+from densecli.core.drawing import side_by_side
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.page import Figure, Section
-from densecli.evaluation.preview import contact_sheet, row_of
+from densecli.evaluation.preview import contact_sheet, retrieved_views
+from densecli.evaluation.region_counts import Classification
 from densecli.evaluation.region_page import write_region_page
-from densecli.evaluation.retrieved import retrieved_views
 from densecli.shards.store import Store
 
 
@@ -25,9 +25,16 @@ def write_demo(
     results: Mapping[str, Classification],
     where: Mapping[str, Any],
 ) -> None:
-    """Draws the labels of a column and who is called what, writes the report, and says where they are.
+    """Draws a column's labels and the confusion matrices, writes the report, and prints where they are.
 
-    subjects, results: by name, "before" and "after"; where: see `write_region_page`.
+    Args:
+        folder: Folder to write to.
+        store: The store.
+        labels: Name and id of the column of labels.
+        theta: Confidence below which the loss ignores a label.
+        subjects: The models, "before" and "after".
+        results: Their results by the same names.
+        where: Data and settings of the evaluation; see `write_region_page`.
     """
     cells, confusion = folder / "preview.png", folder / "confusion.png"
     column = store.find("targets", labels)
@@ -38,17 +45,17 @@ def write_demo(
     ]
     taught = contact_sheet(views, min_side=360)
     taught.save(cells)
-    click.echo(f"Grid cells, their retrieved labels, and what the loss keeps of them: {cells}")
+    click.echo(f"Grid cells with their retrieved labels, and those that the loss keeps: {cells}")
     pictures = dict(zip(results, confusion_pictures(list(results.values())), strict=True))
-    row_of(pictures).save(confusion)
-    click.echo(f"What is called what, before and after: {confusion}")
+    side_by_side(pictures).save(confusion)
+    click.echo(f"Confusion matrices before and after: {confusion}")
     labelled = Figure(
         title="",
         image=taught,
-        alt="Three scenes with the label and confidence of each cell; below, those that the loss keeps.",
-        note=f"Above all cells of a view, below those with a confidence above theta {theta:g}.",
+        alt="Three scenes with the label and confidence of each cell; below, the cells that the loss keeps.",
+        note=f"Above: all cells of a view. Below: those with a confidence above theta = {theta:g}.",
         width=taught.width,
     )
-    more = [Section(title="What the P-VLM said", parts=[labelled])]
+    more = [Section(title="The P-VLM's labels", parts=[labelled])]
     page = write_region_page(folder / "report", subjects, results, more=more, **where)
     click.echo(f"Report: {page.resolve().as_uri()}")

@@ -1,4 +1,4 @@
-"""How the generated world's own models are made: pairs -> two contrastive CLIPs; scenes alone -> its VFM."""
+"""Trains the generated world's own models: two CLIPs on captions, a VFM on scenes alone, and the P-VLM."""
 
 import json
 import os
@@ -28,9 +28,14 @@ VFM = "scenes-vfm"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """scenes: rendered, for `contrastive.pairs` visits in all. held_out: pairs to measure retrieval on.
+    """Settings of the pre-training.
 
-    seed: of the world, the weights and the order.
+    Attributes:
+        scenes: Number of scenes to render; the CLIPs are shown `contrastive.pairs` of them, with repetitions.
+        held_out: Number of further pairs on which retrieval is measured.
+        seed: Of the world and of the weights.
+        contrastive: Settings for the CLIPs.
+        selfsup: Settings for the VFM.
     """
 
     scenes: int = 64_000
@@ -41,9 +46,13 @@ class PretrainConfig:
 
 
 def pretrain_models(config: PretrainConfig, folder: Path) -> None:
-    """Write scenes-s, scenes-l and scenes-vfm (fp16 safetensors) and their rows of scenes.json into `folder`.
+    """Trains scenes-s, scenes-l and scenes-vfm, and writes them as fp16 safetensors.
 
-    A model that is there already is left alone.
+    A model that is in the folder already is kept. scenes.json in the folder records how each was trained.
+
+    Args:
+        config: Settings.
+        folder: Folder to write to.
     """
     missing = [name for name in (*CLIPS, VFM) if not _file(folder, name).exists()]
     if not missing:
@@ -70,7 +79,7 @@ def pretrain_models(config: PretrainConfig, folder: Path) -> None:
 
 
 def record(folder: Path, name: str, row: dict[str, Any], config: dict[str, Any]) -> None:
-    """Enter a model into the folder's scenes.json, and the settings that made it."""
+    """Adds a model and the settings that made it to the folder's scenes.json."""
     file = folder / "scenes.json"
     known = json.loads(file.read_text()) if file.exists() else {"config": {}, "models": {}}
     known = {"config": known["config"] | config, "models": known["models"] | {name: row}}
@@ -78,7 +87,7 @@ def record(folder: Path, name: str, row: dict[str, Any], config: dict[str, Any])
 
 
 def render_pairs(seed: int, split: str, count: int) -> tuple[np.ndarray, list[str]]:
-    """The first `count` scenes of a split: (count, S, S, 3) uint8 and their captions."""
+    """Renders the first `count` scenes of a split: images (count, S, S, 3) uint8 and captions."""
     scenes: list[Scene] = []
     progress = Progress(count, "scenes")
     with ProcessPoolExecutor() as pool:
@@ -90,7 +99,7 @@ def render_pairs(seed: int, split: str, count: int) -> tuple[np.ndarray, list[st
 
 
 def save_half(state: dict[str, Tensor], path: Path) -> None:
-    """Write weights as fp16 safetensors."""
+    """Writes weights as fp16 safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     halves = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     save_file({name: t.detach().cpu().clone().contiguous() for name, t in halves.items()}, path)
@@ -101,7 +110,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _fitted(name: str, fit: Callable[..., list[float]], steps: int) -> dict[str, Any]:
-    """Runs a training loop; what its record says of it."""
+    """Runs a training loop and returns its record."""
     started = time.monotonic()
     with _progress(name, steps) as on_step:
         losses = fit(on_step=on_step)
@@ -114,7 +123,7 @@ def _fitted(name: str, fit: Callable[..., list[float]], steps: int) -> dict[str,
 
 @contextmanager
 def _progress(name: str, steps: int) -> Iterator[Callable[[float], None]]:
-    """What a training loop calls with the loss of each step."""
+    """Shows progress; yields the function to call with the loss of each step."""
     progress = Progress(steps, "steps")
     yield lambda loss: progress.advance(1, f"{name} loss {loss:.3f}")
     progress.close()
@@ -129,10 +138,17 @@ def tune_pvlm(
     scenes: int = 2000,
     max_steps: int = 1000,
 ) -> None:
-    """CLIPSelf as the product does it: what scenes-l says of crops, stored once, teaches its dense map.
+    """Tunes scenes-l into the P-VLM scenes-pvlm by CLIPSelf: stored crops teach its dense map.
 
-    Reads scenes-l in the folder `weights`, writes scenes-pvlm beside it unless it is there. train: the
-    settings of a run -> what `train` returns.
+    A scenes-pvlm that is there already is kept.
+
+    Args:
+        weights: Folder with scenes-l, to which scenes-pvlm is written.
+        train: Trains with the given settings and returns what `densecli.train.distillation.train` does.
+        seed: Of the world and the training.
+        device: cpu, cuda or auto.
+        scenes: Number of scenes to train on.
+        max_steps: Number of training steps.
     """
     from densecli.pipeline.build_shards import BuildConfig, build_shards
 

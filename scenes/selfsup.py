@@ -1,4 +1,4 @@
-"""Self-supervised training of the generated world's VFM: two windows of a scene agree, token by token."""
+"""Self-supervised training of the generated world's VFM: two views of a scene agree, token by token."""
 
 import copy
 from collections.abc import Callable
@@ -11,15 +11,28 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from densecli.models.vfm import VFM
-from densecli.train.decay_groups import decay_groups
+from densecli.train.optimizer import decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfSupConfig:
-    """scenes: how many, and visits to them in all. side: of a view in pixels. window: the least share of a
-    scene's side that a view shows, more than half of it, so that two views always have a part in common.
-    points: tokens of the common part, in each direction. prototypes: clusters that tokens are assigned to.
-    tau: the student's temperature; eps: of the assignment. momentum: of the teacher.
+    """Settings of the training.
+
+    Attributes:
+        scenes: Number of scenes to train on.
+        visits: Number of scenes that are shown, repetitions included.
+        side: Side of a view in pixels.
+        window: Smallest share of a scene's side that a view shows. More than half, so that two views overlap.
+        points: Tokens that are compared in the overlap, along each side.
+        batch_size: Scenes in a batch.
+        lr: Peak learning rate.
+        weight_decay: Of AdamW.
+        warmup: Share of the steps over which the learning rate rises.
+        prototypes: Number of clusters that tokens are assigned to.
+        tau: Softmax temperature of the student.
+        eps: Softmax temperature of the assignment.
+        momentum: Of the teacher, a moving average of the student.
+        seed: Of weights, order and views.
     """
 
     scenes: int = 12_000
@@ -39,11 +52,12 @@ class SelfSupConfig:
 
     @property
     def steps(self) -> int:
+        """Number of training steps."""
         return self.visits // self.batch_size
 
 
 class Clustered(nn.Module):
-    """A VFM and the prototypes of its tokens: `forward` gives cosines (B, K, h, w)."""
+    """A VFM with K prototypes of its tokens."""
 
     def __init__(self, vfm: VFM, prototypes: int) -> None:
         super().__init__()
@@ -51,15 +65,21 @@ class Clustered(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(prototypes, vfm.net.embed_dim))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) pixels in 0..255."""
+        """Pixels (B, 3, S, S) in 0..255 -> cosines of tokens and prototypes (B, K, h, w)."""
         tokens = self.vfm(self.vfm.prepare(pixels, self.vfm.arch.patch))
         return torch.einsum("bchw,kc->bkhw", tokens, F.normalize(self.prototypes, dim=1))
 
 
 def sinkhorn(cosines: Tensor, eps: float, rounds: int = 3) -> Tensor:
-    """(N, K) cosines -> (N, K) assignments: rows sum to 1, clusters are as frequent as each other.
+    """Assigns tokens to clusters of equal size (SwAV, Caron et al. 2020, eq. 3).
 
-    SwAV (Caron et al. 2020, eq. 3).
+    Args:
+        cosines: Of tokens and prototypes, (N, K).
+        eps: Softmax temperature.
+        rounds: Number of normalisations of columns and rows.
+
+    Returns:
+        (N, K) assignments; rows sum to 1.
     """
     q = ((cosines - cosines.max()) / eps).exp()
     for _ in range(rounds):
@@ -74,13 +94,21 @@ def train_vfm(
     config: SelfSupConfig,
     on_step: Callable[[float], None] = lambda loss: None,
 ) -> list[float]:
-    """Train a VFM in place on square images (N, S, S, 3) uint8, without labels or captions.
+    """Trains a VFM in place, without labels or captions.
 
-    Sees two windows at a time of one of the first `config.scenes`, of other place, size and colour. A slow
-    copy of the network assigns the tokens of the common part of one to prototypes, equally often each; the
-    network finds the same assignments in the other window, and the other way round: SwAV's swapped prediction
-    token by token, as in Leopart (Ziegler and Asano 2022), with iBOT's and DINOv2's momentum teacher. Returns
-    the loss of every step.
+    Each scene gives two views of different position, size and colour. A moving average of the network assigns
+    the tokens of one view's overlap with the other to prototypes, each equally often; the network predicts
+    these assignments from the other view, and vice versa. This is SwAV's swapped prediction for each token,
+    as in Leopart (Ziegler and Asano 2022), with the momentum teacher of iBOT and DINOv2.
+
+    Args:
+        vfm: The network.
+        images: Square scenes (N, S, S, 3) uint8.
+        config: Settings.
+        on_step: Called with the loss of each step.
+
+    Returns:
+        The loss of every step.
     """
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
@@ -96,13 +124,14 @@ def train_vfm(
         rows = torch.randint(min(len(images), config.scenes), (config.batch_size,), generator=generator)
         scenes = torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float()
         views = [View.of(scenes, config, generator) for _ in range(2)]
-        seen = [student(view.pixels) for view in views]
+        predictions = [student(view.pixels) for view in views]
         with torch.no_grad():
-            said = [teacher(view.pixels) for view in views]
-        one, other = (view.window for view in views)
-        loss = _swapped(said[0], one, seen[1], other, config) + _swapped(said[1], other, seen[0], one, config)
+            targets = [teacher(view.pixels) for view in views]
+        windows = [view.window for view in views]
+        loss = _swapped_loss(targets[0], windows[0], predictions[1], windows[1], config)
+        loss = loss + _swapped_loss(targets[1], windows[1], predictions[0], windows[0], config)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)
         optimizer.step()
         schedule.step()
@@ -117,14 +146,19 @@ def train_vfm(
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """pixels: (B, 3, S, S) in 0..255. window: (B, 4) xyxy of the scene that they show, normalised."""
+    """A view of each scene in a batch.
+
+    Attributes:
+        pixels: (B, 3, S, S) in 0..255.
+        window: The part of the scene that is shown, (B, 4) normalised xyxy.
+    """
 
     pixels: Tensor
     window: Tensor
 
     @classmethod
     def of(cls, scenes: Tensor, config: SelfSupConfig, generator: torch.Generator) -> "View":
-        """A window of each scene (B, 3, S, S), in another light."""
+        """A random window of each scene (B, 3, S, S), in random light."""
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
             return torch.rand(len(scenes), *shape, generator=generator) * (high - low) + low
@@ -140,22 +174,24 @@ class View:
 
 
 def cut(maps: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """(B, C, h, w), a normalised box of each (B, 4) -> (B, C, side, side) by RoIAlign."""
+    """Cuts a normalised box (B, 4) out of each map (B, C, h, w) by RoIAlign -> (B, C, side, side)."""
     rois = torch.cat([torch.arange(len(boxes)).float()[:, None], boxes * maps.shape[-1]], dim=1)
-    return roi_align(maps, rois, side, spatial_scale=1.0, sampling_ratio=2, aligned=True)
+    cells: Tensor = roi_align(maps, rois, side, spatial_scale=1.0, sampling_ratio=2, aligned=True)
+    return cells
 
 
-def _swapped(said: Tensor, said_of: Tensor, seen: Tensor, seen_of: Tensor, config: SelfSupConfig) -> Tensor:
-    """Cross entropy of the assignments of one view's tokens (B, K, h, w) and the other's prediction of them,
-    where both windows (B, 4) show the same."""
+def _swapped_loss(
+    target: Tensor, target_window: Tensor, prediction: Tensor, window: Tensor, config: SelfSupConfig
+) -> Tensor:
+    """Cross entropy of one view's assignments and the other's prediction (both B, K, h, w) in the overlap."""
     common = torch.cat(
-        [torch.maximum(said_of, seen_of)[:, :2], torch.minimum(said_of, seen_of)[:, 2:]], dim=1
+        [torch.maximum(target_window, window)[:, :2], torch.minimum(target_window, window)[:, 2:]], dim=1
     )
 
     def tokens(cosines: Tensor, window: Tensor) -> Tensor:
         origin, size = window[:, :2].repeat(1, 2), (window[:, 2:] - window[:, :2]).repeat(1, 2)
         return cut(cosines, (common - origin) / size, config.points).permute(0, 2, 3, 1).flatten(0, 2)
 
-    q = sinkhorn(tokens(said, said_of), config.eps)
-    log_p = (tokens(seen, seen_of) / config.tau).log_softmax(dim=1)
+    q = sinkhorn(tokens(target, target_window), config.eps)
+    log_p = (tokens(prediction, window) / config.tau).log_softmax(dim=1)
     return -(q * log_p).sum(1).mean()

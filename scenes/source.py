@@ -1,4 +1,4 @@
-"""The generated world as a source: nothing on disk, the same scenes everywhere."""
+"""The generated world as a source: scenes are rendered when they are loaded, the same on every machine."""
 
 from dataclasses import dataclass
 

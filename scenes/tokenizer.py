@@ -1,4 +1,4 @@
-"""A word tokenizer for the generated world, with open_clip's conventions (start, words, end, zeros)."""
+"""The tokenizer of the generated world's CLIPs: one token per word."""
 
 import torch
 
@@ -7,7 +7,7 @@ from densecli.scenes.vocabulary import CONTEXT_LENGTH, WORDS
 
 
 class WordTokenizer:
-    """list of sentences -> (N, CONTEXT_LENGTH) int64. open_clip pools the text at the highest id: the end."""
+    """Token ids: start, words, end, zeros. open_clip pools a text at its highest id, which is the end."""
 
     start, end = len(WORDS) + 1, len(WORDS) + 2
 
@@ -15,13 +15,17 @@ class WordTokenizer:
         self.ids = {word: i + 1 for i, word in enumerate(WORDS)}
 
     def __call__(self, sentences: list[str]) -> torch.Tensor:
-        """Raises DenseCLIError for words that are not of this world, or more of them than fit."""
+        """Turns N sentences into ids (N, CONTEXT_LENGTH) int64.
+
+        Raises:
+            DenseCLIError: A word is unknown to the generated world, or a sentence is too long.
+        """
         tokens = torch.zeros(len(sentences), CONTEXT_LENGTH, dtype=torch.long)
         for row, sentence in enumerate(sentences):
             words = sentence.lower().split()
-            if strange := [word for word in words if word not in self.ids]:
+            if unknown := [word for word in words if word not in self.ids]:
                 raise DenseCLIError(
-                    f"The generated world's models do not know the word {strange[0]!r}.",
+                    f"The generated world's models do not know the word {unknown[0]!r}.",
                     hint=f"They know: {', '.join(WORDS)}; use --categories scenes with them.",
                 )
             if len(words) > CONTEXT_LENGTH - 2:

@@ -1,4 +1,4 @@
-"""The generated world's names, and the shapes of its two CLIPs and its VFM."""
+"""The generated world's categories and words, and the configurations of its CLIPs and its VFM."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ THINGS = (
 STUFF = ("sky", "water", "sand", "grass", "wall", "road", "snow", "floor")
 NAMES = THINGS + STUFF
 IMAGE_SIZE = 96
-# Every word a caption or a prompt of this world may use.
 WORDS = ("a", "an", "and", "of", "photo", "the", "with", *NAMES)
+"""Every word that a caption or a prompt of this world may use."""
 CONTEXT_LENGTH = 32
 
 
@@ -49,7 +49,7 @@ SCENES_CONFIGS: dict[str, dict[str, Any]] = {
     "scenes-s": _clip_config(embed_dim=64, width=96, layers=4),
 }
 
-# Of timm's ViT-Tiny: positions are those of the student's own 8 x 8 tokens.
+# Changes to timm's ViT-Tiny: its grid of 8 x 8 tokens is that of the student.
 VFM_CONFIG: dict[str, Any] = {
     "img_size": IMAGE_SIZE,
     "patch_size": 12,

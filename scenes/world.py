@@ -1,8 +1,8 @@
-"""The generated world: seeded small photos of things on stuff, with panoptic truth and captions.
+"""The generated world: small seeded scenes of things on stuff, with panoptic annotations and captions.
 
-Things and stuff co-occur as in life (boat on water, kite in the sky), and captions name the things more
-often than the stuff. Both together give an image-level CLIP the foreground bias that dense distillation is
-meant to cure.
+Things and stuff occur together as in real photos (boat on water, kite in the sky), and captions name things
+more often than stuff. Both together give a CLIP that is trained on whole images the foreground bias that
+dense distillation is meant to cure.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SIZE = IMAGE_SIZE
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val", "test", "pretrain")
 
-# Each place: its stuff from top to bottom, and who lives on which of them.
+# Of each place: its stuff from top to bottom, and its things, each with the stuff that it stands on.
 PLACES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "harbour": (("sky", "water"), (("boat", "water"), ("bird", "sky"))),
     "beach": (
@@ -37,16 +37,24 @@ PLACES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "room": (("wall", "floor"), (("chair", "floor"), ("clock", "wall"), ("ball", "floor"))),
     "terrace": (("wall", "sand"), (("umbrella", "sand"), ("chair", "sand"))),
 }
-STRAY = 0.12  # the share of things that turn up where they do not belong
+STRAY = 0.12
+"""Share of things that are put where they do not belong."""
 THING_NAMED, STUFF_NAMED = 0.9, 0.1
-# Half the photos are close-ups, most of them of a thing: another reason why stuff is seldom the topic.
+"""Probabilities with which a caption names a thing and a stuff that are in the picture."""
 CLOSE_UP, MAX_ZOOM, OF_A_THING = 0.5, 4.0, 0.6
-NOTICED = 0.006  # nobody names what covers less of the photo
+"""Share of close-ups, their largest zoom, and the share of them that centre on a thing."""
+NOTICED = 0.006
+"""Share of the picture that a segment must exceed for a caption to name it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One panoptic segment: the class (index into NAMES) and its id in the scene's map."""
+    """One panoptic segment.
+
+    Attributes:
+        id: Its id in the scene's map.
+        category: Its class, an index into NAMES.
+    """
 
     id: int
     category: int
@@ -54,7 +62,14 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """image: (SIZE, SIZE, 3) uint8; panoptic: (SIZE, SIZE) int32 of segment ids; caption: a sentence."""
+    """A scene with its annotations.
+
+    Attributes:
+        image: (SIZE, SIZE, 3) uint8.
+        panoptic: Segment ids, (SIZE, SIZE) int32.
+        segments: The segments of the map.
+        caption: A sentence.
+    """
 
     image: np.ndarray
     panoptic: np.ndarray
@@ -63,7 +78,7 @@ class Scene:
 
 
 def _borders(rng: np.random.Generator, bands: int) -> np.ndarray:
-    """Wavy lower borders of the bands but the last: (bands - 1, SIZE) rows, falling."""
+    """Wavy lower borders of all bands but the last: (bands - 1, SIZE) rows, from top to bottom."""
     columns = np.arange(SIZE) / SIZE
     level = np.sort(rng.dirichlet(np.full(bands, 6.0)).cumsum()[:-1]) * SIZE
     wave = [
@@ -74,7 +89,7 @@ def _borders(rng: np.random.Generator, bands: int) -> np.ndarray:
 
 
 def _ground(rng: np.random.Generator, stuff: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The stuff of a place: the picture (SIZE, SIZE, 3) float32 and every pixel's band (SIZE, SIZE) int."""
+    """The stuff of a place: the picture (SIZE, SIZE, 3) float32 and each pixel's band (SIZE, SIZE) int."""
     rows = np.arange(SIZE)[:, None]
     band = sum((rows >= border[None]).astype(int) for border in _borders(rng, len(stuff)))
     band = np.broadcast_to(band, (SIZE, SIZE))
@@ -92,7 +107,7 @@ def _place_things(
     stuff: tuple[str, ...],
     homes: tuple[tuple[str, str], ...],
 ) -> tuple[np.ndarray, list[int]]:
-    """Paint 1 to 5 things into `image`: who owns each pixel (0: none, i: thing i - 1), and their kinds."""
+    """Paints 1 to 5 things into `image`: the thing at each pixel (0: none, i: thing i - 1), their classes."""
     owner = np.zeros((SIZE, SIZE), np.int32)
     kinds: list[int] = []
     for _ in range(int(rng.choice([1, 2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.15, 0.1]))):
@@ -118,7 +133,7 @@ def _place_things(
 def _zoom(
     rng: np.random.Generator, image: np.ndarray, panoptic: np.ndarray, owner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A window of the scene, enlarged: photos are taken from near and far."""
+    """An enlarged window of the scene: a close-up."""
     side = round(SIZE / np.exp(rng.uniform(0, np.log(MAX_ZOOM))))
     middle = rng.integers(0, SIZE, 2)
     things = np.argwhere(owner)
@@ -133,7 +148,7 @@ def _zoom(
 
 
 def _caption(rng: np.random.Generator, things: list[str], stuff: list[str]) -> str:
-    """A sentence as people write it: nearly every thing, now and then the stuff."""
+    """A sentence that names nearly every thing, and stuff now and then."""
     named = [t for t in things if rng.random() < THING_NAMED]
     ground = [s for s in stuff if rng.random() < STUFF_NAMED]
     if not named and not ground:
@@ -148,7 +163,13 @@ def _caption(rng: np.random.Generator, things: list[str], stuff: list[str]) -> s
 
 
 def render(seed: int, split: str, index: int) -> Scene:
-    """Scene `index` of `split` in the world of `seed`: a function of its arguments alone."""
+    """Renders a scene, which depends on the arguments alone.
+
+    Args:
+        seed: Seed of the world.
+        split: One of SPLITS.
+        index: Number of the scene, from 0.
+    """
     rng = np.random.default_rng([GENERATOR_VERSION, seed, SPLITS.index(split), index])
     stuff, homes = PLACES[list(PLACES)[int(rng.integers(len(PLACES)))]]
     image, band = _ground(rng, stuff)

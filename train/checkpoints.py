@@ -35,16 +35,21 @@ def latest_checkpoint(folder: str) -> str | None:
 def load_checkpoint(path: str) -> dict[str, Any]:
     """Reads a checkpoint to the CPU without unpickling code. Raises DenseCLIError for a damaged file."""
     try:
-        return torch.load(io.BytesIO(fs.read_bytes(path)), map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(fs.read_bytes(path)), map_location="cpu", weights_only=True
+        )
     except Exception as error:  # torch.load raises anything from KeyError to RuntimeError on a damaged file
         raise DenseCLIError(
             f"The checkpoint {path} cannot be read: {error}.",
             hint="Remove it to continue from the one before, or start again with --resume overwrite.",
         ) from error
+    if "bad_steps" in state:  # its name in checkpoints of version 0.1
+        state["nonfinite_steps"] = state.pop("bad_steps")
+    return state
 
 
 def rng_state() -> dict[str, Any]:
-    """The random state that a training step may draw from: torch's, on the CPU and on the current GPU."""
+    """Torch's random state on the CPU and on the current GPU, which a training step may draw from."""
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
@@ -52,6 +57,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
+    """Restores what `rng_state` returned."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

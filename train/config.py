@@ -1,6 +1,7 @@
 """What every run is asked for, and what of it may change when the run is resumed."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 from densecli.train.dataloader import LoaderConfig
 from densecli.train.run_folder import Resume
@@ -25,6 +26,8 @@ FREE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "dry_run",
+        "loggers",
+        "picture_every",
     }
 )
 
@@ -41,7 +44,9 @@ class TrainerConfig(LoaderConfig):
     where what autocast leaves in float32 is multiplied as tf32; or auto (bf16 on a GPU). compile: by
     torch.compile. activation_checkpointing: activations are made again in the backward, for memory.
     max_nonfinite_steps: those of the whole run that are skipped because their loss or gradient is not finite.
-    checkpoint_every: in steps. dry_run: say what would be done, write nothing.
+    checkpoint_every: in steps. schedule: of the learning rate.
+    loggers: beside metrics.jsonl. picture_every: steps between pictures (None: one with every checkpoint).
+    dry_run: say what would be done, write nothing.
     """
 
     store: str
@@ -66,3 +71,17 @@ class TrainerConfig(LoaderConfig):
     keep_checkpoints: int = 2
     resume: Resume = "interrupted"
     dry_run: bool = False
+    schedule: str = "cosine"
+    loggers: tuple[str, ...] = ("tensorboard",)
+    picture_every: int | None = None
+
+
+def defaults(config: TrainerConfig) -> dict[str, Any]:
+    """The settings that have a default, as they are in config.json."""
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        if field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}

@@ -1,15 +1,16 @@
-"""The trainer: a student that follows the columns of a store."""
+"""Distillation: a student learns from the target columns of a store."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from densecli.core.device import pick_device
+from densecli.core.device import pick_device, set_precision
 from densecli.core.distributed import Distributed, joined_processes
 from densecli.core.errors import DenseCLIError
+from densecli.core.startup import started
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.models.student import Student, load_student
@@ -22,21 +23,14 @@ from densecli.train.config import TrainerConfig
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.losses import Reduction
-from densecli.train.methods import find_method, term_and_kind
-from densecli.train.optim import freeze
-from densecli.train.terms import (
-    Context,
-    RegionCosine,
-    RegionKL,
-    RegionText,
-    Spatial,
-    StudentOutput,
-    Term,
-    weighted_sum,
-)
+from densecli.train.methods import find_method
+from densecli.train.optimizer import freeze
+from densecli.train.recipe import Recipe
+from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
+from densecli.train.terms.base import term_options, weighted_sum
 from densecli.train.trainer import Trainer
 
-# What the exported weights say about themselves, out of the resolved configuration.
+# Fields of the resolved configuration that the model card repeats.
 CARD = (
     "student",
     "canvas",
@@ -64,6 +58,7 @@ class TrainConfig(TrainerConfig):
     text_embeddings: file of the student's text embeddings (None: its own text tower says them). mode: dense
     read-out of the student. tau, theta, decoupling (its row), beta, reduction: see `losses.decoupled_kl`.
     spatial_tau, spatial_side: see `correlation.spatial_loss`. alpha: weight of the student in the export.
+    loss_options: values of options that loss terms have of their own, by TERM.NAME.
     """
 
     method: str = "densevlm"
@@ -86,19 +81,65 @@ class TrainConfig(TrainerConfig):
     spatial_tau: float = 0.2
     spatial_side: int = 7
     alpha: float = 0.9
+    loss_options: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains, or continues, the run of `config`.
+    """Trains a student, or continues its training.
 
-    Under torchrun, all its processes train together. Returns what `Trainer.fit` does. Raises DenseCLIError.
+    Under torchrun all its processes train together.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        See `Trainer.fit`.
+
+    Raises:
+        DenseCLIError: Where a column or file is missing, or the run folder holds another run.
     """
-    with joined_processes(config.device) as ranks:
-        return Distillation(config, ranks).fit()
+    start = started()
+    with joined_processes(config.device) as distributed:
+        return make_trainer(config, distributed).fit(start)
+
+
+def make_trainer(config: TrainConfig, distributed: Distributed | None = None) -> "Trainer[Distillation]":
+    """Builds the trainer of a student.
+
+    Args:
+        config: The configuration.
+        distributed: None for this process alone.
+
+    Raises:
+        DenseCLIError: See `train`.
+    """
+    distributed = distributed or Distributed(device=pick_device(config.device))
+    set_precision(config.precision, distributed.device)
+    store = Store.open(config.store)
+    regions, targets = columns_read(store, config)
+    loader = Loader(
+        store,
+        regions,
+        targets,
+        config,
+        views=config.views,
+        decoder=JpegDecoder.on_gpu(store.canvas, distributed.device) if config.decode == "gpu" else None,
+        rank=distributed.rank,
+        world_size=distributed.world_size,
+    )
+    recipe = Distillation(config, store, regions, targets, distributed.device)
+    return Trainer(recipe, loader, config, distributed)
 
 
 def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, Column]]:
-    """The boxes and, by kind, the target columns that a run reads. DenseCLIError where one is missing."""
+    """Finds the columns that a training reads.
+
+    Returns:
+        The region plan's column, and the target columns by kind.
+
+    Raises:
+        DenseCLIError: Where one is missing.
+    """
     losses = config.losses or find_method(config.method).losses
     targets = find_targets(
         store,
@@ -113,68 +154,71 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
     return find_regions(store, targets, config.regions), targets
 
 
-class Distillation(Trainer):
-    config: TrainConfig
-    loader: Loader
+class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
+    """A student and the weighted sum of its loss terms.
+
+    Attributes:
+        terms: By loss, TERM or TERM:KIND.
+        loss_weights: By loss.
+        mode: The student's read-out.
+        initial: State dict of the student's network before the first step.
+    """
+
     model: Student
 
-    def __init__(self, config: TrainConfig, ranks: Distributed | None = None) -> None:
-        """See `Trainer`."""
-        ranks = ranks or Distributed(device=pick_device(config.device))
+    def __init__(
+        self,
+        config: TrainConfig,
+        store: Store,
+        regions: Column,
+        targets: Mapping[str, Column],
+        device: torch.device,
+    ) -> None:
+        """Loads the student and builds its loss terms.
+
+        Args:
+            config: The configuration.
+            store: The store.
+            regions: Column of the region plan.
+            targets: Target columns by kind.
+            device: Where the student is trained.
+
+        Raises:
+            DenseCLIError: Where weights are missing, or a loss term does not fit the student.
+        """
+        self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
         method = find_method(config.method)
-        reads = {loss: term_and_kind(loss) for loss in config.losses or method.losses}
-
-        store = Store.open(config.store)
-        regions, self.targets = columns_read(store, config)
-        loader = Loader(
-            store,
-            regions,
-            self.targets,
-            config,
-            views=config.views,
-            decoder=JpegDecoder.on_gpu(store.canvas, ranks.device) if config.decode == "gpu" else None,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-        )
-        super().__init__(config, store, loader, ranks)
-
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
-        model, weights = load_student(config.student, config.weights, self.device)
+        model, self.initial_weights = load_student(config.student, config.weights, device)
         self.mode = config.mode or (method.mode if model.has_mode(method.mode) else "value")
         large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
         self.loss_weights = dict(config.losses or method.weights(large=large))
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
-        if self.device.type == "cuda" and convolutional:
+        if device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
-        self.learn(model, weights)
+        self.model = model
         self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-        self.terms = {loss: self._term(term, kind) for loss, (term, kind) in reads.items()}
+        self.terms = self._terms()
 
-    def _term(self, term: str, kind: str) -> Term:
-        config, column = self.config, self.targets[kind]
-        match term:
-            case "region_kl":
-                return RegionKL(
-                    column,
-                    self._text(column),
-                    tau=config.tau,
-                    theta=config.theta,
-                    row=config.decoupling,
-                    beta=config.beta,
-                    reduction=config.reduction,
+    def _terms(self) -> dict[str, Term]:
+        """The loss terms by loss."""
+        reads = {loss: term_and_kind(loss) for loss in self.loss_weights}
+        options = options_by_term(self.config.loss_options, [term for term, _ in reads.values()])
+        return {
+            loss: TERMS[term].build(
+                TermSetup(
+                    kind=kind,
+                    column=self.targets[kind],
+                    config=self.config,
+                    text=self._text,
+                    options=term_options(term, TERMS[term], options[term]),
                 )
-            case "region_text":
-                return RegionText(self._text(column), tau=config.tau, theta=config.theta)
-            case "region_cosine":
-                return RegionCosine(column)
-            case "context":
-                return Context(kind)
-            case "spatial":
-                return Spatial(kind, tau=config.spatial_tau, side=config.spatial_side)
-        raise AssertionError(term)
+            )
+            for loss, (term, kind) in reads.items()
+        }
 
     def _text(self, column: Column) -> Tensor:
         """(D, C) the student's embeddings of a labels column's categories."""
@@ -188,39 +232,44 @@ class Distillation(Trainer):
 
     @property
     def random_weights(self) -> bool:
-        """Whether the student began, or a teacher spoke, with random weights: its numbers say nothing."""
+        """Whether the student or a teacher began with random weights, so that the results mean nothing."""
         teachers = (column.info.get("random_weights", False) for column in self.targets.values())
-        return super().random_weights or any(teachers)
+        return self.initial_weights.random or any(teachers)
 
     def resolved(self) -> dict[str, Any]:
-        """See `Trainer.resolved`."""
-        common = super().resolved()
-        columns = {"regions": self.loader.regions, **self.targets}
+        """See `Recipe.resolved`."""
+        columns = {"images": self.store.images, "regions": self.regions, **self.targets}
         return {
-            **common,
+            "canvas": self.store.canvas,
+            "initial_weights": asdict(self.initial_weights),
+            "random_weights": self.random_weights,
             "image_size": self.config.image_size or self.store.canvas,
             "losses": self.loss_weights,
             "mode": self.mode,
             "teachers": list(self.config.teachers),
-            "columns": common["columns"] | {kind: column.key for kind, column in columns.items()},
+            "columns": {kind: column.key for kind, column in columns.items()},
         }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Trainer.counts`; by term."""
-        return {name: term.counts(batch) for name, term in self.terms.items()}
+        """See `Recipe.counts`; by loss."""
+        return {loss: term.counts(batch) for loss, term in self.terms.items()}
 
-    def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the terms, and each of them; see `Trainer.loss`."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            images = self.model.prepare(batch.images, side=self.config.image_size)
-            dense, context = self.forward(images, self.mode, context=True)
-        dense = dense.float()
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The dense map (B, C, h, w) and the context features by name."""
+        images = self.model.prepare(batch.images, side=self.config.image_size)
+        outputs: tuple[Tensor, dict[str, Tensor]] = model(images, self.mode, context=True)
+        return outputs
+
+    def loss(
+        self, outputs: tuple[Tensor, dict[str, Tensor]], batch: Batch, counts: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the terms; logs each of them before its weight."""
+        dense, context = outputs[0].float(), outputs[1]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
 
-    def export(self, folder: str) -> str:
-        """The alpha-averaged student with its card; see `export_student`."""
-        resolved = self.resolved()
+    def export(self, folder: str, resolved: dict[str, Any]) -> str:
+        """Writes the student, interpolated with its initial weights; see `export_student`."""
         card = {name: resolved[name] for name in CARD}
         return export_student(
             self.model.network, self.initial, alpha=self.config.alpha, folder=folder, card=card

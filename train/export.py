@@ -15,17 +15,16 @@ from torch import Tensor
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoint_formats import loads_with, mode_means, open_clip_config, to_layout
+from densecli.models.checkpoint_formats import mode_means
 from densecli.models.checkpoints import WeightsInfo, weights_sha256
 from densecli.models.model_card import card_path, read_card, run_export
 from densecli.models.student import Student, load_student
 from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
 from densecli.train.distillation import CARD as CARD_FIELDS
+from densecli.train.exports import EXPORTS, export_weights
 from densecli.train.run_folder import RunFolder
 
-# What the readers of a layout open: those of EVA-CLIP's and OpenAI's know torch.load alone.
-FORMATS: Mapping[str, str] = {"open_clip": "safetensors", "eva": "pt", "openai": "pt", "timm": "safetensors"}
 _SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "pt"}
 
 
@@ -75,7 +74,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         raise DenseCLIError(
             f"{model.arch.name} has no dense mode {about['mode']!r}.", hint="Leave --mode out, or correct it."
         )
-    tensors = to_layout(model, config.layout)
+    tensors = export_weights(model, config.layout)
     file, format = _target(config, source.folder)
     data = _serialised(tensors, format)
     card = {
@@ -85,7 +84,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         "mean": list(model.arch.mean),
         "std": list(model.arch.std),
         "layout": config.layout,
-        "load": loads_with(model, config.layout, file.name),
+        "load": EXPORTS[config.layout].load(model, file.name),
         "sha256": hashlib.sha256(data).hexdigest(),
         "source": {"file": str(source.file), "sha256": source.info.sha256},
         "densecli": version("densecli"),
@@ -93,11 +92,11 @@ def export(config: ExportConfig) -> dict[str, Any]:
     if not config.dry_run:
         fs.write_atomic(str(file), data)
         fs.write_atomic(str(card_path(file)), json.dumps(card, indent=2).encode())
-        if own := open_clip_config(model, config.layout):
+        if own := EXPORTS[config.layout].config(model):
             fs.write_atomic(
                 str(file.with_name(f"{model.arch.name}.json")), json.dumps(own, indent=2).encode()
             )
-    load = loads_with(model, config.layout, str(file))
+    load = EXPORTS[config.layout].load(model, str(file))
     return {**card, "load": load, "path": str(file), "bytes": len(data), "tensors": len(tensors)}
 
 
@@ -169,7 +168,7 @@ def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
 def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
     """The file to write, and its format."""
     if config.out is None:
-        format = config.format or FORMATS[config.layout]
+        format = config.format or EXPORTS[config.layout].file_format
         if folder is None:
             raise DenseCLIError(
                 "Nothing says where to write the file.", hint=f"Add --out {config.layout}.{format}."

@@ -70,7 +70,7 @@ def decoupled_kl(
     *,
     tau: float = 0.01,
     theta: float = 0.3,
-    row: int = 4,
+    variant: int = 4,
     beta: float | None = None,
     reduction: Reduction = "regions",
     counts: Tensor | None = None,
@@ -101,7 +101,7 @@ def decoupled_kl(
         thing = _sides(thing, probs)
     is_thing = thing[probs.argmax(dim=-1)]
 
-    stuff_weight, thing_weight = DECOUPLING[row]
+    stuff_weight, thing_weight = DECOUPLING[variant]
     stuff_weight = stuff_weight if beta is None else beta
     for_thing = torch.where(thing, 1.0, stuff_weight)
     for_stuff = torch.where(thing, thing_weight, 1.0)

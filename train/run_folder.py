@@ -1,19 +1,18 @@
 """The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/."""
 
 import json
-import math
 import os
 import shutil
-import sys
+import socket
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from filelock import FileLock, Timeout
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.core.progress import Progress
 from densecli.train.checkpoints import latest_checkpoint
 
 Resume = Literal["interrupted", "never", "overwrite"]
@@ -21,9 +20,24 @@ RESUME: tuple[Resume, ...] = ("interrupted", "never", "overwrite")
 
 
 class RunFolder:
-    """Paths of one run, in a local folder: its metrics grow row by row."""
+    """Paths of one run, in a local folder, and the lock of the process that writes it.
+
+    Attributes:
+        root: The folder.
+        config: File of the resolved configuration.
+        metrics: File with a row for each step.
+        tensorboard: Folder of TensorBoard's event files.
+        checkpoints: Folder of the checkpoints.
+        export: Folder of the exported weights.
+    """
+
+    LOGGERS = "loggers.json"
+    """File with the ids under which services know the run."""
+    LOCK = ".lock"
+    """Locked by the process that writes the run; says which one it is."""
 
     def __init__(self, root: str | Path) -> None:
+        """Raises DenseCLIError for an address."""
         if "://" in str(root):
             raise DenseCLIError(
                 "A run is written to a local folder, not to an address.",
@@ -35,21 +49,71 @@ class RunFolder:
         self.tensorboard = self.root / "tensorboard"
         self.checkpoints = str(self.root / "checkpoints")
         self.export = str(self.root / "export")
+        self._lock = FileLock(self.root / self.LOCK)
 
     def open(
         self,
         config: dict[str, Any],
         resume: Resume,
-        free: frozenset[str] = frozenset(),
         *,
+        free: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
         dry_run: bool = False,
     ) -> str | None:
-        """Makes the folder ready for `config` (JSON values); returns the checkpoint to continue from, if any.
+        """Locks the folder and makes it ready for a training; `close` unlocks it.
 
-        interrupted: continue the run that is there, where its settings are the same but for those named in
-        `free`; never: refuse to touch a run that is there; overwrite: remove it. dry_run: only say where it
-        would continue. Raises DenseCLIError.
+        Args:
+            config: The resolved configuration, JSON values.
+            resume: interrupted: continue the run that is there, whose settings have to be the same; never:
+                refuse to touch a run that is there; overwrite: remove it.
+            free: Settings that may differ from those of the run that is there.
+            defaults: Values of settings that the run that is there does not know, because it was started by
+                an earlier version.
+            dry_run: Only say where it would continue; lock and write nothing.
+
+        Returns:
+            Path of the checkpoint to continue from, None where there is none.
+
+        Raises:
+            DenseCLIError: Where another process writes the run, and where `resume` forbids to touch it.
         """
+        if not dry_run:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+        try:
+            return self._prepare(config, resume, free, defaults or {}, dry_run=dry_run)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Unlocks the folder."""
+        if self._lock.is_locked:
+            (self.root / self.LOCK).write_text("")
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        """Locks the folder. The system releases the lock of a process that dies."""
+        file = self.root / self.LOCK
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise DenseCLIError(
+                f"The run in {self.root} is being written by {file.read_text() or 'another process'}.",
+                hint="Wait for it to end, stop it, or choose another --run.",
+            ) from None
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}")
+
+    def _prepare(
+        self,
+        config: dict[str, Any],
+        resume: Resume,
+        free: Collection[str],
+        defaults: Mapping[str, Any],
+        *,
+        dry_run: bool,
+    ) -> str | None:
         if self.config.exists():
             if resume == "never":
                 raise DenseCLIError(
@@ -57,13 +121,12 @@ class RunFolder:
                     hint="Choose another --run, or --resume overwrite.",
                 )
             if resume != "overwrite":
-                self._check_same(config, free)
+                self._check_same(config, free, defaults)
             elif dry_run:
                 return None
             else:
                 self._remove()
         if not dry_run:
-            self.root.mkdir(parents=True, exist_ok=True)
             self._sweep()
             fs.write_atomic(str(self.config), json.dumps(config, indent=2).encode())
         return latest_checkpoint(self.checkpoints)
@@ -72,20 +135,22 @@ class RunFolder:
         for folder in (self.tensorboard, self.checkpoints, self.export):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
+        (self.root / self.LOGGERS).unlink(missing_ok=True)
         self.config.unlink()
 
     def _sweep(self) -> None:
-        """Removes what a killed process was writing: a checkpoint may be gigabytes."""
+        """Removes files that a killed process left half written: a checkpoint may have gigabytes."""
         for folder in (str(self.root), self.checkpoints, self.export):
             for name in filter(fs.is_temporary, fs.files(folder)):
                 fs.remove(fs.join(folder, name))
 
-    def _check_same(self, config: dict[str, Any], free: frozenset[str]) -> None:
-        old, config = _without_places(json.loads(self.config.read_bytes())), _without_places(config)
+    def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
+        old = _without_places({**defaults, **json.loads(self.config.read_bytes())})
+        config = _without_places(config)
         changed = [
-            f"{name} {old.get(name)!r} -> {config.get(name)!r}"
-            for name in sorted((old.keys() | config.keys()) - free)
-            if old.get(name) != config.get(name)
+            f"{name} {old.get(name)!r} -> {config[name]!r}"
+            for name in sorted(config.keys() - set(free))
+            if old.get(name) != config[name]
         ]
         if changed:
             hint = "Choose another --run, or --resume overwrite."
@@ -98,92 +163,6 @@ class RunFolder:
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings but for where files lay: of the initial weights the digest counts."""
+    """The settings without the places of files: of the initial weights only the digest counts."""
     weights = {k: v for k, v in config.get("initial_weights", {}).items() if k != "source"}
     return {**config, "initial_weights": weights}
-
-
-class Metrics:
-    """One row a step, in metrics.jsonl and in TensorBoard."""
-
-    def __init__(self, folder: RunFolder, *, step: int) -> None:
-        """Keeps the rows up to `step` steps (those of a resumed run) and drops what was logged after it."""
-        rows = folder.metrics.read_text().splitlines(keepends=True)[:step] if folder.metrics.exists() else []
-        fs.write_atomic(str(folder.metrics), "".join(rows).encode())
-        self.last: dict[str, float | None] = json.loads(rows[-1]) if rows else {}
-        self._file = folder.metrics.open("a", buffering=1)
-        self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
-
-    def log(self, row: dict[str, float]) -> None:
-        """A number that is not finite becomes null, for JSON has none."""
-        self.last = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self._file.write(json.dumps(self.last) + "\n")
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name, value, int(row["step"]))
-
-    def begun(self, seconds: float) -> None:
-        """To TensorBoard alone: rows say what a step did, whoever took it."""
-        self._board.add_scalar("seconds_to_first_step", seconds, self.last["step"])
-
-    def sync(self) -> None:
-        """Puts the rows on disk: a checkpoint must not outlive the rows of its steps."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
-
-
-class Report:
-    """What a run says while it goes: its metrics, and its progress on standard error."""
-
-    def __init__(self, folder: RunFolder, *, step: int, total: int) -> None:
-        """step: of the `total` steps those that were taken before."""
-        self._metrics = Metrics(folder, step=step)
-        self._progress = Progress(total, "steps", done=step)
-
-    @property
-    def last(self) -> dict[str, float | None]:
-        """The row of the last step, of this run of the command or of one before."""
-        return self._metrics.last
-
-    def log(self, row: dict[str, float]) -> None:
-        self._metrics.log(row)
-        self._progress.advance(1, f"loss {row['loss']:.4f}, {row['images_per_s']:.1f} images/s")
-
-    def begun(self, seconds: float) -> None:
-        """Says after how many seconds the first step of this process was done."""
-        self._metrics.begun(seconds)
-        tqdm.write(f"The first step was done {seconds:.1f} s after the start.", file=sys.stderr)
-
-    def sync(self) -> None:
-        """See `Metrics.sync`."""
-        self._metrics.sync()
-
-    def close(self) -> None:
-        self._metrics.close()
-        self._progress.close()
-
-
-class Silence(Report):
-    """Of the processes that leave it to another to report."""
-
-    def __init__(self) -> None:
-        pass
-
-    @property
-    def last(self) -> dict[str, float | None]:
-        return {}
-
-    def log(self, row: dict[str, float]) -> None:
-        pass
-
-    def begun(self, seconds: float) -> None:
-        pass
-
-    def sync(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -1,61 +1,75 @@
-"""The loop of a run: batches in, optimiser steps, metrics and checkpoints out, resumed exactly."""
+"""The training loop: batches in, optimiser steps, metrics and checkpoints out, resumed exactly."""
 
 import math
-import signal
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
-from densecli.core.device import pick_device
+from densecli.core.device import pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.signals import heeding_signals
-from densecli.core.startup import started
-from densecli.models.checkpoints import WeightsInfo
-from densecli.shards.store import Store
 from densecli.train.checkpoints import load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from densecli.train.config import FREE, TrainerConfig
+from densecli.train.config import FREE, TrainerConfig, defaults
 from densecli.train.dataloader import Batch, Stream
-from densecli.train.optim import adamw, learning_rate, set_learning_rate
-from densecli.train.run_folder import Report, RunFolder, Silence
+from densecli.train.loggers import RunLog, open_log
+from densecli.train.optimizer import adamw, set_learning_rate
+from densecli.train.recipe import Recipe
+from densecli.train.run_folder import RunFolder
+from densecli.train.schedules import SCHEDULES
+
+R = TypeVar("R", bound=Recipe[Any])
 
 
 class NonFiniteStep(DenseCLIError):
-    """A loss or a gradient that is not finite, noticed before it reached the weights."""
+    """A loss or gradient is not finite; the weights were left alone."""
 
 
-class Trainer:
-    """A subclass says what is learnt: `counts`, `loss` and `export`, with `learn` called before `fit`."""
+class Trainer(Generic[R]):
+    """Trains a recipe on the batches of a loader.
 
-    model: nn.Module
-    initial_weights: WeightsInfo
-    optimizer: torch.optim.AdamW
-    forward: nn.Module
-    """`model` as a step calls it: gradients come back as the mean over the processes."""
+    Attributes:
+        recipe: The model and its loss.
+        loader: Batches of this process.
+        config: The configuration.
+        distributed: This process among the others.
+        model: The recipe's model.
+        forward: The model as a step calls it: gradients come back as the mean over the processes.
+        total_steps: Length of the training.
+        step: Steps taken.
+        nonfinite_steps: How many of them were skipped, because their loss or gradient was not finite.
+    """
 
     def __init__(
-        self, config: TrainerConfig, store: Store, loader: Stream, ranks: Distributed | None = None
+        self, recipe: R, loader: Stream, config: TrainerConfig, distributed: Distributed | None = None
     ) -> None:
-        """ranks: None is this process alone. Raises DenseCLIError where the loader has no batch."""
-        self.started = started()
-        self.config, self.store, self.loader = config, store, loader
-        self.ranks = ranks or Distributed(device=pick_device(config.device))
-        self.device = self.ranks.device
-        on_gpu = self.device.type == "cuda"
-        self.precision = ("bf16" if on_gpu else "fp32") if config.precision == "auto" else config.precision
-        self.bf16 = self.precision == "bf16"
-        torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
-        torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
-        full, rest = divmod(loader.steps_per_epoch, config.accumulate)
-        self.steps_per_epoch = full if config.drop_last or not rest else full + 1
+        """Builds the optimiser and the schedule.
+
+        Args:
+            recipe: What is trained.
+            loader: Batches of this process.
+            config: The configuration.
+            distributed: None for this process alone.
+
+        Raises:
+            DenseCLIError: Where the store has too few samples for a batch, and for an unknown schedule.
+        """
+        self.recipe, self.loader, self.config = recipe, loader, config
+        self.distributed = distributed or Distributed(device=pick_device(config.device))
+        self.device = self.distributed.device
+        self.precision = set_precision(config.precision, self.device)
+        self.schedule = SCHEDULES[config.schedule]
+        full, partial = divmod(loader.steps_per_epoch, config.accumulate)
+        self.steps_per_epoch = full if config.drop_last or not partial else full + 1
         if not self.steps_per_epoch:
             raise DenseCLIError(
                 f"The store {config.store} has no batch of {self.samples_per_step} samples.",
@@ -66,135 +80,142 @@ class Trainer:
         self.warmup_steps = shortened if config.warmup_steps is None else config.warmup_steps
         self.step = 0
         self.nonfinite_steps = 0
-
-    def learn(self, model: nn.Module, initial_weights: WeightsInfo) -> None:
-        """What is not frozen of `model` will be trained; initial_weights: where it began."""
-        self.model, self.initial_weights = model, initial_weights
-        config = self.config
+        self.model = recipe.model
         fused = self.device.type == "cuda"
-        self.optimizer = adamw(model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
+        self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
         if config.compile:
-            model.compile()
-        self.forward = self.ranks.wrap(model)
+            self.model.compile()
+        self.forward = self.distributed.wrap(self.model)
 
     def _length(self) -> int:
-        """Of the run in steps, as `epochs` or `seen_samples` says."""
+        """Number of steps that `epochs` or `seen_samples` amounts to."""
         if not self.config.seen_samples:
             return self.config.epochs * self.steps_per_epoch
-        # With drop_last an epoch shows fewer than there are, else its last step has fewer than the others.
-        an_epoch = min(len(self.loader), self.steps_per_epoch * self.samples_per_step)
-        epochs, rest = divmod(self.config.seen_samples, an_epoch)
-        return epochs * self.steps_per_epoch + math.ceil(rest / self.samples_per_step)
+        # With drop_last an epoch shows fewer samples than there are; without, its last step has fewer.
+        per_epoch = min(len(self.loader), self.steps_per_epoch * self.samples_per_step)
+        epochs, left = divmod(self.config.seen_samples, per_epoch)
+        return epochs * self.steps_per_epoch + math.ceil(left / self.samples_per_step)
 
     @property
     def samples_per_step(self) -> int:
-        """Of all processes; the last step of an epoch may have fewer."""
-        return self.config.batch_size * self.ranks.world_size * self.config.accumulate
-
-    @property
-    def random_weights(self) -> bool:
-        """Whether the model began with random weights: its numbers say nothing."""
-        return self.initial_weights.random
-
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Of how many regions, images, ... of the batch each mean in the loss is: int64, by any names."""
-        raise NotImplementedError
-
-    def loss(self, batch: Batch, counts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What a batch adds to the loss of its step, and to what else is logged of it, scalars by name.
-
-        counts: those of the whole step. The mean of the means of its parts would be another number.
-        """
-        raise NotImplementedError
-
-    def export(self, folder: str) -> str:
-        """Writes what was learnt into `folder`; returns the path of the weights."""
-        raise NotImplementedError
+        """Samples in a step of all processes; the last step of an epoch may have fewer."""
+        return self.config.batch_size * self.distributed.world_size * self.config.accumulate
 
     def resolved(self) -> dict[str, Any]:
-        """The configuration with nothing left to default or to look up, as JSON values."""
+        """The configuration with nothing left to a default or to look up, as JSON values."""
         return {
             **asdict(self.config),
             "betas": list(self.config.betas),
-            "precision": self.precision,
-            "ranks": self.ranks.world_size,
+            "loggers": list(self.config.loggers),
+            "precision": self.precision.name,
+            "ranks": self.distributed.world_size,
             "samples_per_step": self.samples_per_step,
             "warmup_steps": self.warmup_steps,
             "total_steps": self.total_steps,
-            "canvas": self.store.canvas,
-            "columns": {"images": self.store.images.key},
-            "initial_weights": asdict(self.initial_weights),
-            "random_weights": self.random_weights,
+            **self.recipe.resolved(),
         }
 
-    def fit(self) -> dict[str, Any]:
-        """Runs to the last step from wherever the run folder stands, then exports.
+    def fit(self, start: float | None = None) -> dict[str, Any]:
+        """Trains to the last step from wherever the run folder stands, then exports.
 
-        Returns the last metrics row with `run`, `export`, `random_weights` and `seconds_to_first_step`, from
-        the start of the process (of a later run of it, from its own); after a SIGTERM, which ends the run
-        with a checkpoint, `export` is None. A dry run gives `planned`, `run`, the `step` to continue from,
-        `total_steps` and `random_weights`.
+        SIGTERM and Ctrl-C end the training with a checkpoint after the step at hand.
+
+        Args:
+            start: When the command began, by `time.monotonic`; None for now.
+
+        Returns:
+            The last row of metrics with `run`, `export` (None where a signal ended the training), `signal`
+            (its number, or None), `random_weights` and `seconds_to_first_step` (None without a step). For a
+            dry run: `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
+
+        Raises:
+            NonFiniteStep: Where more steps are not finite than `max_nonfinite_steps`.
+            DenseCLIError: Where the run folder is in use or holds another run.
         """
-        config, ranks, folder = self.config, self.ranks, RunFolder(self.config.run)
-        dry_run = config.dry_run
-        checkpoint = ranks.on_rank_zero(
-            lambda: folder.open(self.resolved(), config.resume, FREE, dry_run=dry_run)
-        )
-        if dry_run:
+        start = time.monotonic() if start is None else start
+        folder = RunFolder(self.config.run)
+        checkpoint = self.distributed.on_rank_zero(lambda: self._open(folder))
+        if self.config.dry_run:
             return {
                 "planned": True,
-                "run": config.run,
+                "run": self.config.run,
                 "step": load_checkpoint(checkpoint)["step"] if checkpoint else 0,
                 "total_steps": self.total_steps,
-                "random_weights": self.random_weights,
+                "random_weights": self.recipe.random_weights,
             }
-        torch.manual_seed(config.seed)
-        if checkpoint:
-            self._load(checkpoint)
-        first_step = None
-        speaks = Report(folder, step=self.step, total=self.total_steps) if ranks.first else Silence()
+        with closing(folder):
+            torch.manual_seed(self.config.seed)
+            if checkpoint:
+                self._load(checkpoint)
+            result = self._run(folder, start)
+            if self.step == self.total_steps:
+                result["export"] = self.distributed.on_rank_zero(
+                    lambda: self.recipe.export(folder.export, self.resolved())
+                )
+        return result
+
+    def _open(self, folder: RunFolder) -> str | None:
+        config = self.config
+        return folder.open(
+            self.resolved(), config.resume, free=FREE, defaults=defaults(config), dry_run=config.dry_run
+        )
+
+    def _run(self, folder: RunFolder, start: float) -> dict[str, Any]:
+        """Takes the steps that are left."""
+        first_step: float | None = None
         with (
-            closing(speaks) as report,
+            closing(self._open_log(folder)) as log,
             closing(self._batches()) as steps,
-            heeding_signals([signal.SIGTERM]) as stop,
+            heeding_signals(forwarded=self.distributed.world_size > 1) as stop,
         ):
-            started = time.perf_counter()
+            step_start = time.perf_counter()
             for batches in steps:
+                before = rng_state()
                 try:
-                    row = self.train_step(*batches)
+                    row = self.train_step(batches)
                 except NonFiniteStep:
-                    self._save(folder, report)
+                    self._save(folder, log, before)
                     raise
                 now = time.perf_counter()
-                row["images_per_s"] = row.pop("samples") / (now - started)
-                started = now
-                report.log(row)
+                row["images_per_s"] = row.pop("samples") / (now - step_start)
+                step_start = now
+                log.row(row)
                 if first_step is None:
-                    first_step = time.monotonic() - self.started
-                    report.begun(first_step)
-                stopped = ranks.any(stop.signal is not None)
-                if stopped or self.step % config.checkpoint_every == 0 or self.step == self.total_steps:
-                    self._save(folder, report)
+                    first_step = time.monotonic() - start
+                    log.first_step(first_step)
+                stopped = self.distributed.any(stop.signal is not None)
+                if stopped or self._due(self.config.checkpoint_every):
+                    self._save(folder, log, rng_state())
+                if self.distributed.first and self._due(
+                    self.config.picture_every or self.config.checkpoint_every
+                ):
+                    log.picture(self._picture, self.step)
                 if stopped:
                     break
-        finished = self.step == self.total_steps
         return {
-            **report.last,
-            "run": config.run,
-            "export": ranks.on_rank_zero(lambda: self.export(folder.export)) if finished else None,
-            "random_weights": self.random_weights,
+            **log.last,
+            "run": self.config.run,
+            "export": None,
+            "signal": stop.signal,
+            "random_weights": self.recipe.random_weights,
             "seconds_to_first_step": first_step,
         }
 
-    def train_step(self, *batches: Batch) -> dict[str, Any]:
-        """One optimiser step on the batches of all processes together, as if they were one.
+    def train_step(self, batches: Sequence[Batch]) -> dict[str, Any]:
+        """Takes one optimiser step on the batches of all processes together, as if they were one batch.
 
-        Returns its metrics row, `step` counted from 1, `samples` those of all processes. A step whose loss or
-        gradient is not finite leaves the weights alone; after `max_nonfinite_steps` of them NonFiniteStep is raised.
+        Args:
+            batches: Those of this process, one for each gradient accumulation.
+
+        Returns:
+            The step's row of metrics: `step` counted from 1, `epoch`, `loss` and its parts, `grad_norm`, `lr`
+            and `samples` of all processes. A step whose loss or gradient is not finite changes no weights.
+
+        Raises:
+            NonFiniteStep: For a step that is not finite after `max_nonfinite_steps` others.
         """
-        config, ranks = self.config, self.ranks
-        rate = learning_rate(
-            self.step, peak=config.lr, warmup_steps=self.warmup_steps, total_steps=self.total_steps
+        rate = self.schedule(
+            self.step, peak=self.config.lr, warmup_steps=self.warmup_steps, total_steps=self.total_steps
         )
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -203,51 +224,79 @@ class Trainer:
             self._backward(batch, counts, last=number == len(batches))
             for number, batch in enumerate(batches, start=1)
         ]
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        sums = ranks.add(torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0))
-        # One transfer for all of them: each would wait for the device by itself.
-        *scalars, norm = torch.cat([sums, get_total_norm(gradients)[None]]).tolist()
-        values = {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
-        if math.isfinite(values["loss"]) and math.isfinite(norm):
+        values = self._sum(parts)
+        if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
             self.optimizer.step()
         else:
-            self._bad_step(values, [key for batch in batches for key in batch.keys])
+            self._skip(values, [key for batch in batches for key in batch.keys])
         self.step += 1
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """`counts` of the batches of all processes together."""
-        counts = [{name: n * bool(b.keys) for name, n in self.counts(b).items()} for b in batches]
+        """`Recipe.counts` of the batches of all processes together."""
+        counts = [
+            {name: n * bool(batch.keys) for name, n in self.recipe.counts(batch).items()} for batch in batches
+        ]
         return {
-            name: self.ranks.add(torch.stack([each[name] for each in counts]).sum(dim=0))
+            name: self.distributed.add(torch.stack([each[name] for each in counts]).sum(dim=0))
             for name in counts[0]
         }
 
     def _backward(self, batch: Batch, counts: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
-        """Adds a batch's gradients; returns what it adds to the metrics. Processes meet in the last one."""
-        alone = nullcontext() if last or self.ranks.world_size == 1 else self.forward.no_sync()  # type: ignore[operator]
-        # A process without a sample of its own goes along with another's.
+        """Adds a batch's gradients, synchronised in the last one; returns its share of the metrics."""
+        ddp = self.forward if isinstance(self.forward, DistributedDataParallel) else None
+        # A process without a sample of its own computes another's, with weight 0.
         share = bool(batch.keys)
-        with alone:
-            loss, parts = self.loss(batch, counts)
-            (loss * share * self.ranks.world_size).backward()
+        with ddp.no_sync() if ddp and not last else nullcontext():
+            with self.precision.autocast():
+                outputs = self.recipe.forward(self.forward, batch)
+            loss, parts = self.recipe.loss(outputs, batch, counts)
+            (loss * share * self.distributed.world_size).backward()  # type: ignore[no-untyped-call]
         parts = {"loss": loss.detach(), **parts}
         samples = loss.new_full((), len(batch.keys), dtype=torch.float32)
         return {**{name: value * share for name, value in parts.items()}, "samples": samples}
 
-    def _bad_step(self, values: dict[str, float], keys: list[str]) -> None:
-        self.nonfinite_steps += 1
-        if self.nonfinite_steps <= self.config.max_nonfinite_steps:
-            return
-        what = "gradient" if math.isfinite(values["loss"]) else "loss"
-        value = values["grad_norm" if what == "gradient" else "loss"]
-        keys = [key for part in self.ranks.gather(keys) for key in part]
-        self.nonfinite_steps -= 1
-        raise NonFiniteStep(
-            f"The {what} of step {self.step + 1} is {value}; samples: {', '.join(keys)}.",
-            hint="The state before it is saved. Lower --lr, run in --precision fp32, or skip such steps with "
-            "--max-nonfinite-steps.",
+    def _sum(self, parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+        """Sums the shares of all batches of all processes; adds the norm of the gradient."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        sums = self.distributed.add(
+            torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0)
         )
+        # One transfer for all numbers: each by itself would wait for the device.
+        *scalars, norm = torch.cat([sums, get_total_norm(gradients)[None]]).tolist()
+        return {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
+
+    def _skip(self, values: dict[str, float], keys: list[str]) -> None:
+        """Counts a step that is not finite; raises NonFiniteStep where there were enough."""
+        if self.nonfinite_steps < self.config.max_nonfinite_steps:
+            self.nonfinite_steps += 1
+            return
+        name = "gradient" if math.isfinite(values["loss"]) else "loss"
+        value = values["grad_norm" if name == "gradient" else "loss"]
+        keys = [key for part in self.distributed.gather(keys) for key in part]
+        raise NonFiniteStep(
+            f"The {name} of step {self.step + 1} is {value}; samples: {', '.join(keys)}.",
+            hint="The state before this step is saved. Lower --lr, use --precision fp32, or skip "
+            "such steps with --max-nonfinite-steps.",
+        )
+
+    def _due(self, every: int) -> bool:
+        """Whether something that happens every so many steps, and after the last one, happens now."""
+        return self.step % every == 0 or self.step == self.total_steps
+
+    def _picture(self) -> Any:
+        with torch.no_grad(), self.precision.autocast():
+            return self.recipe.picture()
+
+    def _open_log(self, folder: RunFolder) -> RunLog:
+        logs = [RunLog()]
+
+        def open_on_first() -> None:
+            config = self.resolved()
+            logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.total_steps))
+
+        self.distributed.on_rank_zero(open_on_first)
+        return logs[-1]
 
     def _batches(self) -> Generator[list[Batch]]:
         """The batches of one step after another, on the device."""
@@ -268,23 +317,23 @@ class Trainer:
                 yield list(islice(batches, accumulate))
                 left -= 1
 
-    def _save(self, folder: RunFolder, report: Report) -> None:
-        if not self.ranks.first:
+    def _save(self, folder: RunFolder, log: RunLog, rng: dict[str, Any]) -> None:
+        if not self.distributed.first:
             return
-        report.sync()
+        log.sync()
         state = {
             "step": self.step,
             "nonfinite_steps": self.nonfinite_steps,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": rng_state(),
+            "rng": rng,
         }
         save_checkpoint(folder.checkpoints, state, keep=self.config.keep_checkpoints)
 
     def _load(self, checkpoint: str) -> None:
         state = load_checkpoint(checkpoint)
         self.model.load_state_dict(state["model"])
-        # Only what it has learnt: how it computes is a matter of the device, which may be another.
+        # The moments only: how AdamW computes depends on the device, which may be another now.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         set_rng_state(state["rng"])

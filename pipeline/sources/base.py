@@ -1,4 +1,4 @@
-"""Where photos come from: a listing with an identity, and a small loader that travels to other processes."""
+"""What a source is: a listing of photos with an identity, and a small loader that is sent to workers."""
 
 import hashlib
 import re
@@ -12,16 +12,22 @@ from PIL import Image
 from densecli.core.errors import DenseCLIError
 from densecli.shards.geometry import Canvas
 
-# A member is called KEY.EXTENSION and a USTAR name without folders holds 100 bytes.
 MAX_KEY = 80
+"""Longest key in characters: a tar member is named KEY.EXTENSION, for which USTAR has 100 bytes."""
 
 
 class Unreadable(Exception):
-    """A photo that cannot be used. `str()` is one word, the reason it is counted under."""
+    """A photo that cannot be used. `str()` is one word, the reason under which the build counts it."""
 
 
 class Span(NamedTuple):
-    """Bytes of a file: all of them where `size` is None."""
+    """A range of bytes in a file.
+
+    Attributes:
+        file: Path below the source's root, or a URL.
+        offset: First byte.
+        size: Number of bytes; None for the whole file.
+    """
 
     file: str
     offset: int = 0
@@ -29,9 +35,13 @@ class Span(NamedTuple):
 
 
 class Item(NamedTuple):
-    """key: unique in the source and safe in a tar; ref: which photo it is, for people.
+    """One listed photo.
 
-    photo, masks: where its bytes and those of its annotations are, where `ref` does not say it.
+    Attributes:
+        key: Unique in the source, and safe as a name in a tar.
+        ref: The photo's path, URL or number, for the loader and for people.
+        photo: Where the photo's bytes are; None where the file `ref` holds nothing else.
+        masks: Where the bytes of its annotations are; None where it has none.
     """
 
     key: str
@@ -72,10 +82,14 @@ class SourceRequest:
 
 
 class Decoded(NamedTuple):
-    """image: RGB, perhaps at a smaller scale than the photo's own width x height.
+    """A loaded photo.
 
-    masks: x, y, w, h in pixels of the photo, predicted_iou and stability_score of each; None where the data
-    set has no masks.
+    Attributes:
+        image: RGB; a large photo may be decoded at a smaller scale than its own width x height.
+        width: Of the photo itself, in pixels.
+        height: Of the photo itself, in pixels.
+        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None where
+            the data set has no masks.
     """
 
     image: Image.Image
@@ -85,17 +99,23 @@ class Decoded(NamedTuple):
 
 
 Load = Callable[[Item, Canvas], Decoded]
+"""Loads a photo for a canvas, or raises `Unreadable`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A listing of photos.
+    """The listed photos of a data set.
 
-    split: "" where none was asked for. items: in an order that the data alone decide; where there are very
-    many, made when asked for. load(item, canvas): the photo, decoded for that canvas, or `Unreadable`;
-    picklable and without the listing, so that a unit of work carries its own few items and no more. digest:
-    sha256 of what the listing names. options: what else was asked for, by the names of build-shards' flags.
-    has_masks: whether the photos come with masks. index_bytes: what a build keeps of the listing.
+    Attributes:
+        name: Of the data set.
+        split: Part that was listed. Empty: all of it.
+        digest: sha256 of what the listing names; a changed listing is another data set.
+        items: The photos, in an order that depends on the data alone. A sequence that makes its items on
+            access keeps a long listing small.
+        load: Loads one of them. It is pickled and sent to workers, so it must not hold the listing.
+        options: Further flags of build-shards that the listing depends on, such as {"seed": 0}.
+        has_masks: Whether photos come with masks.
+        index_bytes: Bytes that the index of this listing takes in a store.
     """
 
     name: str
@@ -109,13 +129,13 @@ class Source:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a store records, and what enters every column key: another listing is another data set."""
+        """What a store records of its data set. It is part of every column key."""
         n = len(self.items)
         return {"name": self.name, "split": self.split, "digest": self.digest, "n": n, **self.options}
 
 
 def listing_digest(lines: Iterable[str]) -> str:
-    """sha256 of the lines, each ended by a newline."""
+    """sha256 of the lines, in hex, each followed by a newline."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -123,7 +143,15 @@ def listing_digest(lines: Iterable[str]) -> str:
 
 
 def files_source(name: str, split: str, sizes: dict[str, int], limit: int | None, load: Load) -> Source:
-    """The source of files {relative name with '/': bytes}, by key; its digest covers names and sizes."""
+    """The source of a folder's files, sorted by key. The digest covers names and sizes.
+
+    Args:
+        name: Of the data set.
+        split: Part that was listed. Empty: all of it.
+        sizes: Bytes of each file, by its path below the root, with '/'.
+        limit: Number of photos to keep; None for all.
+        load: Loads a photo by its path.
+    """
     keys = safe_keys(list(sizes))
     items = sorted(Item(keys[ref], ref) for ref in sizes)[:limit]
     digest = listing_digest(f"{item.key}\t{item.ref}\t{sizes[item.ref]}" for item in items)
@@ -131,12 +159,20 @@ def files_source(name: str, split: str, sizes: dict[str, int], limit: int | None
 
 
 def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
-    """A key for each relative file name: its path without the extension, letters, digits, '-' and '_' alone.
+    """Makes a key of each relative file name.
 
-    Names that would share a key, and names that are too long, get 12 hex of their own digest.
+    A key is the path without its extension; every character but letters, digits, '-' and '_' becomes '_'.
+    Names that would share a key, and names that are too long, get 12 hex digits of their own digest.
+
+    Args:
+        names: Relative paths with '/'.
+        longest: Longest key in characters.
+
+    Returns:
+        The key of each name.
     """
     plain = {name: re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"\.[^./]*$", "", name)) for name in names}
-    # Folded, so that the members of a tar also stay apart on a file system that ignores case.
+    # Case is ignored, so that the members of a tar can be extracted on a file system that ignores it.
     uses = Counter(key.casefold() for key in plain.values())
 
     def key_of(name: str) -> str:
@@ -149,8 +185,8 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
 
 
 def no_folder(folder: str, what: str) -> DenseCLIError:
-    """The error for a data folder that is not there."""
+    """The error for a missing data folder. what: the data set."""
     return DenseCLIError(
         f"There is no folder {folder} with the photos of {what}.",
-        hint="Give the folder with --data DIR, or put or link it there.",
+        hint="Name the folder with --data DIR, or move or link it there.",
     )

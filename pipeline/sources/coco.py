@@ -1,4 +1,4 @@
-"""COCO's standard layout, ROOT/<split>/*.jpg. Its annotations are not needed."""
+"""Photos in COCO's standard layout, ROOT/SPLIT/*.jpg. Annotations are not needed."""
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError

@@ -1,11 +1,11 @@
-"""Any folder of photos, with its subfolders."""
+"""Photos in any folder and its subfolders."""
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Source, SourceRequest, files_source, no_folder
 from densecli.pipeline.sources.photos import PhotoLoader
 
-# Fixed, and not what the installed Pillow can open: the listing is the identity of the data.
+# Fixed rather than what the installed Pillow can open: the listing is the identity of the data.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 

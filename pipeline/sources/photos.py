@@ -1,4 +1,4 @@
-"""Decode one photo file of whatever kind to 8-bit RGB, or say in a word why not."""
+"""Decoding: any photo file to 8-bit RGB, or the reason why it cannot be read."""
 
 import io
 import struct
@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from densecli.core import fs
 from densecli.core.errors import Forbidden, Unreachable
@@ -14,26 +14,40 @@ from densecli.pipeline.sources.base import Decoded, Item, Span, Unreadable
 from densecli.shards.geometry import Canvas
 from densecli.shards.store import PHOTOS
 
-# What Pillow's decoders raise on files that are cut, mangled or crafted.
+# What Pillow's decoders raise on files that are truncated, damaged or crafted.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+SWAPPED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLoader:
-    """Loads item.photo, else the file item.ref, below `root`. upright: turn it as its EXIF says."""
+    """Loads item.photo, or the file item.ref where that is None.
+
+    Attributes:
+        root: Folder or URL that paths are below. Empty: items hold URLs.
+        upright: Whether to apply the EXIF orientation.
+    """
 
     root: str
     upright: bool
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
-        """The photo, or `Unreadable`. Other I/O errors pass: they say nothing about the photo."""
+        """Loads a photo. Raises Unreadable; other I/O errors pass through, as they say nothing about it."""
         return decode(read(self.root, item.photo or Span(item.ref)), upright=self.upright, canvas=canvas)
 
 
 def read(root: str, span: Span) -> bytes:
-    """The bytes of a span below `root` ("": its file is a URL), or `Unreadable`."""
+    """Reads a range of bytes.
+
+    Args:
+        root: Folder or URL that the file is below. Empty: the file is a URL.
+        span: The range.
+
+    Raises:
+        Unreadable: The file is missing, forbidden, or on a web server of its own that cannot be reached.
+    """
     url = fs.join(root, span.file) if root else span.file
     try:
         if span.size is None:
@@ -44,16 +58,22 @@ def read(root: str, span: Span) -> bytes:
     except (PermissionError, Forbidden) as error:
         raise Unreadable("forbidden") from error
     except Unreachable as error:
-        # In a list of addresses on many servers, one that is gone must not stop the others' photos.
+        # In a list of addresses on many servers, one dead server must not stop the build.
         if root or not fs.is_web(url):
             raise
         raise Unreadable("unreachable") from error
 
 
 def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
-    """Greyscale, palette, CMYK, 16-bit become RGB; alpha is dropped; an animation gives its first frame.
+    """Decodes a photo of any mode to RGB: alpha is dropped, an animation gives its first frame.
 
-    A JPEG much larger than `canvas` is decoded at a smaller scale, as `PHOTOS` says.
+    Args:
+        data: Bytes of the file.
+        upright: Whether to apply the EXIF orientation.
+        canvas: A JPEG much larger than this is decoded at a smaller scale (`PHOTOS["decode"]`).
+
+    Raises:
+        Unreadable: The bytes are empty, damaged, not an image, too large, or of unknown brightness.
     """
     if not data:
         raise Unreadable("empty")
@@ -64,7 +84,7 @@ def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
         image.draft(None, (PHOTOS["decode"] * fitted_width, PHOTOS["decode"] * fitted_height))
         image.load()
         if upright:
-            if image.getexif().get(ImageOps.ExifTags.Base.Orientation) in TURNED:
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in SWAPPED:
                 width, height = height, width
             ImageOps.exif_transpose(image, in_place=True)
         return Decoded(_to_rgb(image), width, height)
@@ -82,9 +102,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(np.round(levels / 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        # Nothing in the file says which value is white.
+        # The file does not say which value is white.
         raise Unreadable("float-pixels")
     if image.mode == "P":
         image = image.convert("RGBA")
-    # To convert would copy even where there is nothing to convert.
+    # convert() would copy an image that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")

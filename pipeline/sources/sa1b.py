@@ -1,4 +1,4 @@
-"""SA-1B as released: tars of sa_N.jpg and sa_N.json, read where they lie, or the folders they extract to."""
+"""SA-1B as released: tars of sa_N.jpg and sa_N.json, read in place, or the folders they extract to."""
 
 import json
 import re
@@ -15,25 +15,23 @@ from densecli.shards.geometry import Canvas
 
 _PHOTO = re.compile(r"sa_\d+\.jpg")
 _FILE = re.compile(r"sa_\d+\.(jpg|json)")
-_LAYOUT = (
-    "The layout is ROOT/sa_000000.tar, ..., or the folders that they extract to, with sa_N.jpg and sa_N.json."
-)
+_LAYOUT = "The layout is ROOT/sa_000000.tar, ..., or the extracted folders, with sa_N.jpg and sa_N.json."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sa1bLoader:
-    """Loads a photo with its masks. EXIF orientation is not applied: masks are in the pixels as stored."""
+    """Loads a photo with its masks. EXIF orientation is not applied: masks refer to the pixels as stored."""
 
     root: str
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
-        """The photo, or `Unreadable`; a photo without annotations has no masks."""
+        """Loads a photo; one without annotations has an empty list of masks. Raises Unreadable."""
         decoded = decode(read(self.root, item.photo or Span(item.ref)), upright=False, canvas=canvas)
         return decoded._replace(masks=parse_masks(read(self.root, item.masks)) if item.masks else [])
 
 
 def parse_masks(data: bytes) -> list[list[float]]:
-    """What `Decoded.masks` says of each annotation of a sa_N.json, or `Unreadable`."""
+    """The masks in a sa_N.json, as in `Decoded.masks`. Raises Unreadable."""
     try:
         rows = [
             [*a["bbox"], a["predicted_iou"], a["stability_score"]] for a in json.loads(data)["annotations"]
@@ -114,7 +112,7 @@ def _number(name: str | bytes) -> int:
 
 
 def _refuse_twins(volumes: list[Volume]) -> None:
-    """Keys are the photos' numbers, so no two photos may share one."""
+    """Raises DenseCLIError where two photos have the same number, which is their key."""
     numbers = np.concatenate(
         [np.array([_number(name) for name in volume.photos["name"].tolist()]) for volume in volumes]
     )
@@ -123,5 +121,5 @@ def _refuse_twins(volumes: list[Volume]) -> None:
     if len(twins):
         raise DenseCLIError(
             f"{len(twins)} photos are there more than once, the first sa_{twins[0]}.jpg.",
-            hint="Move the second copy of their tar or folder away.",
+            hint="Move the second copy of the tar or folder away.",
         )

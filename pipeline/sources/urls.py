@@ -1,4 +1,4 @@
-"""A list of photos by their addresses, in object stores or anywhere else that fsspec reads from."""
+"""Photos listed by their addresses, on web servers, in object stores or wherever fsspec reads from."""
 
 import hashlib
 import zlib
@@ -18,15 +18,14 @@ from densecli.pipeline.sources.base import Item, Source, SourceRequest, Span
 from densecli.pipeline.sources.photos import PhotoLoader
 
 COLUMN = "url"
+"""Name of the column that holds the addresses."""
 BLOCK = 4096
-_HINT = "--data is a .parquet or .csv file with a column url, or a text file with an address a line."
+"""Number of addresses that are compressed together."""
+_HINT = "--data is a .parquet or .csv file with a column url, or a text file with one address per line."
 
 
 class Addresses(Sequence[Item]):
-    """The first `limit` of `urls`, without repetitions; a key is the hash of the address.
-
-    Kept compressed, for a list may be longer than memory likes.
-    """
+    """The first `limit` addresses without repetitions, compressed in memory. A key is the address's hash."""
 
     def __init__(self, urls: Iterator[str], limit: int | None) -> None:
         self._blocks: list[bytes] = []
@@ -37,11 +36,12 @@ class Addresses(Sequence[Item]):
         self._hashes = np.concatenate(hashes)
         _, first = np.unique(self._hashes, return_index=True)
         self._rows = np.sort(first)[:limit]
-        # A shard's photos are neighbours.
+        # The photos of a shard are neighbours.
         self._block = lru_cache(maxsize=2)(self._unpack)
 
     @property
     def digest(self) -> str:
+        """sha256 of the keys, in hex."""
         return hashlib.sha256(self._hashes[self._rows].tobytes()).hexdigest()
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ def _read(name: str, stream: BinaryIO) -> Iterator[str]:
     elif name.endswith(".csv"):
         batches = csv.open_csv(stream, convert_options=types)
     else:
-        # One column, for no address has this byte.
+        # A delimiter that no address contains: each line is one value.
         lines = csv.ParseOptions(delimiter="\x01", quote_char=False)
         batches = csv.open_csv(stream, csv.ReadOptions(column_names=[COLUMN]), lines, types)
     for batch in batches:

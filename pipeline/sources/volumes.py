@@ -1,4 +1,4 @@
-"""Photos by the million: tars and folders, listed as arrays and turned into items when asked for."""
+"""Listings of millions of photos in tars and folders, held as arrays and turned into items on access."""
 
 import hashlib
 import tarfile
@@ -19,17 +19,23 @@ from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_d
 from densecli.shards.reader import decode_npz
 from densecli.shards.writer import npz_bytes
 
-# Tars whose headers are read, or folders that are listed, at the same time.
 THREADS = 16
-# Of a key, what may go to the tar's name.
+"""Number of tars or folders that are read at the same time."""
 MAX_PREFIX = 40
+"""Longest part of a key, in characters, that comes from the tar's name."""
 
 Row = tuple[bytes, int, int, int, int]
+"""Name, offset and bytes of a photo, offset and bytes of its masks."""
 
 
 class Volume(NamedTuple):
-    """A tar, or a folder, of photos. name: below the source's root. photos: see `table`. kept: whether an
-    index can keep it."""
+    """A tar or a folder of photos.
+
+    Attributes:
+        name: Path below the source's root.
+        photos: A `table`.
+        kept: Whether an index can remember it.
+    """
 
     name: str
     photos: np.ndarray
@@ -37,48 +43,53 @@ class Volume(NamedTuple):
 
     @property
     def is_tar(self) -> bool:
+        """Whether it is a tar rather than a folder."""
         return self.name.endswith(".tar")
 
     @property
     def digest(self) -> str:
-        """sha256 of what it holds, wherever in it."""
+        """sha256 of the names and sizes of its photos and masks, in hex; offsets do not matter."""
         digest = hashlib.sha256(b"\n".join(self.photos["name"].tolist()))
         digest.update(self.photos["size"].tobytes() + self.photos["masks_size"].tobytes())
         return digest.hexdigest()
 
 
 def table(rows: Sequence[Row]) -> np.ndarray:
-    """(N,) of name, offset and bytes of the photo, and of its masks (0 bytes: it has none), 24 bytes a photo
-    beside its name."""
+    """Packs rows into a structured array (N,) of 24 bytes per photo and its name. Masks of 0 bytes: none."""
     width = max((len(row[0]) for row in rows), default=1)
     numbers = [("offset", "<i8"), ("size", "<u4"), ("masks_offset", "<i8"), ("masks_size", "<u4")]
     return np.array(rows, dtype=[("name", f"S{width}"), *numbers])
 
 
 class Listing(Sequence[Item]):
-    """The photos of volumes, one volume after another; `limit`: the first of them only.
-
-    prefixed: begin keys with the volume's name, for photos that are named anew in every tar.
-    """
+    """The photos of volumes, one volume after another."""
 
     def __init__(
         self, volumes: Iterable[Volume], limit: int | None = None, *, prefixed: bool = False
     ) -> None:
+        """Joins volumes into one listing.
+
+        Args:
+            volumes: Tars and folders, in their order.
+            limit: Number of photos to keep, the first ones; None for all.
+            prefixed: Whether keys start with the volume's name, for names that repeat from tar to tar.
+        """
         self.volumes = list(volumes)
         self._ends = list(accumulate(len(volume.photos) for volume in self.volumes))
         total = self._ends[-1] if self._ends else 0
         self._n = total if limit is None else min(limit, total)
         self._prefixes = safe_keys([volume.name for volume in self.volumes], MAX_PREFIX) if prefixed else {}
-        # A shard's photos are neighbours: they are in one volume, or in two.
+        # The photos of a shard are neighbours: they are in one volume or in two.
         self._keys = lru_cache(maxsize=2)(self._make_keys)
 
     @property
     def digest(self) -> str:
+        """sha256 over the volumes, in hex."""
         return listing_digest(f"{v.name}\t{len(v.photos)}\t{v.digest}" for v in self.volumes)
 
     @property
     def index_bytes(self) -> int:
-        """What an index that keeps the volumes takes."""
+        """Bytes of an index that remembers the volumes."""
         photos = [volume.photos for volume in self.volumes if volume.kept]
         return sum(len(npz_bytes({"photos": each[:0]})) + each.nbytes for each in photos)
 
@@ -112,7 +123,7 @@ class Listing(Sequence[Item]):
         names = [name.decode("utf-8", "surrogateescape") for name in volume.photos["name"].tolist()]
         if volume.name not in self._prefixes:
             return safe_keys(names)
-        # "+" is in no key that `safe_keys` makes, so two tars never make the same one.
+        # No key that `safe_keys` makes has a "+", so no two tars make the same key.
         prefix = self._prefixes[volume.name] + "+"
         return {name: prefix + key for name, key in safe_keys(names, MAX_KEY - len(prefix)).items()}
 
@@ -125,10 +136,17 @@ def tar_volumes(
     limit: int | None,
     index: Index | None,
 ) -> Iterator[Volume]:
-    """The volumes of `tars`, names below `root`, until they hold `limit` photos.
+    """Lists tars until they hold `limit` photos.
 
-    wanted: which members are photos, or, if `.json`, their masks. Raises DenseCLIError for a file that is not
-    a whole tar.
+    Args:
+        root: Folder or URL of the tars.
+        tars: The tars by their path below `root`.
+        wanted: Whether a member is a photo or, where it ends in .json, a photo's masks.
+        limit: Number of photos after which no further tar is read; None for all.
+        index: Where the contents of tars are remembered between runs.
+
+    Raises:
+        DenseCLIError: A file is not a complete tar.
     """
 
     def scan(name: str) -> np.ndarray:
@@ -146,10 +164,16 @@ def list_volumes(
     limit: int | None,
     index: Index | None,
 ) -> Iterator[Volume]:
-    """The volumes of `entries`, names below `root`, until they hold `limit` photos.
+    """Lists tars or folders until they hold `limit` photos.
 
-    scan: makes the `table` of an entry that the index does not know, or whose file system does not tell
-    whether it changed. unit: what that is called.
+    Args:
+        root: Folder or URL of the volumes.
+        entries: The volumes by their path below `root`.
+        scan: Makes the `table` of a volume. It is called for each that the index does not know, and for each
+            whose file system does not tell whether it has changed.
+        unit: What the progress line counts, such as "tars listed".
+        limit: Number of photos after which no further volume is read; None for all.
+        index: Where the contents of volumes are remembered between runs.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
@@ -161,7 +185,7 @@ def list_volumes(
     def volume(name: str) -> Volume:
         known = name in kept
         if index and known and kept[name] in there:
-            with suppress(ValueError, KeyError):  # One that is damaged is made again.
+            with suppress(ValueError, KeyError):  # a damaged entry is made again
                 photos = decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"]
                 return Volume(name, photos, known)
         photos = scan(name)
@@ -183,9 +207,17 @@ def list_volumes(
 
 
 def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:
-    """The photos of a tar, in its order, with the masks beside them. Reads headers, seeks over the rest.
+    """Lists the photos of a tar, in its order, with their masks. Reads headers and skips the rest.
 
-    wanted: see `tar_volumes`. Raises DenseCLIError where it is not whole.
+    Args:
+        url: The tar.
+        wanted: Whether a member is a photo or, where it ends in .json, a photo's masks.
+
+    Returns:
+        A `table`.
+
+    Raises:
+        DenseCLIError: The tar is not complete.
     """
     photos: dict[str, tuple[int, int]] = {}
     masks: dict[str, tuple[int, int]] = {}
@@ -193,14 +225,14 @@ def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while member := tar.next():
-                    # TarFile remembers every member it has seen.
+                    # TarFile keeps every member it has seen.
                     tar.members.clear()  # type: ignore[attr-defined]
                     name = member.name.removeprefix("./")
                     if member.isreg() and wanted(name):
                         stem, _, extension = name.rpartition(".")
                         found, key = (masks, stem) if extension == "json" else (photos, name)
                         found[key] = member.offset_data, member.size
-                # Behind the last member are zeros, unless the tar is cut or the next header is damaged.
+                # Zeros follow the last member, unless the tar is truncated or the next header is damaged.
                 file.seek(tar.offset)
                 rest = file.read(tarfile.RECORDSIZE)
                 whole = len(rest) >= tarfile.BLOCKSIZE and not any(rest)
@@ -209,7 +241,7 @@ def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:
     if not whole:
         raise DenseCLIError(
             f"{url} is not a whole tar: it is damaged, compressed, or ends too early.",
-            hint="Fetch it again, or move it away to do without its photos.",
+            hint="Download it again, or move it away to go on without its photos.",
         )
     none = (0, 0)
     return table(

@@ -1,4 +1,4 @@
-"""Any WebDataset with photos in it: a folder of tars or a pattern of names, here or in an object store."""
+"""Photos in any WebDataset: a folder of tars or a pattern of their names, local or in an object store."""
 
 import re
 
@@ -56,7 +56,7 @@ def webdataset_source(request: SourceRequest) -> Source:
 
 
 def _split_pattern(data: str) -> tuple[str, str]:
-    """The folder before the first special character, and the rest; a tar is a pattern of itself."""
+    """Splits --data into a folder and a pattern of names; a single tar is its own pattern."""
     before = re.split(r"[*?{]", data, maxsplit=1)[0]
     if before == data and not data.endswith(".tar"):
         return data, ""
@@ -65,6 +65,6 @@ def _split_pattern(data: str) -> tuple[str, str]:
 
 
 def _is_photo(name: str) -> bool:
-    """As WebDataset splits names: `7.jpg` is sample 7's photo, `7.mask.png` something else of its."""
+    """Whether a member is a photo as WebDataset splits names: 7.jpg is one, 7.mask.png is not."""
     sample, dot, extension = name.rpartition("/")[2].partition(".")
     return bool(sample) and dot + extension.lower() in EXTENSIONS

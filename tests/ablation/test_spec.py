@@ -11,7 +11,8 @@ from densecli.commands.evaluation_commands import evaluate
 from densecli.commands.train_commands import train
 from densecli.core.errors import DenseCLIError
 from densecli.models.registry import resolve
-from densecli.train.methods import find_method, parse_losses
+from densecli.train.methods import find_method
+from densecli.train.terms import parse_losses
 
 FLAGS = {"train": flags_of(train), "evaluate": flags_of(evaluate)}
 

@@ -108,7 +108,10 @@ def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
 
     def shoot(page: Path, width: int = 1280, height: int = 800) -> np.ndarray:
         picture = tmp_path / "screenshot.png"
-        options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+        options = (
+            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            *("--disable-background-networking", f"--user-data-dir={tmp_path / 'chromium'}"),
+        )
         subprocess.run(
             [browser, *options, f"--window-size={width},{height}", f"--screenshot={picture}", page.as_uri()],
             check=True,

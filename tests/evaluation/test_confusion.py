@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from densecli.evaluation.affinity import colours
+from densecli.core.drawing import heat_colours
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.region_counts import RegionTally, count, summarize
 from densecli.models.categories import Categories
@@ -24,7 +24,7 @@ def result(*seen):
 def cells_of(picture, share):
     """How many pixels have the colour of that share, above the ramp."""
     pixels = np.asarray(picture)[:-40]
-    return int((pixels == colours(np.array([[share]]))[0, 0]).all(2).sum())
+    return int((pixels == heat_colours(np.array([[share]]))[0, 0]).all(2).sum())
 
 
 def test_confusion__a_cell_for_each_share():
@@ -37,7 +37,7 @@ def test_confusion__a_cell_for_each_share():
 
 def test_confusion__things_come_first():
     (picture,) = confusion_pictures([result((SKY, CAT), (SKY, CAT), (KITE, KITE), (CAT, SEA))])
-    yellow = np.argwhere((np.asarray(picture)[:-40] == colours(np.ones((1, 1)))[0, 0]).all(2))
+    yellow = np.argwhere((np.asarray(picture)[:-40] == heat_colours(np.ones((1, 1)))[0, 0]).all(2))
     rows = np.unique(yellow[:, 0])
     # cat, kite | sky, sea: sky is called cat, below kite and to its left.
     by_row = {y: yellow[yellow[:, 0] == y, 1].mean() for y in (rows.min(), rows.max())}

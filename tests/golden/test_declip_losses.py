@@ -11,7 +11,8 @@ from torch import Tensor
 from densecli.shards.codecs import LowRank
 from densecli.train.correlation import context_loss, unit_tokens
 from densecli.train.losses import region_cosine
-from densecli.train.terms import StudentOutput, context_tokens
+from densecli.train.terms import StudentOutput
+from densecli.train.terms.context import context_tokens
 
 SIDES = (64, 128)
 HEADS = 2

@@ -15,19 +15,12 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
-from densecli.models.checkpoint_formats import (
-    LAYOUTS,
-    layouts_of,
-    loads_with,
-    mode_means,
-    open_clip_config,
-    timm_model,
-    to_layout,
-)
+from densecli.models.checkpoint_formats import mode_means, timm_model
 from densecli.models.checkpoints import load_model, load_weights
 from densecli.models.registry import ARCHITECTURES, build
 from densecli.models.student import DenseVFM, load_student
 from densecli.models.vfm import VFMS, VFMArchitecture
+from densecli.train.exports import EXPORTS, export_weights, formats_of
 
 # What OpenAI's loader infers from shapes: heads of 64, QuickGELU.
 TEXT = {"context_length": 12, "vocab_size": 80, "width": 64, "heads": 1, "layers": 2}
@@ -52,18 +45,18 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet", "convnext", "eva"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_to_layout__reads_back_to_the_same_dense_map(tiny, family: str, layout: str) -> None:
+@pytest.mark.parametrize("format", list(EXPORTS))
+def test_export_weights__reads_back_to_the_same_dense_map(tiny, family: str, format: str) -> None:
     source = build(OPENAI[family]) if family in OPENAI else tiny(family)
     with torch.no_grad():
         for parameter in source.parameters():
             parameter.add_(torch.randn_like(parameter) / 20)
-    if layout not in layouts_of(source):
-        with pytest.raises(DenseCLIError, match=f"{source.arch.name} does not fit the layout {layout}"):
-            to_layout(source, layout)
+    if format not in formats_of(source):
+        with pytest.raises(DenseCLIError, match=f"{source.arch.name} does not fit the format {format}"):
+            export_weights(source, format)
         return
-    state = to_layout(source, layout)
-    if layout == "timm":
+    state = export_weights(source, format)
+    if format == "timm":
         assert not any("text" in key or key == "logit_scale" for key in state)
         return
     target = build(source.arch)
@@ -87,16 +80,16 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_to_layout__full_sizes_fit_the_libraries_own_networks(name: str) -> None:
+def test_export_weights__full_sizes_fit_the_libraries_own_networks(name: str) -> None:
     with torch.device("meta"):
         model = build(ARCHITECTURES[name])
         tower, options = timm_model(model)
         theirs = timm.create_model(tower, **options)
-    assert set(layouts_of(model)) == {"open_clip", "timm", OWN.get(name, "timm")}
-    assert shapes(to_layout(model, "timm")) == shapes(theirs.state_dict())
+    assert set(formats_of(model)) == {"open_clip", "timm", OWN.get(name, "timm")}
+    assert shapes(export_weights(model, "timm")) == shapes(theirs.state_dict())
     if isinstance(model.arch.config, str):
         theirs = open_clip.create_model(model.arch.config, load_weights=False, device="meta")
-        assert shapes(to_layout(model, "open_clip")) == shapes(theirs.state_dict())
+        assert shapes(export_weights(model, "open_clip")) == shapes(theirs.state_dict())
 
 
 def test_eva__is_what_the_released_tower_wrote(golden: Path) -> None:
@@ -107,7 +100,7 @@ def test_eva__is_what_the_released_tower_wrote(golden: Path) -> None:
     }
     model = build(Architecture(name="golden", family="eva", config=config))
     load_weights(model, theirs)
-    ours = to_layout(model, "eva")
+    ours = export_weights(model, "eva")
     assert shapes(ours) == shapes(theirs)
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, atol=1e-6 if "rope" in key else 0, rtol=0)
@@ -116,7 +109,7 @@ def test_eva__is_what_the_released_tower_wrote(golden: Path) -> None:
 @pytest.mark.parametrize("family", OPENAI)
 def test_openai__their_loader_builds_the_same_network(tmp_path: Path, family: str) -> None:
     model = build(OPENAI[family])
-    state = to_layout(model, "openai")
+    state = export_weights(model, "openai")
     file = tmp_path / "openai.pt"
     torch.save(state, file)
     # Their build_model, which rounds most weights to half precision before they are made float again.
@@ -136,13 +129,13 @@ def test_openai__their_loader_builds_the_same_network(tmp_path: Path, family: st
 def test_openai__what_their_loader_would_build_otherwise_is_refused(change: dict) -> None:
     config = {**OPENAI["vit"].config, **change}
     model = build(Architecture(name="other", family="vit", config=config))
-    with pytest.raises(DenseCLIError, match="does not fit the layout openai") as caught:
-        to_layout(model, "openai")
+    with pytest.raises(DenseCLIError, match="does not fit the format openai") as caught:
+        export_weights(model, "openai")
     assert caught.value.hint == "It can be exported as open_clip or timm."
 
 
 def run(said: str) -> torch.nn.Module:
-    """The model that the Python of `loads_with` gives."""
+    """The model that the Python of `ExportFormat.load` gives."""
     *before, last = said.split("; ")
     names = {"open_clip": open_clip, "timm": timm}
     for statement in before:
@@ -153,10 +146,10 @@ def run(said: str) -> torch.nn.Module:
 def test_open_clip__a_named_network_is_loaded_by_its_name(tmp_path: Path) -> None:
     model, _ = load_student("eva02-b16", "random:0")
     file = str(tmp_path / "student.safetensors")
-    save_file(to_layout(model, "open_clip"), file)
-    theirs = run(loads_with(model, "open_clip", file))
+    save_file(export_weights(model, "open_clip"), file)
+    theirs = run(EXPORTS["open_clip"].load(model, str(file)))
     assert equal(theirs.state_dict(), model.clip.state_dict())
-    assert open_clip_config(model, "open_clip") is None
+    assert EXPORTS["open_clip"].config(model) is None
     with torch.inference_mode():
         torch.testing.assert_close(theirs.encode_image(images(224, 1)), model.encode_image(images(224, 1)))
 
@@ -164,9 +157,9 @@ def test_open_clip__a_named_network_is_loaded_by_its_name(tmp_path: Path) -> Non
 def test_open_clip__a_network_of_ours_is_loaded_by_its_configuration(tmp_path: Path) -> None:
     model, _ = load_student("scenes-s")
     file = str(tmp_path / "student.safetensors")
-    save_file(to_layout(model, "open_clip"), file)
-    (tmp_path / "scenes-s.json").write_text(json.dumps(open_clip_config(model, "open_clip")))
-    theirs = run(loads_with(model, "open_clip", file))
+    save_file(export_weights(model, "open_clip"), file)
+    (tmp_path / "scenes-s.json").write_text(json.dumps(EXPORTS["open_clip"].config(model)))
+    theirs = run(EXPORTS["open_clip"].load(model, str(file)))
     assert equal(theirs.state_dict(), model.clip.state_dict())
     torch.testing.assert_close(theirs.encode_image(images(96)), model.encode_image(images(96)))
 
@@ -196,7 +189,7 @@ def test_timm__features_only_of_a_vfm(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     monkeypatch.setitem(VFMS, "dinov2-vits14", small)
     model, _ = load_student("dinov2-vits14", "random:0")
-    assert isinstance(model, DenseVFM) and layouts_of(model) == ("timm",)
+    assert isinstance(model, DenseVFM) and formats_of(model) == ["timm"]
     theirs = timm_file(model, tmp_path)
     tokens = theirs.forward_features(images(56))[:, 1:]
     torch.testing.assert_close(
@@ -216,9 +209,9 @@ def test_timm__features_only_of_a_vfm(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def timm_file(model, folder: Path) -> torch.nn.Module:
     file = str(folder / "timm.safetensors")
-    state = {key: value.clone().contiguous() for key, value in to_layout(model, "timm").items()}
+    state = {key: value.clone().contiguous() for key, value in export_weights(model, "timm").items()}
     save_file(state, file)
-    theirs = run(loads_with(model, "timm", file))
+    theirs = run(EXPORTS["timm"].load(model, str(file)))
     assert equal(theirs.state_dict(), state)
     return theirs
 

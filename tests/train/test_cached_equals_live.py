@@ -28,8 +28,9 @@ from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import LowRank, Rows
 from densecli.shards.reader import decode_npz, read_joined
 from densecli.train.dataloader import Batch
-from densecli.train.distillation import Distillation, TrainConfig
+from densecli.train.distillation import Distillation, TrainConfig, make_trainer
 from densecli.train.methods import METHODS
+from densecli.train.trainer import Trainer
 
 DEFAULT, LOSSLESS = (1e-3, 0.999), (1e-5, 0.99999)
 """The largest relative difference of the loss, and the smallest cosine of the gradients."""
@@ -79,9 +80,11 @@ def without_loss(config: TeacherConfig) -> TeacherConfig:
     return replace(config, codec=LowRank(rank=10_000, dtype="fp32"))
 
 
-def step(trainer: Distillation, batch: Batch, world: World, live: Live) -> tuple[float, float, float]:
+def step(
+    trainer: Trainer[Distillation], batch: Batch, world: World, live: Live
+) -> tuple[float, float, float]:
     """The loss of a step on stored targets, that of a live one, and the cosine of their whole gradients."""
-    cached = trainer.train_step(batch)["loss"]
+    cached = trainer.train_step([batch])["loss"]
     student, _ = load_model(world.student, world.weights.get(world.student))
     mode, live_loss = live
     dense, context = student.dense_and_context(student.prepare(batch.images), mode)
@@ -94,7 +97,7 @@ def step(trainer: Distillation, batch: Batch, world: World, live: Live) -> tuple
     return cached, loss.item(), F.cosine_similarity(ours, theirs, dim=0).item()
 
 
-def trainer_of(world: World, store: str, run: Path, **settings: Any) -> Distillation:
+def trainer_of(world: World, store: str, run: Path, **settings: Any) -> Trainer[Distillation]:
     defaults = {
         "weights": world.weights.get(world.student),
         "text_embeddings": world.texts.get(world.student),
@@ -105,12 +108,14 @@ def trainer_of(world: World, store: str, run: Path, **settings: Any) -> Distilla
         "workers": 0,
         "device": "cpu",
     }
-    return Distillation(
+    return make_trainer(
         TrainConfig(store=store, run=str(run), student=world.student, **{**defaults, **settings})
     )
 
 
-def assert_equal(trainer: Distillation, world: World, live: Live, allowed: tuple[float, float]) -> None:
+def assert_equal(
+    trainer: Trainer[Distillation], world: World, live: Live, allowed: tuple[float, float]
+) -> None:
     cached, asked, cosine = step(trainer, next(trainer.loader.batches(0)), world, live)
     assert abs(cached / asked - 1) <= allowed[0] and cosine >= allowed[1]
 
@@ -195,7 +200,7 @@ def test_step__cached_equals_live_at_full_size(worlds, stores, tmp_path, method:
 
 
 def test_step__every_method_has_a_live_reference() -> None:
-    assert METHODS.keys() == LIVE.keys()
+    assert set(METHODS) == set(LIVE)
 
 
 CONTEXT: Live = (PAPER, Seen.context)
@@ -205,10 +210,10 @@ OF_GRAM: dict[str, Live] = {"context": CONTEXT, "spatial:gram": ("value", Seen.s
 def assert_within_bound(world: World, store: str, run: Path) -> None:
     """The context loss of each photo alone changes by less than what is stored with the photo."""
     trainer = trainer_of(world, store, run, losses={"context": 1.0}, mode=PAPER, batch_size=1)
-    column = trainer.targets["gram"]
+    column = trainer.recipe.targets["gram"]
     bounds = {
         record.key: decode_npz(record.parts[column.part]["npz"])["bound"]
-        for shard in trainer.store.shard_names
+        for shard in trainer.recipe.store.shard_names
         for record in read_joined([column], shard)
     }
     initial = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}

@@ -14,7 +14,7 @@ from densecli.scenes.vocabulary import NAMES, THINGS
 from densecli.shards.regions import region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.columns import find_targets
-from densecli.train.distillation import Distillation, TrainConfig
+from densecli.train.distillation import TrainConfig, make_trainer
 from densecli.train.refiner import WEIGHTS
 
 NOISE = {"name": "noise", "split": "train", "n": 4}
@@ -132,7 +132,7 @@ def test_find__a_refiner_that_is_not_trained_yet(store: Store, tmp_path: Path) -
 
 def test_blocks__only_the_last_ones_are_trained(tiny_store, tmp_path: Path) -> None:
     settings = {"max_steps": 2, "blocks": 2, "lr": 1e-2}
-    trainer = Distillation(TrainConfig(**run_settings(tiny_store.store.root, tmp_path / "run", **settings)))
+    trainer = make_trainer(TrainConfig(**run_settings(tiny_store.store.root, tmp_path / "run", **settings)))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.fit()
     after = trainer.model.state_dict()

@@ -11,9 +11,7 @@ from safetensors.torch import load_file
 
 import densecli
 from densecli.cli import main
-from densecli.commands import train_commands as verbs
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoint_formats import LAYOUTS
 from densecli.models.checkpoints import load_model, read_state_dict, weights_sha256
 from densecli.train.averaging import average
 from densecli.train.distillation import TrainConfig, train
@@ -127,7 +125,7 @@ def test_export__a_dry_run_writes_nothing(run: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"layout": "eva"}, "scenes-s does not fit the layout eva"),
+        ({"layout": "eva"}, "scenes-s does not fit the format eva"),
         ({"out": "x.npz"}, "x.npz is no name"),
         ({"out": "x.pt", "format": "safetensors"}, "x.pt is no name"),
         ({"out": "s3://bucket/x.pt"}, "is no name"),
@@ -157,10 +155,9 @@ def test_export__a_checkpoint_whose_run_began_elsewhere(run: str, tmp_path: Path
         export(ExportConfig(checkpoint=str(copy / "checkpoints" / "step-00000001.pt"), layout="timm"))
 
 
-def test_verb__says_what_it_wrote_and_how_to_load_it(run: str, tmp_path: Path) -> None:
+def test_command__says_what_it_wrote_and_how_to_load_it(run: str, tmp_path: Path) -> None:
     words = ["export", "--run", run, "--layout", "timm", "--out", str(tmp_path / "t.safetensors")]
     result = CliRunner().invoke(main, [*words, "--json", str(tmp_path / "card.json")])
     assert result.exit_code == 0, result.output
     assert "to be read in mode value" in result.output and "timm.create_model(" in result.output
     assert json.loads((tmp_path / "card.json").read_text())["layout"] == "timm"
-    assert tuple(LAYOUTS) == verbs.LAYOUTS

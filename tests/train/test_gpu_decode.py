@@ -8,7 +8,7 @@ from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
 from densecli.train.dataloader import Loader, LoaderConfig
-from densecli.train.distillation import Distillation, TrainConfig, train
+from densecli.train.distillation import TrainConfig, make_trainer, train
 from densecli.train.gpu_decode import JpegDecoder
 
 CANVAS = 96
@@ -44,7 +44,7 @@ def test_decoder__gives_the_batches_of_pillow(tiny_store, device: str, size: int
 def test_train__cannot_decode_on_a_gpu_that_is_not_there(tiny_store, tmp_path) -> None:
     settings = run_settings(tiny_store.store.root, tmp_path / "run", decode="gpu")
     with pytest.raises(DenseCLIError, match="the run is on cpu") as caught:
-        Distillation(TrainConfig(**settings))
+        make_trainer(TrainConfig(**settings))
     assert "--decode" in caught.value.hint
 
 

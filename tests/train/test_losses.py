@@ -28,24 +28,26 @@ def group(teacher: torch.Tensor, thing: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("row", "thing_sees_stuff", "stuff_sees_thing"),
+    ("variant", "thing_sees_stuff", "stuff_sees_thing"),
     [(1, True, True), (2, True, False), (3, False, False), (4, False, True)],
 )
-def test_decoupled_kl__rows(row: int, thing_sees_stuff: bool, stuff_sees_thing: bool) -> None:
+def test_decoupled_kl__variants(variant: int, thing_sees_stuff: bool, stuff_sees_thing: bool) -> None:
     """A class outside a group's contrast set gets no gradient from that group's regions."""
     for thing, sees_other in ((True, thing_sees_stuff), (False, stuff_sees_thing)):
         teacher = group(teacher_probs(cosines(0), tau=0.02), thing)
         student = cosines(1)[: len(teacher)].requires_grad_()
-        decoupled_kl(student, teacher, THING, row=row, theta=0.0).backward()
+        decoupled_kl(student, teacher, THING, variant=variant, theta=0.0).backward()
         assert student.grad is not None
         assert bool(student.grad[:, thing != THING].any()) == sees_other
         assert bool(student.grad[:, thing == THING].all())
 
 
-@pytest.mark.parametrize(("beta", "row"), [(0.0, 4), (1.0, 1)])
-def test_decoupled_kl__beta_joins_rows_4_and_1(beta: float, row: int) -> None:
+@pytest.mark.parametrize(("beta", "variant"), [(0.0, 4), (1.0, 1)])
+def test_decoupled_kl__beta_joins_variants_4_and_1(beta: float, variant: int) -> None:
     student, teacher = cosines(1), teacher_probs(cosines(0))
-    assert decoupled_kl(student, teacher, THING, beta=beta) == decoupled_kl(student, teacher, THING, row=row)
+    assert decoupled_kl(student, teacher, THING, beta=beta) == decoupled_kl(
+        student, teacher, THING, variant=variant
+    )
 
 
 def test_decoupled_kl__beta_offsets_stuff_logits_on_both_sides() -> None:
@@ -124,26 +126,28 @@ def test_retemper__equal_classes_taken_together_stay_together() -> None:
     )
 
 
-@pytest.mark.parametrize("row", [1, 2, 3, 4])
-def test_decoupled_kl__every_class_named_is_the_full_distribution(row: int) -> None:
+@pytest.mark.parametrize("variant", [1, 2, 3, 4])
+def test_decoupled_kl__every_class_named_is_the_full_distribution(variant: int) -> None:
     teacher = teacher_probs(cosines(0), 0.02)
     gradients = []
     for told in (teacher, stored(teacher, teacher > 0)):
         student = cosines(1).requires_grad_()
-        loss = decoupled_kl(student, told, THING, row=row, theta=0.0)
+        loss = decoupled_kl(student, told, THING, variant=variant, theta=0.0)
         gradients.append((loss, *torch.autograd.grad(loss, student)))
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-@pytest.mark.parametrize("row", [1, 2, 3, 4])
-def test_decoupled_kl__classes_not_named_cost_their_own_divergence_and_no_more(row: int) -> None:
+@pytest.mark.parametrize("variant", [1, 2, 3, 4])
+def test_decoupled_kl__classes_not_named_cost_their_own_divergence_and_no_more(variant: int) -> None:
     """Never more than the full one, and still zero, with no gradient, where the student agrees."""
     teacher = teacher_probs(cosines(0), 0.02)
     told = stored(teacher, teacher >= teacher.topk(2, dim=1).values[:, 1:])
-    full, coarse = (decoupled_kl(cosines(1), t, THING, row=row, theta=0.0, tau=0.02) for t in (teacher, told))
+    full, coarse = (
+        decoupled_kl(cosines(1), t, THING, variant=variant, theta=0.0, tau=0.02) for t in (teacher, told)
+    )
     assert 0.3 * full < coarse < full
     student = cosines(0).requires_grad_()
-    loss = decoupled_kl(student, told, THING, row=row, theta=0.0, tau=0.02)
+    loss = decoupled_kl(student, told, THING, variant=variant, theta=0.0, tau=0.02)
     loss.backward()
     assert student.grad is not None
     assert abs(float(loss.detach())) < 1e-6 and float(student.grad.abs().max()) < 1e-4
@@ -160,7 +164,7 @@ def test_region_cosine__needs_no_unit_norm() -> None:
 def test_region_text__is_the_kl_to_a_sure_teacher() -> None:
     student, labels = cosines(1), torch.arange(24) % len(THING)
     sure = torch.eye(len(THING))[labels]
-    torch.testing.assert_close(region_text(student, labels), decoupled_kl(student, sure, THING, row=1))
+    torch.testing.assert_close(region_text(student, labels), decoupled_kl(student, sure, THING, variant=1))
 
 
 @pytest.mark.parametrize("loss", ["cosine", "text"])

@@ -1,7 +1,8 @@
 import pytest
 
 from densecli.core.errors import DenseCLIError
-from densecli.train.methods import METHODS, find_method, parse_losses, term_and_kind
+from densecli.train.methods import METHODS, find_method
+from densecli.train.terms import parse_losses, term_and_kind
 
 
 def test_methods__what_each_reads() -> None:
@@ -50,7 +51,7 @@ def test_parse_losses__refuses(word: str) -> None:
 
 
 def test_weights__spatial_beside_regions_counts_twice_for_a_large_student() -> None:
-    for method in METHODS.values():
+    for _, method in METHODS.items():
         small, large = (method.weights(large=size) for size in (False, True))
         assert small == method.losses and small.keys() == large.keys()
         for loss in small:

@@ -14,8 +14,9 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, resolve
 from densecli.shards.regions import region_plan
 from densecli.shards.store import Store
-from densecli.train.distillation import Distillation, TrainConfig, train
-from densecli.train.methods import METHODS, term_and_kind
+from densecli.train.distillation import TrainConfig, make_trainer, train
+from densecli.train.methods import METHODS
+from densecli.train.terms import term_and_kind
 
 
 def config(store, run: Path, **settings) -> TrainConfig:
@@ -25,19 +26,19 @@ def config(store, run: Path, **settings) -> TrainConfig:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_preset__every_trained_parameter_moves_and_no_other(full_store, tmp_path, method: str) -> None:
-    trainer = Distillation(config(full_store.store, tmp_path, method=method))
+    trainer = make_trainer(config(full_store.store, tmp_path, method=method))
     before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
     train_step = trainer.train_step
     without: set[str] = set()
 
-    def watching(batch):
-        row = train_step(batch)
+    def watching(batches):
+        row = train_step(batches)
         without.update(name for name, p in trainer.model.named_parameters() if p.grad is None)
         return row
 
     trainer.train_step = watching  # type: ignore[method-assign]
     trainer.fit()
-    assert without == trainer.model.frozen_names(trainer.mode)
+    assert without == trainer.model.frozen_names(trainer.recipe.mode)
     moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == before.keys() - without
     for row in rows(tmp_path):
@@ -133,7 +134,7 @@ def test_losses__any_mix_in_place_of_the_methods(full_store, tmp_path) -> None:
 )
 def test_train__names_the_missing_column_of_the_students_own(tiny_store, tmp_path, method, kind, teacher):
     with pytest.raises(DenseCLIError, match=f"no {kind} column") as caught:
-        Distillation(config(tiny_store.store, tmp_path, method=method))
+        make_trainer(config(tiny_store.store, tmp_path, method=method))
     assert f"densecli build-shards --teacher {teacher} --dataset noise" in caught.value.hint
     assert "--regions grid-densevlm" in caught.value.hint
 
@@ -142,7 +143,7 @@ def test_train__declip_without_gram(tiny_store, tmp_path) -> None:
     losses = METHODS["declip"].losses
     assert [term_and_kind(loss)[1] for loss in losses] == ["crops", "gram"]
     with pytest.raises(DenseCLIError) as caught:
-        Distillation(config(tiny_store.store, tmp_path, losses={"context": 0.25}))
+        make_trainer(config(tiny_store.store, tmp_path, losses={"context": 0.25}))
     assert str(caught.value) == f"The store at {tiny_store.store.root} has no gram column."
     assert "densecli build-shards --teacher dinov2-vitb14" in caught.value.hint
     assert "--student-patch 12" in caught.value.hint
@@ -152,7 +153,7 @@ def test_train__declip_on_the_generated_world_has_its_own_vfm(tmp_path) -> None:
     identity = {"name": "scenes", "split": "train", "n": 4, "seed": 0}
     store = Store.create(str(tmp_path / "store"), identity, 96, [4])
     with pytest.raises(DenseCLIError) as caught:
-        Distillation(config(store, tmp_path, losses={"context": 0.25}))
+        make_trainer(config(store, tmp_path, losses={"context": 0.25}))
     assert "densecli build-shards --teacher scenes-vfm" in caught.value.hint
 
 
@@ -160,16 +161,16 @@ def test_train__takes_the_students_own_of_several(full_store, tmp_path) -> None:
     store, own = full_store.store, full_store.store.find("targets", "crops-scenes-s")
     spec = {name: own.spec[name] for name in ("codec", "regions", "target")}
     other = store.column("targets", "crops-scenes-l", spec)
-    trainer = Distillation(config(store, tmp_path, method="clipself"))
+    trainer = make_trainer(config(store, tmp_path, method="clipself"))
     store.add_column("targets", "crops-scenes-l", spec)
     try:
         assert (
-            Distillation(config(store, tmp_path, method="clipself")).targets
-            == trainer.targets
+            make_trainer(config(store, tmp_path, method="clipself")).recipe.targets
+            == trainer.recipe.targets
             == {"crops": own}
         )
         with pytest.raises(DenseCLIError, match="not finished"):
-            Distillation(config(store, tmp_path, method="clipself", teachers=("crops-scenes-l",)))
+            make_trainer(config(store, tmp_path, method="clipself", teachers=("crops-scenes-l",)))
     finally:
         Path(other.url, "column.json").unlink()
 
@@ -181,9 +182,9 @@ def test_train__maps_go_with_any_regions(full_store, tmp_path) -> None:
     other = store.add_column("regions", "grid-clipself", region_plan("grid-clipself").spec)
     try:
         with pytest.raises(DenseCLIError, match="2 columns of regions") as caught:
-            Distillation(config(store, tmp_path / "which", **settings))
+            make_trainer(config(store, tmp_path / "which", **settings))
         assert "grid-densevlm" in caught.value.hint
-        named = Distillation(config(store, tmp_path / "named", regions="grid-densevlm", **settings))
+        named = make_trainer(config(store, tmp_path / "named", regions="grid-densevlm", **settings))
         assert named.loader.regions == full_store.regions
     finally:
         Path(other.url, "column.json").unlink()
@@ -196,7 +197,7 @@ def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
     foreign = store.add_column("targets", "crops-of-others", spec)
     try:
         with pytest.raises(DenseCLIError, match="crops-of-others, tiny speak of different regions"):
-            Distillation(
+            make_trainer(
                 config(
                     store,
                     tmp_path,
@@ -214,8 +215,8 @@ def test_train__the_weights_of_a_large_students_preset(full_store, tmp_path, mon
     small = resolve("scenes-s")
     deep = {**small.config, "vision_cfg": {**small.config["vision_cfg"], "layers": 24}}
     monkeypatch.setitem(registry.ARCHITECTURES, "scenes-s", replace(small, config=deep))
-    trainer = Distillation(config(full_store.store, tmp_path, method="sc-clipself"))
-    assert trainer.loss_weights == {"region_cosine": 1.0, "spatial:self": 0.4}
+    trainer = make_trainer(config(full_store.store, tmp_path, method="sc-clipself"))
+    assert trainer.recipe.loss_weights == {"region_cosine": 1.0, "spatial:self": 0.4}
     losses = {"spatial:self": 0.2}
-    mine = Distillation(config(full_store.store, tmp_path, method="sc-clipself", losses=losses))
-    assert mine.loss_weights == losses
+    mine = make_trainer(config(full_store.store, tmp_path, method="sc-clipself", losses=losses))
+    assert mine.recipe.loss_weights == losses

@@ -12,8 +12,8 @@ import torch
 from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
-from densecli.train.distillation import Distillation, TrainConfig, train
-from densecli.train.refiner import RefinerConfig, RefinerTraining
+from densecli.train.distillation import TrainConfig, make_trainer, train
+from densecli.train.refiner import RefinerConfig, make_refiner_trainer
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller
@@ -44,12 +44,13 @@ import json, sys
 import torch
 from densecli.core.distributed import joined_processes
 from densecli.core.errors import DenseCLIError
-from densecli.train.refiner import RefinerConfig, RefinerTraining
-from densecli.train.distillation import TrainConfig, Distillation
+from densecli.train.refiner import RefinerConfig, make_refiner_trainer
+from densecli.train.distillation import TrainConfig, make_trainer
 torch.set_num_threads(1)
 with joined_processes("cpu") as ranks:
     for name, (kind, settings) in json.loads(sys.argv[1]).items():
-        made, config = (RefinerTraining, RefinerConfig) if kind == "refiner" else (Distillation, TrainConfig)
+        refiner = (make_refiner_trainer, RefinerConfig)
+        made, config = refiner if kind == "refiner" else (make_trainer, TrainConfig)
         trainer = made(config(**settings), ranks)
         trainer.fit()
         torch.save(trainer.model.state_dict(), f"{settings['run']}-{ranks.rank}.pt")
@@ -112,9 +113,9 @@ def state_of(folder: Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
 def assert_equals_one_process(kind: str, settings: dict, run: Path, ended: dict[str, torch.Tensor]) -> None:
     """Whether `run`, which ended with these weights, is that of one process with `settings`."""
     one = (
-        RefinerTraining(RefinerConfig(**settings))
+        make_refiner_trainer(RefinerConfig(**settings))
         if kind == "refiner"
-        else Distillation(TrainConfig(**settings))
+        else make_trainer(TrainConfig(**settings))
     )
     began = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
     one.fit()
@@ -162,7 +163,7 @@ def test_accumulate__equals_the_larger_batch(full_store, tmp_path, kind: str, dr
         make, losses = (refiner_of, {}) if kind == "refiner" else (settings_of, losses_of("all"))
         return make(full_store.store.root, tmp_path / run, drop_last=drop_last, **losses, **settings)
 
-    made, config = (RefinerTraining, RefinerConfig) if kind == "refiner" else (Distillation, TrainConfig)
+    made, config = (make_refiner_trainer, RefinerConfig) if kind == "refiner" else (make_trainer, TrainConfig)
     trainer = made(config(**given("parts", batch_size=2, accumulate=3)))
     assert trainer.steps_per_epoch == (1 if drop_last else 2)
     trainer.fit()

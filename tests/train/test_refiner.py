@@ -12,7 +12,8 @@ from training import rows, run_settings
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.models.refiner import load_refiner
-from densecli.train.refiner import RefinerConfig, RefinerTraining, train_refiner
+from densecli.train.refiner import RefinerConfig, make_refiner_trainer, train_refiner
+from densecli.train.trainer import Trainer
 
 STEPS = 10  # of 4 steps an epoch: two epochs and a half
 
@@ -40,11 +41,11 @@ def test_train_refiner__of_another_depth(tiny_store, tmp_path) -> None:
     refiner = load_refiner("scenes-s", "random:0", str(tmp_path / "export" / "refiner.safetensors"))
     assert refiner.shape.depth == len(refiner.blocks) == 1
     with pytest.raises(DenseCLIError, match="4 blocks, not 5"):
-        RefinerTraining(config(tiny_store, tmp_path, depth=5))
+        make_refiner_trainer(config(tiny_store, tmp_path, depth=5))
 
 
 def test_train_refiner__the_clip_stays_and_the_rest_moves(tiny_store, tmp_path) -> None:
-    trainer = RefinerTraining(config(tiny_store, tmp_path, max_steps=3))
+    trainer = make_refiner_trainer(config(tiny_store, tmp_path, max_steps=3))
     before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
     trainer.fit()
     moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
@@ -54,7 +55,7 @@ def test_train_refiner__the_clip_stays_and_the_rest_moves(tiny_store, tmp_path) 
 
 @pytest.mark.parametrize("stop", [2, 3, 5, 9])
 def test_train_refiner__resumed_equals_undisturbed(tiny_store, undisturbed, tmp_path, monkeypatch, stop):
-    step = RefinerTraining.train_step
+    step = Trainer.train_step
 
     def stopping(self, batch):
         if self.step == stop:
@@ -62,7 +63,7 @@ def test_train_refiner__resumed_equals_undisturbed(tiny_store, undisturbed, tmp_
         return step(self, batch)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(RefinerTraining, "train_step", stopping)
+        patched.setattr(Trainer, "train_step", stopping)
         train_refiner(config(tiny_store, tmp_path))
     train_refiner(config(tiny_store, tmp_path, workers=0))
     assert rows(tmp_path) == rows(undisturbed)

@@ -8,15 +8,11 @@ from torch import Tensor
 from densecli.core.errors import DenseCLIError
 from densecli.train.correlation import context_loss, unit_tokens
 from densecli.train.dataloader import Batch
-from densecli.train.terms import (
-    Context,
-    RegionCosine,
-    RegionText,
-    Spatial,
-    StudentOutput,
-    Term,
-    context_tokens,
-)
+from densecli.train.terms import StudentOutput, Term
+from densecli.train.terms.context import Context, context_tokens
+from densecli.train.terms.region_cosine import RegionCosine
+from densecli.train.terms.region_text import RegionText
+from densecli.train.terms.spatial import Spatial
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -93,7 +89,7 @@ def test_region_text__leaves_out_what_the_teacher_doubts() -> None:
 def test_region_cosine__embeddings_of_another_model(full_store) -> None:
     column = full_store.store.find("targets", "crops-scenes-s")
     with pytest.raises(
-        DenseCLIError, match="crops-scenes-s are embeddings of 8 numbers, the student's have 16"
+        DenseCLIError, match="crops-scenes-s have 8-dimensional embeddings, the student's have 16"
     ):
         call(RegionCosine(column), student(), batch(crops=random(3, 8)))
 

@@ -18,7 +18,8 @@ from training import rows, run_settings
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.shards.store import Store
-from densecli.train.distillation import Distillation, TrainConfig, train
+from densecli.train.distillation import Distillation, TrainConfig, make_trainer, train
+from densecli.train.trainer import Trainer
 
 STEPS = 10  # of 4 steps an epoch: two epochs and a half
 
@@ -78,17 +79,17 @@ def test_train__export_moves_only_what_is_trained(undisturbed) -> None:
 @pytest.mark.parametrize("stop", [2, 3, 4, 5, 9])
 def test_train__resumed_equals_undisturbed(tiny_store, undisturbed, tmp_path, monkeypatch, stop) -> None:
     """Stopped before the first checkpoint, on one, on an epoch's border, in an epoch, before the end."""
-    step = Distillation.train_step
+    step = Trainer.train_step
 
     def stopping(self, batch):
         if self.step == stop:
             raise KeyboardInterrupt
         return step(self, batch)
 
-    monkeypatch.setattr(Distillation, "train_step", stopping)
+    monkeypatch.setattr(Trainer, "train_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(config(tiny_store, tmp_path))
-    monkeypatch.setattr(Distillation, "train_step", step)
+    monkeypatch.setattr(Trainer, "train_step", step)
     train(config(tiny_store, tmp_path, workers=0))
     assert rows(tmp_path) == rows(undisturbed)
     names = ("export/student.safetensors", "export/card.json")
@@ -98,13 +99,14 @@ def test_train__resumed_equals_undisturbed(tiny_store, undisturbed, tmp_path, mo
 def test_train__killed_equals_undisturbed(tiny_store, undisturbed, tmp_path) -> None:
     code = """
 import json, os, signal, sys
-from densecli.train.distillation import TrainConfig, Distillation, train
-step = Distillation.train_step
+from densecli.train.distillation import TrainConfig, train
+from densecli.train.trainer import Trainer
+step = Trainer.train_step
 def killed(self, batch):
     if self.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch)
-Distillation.train_step = killed
+Trainer.train_step = killed
 train(TrainConfig(**json.loads(sys.argv[1])))
 """
     settings = json.dumps(asdict(config(tiny_store, tmp_path)))
@@ -157,15 +159,15 @@ def test_train__more_samples_a_batch_than_the_store_has(tiny_store, tmp_path) ->
         train(config(tiny_store, tmp_path, batch_size=12, drop_last=True))
 
 
-def spoilt(trainer: Distillation, step: int, factor: float) -> Distillation:
+def spoilt(trainer: Trainer[Distillation], step: int, factor: float) -> Trainer[Distillation]:
     """Its loss times `factor` at one step, counted from 1."""
-    loss = trainer.loss
+    loss = trainer.recipe.loss
 
-    def spoil(batch, counts):
-        value, parts = loss(batch, counts)
+    def spoil(outputs, batch, counts):
+        value, parts = loss(outputs, batch, counts)
         return value * (factor if trainer.step == step - 1 else 1), parts
 
-    trainer.loss = spoil  # type: ignore[method-assign]
+    trainer.recipe.loss = spoil  # type: ignore[method-assign]
     return trainer
 
 
@@ -173,7 +175,7 @@ def spoilt(trainer: Distillation, step: int, factor: float) -> Distillation:
     ("factor", "what"), [(float("nan"), "loss of step 4 is nan"), (1e37, "gradient of step 4 is inf")]
 )
 def test_train__not_finite_stops_before_the_weights(tiny_store, undisturbed, tmp_path, factor, what) -> None:
-    trainer = spoilt(Distillation(config(tiny_store, tmp_path)), 4, factor)
+    trainer = spoilt(make_trainer(config(tiny_store, tmp_path)), 4, factor)
     with pytest.raises(DenseCLIError, match=rf"The {what}.*; samples: 00\d\d, 00") as caught:
         trainer.fit()
     assert "--max-nonfinite-steps" in caught.value.hint
@@ -184,12 +186,12 @@ def test_train__not_finite_stops_before_the_weights(tiny_store, undisturbed, tmp
 
 
 def test_train__skips_as_many_bad_steps_as_it_may(tiny_store, tmp_path) -> None:
-    trainer = spoilt(Distillation(config(tiny_store, tmp_path, max_nonfinite_steps=1)), 2, float("nan"))
+    trainer = spoilt(make_trainer(config(tiny_store, tmp_path, max_nonfinite_steps=1)), 2, float("nan"))
     weights = []
     train_step = trainer.train_step
 
-    def watching(*batches):
-        row = train_step(*batches)
+    def watching(batches):
+        row = train_step(batches)
         weights.append({name: p.clone() for name, p in trainer.model.named_parameters()})
         return row
 
@@ -200,20 +202,20 @@ def test_train__skips_as_many_bad_steps_as_it_may(tiny_store, tmp_path) -> None:
     assert any(not torch.equal(third[name], second[name]) for name in first)
     assert [row["step"] for row in rows(tmp_path) if row["loss"] is None] == [2]
     with pytest.raises(DenseCLIError, match="The loss of step 3 is nan"):
-        again = Distillation(config(tiny_store, tmp_path / "again", max_nonfinite_steps=1))
+        again = make_trainer(config(tiny_store, tmp_path / "again", max_nonfinite_steps=1))
         spoilt(spoilt(again, 2, float("nan")), 3, float("nan")).fit()
 
 
 def test_train__sigterm_ends_it_with_a_checkpoint(tiny_store, undisturbed, tmp_path, monkeypatch) -> None:
-    step = Distillation.train_step
+    step = Trainer.train_step
 
-    def told_to_go(self, *batches):
+    def told_to_go(self, batches):
         if self.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *batches)
+        return step(self, batches)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Distillation, "train_step", told_to_go)
+        patched.setattr(Trainer, "train_step", told_to_go)
         result = train(config(tiny_store, tmp_path))
     assert result["step"] == 5 and result["export"] is None
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5]
@@ -247,7 +249,7 @@ def test_train__as_many_samples_as_asked_for(
     tiny_store, tmp_path, samples, drop_last, accumulate, steps
 ) -> None:
     settings = {"max_steps": None, "drop_last": drop_last, "accumulate": accumulate}
-    trainer = Distillation(config(tiny_store, tmp_path, seen_samples=samples, **settings))
+    trainer = make_trainer(config(tiny_store, tmp_path, seen_samples=samples, **settings))
     seen = [sum(len(b.keys) for b in batches) for batches in trainer._steps()]
     assert len(seen) == trainer.total_steps == steps
     assert sum(seen[:-1]) < samples <= sum(seen)

@@ -11,7 +11,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.models import vfm
 from densecli.models.student import load_student
 from densecli.models.vfm import VFMArchitecture
-from densecli.train.distillation import Distillation, TrainConfig, train
+from densecli.train.distillation import TrainConfig, make_trainer, train
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_export__is_a_student_again_and_a_teacher(full_store, tmp_path) -> None:
 @pytest.mark.parametrize("method", ["densevlm", "regiontext", "sc-regiontext"])
 def test_train__labels_need_texts(full_store, tmp_path, method: str) -> None:
     with pytest.raises(DenseCLIError, match="dinov2-vits14 has no texts") as caught:
-        Distillation(config(full_store.store, tmp_path, method=method))
+        make_trainer(config(full_store.store, tmp_path, method=method))
     assert "r-sc-v" in caught.value.hint
 
 
@@ -67,10 +67,10 @@ def test_train__another_mode(full_store, tmp_path) -> None:
 
 def test_train__the_refiner_it_learns_from_is_a_clips(tiny_store, tmp_path) -> None:
     with pytest.raises(DenseCLIError, match="no refined column") as caught:
-        Distillation(config(tiny_store.store, tmp_path, method="r-sc-v"))
+        make_trainer(config(tiny_store.store, tmp_path, method="r-sc-v"))
     assert "train-refiner --student vitb16" in caught.value.hint
     with pytest.raises(DenseCLIError, match="no gram column") as caught:
-        Distillation(config(tiny_store.store, tmp_path, losses={"spatial:gram": 1.0}))
+        make_trainer(config(tiny_store.store, tmp_path, losses={"spatial:gram": 1.0}))
     assert "--student-patch 16" in caught.value.hint
 
 

@@ -1,9 +1,9 @@
-"""The affinity picture: the right token, the right cosines, colours that differ in lightness."""
+"""The affinity picture: the right token and the right cosines."""
 
 import numpy as np
 import pytest
 
-from densecli.evaluation.affinity import affinity, affinity_panel, colours, token_at
+from densecli.models.affinity import affinity, affinity_panel, token_at
 from densecli.shards.geometry import Canvas
 
 
@@ -26,11 +26,6 @@ def test_affinity__is_the_cosine_to_the_chosen_token():
 )
 def test_token_at__lies_below_the_point_of_the_photo(point, valid, token):
     assert token_at(point, valid, (8, 8)) == token
-
-
-def test_colours__grow_lighter():
-    ramp = colours(np.linspace(0, 1, 50)[None])[0]
-    assert (np.diff(ramp.astype(float) @ [0.299, 0.587, 0.114]) > 0).all()
 
 
 def test_affinity_panel__like_tokens_are_yellow_and_others_blue():

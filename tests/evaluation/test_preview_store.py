@@ -1,17 +1,18 @@
-"""A sample by its key, and a panel for each thing that is said of it."""
+"""A photo of a store by its key, and a panel for each column that says something of it."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.sample import find_record, picture
+from densecli.evaluation.preview import PreviewRequest, draw_preview, find_record, retrieved_views
 from densecli.shards.codecs import LowRank, Rows, TopK
 from densecli.shards.regions import GridPlan
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, npz_bytes
 
 NAMES, THINGS = ("boat", "sky", "kite"), (True, False, True)
+THINGS_OF = np.array(THINGS)
 
 
 @pytest.fixture
@@ -48,6 +49,10 @@ def store(tmp_path):
     return store
 
 
+def preview(store, columns, key, **request):
+    return draw_preview(store, columns, PreviewRequest(key=key, **request))
+
+
 @pytest.mark.parametrize("key", ["a", "b", "c"])
 def test_find_record__in_any_shard(store, key):
     column = store.find("targets", "self-v")
@@ -61,27 +66,27 @@ def test_find_record__unknown_key_names_some_that_are_there(store):
     assert "a, b, c" in caught.value.hint
 
 
-def test_picture__has_a_panel_for_each_column(store):
+def test_draw_preview__has_a_panel_for_each_column(store):
     def height(*names):
         columns = [store.find("targets", name) for name in names]
-        return picture(store, columns, "b", view=6, point=(0.5, 0.5)).height
+        return preview(store, columns, "b", view=6, point=(0.5, 0.5)).height
 
     each = [height(name) for name in ("v", "crops-v", "self-v")]
     assert min(each) > 100
     assert height("v", "crops-v", "self-v") == sum(each)
 
 
-def test_picture__follows_the_view_and_the_point(store):
+def test_draw_preview__follows_the_view_and_the_point(store):
     labels, tokens = store.find("targets", "v"), store.find("targets", "self-v")
     for column, changes in ((labels, {"view": 7}), (tokens, {"point": (0.9, 0.9)})):
         chosen = {"view": 6, "point": (0.1, 0.1)}
-        one = np.asarray(picture(store, [column], "b", **chosen))
-        assert not np.array_equal(one, np.asarray(picture(store, [column], "b", **{**chosen, **changes})))
+        one = np.asarray(preview(store, [column], "b", **chosen))
+        assert not np.array_equal(one, np.asarray(preview(store, [column], "b", **{**chosen, **changes})))
     with pytest.raises(DenseCLIError, match="no view 25"):
-        picture(store, [labels], "b", view=25, point=(0.5, 0.5))
+        preview(store, [labels], "b", view=25, point=(0.5, 0.5))
 
 
-def test_picture__a_live_teacher_stands_beside_its_factor(store):
+def test_draw_preview__a_live_teacher_stands_beside_its_factor(store):
     tokens, asked = store.find("targets", "self-v"), []
 
     def live(column, key):
@@ -89,18 +94,18 @@ def test_picture__a_live_teacher_stands_beside_its_factor(store):
         return np.random.default_rng(1).normal(size=(4, 4, 8))
 
     chosen = {"view": 6, "point": (0.5, 0.5)}
-    alone = picture(store, [tokens], "b", **chosen)
-    beside = picture(store, [tokens], "b", **chosen, live=live)
+    alone = preview(store, [tokens], "b", **chosen)
+    beside = preview(store, [tokens], "b", **chosen, live_teacher=live)
     assert beside.width > 2.5 * alone.width and asked == [("self-v", "b")]
 
 
-def test_picture__denoised_labels_stand_beside_the_retrieved(store):
+def test_draw_preview__denoised_labels_stand_beside_the_retrieved(store):
     labels, chosen = store.find("targets", "v"), {"view": 6, "point": (0.5, 0.5)}
-    alone = picture(store, [labels], "b", **chosen)
-    assert picture(store, [labels], "b", **chosen, theta=0.5).width > 1.8 * alone.width
+    alone = preview(store, [labels], "b", **chosen)
+    assert preview(store, [labels], "b", **chosen, theta=0.5).width > 1.8 * alone.width
 
 
-def test_picture__students_before_what_is_stored(store):
+def test_draw_preview__students_before_what_is_stored(store):
     seen = []
 
     def student(canvas):
@@ -108,11 +113,56 @@ def test_picture__students_before_what_is_stored(store):
         return canvas[::16, ::16].astype(np.float32) + 1
 
     column = store.find("targets", "self-v")
-    alone = picture(store, [column], "a", view=0, point=(0.5, 0.5))
-    both = picture(
+    alone = preview(store, [column], "a", view=0, point=(0.5, 0.5))
+    both = preview(
         store, [column], "a", view=0, point=(0.5, 0.5), students={"before": student, "after": student}
     )
     assert seen == [(64, 64, 3)] * 2
     assert both.height > alone.height
     below = np.asarray(both)[-alone.height :, : alone.width]
     np.testing.assert_array_equal(below, np.asarray(alone))
+
+
+def test_retrieved_views__the_first_photos_with_the_labels_of_one_view(tmp_path) -> None:
+    plan, codec = GridPlan(), TopK(things=THINGS, k=2, dtype="fp32")
+    store = Store.create(tmp_path, {"name": "x"}, 64, [2, 2])
+    regions = store.add_column("regions", plan.name, plan.spec)
+    spec = {"target": {"categories": NAMES}, "codec": codec.spec, "regions": regions.key}
+    labels = store.add_column("targets", "v", spec)
+    cells, told = plan.boxes([0, 0, 1, 0.5]), {}
+    for shard in store.shard_names:
+        writers = [ShardWriter(column, shard) for column in (store.images, regions, labels)]
+        for i in range(2):
+            key = f"{shard}-{i}"
+            told[key] = np.random.default_rng(len(told)).dirichlet(np.ones(3), len(cells.boxes))
+            parts = (
+                {"jpg": jpg_bytes(Image.new("RGB", (64, 32)))},
+                {"npz": npz_bytes({"boxes": cells.boxes, "offsets": cells.offsets})},
+                {"npz": npz_bytes(codec.encode(told[key])[0])},
+            )
+            for writer, part in zip(writers, parts, strict=True):
+                writer.add(key, part)
+        for writer in writers:
+            writer.commit()
+
+    views = retrieved_views(store, labels, view=6, limit=3)
+    assert [view.title for view in views] == ["000000-0", "000000-1", "000001-0"]
+    rows = cells.view(6)
+    for view in views:
+        p = told[view.title][rows]
+        assert view.image.shape == (32, 64, 3)
+        np.testing.assert_array_equal(view.boxes, cells.boxes[rows])
+        assert view.labels == [NAMES[i] for i in p.argmax(1)]
+        assert view.thing == [THINGS[i] for i in p.argmax(1)]
+        assert view.confidence == pytest.approx(p.max(1), abs=1e-6)
+
+    # Denoised: no cell that is unsure, and things beside things alone.
+    for view, plain in zip(retrieved_views(store, labels, view=6, limit=3, theta=0.6), views, strict=True):
+        assert view.title.startswith(plain.title) and "theta 0.6" in view.title
+        p = told[plain.title][rows]
+        assert view.kept == (p.max(1) > 0.6).tolist() and 0 < sum(view.kept) < len(rows)
+        assert view.labels == plain.labels
+        is_thing = THINGS_OF[p.argmax(1)]
+        assert is_thing.any() and not is_thing.all()
+        beside = np.where(is_thing, p[:, THINGS_OF].sum(1), 1)
+        assert view.confidence == pytest.approx(p.max(1) / beside, abs=1e-6)

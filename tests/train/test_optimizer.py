@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from densecli.train.optim import adamw, freeze, learning_rate
+from densecli.train.optimizer import adamw, freeze
 
 
 class Tower(nn.Module):
@@ -36,14 +36,3 @@ def test_freeze__leaves_named_parameters_out_of_the_optimizer() -> None:
 def test_freeze__unknown_name() -> None:
     with pytest.raises(KeyError):
         freeze(Tower(), {"visual.conv1.weight"})
-
-
-def test_learning_rate__warms_up_then_falls_to_zero() -> None:
-    rates = [learning_rate(step, peak=1.0, warmup_steps=4, total_steps=104) for step in range(104)]
-    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert rates[54] == pytest.approx(0.5)
-    assert rates[4:] == sorted(rates[4:], reverse=True) and 0 < rates[-1] < 1e-3
-
-
-def test_learning_rate__no_warm_up() -> None:
-    assert learning_rate(0, peak=1.0, warmup_steps=0, total_steps=1) == 1.0

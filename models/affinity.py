@@ -1,0 +1,132 @@
+"""Pictures of token maps: how similar each token is to the token below a chosen point.
+
+Cosines run from dark blue to yellow; see `core.drawing`.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from densecli.core.drawing import INK, PAPER, draw_scale, heat_colours, side_by_side
+from densecli.models.student import Student
+from densecli.shards.geometry import Canvas
+
+OPACITY = 0.7
+PANEL_WIDTH = 260
+"""Pixels of a panel of `affinity_row`."""
+Point = tuple[float, float]
+"""x and y of a point of a photo, each in 0..1."""
+TokenMap = Callable[[np.ndarray], np.ndarray]
+"""A network's dense map: (S, S, 3) uint8 canvas -> (h, w, C) tokens."""
+
+
+def token_map(model: Student, mode: str) -> TokenMap:
+    """The dense map of a model, a CLIP or a VFM, as `affinity_row` calls it.
+
+    Args:
+        model: In eval mode, on any device.
+        mode: How the last block is read out.
+    """
+    device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def tokens(canvas: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(device)
+        dense: np.ndarray = model(model.prepare(pixels), mode)[0].permute(1, 2, 0).float().cpu().numpy()
+        return dense
+
+    return tokens
+
+
+def affinity_row(
+    models: Mapping[str, TokenMap], image: np.ndarray, point: Point, canvas: Canvas
+) -> Image.Image:
+    """A photo with a point, and beside it the affinities of each model's tokens to that point.
+
+    Args:
+        models: By the title of their panel.
+        image: (h, w, 3) uint8, the photo at canvas scale, not padded.
+        point: Ringed in every panel.
+        canvas: What the models see.
+    """
+    panels = {"the point": point_panel(image, point, PANEL_WIDTH)}
+    for name, dense in models.items():
+        panels[name] = affinity_panel(image, dense(canvas.pad(image)), point, canvas, PANEL_WIDTH)
+    return side_by_side(panels)
+
+
+def affinity_panel(
+    image: np.ndarray, tokens: np.ndarray, point: Point, canvas: Canvas, width: int = 480
+) -> Image.Image:
+    """A photo in grey under its affinities to a point, with a scale from the lowest cosine to 1.
+
+    Args:
+        image: (h, w, 3) uint8, the photo at canvas scale, not padded.
+        tokens: (gh, gw, C) map of the whole canvas, or the factors of one with the same cosines.
+        point: Ringed.
+        canvas: Of the map.
+        width: Of the panel, in pixels.
+    """
+    valid = (image.shape[1] / canvas.size, image.shape[0] / canvas.size)
+    grid = (tokens.shape[0], tokens.shape[1])
+    cosines = affinity(tokens, token_at(point, valid, grid))
+    # Tokens outside the photo see only black: they must not set the scale.
+    inside = cosines[: int(np.ceil(valid[1] * grid[0])), : int(np.ceil(valid[0] * grid[1]))]
+    least = min(float(inside.min()), 1 - 1e-6)
+    heat = heat_colours(np.clip((cosines - least) / (1 - least), 0, 1))
+    scale = width / image.shape[1]
+    size = (width, round(image.shape[0] * scale))
+    side = round(canvas.size * scale)
+    tint = Image.fromarray(heat).resize((side, side), Image.Resampling.NEAREST).crop((0, 0, *size))
+    photo = Image.fromarray(image).convert("L").convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    panel = Image.new("RGB", (width, size[1] + 26), PAPER)
+    panel.paste(Image.blend(photo, tint, OPACITY))
+    _draw_ring(panel, point, size)
+    draw_scale(panel, size[1], f"cosine {least:.2f}", "1")
+    return panel
+
+
+def point_panel(image: np.ndarray, point: Point, width: int = 480) -> Image.Image:
+    """A photo with a ringed point, of the same size as its `affinity_panel`."""
+    photo = Image.fromarray(image)
+    size = (width, round(photo.height * width / photo.width))
+    panel = Image.new("RGB", (width, size[1] + 26), PAPER)
+    panel.paste(photo.resize(size, Image.Resampling.BICUBIC))
+    _draw_ring(panel, point, size)
+    return panel
+
+
+def affinity(tokens: np.ndarray, token: tuple[int, int]) -> np.ndarray:
+    """Cosines of all tokens with one of them.
+
+    Args:
+        tokens: (h, w, C).
+        token: Row and column of the one.
+
+    Returns:
+        (h, w) cosines.
+    """
+    unit = tokens / np.maximum(np.linalg.norm(tokens, axis=2, keepdims=True), 1e-12)
+    cosines: np.ndarray = unit @ unit[token]
+    return cosines
+
+
+def token_at(point: Point, valid: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
+    """Row and column of the token below a point of the photo.
+
+    Args:
+        point: In the photo.
+        valid: The photo's share of the canvas, width and height.
+        grid: Rows and columns of the map, which covers the whole canvas.
+    """
+    x, y = point[0] * valid[0], point[1] * valid[1]
+    return min(int(y * grid[0]), grid[0] - 1), min(int(x * grid[1]), grid[1] - 1)
+
+
+def _draw_ring(panel: Image.Image, point: Point, size: tuple[int, int]) -> None:
+    draw = ImageDraw.Draw(panel)
+    x, y = point[0] * (size[0] - 1), point[1] * (size[1] - 1)
+    draw.ellipse((x - 9, y - 9, x + 9, y + 9), outline=INK, width=6)
+    draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=PAPER, width=2)

@@ -1,0 +1,180 @@
+"""Loggers by name: where a training's metrics, configuration and pictures go.
+
+A new one is a module of this package, or a plug-in:
+
+    from densecli.train.loggers import LOGGERS, Logger
+
+    @LOGGERS.register("print", help="Prints each row.")
+    class PrintLogger(Logger):
+        def log(self, row):
+            print(row)
+
+metrics.jsonl is always written: it is the record that resuming a training relies on.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.core.progress import Progress
+from densecli.core.registry import Registry, registry
+from densecli.train.run_folder import RunFolder
+
+Row = Mapping[str, float]
+
+
+class Logger:
+    """Receives what a training logs; the calls that a logger does not define do nothing.
+
+    Only the process of rank 0 logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Prepares the logger.
+
+        Args:
+            folder: The run folder.
+
+        Raises:
+            DenseCLIError: Where a package that it needs is not installed.
+        """
+        self.folder = folder
+
+    def start(self, config: Mapping[str, Any], step: int) -> None:
+        """Begins, or goes on where the training is resumed.
+
+        Args:
+            config: The resolved configuration, JSON values.
+            step: Steps taken before. What was logged after this step is to be replaced.
+        """
+
+    def log(self, row: Row) -> None:
+        """Logs the metrics of a step: numbers by name, among them `step`."""
+
+    def note(self, name: str, value: float, step: int) -> None:
+        """Logs a number about the process rather than about a step."""
+
+    def image(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Logs a picture, (H, W, 3) uint8."""
+
+    def sync(self) -> None:
+        """Puts on disk what was logged: a checkpoint must not outlive the rows of its steps."""
+
+    def close(self) -> None:
+        """Ends the log."""
+
+
+LOGGERS: Registry[type[Logger]] = registry("loggers", package=__name__, noun="logger")
+
+
+class RunLog:
+    """All loggers of a training, and its progress on standard error. Without loggers it is silent."""
+
+    def __init__(
+        self, loggers: Sequence[Logger] = (), progress: Progress | None = None, last: Row | None = None
+    ) -> None:
+        """Wraps loggers that have started.
+
+        Args:
+            loggers: The loggers.
+            progress: Counts steps.
+            last: The last row that a training to be resumed has logged.
+        """
+        self._loggers, self._progress = loggers, progress
+        self.last: dict[str, float | None] = dict(last or {})
+        """The last row, with None for numbers that are not finite."""
+
+    def row(self, row: Row) -> None:
+        """Logs the metrics of a step."""
+        if self._progress is None:
+            return
+        self.last = finite(row)
+        for logger in self._loggers:
+            logger.log(row)
+        self._progress.advance(1, f"loss {row['loss']:.4f}, {row['images_per_s']:.1f} images/s")
+
+    def first_step(self, seconds: float) -> None:
+        """Says how many seconds after the start this process had taken its first step."""
+        if self._progress is None:
+            return
+        for logger in self._loggers:
+            logger.note("seconds_to_first_step", seconds, int(self.last["step"] or 0))
+        tqdm.write(f"The first step was done {seconds:.1f} s after the start.", file=sys.stderr)
+
+    def picture(self, draw: Callable[[], np.ndarray | None], step: int) -> None:
+        """Draws a picture and logs it, where a logger takes pictures."""
+        takers = [logger for logger in self._loggers if type(logger).image is not Logger.image]
+        if takers and (picture := draw()) is not None:
+            for logger in takers:
+                logger.image("photos", picture, step)
+
+    def sync(self) -> None:
+        """See `Logger.sync`."""
+        for logger in self._loggers:
+            logger.sync()
+
+    def close(self) -> None:
+        """Closes all loggers."""
+        for logger in self._loggers:
+            logger.close()
+        if self._progress:
+            self._progress.close()
+
+
+def open_log(
+    names: Sequence[str], folder: RunFolder, config: Mapping[str, Any], *, step: int, total: int
+) -> RunLog:
+    """Starts the loggers of a training.
+
+    Args:
+        names: Of loggers, beside `jsonl`.
+        folder: The run folder.
+        config: The resolved configuration.
+        step: Steps taken before.
+        total: Steps of the whole training.
+
+    Raises:
+        DenseCLIError: For an unknown logger, and where a package is not installed.
+    """
+    loggers = [LOGGERS[name](folder.root) for name in dict.fromkeys(["jsonl", *names])]
+    for logger in loggers:
+        logger.start(config, step)
+    lines = folder.metrics.read_text().splitlines()
+    last = json.loads(lines[-1]) if lines else None
+    return RunLog(loggers, Progress(total, "steps", done=step), last)
+
+
+def finite(row: Row) -> dict[str, float | None]:
+    """The row with None for numbers that are not finite, which JSON does not have."""
+    return {name: value if np.isfinite(value) else None for name, value in row.items()}
+
+
+def run_id(folder: Path, logger: str) -> str | None:
+    """The id under which a service knows the run, None for a new one."""
+    ids: dict[str, str] = _ids(folder)
+    return ids.get(logger)
+
+
+def keep_run_id(folder: Path, logger: str, id: str) -> None:
+    """Keeps the id in the run folder, so that a resumed training goes on with the same run."""
+    fs.write_atomic(str(folder / RunFolder.LOGGERS), json.dumps({**_ids(folder), logger: id}).encode())
+
+
+def _ids(folder: Path) -> dict[str, str]:
+    file = folder / RunFolder.LOGGERS
+    return dict(json.loads(file.read_bytes())) if file.exists() else {}
+
+
+def missing_package(package: str) -> DenseCLIError:
+    """The error where a logger's package is not installed."""
+    return DenseCLIError(
+        f"The logger {package} needs the package {package}, which is not installed.",
+        hint=f"Install it with: pip install 'densecli[{package}]'",
+    )

@@ -1,0 +1,85 @@
+"""Loss terms by name.
+
+A term compares a student with one target column. A new one is a module of this package, or a plug-in:
+
+    from densecli.train.terms import TERMS, Term
+
+    @TERMS.register("my_term", help="What it compares.")
+    class MyTerm(Term):
+        reads = ("crops",)
+        ...
+
+See `densecli.train.terms.base.Term` for what it defines.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from densecli.core.errors import DenseCLIError
+from densecli.core.registry import Registry, registry, unknown_name
+from densecli.train.terms.base import StudentOutput as StudentOutput
+from densecli.train.terms.base import Term as Term
+from densecli.train.terms.base import TermSetup as TermSetup
+
+TERMS: Registry[type[Term]] = registry("losses", package=__name__, noun="loss term")
+
+
+def term_and_kind(loss: str) -> tuple[str, str]:
+    """Splits a loss into its term and the kind of target that the term reads.
+
+    Args:
+        loss: TERM or TERM:KIND. Without a kind, the first one in the term's `reads`.
+
+    Raises:
+        DenseCLIError: For an unknown term, or a kind that the term cannot read.
+    """
+    term, _, kind = loss.partition(":")
+    reads = TERMS[term].reads
+    if kind and kind not in reads:
+        raise DenseCLIError(
+            f"The loss term {term} cannot read a {kind} column.", hint=f"It reads: {', '.join(reads)}."
+        )
+    return term, kind or reads[0]
+
+
+def parse_losses(words: Iterable[str]) -> dict[str, float]:
+    """{"region_kl": 1.0, "spatial:gram": 0.2} from ["region_kl=1", "spatial:gram=0.2"].
+
+    Raises:
+        DenseCLIError: For an unknown term or a weight that is not a positive number.
+    """
+    weights = {}
+    for word in words:
+        loss, _, weight = word.partition("=")
+        term_and_kind(loss)
+        try:
+            weights[loss] = float(weight)
+        except ValueError:
+            weights[loss] = 0.0
+        if not 0 < weights[loss] < float("inf"):
+            raise DenseCLIError(
+                f"The loss {word!r} has no positive weight.",
+                hint=f"Write it as {loss}=W, for example {loss}=1.",
+            )
+    return weights
+
+
+def options_by_term(options: Mapping[str, str], terms: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Groups options of loss terms by term.
+
+    Args:
+        options: Values by TERM.NAME, as `--loss-option` gives them.
+        terms: Names of the terms that are trained with.
+
+    Returns:
+        For each term the values of its options by name.
+
+    Raises:
+        DenseCLIError: For an option of another term.
+    """
+    grouped: dict[str, dict[str, str]] = {term: {} for term in terms}
+    for name, value in options.items():
+        term, _, option = name.partition(".")
+        if term not in grouped:
+            raise unknown_name("loss term in this training", term, grouped, more="Write TERM.NAME=VALUE.")
+        grouped[term][option] = value
+    return grouped

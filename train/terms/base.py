@@ -1,0 +1,176 @@
+"""What a loss term is, and what it is built from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_type_hints
+
+import torch
+from torch import Tensor
+
+from densecli.core.errors import DenseCLIError
+from densecli.core.registry import unknown_name
+
+if TYPE_CHECKING:
+    from densecli.shards.store import Column
+    from densecli.train.config import TrainConfig
+    from densecli.train.dataloader import Batch
+
+Values = tuple[Tensor, dict[str, Tensor]]
+"""A scalar, and further scalars to log by name."""
+
+
+class StudentOutput(NamedTuple):
+    """What the student computes for a batch of B images with R regions.
+
+    Attributes:
+        dense: (B, C, h, w) in the student's read-out mode.
+        regions: (R, C) float32, pooled from `dense`, unit norm.
+        context: Context features of the mode by name, (B, C', h, w) each; empty where it has none.
+    """
+
+    dense: Tensor
+    regions: Tensor
+    context: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermSetup:
+    """What a term is built from.
+
+    Attributes:
+        kind: Kind of target that it reads; its values are in `batch.targets[kind]`.
+        column: The target column.
+        config: Configuration of the training.
+        text: Computes the student's own text embeddings of the categories of a labels column, (D, C) unit
+            norm. Raises DenseCLIError for a student without a text tower.
+        options: An instance of the term's `Options`, None where it has none.
+    """
+
+    kind: str
+    column: Column
+    config: TrainConfig
+    text: Callable[[Column], Tensor]
+    options: Any = None
+
+
+class Term(ABC):
+    """A loss term.
+
+    Attributes:
+        reads: Kinds of target that it can learn from; the first one is the default.
+        Options: A dataclass of the term's own options, with a default for each field of type int, float, bool
+            or str. `--loss-option TERM.NAME=VALUE` sets them. None where it has none.
+    """
+
+    reads: ClassVar[tuple[str, ...]]
+    Options: ClassVar[type | None] = None
+
+    @classmethod
+    @abstractmethod
+    def build(cls, setup: TermSetup) -> Self:
+        """Builds the term for a training."""
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> Tensor:
+        """Counts what the term averages over: regions, boxes, images.
+
+        Returns:
+            (G,) int64, one count for each mean in the loss.
+        """
+
+    @abstractmethod
+    def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
+        """Computes the batch's share of the loss.
+
+        A step may consist of several batches, in several processes. Divide sums by `counts`, so that the
+        shares of all batches add up to the loss of one large batch.
+
+        Args:
+            student: Output of the student for `batch`.
+            batch: The batch.
+            counts: (G,), the sum of `counts` over all batches of the step.
+
+        Returns:
+            The batch's share of the loss before its weight, and further scalars to log by name.
+        """
+
+
+def term_options(name: str, term: type[Term], values: Mapping[str, str]) -> Any:
+    """Builds the options of a term.
+
+    Args:
+        name: Name of the term.
+        term: Its class.
+        values: Words of the command line by option.
+
+    Returns:
+        An instance of `term.Options`, or None where the term has no options.
+
+    Raises:
+        DenseCLIError: For an unknown option or a value of another type.
+    """
+    if term.Options is None:
+        if values:
+            raise DenseCLIError(
+                f"The loss term {name} has no options of its own.", hint="Leave --loss-option out."
+            )
+        return None
+    types = get_type_hints(term.Options)
+    known = {field.name: types[field.name] for field in fields(term.Options) if field.init}
+    parsed = {}
+    for option, word in values.items():
+        if option not in known:
+            raise unknown_name(f"option of the loss term {name}", option, known)
+        parsed[option] = _parse(f"{name}.{option}", word, known[option])
+    missing = [f.name for f in fields(term.Options) if f.default is MISSING and f.name not in parsed]
+    if missing:
+        raise DenseCLIError(
+            f"The loss term {name} needs the option {missing[0]}.",
+            hint=f"Add --loss-option {name}.{missing[0]}=VALUE.",
+        )
+    return term.Options(**parsed)
+
+
+def _parse(name: str, word: str, kind: type) -> Any:
+    booleans = {"true": True, "false": False}
+    try:
+        return booleans[word.lower()] if kind is bool else kind(word)
+    except (KeyError, ValueError):
+        noun = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, kind.__name__)
+        raise DenseCLIError(f"The loss option {name} cannot be {word!r}.", hint=f"Give {noun}.") from None
+
+
+def rows(tensor: Tensor) -> Tensor:
+    """(1,) int64 on the tensor's device: its number of rows."""
+    return torch.tensor([len(tensor)], device=tensor.device)
+
+
+def weighted_sum(
+    terms: Mapping[str, Term],
+    weights: Mapping[str, float],
+    student: StudentOutput,
+    batch: Batch,
+    counts: Mapping[str, Tensor],
+) -> Values:
+    """Sums the terms of a batch.
+
+    Args:
+        terms: Terms by loss.
+        weights: Weights by loss.
+        student: Output of the student for `batch`.
+        batch: The batch.
+        counts: By loss, the sum of the term's counts over all batches of the step.
+
+    Returns:
+        The batch's share of the weighted loss; by name each term before its weight and what else it logs.
+    """
+    total = student.regions.new_zeros(())
+    parts: dict[str, Tensor] = {}
+    for name, term in terms.items():
+        value, extra = term(student, batch, counts[name])
+        total = total + weights[name] * value
+        parts |= {name: value.detach(), **extra}
+    return total, parts

@@ -1,0 +1,85 @@
+"""Term `region_kl`: the student's distribution over categories follows the P-VLM's (DenseVLM)."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from densecli.shards.store import Column
+from densecli.train.dataloader import Batch
+from densecli.train.losses import Reduction, decoupled_kl, group_counts, kept_regions, mean, retemper
+from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
+from densecli.train.terms.base import Values, rows
+
+
+@TERMS.register("region_kl", help="KL from the P-VLM's distribution over categories, decoupled (DenseVLM).")
+class RegionKL(Term):
+    """`decoupled_kl` between the stored distribution of each region and the student's (DenseVLM, eqs 3-5)."""
+
+    reads = ("labels",)
+
+    def __init__(
+        self,
+        column: Column,
+        text: Tensor,
+        *,
+        tau: float = 0.01,
+        theta: float = 0.3,
+        variant: int = 4,
+        beta: float | None = None,
+        reduction: Reduction = "regions",
+    ) -> None:
+        """Keeps the categories of a column.
+
+        Args:
+            column: Column of kind labels.
+            text: (D, C) the student's own unit embeddings of the column's D categories.
+            tau: Temperature of both sides; one that differs from the column's is applied to the stored
+                distribution too.
+            theta: See `decoupled_kl`.
+            variant: See `decoupled_kl`.
+            beta: See `decoupled_kl`.
+            reduction: See `decoupled_kl`.
+        """
+        self.stored_tau: float = column.spec["target"]["tau"]
+        self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)
+        self.text, self.tau, self.theta = text, tau, theta
+        self.variant, self.beta, self.reduction = variant, beta, reduction
+
+    @classmethod
+    def build(cls, setup: TermSetup) -> Self:
+        """See `Term.build`."""
+        config = setup.config
+        return cls(
+            setup.column,
+            setup.text(setup.column),
+            tau=config.tau,
+            theta=config.theta,
+            variant=config.decoupling,
+            beta=config.beta,
+            reduction=config.reduction,
+        )
+
+    def _teacher(self, batch: Batch) -> Tensor:
+        return retemper(batch.targets["labels"], self.stored_tau, self.tau, self.thing)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """(3,) kept thing regions, kept stuff regions, all regions."""
+        teacher = self._teacher(batch)
+        return torch.cat([group_counts(teacher, self.thing, self.theta), rows(teacher)])
+
+    def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
+        """See `Term.__call__`; logs the share of regions kept."""
+        teacher = self._teacher(batch)
+        loss = decoupled_kl(
+            student.regions @ self.text.T,
+            teacher,
+            self.thing,
+            tau=self.tau,
+            theta=self.theta,
+            variant=self.variant,
+            beta=self.beta,
+            reduction=self.reduction,
+            counts=counts[:2],
+        )
+        return loss, {"kept": mean(kept_regions(teacher, self.theta), counts[2])}

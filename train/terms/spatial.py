@@ -1,0 +1,53 @@
+"""Term `spatial`: token correlations inside each box follow those of another encoder (R-SC)."""
+
+from typing import Self
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from densecli.train.correlation import spatial_loss
+from densecli.train.dataloader import Batch
+from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
+from densecli.train.terms.base import Values, rows
+
+
+@TERMS.register(
+    "spatial", help="Cross entropy of token correlations inside each box with another encoder's (R-SC)."
+)
+class Spatial(Term):
+    """`spatial_loss` between the student's tokens and a stored token map, or stored tokens of each box."""
+
+    reads = ("self", "refined", "gram")
+
+    def __init__(self, kind: str, *, tau: float = 0.2, side: int = 7) -> None:
+        """Keeps the settings.
+
+        Args:
+            kind: Kind of target, a token map or the tokens of each box.
+            tau: See `spatial_loss`.
+            side: See `spatial_loss`.
+        """
+        self.kind, self.tau, self.side = kind, tau, side
+
+    @classmethod
+    def build(cls, setup: TermSetup) -> Self:
+        """See `Term.build`."""
+        return cls(setup.kind, tau=setup.config.spatial_tau, side=setup.config.spatial_side)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """(1,) boxes."""
+        return rows(batch.boxes)
+
+    def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
+        """See `Term.__call__`."""
+        teacher = batch.targets[self.kind]
+        loss = spatial_loss(
+            F.normalize(student.dense, dim=1),
+            teacher.permute(0, 3, 1, 2) if teacher.ndim == 4 else teacher,
+            batch.boxes,
+            batch.batch_index,
+            side=self.side,
+            tau=self.tau,
+            count=counts[0],
+        )
+        return loss, {}
