@@ -106,9 +106,11 @@ def gpus_of_worker(workers: int, gpus: int) -> float:
 
 def machines() -> int:
     """Number of nodes that are alive."""
-    return sum(node["Alive"] for node in ray.nodes())
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum(node["Alive"] for node in nodes)
 
 
 def total_gpus() -> int:
     """Number of GPUs of all nodes together."""
-    return int(ray.cluster_resources().get("GPU", 0))
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))

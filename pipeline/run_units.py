@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import ray
 
@@ -37,7 +38,7 @@ def run_units(
     """
     retries, suspects = deque[Unit](), deque[Unit]()
     failures: Counter[str] = Counter()
-    running: dict[ray.ObjectRef, tuple[Unit, Worker]] = {}
+    running: dict[ray.ObjectRef[Any], tuple[Unit, Worker]] = {}
 
     def failed(what: str, cause: BaseException) -> None:
         failures[what] += 1

@@ -62,7 +62,7 @@ class ShardBuilder:
     """Builds units. Of two at once, one has its photos read while the teachers work on the other."""
 
     def __init__(self, config: BuilderConfig) -> None:
-        self._config = config
+        self.config = config
         self._pool = ThreadPoolExecutor(config.threads, "densecli")
         self._photos_turn, self._teachers_turn = Lock(), Lock()
         # Photos that are ready for the teachers or wait for the codec: a batch, and one for each thread.
@@ -79,7 +79,7 @@ class ShardBuilder:
             Stopped: `stop` was set.
             DenseCLIError: No photo is within reach, or a teacher fails.
         """
-        config, shard, stop = self._config, unit.shard, stop or Event()
+        config, shard, stop = self.config, unit.shard, stop or Event()
         receipts: list[Receipt] = []
         if not config.images.has(shard):
             receipts.append(self._build_images(unit, stop))
@@ -107,7 +107,7 @@ class ShardBuilder:
         return Report(shard=shard, samples=len(records), skipped=dict(skipped), seconds=dict(seconds))
 
     def _build_images(self, unit: Unit, stop: Event) -> Receipt:
-        config = self._config
+        config = self.config
         writer, timer, skipped = ShardWriter(config.images, unit.shard), StageTimer(), Counter[str]()
 
         def members(item: Item) -> dict[str, bytes] | str:
@@ -145,7 +145,7 @@ class ShardBuilder:
 
     def _check_in_reach(self, unit: Unit, skipped: Counter[str]) -> None:
         """Raises DenseCLIError if all photos of a unit were out of reach, which is not the photos' fault."""
-        by_chance = len(unit.items) < CHANCE and len(self._config.images.shard_names) > 1
+        by_chance = len(unit.items) < CHANCE and len(self.config.images.shard_names) > 1
         if unit.items and skipped.keys() <= TRANSIENT_REASONS and not by_chance:
             kind = Forbidden if skipped.keys() == {"forbidden"} else Unreachable
             raise kind(
@@ -167,7 +167,7 @@ class ShardBuilder:
                 photo = Photo(
                     key=record.key,
                     image=decode_image(record.parts["images"]["jpg"]),
-                    canvas=self._config.canvas,
+                    canvas=self.config.canvas,
                     regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
                 )
             return photo, [writer.prepare(photo) for writer in writers]

@@ -59,7 +59,8 @@ class PackedWork:
         """Pickles the work of this process."""
         load_plugins()
         search_path = [str(Path(folder).absolute()) for folder in sys.path]
-        return cls(pickled=cloudpickle.dumps(work), plugins=plugins(), search_path=search_path)
+        pickled: bytes = cloudpickle.dumps(work)  # type: ignore[no-untyped-call]
+        return cls(pickled=pickled, plugins=plugins(), search_path=search_path)
 
     def unpack(self) -> Work:
         """Unpickles the work in a worker.

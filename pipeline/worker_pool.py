@@ -37,7 +37,7 @@ class Failure:
     fatal: bool
 
 
-def result_of(call: ray.ObjectRef) -> Any:
+def result_of(call: ray.ObjectRef[Any]) -> Any:
     """The result of a finished call, or its Failure.
 
     Raises:
@@ -64,10 +64,10 @@ class Worker:
         exclusive: Whether it gets no further unit while it has one.
     """
 
-    handle: ActorHandle
+    handle: ActorHandle[Any]
     units: set[str] = field(default_factory=set)
     exclusive: bool = False
-    _call: ray.ObjectRef | None = None
+    _call: ray.ObjectRef[Any] | None = None
     _message: str | None = None
 
     def message(self) -> str | None:
@@ -102,7 +102,7 @@ class WorkerPool:
         gpus = gpus_of_worker(size, total_gpus()) if gpus_per_worker is None else gpus_per_worker
         self.size = size
         self.needs = {"num_cpus": 1, "num_gpus": 0 if work.device == "cpu" else gpus}
-        self.starting: dict[ray.ObjectRef, Worker] = {}
+        self.starting: dict[ray.ObjectRef[Any], Worker] = {}
         self.ready: list[Worker] = []
         self._say = say
         self._last_line = ""
@@ -175,7 +175,7 @@ class WorkerPool:
         if worker in self.ready:
             self.ready.remove(worker)
 
-    def stop(self, running: list[ray.ObjectRef]) -> None:
+    def stop(self, running: list[ray.ObjectRef[Any]]) -> None:
         """Stops the calls under way without leaving half a file."""
         for worker in self.ready:
             worker.handle.stop.remote()

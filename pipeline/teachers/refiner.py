@@ -131,7 +131,7 @@ class RefinedTeacher:
         boxes = torch.from_numpy(regions.boxes[cells]).to(self.device)
         parts = [
             self.model.refine(entry[None], part, torch.zeros(len(part), device=self.device), self.config.side)
-            for part in boxes.split(BOXES_PER_BATCH)
+            for part in torch.split(boxes, BOXES_PER_BATCH)
         ]
         return torch.cat(parts).cpu().numpy()
 

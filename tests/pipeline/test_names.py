@@ -27,10 +27,6 @@ def test_name__says_what_a_teacher_is_asked_for(tiny, name, kind, model):
     config = teacher_config(name, replace(tiny, weights={model: "random:0"}))
     assert (config.name, config.spec()["target"]["name"]) == (name, kind)
     assert weights_names(name) == {"weights": model}
-        name,
-        kind,
-        model,
-    )
     assert config.info()["random_weights"] is True
 
 

@@ -103,7 +103,7 @@ def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder):
 
 
 def test_targets__a_shard_that_takes_long_says_how_far_it_is(tiny, monkeypatch, capsys):
-    monkeypatch.setattr("densecli.pipeline.shard_builder.SLOW", 0)
+    monkeypatch.setattr("densecli.pipeline.shard_builder.QUIET_SECONDS", 0)
     build_here(tiny)
     assert re.search("4/4 photos, .* of shard 000000", capsys.readouterr().err)
 
@@ -273,7 +273,7 @@ def test_probe__a_node_that_sees_other_files_says_so(from_folder, photos):
     with pytest.raises(DenseCLIError, match=r"does not see .*/store"):
         replace(job, probe=b).builder()
     job.make_columns()
-    assert replace(job, probe=b).builder()._config.images.missing() == ["000000", "000001"]
+    assert replace(job, probe=b).builder().config.images.missing() == ["000000", "000001"]
     (photos / "b.png").unlink()
     with pytest.raises(DenseCLIError, match=r"cannot read the photo b\.png: missing") as caught:
         replace(job, probe=b).builder()
