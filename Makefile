@@ -1,14 +1,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test lint clean
+.PHONY: setup setup-cpu demo test test-fast lint docs clean
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	touch $@
+
+# For a machine without a GPU: PyTorch without about 6 GB of CUDA libraries.
+setup-cpu:
+	$(PYTHON) -m venv .venv
+	$(PIP) 'torch>=2.6' 'torchvision>=0.21' --index-url $(TORCH_CPU)
+	$(MAKE) setup
 
 demo: setup
 	$(BIN)/densecli demo
@@ -16,10 +24,17 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# What to run while working: without the tests that start Ray or take long.
+test-fast: setup
+	$(BIN)/python -m pytest -m "not slow and not ray"
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -46,7 +46,7 @@ def write_store(folder: Path, photos: Path, samples: int) -> None:
     rng = np.random.default_rng(0)
     canvas, plan = Canvas(CANVAS), region_plan("grid-paper")
     # rest: exactly 20 of each, as the plan of a build expects; random ones would have more.
-    codec = TopK(things=(True,) * 80 + (False,) * (CATEGORIES - 80), k=20, rest=1.0, dtype="fp16")
+    codec = TopK(things=(True,) * 80 + (False,) * (CATEGORIES - 80), k=20, tail_mass=1.0, dtype="fp16")
     store = Store.create(folder / "store", {"name": "photos"}, CANVAS, [SHARD] * (samples // SHARD))
     regions = store.add_column("regions", plan.name, plan.spec)
     target = {"name": "labels", "tau": 0.01, "categories": [str(i) for i in range(CATEGORIES)]}

@@ -119,7 +119,7 @@ def evaluate(
 def _answer(task: str, question: Any, device: str, report: str | None, json_file: str | None) -> None:
     """Measures a task of `evaluation.tasks`; prints its tables, and writes what was asked for."""
     from densecli.core.distributed import joined_processes
-    from densecli.evaluation.page import Section, write_page
+    from densecli.core.page import Section, write_page
     from densecli.evaluation.tasks import TASKS
 
     with joined_processes(device) as ranks:
@@ -167,10 +167,10 @@ def ablate(
     densecli ablate --list
     densecli ablate decoupling --store stores/coco-512
     """
-    from densecli.ablation.report import summary, write_outcome
+    from densecli.ablation.report import summary, write_report
     from densecli.ablation.runs import check, photos_seen, run_all
-    from densecli.ablation.spec import cells, find_spec, load_spec, measured_on, parsed, shipped, words
-    from densecli.ablation.teacher_cost import bill
+    from densecli.ablation.spec import arguments, cells, find_spec, load_spec, measured_on, parsed, shipped
+    from densecli.ablation.teacher_cost import teacher_costs
     from densecli.shards.datasets import defaults_for, function_of
     from densecli.shards.store import Store
 
@@ -188,26 +188,27 @@ def ablate(
     annotated = dataset.annotated if "data" not in asked.evaluate else ""
     if annotated:
         asked = measured_on(asked, folder / "data", dataset)
-    parsed(evaluate, words(asked.evaluate))
+    parsed(evaluate, arguments(asked.evaluate))
     if dry_run:
         check(asked, runner)
-        lines = [f"densecli train {shlex.join(c.words)} --run {folder / c.name}" for c in cells(asked)]
+        lines = [f"densecli train {shlex.join(c.arguments)} --run {folder / c.name}" for c in cells(asked)]
         say("\n".join(lines), json_file, {"commands": lines})
         return
     if annotated:
         where = asked.evaluate
         function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
-    done = run_all(asked, folder, runner, canvas=opened.canvas, resume=resume)
-    charges = bill(opened, [photos_seen(folder / r.name) for r in done if r.settings and not r.error])
-    page = write_outcome(folder, asked, done, charges)
+    results = run_all(asked, folder, runner, canvas=opened.canvas, resume=resume)
+    finished = [result for result in results if result.settings and not result.error]
+    costs = teacher_costs(opened, [photos_seen(folder / result.name) for result in finished])
+    page = write_report(folder, asked, results, costs)
     value = {
         "spec": str(path),
-        "runs": [asdict(result) for result in done],
-        "bill": [asdict(charge) for charge in charges],
+        "runs": [asdict(result) for result in results],
+        "teacher_costs": [asdict(cost) for cost in costs],
         "page": str(page),
     }
-    say(f"{summary(done, charges, title=asked.title)}\n\nTables and plots: {page}", json_file, value)
-    if any(result.error for result in done):
+    say(f"{summary(results, costs, title=asked.title)}\n\nTables and charts: {page}", json_file, value)
+    if any(result.error for result in results):
         ctx.exit(1)
 
 
@@ -278,5 +279,5 @@ def preview(
     drawn = draw_preview(opened, columns, request)
     file = out or f"{key}.png"
     drawn.save(file)
-    names = [f"{column.name}-{column.id}" for column in columns]
+    names = [column.full_name for column in columns]
     say(f"{', '.join(names)}: {file}", json_file, {"picture": file, "columns": names})

@@ -12,7 +12,7 @@ _SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
 _WEB = ("http://", "https://")
 
 
-def join(url: str | os.PathLike, *parts: str) -> str:
+def join(url: str | os.PathLike[str], *parts: str) -> str:
     """The address of `parts` below `url`."""
     return "/".join([os.fspath(url).rstrip("/"), *parts])
 

@@ -1,5 +1,7 @@
 """What users see when a command fails."""
 
+from typing import Any
+
 
 class DenseCLIError(Exception):
     """A failure the user can act on: one sentence of what is wrong and one of what to do about it."""
@@ -10,7 +12,7 @@ class DenseCLIError(Exception):
         super().__init__(message)
         self.hint = hint
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle by their args alone, which would drop the hint on its way out of a Ray actor.
         return type(self), (str(self), self.hint)
 

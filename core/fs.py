@@ -9,13 +9,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from glob import has_magic
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
-from densecli.core.addresses import absolute, check, is_web, join, public  # noqa: F401
+from densecli.core.addresses import absolute as absolute
+from densecli.core.addresses import check as check
+from densecli.core.addresses import is_web as is_web
+from densecli.core.addresses import join as join
+from densecli.core.addresses import public as public
 from densecli.core.clients import client
 from densecli.core.errors import Unreachable
 
@@ -75,7 +79,8 @@ def _get_once(url: str, **part: int) -> bytes:
     with client(url) as (fs, path):
         # s3fs would ask for the size first, then get ranges side by side, and try none of them again.
         one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-        return fs.cat_file(path, **part, **one_get)
+        data: bytes = fs.cat_file(path, **part, **one_get)
+        return data
 
 
 @contextmanager
@@ -91,13 +96,13 @@ def open_to_seek(url: str) -> Iterator[BinaryIO]:
 def exists(url: str) -> bool:
     """Whether a file or folder is there."""
     with client(url) as (fs, path):
-        return fs.exists(path)
+        return bool(fs.exists(path))
 
 
 def is_folder(url: str) -> bool:
     """Whether a folder is there; in an object store, whether anything is below it."""
     with client(url) as (fs, path):
-        return fs.isdir(path)
+        return bool(fs.isdir(path))
 
 
 def listdir(url: str) -> list[str]:
@@ -121,7 +126,7 @@ def is_temporary(name: str) -> bool:
     return name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])
 
 
-def _listing(url: str) -> dict[str, dict]:
+def _listing(url: str) -> dict[str, dict[str, Any]]:
     """fsspec's entry of everything in a folder, by name."""
     with client(url) as (fs, path):
         try:
@@ -180,7 +185,7 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
     return dict(sorted(found.items()))
 
 
-def _entry(info: dict) -> Entry:
+def _entry(info: dict[str, Any]) -> Entry:
     is_folder = info["type"] == "directory"
     # A folder of an object store is but a part of names.
     told = not is_folder or "mtime" in info

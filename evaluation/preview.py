@@ -14,8 +14,8 @@ from densecli.core.drawing import GAP, INK, PAPER, STUFF, THING
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain
 from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_row, point_panel
-from densecli.shards.codecs import codec_from_spec
 from densecli.shards.geometry import Canvas
+from densecli.shards.kinds import KINDS
 from densecli.shards.quantise import dequantise
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
 from densecli.shards.regions import Regions
@@ -89,10 +89,10 @@ def draw_preview(store: Store, columns: Sequence[Column], request: PreviewReques
         students = affinity_row(request.students, image, request.point, Canvas(store.canvas))
         panels.append(drawing.framed("student", students))
     for column in columns:
-        of_boxes = store.regions_of(column) if "regions" in column.spec else None
+        of_boxes = store.regions_of(column) if column.regions_key else None
         record = find_record(store, [c for c in (of_boxes, column) if c], request.key)
         panel = _column_panel(record, column, Canvas(store.canvas), request)
-        panels.append(drawing.framed(f"{column.name}: {column.spec['target']['name']}", panel))
+        panels.append(drawing.framed(f"{column.name}: {column.target_kind}", panel))
     return drawing.column(panels)
 
 
@@ -151,7 +151,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
     cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
     rows = cells.view(view)
-    p = codec_from_spec(labels.spec["codec"]).decode(decode_npz(record.parts[labels.part]["npz"]), rows)
+    p = labels.codec.decode(decode_npz(record.parts[labels.part]["npz"]), rows)
     best, kept = p.argmax(1), None
     if theta is not None:
         kept = (p.max(1) > theta).tolist()
@@ -190,12 +190,13 @@ def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) 
 def _column_panel(record: Record, column: Column, canvas: Canvas, request: PreviewRequest) -> Image.Image:
     stored = decode_npz(record.parts[column.part]["npz"])
     image = decode_image(record.parts["images"]["jpg"])
-    if "grid" in stored:
+    layout = KINDS[column.target_kind].layout
+    if layout == "map":
         height, width = stored["grid"].tolist()
         factors = dequantise(stored).reshape(height, width, -1)
         return _token_map_panel(column, image, factors, canvas, request)
     regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
-    if "views" in stored:
+    if layout == "views":
         crop = column.spec["target"].get("crop", {"side": CROP_SIDE, "context": 1.0})
         boxes = [regions.boxes[cell] for view in stored["views"] for cell in regions.view(view)]
         return _crops_panel([canvas.crop(image, box, crop["side"], crop["context"]) for box in boxes])

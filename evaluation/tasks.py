@@ -11,9 +11,9 @@ from torch import Tensor
 
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
+from densecli.core.page import RANDOM_WEIGHTS, Table
 from densecli.evaluation.knn import KNNConfig, classify_patches
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.page import RANDOM, Table
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.segmentation import Segmentation, SegmentationConfig, segment
 from densecli.evaluation.semantic import Labelled, open_labelled
@@ -65,7 +65,7 @@ class EvaluationResult:
     @property
     def warning(self) -> str:
         """What a reader must know before any number, or nothing."""
-        return RANDOM if any(found["random_weights"] for found in self.values.values()) else ""
+        return RANDOM_WEIGHTS if any(found["random_weights"] for found in self.values.values()) else ""
 
 
 def segmentation(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:

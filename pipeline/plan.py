@@ -31,7 +31,7 @@ from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import DATASETS
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
-from densecli.shards.kinds import TargetKind, kind_of_spec
+from densecli.shards.kinds import kind_of_spec
 from densecli.shards.reader import decode_npz, read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import Regions
@@ -128,7 +128,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     student_speed = _student_speed(student, side, request) if config.calibrate else config.tflops * 1e12
     speeds = _speeds(sample, config.tflops, config.calibrate)
     kinds = {teacher.name: kind_of_spec(spec) for teacher, spec in request.targets}
-    read = {name for name, kind in kinds.items() if config.reads is None or _read_kind(kind) in config.reads}
+    read = {name for name, kind in kinds.items() if config.reads is None or kind.read_kind in config.reads}
     teachers = [
         {
             "name": name,
@@ -163,11 +163,6 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "epochs": epochs,
         "break_even": {"epochs": even, "trainings": even / epochs} if even else None,
     }
-
-
-def _read_kind(kind: TargetKind) -> str:
-    """The kind of column that a training reads: labels are made of features."""
-    return kind.read_as or kind.name
 
 
 def _without_weights(build: BuildConfig) -> BuildConfig:

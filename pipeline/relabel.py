@@ -22,7 +22,7 @@ from densecli.pipeline.teachers.base import weights_id
 from densecli.pipeline.teachers.labels import Retrieval
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
-from densecli.shards.codecs import Features, codec_from_spec
+from densecli.shards.codecs import Features
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import RegionPlan, region_plan
@@ -131,7 +131,7 @@ class RelabelRequest:
 
     def relabeller(self) -> Relabeller:
         """Gets the text embeddings, then makes the columns, so that a failure leaves nothing behind."""
-        map_codec = codec_from_spec(self.features.spec["codec"])
+        map_codec = self.features.codec
         assert isinstance(map_codec, Features)
         text = self.text()
         self.make_columns()
@@ -177,7 +177,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         weights = weights or str(find_weights(model))
         if weights_id(weights) != features.spec["weights"]:
             raise DenseCLIError(
-                f"The column {_full_name(features)} was not made with the weights {weights}.",
+                f"The column {features.full_name} was not made with the weights {weights}.",
                 hint=f"Give its weights, --weights {model}=PATH, or --text-embeddings of the same model.",
             )
     retrieval = Retrieval(
@@ -194,8 +194,8 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         "codec": retrieval.codec().spec,
     }
     info = {
-        "features": _full_name(features),
-        "random_weights": features.info["random_weights"],
+        "features": features.full_name,
+        "random_weights": features.random_weights,
         "categories": load_categories(retrieval.categories).name,
     }
     return RelabelRequest(
@@ -211,10 +211,10 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
 
 def _features(store: Store, name: str | None) -> Column:
     """The finished column of features with this name or full name, or the only one."""
-    columns = [c for c in store.columns("targets") if c.spec["target"]["name"] == "features"]
-    found = [c for c in columns if name in (None, c.name, _full_name(c))]
+    columns = [c for c in store.columns("targets") if c.target_kind == "features"]
+    found = [c for c in columns if name in (None, c.name, c.full_name)]
     if len(found) != 1:
-        listed = ", ".join(map(_full_name, columns))
+        listed = ", ".join(c.full_name for c in columns)
         teacher = name or f"{KINDS['features'].prefix}MODEL"
         raise DenseCLIError(
             f"The store at {store.root} has {len(found) or 'no'} columns of features"
@@ -246,7 +246,3 @@ def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Col
         return whole[0], None
     plan = region_plan(name, fs.absolute(proposals) if proposals else "")
     return store.column("regions", plan.name, plan.spec), plan
-
-
-def _full_name(column: Column) -> str:
-    return f"{column.name}-{column.id}"

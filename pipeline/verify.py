@@ -16,7 +16,7 @@ from densecli.models.text import TEMPLATES
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
-from densecli.shards.codecs import Errors, codec_from_spec, combine_errors
+from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
@@ -125,7 +125,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
         "name": column.name,
         "id": column.id,
         "samples": samples,
-        "random_weights": column.info.get("random_weights", False),
+        "random_weights": column.random_weights,
         "figures": figures,
     }
 
@@ -151,12 +151,12 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
 
 def regions_beside(store: Store, column: Column) -> Column:
     """Returns the column of boxes that a column's targets are about; any for a map, which has none."""
-    return store.regions_of(column) if "regions" in column.spec else store.columns("regions")[0]
+    return store.regions_of(column) if column.regions_key else store.columns("regions")[0]
 
 
 def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray) -> Errors:
     """The codec's errors of stored arrays from a live target, box by box where each has its own factors."""
-    codec, side = codec_from_spec(column.spec["codec"]), column.spec["target"].get("side")
+    codec, side = column.codec, column.side
     rows = target.reshape(-1, target.shape[-1])
     arrays = {name: stored[name] for name in codec.blank(rows.shape)}
     if len(next(iter(arrays.values()))) != len(rows):
@@ -209,12 +209,12 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     for part, name in names.items():
         if part in changed:
             raise DenseCLIError(
-                f"{column.name}-{column.id} was made with other weights, not {teacher.info()[part]}.",
+                f"{column.full_name} was made with other weights, not {teacher.info()[part]}.",
                 hint=f"Give those of sha256 {spec[part][:16]} with --weights {name}=PATH.",
             )
     if changed:
         raise DenseCLIError(
-            f"The teacher of {column.name}-{column.id} would now have another {' and '.join(changed)}.",
+            f"The teacher of {column.full_name} would now have another {' and '.join(changed)}.",
             hint="Give --categories and --text-embeddings as at its build. A producer changes with releases.",
         )
     return teacher

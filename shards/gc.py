@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from densecli.core import fs
-from densecli.shards.store import Column, Store
+from densecli.shards.column import Column
+from densecli.shards.store import Store
 
 
 class Garbage(NamedTuple):
@@ -65,7 +66,7 @@ def _unnamed(store: Store, runs: str, keep: Sequence[str]) -> list[Column]:
     kept = [c for c in targets if c.key in named or _names([c]) & set(keep)]
     if not kept:
         return []
-    of_kept = {c.spec.get("regions") for c in kept}
+    of_kept = {c.regions_key for c in kept}
     # A map holds for any boxes: which of the plans its runs took is in their configs, or there was but one.
     any_boxes = None in of_kept and not plans - {None}
     kept += [
@@ -75,10 +76,10 @@ def _unnamed(store: Store, runs: str, keep: Sequence[str]) -> list[Column]:
 
 
 def _names(columns: Sequence[Column]) -> set[str]:
-    return {name for c in columns for name in (c.name, f"{c.name}-{c.id}")}
+    return {name for c in columns for name in (c.name, c.full_name)}
 
 
-def _configs(runs: str) -> Iterator[dict]:
+def _configs(runs: str) -> Iterator[dict[str, Any]]:
     """Of the runs in a folder, and of those one folder deeper: an ablation's and the demo's."""
     for run in fs.listdir(runs):
         folder = fs.join(runs, run)

@@ -6,8 +6,9 @@ from typing import Any
 
 from densecli.core import fs
 from densecli.core.tables import size, table
+from densecli.shards.column import Column
 from densecli.shards.receipts import Receipt
-from densecli.shards.store import Column, Store
+from densecli.shards.store import Store
 
 
 def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.shards.column import Column
 from densecli.shards.reader import places_of, read_tar
-from densecli.shards.store import Column, Store
+from densecli.shards.store import Store
 
 FOLDERS = ("images", "regions", "targets")
 
@@ -83,7 +84,7 @@ def _whole(store: Store, column: Column) -> Iterator[Finding]:
             f"missing, the first is {absent[0]}.",
             "Run its build again: it continues where it stopped.",
         )
-    if "regions" in column.spec:
+    if column.regions_key:
         try:
             store.regions_of(column)
         except DenseCLIError as error:

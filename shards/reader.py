@@ -17,11 +17,11 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
+from densecli.shards.column import Column
 from densecli.shards.keys import keys_digest
 from densecli.shards.npz import decode_npz as decode_npz
 from densecli.shards.receipts import Receipt
 from densecli.shards.shuffle import order
-from densecli.shards.store import Column
 
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
@@ -40,6 +40,14 @@ class Record:
 
     key: str
     parts: dict[str, "Members"]
+
+    def image(self) -> np.ndarray:
+        """(h, w, 3) uint8 RGB: the photo, not padded."""
+        return decode_image(self.parts["images"]["jpg"])
+
+    def arrays(self, part: str) -> dict[str, np.ndarray]:
+        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`."""
+        return decode_npz(self.parts[part]["npz"])
 
 
 class Members(Mapping[str, memoryview]):

@@ -1,113 +1,70 @@
-"""The layout of a store: one dataset on one canvas, cut into shards, each teacher's targets a column."""
+"""The layout of a store: one data set on one canvas, cut into shards, with a column for each teacher."""
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.shards.column import Column
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.keys import canonical_json, column_key, short_id
-from densecli.shards.receipts import Receipt
+from densecli.shards.reader import Record, StoreReader
+from densecli.shards.specs import ColumnInfo, DatasetIdentity, DataSpec, PhotosSpec, StoreDocument
+
+__all__ = ["FORMAT_VERSION", "PHOTOS", "Column", "Store"]
 
 FORMAT_VERSION = 1
 
-# How every photo of a store is made. It stands in store.json, so that photos made otherwise never mix.
-# decode: a JPEG is decoded at the smallest of its scales that is this many times the resized photo. At 2 the
-# stored photo differs from that of a full decode by less than its own compression does; at 1 by more.
-PHOTOS: dict[str, Any] = {"codec": "jpeg", "decode": 2, "quality": 95, "resample": RESAMPLE.name.lower()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One thing said of every sample, in a folder of shards: `key` is the hash of `spec`, not of `info`."""
-
-    url: str
-    spec: dict[str, Any]
-    shard_names: tuple[str, ...]
-    info: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        """images, regions or targets."""
-        return self.spec["kind"]
-
-    @property
-    def name(self) -> str:
-        """images, the region plan, or the teacher."""
-        return self.spec["name"]
-
-    @property
-    def key(self) -> str:
-        return column_key(self.spec)
-
-    @property
-    def id(self) -> str:
-        return short_id(self.key)
-
-    @property
-    def part(self) -> str:
-        """Where a joined record keeps this column: "images", "regions" or the teacher's name."""
-        return self.name if self.kind == "targets" else self.kind
-
-    def tar_url(self, shard: str) -> str:
-        return fs.join(self.url, f"{shard}.tar")
-
-    def receipt_url(self, shard: str) -> str:
-        return fs.join(self.url, f"{shard}.json")
-
-    def receipt(self, shard: str) -> Receipt | None:
-        """The shard's receipt, or None where the shard was never finished. Raises DenseCLIError at damage."""
-        url = self.receipt_url(shard)
-        try:
-            receipt = Receipt.from_json(fs.read_bytes(url))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DenseCLIError(
-                f"The receipt {url} is damaged.",
-                hint="Delete it and run the build again: it redoes this shard only.",
-            ) from error
-        if (receipt.column, receipt.shard) != (self.key, shard):
-            raise DenseCLIError(
-                f"The receipt {url} is of shard {receipt.shard} of column {short_id(receipt.column)}, "
-                f"not of {shard} of {self.id}.",
-                hint="It was copied here from elsewhere: delete it and its tar, and run the build again.",
-            )
-        return receipt
-
-    def has(self, shard: str) -> bool:
-        """Whether the shard is built."""
-        return all(fs.exists(fs.join(self.url, name)) for name in _files(shard))
-
-    def missing(self) -> list[str]:
-        """Shards still to be built. One listing of the folder, where `has` would ask for every file."""
-        names = set(fs.listdir(self.url))
-        return [shard for shard in self.shard_names if not names.issuperset(_files(shard))]
-
-    @property
-    def complete(self) -> bool:
-        return not self.missing()
+# Stands in store.json, so that photos made in different ways never mix. With `decode` 2 the stored photo
+# differs from one of a full decode by less than its own compression does; with 1 by more.
+PHOTOS = PhotosSpec(codec="jpeg", decode=2, quality=95, resample=RESAMPLE.name.lower())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """A folder with store.json: the dataset's identity, the canvas, the samples planned for every shard, and
-    how the photos were made."""
+    """A store: photos, region plans and teachers' targets of one data set, as joined columns of shards.
+
+    Open one with `Store.open` and read its samples with `samples`:
+
+        store = densecli.Store.open("stores/scenes-128")
+        labels = store.find("targets", "scenes-pvlm")
+        for sample in store.samples(labels):
+            image = sample.image()                                  # (h, w, 3) uint8 RGB
+            boxes = sample.arrays("regions")["boxes"]               # (N, 4) xyxy in 0..1 of the canvas
+            p = labels.codec.decode(sample.arrays(labels.part))     # (N, D + 2) probabilities
+
+    Attributes:
+        root: The store's folder, or its address.
+        dataset: Which photos it holds.
+        canvas: Side of the square that every photo is fitted into, in pixels.
+        shard_sizes: Number of samples planned for every shard.
+        photos: How the photos are stored.
+    """
 
     root: str
-    dataset: dict[str, Any]
+    dataset: DatasetIdentity
     canvas: int
     shard_sizes: tuple[int, ...]
-    photos: dict[str, Any] = field(default_factory=lambda: dict(PHOTOS))
+    photos: PhotosSpec = field(default_factory=lambda: PHOTOS.copy())
 
     @classmethod
-    def create(cls, root: str | os.PathLike, dataset: dict, canvas: int, shards: list[int]) -> "Store":
-        """Make the store at `root`, or open it where it is the same; `shards` are the samples planned.
+    def create(
+        cls, root: str | os.PathLike[str], dataset: DatasetIdentity, canvas: int, shards: list[int]
+    ) -> "Store":
+        """Makes the store at `root`, or opens it if the same store is there.
 
-        Raises DenseCLIError when a store of another dataset, canvas or cut is there, or one whose photos were
-        made otherwise.
+        Args:
+            root: Folder or address.
+            dataset: Which photos.
+            canvas: Side of the canvas in pixels.
+            shards: Number of samples planned for every shard.
+
+        Raises:
+            DenseCLIError: `root` has a store of another data set, canvas or cut into shards, or one whose
+                photos are stored in another way.
         """
         wanted = cls(root=os.fspath(root), dataset=dataset, canvas=canvas, shard_sizes=tuple(shards))
         if not fs.exists(fs.join(root, "store.json")):
@@ -129,8 +86,15 @@ class Store:
         return found
 
     @classmethod
-    def open(cls, root: str | os.PathLike) -> "Store":
-        """Raises DenseCLIError when there is no store at `root`, or one of another format version."""
+    def open(cls, root: str | os.PathLike[str]) -> "Store":
+        """Opens the store at a folder or an address that fsspec knows (s3://, gs://, https://, ...).
+
+        Reads store.json alone.
+
+        Raises:
+            DenseCLIError: There is no store at `root`, its description is damaged, or it has another format
+                version.
+        """
         fs.check(os.fspath(root))
         url = fs.join(root, "store.json")
         try:
@@ -151,7 +115,7 @@ class Store:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise DenseCLIError(
-                f"{url} is not a store's description: it is damaged.",
+                f"{url} does not describe a store: it is damaged.",
                 hint="Restore it, or build into an empty folder.",
             ) from error
         raise DenseCLIError(
@@ -159,7 +123,7 @@ class Store:
             hint="Read it with the densecli that wrote it, or build it again.",
         )
 
-    def document(self) -> dict:
+    def document(self) -> StoreDocument:
         """What store.json holds."""
         return {
             "format": FORMAT_VERSION,
@@ -171,41 +135,69 @@ class Store:
 
     @property
     def shard_names(self) -> tuple[str, ...]:
+        """Names of all shards in order: 000000, 000001, ..."""
         return tuple(f"{i:06d}" for i in range(len(self.shard_sizes)))
 
     @property
-    def data(self) -> dict:
-        """What ties a column to this store: the canvas, and the sha256 of store.json's canonical JSON."""
+    def data(self) -> DataSpec:
+        """What ties a column to this store."""
         return {"canvas": self.canvas, "store": column_key(self.document())}
 
     @property
     def images(self) -> Column:
-        """The photos; their key follows from store.json alone, so they need no column.json."""
-        spec = {"kind": "images", "name": "images", "data": self.data}
-        return Column(url=fs.join(self.root, "images"), spec=spec, shard_names=self.shard_names)
+        """The column of photos."""
+        # Its spec follows from store.json alone, so it needs no column.json.
+        return Column(
+            url=fs.join(self.root, "images"),
+            spec={"kind": "images", "name": "images", "data": self.data},
+            shard_names=self.shard_names,
+        )
 
-    def column(self, kind: str, name: str, spec: dict, info: dict | None = None) -> Column:
-        """The column that `add_column` would make; nothing is read or written."""
+    def samples(self, *targets: Column | str) -> Iterator[Record]:
+        """All samples in the order of the shards, with their photos and the given targets.
+
+        `record.parts` has "images", the members of each target column under the teacher's name, and "regions"
+        where a target is about boxes. See `StoreReader` for shuffling, several processes and a cache.
+
+        Args:
+            targets: Target columns, or their names, NAME or NAME-ID.
+
+        Raises:
+            DenseCLIError: A column is missing or not finished, or the targets are about different boxes.
+        """
+        columns = [self.find("targets", c) if isinstance(c, str) else c for c in targets]
+        regions = {c.regions_key: self.regions_of(c) for c in columns if c.regions_key}
+        return StoreReader([self.images, *regions.values(), *columns], shuffle=False).iter(epoch=0)
+
+    def column(
+        self, kind: str, name: str, spec: Mapping[str, object], info: ColumnInfo | None = None
+    ) -> Column:
+        """The column that `add_column` would make; reads and writes nothing."""
         full = {**spec, "kind": kind, "name": name, "data": self.data}
         if len(full) != len(spec) + 3:
-            raise ValueError("spec uses a name that the store fills in: kind, name or data")
-        # Through JSON and back, so that a column just made equals the same one opened later.
+            raise ValueError("spec uses a key that the store fills in: kind, name or data")
+        # Through JSON and back, so that a new column equals the same one opened later.
         full = json.loads(canonical_json(full))
         column_id = short_id(column_key(full))
         folder = column_id if kind == "regions" else f"{name}-{column_id}"
         url = fs.join(self.root, kind, folder)
         return Column(url=url, spec=full, info=info or {}, shard_names=self.shard_names)
 
-    def add_column(self, kind: str, name: str, spec: dict, info: dict | None = None) -> Column:
-        """The column of this very spec, made where it is not there yet; `info` is not part of its key.
+    def add_column(
+        self, kind: str, name: str, spec: Mapping[str, object], info: ColumnInfo | None = None
+    ) -> Column:
+        """The column with this spec, made if it is not there yet. Changes no other column.
 
-        `kind` is "regions" or "targets". Nothing of another column is touched. `spec` must not use the names
-        kind, name and data, which the store fills in itself.
+        Args:
+            kind: "regions" or "targets".
+            name: Name of the region plan or of the teacher.
+            spec: All that the column's bytes depend on, without kind, name and data, which the store adds.
+            info: What people may want to know; not part of the column's key.
         """
         return self.make(self.column(kind, name, spec, info))
 
     def make(self, column: Column) -> Column:
-        """The column of `column`, as `add_column`."""
+        """Writes the column.json of a column of `self.column`, if it is not there yet."""
         url = fs.join(column.url, "column.json")
         if not fs.exists(url):
             document = {"key": column.key, "spec": column.spec, "info": column.info}
@@ -213,7 +205,7 @@ class Store:
         return self.open_column(column.url)
 
     def columns(self, kind: str | None = None) -> list[Column]:
-        """Every region and target column, or those of one kind, by folder name."""
+        """All region and target columns, or those of one kind ("regions" or "targets"), by folder name."""
         urls = [
             fs.join(self.root, k, folder)
             for k in ("regions", "targets")
@@ -223,24 +215,33 @@ class Store:
         return [self.open_column(url) for url in urls if fs.exists(fs.join(url, "column.json"))]
 
     def find(self, kind: str, name: str) -> Column:
-        """The one column of a kind called `name` or `name`-`id`. Raises DenseCLIError at none or several."""
+        """The column of a kind called `name`, either NAME or NAME-ID.
+
+        Args:
+            kind: "regions" or "targets".
+            name: Name of a region plan or a teacher.
+
+        Raises:
+            DenseCLIError: There is no such column, or more than one. The hint lists the choice.
+        """
         columns = self.columns(kind)
-        found = [c for c in columns if name in (c.name, f"{c.name}-{c.id}")]
+        found = [c for c in columns if name in (c.name, c.full_name)]
         if len(found) == 1:
             return found[0]
-        listed = ", ".join(f"{c.name}-{c.id}" for c in (found or columns)) or "none"
+        listed = ", ".join(c.full_name for c in (found or columns)) or "none"
         raise DenseCLIError(
             f"The store at {self.root} has {len(found) or 'no'} {kind} columns named {name!r}.",
             hint=f"Name one of these: {listed}." if found else f"Build it first; the store has: {listed}.",
         )
 
     def regions_of(self, target: Column) -> Column:
-        """The regions column that a target column was made for, or the only one where it holds for any boxes.
+        """The region column that a target column is about, or the only one if it holds for any boxes.
 
-        Raises DenseCLIError where it is gone, and where there are several to choose from.
+        Raises:
+            DenseCLIError: The region column is gone, or there is more than one to choose from.
         """
         columns = self.columns("regions")
-        wanted = target.spec.get("regions")
+        wanted = target.regions_key
         if wanted is None and len(columns) == 1:
             return columns[0]
         if wanted is None:
@@ -258,7 +259,12 @@ class Store:
         )
 
     def open_column(self, url: str) -> Column:
-        """The column in a folder with a column.json. Raises DenseCLIError where it is not this store's."""
+        """The column in a folder with a column.json.
+
+        Raises:
+            DenseCLIError: The column was edited, renamed, or made for another store.
+            FileNotFoundError: There is no column.json.
+        """
         try:
             document = json.loads(fs.read_bytes(fs.join(url, "column.json")))
             column = Column(
@@ -284,11 +290,6 @@ class Store:
                 hint="Move it back to the store it came from, or delete it and build it here.",
             )
         return column
-
-
-def _files(shard: str) -> tuple[str, str]:
-    """What is in a column's folder where the shard exists."""
-    return f"{shard}.tar", f"{shard}.json"
 
 
 def _short(value: Any) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from densecli.shards.cache import Cache
+from densecli.shards.column import Column
 from densecli.shards.reader import StoreReader
-from densecli.shards.store import Column
 
 
 class JoinedSamples:

@@ -14,10 +14,11 @@ from PIL import Image
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.shards.column import Column
 from densecli.shards.keys import canonical_json, keys_digest
 from densecli.shards.npz import npz_bytes as npz_bytes
 from densecli.shards.receipts import Receipt
-from densecli.shards.store import PHOTOS, Column
+from densecli.shards.store import PHOTOS
 
 # A USTAR header has room for this many bytes of a name without a folder.
 MAX_NAME_BYTES = 100

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
@@ -11,17 +12,9 @@ from densecli.models.student import patch_of
 from densecli.models.vfm import VFMS
 from densecli.shards.datasets import defaults_for
 from densecli.shards.keys import column_key
+from densecli.shards.kinds import KINDS
 from densecli.shards.store import Column, Store
 from densecli.train.refiner import refiner_file
-
-# Kinds whose teacher is the student's own architecture, as it came: the prefix of the teacher's name.
-OWN_TEACHERS = {"crops": "crops", "self": "self", "refined": "refiner"}
-
-# The kinds that a flag tells apart; --regions goes with all that is built.
-OF = {"categories": {"labels"}, "views": {"crops", "refined"}, "refiner": {"refined"}}
-
-# What comes before the model's name where labels are out of a column of features, and in that column's name.
-RELABELLED, FEATURES = "relabel-", "features-"
 
 
 def find_targets(
@@ -50,33 +43,33 @@ def find_targets(
     asked = {"regions": regions, "categories": categories, "views": views, "refiner": refiner}
     found: dict[str, Column] = {}
     for kind in kinds:
-        columns = [c for c in fitting if c.spec["target"]["name"] == kind]
+        columns = [c for c in fitting if c.target_kind == kind]
         named = [c for c in columns if _names(c) & set(teachers)]
         own = [c for c in columns if c.name in _own_teachers(kind, student)]
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
-            of_kind = [c for c in everything if c.spec["target"]["name"] == kind]
+            of_kind = [c for c in everything if c.target_kind == kind]
             wanted = strays or [c.name for c in of_kind if _names(c) & set(teachers)]
-            _missing(store, kind, wanted[0] if wanted else None, student, asked)
+            _missing(store, [kind], wanted[0] if wanted else None, student, asked)
         if views:
             choice = _with_fewest_views(choice)
         if len(choice) > 1:
-            others = "".join(f", or with --{flag}" for flag, kinds in OF.items() if kind in kinds)
+            others = "".join(f", or with --{option}" for option in KINDS[kind].options)
             raise DenseCLIError(
                 f"The store at {store.root} has {len(choice)} {kind} columns.",
-                hint=f"Choose one with --teacher: {', '.join(f'{c.name}-{c.id}' for c in choice)}{others}.",
+                hint=f"Choose one with --teacher: {', '.join(c.full_name for c in choice)}{others}.",
             )
         found[kind] = choice[0]
     if strays:
-        _missing(store, " or ".join(found), strays[0], student, asked)
+        _missing(store, list(found), strays[0], student, asked)
     return found
 
 
 def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None = None) -> Column:
     """The column of the boxes that `targets`, by kind, speak of; where none does, that of `plan`, or the only
     one. Raises DenseCLIError where they differ or where the choice is not clear."""
-    of_boxes = [column for column in targets.values() if "regions" in column.spec]
-    if len({column.spec["regions"] for column in of_boxes}) > 1:
+    of_boxes = [column for column in targets.values() if column.regions_key]
+    if len({column.regions_key for column in of_boxes}) > 1:
         raise DenseCLIError(
             f"The columns {', '.join(column.name for column in of_boxes)} speak of different regions.",
             hint="Build them with the same --regions, or choose others with --teacher.",
@@ -99,14 +92,14 @@ def _fitting(
     columns = store.columns("targets")
     if regions:
         plans = {plan.key for plan in store.columns("regions") if plan.name == regions}
-        columns = [c for c in columns if "regions" not in c.spec or c.spec["regions"] in plans]
+        columns = [c for c in columns if c.regions_key is None or c.regions_key in plans]
     if categories:
         known = load_categories(categories)
         names, things = list(known.names), known.thing_flags().tolist()
         columns = [
             c
             for c in columns
-            if c.spec["target"]["name"] != "labels"
+            if "categories" not in c.spec["target"]
             or (c.spec["target"]["categories"], list(c.spec["codec"]["things"])) == (names, things)
         ]
     if views:
@@ -127,24 +120,32 @@ def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
 
 
 def _names(column: Column) -> set[str]:
-    return {column.name, f"{column.name}-{column.id}"}
+    return {column.name, column.full_name}
 
 
 def _own_teachers(kind: str, student: str) -> list[str]:
     """Names of the column of a kind whose teacher is the student as it came, the short one first."""
-    if kind not in OWN_TEACHERS:
+    if not KINDS[kind].own_teacher:
         return []
     short = [alias for alias, name in ALIASES.items() if name == student]
-    return [f"{OWN_TEACHERS[kind]}-{name}" for name in (*short, student)]
+    return [KINDS[kind].teacher_name(model) for model in (*short, student)]
 
 
 def _missing(
-    store: Store, kind: str, teacher: str | None, student: str, asked: Mapping[str, str | int | None]
-) -> None:
-    wanted = teacher or _default_teacher(store, kind, student)
-    flags = {flag: value for flag, value in asked.items() if value and kind in OF.get(flag, {kind})}
-    if wanted.startswith(RELABELLED):
-        features = wanted.replace(RELABELLED, FEATURES, 1)
+    store: Store,
+    kinds: Sequence[str],
+    teacher: str | None,
+    student: str,
+    asked: Mapping[str, str | int | None],
+) -> NoReturn:
+    """Raises the error for a missing column of one of `kinds`; its hint is the command that makes it."""
+    wanted = teacher or _default_teacher(store, kinds[0], student)
+    flags = {
+        option: value
+        for option, value in asked.items()
+        if value and (option == "regions" or all(option in KINDS[kind].options for kind in kinds))
+    }
+    if features := _relabelled_from(wanted):
         words = ["densecli", "relabel", "--store", store.root, "--teacher", features, *_words(flags)]
         command = shlex.join(words)
     else:
@@ -153,21 +154,30 @@ def _missing(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
     raise DenseCLIError(
-        f"The store at {store.root} has no {kind} column{of}.", hint=f"Make it with: {command}"
+        f"The store at {store.root} has no {' or '.join(kinds)} column{of}.", hint=f"Make it with: {command}"
     )
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
-    if kind == "labels":
-        for column in store.columns("targets"):
-            if column.name.startswith(FEATURES):
-                return column.name.replace(FEATURES, RELABELLED, 1)
+    sources = {name: source for name, source in KINDS.items() if source.read_as == kind}
+    for column in store.columns("targets"):
+        if source := sources.get(column.target_kind):
+            return f"{source.relabelled_prefix}{column.name.removeprefix(source.prefix)}"
     return default_teacher(store.dataset["name"], kind, student)
+
+
+def _relabelled_from(name: str) -> str:
+    """Name of the teacher whose column `relabel` makes the column `name` from; empty if there is none."""
+    for _, kind in KINDS.items():
+        if kind.relabelled_prefix and name.startswith(kind.relabelled_prefix):
+            return kind.teacher_name(name.removeprefix(kind.relabelled_prefix))
+    return ""
 
 
 def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
     """The command lines that make a teacher's column; a Refiner may have to be trained first."""
-    if not teacher.startswith("refiner-"):
+    refined = KINDS["refined"]
+    if not teacher.startswith(refined.prefix):
         return _build_command(store, teacher, student, asked)
     flags = dict(asked)
     run = str(flags.pop("refiner", f"runs/{teacher}"))
@@ -175,7 +185,7 @@ def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str 
     build = _build_command(store, teacher, student, {**flags, "weights": f"{teacher}={file}"})
     if file.is_file():
         return build
-    words = ["train-refiner", "--student", teacher.removeprefix("refiner-"), "--store", store.root]
+    words = ["train-refiner", "--student", teacher.removeprefix(refined.prefix), "--store", store.root]
     train = shlex.join(["densecli", *words, "--run", run])
     # A name such as runs/refiner-2 may well stand for a depth, which cannot be known here.
     depth = " (and --depth K, where it is not the paper's)" if "refiner" in asked else ""
@@ -209,12 +219,10 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
 def default_teacher(dataset: str, kind: str, student: str) -> str:
     """The name of the teacher whose column of a kind a student learns from, where nobody names another."""
     defaults = defaults_for(dataset)
-    if kind in OWN_TEACHERS:
+    if KINDS[kind].own_teacher:
         # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
         return _own_teachers(kind, defaults.student if student in VFMS else student)[0]
-    if kind == "gram":
-        return defaults.vfm
-    return defaults.pvlm
+    return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 
 
 def _words(flags: Mapping[str, object]) -> list[str]:

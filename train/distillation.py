@@ -233,7 +233,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
     @property
     def random_weights(self) -> bool:
         """Whether the student or a teacher began with random weights, so that the results mean nothing."""
-        teachers = (column.info.get("random_weights", False) for column in self.targets.values())
+        teachers = (column.random_weights for column in self.targets.values())
         return self.initial_weights.random or any(teachers)
 
     def resolved(self) -> dict[str, Any]:

@@ -1,19 +1,14 @@
-"""What a target column says about one visit of a sample, out of the arrays that are stored.
-
-Three layouts. `labels`: a row for each box of every view. `crops` and `refined`: rows for the boxes of some
-views alone, the stored array `views` (K,) says of which, in that order; a box of `refined` has side * side
-rows, its tokens. `gram` and `self`: a row for each token of the map, the stored array `grid` says its (h, w).
-"""
+"""The targets of one visit of a sample, from the arrays stored in a column. See `TargetKind.layout`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
 from densecli.core.errors import DenseCLIError
-from densecli.shards.codecs import Codec, codec_from_spec
+from densecli.shards.codecs import Codec
+from densecli.shards.kinds import KINDS, Layout
 from densecli.shards.regions import stored_views, view_of
 from densecli.shards.store import Column
 
@@ -58,23 +53,25 @@ class TargetReader:
     """Decodes the samples of one column."""
 
     def __init__(self, column: Column) -> None:
-        self.codec: Codec = codec_from_spec(column.spec["codec"])
-        self.side: int | None = column.spec["target"].get("side")
+        """Raises DenseCLIError where no plug-in here knows the column's codec or kind of target."""
+        self.codec: Codec = column.codec
+        self.side = column.side
+        self.layout: Layout = KINDS[column.target_kind].layout
 
     def read(self, arrays: Arrays, visit: Visit) -> np.ndarray:
         """float32: (R, C) of R boxes, (R, side * side, r) of their tokens, or (1, h, w, r) of a map."""
-        rows: Any = slice(None)
-        if "grid" not in arrays:
-            sizes = np.diff(visit.offsets)
-            views = arrays.get("views", np.arange(len(sizes)))
-            [place] = np.flatnonzero(views == visit.view)
-            rows = sizes[views[:place]].sum() + visit.cells
-            if self.side:
-                rows = (rows[:, None] * self.side**2 + np.arange(self.side**2)).flatten()
-        values = self.codec.decode(arrays, rows)
-        if "grid" in arrays:
+        if self.layout == "map":
+            values = self.codec.decode(arrays)
             return values.reshape(1, *arrays["grid"], values.shape[1])
-        return values.reshape(-1, self.side**2, values.shape[1]) if self.side else values
+        sizes = np.diff(visit.offsets)
+        views = arrays["views"] if self.layout == "views" else np.arange(len(sizes))
+        [place] = np.flatnonzero(views == visit.view)
+        rows = sizes[views[:place]].sum() + visit.cells
+        if not self.side:
+            return self.codec.decode(arrays, rows)
+        tokens = (rows[:, None] * self.side**2 + np.arange(self.side**2)).flatten()
+        values = self.codec.decode(arrays, tokens)
+        return values.reshape(-1, self.side**2, values.shape[1])
 
 
 def join(targets: list[np.ndarray]) -> np.ndarray:

@@ -51,7 +51,7 @@ class Retrieval:
         templates: Name of the prompt templates for the text tower. None: the model's default.
         tau: Softmax temperature.
         k: Number of categories stored for a box, see `TopK`.
-        rest: Probability that may be left out, see `TopK`.
+        tail_mass: Probability that may be left out, see `TopK`.
         dtype: Of the stored probabilities.
     """
 
@@ -60,7 +60,7 @@ class Retrieval:
     templates: str | None = None
     tau: float = 0.01
     k: int = TopK.k
-    rest: float = TopK.rest
+    tail_mass: float = TopK.tail_mass
     dtype: str = "fp16"
 
     def target_spec(self, arch: Architecture) -> Spec:
@@ -75,7 +75,7 @@ class Retrieval:
     def codec(self) -> TopK:
         """Returns how distributions over the categories are stored."""
         things = load_categories(self.categories).thing_flags().tolist()
-        return TopK(things=tuple(things), k=self.k, rest=self.rest, dtype=self.dtype)
+        return TopK(things=tuple(things), k=self.k, tail_mass=self.tail_mass, dtype=self.dtype)
 
     def prompts(self, arch: Architecture) -> tuple[str, ...]:
         """Returns the prompt templates, each with a {} for the category."""

@@ -2,34 +2,55 @@
 
 from densecli.shards.kinds import KINDS, TargetKind
 
-for kind, help in (
-    (
-        TargetKind(name="labels", prefix="", layout="cells", read_by=("region_kl", "region_text")),
-        "The distribution over categories that a P-VLM retrieved for every box (DenseVLM).",
+KINDS.add(
+    "labels",
+    TargetKind(
+        name="labels",
+        prefix="",
+        layout="cells",
+        read_by=("region_kl", "region_text"),
+        options=("categories",),
     ),
-    (
-        TargetKind(name="features", prefix="features-", layout="map", read_as="labels"),
-        "A P-VLM's dense map; densecli relabel makes labels of it.",
+    help="The distribution over categories that a P-VLM retrieved for every box (DenseVLM).",
+)
+KINDS.add(
+    "features",
+    TargetKind(
+        name="features", prefix="features-", layout="map", read_as="labels", relabelled_prefix="relabel-"
     ),
-    (
-        TargetKind(
-            name="crops", prefix="crops-", layout="views", read_by=("region_cosine",), own_teacher=True
-        ),
-        "A CLIP's image embedding of the crop of each box (CLIPSelf).",
+    help="A P-VLM's dense map; densecli relabel makes labels of it.",
+)
+KINDS.add(
+    "crops",
+    TargetKind(
+        name="crops",
+        prefix="crops-",
+        layout="views",
+        read_by=("region_cosine",),
+        options=("views",),
+        own_teacher=True,
     ),
-    (
-        TargetKind(name="gram", prefix="", layout="map", read_by=("context", "spatial")),
-        "A vision foundation model's tokens, for their correlations (DeCLIP).",
+    help="A CLIP's image embedding of the crop of each box (CLIPSelf).",
+)
+KINDS.add(
+    "gram",
+    TargetKind(name="gram", prefix="", layout="map", read_by=("context", "spatial")),
+    help="A vision foundation model's tokens, for their correlations (DeCLIP).",
+)
+KINDS.add(
+    "self",
+    TargetKind(name="self", prefix="self-", layout="map", read_by=("spatial", "context"), own_teacher=True),
+    help="A CLIP's own tokens, for their correlations (SC-CLIPSelf).",
+)
+KINDS.add(
+    "refined",
+    TargetKind(
+        name="refined",
+        prefix="refiner-",
+        layout="views",
+        read_by=("spatial",),
+        options=("views", "refiner"),
+        own_teacher=True,
     ),
-    (
-        TargetKind(
-            name="self", prefix="self-", layout="map", read_by=("spatial", "context"), own_teacher=True
-        ),
-        "A CLIP's own tokens, for their correlations (SC-CLIPSelf).",
-    ),
-    (
-        TargetKind(name="refined", prefix="refiner-", layout="views", read_by=("spatial",), own_teacher=True),
-        "A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf).",
-    ),
-):
-    KINDS.add(kind.name, kind, help=help)
+    help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf).",
+)

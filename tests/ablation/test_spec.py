@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from densecli.ablation.spec import cells, find_spec, flags_of, load_spec, parsed, shipped, words
+from densecli.ablation.spec import arguments, cells, find_spec, flags_of, load_spec, parsed, shipped
 from densecli.commands.evaluation_commands import evaluate
 from densecli.commands.train_commands import train
 from densecli.core.errors import DenseCLIError
@@ -42,11 +42,11 @@ def test_cells__every_combination_with_the_words_of_train(tmp_path: Path) -> Non
         "theta-0.3-loss-region_kl=1",
         "theta-0.3-loss-region_kl=1-context=0.5",
     ]
-    assert found[1].words == (
+    assert found[1].arguments == (
         *("--lr", "0.1", "--compile", "--theta", "0.1"),
         *("--loss", "region_kl=1", "--loss", "context=0.5"),
     )
-    assert parsed(train, found[1].words)["losses"] == ("region_kl=1", "context=0.5")
+    assert parsed(train, found[1].arguments)["losses"] == ("region_kl=1", "context=0.5")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_cells__every_combination_with_the_words_of_train(tmp_path: Path) -> Non
     ],
 )
 def test_load__unknown_key_names_the_nearest(tmp_path: Path, text: str, known: str) -> None:
-    with pytest.raises(DenseCLIError, match="is not known") as caught:
+    with pytest.raises(DenseCLIError, match="unknown key") as caught:
         load_spec(write(tmp_path, text), FLAGS)
     assert known in caught.value.hint
 
@@ -80,8 +80,8 @@ def test_parsed__a_value_that_the_verb_refuses() -> None:
     assert "densecli train --help" in caught.value.hint
 
 
-def test_words__of_a_flag_that_is_off_there_are_none() -> None:
-    assert words({"a": False, "b": True, "c": [], "d": 0}) == ["--b", "--d", "0"]
+def test_arguments__a_flag_that_is_off_has_none() -> None:
+    assert arguments({"a": False, "b": True, "c": [], "d": 0}) == ["--b", "--d", "0"]
 
 
 def test_flags_of__short_ones_are_none() -> None:
@@ -107,11 +107,11 @@ def test_shipped__asks_for_what_there_is(name: str) -> None:
     for model in spec.beside:
         assert resolve(model).family
     for cell in cells(spec):
-        asked = parsed(train, cell.words)
+        asked = parsed(train, cell.arguments)
         find_method(asked["method"])
         parse_losses(asked["losses"])
     assert len({cell.name for cell in cells(spec)}) == len(cells(spec))
-    assert parsed(evaluate, words(spec.evaluate))
+    assert parsed(evaluate, arguments(spec.evaluate))
 
 
 def test_shipped__every_table_for_coco_but_those_of_one_world() -> None:

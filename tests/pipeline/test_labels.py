@@ -119,7 +119,7 @@ def other_settings(tmp_path):
         {"tau": 0.02},
         {"resample": False},
         {"k": 4},
-        {"rest": 0.01},
+        {"tail_mass": 0.01},
         {"dtype": "fp32"},
         {"categories": str(tmp_path / "flipped.json")},
         {"categories": str(tmp_path / "two.json")},

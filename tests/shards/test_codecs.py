@@ -60,7 +60,7 @@ def test_topk__names_the_likely_classes_and_keeps_the_mass_of_the_others(
 ):
     p = distributions(seed, n, d, sharpness) if n else np.zeros((0, d), np.float32)
     things = np.random.default_rng(seed).random(d) < 0.5 * mixed
-    codec = TopK(things=tuple(things.tolist()), k=k, rest=rest, dtype=dtype)
+    codec = TopK(things=tuple(things.tolist()), k=k, tail_mass=rest, dtype=dtype)
     arrays, error = codec.encode(p)
     assert len(arrays["count"]) == len(arrays["rest"]) == n
     assert len(arrays["ids"]) == len(arrays["p"]) == arrays["count"].sum() >= n * min(k, d)
@@ -86,7 +86,7 @@ def test_topk__names_the_likely_classes_and_keeps_the_mass_of_the_others(
 @given(seeds, st.integers(2, 60), st.sampled_from([0.01, 0.1]), st.floats(0, 20))
 def test_topk__without_a_share_no_class_too_many(seed, d, rest, sharpness):
     p = distributions(seed, 5, d, sharpness)
-    arrays, _ = TopK(things=NONE * d, k=1, rest=rest, dtype="fp32").encode(p)
+    arrays, _ = TopK(things=NONE * d, k=1, tail_mass=rest, dtype="fp32").encode(p)
     falling = -np.sort(-p.astype(np.float64), axis=1)
     needed = (np.cumsum(falling[:, ::-1], axis=1)[:, ::-1] > rest).sum(1).clip(1)
     if needed.sum() > 5:
@@ -96,7 +96,7 @@ def test_topk__without_a_share_no_class_too_many(seed, d, rest, sharpness):
 @given(seeds, st.integers(1, 20), st.floats(0, 20))
 def test_topk__the_share_goes_to_the_likeliest_of_all_rows(seed, k, sharpness):
     p = distributions(seed, 6, 30, sharpness)
-    codec = TopK(things=NONE * 30, k=k, rest=1.0, dtype="fp32")
+    codec = TopK(things=NONE * 30, k=k, tail_mass=1.0, dtype="fp32")
     named = codec.decode(codec.encode(p)[0])[:, :-2] > 0
     assert named.sum() == 6 * k
     others = np.where(named, 0, p)
@@ -125,7 +125,7 @@ def test_topk__some_rows_are_those_of_all(seed, some, dtype):
 
 def test_topk__things_and_stuff_apart():
     p = np.array([[0.5, 0.25, 0.02, 0.03, 0.05, 0.15]], np.float32)
-    codec = TopK(things=(True, True, True, True, False, False), k=2, rest=0.3, dtype="fp32")
+    codec = TopK(things=(True, True, True, True, False, False), k=2, tail_mass=0.3, dtype="fp32")
     np.testing.assert_allclose(
         codec.decode(codec.encode(p)[0]), [[0.5, 0.25, 0, 0, 0, 0, 0.05, 0.2]], rtol=1e-6
     )
@@ -134,14 +134,14 @@ def test_topk__things_and_stuff_apart():
 def test_topk__ties_that_fp16_makes_are_broken_by_order():
     p = softmax(np.array([[1.0, 2.00001, 0.5, 2.00002]]))
     assert np.float16(p[0, 1]) == np.float16(p[0, 3])
-    codec = TopK(things=NONE * 4, k=3, rest=0.5)
+    codec = TopK(things=NONE * 4, k=3, tail_mass=0.5)
     arrays, _ = codec.encode(p)
     assert list(arrays["ids"]) == [3, 1, 0]
     assert codec.decode(arrays).argmax() == 3
 
 
 def test_topk__exact_ties_name_the_lowest_id_first():
-    arrays, _ = TopK(things=NONE * 4, k=2, rest=0.5).encode(np.full((1, 4), 0.25, np.float32))
+    arrays, _ = TopK(things=NONE * 4, k=2, tail_mass=0.5).encode(np.full((1, 4), 0.25, np.float32))
     assert list(arrays["ids"]) == [0, 1]
 
 
@@ -274,7 +274,7 @@ def test_features__are_the_lowrank_factor_and_a_basis():
 
 
 def test_lowrank__an_rmse_that_int8_cannot_keep_is_refused():
-    with pytest.raises(DenseCLIError, match="int8 cannot keep an RMSE of 1e-06") as caught:
+    with pytest.raises(DenseCLIError, match="int8 cannot reach an RMSE of 1e-06") as caught:
         LowRank(rank=None, rmse=1e-6).encode(tokens(0, 40, 24))
     assert "fp32" in caught.value.hint
     assert LowRank(rank=None, rmse=1e-6, dtype="fp32").encode(tokens(0, 40, 24))[1]["rmse"] <= 1e-6
@@ -293,7 +293,7 @@ def test_lowrank__max_abs_bounds_every_entry_of_a_regions_gram():
     "codec",
     [
         TopK(things=(True, False)),
-        TopK(things=NONE, rest=0.01, dtype="fp32"),
+        TopK(things=NONE, tail_mass=0.01, dtype="fp32"),
         Rows(),
         Rows(dtype="fp16"),
         LowRank(),

@@ -147,7 +147,7 @@ def test_damage__a_tar_and_receipt_from_elsewhere(store, column, source):
     other, shard = (column, "000000") if source == "shard" else (store.images, SHARD)
     fs.write_atomic(column.tar_url(SHARD), fs.read_bytes(other.tar_url(shard)))
     fs.write_atomic(column.receipt_url(SHARD), fs.read_bytes(other.receipt_url(shard)))
-    refused(lambda: read_shard(column, SHARD), f"is of shard {shard} of column {other.id}")
+    refused(lambda: read_shard(column, SHARD), f"belongs to shard {shard} of column {other.id}")
 
 
 @pytest.mark.parametrize("change", [{"samples": 3}, {"keys_digest": "0"}])

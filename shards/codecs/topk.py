@@ -1,0 +1,127 @@
+"""Distributions over categories, as their most likely classes and the mass of all others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
+from densecli.shards.quantise import ALL, Arrays, Some
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """Distributions over D classes: the most likely classes of each row, and the mass of all others.
+
+    A confident row needs few classes and an uncertain one many; the same number for all would cut off the
+    uncertain rows, from which distillation learns most. So the N rows of a sample together keep k N classes,
+    the most likely ones over all rows, and more where a row's tail would otherwise exceed `tail_mass`. The
+    tail's mass is stored for things and stuff apart, because decoupled losses renormalise over things. With
+    k >= D and fp32 nothing is lost.
+
+    Attributes:
+        things: Whether each of the D classes is a thing.
+        k: Number of classes that a row keeps on average.
+        tail_mass: Largest probability that the classes a row drops may have together. `rest` in specs.
+        dtype: fp16 or fp32, of the probabilities.
+    """
+
+    things: tuple[bool, ...]
+    k: int = 20
+    tail_mass: float = 5e-4
+    dtype: str = "fp16"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """See `Codec.spec`."""
+        options = {"things": list(self.things), "k": self.k, "rest": self.tail_mass, "dtype": self.dtype}
+        return {"name": "topk", **options}
+
+    def blank(self, shape: tuple[int, int]) -> Arrays:
+        """See `Codec.blank`. Of (N, D) distributions of which no row needs more than k classes."""
+        n, k = shape[0], min(self.k, shape[1])
+        return {
+            "count": np.zeros(n, np.uint16),
+            "ids": np.zeros(n * k, np.uint16),
+            "p": np.zeros(n * k, FLOATS[self.dtype]),
+            "rest": np.zeros((n, 2), np.float32),
+        }
+
+    def encode(self, p: np.ndarray) -> tuple[Arrays, Errors]:
+        """Encodes (N, D) probabilities.
+
+        Returns:
+            `count` uint16 (N,), the number of classes that each row keeps, at least 1; row after row, `ids`
+            uint16 (M,) by falling probability (ties by id) and `p` (M,), their probabilities; `rest` float32
+            (N, 2), the thing and the stuff mass of the tail. And their `error`.
+        """
+        things = np.array(self.things)
+        order = np.argsort(-p, axis=1, kind="stable")
+        falling = np.take_along_axis(p, order, axis=1)
+        kept = self._kept(falling)
+        tail, is_thing = np.where(kept, 0, falling.astype(np.float64)), things[order]
+        mass = np.stack([(tail * side).sum(1) for side in (is_thing, ~is_thing)], axis=1)
+        arrays = {
+            "count": kept.sum(1).astype(np.uint16),
+            "ids": order[kept].astype(np.uint16),
+            "p": falling[kept].astype(FLOATS[self.dtype]),
+            "rest": mass.astype(np.float32),
+        }
+        return arrays, self.error(arrays, p)
+
+    def _kept(self, falling: np.ndarray) -> np.ndarray:
+        """Mask of the probabilities to keep, of (N, D) with falling rows: the first ones of each row."""
+        n, d = falling.shape
+        # The tail's mass if a row ended before each class.
+        kept = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1] > self.tail_mass
+        kept[:, :1] = True
+        spare = max(0, n * min(self.k, d) - int(kept.sum()))
+        likeliest = np.argsort(np.where(kept, 1, -falling), axis=None, kind="stable")[:spare]
+        kept.flat[likeliest] = True
+        return kept
+
+    def error(self, arrays: Mapping[str, np.ndarray], p: np.ndarray) -> Errors:
+        """How far arrays are from (N, D) probabilities.
+
+        `max_tv` and `mean_tv`: the largest and the mean total variation between what is decoded and the exact
+        distribution with its tail merged. `max_rest` and `mean_rest`: the largest and the mean tail mass.
+        """
+        things, decoded = np.array(self.things), self.decode(arrays).astype(np.float64)
+        tail = np.where(decoded[:, :-2] > 0, 0, p.astype(np.float64))
+        exact = np.column_stack([p - tail, tail[:, things].sum(1), tail[:, ~things].sum(1)])
+        variation = np.abs(decoded - exact).sum(1) / 2
+        return {
+            "max_tv": largest(variation),
+            "mean_tv": mean(variation),
+            "max_rest": largest(tail.sum(1)),
+            "mean_rest": mean(tail.sum(1)),
+        }
+
+    def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
+        """(R, D + 2) float32 of some rows: the classes kept (0 for others), the tail's thing and stuff mass.
+
+        Rows sum to 1. The argmax over the classes is the first id stored.
+        """
+        count = arrays["count"].astype(np.int64)
+        start = (np.cumsum(count) - count)[rows]
+        count = count[rows]
+        row = np.repeat(np.arange(len(count)), count)
+        # Places in the arrays of all rows: the first row's own, then the second's, ...
+        place = np.arange(len(row)) + np.repeat(start - (np.cumsum(count) - count), count)
+        out = np.zeros((len(count), len(self.things) + 2))
+        out[row, arrays["ids"][place]] = arrays["p"][place]
+        out[:, -2:] = arrays["rest"][rows]
+        if arrays["p"].dtype == np.float16:
+            out /= out.sum(1, keepdims=True)
+        decoded = out.astype(np.float32)
+        # Rounding may have made the two largest equal; the first id must stay the argmax.
+        first, classes = arrays["ids"][start].astype(np.int64), decoded[:, :-2]
+        wrong = np.flatnonzero(classes.argmax(1) != first)
+        classes[wrong, first[wrong]] = np.nextafter(classes[wrong].max(1), np.float32(2))
+        return decoded
+
+
+@CODECS.register("topk", help="Distributions: the most likely classes and the mass of all others.")
+def _from_options(*, rest: float, **options: Any) -> TopK:
+    return TopK(tail_mass=rest, **options)

@@ -1,0 +1,153 @@
+"""Types of the JSON documents that describe a store and its columns. Their keys are what stands on disk.
+
+A plug-in's teacher may put further keys into `TargetSpec`, and its codec into `CodecSpec`.
+"""
+
+from typing import NotRequired, TypedDict
+
+
+class DatasetIdentity(TypedDict):
+    """`dataset` of store.json: which photos, in which order. Another listing is another data set.
+
+    A source adds the options that decide its listing, under the names of build-shards' options.
+    """
+
+    name: str
+    split: str
+    digest: str
+    """sha256 of the listing."""
+    n: int
+    """Number of photos."""
+    seed: NotRequired[int]
+
+
+class PhotosSpec(TypedDict):
+    """`photos` of store.json: how every photo is stored."""
+
+    codec: str
+    decode: int
+    """A JPEG is decoded at the smallest of its scales that is at least this many times the resized photo."""
+    quality: int
+    resample: str
+
+
+class DataSpec(TypedDict):
+    """What ties a column to its store."""
+
+    canvas: int
+    store: str
+    """sha256 of the canonical JSON of store.json."""
+
+
+class StoreDocument(TypedDict):
+    """store.json."""
+
+    format: int
+    dataset: DatasetIdentity
+    canvas: int
+    shards: list[int]
+    """Number of samples planned for every shard."""
+    photos: PhotosSpec
+
+
+class TextSpec(TypedDict, total=False):
+    """Where text embeddings come from: prompt templates, or the sha256 of a file."""
+
+    templates: list[str]
+    sha256: str
+
+
+class CropSpec(TypedDict):
+    """How a box becomes the picture that a teacher sees."""
+
+    side: int
+    context: float
+    fit: str
+    resample: str
+
+
+class TargetSpec(TypedDict):
+    """`target` of a target column: what the teacher is asked for."""
+
+    name: str
+    """The kind of target, see `densecli.shards.kinds`."""
+    tau: NotRequired[float]
+    categories: NotRequired[list[str]]
+    text: NotRequired[TextSpec]
+    views: NotRequired[int]
+    """Number of views of each sample that are stored."""
+    seed: NotRequired[int]
+    """Of the choice of views."""
+    side: NotRequired[int]
+    """Tokens along each side of a box: a box has side * side rows."""
+    crop: NotRequired[CropSpec]
+    student_patch: NotRequired[int]
+
+
+class CodecSpec(TypedDict):
+    """`codec` of a target column: the codec's name and options."""
+
+    name: str
+    dtype: NotRequired[str]
+    things: NotRequired[list[bool]]
+    k: NotRequired[int]
+    rest: NotRequired[float]
+    rank: NotRequired[int | None]
+    rmse: NotRequired[float | None]
+
+
+class Preprocessing(TypedDict):
+    """What a teacher sees of a photo: channel means and deviations, and the pixels in words."""
+
+    mean: list[float]
+    std: list[float]
+    input: str
+
+
+class ColumnSpec(TypedDict):
+    """`spec` of column.json: all that the column's bytes depend on. Its sha256 is the column's key.
+
+    Every column has the first three keys, a region column those of its plan, a target column the others.
+    """
+
+    kind: str
+    """images, regions or targets."""
+    name: str
+    data: DataSpec
+    plan: NotRequired[str]
+    pairs: NotRequired[list[list[int]]]
+    sha256: NotRequired[str]
+    areas: NotRequired[list[int]]
+    limit: NotRequired[int]
+    min_iou: NotRequired[float]
+    min_stability: NotRequired[float]
+    min_area: NotRequired[float]
+    view_size: NotRequired[int]
+    producer: NotRequired[str]
+    target: NotRequired[TargetSpec]
+    codec: NotRequired[CodecSpec]
+    regions: NotRequired[str]
+    """Key of the region column that the targets are about."""
+    architecture: NotRequired[str]
+    weights: NotRequired[str]
+    """sha256 of the teacher's weights, or random:SEED."""
+    refiner: NotRequired[str]
+    """The same of a Refiner's own weights."""
+    preprocessing: NotRequired[Preprocessing]
+    features: NotRequired[str]
+    """Key of the column that relabel made this one of."""
+
+
+class ColumnInfo(TypedDict, total=False):
+    """`info` of column.json: what people may want to know, and the key does not depend on."""
+
+    weights: str
+    """Where the teacher's weights were found, or random:SEED."""
+    refiner: str
+    """Where a Refiner's own weights were found, or random:SEED."""
+    random_weights: bool
+    """Whether any of the weights are random: numbers that follow from them say nothing about accuracy."""
+    categories: str
+    """Name of the category set."""
+    features: str
+    """Full name of the column that relabel made this one of."""
