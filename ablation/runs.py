@@ -129,7 +129,7 @@ def run_cell(
         The figures, or the error that the run failed with.
 
     Raises:
-        Interrupted: SIGTERM stopped the run; the same command continues it.
+        Interrupted: A signal stopped the run; the same command continues it.
     """
     run = folder / cell.name
     measure = arguments(spec.evaluate)
@@ -139,7 +139,9 @@ def run_cell(
     try:
         trained = runner.train([*cell.arguments, "--run", str(run), "--resume", resume])
         if not trained["export"]:
-            raise Interrupted(15, f"SIGTERM stopped {run}.", hint="Run the same command to continue.")
+            name = trained["signal"].name
+            hint = "Run the same command to continue."
+            raise Interrupted(trained["signal"], f"{name} stopped {run}.", hint=hint)
         result = runner.evaluate([*measure, "--run", str(run)])
     except Interrupted:
         raise

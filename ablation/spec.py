@@ -9,14 +9,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import click
-
 from densecli.core.errors import DenseCLIError
 from densecli.shards.datasets import DATASETS, Dataset, defaults_for
 
 SPECS = Path(__file__).parent / "specs" / "coco"
 # Flags that the ablation sets itself, or that give several results.
-OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas"})
+OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas", "config", "plugin"})
 Value = str | int | float | bool | list[Any]
 
 
@@ -166,24 +164,3 @@ def _check_keys(path: Path, table: str, found: Mapping[str, Any], known: Collect
                 f"{path} has an unknown key {key!r}{f' in [{table}]' if table else ''}.",
                 hint=f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known))}.",
             )
-
-
-def flags_of(command: click.Command) -> set[str]:
-    """The long flags of a command without their dashes."""
-    return {flag.removeprefix("--") for p in command.params for flag in p.opts if flag.startswith("--")}
-
-
-def parsed(command: click.Command, given: Sequence[str]) -> dict[str, Any]:
-    """Parses arguments as a command would.
-
-    Raises:
-        DenseCLIError: The command refuses them.
-    """
-    try:
-        with command.make_context(command.name, list(given)) as context:
-            return context.params
-    except click.UsageError as error:
-        raise DenseCLIError(
-            f"densecli {command.name} refuses what the spec asks for: {error.format_message()}",
-            hint=f"See densecli {command.name} --help.",
-        ) from None

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from densecli.core.tables import plain
 
@@ -28,7 +28,8 @@ MARKERS = "osD^v"
 # Stand-ins that become the page's colours in `_svg`.
 _INK, _LINE = "#191919", "#d0d0d0"
 _LETTER = 7.5  # pixels, about
-_SETTINGS = {
+# Any: matplotlib types the keys as a union of literals.
+_SETTINGS: Any = {
     "font.size": 13,
     "svg.fonttype": "none",
     "svg.hashsalt": "densecli",

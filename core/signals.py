@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, heeded where it suits."""
+"""SIGINT and SIGTERM, noted and acted on where it is safe to stop."""
 
 import signal
 from collections.abc import Iterator, Sequence

@@ -85,12 +85,13 @@ def find_weights(name: str) -> Path:
 
 
 def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
-    """Of (name, path) pairs the path for a model, under its name or an alias of it; None where there is none.
+    """Of (name, path) pairs the path for a model, under its name, an alias of it or no name; None where there
+    is none.
 
     Raises DenseCLIError for a pair that is of another model.
     """
     wanted = ALIASES.get(model, model)
-    given = {ALIASES.get(name, name): path for name, path in weights}
+    given = {ALIASES.get(name, name) if name else wanted: path for name, path in weights}
     if stray := sorted(set(given) - {wanted}):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
@@ -100,7 +101,7 @@ def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
 
 def find_file(name: str, *others: str) -> Path:
     """The first weights file called NAME or as one of `others`, in the folder of weights or shipped."""
-    folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights"))
+    folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights")).expanduser()
     stems = dict.fromkeys((name, *others))
     for place in (folder, _SHIPPED):
         for stem in stems:

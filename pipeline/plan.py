@@ -24,7 +24,7 @@ from densecli.core.tables import table
 from densecli.models.flops import TRAINING, student_forward
 from densecli.models.student import load_student
 from densecli.pipeline.build_request import BuildRequest, prepare, shard_sizes
-from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.config import BuildConfig, PlanConfig
 from densecli.pipeline.sources import Source
 from densecli.pipeline.teachers import Photo, weights_names
 from densecli.pipeline.unit import Unit
@@ -42,30 +42,6 @@ BLOCK_BYTES, RECORD_BYTES = 512, 10240
 """Units in which a tar grows: of a member, and of the file."""
 CHUNK = 32
 """Photos of the sample that are built at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """The settings of plan.
-
-    build: what would be built. photos: how many, were there more like those that are listed. samples: photos
-    to look at. Of the trainings: reads, the kinds of column that one reads, whose teachers it would else ask
-    at every step (None: all that are built); student, else scenes-s for scenes, eva02-b16 for photos;
-    image_size, the side of its input, else the canvas; epochs, the length, or in its place seen, in photos.
-    tflops: what a GPU does a second, in 1e12 FLOPs. calibrate: measure that instead, on the sample and with
-    the teachers' weights.
-    """
-
-    build: BuildConfig
-    photos: int | None = None
-    samples: int = 256
-    reads: frozenset[str] | None = None
-    student: str | None = None
-    image_size: int | None = None
-    epochs: int = 6
-    seen: int | None = None
-    tflops: float = 100.0
-    calibrate: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Relabelling: labels for other categories, prompts or boxes from a column of features, without a teacher."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from densecli.models.checkpoints import find_weights, load_model, weights_given
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
+from densecli.pipeline.config import RelabelConfig
 from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.summary import Summary, describe, totals_of
@@ -30,30 +31,6 @@ from densecli.shards.store import Column, Store
 
 MAX_ATTEMPTS = 3
 """Failures of one shard that end a relabelling."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelabelConfig:
-    """The settings of relabel.
-
-    store: a folder. teacher: the column of features, features-MODEL or with its id, else the only one.
-    categories, text_embeddings, templates, tau: see `BuildConfig`. regions: a plan, of the store or new to
-    it, else the only one there; proposals: the file of that plan. weights: {MODEL: PATH or random:SEED},
-    else looked up; only the text tower is used, and only where there are no text_embeddings. workers:
-    processes. dry_run: say what is missing, write nothing.
-    """
-
-    store: str
-    teacher: str | None = None
-    categories: str | None = None
-    text_embeddings: str | None = None
-    templates: str | None = None
-    tau: float = 0.01
-    regions: str | None = None
-    proposals: str | None = None
-    weights: Mapping[str, str] = field(default_factory=dict)
-    workers: int = 1
-    dry_run: bool = False
 
 
 def relabel(config: RelabelConfig) -> Summary:

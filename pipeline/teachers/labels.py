@@ -36,6 +36,7 @@ from densecli.pipeline.teachers.base import (
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, TopK
 from densecli.shards.datasets import defaults_for
+from densecli.shards.kinds import TAU
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
@@ -58,7 +59,7 @@ class Retrieval:
     categories: str
     text_embeddings: str | None = None
     templates: str | None = None
-    tau: float = 0.01
+    tau: float = TAU
     k: int = TopK.k
     tail_mass: float = TopK.tail_mass
     dtype: str = "fp16"

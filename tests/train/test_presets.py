@@ -48,7 +48,7 @@ def test_preset__every_trained_parameter_moves_and_no_other(full_store, tmp_path
 
 
 def trained(model: DenseCLIP, method: str) -> set[str]:
-    mode = METHODS[method].mode
+    mode = METHODS[method].settings.get("mode", "value")
     mode = mode if model.has_mode(mode) else "value"
     return {name for name, _ in model.named_parameters()} - model.frozen_names(mode)
 
@@ -196,7 +196,7 @@ def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
     spec = {"codec": crops.spec["codec"], "target": crops.spec["target"], "regions": plan.key}
     foreign = store.add_column("targets", "crops-of-others", spec)
     try:
-        with pytest.raises(DenseCLIError, match="crops-of-others, tiny speak of different regions"):
+        with pytest.raises(DenseCLIError, match="crops-of-others, tiny are about different region plans"):
             make_trainer(
                 config(
                     store,

@@ -5,6 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from densecli.shards.kinds import TAU
 from densecli.shards.store import Column
 from densecli.train.dataloader import Batch
 from densecli.train.losses import Reduction, decoupled_kl, group_counts, kept_regions, mean, retemper
@@ -23,7 +24,7 @@ class RegionKL(Term):
         column: Column,
         text: Tensor,
         *,
-        tau: float = 0.01,
+        tau: float = TAU,
         theta: float = 0.3,
         variant: int = 4,
         beta: float | None = None,
