@@ -385,12 +385,12 @@ def _groups(command: Command) -> list[tuple[str, str]]:
     return [(group, GROUPS.get(group, group.capitalize())) for group in (*known, *others, "general")]
 
 
-def _load_plugins(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> None:
+def _load_plugins(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> None:
     if value:
         use_plugins(value)
 
 
-def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _load_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
     if value is None:
         return
     assert isinstance(ctx.command, Command)

@@ -48,7 +48,7 @@ def trained(options: Options) -> dict[str, Any]:
 
 def show_result(options: Options, result: Mapping[str, Any]) -> None:
     """Prints how a training ended, in the first of its processes."""
-    if int(os.environ.get("RANK", 0)):
+    if int(os.environ.get("RANK", "0")):
         return
     options.write(result)
     random = " (random weights)" if result["random_weights"] else ""

@@ -37,6 +37,11 @@ class File(NamedTuple):
     modified: float
 
 
+def file_name(name: str) -> str:
+    """A model's name as part of a file's or a folder's name: `timm/x` becomes `timm--x`."""
+    return name.replace("/", "--")
+
+
 def read_bytes(url: str) -> bytes:
     """The whole file, in one request. Raises FileNotFoundError if there is none."""
     return _get(url)

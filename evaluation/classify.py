@@ -147,7 +147,7 @@ def _pool(
 
 
 def _encode_crops(
-    model: DenseCLIP, batch: list[_Prepared], device: torch.device, mode: str
+    model: DenseCLIP, batch: list[_Prepared], device: torch.device, _mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """CLIP's unit embeddings of the crops of things and of all segments; no mode matters to them."""
     crops = torch.from_numpy(np.concatenate([p.pixels for p in batch])).permute(0, 3, 1, 2)

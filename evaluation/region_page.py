@@ -108,10 +108,8 @@ def region_sections(
 
 def meaning(results: Mapping[str, Classification]) -> tuple[str, list[str]]:
     """(what must be known before any number, or "", and paragraphs about what the numbers are)."""
-    warning, paragraphs = "", list(_MEANING)
     one = next(iter(results.values()))
-    if one.categories.name == "scenes":
-        warning = _SCENES
+    warning, paragraphs = one.categories.note, list(_MEANING)
     if any(result.random_weights for result in results.values()):
         warning = RANDOM_WEIGHTS
     sources = [f"Weights, {name}: {result.weights}." for name, result in results.items()]
@@ -139,13 +137,8 @@ _AFFINITIES = (
     "How alike every token is to that below the ringed point: yellow is the same, dark blue the least alike"
     " of the photo. A map that tells segments apart is yellow on one segment and dark beyond it."
 )
-_SCENES = (
-    "The generated world: real accuracies of small models on generated scenes that they have not seen. They"
-    " show the phenomenon and its cure, not how large either is on photographs."
-)
 _MEANING = (
-    "Numbers with random weights prove that the parts fit together, never accuracy. Numbers on the generated"
-    " world are real accuracies of small models on scenes they have not seen. A paper's accuracy needs the"
-    " paper's weights on the paper's data.",
+    "Numbers with random weights prove that the parts fit together, never accuracy. A paper's accuracy needs"
+    " the paper's weights on the paper's data.",
     "A small difference between two runs may be chance: train with another --seed to see how far it goes.",
 )

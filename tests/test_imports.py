@@ -31,13 +31,6 @@ WITHOUT = {
     "evaluation": {"ray"},
     "ablation": {"ray"},
 }
-# Files that still break the rule, and why. Strict: whoever mends one removes its line here.
-BROKEN = {
-    "models/architecture.py": "the tokenizer of the generated world is not yet registered by scenes",
-    "models/categories.py": "the category set of the generated world is not yet registered by scenes",
-    "models/registry.py": "the architectures of the generated world are not yet registered by scenes",
-    "models/vfm.py": "the VFM of the generated world is not yet registered by scenes",
-}
 FILES = sorted(file.relative_to(ROOT) for room in ALLOWED for file in (ROOT / room).rglob("*.py"))
 
 
@@ -57,13 +50,7 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def checked(file: Path) -> object:
-    reason = BROKEN.get(str(file), "")
-    marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-    return pytest.param(file, marks=marks, id=str(file))
-
-
-@pytest.mark.parametrize("file", map(checked, FILES))
+@pytest.mark.parametrize("file", FILES, ids=str)
 def test_rooms__import_only_from_rooms_below(file: Path) -> None:
     room = file.parts[0]
     names = [name.split(".")[1] for name in imported(file) if name.startswith("densecli.")]

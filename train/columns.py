@@ -7,9 +7,9 @@ from typing import NoReturn
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import weights_sha256
-from densecli.models.registry import ALIASES
+from densecli.models.registry import MODELS
 from densecli.models.student import patch_of
-from densecli.models.vfm import VFMS
+from densecli.models.vfms import is_vfm
 from densecli.shards.datasets import defaults_for
 from densecli.shards.keys import column_key
 from densecli.shards.kinds import KINDS
@@ -149,7 +149,7 @@ def _own_teachers(kind: str, student: str) -> list[str]:
     """Names of the column whose teacher is the student as it came, the short one first."""
     if not KINDS[kind].own_teacher:
         return []
-    short = [alias for alias, name in ALIASES.items() if name == student]
+    short = MODELS[student].aliases if student in MODELS else ()
     return [KINDS[kind].teacher_name(model) for model in (*short, student)]
 
 
@@ -228,7 +228,7 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
         "shard-size": store.shard_sizes[0],
         "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
-        "student-patch": patch_of(student) if teacher in VFMS else "",
+        "student-patch": patch_of(student) if is_vfm(teacher) else "",
         **asked,
     }
     command = shlex.join(["densecli", "build-shards", *_words(flags)])
@@ -243,7 +243,7 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     defaults = defaults_for(dataset)
     if KINDS[kind].own_teacher:
         # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, defaults.student if student in VFMS else student)[0]
+        return _own_teachers(kind, defaults.student if is_vfm(student) else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 
 

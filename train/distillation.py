@@ -154,7 +154,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         model, self.initial_weights = load_student(config.student, config.weights, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
-        large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
+        large = isinstance(model, DenseCLIP) and model.arch.size == "large"
         self.loss_weights = dict(config.losses or method.weights(large=large))
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)

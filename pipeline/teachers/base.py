@@ -14,7 +14,7 @@ from torch import Tensor
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
-from densecli.models.registry import ALIASES, ARCHITECTURES, TUNED, resolve
+from densecli.models.registry import MODELS, OPEN_CLIP, resolve
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
@@ -143,16 +143,12 @@ def weights_for(model: str, settings: BuildConfig) -> str:
 
 def clip_names() -> Iterable[str]:
     """Returns the names of the CLIPs, for suggestions."""
-    return [*ARCHITECTURES, *ALIASES, *TUNED]
+    return MODELS
 
 
 def is_clip(name: str) -> bool:
     """Whether a name stands for a CLIP."""
-    try:
-        resolve(name)
-    except DenseCLIError:
-        return False
-    return True
+    return name.startswith(OPEN_CLIP) or name in MODELS
 
 
 def absolute_weights(weights: str) -> str:

@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densecli.models.checkpoints import find_file, load_model
+from densecli.models.checkpoints import load_model
 from densecli.models.flops import Forward, dense_forward, vfm_forward
-from densecli.models.vfm import VFMS, load_vfm
+from densecli.models.vfm import load_vfm
+from densecli.models.vfms import VFMS, find_vfm, is_vfm
 from densecli.pipeline.teachers.base import (
     Cost,
     Info,
     Photo,
     Spec,
-    absolute_weights,
     clip_names,
     clip_spec,
     is_clip,
@@ -65,7 +65,7 @@ class GramConfig:
 
     def spec(self) -> Spec:
         """See `TeacherConfig.spec`. Digests the weights."""
-        arch = VFMS[self.name]
+        arch = find_vfm(self.name)
         return {
             "producer": "gram/2",
             "architecture": arch.name,
@@ -207,10 +207,9 @@ def factor_codec(codec: type[Factors], settings: BuildConfig, *, default_rank: i
 
 
 def _configure_gram(model: str, settings: BuildConfig) -> GramConfig:
-    weights = settings.weights.get(model) or str(find_file(model))
     return GramConfig(
         name=model,
-        weights=absolute_weights(weights),
+        weights=weights_for(model, settings),
         student_patch=settings.student_patch or defaults_for(settings.dataset).student_patch,
         codec=factor_codec(LowRank, settings, default_rank=GRAM_RANK),
     )
@@ -226,7 +225,7 @@ TEACHERS.add(
     TeacherFamily(
         kind="gram",
         models=lambda: VFMS,
-        has_model=lambda name: name in VFMS,
+        has_model=is_vfm,
         configure=_configure_gram,
         placeholder="VFM",
     ),

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from densecli.cli import main
 from densecli.core.errors import Interrupted
 from densecli.models import registry
-from densecli.models.checkpoints import find_file, load_model, read_state_dict
+from densecli.models.checkpoints import find_weights, load_model, read_state_dict
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.pretrain import tune_pvlm
 from densecli.shards.store import Store
@@ -147,7 +147,7 @@ def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> N
     }
     assert labels["epochs"] == 10
     assert [t["name"] for t in planned("--teacher", "scenes-vfm")["teachers"]] == ["scenes-vfm"]
-    assert "no method 'sgd'" in refused("plan", "--dataset", "coco", "--method", "sgd")
+    assert "no method called 'sgd'" in refused("plan", "--dataset", "coco", "--method", "sgd")
     assert planned("--method", "r-sc-v", "--teacher", "features-scenes-pvlm")["epochs"] == 6
 
 
@@ -182,7 +182,7 @@ def test_demo__runs_every_part(tmp_path: Path) -> None:
 def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
-    shutil.copy(find_file("scenes-l"), weights)
+    shutil.copy(find_weights("scenes-l"), weights)
 
     def tune() -> None:
         tune_pvlm(

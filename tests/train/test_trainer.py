@@ -112,7 +112,7 @@ Trainer.train_step = killed
 train(TrainConfig(**json.loads(sys.argv[1])))
 """
     settings = json.dumps(asdict(config(tiny_store, tmp_path)))
-    done = subprocess.run([sys.executable, "-c", code, settings], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code, settings], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert len(rows(tmp_path)) == 5
     train(config(tiny_store, tmp_path))
@@ -301,7 +301,7 @@ def test_train__text_embeddings_from_a_file(tiny_store, undisturbed, tmp_path) -
 
 
 @pytest.mark.parametrize(
-    "samples, drop_last, accumulate, steps",
+    ("samples", "drop_last", "accumulate", "steps"),
     [
         (1, False, 1, 1),
         (11, False, 1, 4),
@@ -317,8 +317,8 @@ def test_train__as_many_samples_as_asked_for(
 ) -> None:
     settings = {"max_steps": None, "drop_last": drop_last, "accumulate": accumulate}
     trainer = make_trainer(config(tiny_store, tmp_path, seen_samples=samples, **settings))
-    seen = [sum(len(b.keys) for b in batches) for batches in trainer._steps()]
-    assert len(seen) == trainer.total_steps == steps
+    seen = [sum(len(b.keys) for b in batches) for batches in trainer.steps.batches(0)]
+    assert len(seen) == trainer.steps.total == steps
     assert sum(seen[:-1]) < samples <= sum(seen)
 
 
