@@ -7,7 +7,8 @@ from PIL import Image
 from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.reader import Record, decode_image
 from densecli.shards.store import Store
-from densecli.train.dataloader import LoaderConfig, Sample, Stream
+from densecli.train.config import LoaderConfig
+from densecli.train.dataloader import Sample, Stream
 
 SCALE = (0.3, 0.7)
 RATIO = (3 / 4, 4 / 3)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from densecli.shards.kinds import TAU
 from densecli.shards.store import Column
+from densecli.train.config import Reduction
 from densecli.train.dataloader import Batch
-from densecli.train.losses import Reduction, decoupled_kl, group_counts, kept_regions, mean, retemper
+from densecli.train.losses import decoupled_kl, group_counts, kept_regions, mean, retemper
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
