@@ -75,7 +75,7 @@ class Architecture:
             found: Tokenizer = open_clip.SimpleTokenizer(**options)
             return found
         try:
-            found: Tokenizer = open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], **options)
+            found = open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], **options)
             return found
         except (ImportError, OSError) as error:
             raise DenseCLIError(
