@@ -1,7 +1,14 @@
-"""densecli: run vision-language teachers once, then train dense CLIP students from what they said.
+"""densecli: run vision-language teachers once, then train dense CLIP students from what they stored.
 
 The names in `__all__` are the public interface and stay stable; everything else may change between releases.
-Importing the package loads neither torch nor Ray: each name is imported when it is first used.
+
+- `Store`: opens a store and reads its columns and samples.
+- `load`: loads a student, one of the models that ship with densecli, or an export of a training.
+- `registry`: the registry of one kind of thing that plug-ins can add, such as teachers or codecs.
+- `TargetKind`: what a plug-in registers for a new kind of target.
+- `DenseCLIError`: the error for everything that users can mend; its `hint` says how.
+
+Importing the package loads neither torch nor numpy nor Ray: each name is imported when it is first used.
 """
 
 from importlib import import_module
@@ -11,12 +18,23 @@ from typing import TYPE_CHECKING, Any
 from densecli.core import startup as startup
 
 if TYPE_CHECKING:
+    from densecli.core.errors import DenseCLIError as DenseCLIError
+    from densecli.core.registry import registry as registry
     from densecli.models import load as load
+    from densecli.shards.kinds import TargetKind as TargetKind
     from densecli.shards.store import Store as Store
 
-_PUBLIC = {"Store": "densecli.shards.store", "load": "densecli.models"}
+    __version__: str
 
-__all__ = ["Store", "__version__", "load"]
+_PUBLIC = {
+    "DenseCLIError": "densecli.core.errors",
+    "Store": "densecli.shards.store",
+    "TargetKind": "densecli.shards.kinds",
+    "load": "densecli.models",
+    "registry": "densecli.core.registry",
+}
+
+__all__ = ["DenseCLIError", "Store", "TargetKind", "__version__", "load", "registry"]
 
 
 def __getattr__(name: str) -> Any:

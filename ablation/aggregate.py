@@ -1,133 +1,151 @@
-"""The runs of an ablation as one table: of every setting the mean over seeds, and how far they lie apart."""
+"""The runs of an ablation as one table: for every setting the mean over seeds, and the range."""
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from densecli.ablation.runs import Done
-from densecli.ablation.spec import written
-from densecli.ablation.teacher_cost import Charge
-from densecli.evaluation.page import Table
+from densecli.ablation.runs import RunResult
+from densecli.ablation.spec import value_text
+from densecli.ablation.teacher_cost import TeacherCost
+from densecli.core.page import Table
+from densecli.core.tables import csv_table
 
 SEED = "seed"
 
 
-class Spread(NamedTuple):
+class SeedAggregate(NamedTuple):
+    """Mean, lowest and highest value of one figure over the seeds of a setting."""
+
     mean: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "SeedAggregate":
+        """Aggregates at least one value."""
+        return cls(statistics.mean(values), min(values), max(values))
+
     def text(self, digits: int = 1) -> str:
-        """68.3 (68.2 to 68.6), or the number alone where there is but one."""
+        """68.3 (68.2 to 68.6), or only the number where there is one."""
         mean = f"{self.mean:.{digits}f}"
         alone = self.low == self.high
         return mean if alone else f"{mean} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-class Row(NamedTuple):
-    """name: of a model measured as it came, else "trained". settings: the grid's but for the seed, so none of
-    the former. runs: how many are behind the figures, of `of`."""
+class SettingRow(NamedTuple):
+    """One setting, or one model that was measured as it is.
+
+    Attributes:
+        name: Of the model; "trained" for a setting.
+        settings: Values of the grid's flags except the seed; empty for a model.
+        figures: Aggregates by heading.
+        finished: Number of runs behind the figures.
+        started: Number of runs with and without figures.
+    """
 
     name: str
     settings: Mapping[str, str]
-    figures: Mapping[str, Spread]
-    runs: int
-    of: int
+    figures: Mapping[str, SeedAggregate]
+    finished: int
+    started: int
+
+    @property
+    def title(self) -> str:
+        """theta 0.3, decoupling 4; or the model's name."""
+        return ", ".join(f"{flag} {value}" for flag, value in self.settings.items()) or self.name
 
 
-def rows(done: Iterable[Done]) -> list[Row]:
-    """The runs with their seeds taken together, in the order in which they come."""
-    groups: dict[tuple, list[Done]] = {}
-    for run in done:
-        settings = tuple((flag, written(value)) for flag, value in run.settings.items() if flag != SEED)
+def aggregate(results: Iterable[RunResult]) -> list[SettingRow]:
+    """Groups runs that differ only in their seed, in the order of their first run."""
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[RunResult]] = {}
+    for run in results:
+        settings = tuple((flag, value_text(value)) for flag, value in run.settings.items() if flag != SEED)
         groups.setdefault(("trained" if run.settings else run.name, settings), []).append(run)
-    found = []
+    rows = []
     for (name, settings), group in groups.items():
-        whole = [run for run in group if not run.error]
-        headings = dict.fromkeys(heading for run in whole for heading in run.figures)
-        figures = {h: _spread([run.figures[h] for run in whole if h in run.figures]) for h in headings}
-        found.append(Row(name, dict(settings), figures, len(whole), len(group)))
-    return found
+        finished = [run for run in group if not run.error]
+        headings = dict.fromkeys(heading for run in finished for heading in run.figures)
+        figures = {
+            heading: SeedAggregate.of([run.figures[heading] for run in finished if heading in run.figures])
+            for heading in headings
+        }
+        rows.append(SettingRow(name, dict(settings), figures, len(finished), len(group)))
+    return rows
 
 
-def overview(found: Sequence[Row], headings: Sequence[str], *, title: str = "") -> Table:
-    """A row for every setting and every model measured as it came. headings: the figures shown."""
-    flags = list(dict.fromkeys(flag for row in found for flag in row.settings))
-    values = [spread.mean for row in found for h, spread in row.figures.items() if h in headings]
+def settings_table(rows: Sequence[SettingRow], headings: Sequence[str], *, title: str = "") -> Table:
+    """One row for every setting and every model that was measured as it is.
+
+    Args:
+        rows: See `aggregate`.
+        headings: The figures that are shown.
+        title: Of the table.
+    """
+    flags = list(dict.fromkeys(flag for row in rows for flag in row.settings))
+    values = [figure.mean for row in rows for h, figure in row.figures.items() if h in headings]
+    # Ratios, such as of coupling, need more digits than percents.
     digits = 1 if max(map(abs, values), default=0) > 1.5 else 3
     cells = []
-    for row in found:
+    for row in rows:
         named = [row.settings[flag] for flag in flags] if row.settings else [row.name, *[""] * len(flags)]
-        lost = f" [{row.runs} of {row.of} runs]" if row.runs < row.of else ""
+        missing = f" [{row.finished} of {row.started} runs]" if row.finished < row.started else ""
         figures = [row.figures[h].text(digits) if h in row.figures else "-" for h in headings]
         named = named[: max(len(flags), 1)]
-        cells.append([f"{named[0]}{lost}", *named[1:], *figures])
-    seeds = max((row.of for row in found), default=1)
+        cells.append([f"{named[0]}{missing}", *named[1:], *figures])
+    seeds = max((row.started for row in rows), default=1)
     note = f"Mean (lowest to highest) of {seeds} seeds." if seeds > 1 else ""
     return Table(title=title, columns=[*(flags or ["model"]), *headings], rows=cells, note=note)
 
 
-def markdown(table: Table) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def rows_csv(found: Sequence[Row]) -> str:
-    """A line for every setting: each figure's mean, lowest and highest."""
-    lines = [
-        {
-            **(row.settings or {"model": row.name}),
-            "runs": row.runs,
-            **{
-                f"{heading} {name}": value
-                for heading, spread in row.figures.items()
-                for name, value in zip(("mean", "low", "high"), spread, strict=True)
-            },
-        }
-        for row in found
-    ]
-    return _csv(lines)
-
-
-def runs_csv(done: Sequence[Done]) -> str:
-    """A line for every run: settings, figures, and why it has none."""
-    return _csv(
+def settings_csv(rows: Sequence[SettingRow]) -> str:
+    """One line for every setting, with the mean, lowest and highest value of each figure."""
+    return csv_table(
         [
-            {"run": run.name, **{f: written(v) for f, v in run.settings.items()}, **run.figures}
-            | ({"error": run.error} if run.error else {})
-            for run in done
+            {
+                **(row.settings or {"model": row.name}),
+                "runs": row.finished,
+                **{
+                    f"{heading} {name}": value
+                    for heading, figure in row.figures.items()
+                    for name, value in figure._asdict().items()
+                },
+            }
+            for row in rows
         ]
     )
 
 
-def bill_table(charges: Sequence[Charge]) -> Table:
-    """What the teachers cost, once and live."""
-    lines = [
-        [c.column, f"{c.once:,.1f}", f"{c.a_photo * 1000:,.2f}", f"{c.seen:,}", f"{c.live:,.1f}"]
-        for c in charges
-    ]
-    once, live = sum(c.once for c in charges), sum(c.live for c in charges)
-    return Table(
-        title="What the teachers cost",
-        columns=["column", "seconds, once", "ms a photo, live", "photos seen", "seconds, live"],
-        rows=[*lines, ["all", f"{once:,.1f}", "", "", f"{live:,.1f}"]],
-        note=f"The store took {once:,.1f} s of its workers, once; live teachers would have spoken for "
-        f"{live:,.1f} s in the steps of these runs{f', {live / once:.1f} times as long' if once else ''}. "
-        "Seconds are those of the receipts, on the machine that built the store; a live teacher is charged "
-        "with looking alone, the store also with decoding and encoding.",
+def runs_csv(results: Sequence[RunResult]) -> str:
+    """One line for every run, with its settings, its figures and, if it failed, its error."""
+    return csv_table(
+        [
+            {"run": run.name, **{f: value_text(v) for f, v in run.settings.items()}, **run.figures}
+            | ({"error": run.error} if run.error else {})
+            for run in results
+        ]
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(statistics.mean(values), min(values), max(values))
-
-
-def _csv(lines: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    names = dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(text, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+def cost_table(costs: Sequence[TeacherCost]) -> Table:
+    """What the teachers cost once, and what they would have cost in every training step."""
+    lines = [
+        [
+            cost.column,
+            f"{cost.stored_seconds:,.1f}",
+            f"{cost.seconds_per_photo * 1000:,.2f}",
+            f"{cost.photos_seen:,}",
+            f"{cost.live_seconds:,.1f}",
+        ]
+        for cost in costs
+    ]
+    stored, live = sum(c.stored_seconds for c in costs), sum(c.live_seconds for c in costs)
+    ratio = f", {live / stored:.1f} times as long" if stored else ""
+    return Table(
+        title="Teacher cost",
+        columns=["column", "seconds, once", "ms per photo, live", "photos seen", "seconds, live"],
+        rows=[*lines, ["all", f"{stored:,.1f}", "", "", f"{live:,.1f}"]],
+        note=f"Building the store took its workers {stored:,.1f} s, once. Live teachers would have run for"
+        f" {live:,.1f} s in the steps of these runs{ratio}. Times are from the store's receipts, on the"
+        " machine that built it; a live teacher is charged for its forward pass only, the store also for"
+        " decoding and encoding.",
+    )

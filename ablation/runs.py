@@ -1,4 +1,4 @@
-"""An ablation: the runs of a spec one after another, each measured, and none that is finished done again."""
+"""The runs of an ablation, one after another: each is trained and measured, unless it has been already."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,23 +9,26 @@ from typing import Any, Literal
 
 import click
 
-from densecli.ablation.spec import Cell, Spec, Value, cells, words
+from densecli.ablation.spec import Cell, Spec, Value, arguments, cells
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Interrupted
-from densecli.evaluation.report import FIGURES, OTHER_FIGURES
+from densecli.core.metrics import METRICS
 
 Resume = Literal["interrupted", "never", "overwrite"]
 RECORD = "ablation.json"
-"""In a run's folder: what was asked for and what was measured, written when it was."""
+"""File in a run's folder with what was asked for and what was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """What the words of a run do, told by somebody who knows training as well.
+    """How to train and measure, given by the command that composes the two.
 
-    flags: of `train` and `evaluate`, by verb. columns: the words of `train` -> keys of the target columns it
-    would read, by kind; trains nothing, and raises DenseCLIError where one is missing. train, evaluate: words
-    -> their JSON.
+    Attributes:
+        flags: Flags of `train` and of `evaluate`, by command.
+        columns: Arguments of `train` -> keys of the target columns it would read, by kind. Trains nothing;
+            raises DenseCLIError where a column is missing.
+        train: Arguments of `train` -> its JSON.
+        evaluate: Arguments of `evaluate` -> its JSON.
     """
 
     flags: Mapping[str, Collection[str]]
@@ -35,9 +38,16 @@ class Runner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """A run, or without settings a model measured as it comes. figures: by heading; error: why there are
-    none."""
+class RunResult:
+    """What one run measured.
+
+    Attributes:
+        name: Of the run's folder, or of a model that was measured as it is.
+        settings: Values of the grid's flags; empty for a model.
+        figures: By heading.
+        random_weights: Whether the weights began as random ones.
+        error: Why there are no figures.
+    """
 
     name: str
     settings: Mapping[str, Value] = field(default_factory=dict)
@@ -47,16 +57,20 @@ class Done:
 
 
 def check(spec: Spec, runner: Runner) -> dict[str, Mapping[str, str]]:
-    """The columns that each cell reads, by the cell's name.
+    """Finds the columns that each cell reads.
 
-    Raises one DenseCLIError for all that are missing, with the commands that make them.
+    Returns:
+        For each cell, by name, the keys of its columns by kind.
+
+    Raises:
+        DenseCLIError: Columns are missing; one error names them all, with the commands that build them.
     """
     found: dict[str, Mapping[str, str]] = {}
     messages: dict[str, None] = {}
     hints: dict[str, None] = {}
     for cell in cells(spec):
         try:
-            found[cell.name] = runner.columns(cell.words)
+            found[cell.name] = runner.columns(cell.arguments)
         except DenseCLIError as error:
             messages[str(error)] = hints[error.hint] = None
     if messages:
@@ -64,86 +78,111 @@ def check(spec: Spec, runner: Runner) -> dict[str, Mapping[str, str]]:
     return found
 
 
-def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Resume) -> list[Done]:
-    """The models of `spec.beside`, then every cell: what each measured, told on standard error as it comes.
+def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Resume) -> list[RunResult]:
+    """Measures the models of `spec.beside`, then trains and measures every cell.
 
-    canvas: the store's. resume: see `run_cell`. Raises what `check` does, before the first run.
+    Prints each result on standard error as it comes.
+
+    Args:
+        spec: What is run.
+        folder: Of the ablation; each run has a folder in it.
+        runner: Trains and measures.
+        canvas: Side of the store's canvas in pixels.
+        resume: See `run_cell`.
+
+    Raises:
+        DenseCLIError: See `check`; raised before the first run.
+        Interrupted: See `run_cell`.
     """
     columns = check(spec, runner)
-    todo: list[Callable[[], Done]] = [
+    steps: list[Callable[[], RunResult]] = [
         *(
             partial(measure_model, spec, name, folder, runner, canvas=canvas, resume=resume)
             for name in spec.beside
         ),
         *(partial(run_cell, spec, c, columns[c.name], folder, runner, resume=resume) for c in cells(spec)),
     ]
-    done = []
-    for number, step in enumerate(todo, start=1):
+    results = []
+    for number, step in enumerate(steps, start=1):
         result = step()
         shown = (each for each in result.figures.items() if "top-5" not in each[0])
         figures = ", ".join(f"{name} {value:.1f}" for name, value in shown)
-        click.echo(f"{number}/{len(todo)} {result.name}: {result.error or figures}", err=True)
-        done.append(result)
-    return done
+        click.echo(f"{number}/{len(steps)} {result.name}: {result.error or figures}", err=True)
+        results.append(result)
+    return results
 
 
 def run_cell(
     spec: Spec, cell: Cell, columns: Mapping[str, str], folder: Path, runner: Runner, *, resume: Resume
-) -> Done:
-    """Trains and measures a cell in FOLDER/NAME, or reads what it measured.
+) -> RunResult:
+    """Trains and measures a cell in FOLDER/NAME, or reads what it has measured before.
 
-    resume: as of `train`; with `interrupted` a finished cell is not touched. A failure is told by the result;
-    what ends all raises: a SIGTERM, after which the same cell goes on where it stood, is Interrupted.
+    Args:
+        spec: That the cell is of.
+        cell: The run.
+        columns: Keys of the columns that it reads, by kind.
+        folder: Of the ablation.
+        runner: Trains and measures.
+        resume: As of `train`; with "interrupted" a finished cell is left alone.
+
+    Returns:
+        The figures, or the error that the run failed with.
+
+    Raises:
+        Interrupted: A signal stopped the run; the same command continues it.
     """
     run = folder / cell.name
-    measure = words(spec.evaluate)
-    asked = {"train": list(cell.words), "evaluate": measure, "columns": dict(columns)}
-    if resume == "interrupted" and (found := _recorded(run / RECORD, asked)):
-        return Done(name=cell.name, settings=cell.settings, **_figures(found))
+    measure = arguments(spec.evaluate)
+    asked = {"train": list(cell.arguments), "evaluate": measure, "columns": dict(columns)}
+    if resume == "interrupted" and (recorded := _recorded(run / RECORD, asked)):
+        return RunResult(name=cell.name, settings=cell.settings, **_figures(recorded))
     try:
-        trained = runner.train([*cell.words, "--run", str(run), "--resume", resume])
+        trained = runner.train([*cell.arguments, "--run", str(run), "--resume", resume])
         if not trained["export"]:
-            raise Interrupted(15, f"SIGTERM stopped {run}.", hint="The same command goes on where it stood.")
+            name = trained["signal"].name
+            hint = "Run the same command to continue."
+            raise Interrupted(trained["signal"], f"{name} stopped {run}.", hint=hint)
         result = runner.evaluate([*measure, "--run", str(run)])
     except Interrupted:
         raise
-    except Exception as error:  # one run's lack of memory is not to end a night of others
-        return Done(name=cell.name, settings=cell.settings, error=_sentence(error))
+    except Exception as error:  # one run that is out of memory must not end a night of others
+        return RunResult(name=cell.name, settings=cell.settings, error=_sentence(error))
     _record(run / RECORD, asked, result)
-    return Done(name=cell.name, settings=cell.settings, **_figures(result))
+    return RunResult(name=cell.name, settings=cell.settings, **_figures(result))
 
 
 def measure_model(
     spec: Spec, name: str, folder: Path, runner: Runner, *, canvas: int, resume: Resume
-) -> Done:
-    """What `evaluate` says of a model as it comes, on the store's canvas unless the spec says another."""
+) -> RunResult:
+    """Measures a model as it is, on the store's canvas unless the spec gives another; see `run_cell`."""
     given = spec.train.get("weights", [])
     weights = [w for w in (given if isinstance(given, list) else [given]) if str(w).startswith(f"{name}=")]
-    asked = {"evaluate": words({"canvas": canvas, **spec.evaluate, "student": name, "weights": weights})}
+    asked = {"evaluate": arguments({"canvas": canvas, **spec.evaluate, "student": name, "weights": weights})}
     record = folder / f"{name}.json"
     result = _recorded(record, asked) if resume == "interrupted" else None
     if result is None:
         try:
             result = runner.evaluate(asked["evaluate"])
-        except Exception as error:  # as of a run
-            return Done(name=name, error=_sentence(error))
+        except Exception as error:  # as in `run_cell`
+            return RunResult(name=name, error=_sentence(error))
         _record(record, asked, result)
-    return Done(name=name, **_figures(result))
+    return RunResult(name=name, **_figures(result))
 
 
 def photos_seen(run: Path) -> tuple[Mapping[str, str], int]:
-    """The keys of the columns that a finished run read, by kind, and how many photos it was shown."""
+    """The keys of the columns that a finished run has read, by kind, and the number of photos it has seen."""
     config = json.loads((run / "config.json").read_bytes())
     return config["columns"], config["total_steps"] * config["samples_per_step"]
 
 
 def _recorded(path: Path, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What was measured when just this was asked for."""
+    """The recorded result, if exactly this was asked for."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    return found["result"] if found["asked"] == asked else None
+    result: Mapping[str, Any] | None = found["result"] if found["asked"] == asked else None
+    return result
 
 
 def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> None:
@@ -151,11 +190,11 @@ def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> 
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the JSON of `evaluate`: headings and numbers, and whether weights were random."""
+    """From the JSON of `evaluate`: figures by heading, and whether weights were random."""
     first = next(iter(result.values()))
     if not isinstance(first, Mapping):  # coupling ratios by title
         return {"figures": dict(result)}
-    named = {heading: first.get(field) for heading, field in {**FIGURES, **OTHER_FIGURES}.items()}
+    named = {heading: first.get(metric.field) for heading, metric in METRICS.items()}
     return {
         "figures": {heading: value for heading, value in named.items() if value is not None},
         "random_weights": first["random_weights"],

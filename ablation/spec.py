@@ -1,4 +1,4 @@
-"""What an ablation asks for: a grid over the flags of `train`, and how its students are measured."""
+"""The file of an ablation: a grid over the flags of `train`, and how the trained students are measured."""
 
 import re
 import tomllib
@@ -9,24 +9,26 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import click
-
 from densecli.core.errors import DenseCLIError
 from densecli.shards.datasets import DATASETS, Dataset, defaults_for
 
 SPECS = Path(__file__).parent / "specs" / "coco"
-# Flags that the ablation gives itself, or that make several results of one.
-OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas"})
-Value = str | int | float | bool | list
+# Flags that the ablation sets itself, or that give several results.
+OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas", "config", "plugin"})
+Value = str | int | float | bool | list[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """The file of an ablation.
+    """The content of an ablation's file.
 
-    title, about: what it shows, and after which paper. train, evaluate: flags of these verbs without their
-    dashes; a list gives a flag several times. grid: flags of `train`, each with the values that it takes in
-    turn. beside: models that are measured as they come.
+    Attributes:
+        title: Of the report.
+        about: What the ablation shows, and after which paper.
+        beside: Models that are measured as they are, beside the trained ones.
+        train: Flags of `train` without their dashes; a list repeats its flag.
+        grid: Flags of `train`, each with the values it takes in turn.
+        evaluate: Flags of `evaluate`.
     """
 
     title: str
@@ -39,15 +41,20 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run: its own `settings` of the grid, and the words that `train` is called with, but for --run."""
+    """One run of the grid.
+
+    Attributes:
+        settings: A value for each flag of the grid.
+        arguments: All arguments of `train` except --run.
+    """
 
     settings: Mapping[str, Value]
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """Of its folder: theta-0.3-seed-0."""
-        parts = (f"{flag}-{written(value)}" for flag, value in self.settings.items())
+        """Name of the run's folder, such as theta-0.3-seed-0."""
+        parts = (f"{flag}-{value_text(value)}" for flag, value in self.settings.items())
         return re.sub(r"[^A-Za-z0-9.=_]+", "-", "-".join(parts)).strip("-")
 
 
@@ -84,19 +91,26 @@ def find_spec(name: str, dataset: str) -> Path:
 
 
 def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
-    """Reads a spec. flags: those that `train` and `evaluate` have, by verb.
+    """Reads a spec.
 
-    Raises DenseCLIError for what is no TOML, for a key that is not known, and for a grid that is none.
+    Args:
+        path: A TOML file.
+        flags: Flags of `train` and of `evaluate`, by command.
+
+    Raises:
+        DenseCLIError: The file is no TOML, has an unknown key, or has no grid.
     """
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DenseCLIError(f"The spec {path} cannot be read ({error}).", hint="It is a TOML file.") from None
     _check_keys(path, "", document, Spec.__dataclass_fields__)
-    for table, verb in (("train", "train"), ("grid", "train"), ("evaluate", "evaluate")):
+    for table, command in (("train", "train"), ("grid", "train"), ("evaluate", "evaluate")):
         if not isinstance(document.setdefault(table, {}), dict):
-            raise DenseCLIError(f"{table} in {path} is no table.", hint=f"Write [{table}] and a line a flag.")
-        _check_keys(path, table, document[table], set(flags[verb]) - OWN)
+            raise DenseCLIError(
+                f"{table} in {path} is not a table.", hint=f"Write [{table}], then one line for each flag."
+            )
+        _check_keys(path, table, document[table], set(flags[command]) - OWN)
     grid = document["grid"]
     if not grid or not all(isinstance(values, list) and values for values in grid.values()):
         raise DenseCLIError(
@@ -107,25 +121,28 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
 
 
 def cells(spec: Spec) -> list[Cell]:
-    """A run for every combination of the grid's values, the last flag's changing first, but for the seed: all
-    settings come with one before any comes with the next, so that what is there early is a whole table."""
+    """One run for every combination of the grid's values.
+
+    The seed changes last, so that an unfinished ablation already has every setting; of the other flags the
+    last one changes first.
+    """
     flags = sorted(spec.grid, key=lambda flag: flag != "seed")
     found = []
     for values in product(*(spec.grid[flag] for flag in flags)):
         chosen = dict(zip(flags, values, strict=True))
         settings = {flag: chosen[flag] for flag in spec.grid}
-        found.append(Cell(settings=settings, words=tuple(words({**spec.train, **settings}))))
+        found.append(Cell(settings=settings, arguments=tuple(arguments({**spec.train, **settings}))))
     return found
 
 
 def measured_on(spec: Spec, folder: Path, dataset: Dataset) -> Spec:
-    """The spec with its students measured on the annotated photos that a data set writes into a folder."""
+    """The spec, with its students measured on the annotated photos that a data set generates in a folder."""
     chosen = {"split": dataset.test_split, "limit": 300, "categories": dataset.categories}
     return replace(spec, evaluate={**chosen, **spec.evaluate, "data": str(folder)})
 
 
-def words(flags: Mapping[str, Value]) -> list[str]:
-    """Flags as a command line has them: {"lr": 0.1, "loss": ["a=1", "b=2"], "compile": true}."""
+def arguments(flags: Mapping[str, Value]) -> list[str]:
+    """Command-line arguments of flags such as {"lr": 0.1, "loss": ["a=1", "b=2"], "compile": true}."""
     found: list[str] = []
     for flag, value in flags.items():
         for item in value if isinstance(value, list) else [value]:
@@ -134,33 +151,16 @@ def words(flags: Mapping[str, Value]) -> list[str]:
     return found
 
 
-def written(value: Value) -> str:
-    """A value of the grid as tables and folders show it."""
+def value_text(value: Value) -> str:
+    """A value of the grid, as tables and folder names show it."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _check_keys(path: Path, table: str, found: Mapping[str, Any], known: Collection[str]) -> None:
     for key in found:
         if key not in known:
-            near = get_close_matches(key, known, n=3, cutoff=0.4) or sorted(known)
+            near = get_close_matches(key, known, n=3, cutoff=0.4)
             raise DenseCLIError(
-                f"{path} has a key {key!r} {f'in [{table}] ' if table else ''}that is not known.",
-                hint=f"Perhaps {' or '.join(near)} is meant.",
+                f"{path} has an unknown key {key!r}{f' in [{table}]' if table else ''}.",
+                hint=f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known))}.",
             )
-
-
-def flags_of(verb: click.Command) -> set[str]:
-    """The flags of a verb without their dashes."""
-    return {word.removeprefix("--") for param in verb.params for word in param.opts if word.startswith("--")}
-
-
-def parsed(verb: click.Command, given: Sequence[str]) -> dict[str, Any]:
-    """What the words of a command line mean to a verb. Raises DenseCLIError where they mean nothing."""
-    try:
-        with verb.make_context(verb.name, list(given)) as context:
-            return context.params
-    except click.UsageError as error:
-        raise DenseCLIError(
-            f"densecli {verb.name} cannot do what the spec asks for: {error.format_message()}",
-            hint=f"See densecli {verb.name} --help.",
-        ) from None

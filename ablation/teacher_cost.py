@@ -1,4 +1,4 @@
-"""What the teachers of a set of runs cost, once into the store, and what they would cost in every step."""
+"""What teachers cost: once, to build the columns of a store, and live, if they ran in every training step."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -7,31 +7,43 @@ from dataclasses import dataclass
 from densecli.shards.reader import decode_npz, read_joined
 from densecli.shards.store import Column, Store
 
-# Stages of a receipt in which nothing is done, and those that a live teacher has as well.
-IDLE, LIVE = {"wait"}, {"prepare", "teacher"}
+# Stages of a receipt: those in which a worker only waits, and those that a live teacher has too.
+WAITING, LIVE = {"wait"}, {"prepare", "teacher"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Charge:
-    """One column. once: seconds of all workers that it took; a_photo: seconds that its teacher takes for what
-    one step looks at of a photo; seen: photos that the runs which read it have looked at."""
+class TeacherCost:
+    """The cost of one target column.
+
+    Attributes:
+        column: NAME-ID.
+        stored_seconds: Seconds of all workers that built the column.
+        seconds_per_photo: Seconds that its teacher would take in a step for one photo.
+        photos_seen: Photos that the runs which read the column have seen, repeats counted.
+    """
 
     column: str
-    once: float
-    a_photo: float
-    seen: int
+    stored_seconds: float
+    seconds_per_photo: float
+    photos_seen: int
 
     @property
-    def live(self) -> float:
-        return self.a_photo * self.seen
+    def live_seconds(self) -> float:
+        """Seconds that the teacher would have taken in the steps of the runs."""
+        return self.seconds_per_photo * self.photos_seen
 
 
-def bill(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -> list[Charge]:
-    """A charge for each target column that runs read, a run being (keys of its columns, photos it has seen).
+def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -> list[TeacherCost]:
+    """The cost of each target column that runs have read, from the store's receipts.
 
-    A live teacher looks at one view: where a column holds K of a photo, a K-th of the seconds is counted.
-    What was relabelled is charged to its features column, whose teacher would have to speak, if that is still
-    there. Reads receipts, and of columns of views a shard.
+    A live teacher sees one view a step: where a column holds K views of a photo, a K-th of its seconds
+    counts.
+    A relabelled column is charged to its features column, whose teacher would have to run, if that column
+    still exists.
+
+    Args:
+        store: That the runs have read.
+        runs: For each run, the keys of its columns by kind, and the number of photos it has seen.
     """
     columns = {column.key: column for column in store.columns("targets")}
     seen: dict[str, int] = {}
@@ -41,25 +53,25 @@ def bill(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -> list[Ch
             seen[key] = seen.get(key, 0) + (0 if source else photos)
             if source in columns:
                 seen[source] = seen.get(source, 0) + photos
-    return [_charge(columns[key], photos) for key, photos in sorted(seen.items())]
+    return [_cost(columns[key], photos) for key, photos in sorted(seen.items())]
 
 
-def _charge(column: Column, seen: int) -> Charge:
+def _cost(column: Column, seen: int) -> TeacherCost:
     receipts = {shard: r for shard in column.shard_names if (r := column.receipt(shard))}
     spent = [stage for r in receipts.values() for stage in r.seconds.items()]
     live = sum(seconds for stage, seconds in spent if stage in LIVE)
     samples = sum(r.samples for r in receipts.values()) or 1
     filled = [shard for shard, r in receipts.items() if r.samples]
-    views = _views(column, filled[0]) if filled and "views" in column.spec["target"] else 1
-    return Charge(
+    views = _mean_views(column, filled[0]) if filled and "views" in column.spec["target"] else 1
+    return TeacherCost(
         column=column.full_name,
-        once=sum(seconds for stage, seconds in spent if stage not in IDLE),
-        a_photo=live / samples / views,
-        seen=seen,
+        stored_seconds=sum(seconds for stage, seconds in spent if stage not in WAITING),
+        seconds_per_photo=live / samples / views,
+        photos_seen=seen,
     )
 
 
-def _views(column: Column, shard: str) -> float:
-    """How many views of a photo are in a shard, the mean: a plan may have fewer than were asked for."""
+def _mean_views(column: Column, shard: str) -> float:
+    """Mean number of views of the photos of a shard: some photos have fewer than were asked for."""
     records = read_joined([column], shard)
     return statistics.mean(len(decode_npz(record.parts[column.part]["npz"])["views"]) for record in records)

@@ -125,7 +125,7 @@ def build(folder: str, size: Size, names: list[str], args: argparse.Namespace) -
         canvas=size.canvas,
         store=f"{folder}/store",
         teachers=tuple(names),
-        weights={model: "random:0" for model in models},
+        weights=dict.fromkeys(models, "random:0"),
         views=1,
         batch_size=args.batch_size,
         device=args.device,

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from densecli.models.vfm import VFMS, load_vfm
+from densecli.models.vfm import load_vfm
+from densecli.models.vfms import VFMS
 from densecli.shards.codecs import LowRank, combine_errors
 from densecli.shards.geometry import Canvas
 

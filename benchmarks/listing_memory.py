@@ -60,7 +60,7 @@ def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
         ]
         return volumes.table(rows)
 
-    with mock.patch.object(volumes, "scan_tar", scan), mock.patch.object(fs, "find", lambda *_: entries):
+    with mock.patch.object(volumes, "scan_tar", scan), mock.patch.object(fs, "find", return_value=entries):
         return listed(
             BuildConfig(dataset=dataset, data=str(folder), store=str(folder / "store"), dry_run=True)
         )

@@ -194,7 +194,7 @@ def samples_per_s(folder: Path, what: str, name: str, samples: int) -> tuple[flo
 
 def installed(name: str) -> str | None:
     try:
-        return version(name.split(",")[0])
+        return version(name.split(",", maxsplit=1)[0])
     except PackageNotFoundError:
         return None
 

@@ -1,58 +1,85 @@
-"""The verb that makes category sets."""
+"""The command `categories`: makes category sets."""
 
 import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from densecli.commands.flags import flags, say
+from densecli.commands.options import Options, command
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.settings import changed, setting
 from densecli.core.tables import table
+from densecli.shards.config import DeviceSettings, DryRunSettings
+from densecli.train.config import TrainerConfig
 
 SHOWN = 20
 
 
-@click.command()
-@click.option(
-    "--from", "listed", metavar="SET|FILE", help="Names: a set, or a txt, json, csv or parquet file."
-)
-@click.option(
-    "--from-captions",
-    "captions",
-    metavar="FILE",
-    help="Captions: COCO's .json, or a .txt, .csv or .parquet.",
-)
-@click.option("--column", metavar="NAME", help="Of a csv or parquet file [name, or caption].")
-@click.option("--words", metavar="SET|FILE", help="Names whose kind you know, json or csv: believed first.")
-@click.option(
-    "--min-count", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Drop rarer names."
-)
-@click.option("--out", metavar="FILE", default="categories.json", show_default=True, help="The set, .json.")
-@click.option("--dry-run", is_flag=True, help="Show it, write nothing.")
-@flags("student", "weights", "device", "json")
-def categories(
-    listed: str | None,
-    captions: str | None,
-    column: str | None,
-    words: str | None,
-    min_count: int,
-    out: str,
-    dry_run: bool,
-    student: str | None,
-    weights: Sequence[tuple[str, str]],
-    device: str,
-    json_file: str | None,
-) -> None:
-    """Make a category set of any list or of captions, and tell thing from stuff by rules that say why.
+@dataclass(frozen=True, kw_only=True)
+class CategoriesSettings(DeviceSettings, DryRunSettings):
+    """The settings of categories."""
+
+    listed: str | None = setting(
+        None,
+        flag="from",
+        help="Names: a category set, or a txt, json, csv or parquet file.",
+        group="data",
+        metavar="SET|FILE",
+        default_text="--from-captions in its place",
+        path=True,
+    )
+    captions: str | None = setting(
+        None,
+        flag="from-captions",
+        help="Captions: COCO's .json, or a .txt, .csv or .parquet file.",
+        group="data",
+        metavar="FILE",
+        default_text="--from in its place",
+        path=True,
+    )
+    column: str | None = setting(
+        None,
+        help="Column of a csv or parquet file.",
+        group="data",
+        metavar="NAME",
+        default_text="name, or caption for captions",
+    )
+    words: str | None = setting(
+        None,
+        help="Category set, or a json or csv file, of names whose kind is known; these verdicts come first.",
+        group="data",
+        metavar="SET|FILE",
+        default_text="none",
+        path=True,
+    )
+    min_count: int = setting(1, help="Drops rarer names.", group="data", min=1, metavar="N")
+    student: str | None = setting(
+        None,
+        help="CLIP whose text tower compares unknown names with known ones.",
+        group="model",
+        metavar="NAME",
+        default_text="unknown names are told apart by rules alone",
+    )
+    weights: str | None = changed(TrainerConfig, "weights", help="Weights of that CLIP: NAME=PATH or PATH.")
+    out: str = setting(
+        "categories.json", help="The set, a .json file.", group="output", metavar="FILE", path=True
+    )
+
+
+@command(CategoriesSettings)
+def categories(options: Options) -> None:
+    """Make a category set from any list or from captions, and classify each name as thing or stuff by rules
+    that give their reason.
 
     Writes the json that build-shards and relabel read, and a csv of the same name to look at. To correct it,
-    change a flag in one of them and name that file with --words. With --student, names that no list knows
-    are compared with known ones by the text tower of that CLIP.
+    change a line of either file and name that file with --words. With --student, names that no list knows are
+    compared with known ones by the text tower of that CLIP.
 
     \b
     densecli categories --from-captions captions_train2017.json --min-count 50
@@ -60,20 +87,26 @@ def categories(
     from densecli.models.categories import load_categories
     from densecli.models.thing_stuff import classify_thing_stuff, counted, named_in, word_list
 
+    config = options.make(CategoriesSettings)
+    listed, captions, column = config.listed, config.captions, config.column
     if bool(listed) == bool(captions):
         raise click.UsageError("Give --from or --from-captions.")
-    known = word_list(load_categories(words) if words else None)
+    known = word_list(load_categories(config.words) if config.words else None)
     others = Counter[str]()
     if captions:
         names, others = named_in(read_texts(captions, column or "caption"), known)
     else:
         names = counted(_names(str(listed), column))
-    kept = {name: count for name, count in names.most_common() if count >= min_count}
+    kept = {name: count for name, count in names.most_common() if count >= config.min_count}
     if not kept:
         raise DenseCLIError(
-            f"There is no name in {listed or captions} {min_count} times or more.", hint="Lower --min-count."
+            f"There is no name in {listed or captions} {config.min_count} times or more.",
+            hint="Lower --min-count.",
         )
-    verdicts = classify_thing_stuff(kept, known, _embedder(student, weights, device) if student else None)
+    embed = None
+    if config.student:
+        embed = _embedder(config.student, options.get("weights", ()), config.device)
+    verdicts = classify_thing_stuff(kept, known, embed)
     rows = [{"name": v.name, "thing": v.thing, "count": v.count, "why": v.why} for v in verdicts]
     lines = [[v.name, "thing" if v.thing else "stuff", str(v.count), v.why] for v in verdicts]
     things = sum(v.thing for v in verdicts)
@@ -85,12 +118,12 @@ def categories(
     if others:
         frequent = ", ".join(f"{word} {count}" for word, count in others.most_common(SHOWN))
         text.append(f"Frequent words that the list does not know: {frequent}")
-    if not dry_run:
-        made, sheet = (str(Path(out).with_suffix(suffix)) for suffix in (".json", ".csv"))
+    if not config.dry_run:
+        made, sheet = (str(Path(config.out).with_suffix(suffix)) for suffix in (".json", ".csv"))
         fs.write_atomic(made, json.dumps(rows, indent=1).encode())
         _write_csv(sheet, rows)
         text.append(f"Written: {made}, {sheet}")
-    say("\n".join(text), json_file, {"categories": rows, "unknown": dict(others.most_common(SHOWN))})
+    options.say("\n".join(text), {"categories": rows, "unknown": dict(others.most_common(SHOWN))})
 
 
 def read_texts(path: str, column: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Addresses of files: how they are put together, and that they carry no secret to where they are written."""
+"""Addresses of files: joining them, and keeping credentials out of what is written down."""
 
 import os
 import re
@@ -6,9 +6,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from densecli.core.errors import DenseCLIError
 
-# USER@; USER:PASSWORD@, where the password may have slashes (HOST:PORT/a@b.jpg is none); ?NAME=VALUE.
+# USER@; USER:PASSWORD@, whose password may have slashes (HOST:PORT/a@b.jpg has none); ?NAME=VALUE.
 _SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
-# Lists of photos may have signed addresses of these.
+# Lists of photos may have signed addresses of these schemes.
 _WEB = ("http://", "https://")
 
 
@@ -18,15 +18,16 @@ def join(url: str | os.PathLike[str], *parts: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """A path as any folder's process would write it; a URL as it is. Raises DenseCLIError as `check` does."""
+    """An absolute path, or a URL unchanged. Raises the errors of `check`."""
     check(url)
     return url if "://" in url else os.path.abspath(url)
 
 
 def check(url: str) -> None:
-    """Raises DenseCLIError, which does not repeat them, where a URL has credentials or a query in it.
+    """Refuses a URL with credentials or a query: addresses are written into stores, runs and logs.
 
-    Addresses are written into stores, runs and logs; what opens them comes from the environment alone.
+    Raises:
+        DenseCLIError: The URL has some. The message does not repeat them.
     """
     if _SECRETS.search(url):
         raise DenseCLIError(
@@ -37,14 +38,14 @@ def check(url: str) -> None:
 
 
 def is_web(url: str) -> bool:
-    """Whether it is an address of http or https."""
+    """Whether an address begins with http:// or https://."""
     return url.startswith(_WEB)
 
 
 def public(url: str) -> str:
-    """An address as it may be written down: of http, without user and query, which carry credentials.
+    """An address that may be written down: a web address without user and query, which carry credentials.
 
-    Only addresses in lists of photos may have any: all others have passed `check`.
+    Only addresses in lists of photos may have any; all others have passed `check`.
     """
     if not is_web(url):
         return url

@@ -1,4 +1,4 @@
-"""The client of an address: fsspec's, and its failures as sentences."""
+"""fsspec's client for an address, with its failures as readable errors."""
 
 import errno
 from collections.abc import Iterator
@@ -14,16 +14,23 @@ from fsspec.implementations.local import LocalFileSystem
 from densecli.core.addresses import check, is_web, public
 from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
 
-# What a web server answers where it keeps a file to itself, and where it has none any more.
+# HTTP status where access is denied, and where the file is gone.
 _DENIED, _GONE = (401, 403, 451), 410
 
 
 @contextmanager
 def client(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSystem, str]]:
-    """The file system of an address and the path in it, in a block that says what fails as a DenseCLIError.
+    """The file system of an address and the path in it, for a block that reads or writes there.
 
-    When reading, FileNotFoundError passes, and so does whatever a local disk says. A remote file system's
-    client has by then tried again by itself, with growing pauses.
+    A remote file system's client retries by itself, with growing pauses, before it fails.
+
+    Args:
+        url: A path or an address.
+        verb: read or write.
+
+    Raises:
+        DenseCLIError: Something in the block fails. When reading, a FileNotFoundError and the errors of a
+            local disk pass unchanged.
     """
     if not is_web(url):
         check(url)
@@ -62,7 +69,7 @@ def client(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSystem, s
 
 
 def _web_client() -> dict[str, Any]:
-    # One silent server must not hold up a list of photos on many.
+    # One silent server must not delay a list of photos on many servers.
     from aiohttp import ClientTimeout
 
     return {"client_kwargs": {"timeout": ClientTimeout(total=300, sock_connect=10, sock_read=30)}}
@@ -70,7 +77,7 @@ def _web_client() -> dict[str, Any]:
 
 @cache
 def _retry_checksums() -> None:
-    """s3fs does not try again by itself where what came is not what was sent."""
+    """Makes s3fs retry where a download has another checksum than what was sent."""
     from botocore.exceptions import FlexibleChecksumError
     from s3fs.core import add_retryable_error
 
@@ -78,11 +85,11 @@ def _retry_checksums() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Never the client's whole message, which may name endpoints as the environment has them."""
+    """Why it failed, without the client's message, which may name endpoints from the environment."""
     if status := getattr(error, "status", None):
         return f"the server answered {status}"
     if isinstance(error, ValueError) and "range requests" in str(error):
-        return "the server gives no parts of files"
+        return "the server does not serve parts of files"
     return getattr(error, "strerror", None) or type(error).__name__
 
 

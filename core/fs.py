@@ -1,4 +1,4 @@
-"""The one filesystem seam: every byte of a store is read and written here, through fsspec."""
+"""Files, local and remote: every byte of a store is read and written here, through fsspec."""
 
 import mmap
 import os
@@ -23,29 +23,34 @@ from densecli.core.addresses import public as public
 from densecli.core.clients import client
 from densecli.core.errors import Unreachable
 
-# What a killed writer may leave behind starts and ends so; no shard, receipt or column is named like that.
+# How the names of temporary files start and end: no shard, receipt or column has such a name.
 TEMPORARY = (".", ".tmp")
 
-# Seconds before the second and the third attempt at a file on the web: other clients try again by themselves.
+# Seconds before the second and third attempt at a file on the web. Other clients retry by themselves.
 _PAUSES = (0.5, 2.0)
 
 
 class File(NamedTuple):
-    """bytes: its size. modified: seconds since 1970."""
+    """A file in a folder: its size in bytes, and when it was modified, in seconds since 1970."""
 
     bytes: int
     modified: float
 
 
+def file_name(name: str) -> str:
+    """A model's name as part of a file's or a folder's name: `timm/x` becomes `timm--x`."""
+    return name.replace("/", "--")
+
+
 def read_bytes(url: str) -> bytes:
-    """The whole file, in one get. Raises FileNotFoundError when there is none."""
+    """The whole file, in one request. Raises FileNotFoundError if there is none."""
     return _get(url)
 
 
 def map_bytes(url: str) -> bytes | mmap.mmap:
-    """As `read_bytes`, but a local file is mapped: what nobody slices is never copied.
+    """As `read_bytes`, but maps a local file into memory: only what is sliced is copied.
 
-    Shards are replaced by renaming, never changed in place, so a map shows the file it was made of.
+    Shards are replaced by renaming and never changed in place, so a map keeps showing the same file.
     """
     with client(url) as (fs, path):
         if isinstance(fs, LocalFileSystem):
@@ -57,13 +62,13 @@ def map_bytes(url: str) -> bytes | mmap.mmap:
 
 
 def is_local(url: str) -> bool:
-    """Whether a file there is one of this machine's."""
+    """Whether an address is on a file system of this machine."""
     with client(url) as (fs, _):
         return isinstance(fs, LocalFileSystem)
 
 
 def read_range(url: str, offset: int, size: int) -> bytes:
-    """`size` bytes from `offset` on, in one get; fewer where the file ends. Raises FileNotFoundError."""
+    """`size` bytes from `offset`, in one request; fewer at the end of the file. Raises FileNotFoundError."""
     return _get(url, start=offset, end=offset + size)
 
 
@@ -77,7 +82,7 @@ def _get(url: str, **part: int) -> bytes:
 
 def _get_once(url: str, **part: int) -> bytes:
     with client(url) as (fs, path):
-        # s3fs would ask for the size first, then get ranges side by side, and try none of them again.
+        # Otherwise s3fs asks for the size first, then gets ranges in parallel and retries none of them.
         one_get = {"max_concurrency": 1} if "s3" in fs.protocol else {}
         data: bytes = fs.cat_file(path, **part, **one_get)
         return data
@@ -85,49 +90,49 @@ def _get_once(url: str, **part: int) -> bytes:
 
 @contextmanager
 def open_to_seek(url: str) -> Iterator[BinaryIO]:
-    """A file to be read a little here and there: what lies between is not fetched.
+    """Opens a file for random access: only the parts that are read are fetched.
 
-    Whatever goes wrong in the block is taken for a failure to read, but for DenseCLIErrors.
+    Any exception in the block other than a DenseCLIError counts as a failure to read.
     """
     with client(url) as (fs, path), fs.open(path, "rb", block_size=64 * 1024) as file:
         yield file
 
 
 def exists(url: str) -> bool:
-    """Whether a file or folder is there."""
+    """Whether there is a file or a folder."""
     with client(url) as (fs, path):
         return bool(fs.exists(path))
 
 
 def is_folder(url: str) -> bool:
-    """Whether a folder is there; in an object store, whether anything is below it."""
+    """Whether there is a folder; in an object store, whether anything is below that name."""
     with client(url) as (fs, path):
         return bool(fs.isdir(path))
 
 
 def listdir(url: str) -> list[str]:
-    """Sorted names in a folder, without leftover temporaries; empty when there is no such folder."""
+    """Sorted names in a folder, without temporary files; empty if there is no such folder."""
     return sorted(name for name in _listing(url) if not is_temporary(name))
 
 
 def files(url: str) -> dict[str, File]:
-    """The files of a folder by name, leftover temporaries too; empty when there is no such folder."""
+    """The files of a folder by name, with temporary ones; empty if there is no such folder."""
     found = {}
     for name, entry in sorted(_listing(url).items()):
         if entry["type"] == "file":
-            # Each file system has a name of its own for it.
+            # Every file system has its own name for it.
             when = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
             found[name] = File(entry["size"], when.timestamp() if isinstance(when, datetime) else when)
     return found
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a killed writer left the file of this name."""
+    """Whether a file of this name is temporary: a writer is at work, or was killed."""
     return name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])
 
 
 def _listing(url: str) -> dict[str, dict[str, Any]]:
-    """fsspec's entry of everything in a folder, by name."""
+    """fsspec's entries of a folder by name."""
     with client(url) as (fs, path):
         try:
             entries = fs.ls(path, detail=True)
@@ -137,8 +142,14 @@ def _listing(url: str) -> dict[str, dict[str, Any]]:
 
 
 class Entry(NamedTuple):
-    """stamp: changes when the file, or what is in the folder, does, as far as its file system tells (size,
-    time, ETag, ...); "" where it does not tell."""
+    """A file or folder that `find` found.
+
+    Attributes:
+        size: In bytes.
+        stamp: Changes when the file, or the content of the folder, does, as far as its file system tells by
+            size, time, ETag and the like. Empty where it tells nothing.
+        is_folder: Whether it is a folder.
+    """
 
     size: int
     stamp: str
@@ -146,10 +157,15 @@ class Entry(NamedTuple):
 
 
 def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
-    """What `pattern` (`*`, `**`, `?`, `[...]`) matches below `folder`, by sorted relative name.
+    """Finds files and folders by a pattern. Skips names that begin with a dot, and links to folders.
 
-    Names that begin with a dot are passed over, links to folders too. Empty where there is no such folder. A
-    pattern that is a plain name is asked for without listing anything.
+    Args:
+        folder: To look in.
+        pattern: Of the names relative to it: `*`, `**`, `?` and `[...]`. A plain name is looked up without a
+            listing.
+
+    Returns:
+        Entries by relative name, sorted. Empty if there is no such folder.
     """
     with client(folder) as (fs, root):
         root = root.rstrip("/")
@@ -162,8 +178,8 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
         deepest = None if "**" in pattern else pattern.count("/")
         found: dict[str, Entry] = {}
         folders = [""]
-        # Not fsspec's glob: it takes the characters of the folder's own name for a pattern. Nor its walk: it
-        # passes over a subfolder that it fails to list.
+        # fsspec's glob would read the folder's own name as a pattern, and its walk skips a subfolder that it
+        # cannot list.
         while folders:
             below = folders.pop()
             try:
@@ -174,7 +190,7 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
                 return {}
             for info in entries:
                 name = info["name"].rstrip("/").rsplit("/", 1)[-1]
-                # An object store may list an empty object that stands for the folder itself.
+                # An object store may list an empty object for the folder itself.
                 if name.startswith(".") or info["name"].endswith("/"):
                     continue
                 is_folder = info["type"] == "directory"
@@ -187,31 +203,37 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
 
 def _entry(info: dict[str, Any]) -> Entry:
     is_folder = info["type"] == "directory"
-    # A folder of an object store is but a part of names.
+    # A folder of an object store is only a part of names.
     told = not is_folder or "mtime" in info
-    # A digest, for there may be millions of entries.
+    # A digest, because there may be millions of entries.
     stamp = xxhash.xxh3_128_hexdigest(repr(sorted(info.items())).encode()) if told else ""
     return Entry(info["size"] or 0, stamp, is_folder)
 
 
 def remove(url: str) -> None:
-    """Remove one file. Raises FileNotFoundError when there is none, where the file system can tell."""
+    """Removes one file. Raises FileNotFoundError if there is none and the file system can tell."""
     with client(url) as (fs, path):
         fs.rm_file(path)
 
 
 def remove_folder(url: str) -> None:
-    """Remove a folder with all that is in it."""
+    """Removes a folder and everything in it."""
     with client(url) as (fs, path):
         fs.rm(path, recursive=True)
 
 
 def write_atomic(url: str, data: bytes | memoryview | list[bytes]) -> None:
-    """Write a file, or replace it, so that a reader sees all of it or none, even across a power cut.
+    """Writes or replaces a file so that readers see all of it or nothing, even after a power cut.
 
-    Locally: temporary name in the same folder, fsync, rename, fsync of the folder. Elsewhere one put, which
-    object stores publish as a whole. data: whole, or in parts. Raises DenseCLIError when the place is full or
-    cannot be written.
+    Locally: a temporary file in the same folder, fsync, rename, fsync of the folder. Elsewhere: one put,
+    which object stores publish as a whole.
+
+    Args:
+        url: Of the file.
+        data: Its content, whole or in parts.
+
+    Raises:
+        DenseCLIError: The file system is full, or cannot be written.
     """
     parts = data if isinstance(data, list) else [data]
     with client(url, "write") as (fs, path):
@@ -235,7 +257,7 @@ def _write_local(path: str, parts: Sequence[bytes | memoryview]) -> None:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
-    # The rename itself is durable only once the folder is on disk.
+    # The rename is durable only once the folder is on disk.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a long job: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -14,14 +14,18 @@ def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-# Where this thread's lines go: a worker's are for its driver to say.
+# Where this thread's lines go. A worker of a build sends its lines to the driver, which prints them.
 listener: ContextVar[Callable[[str], None]] = ContextVar("listener", default=_print)
 
 
 class Progress:
-    """Counts `unit`s up to `total` on standard error, with rate and ETA; `done` were there before.
+    """Counts up to `total` on standard error, with rate and ETA.
 
-    silence: seconds in which nothing is said; infinite in all but one of several processes.
+    Args:
+        total: The count at the end.
+        unit: What is counted, a plural.
+        done: How many were done before; they do not count for the rate.
+        silence: Seconds before anything is printed. Infinite in all but one of several processes.
     """
 
     def __init__(self, total: int, unit: str, *, done: int = 0, silence: float = 0.0) -> None:
@@ -37,7 +41,7 @@ class Progress:
         )
 
     def advance(self, count: int, note: str = "") -> None:
-        """`count` more are done; `note` is said with it."""
+        """Adds to the count. `note` is printed after it."""
         self.done += count
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
@@ -52,7 +56,7 @@ class Progress:
             listener.get()(f"{line}, {note}" if note else line)
 
     def say(self, note: str) -> None:
-        """Something beside the count: next to the bar, or a line of its own."""
+        """Prints a note next to the bar, or on a line of its own."""
         if self._bar.disable:
             listener.get()(note)
         else:

@@ -1,15 +1,15 @@
-"""Registries: what the names on the command line stand for, ours and those of plug-ins.
+"""Registries: the values that names on the command line stand for, built-in ones and those of plug-ins.
 
-A room has one registry for each kind of thing that can be added to it, and names the package whose modules
-register the built-in ones. A plug-in is any module that registers more:
+There is one registry for each kind of thing that can be added. The room that owns the kind names the package
+whose modules register the built-in values. A plug-in is any module that registers more:
 
     from densecli.core.registry import registry
 
     @registry("schedules").register("constant", help="The peak rate throughout.")
     def constant(step, *, peak, warmup_steps, total_steps): ...
 
-It is loaded by `--plugin MODULE`, by the environment variable DENSECLI_PLUGINS (names separated by the path
-separator), or by an entry point of the group `densecli` in an installed distribution.
+It is loaded by `--plugin MODULE`, through the environment variable DENSECLI_PLUGINS (names separated by the
+path separator), or through an entry point of the group `densecli` in an installed distribution.
 """
 
 import difflib
@@ -38,9 +38,13 @@ VARIABLE = "DENSECLI_PLUGINS"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What `densecli list` shows of a name: one line of help, and what it needs beside densecli itself.
+    """What `densecli list` shows about a name.
 
-    target: "module:attribute" of a value that is imported when it is first looked up.
+    Attributes:
+        name: The registered name.
+        help: One line.
+        needs: What it needs beside densecli itself, such as a package or weights.
+        target: "module:attribute" of a value that is imported when it is first looked up.
     """
 
     name: str
@@ -53,7 +57,7 @@ class Registry(Generic[T]):
     """The values of one kind by name. Built-in modules and plug-ins are imported at the first look-up."""
 
     def __init__(self, kind: str) -> None:
-        """kind: as in `densecli list KIND`, a plural: losses."""
+        """See `registry`, which makes them."""
         self.kind = kind
         self.noun = kind.removesuffix("s")
         self.package: str | None = None
@@ -61,7 +65,16 @@ class Registry(Generic[T]):
         self._values: dict[str, T] = {}
 
     def register(self, name: str, *, help: str, needs: str = "") -> Callable[[V], V]:
-        """A decorator that registers its value under a name. Raises DenseCLIError where the name is taken."""
+        """A decorator that registers a class or function under a name.
+
+        Args:
+            name: What users write.
+            help: One line for `densecli list`.
+            needs: What it needs beside densecli itself.
+
+        Raises:
+            DenseCLIError: The name is taken.
+        """
 
         def decorate(value: V) -> V:
             # Not typed as T: a decorated class keeps its own type.
@@ -89,7 +102,7 @@ class Registry(Generic[T]):
         self._entries[entry.name] = entry
 
     def __getitem__(self, name: str) -> T:
-        """The value of a name. Raises DenseCLIError with the nearest names for an unknown one."""
+        """The value of a name. Raises DenseCLIError for an unknown one, with the nearest names."""
         self.load()
         if name not in self._entries:
             raise self.unknown(name)
@@ -99,7 +112,7 @@ class Registry(Generic[T]):
         return self._values[name]
 
     def unknown(self, name: str, *, noun: str | None = None) -> DenseCLIError:
-        """The error for a name that is not registered: it suggests the nearest, or lists them all."""
+        """The error for a name that is not registered: it suggests the nearest names, or lists all."""
         return unknown_name(noun or self.noun, name, self, more=f"densecli list {self.kind} describes them.")
 
     def __contains__(self, name: object) -> bool:
@@ -119,12 +132,12 @@ class Registry(Generic[T]):
         return ((name, self[name]) for name in self)
 
     def entries(self) -> list[Entry]:
-        """What there is to say of each name; imports no lazy value."""
+        """What `densecli list` shows about each name; imports no lazy value."""
         self.load()
         return list(self._entries.values())
 
     def load(self) -> None:
-        """Imports the built-in modules of the registry's package, then the plug-ins; once."""
+        """Imports the modules of the registry's package, then the plug-ins, each once."""
         package, self.package = self.package, None
         if package:
             for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
@@ -136,10 +149,12 @@ _REGISTRIES: dict[str, Registry[Any]] = {}
 
 
 def registry(kind: str, *, package: str | None = None, noun: str | None = None) -> Registry[Any]:
-    """The one registry of a kind, made when it is first asked for.
+    """The registry of a kind, made at the first call.
 
-    package: whose modules register the built-in values, said by the room that owns the kind. noun: one of the
-    kind, for error messages.
+    Args:
+        kind: A plural, as in `densecli list KIND`.
+        package: Package whose modules register the built-in values; given by the room that owns the kind.
+        noun: What one of them is called in error messages. By default `kind` without its s.
     """
     found = _REGISTRIES.setdefault(kind, Registry(kind))
     found.package = package or found.package
@@ -148,7 +163,7 @@ def registry(kind: str, *, package: str | None = None, noun: str | None = None) 
 
 
 def unknown_name(noun: str, name: str, known: Iterable[str], *, more: str = "") -> DenseCLIError:
-    """The error for a name that is none of `known`: its hint is the nearest of them, or all."""
+    """The error for a name that is not among `known`: its hint names the nearest of them, or all."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
@@ -156,9 +171,10 @@ def unknown_name(noun: str, name: str, known: Iterable[str], *, more: str = "") 
 
 
 def load_plugins() -> None:
-    """Imports the plug-ins of installed distributions and those that the environment names; each once.
+    """Imports the plug-ins of installed distributions and those that the environment names, each once.
 
-    Raises DenseCLIError for one that cannot be imported.
+    Raises:
+        DenseCLIError: One cannot be imported.
     """
     _load_installed()
     for plugin in plugins():
@@ -173,13 +189,17 @@ def plugins() -> list[str]:
 def use_plugins(names: Iterable[str]) -> None:
     """Adds plug-ins to this process and to those that it starts.
 
-    A name is a dotted module, or the path of a .py file. A module that is not installed is also looked for as
-    a file in the working folder; that folder is not put on Python's path.
+    Args:
+        names: Dotted modules, or paths of .py files. A module that is not installed is also looked for as a
+            file in the working folder; that folder is not put on Python's path.
+
+    Raises:
+        DenseCLIError: One cannot be imported.
     """
     wanted = [_located(name) for name in names]
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*plugins(), *wanted]))
     for name in wanted:
         _load(name)
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*plugins(), *wanted]))
 
 
 def _located(name: str) -> str:
@@ -203,13 +223,26 @@ def _load(name: str) -> None:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """Imports a file under its own name, by which what it defines is also found when it is unpickled."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """Imports a file under its own name, by which unpickling also finds what it defines."""
+    name = path.stem
+    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
+        return sys.modules[name]
+    # A folder of that name, which is a namespace package, has no origin.
+    other = None if name in sys.modules else importlib.util.find_spec(name)
+    if name in sys.modules or (other and other.origin and Path(other.origin) != path):
+        raise DenseCLIError(
+            f"The plug-in {path} has the name of another module, {name}, which it would hide.",
+            hint="Rename the file.",
+        )
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"no Python file at {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

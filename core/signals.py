@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, heeded where it suits."""
+"""SIGINT and SIGTERM, noted and acted on where it is safe to stop."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def heeding_signals(
     stop = Stop()
     before = {each: signal.getsignal(each) for each in signals}
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         if not stop.signal:
             stop.signal = signal.Signals(number)
             stop.set()

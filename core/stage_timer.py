@@ -1,4 +1,4 @@
-"""Where a shard's time went."""
+"""How long the stages of a shard take."""
 
 import time
 from collections import defaultdict
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class StageTimer:
-    """Seconds by stage, summed over the threads that share the clock."""
+    """Seconds by stage, summed over the threads that share the timer."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -26,7 +26,7 @@ class StageTimer:
             self.seconds[stage] += elapsed
 
     def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """The items; the time until each of them comes is the stage's."""
+        """The items. The time to produce each one counts for the stage."""
         iterator = iter(items)
         while True:
             with self(stage):

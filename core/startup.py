@@ -1,4 +1,4 @@
-"""When the process began, for what is said of the time to the first step."""
+"""When the process began, to report the time to the first step."""
 
 import time
 
@@ -6,5 +6,5 @@ _starts = [time.monotonic()]
 
 
 def started() -> float:
-    """By `time.monotonic`: of the first run that asks, when the process began; of one after it, now."""
+    """When a run began, by `time.monotonic`: for the first run the start of the process, then now."""
     return _starts.pop() if _starts else time.monotonic()

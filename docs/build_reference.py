@@ -2,10 +2,9 @@
 
 import html
 import importlib
-import pkgutil
 import shutil
 import tomllib
-from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from mkdocs.structure.files import File, Files
 
 import densecli
 from densecli.cli import main
+from densecli.commands.list import KINDS
+from densecli.commands.options import describe
 from densecli.core import registry
 
 ROOT = Path(__file__).parents[1]
@@ -62,19 +63,23 @@ def commands_page() -> str:
 
 
 def command_page(name: str, command: click.Command) -> str:
-    """One command: what it does, its examples, and every option with its default."""
+    """One command: what it does, its examples, and every option with its key in a configuration file."""
     description, examples = _help(command)
     lines = [f"# densecli {name}", "", description, ""]
     if examples:
         lines += ["```", examples, "```", ""]
-    arguments = [p for p in command.params if isinstance(p, click.Argument)]
-    usage = " ".join(["densecli", name, "[OPTIONS]", *(p.make_metavar(_context(command)) for p in arguments)])
-    lines += ["## Options", "", f"`{usage}`", "", "| option | | default |", "|---|---|---|"]
-    for option in command.params:
-        if isinstance(option, click.Option) and not option.hidden:
-            lines.append(
-                f"| {_names(option, command)} | {_cell(option.help)} | {_default(option, command)} |"
-            )
+    rows = describe(command)
+    if not rows:
+        rows_of_others = [p.get_help_record(click.Context(command)) for p in command.params]
+        lines += ["| option | |", "|---|---|"]
+        lines += [f"| {_code(record[0])} | {_cell(record[1])} |" for record in rows_of_others if record]
+    for group, of_group in groupby(rows, key=lambda row: row.group):
+        lines += [f"## {group}", "", "| option | in a file | | default |", "|---|---|---|---|"]
+        for row in of_group:
+            flag = _code(f"{row.flag} {row.values}".strip())
+            text = _cell(f"{row.help} ({row.range})" if row.range else row.help)
+            lines.append(f"| {flag} | {_code(row.name)} | {text} | {_cell(row.default) or 'required'} |")
+        lines.append("")
     return "\n".join([*lines, ""])
 
 
@@ -91,24 +96,20 @@ def python_page() -> str:
 
 
 def names_page() -> str:
-    """Every registered name: what the options of the command line may be given."""
-    lines = ["# Names", "", "What can be named on the command line. A plug-in may add more.", ""]
-    for kind, names in sorted(registries()):
-        entries = names.entries()
-        if kind == "commands" or not entries:
-            continue
-        lines += [f"## {kind.capitalize()}", "", "| name | | needs |", "|---|---|---|"]
-        lines += [f"| `{e.name}` | {_cell(e.help)} | {_cell(e.needs)} |" for e in entries]
+    """Every registered name, as `densecli list` shows them."""
+    lines = [
+        "# Names",
+        "",
+        "Names that options take. A plug-in may add more; `densecli list` shows those too.",
+        "",
+    ]
+    for name, kind in KINDS.items():
+        importlib.import_module(kind.module)
+        lines += [f"## {name.capitalize()}", "", kind.help, "", "| name | | needs |", "|---|---|---|"]
+        entries = registry.registry(name).entries()
+        lines += [f"| {_code(e.name)} | {_cell(e.help)} | {_cell(e.needs)} |" for e in entries]
         lines.append("")
     return "\n".join(lines)
-
-
-def registries() -> Iterator[tuple[str, registry.Registry[Any]]]:
-    """All registries; a room's registry exists once the room's modules are imported."""
-    for module in pkgutil.iter_modules(densecli.__path__):
-        if module.ispkg and (ROOT / module.name / "__init__.py").is_file():
-            importlib.import_module(f"densecli.{module.name}")
-    yield from registry._REGISTRIES.items()
 
 
 def _replaced(nav: Any, name: str, pages: list[str]) -> Any:
@@ -119,30 +120,11 @@ def _replaced(nav: Any, name: str, pages: list[str]) -> Any:
     return nav
 
 
-def _context(command: click.Command) -> click.Context:
-    return click.Context(command, info_name=command.name)
-
-
 def _help(command: click.Command) -> tuple[str, str]:
     """The description, and the examples: what stands after click's mark for text that is not wrapped."""
     text = (command.help or "").partition("\f")[0]
     description, _, examples = text.partition("\b\n")
     return "\n".join(line.strip() for line in description.splitlines()).strip(), examples.strip()
-
-
-def _names(option: click.Option, command: click.Command) -> str:
-    names = ", ".join(_code(name) for name in (*option.opts, *option.secondary_opts))
-    if option.is_flag:
-        return names
-    value = option.make_metavar(_context(command))
-    return f"{names} {_code(value)}" + (" (may repeat)" if option.multiple else "")
-
-
-def _default(option: click.Option, command: click.Command) -> str:
-    value = option.to_info_dict()["default"]
-    if option.is_flag or value in (None, (), "") or callable(value):
-        return ""
-    return _code(str(value))
 
 
 def _rendered(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageFilter
 
-from densecli.evaluation.page import Figure
+from densecli.core.page import Figure
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, Segment
 from densecli.models.affinity import TokenMap, affinity_row
 from densecli.shards.geometry import Canvas

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.batches import batches
+from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.region_counts import Classification, RegionCounts, RegionTally, count, summarize
 from densecli.models.dense import DenseCLIP
@@ -25,24 +26,6 @@ from densecli.shards.geometry import Canvas
 
 CROPS_AT_ONCE = 64
 THING_CONTEXT = 1.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifyConfig:
-    """How to classify regions.
-
-    `canvas` is the side in pixels, `mode` the reading of the last block. Segments whose box has an area
-    outside [min_side^2, max_side^2] are left out, in pixels of the *photo*: the released code compares the
-    annotated box before it scales it to the canvas. `crops`: classify each segment's own crop by [CLS] in
-    place of what is pooled from the dense map.
-    """
-
-    canvas: int = 512
-    mode: str = "value"
-    batch_size: int = 8
-    min_side: int = 8
-    max_side: int = 1024
-    crops: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +147,7 @@ def _pool(
 
 
 def _encode_crops(
-    model: DenseCLIP, batch: list[_Prepared], device: torch.device, mode: str
+    model: DenseCLIP, batch: list[_Prepared], device: torch.device, _mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """CLIP's unit embeddings of the crops of things and of all segments; no mode matters to them."""
     crops = torch.from_numpy(np.concatenate([p.pixels for p in batch])).permute(0, 3, 1, 2)

@@ -9,12 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from densecli.core.drawing import INK, PAPER, draw_scale, heat_colours, upright_text
+from densecli.core.tables import plain
 from densecli.evaluation.region_counts import Classification
 
 SIDE = 420  # px, about, of the matrix
 LEAST = 3  # px a cell
 NAMED = 11  # px a cell from which on classes have their names beside them
 SPLIT = 4  # px between things and stuff
+NAME_LIMIT = 32  # characters
 
 
 def confusion_pictures(results: Sequence[Classification]) -> list[Image.Image]:
@@ -24,7 +26,7 @@ def confusion_pictures(results: Sequence[Classification]) -> list[Image.Image]:
     seen = sum(c.sum(0) + c.sum(1) for c in counts) > 0
     thing = categories.thing_flags()
     order = np.concatenate([np.flatnonzero(seen & thing), np.flatnonzero(seen & ~thing)])
-    names = [categories.names[c] for c in order]
+    names = [plain(categories.names[c], NAME_LIMIT) for c in order]
     return [_picture(_shares(c, order), names, int((seen & thing).sum())) for c in counts]
 
 

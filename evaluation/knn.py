@@ -5,7 +5,6 @@ text, so that it serves visual-only students (R-SC-V) and VFMs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from densecli.core.distributed import Distributed
 from densecli.evaluation.batches import batches
+from densecli.evaluation.config import KNNConfig
 from densecli.evaluation.region_counts import require_finite
 from densecli.evaluation.segmentation import Segmentation, confusion_to_metrics, count_pairs
 from densecli.evaluation.semantic import Labelled, LabelledPhoto
@@ -22,16 +22,6 @@ from densecli.models.student import Student
 from densecli.shards.geometry import Canvas
 
 QUERIES_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class KNNConfig:
-    """How to classify patches. canvas: px; mode: how the map is read out; k: how many neighbours vote."""
-
-    canvas: int = 448
-    mode: str = "value"
-    batch_size: int = 4
-    k: int = 20
 
 
 @torch.inference_mode()

@@ -3,25 +3,21 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from densecli.core.charts import WIDTH, bar_chart
 from densecli.core.device import pick_device
+from densecli.core.metrics import REGION_METRICS
+from densecli.core.page import RANDOM_WEIGHTS, Figure, Section, write_page
 from densecli.evaluation.affinity_figures import affinity_figures
-from densecli.evaluation.bar_chart import bars
 from densecli.evaluation.classify import ClassifyConfig
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.page import RANDOM, Figure, Section, write_page
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.region_counts import Classification
 from densecli.evaluation.report import block_table, class_table, comparison, regions_table, size_table
 from densecli.models.categories import load_categories
 
-WORST, LOOKS = 15, 6
-_DRAWN = {
-    "Boxes": "boxes_top1",
-    "Masks-T": "masks_thing_top1",
-    "Masks-S": "masks_stuff_top1",
-    "stuff as thing": "stuff_as_thing",
-}
+WORST_CLASSES, AFFINITY_PHOTOS = 15, 6
+_CHARTED = {m.heading: m.field for m in REGION_METRICS if "top-5" not in m.heading}
 
 
 def write_region_page(
@@ -47,11 +43,11 @@ def write_region_page(
     networks = {
         name: subject.token_map(config.mode, pick_device(device)) for name, subject in subjects.items()
     }
-    looks = affinity_figures(networks, dataset, config.canvas, LOOKS)
+    affinities = affinity_figures(networks, dataset, config.canvas, AFFINITY_PHOTOS)
     warning, paragraphs = meaning(results)
     last = list(results.values())[-1]
     sections = [
-        *region_sections(results, crops, looks),
+        *region_sections(results, crops, affinities),
         *more,
         Section(title="Every class", parts=[class_table(last, results.get("before"))]),
         Section(title="What the numbers mean", text=paragraphs),
@@ -69,24 +65,26 @@ def write_region_page(
 def region_sections(
     results: Mapping[str, Classification],
     crops: Mapping[str, Classification] | None = None,
-    looks: Sequence[Figure] = (),
+    affinities: Sequence[Figure] = (),
 ) -> list[Section]:
     """Sections of a page about one model, or about one before and after, in this order.
 
     results: one, by what tables call it, or "before" and "after". crops: the same of crops, see
-    `ClassifyConfig`. looks: what their tokens see.
+    `ClassifyConfig`. affinities: pictures of what their tokens see.
     """
     before, last = results.get("before"), list(results.values())[-1]
     everything = {**results, **{f"{name}, crops": found for name, found in (crops or {}).items()}}
-    drawn = {n: [getattr(r, field) for field in _DRAWN.values()] for n, r in everything.items()}
+    drawn = {n: [getattr(r, field) for field in _CHARTED.values()] for n, r in everything.items()}
     first = [comparison(before, last)] if before else []
     if crops or not before:
         first.append(regions_table(everything))
     chart = Figure(
         title="",
-        image=bars(drawn, list(_DRAWN)),
-        alt="; ".join(f"{n}: " + ", ".join(map(_said, _DRAWN, values)) for n, values in drawn.items()),
-        width=640,
+        image=bar_chart(drawn, list(_CHARTED)),
+        alt="; ".join(
+            f"{n}: " + ", ".join(map(_value_text, _CHARTED, values)) for n, values in drawn.items()
+        ),
+        width=WIDTH,
     )
     confusions = [
         Figure(
@@ -101,26 +99,24 @@ def region_sections(
         Section(title="Regions", parts=[*first, chart], text=_WHAT_IS_MEASURED[: 2 if crops else 1]),
         Section(title="Confusion", parts=[*confusions, block_table(results)], text=[_CONFUSION]),
         Section(title="Sizes", parts=[size_table(everything)]),
-        Section(title="Classes", parts=[class_table(last, before, WORST)]),
+        Section(title="Classes", parts=[class_table(last, before, WORST_CLASSES)]),
     ]
-    if looks:
-        sections.append(Section(title="Affinities", parts=looks, text=[_AFFINITIES]))
+    if affinities:
+        sections.append(Section(title="Affinities", parts=affinities, text=[_AFFINITIES]))
     return sections
 
 
 def meaning(results: Mapping[str, Classification]) -> tuple[str, list[str]]:
     """(what must be known before any number, or "", and paragraphs about what the numbers are)."""
-    warning, paragraphs = "", list(_MEANING)
     one = next(iter(results.values()))
-    if one.categories.name == "scenes":
-        warning = _SCENES
+    warning, paragraphs = one.categories.note, list(_MEANING)
     if any(result.random_weights for result in results.values()):
-        warning = RANDOM
+        warning = RANDOM_WEIGHTS
     sources = [f"Weights, {name}: {result.weights}." for name, result in results.items()]
     return warning, [*paragraphs, *sources]
 
 
-def _said(name: str, value: float | None) -> str:
+def _value_text(name: str, value: float | None) -> str:
     return f"{name} -" if value is None else f"{name} {value:.1f}"
 
 
@@ -141,13 +137,8 @@ _AFFINITIES = (
     "How alike every token is to that below the ringed point: yellow is the same, dark blue the least alike"
     " of the photo. A map that tells segments apart is yellow on one segment and dark beyond it."
 )
-_SCENES = (
-    "The generated world: real accuracies of small models on generated scenes that they have not seen. They"
-    " show the phenomenon and its cure, not how large either is on photographs."
-)
 _MEANING = (
-    "Numbers with random weights prove that the parts fit together, never accuracy. Numbers on the generated"
-    " world are real accuracies of small models on scenes they have not seen. A paper's accuracy needs the"
-    " paper's weights on the paper's data.",
+    "Numbers with random weights prove that the parts fit together, never accuracy. A paper's accuracy needs"
+    " the paper's weights on the paper's data.",
     "A small difference between two runs may be chance: train with another --seed to see how far it goes.",
 )

@@ -1,56 +1,45 @@
-"""Region classification in tables: one row a model, or one model before and after."""
+"""Tables of region classification: several models, or one model before and after training."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from densecli.evaluation.page import Table
+from densecli.core.metrics import REGION_METRICS
+from densecli.core.page import Table
+from densecli.core.tables import plain
 from densecli.evaluation.region_counts import Classification
 
-# Heading -> field of Classification, in the papers' order.
-FIGURES = {
-    "Boxes": "boxes_top1",
-    "Boxes top-5": "boxes_top5",
-    "Masks-T": "masks_thing_top1",
-    "Masks-T top-5": "masks_thing_top5",
-    "Masks-S": "masks_stuff_top1",
-    "Masks-S top-5": "masks_stuff_top5",
-    "stuff as thing": "stuff_as_thing",
-}
-# Heading -> field of Segmentation or ZeroShot.
-OTHER_FIGURES = {
-    "mIoU": "miou",
-    "pixel accuracy": "pixel_accuracy",
-    "mean accuracy": "mean_accuracy",
-    "top-1": "top1",
-    "top-5": "top5",
-}
 _BY_SIZE = {"Boxes": "boxes_top1", "Masks-T": "masks_thing_top1", "Masks-S": "masks_stuff_top1"}
 Results = Mapping[str, Classification]
 
 
 def regions_table(results: Results) -> Table:
-    """One row for each named result: percent, top-1 where not said otherwise."""
+    """One row for each result, in percent, top-1 unless the heading says otherwise."""
     rows = [
-        [_titled(name, result), *(_number(getattr(result, field)) for field in FIGURES.values())]
+        [_titled(name, result), *(_number(getattr(result, metric.field)) for metric in REGION_METRICS)]
         for name, result in results.items()
     ]
     note = _counts(next(iter(results.values())))
-    return Table(title="Region classification", columns=["model", *FIGURES], rows=rows, note=note)
+    return Table(
+        title="Region classification",
+        columns=["model", *(metric.heading for metric in REGION_METRICS)],
+        rows=rows,
+        note=note,
+    )
 
 
 def comparison(before: Classification, after: Classification) -> Table:
-    """One row for each figure: before, after and the change in points."""
+    """One row for each figure: before, after, and the change in percentage points."""
     rows = []
-    for heading, field in FIGURES.items():
-        old, new = getattr(before, field), getattr(after, field)
-        rows.append([heading, _number(old), _number(new), _change(old, new)])
+    for metric in REGION_METRICS:
+        old, new = getattr(before, metric.field), getattr(after, metric.field)
+        rows.append([metric.heading, _number(old), _number(new), _change(old, new)])
     columns = ["", _titled("before", before), _titled("after", after), "change"]
     return Table(title="Before and after", columns=columns, rows=rows, note=_counts(after))
 
 
 def size_table(results: Results) -> Table:
-    """One row for each result and size of segment: COCO's small, medium and large."""
+    """One row for each result and each of COCO's segment sizes: small, medium and large."""
     rows = [
         [
             _titled(name, result),
@@ -72,14 +61,14 @@ def size_table(results: Results) -> Table:
 
 
 def block_table(results: Results) -> Table:
-    """One row for each result and kind of mask: how many are called right, and of which kind the others."""
+    """One row for each result and kind of mask: how many are right, and the kind that the others get."""
     rows = []
     for name, result in results.items():
         thing = result.categories.thing_flags()
-        for kind, of in (("things", thing), ("stuff", ~thing)):
-            called = result.confusion[of]
+        for kind, selected in (("things", thing), ("stuff", ~thing)):
+            called = result.confusion[selected]
             if total := called.sum():
-                right = result.confusion.diagonal()[of].sum()
+                right = result.confusion.diagonal()[selected].sum()
                 parts = [called[:, :-1][:, thing].sum(), called[:, :-1][:, ~thing].sum(), called[:, -1].sum()]
                 parts[0 if kind == "things" else 1] -= right
                 shares = [_number(100 * part / total) for part in (right, *parts)]
@@ -95,8 +84,13 @@ def block_table(results: Results) -> Table:
 def class_table(
     result: Classification, before: Classification | None = None, limit: int | None = None
 ) -> Table:
-    """One row for each class present, the worst masks first, of equals the most frequent: the first `limit`,
-    and `before` beside them."""
+    """One row for each class present, the worst masks first, among equals the most frequent first.
+
+    Args:
+        result: What is shown.
+        before: An earlier result, whose mask accuracy is shown beside.
+        limit: Number of rows, by default all.
+    """
     worst = sorted(result.classes, key=lambda row: (row.masks_top1, -row.segments, row.name))[:limit]
     earlier = {row.name: row for row in before.classes} if before else {}
     rows = []
@@ -105,7 +99,7 @@ def class_table(
         if before:
             figures.append(_number(earlier[row.name].masks_top1))
         figures += [_number(row.masks_top1), ", ".join(mistaken_for(result, row.name))]
-        rows.append([row.name, "thing" if row.thing else "stuff", str(row.segments), *figures])
+        rows.append([plain(row.name), "thing" if row.thing else "stuff", str(row.segments), *figures])
     masks = ["masks before", "masks after"] if before else ["masks top-1"]
     return Table(
         title="Classes, the worst first" if limit is None else "The worst classes",
@@ -115,13 +109,13 @@ def class_table(
 
 
 def mistaken_for(result: Classification, name: str, limit: int = 2) -> Sequence[str]:
-    """The classes that most of a class's masks are called wrongly, with their share in percent."""
+    """The classes that a class is most often mistaken for, with their share of its masks in percent."""
     true = result.categories.names.index(name)
     row = result.confusion[true]
     wrong = np.where(np.arange(len(row)) == true, 0, row)
     names = [*result.categories.names, "(no token)"]
     return [
-        f"{names[c]} {100 * wrong[c] / row.sum():.0f}%"
+        f"{plain(names[c])} {100 * wrong[c] / row.sum():.0f}%"
         for c in np.argsort(-wrong, kind="stable")[:limit]
         if wrong[c]
     ]

@@ -18,31 +18,13 @@ from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.batches import batches
 from densecli.evaluation.benchmarks import Classes
+from densecli.evaluation.config import SegmentationConfig
 from densecli.evaluation.region_counts import require_finite
 from densecli.evaluation.semantic import Labelled
 from densecli.models.dense import DenseCLIP
 from densecli.shards.geometry import RESAMPLE
 
 QUERIES_AT_ONCE = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationConfig:
-    """How to segment.
-
-    The photo's short side is resized to `side` px; square windows of `window` px slide by `stride`. mode: the
-    reading of the last block. batch_size: windows at once. threshold: where the likeliest class is less
-    likely than this, by a softmax of `scale` x cosine over all prompts, a pixel is background, if the classes
-    have one (SCLIP; its further threshold on areas, for VOC21, is left out).
-    """
-
-    side: int = 448
-    window: int = 336
-    stride: int = 112
-    mode: str = "value"
-    batch_size: int = 8
-    scale: float = 40.0
-    threshold: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.knn import KNNConfig, classify_patches
+from densecli.core.page import RANDOM_WEIGHTS, Table
+from densecli.evaluation.config import KNNConfig, MeasureSettings, SegmentationConfig, ZeroShotConfig
+from densecli.evaluation.knn import classify_patches
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.page import RANDOM, Table
 from densecli.evaluation.panoptic import PanopticDataset
-from densecli.evaluation.segmentation import Segmentation, SegmentationConfig, segment
+from densecli.evaluation.segmentation import Segmentation, segment
 from densecli.evaluation.semantic import Labelled, open_labelled
 from densecli.evaluation.weight_interpolation import Candidate, candidates
 from densecli.evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
@@ -28,28 +29,18 @@ Config = TypeVar("Config", KNNConfig, SegmentationConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
-    """What is to be measured, of whom and on what.
+class EvaluationRequest(MeasureSettings):
+    """What is measured, of which model and on what.
 
-    before: what a run's student was, for `alphas`.
-    dataset: `panoptic`, a benchmark (segmentation, knn) or `folder` (zeroshot). settings: of the task's
-    configuration, those that somebody gave. train_split, train_photos: whose patches are the neighbours.
-    classes: whether a table per class is wanted.
+    Attributes:
+        subject: The model.
+        before: For `alphas`, the model that a run's student was before it was trained.
+        settings: Those settings of the task's configuration that were given.
     """
 
     subject: ModelUnderTest
     before: ModelUnderTest | None = None
-    data: str
-    split: str
-    dataset: str = "panoptic"
-    categories: str = "133"
-    limit: int | None = None
-    text_embeddings: str | None = None
-    alphas: Sequence[float] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    train_split: str = "train2017"
-    train_photos: int = 100
-    classes: bool = False
 
     def labelled(self, split: str, limit: int | None) -> Labelled:
         return open_labelled(self.dataset, self.data, split, categories=self.categories, limit=limit)
@@ -65,7 +56,7 @@ class EvaluationResult:
     @property
     def warning(self) -> str:
         """What a reader must know before any number, or nothing."""
-        return RANDOM if any(found["random_weights"] for found in self.values.values()) else ""
+        return RANDOM_WEIGHTS if any(found["random_weights"] for found in self.values.values()) else ""
 
 
 def segmentation(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
@@ -104,10 +95,11 @@ def zeroshot(question: EvaluationRequest, ranks: Distributed) -> EvaluationResul
     """See `evaluation.zeroshot`."""
     images = _images(question)
     batch = {name: value for name, value in question.settings.items() if name == "batch_size"}
+    config = ZeroShotConfig(**batch)
 
     def measure(candidate: Candidate) -> ZeroShot:
         clip, text = _with_text(candidate, images.names, question)
-        return zero_shot(clip, images, text, **batch, ranks=ranks)
+        return zero_shot(clip, images, text, batch_size=config.batch_size, ranks=ranks)
 
     results = _each(question, ranks, measure)
     photos, classes = results[0][1].photos, results[0][1].classes

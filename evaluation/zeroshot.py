@@ -107,7 +107,7 @@ class ZeroShot:
 
 @torch.inference_mode()
 def zero_shot(
-    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int = 8, ranks: Distributed
+    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int, ranks: Distributed
 ) -> ZeroShot:
     """Classify every photo; text: (D, C) unit embeddings of `images.names`.
 

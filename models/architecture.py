@@ -1,41 +1,83 @@
-"""A network's name and shape, without its weights."""
+"""The facts about a CLIP's network, without its weights. Importing this loads no torch."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import open_clip
-from torch import Tensor
+from densecli.core.errors import DenseCLIError
 
-from densecli.scenes.tokenizer import WordTokenizer
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Tokenizer = Callable[[list[str]], Tensor]
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A network without weights. `config` is the name of an open_clip configuration, or one written out.
+    """A CLIP's network without weights.
 
-    A written-out configuration may also be in EVA-CLIP's vocabulary (`eva_model_name` in `vision_cfg`).
-    `mean` and `std` are of pixels in 0..1, per channel.
+    Attributes:
+        name: Its name in the specs of columns and in model cards.
+        family: The name in `FAMILIES` of the class that reads it out.
+        config: The name of an open_clip configuration, or one written out, which may also use EVA-CLIP's
+            vocabulary (`eva_model_name` in `vision_cfg`).
+        size: "base" or "large" where it is a ViT of that size: papers print settings for B and L.
+        aliases: Further names of the same network with the same weights. Each is registered too.
+        weights: Path of a weights file that ships with whoever registered the architecture.
+        tokenizer: Makes its tokenizer; None for the one that open_clip has for the configuration.
+        templates: The name in `densecli.models.text.TEMPLATES` of its default prompt templates.
+        mean: Of pixels in 0..1, by channel.
+        std: Of pixels in 0..1, by channel.
     """
 
     name: str
     family: str
     config: str | Mapping[str, Any]
-    words: bool = False
-    mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
-    std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
+    size: Literal["", "base", "large"] = ""
+    aliases: tuple[str, ...] = ()
+    weights: str | None = None
+    tokenizer: Callable[[], Tokenizer] | None = None
+    templates: str = "imagenet"
+    mean: tuple[float, ...] = OPENAI_MEAN
+    std: tuple[float, ...] = OPENAI_STD
 
     def clip_config(self) -> dict[str, Any]:
         """The configuration written out."""
-        return dict(open_clip.get_model_config(self.config) if isinstance(self.config, str) else self.config)
+        if not isinstance(self.config, str):
+            return dict(self.config)
+        import open_clip
+
+        return dict(open_clip.get_model_config(self.config))
 
     @property
     def native_side(self) -> int:
-        """Pixels of the square images it was pre-trained on."""
-        return self.clip_config()["vision_cfg"]["image_size"]
+        """Side in pixels of the square images that it was pre-trained on."""
+        return int(self.clip_config()["vision_cfg"]["image_size"])
 
-    def tokenizer(self) -> Callable[[list[str]], Tensor]:
-        """list of texts -> (N, context length) token ids."""
-        if self.words:
-            return WordTokenizer()
-        return open_clip.SimpleTokenizer(context_length=self.clip_config()["text_cfg"]["context_length"])
+    def make_tokenizer(self) -> Tokenizer:
+        """Makes the tokenizer: a list of N texts -> (N, context length) token ids.
+
+        Raises:
+            DenseCLIError: It needs files from Hugging Face that are not here.
+        """
+        if self.tokenizer is not None:
+            return self.tokenizer()
+        import open_clip
+
+        text = self.clip_config()["text_cfg"]
+        options = {"context_length": text["context_length"], **text.get("tokenizer_kwargs", {})}
+        if "hf_tokenizer_name" not in text:
+            return open_clip.SimpleTokenizer(**options)
+        try:
+            return open_clip.HFTokenizer(text["hf_tokenizer_name"], **options)
+        except (ImportError, OSError) as error:
+            raise DenseCLIError(
+                f"{self.name} needs the tokenizer {text['hf_tokenizer_name']}, which cannot be loaded.",
+                hint="Install transformers and let it download the tokenizer from Hugging Face once, or give the "
+                "categories' embeddings with --text-embeddings FILE.",
+            ) from error

@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densecli.core.errors import DenseCLIError
-from densecli.scenes.vocabulary import STUFF, THINGS
+from densecli.core.registry import Registry, registry
 
-ALIASES = {
-    "133": "coco_panoptic_133",
-    "171": "coco_stuff_171",
-    "273": "coco_stuff_ade_273",
-    "316": "coco_stuff_ade_316",
-    "ade150": "ade_panoptic_150",
-}
 _SHAPES = "Expected a json list of {name, thing} or a csv with the columns name and thing, true or false."
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Categories:
-    """Names and, where known, whether each is a thing: bool (D,) or None."""
+    """A category set of D names.
+
+    Attributes:
+        name: Of the set, or the path of its file.
+        names: The D categories, in the order of the label indices.
+        thing: Whether each is a thing, bool (D,); None where that is not known.
+        note: What a reader must know of any accuracy on this set; reports show it before the numbers.
+    """
 
     name: str
     names: tuple[str, ...]
     thing: NDArray[np.bool_] | None
+    note: str = ""
+
+    @classmethod
+    def of(cls, name: str, *, things: Sequence[str], stuff: Sequence[str], note: str = "") -> "Categories":
+        """A set of things, then stuff."""
+        thing = np.arange(len(things) + len(stuff)) < len(things)
+        return cls(name=name, names=(*things, *stuff), thing=thing, note=note)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def thing_flags(self) -> NDArray[np.bool_]:
-        """`thing`; a DenseCLIError where the set does not say."""
+        """Whether each category is a thing, bool (D,). Raises DenseCLIError where that is not known."""
         if self.thing is None:
             raise DenseCLIError(
                 f"The category set {self.name} does not say which of its names are things.",
@@ -47,22 +53,27 @@ class Categories:
         return self.thing
 
 
-def load_categories(set_or_file: str) -> Categories:
-    """A shipped set by name or alias (133, 171, 273, 316, ade150), else a .json or .csv file.
+CATEGORY_SETS: Registry[Categories] = registry("categories", noun="category set")
+"""Category sets by name."""
 
-    Raises DenseCLIError for an unknown set and for a file with a duplicate, an empty name, or a thing flag
-    that only some names have. (The published set of 316 names three categories twice.)
+
+def load_categories(set_or_file: str) -> Categories:
+    """A category set by name, or from a file.
+
+    Args:
+        set_or_file: The name of a registered set, such as 133 or ade150, else the path of a .json or .csv
+            file.
+
+    Raises:
+        DenseCLIError: The set is unknown, or the file has a duplicate, an empty name, or a thing flag that
+            only some names have. (The published set of 316 names three categories twice.)
     """
-    sets = _shipped()
-    name = ALIASES.get(set_or_file, set_or_file)
-    if name in sets:
-        return _categories(name, sets[name])
+    if set_or_file in CATEGORY_SETS:
+        return CATEGORY_SETS[set_or_file]
     path = Path(set_or_file)
     if path.suffix not in (".json", ".csv"):
-        known = ", ".join([*sets, *(f"{alias} (= {full})" for alias, full in ALIASES.items())])
-        raise DenseCLIError(
-            f"There is no category set {set_or_file!r}.", hint=f"Name a .json or .csv file or one of {known}."
-        )
+        error = CATEGORY_SETS.unknown(set_or_file)
+        raise DenseCLIError(str(error), hint=f"{error.hint} A .json or .csv file is a set too.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError:
@@ -80,12 +91,6 @@ def load_categories(set_or_file: str) -> Categories:
             hint="A name may appear only once.",
         )
     return categories
-
-
-@cache
-def _shipped() -> dict[str, list[dict[str, Any]]]:
-    sets = json.loads((Path(__file__).parent / "data" / "categories.json").read_text())
-    return {**sets, "scenes": [{"name": name, "thing": name in THINGS} for name in (*THINGS, *STUFF)]}
 
 
 def _categories(source: str, rows: Any) -> Categories:
@@ -111,3 +116,18 @@ def _things(source: str, names: Sequence[str], values: Sequence[Any]) -> NDArray
             f"{names[i]!r} in {source} has no thing flag (true or false, not {values[i]!r}).", hint=_SHAPES
         )
     return np.array(flags, dtype=bool)
+
+
+_PUBLISHED = json.loads((Path(__file__).parent / "data" / "categories.json").read_text())
+for name, alias, help in (
+    ("coco_panoptic_133", "133", "COCO panoptic: 80 things and 53 kinds of stuff."),
+    ("coco_stuff_171", "171", "COCO-Stuff: 80 things and 91 kinds of stuff."),
+    ("coco_stuff_ade_273", "273", "COCO-Stuff and ADE20K merged: 160 things and 113 kinds of stuff."),
+    ("coco_stuff_ade_316", "316", "COCO-Stuff and ADE20K, DenseVLM's: 204 things and 112 kinds of stuff."),
+    ("ade_panoptic_150", "ade150", "ADE20K panoptic: 100 things and 50 kinds of stuff."),
+    ("pascal_context_59", "", "Pascal Context, without thing flags."),
+    ("cityscapes_19", "", "Cityscapes: 8 things and 11 kinds of stuff."),
+):
+    CATEGORY_SETS.add(name, _categories(name, _PUBLISHED[name]), help=help)
+    if alias:
+        CATEGORY_SETS.add(alias, CATEGORY_SETS[name], help=f"Short for {name}.")

@@ -15,6 +15,7 @@ from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import EVA_CLIP, inverse, rename
 from densecli.models.dense import DenseCLIP, parse_mode
 from densecli.models.eva import DenseEva
+from densecli.models.siglip import DenseSigLIP
 from densecli.models.student import DenseVFM, Student
 from densecli.models.transformer import READS, DenseTransformer
 
@@ -32,6 +33,7 @@ _TIMM_FILTERS: Mapping[str, Callable[[Any, Any], Any]] = {
     "vit": vision_transformer.checkpoint_filter_fn,
     "resnet": byobnet.checkpoint_filter_fn,
     "convnext": convnext.checkpoint_filter_fn,
+    "siglip": vision_transformer.checkpoint_filter_fn,
 }
 
 
@@ -59,9 +61,11 @@ def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
     config = model.arch.clip_config()
     vision, options = config["vision_cfg"], {"num_classes": config["embed_dim"]}
     if "timm_model_name" in vision:
-        return vision["timm_model_name"], options
-    if model.arch.name == "rn50":
-        return "resnet50_clip", options
+        # An attention pool has the embedding's width already.
+        pooled = {"num_classes": 0} if vision.get("timm_proj") == "none" else options
+        return vision["timm_model_name"], pooled
+    if isinstance(model.arch.config, str) and model.arch.family == "resnet":
+        return f"resnet{model.arch.config.removeprefix('RN').removesuffix('-quickgelu')}_clip", options
     if model.arch.family != "vit":
         return None
     # One name for every size: the options say all that it stands for but the activation.
@@ -78,6 +82,10 @@ def mode_means(model: Student, mode: str) -> str:
     """What a dense mode makes of the network, in words that need no densecli."""
     if isinstance(model, DenseVFM):
         return "the patch tokens after the final norm, of unit norm"
+    if isinstance(model, DenseSigLIP):
+        head = "the final norm and, in every token, the attention pool's value and output projections and MLP"
+    else:
+        head = "the final norm and the projection of every token"
     if not isinstance(model, DenseTransformer):
         norm = ", of unit norm" if mode == "value" else ""
         return f"the last map through the head at every location: value and output projections{norm}"
@@ -90,7 +98,7 @@ def mode_means(model: Student, mode: str) -> str:
         said = "".join(f", {words}" for option, words in _OPTIONS.items() if option in options)
         last = f"the last block's attention alone, no residual, no MLP: {_ATTENTION[name]}{said}"
     unit = ", of unit norm" if name == "value" or "unit" in options else ""
-    return f"{last}; then the final norm and the projection of every token{unit}"
+    return f"{last}; then {head}{unit}"
 
 
 def _rope_tables(model: DenseEva) -> dict[str, Tensor]:

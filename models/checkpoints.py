@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.fs import file_name
 from densecli.models.dense import DenseCLIP
-from densecli.models.registry import ALIASES, TUNED, build, resolve
+from densecli.models.registry import build, canonical, resolve
+from densecli.models.vfms import find_vfm, is_vfm
 
 Renames = tuple[tuple[str, str], ...]
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,7 +44,7 @@ PLAIN_TEXT: Renames = tuple(
 _NOT_WEIGHTS = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|^(input_resolution|context_length|vocab_size)$")
 _WRAPPERS = ("state_dict", "model", "module")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-_SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
+_RANDOM = re.compile(r"random:([0-9]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,41 +78,63 @@ def load_model(
 
 
 def find_weights(name: str) -> Path:
-    """The file of a model's weights where none is named; a DenseCLIError says where it was looked for.
+    """The weights file of a CLIP or a VFM where the user names none.
 
-    An alias also takes the file of its architecture. A tuned model does not: those are other weights.
+    Looks in the folder of weights for the model's name, and for an alias also for its architecture's; then
+    among what ships with the model.
+
+    Raises:
+        DenseCLIError: There is none; the message says where it was looked for.
     """
-    return find_file(name, name if name in TUNED else resolve(name).name)
+    shipped = (find_vfm(name) if is_vfm(name) else resolve(name)).weights
+    names = dict.fromkeys((name, canonical(name)))
+    found = _in_folder(names) or (Path(shipped) if shipped else None)
+    if found is None:
+        raise _no_weights(name, names)
+    return found
+
+
+def find_file(*names: str) -> Path:
+    """The first file in the folder of weights that has one of these names, for weights that never ship.
+
+    Raises:
+        DenseCLIError: There is none; the message says where it was looked for.
+    """
+    if found := _in_folder(names):
+        return found
+    raise _no_weights(names[0], names)
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("DENSECLI_WEIGHTS", "weights")).expanduser()
+
+
+def _in_folder(names: Iterable[str]) -> Path | None:
+    files = (_folder() / f"{file_name(name)}{suffix}" for name in names for suffix in _SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _no_weights(name: str, names: Iterable[str]) -> DenseCLIError:
+    wanted = " or ".join(f"{file_name(each)}.safetensors" for each in names)
+    return DenseCLIError(
+        f"There are no weights for {name}: no {wanted} (nor {', '.join(_SUFFIXES[1:])}) in {_folder()}.",
+        hint=f"Put the file there, set DENSECLI_WEIGHTS to its folder, or name it: --weights {name}=PATH.",
+    )
 
 
 def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
-    """Of (name, path) pairs the path for a model, under its name or an alias of it; None where there is none.
+    """The path for a model among (name, path) pairs, under its name, an alias or no name, or None.
 
-    Raises DenseCLIError for a pair that is of another model.
+    Raises:
+        DenseCLIError: A pair is for another model.
     """
-    wanted = ALIASES.get(model, model)
-    given = {ALIASES.get(name, name): path for name, path in weights}
+    wanted = canonical(model)
+    given = {canonical(name) if name else wanted: path for name, path in weights}
     if stray := sorted(set(given) - {wanted}):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
         )
     return given.get(wanted)
-
-
-def find_file(name: str, *others: str) -> Path:
-    """The first weights file called NAME or as one of `others`, in the folder of weights or shipped."""
-    folder = Path(os.environ.get("DENSECLI_WEIGHTS", "weights"))
-    stems = dict.fromkeys((name, *others))
-    for place in (folder, _SHIPPED):
-        for stem in stems:
-            for suffix in _SUFFIXES:
-                if (path := place / f"{stem}{suffix}").is_file():
-                    return path
-    wanted = " or ".join(f"{stem}.safetensors" for stem in stems)
-    raise DenseCLIError(
-        f"There are no weights for {name}: no {wanted} (nor {', '.join(_SUFFIXES[1:])}) in {folder}.",
-        hint=f"Put the file there, set DENSECLI_WEIGHTS to its folder, or name it: --weights {name}=PATH.",
-    )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
@@ -240,13 +264,21 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
 
 
 def random_seed(weights: str | None) -> int | None:
-    """The seed of `random:SEED`; None for anything else."""
+    """The seed of `random:SEED`; None for a path.
+
+    Raises:
+        DenseCLIError: The seed is not a whole number.
+    """
     if weights is None or not weights.startswith("random:"):
         return None
-    seed = weights.removeprefix("random:")
-    if not seed.isdecimal():
+    if not is_random(weights):
         raise DenseCLIError(f"{weights!r} has no seed.", hint="Write random:0, or any other whole number.")
-    return int(seed)
+    return int(weights.removeprefix("random:"))
+
+
+def is_random(weights: str) -> bool:
+    """Whether weights are `random:SEED` with a whole number, and not a path that merely contains the word."""
+    return _RANDOM.fullmatch(weights) is not None
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:

@@ -126,15 +126,19 @@ class DenseCLIP(nn.Module):
 
     @cached_property
     def _tokenizer(self) -> Callable[[list[str]], Tensor]:
-        return self.arch.tokenizer()
+        return self.arch.make_tokenizer()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(N, context length) token ids -> (N, D), not unit norm, each read at its last token.
 
-        As open_clip's, but no longer than the longest text: attention is causal, so that what comes after a
+        As open_clip's. Where attention is causal, tokens are cut after the longest text: what comes after a
         text never reaches it, and prompts are short (a quarter of the context).
         """
         text: Any = getattr(self.clip, "text", self.clip)
+        pooling = text.text_pool_type if text is self.clip else text.pool_type
+        if text.attn_mask is None or pooling != "argmax":
+            embedded: Tensor = self.clip.encode_text(tokens)
+            return embedded
         last = tokens.argmax(dim=1)
         length = int(last.max()) + 1
         x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from densecli.models.dense import DenseCLIP
 from densecli.models.refiner import make_refiner
 from densecli.models.registry import build, resolve
-from densecli.models.vfm import VFMS
+from densecli.models.vfm import build_vfm
+from densecli.models.vfms import find_vfm, is_vfm
 
 # The backward pass does each product of the forward pass twice, for its input and for its weights. What the
 # library counts backwards is too much for convolutions in groups, as ConvNeXt's.
@@ -37,7 +38,7 @@ def dense_forward(name: str, canvas: int, mode: str = "value") -> Forward:
 
 def student_forward(name: str, side: int) -> Forward:
     """The dense map of a canvas of that side by a student, which may be a VFM."""
-    return vfm_forward(name, side, VFMS[name].patch) if name in VFMS else dense_forward(name, side)
+    return vfm_forward(name, side, find_vfm(name).patch) if is_vfm(name) else dense_forward(name, side)
 
 
 @cache
@@ -51,7 +52,7 @@ def image_forward(name: str) -> Forward:
 def vfm_forward(name: str, canvas: int, student_patch: int) -> Forward:
     """The tokens (C, h, w) of a canvas by a VFM, on the grid of a student of that patch."""
     with torch.device("meta"):
-        model = VFMS[name].build()
+        model = build_vfm(find_vfm(name))
     return _count(model, model.arch.input_side(canvas, student_patch))
 
 

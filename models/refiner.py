@@ -50,12 +50,14 @@ class RefinerShape:
         depth: another one. Raises DenseCLIError at more than there are blocks.
         """
         blocks = len(clip.blocks())
-        depth = depth or {12: 4, 24: 6}.get(blocks, blocks // 2)
+        published = {"base": (4, (4, 7)), "large": (6, (9, 14))}
+        in_proportion = (blocks // 2, (round(blocks * 4 / 12), round(blocks * 7 / 12)))
+        default_depth, layers = published.get(clip.arch.size, in_proportion)
+        depth = depth or default_depth
         if depth > blocks:
             raise DenseCLIError(
                 f"{clip.arch.name} has {blocks} blocks, not {depth}.", hint=f"Give --depth 1 to {blocks}."
             )
-        layers = {24: (9, 14)}.get(blocks, (round(blocks * 4 / 12), round(blocks * 7 / 12)))
         return cls(depth=depth, layers=layers, hidden=min(4096, round(clip.width * 4096 / 768)))
 
 
@@ -129,9 +131,9 @@ def make_refiner(clip: DenseCLIP, shape: RefinerShape | None = None, *, depth: i
 
     Raises DenseCLIError for a network without blocks, or with fewer.
     """
-    if not isinstance(clip, DenseTransformer):
+    if not isinstance(clip, DenseTransformer) or not clip.prefix:
         raise DenseCLIError(
-            f"{clip.arch.name} has no transformer blocks that a Refiner could be made of.",
+            f"{clip.arch.name} has no transformer blocks with a [CLS] token, of which a Refiner is made.",
             hint="Choose a vision transformer, such as eva02-b16.",
         )
     return Refiner(clip, shape or RefinerShape.of(clip, depth)).to(clip.device).eval()

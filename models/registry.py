@@ -1,60 +1,124 @@
-"""The architectures by name, and how to build one with its initial weights."""
+"""CLIPs by name, the families of their networks, and how to build one. Importing this loads no torch."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
-
-from densecli.core.errors import DenseCLIError
+from densecli.core.registry import Registry, registry
 from densecli.models.architecture import Architecture
-from densecli.models.convnext import DenseConvNeXt
-from densecli.models.dense import DenseCLIP
-from densecli.models.eva import DenseEva, build_eva_clip
-from densecli.models.resnet import DenseResNet
-from densecli.models.vit import DenseViT
-from densecli.scenes.vocabulary import SCENES_CONFIGS
+from densecli.models.open_clip_door import OPEN_CLIP, from_open_clip
 
-FAMILIES: dict[str, Callable[[Any, Architecture], DenseCLIP]] = {
-    "eva": DenseEva,
-    "vit": DenseViT,
-    "resnet": DenseResNet,
-    "convnext": DenseConvNeXt,
-}
+if TYPE_CHECKING:
+    from densecli.models.dense import DenseCLIP
+
+MODELS: Registry[Architecture] = registry("models", noun="model")
+"""CLIPs by name. Weights tuned further are an entry of their own, with the name of the same architecture."""
+
+FAMILIES: Registry[Callable[[Any, Architecture], DenseCLIP]] = registry("families", noun="family of CLIPs")
+"""The classes that read an open_clip model out per token."""
+
+for family, target, help in (
+    ("eva", "densecli.models.eva:DenseEva", "EVA-02 CLIP's ViT with rotary positions."),
+    ("vit", "densecli.models.vit:DenseViT", "The ViTs of OpenAI and OpenCLIP."),
+    ("resnet", "densecli.models.resnet:DenseResNet", "OpenAI's ResNets with attention pooling."),
+    ("convnext", "densecli.models.convnext:DenseConvNeXt", "OpenCLIP's ConvNeXts."),
+    ("siglip", "densecli.models.siglip:DenseSigLIP", "SigLIP's and SigLIP 2's ViTs with attention pooling."),
+):
+    FAMILIES.add_lazy(family, target, help=help)
+
+# SigLIP's pixels go from -1 to 1.
+HALF = (0.5, 0.5, 0.5)
+
+for arch, help in (
+    (
+        Architecture(name="eva02-b16", family="eva", config="EVA02-B-16", size="base", aliases=("vitb16",)),
+        "EVA-CLIP ViT-B/16 at 224 px, the papers' student.",
+    ),
+    (
+        Architecture(
+            name="eva02-l14-336", family="eva", config="EVA02-L-14-336", size="large", aliases=("vitl14",)
+        ),
+        "EVA-CLIP ViT-L/14 at 336 px, the papers' P-VLM.",
+    ),
+    (
+        Architecture(name="vit-b16", family="vit", config="ViT-B-16-quickgelu", size="base"),
+        "OpenAI's CLIP ViT-B/16 at 224 px.",
+    ),
+    (
+        Architecture(name="vit-l14-336", family="vit", config="ViT-L-14-336-quickgelu", size="large"),
+        "OpenAI's CLIP ViT-L/14 at 336 px.",
+    ),
+    (
+        Architecture(name="laion-vit-b16", family="vit", config="ViT-B-16", size="base"),
+        "OpenCLIP's ViT-B/16 at 224 px, trained on LAION.",
+    ),
+    (
+        Architecture(name="rn50", family="resnet", config="RN50-quickgelu"),
+        "OpenAI's CLIP ResNet-50 at 224 px.",
+    ),
+    (
+        Architecture(name="convnext-b", family="convnext", config="convnext_base_w"),
+        "OpenCLIP's ConvNeXt-B at 256 px, trained on LAION.",
+    ),
+    (
+        Architecture(name="rn50x4", family="resnet", config="RN50x4-quickgelu"),
+        "OpenAI's CLIP ResNet-50x4 at 288 px.",
+    ),
+    (
+        Architecture(name="laion-vit-l14", family="vit", config="ViT-L-14", size="large"),
+        "OpenCLIP's ViT-L/14 at 224 px, trained on LAION.",
+    ),
+    (
+        Architecture(name="convnext-l", family="convnext", config="convnext_large_d_320"),
+        "OpenCLIP's ConvNeXt-L at 320 px, trained on LAION.",
+    ),
+    (
+        Architecture(
+            name="siglip-b16", family="siglip", config="ViT-B-16-SigLIP", size="base", mean=HALF, std=HALF
+        ),
+        "SigLIP ViT-B/16 at 224 px.",
+    ),
+    (
+        Architecture(
+            name="siglip2-b16", family="siglip", config="ViT-B-16-SigLIP2", size="base", mean=HALF, std=HALF
+        ),
+        "SigLIP 2 ViT-B/16 at 224 px.",
+    ),
+):
+    MODELS.add(arch.name, arch, help=help)
+    for alias in arch.aliases:
+        MODELS.add(alias, arch, help=f"Short for {arch.name}.")
+
+
+def resolve(name: str) -> Architecture:
+    """The architecture of a model.
+
+    Args:
+        name: A model's name or alias, or open_clip/NAME with open_clip's name of a model.
+
+    Raises:
+        DenseCLIError: There is no such model, with the nearest names, or its family cannot be read.
+    """
+    return from_open_clip(name) if name.startswith(OPEN_CLIP) else MODELS[name]
+
+
+def canonical(name: str) -> str:
+    """The name of the architecture for an alias, and any other name as it is."""
+    return MODELS[name].name if name in MODELS and name in MODELS[name].aliases else name
 
 
 def build(arch: Architecture) -> DenseCLIP:
-    """The network with random weights from torch's current generator, in eval mode."""
+    """Builds a network with random weights from torch's current generator, in eval mode."""
+    import open_clip
+
+    from densecli.models.eva import build_eva_clip
+
     config = arch.clip_config()
+    clip: Any
     if "eva_model_name" in config["vision_cfg"]:
         clip = build_eva_clip(config)
     else:
         custom = config.pop("custom_text", False)
         clip = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
     return FAMILIES[arch.family](clip, arch).eval()
-
-
-_ARCHITECTURES = (
-    Architecture(name="eva02-b16", family="eva", config="EVA02-B-16"),
-    Architecture(name="eva02-l14-336", family="eva", config="EVA02-L-14-336"),
-    Architecture(name="vit-b16", family="vit", config="ViT-B-16-quickgelu"),
-    Architecture(name="vit-l14-336", family="vit", config="ViT-L-14-336-quickgelu"),
-    Architecture(name="laion-vit-b16", family="vit", config="ViT-B-16"),
-    Architecture(name="rn50", family="resnet", config="RN50-quickgelu"),
-    Architecture(name="convnext-b", family="convnext", config="convnext_base_w"),
-    *(Architecture(name=name, family="vit", config=c, words=True) for name, c in SCENES_CONFIGS.items()),
-)
-ARCHITECTURES: dict[str, Architecture] = {arch.name: arch for arch in _ARCHITECTURES}
-ALIASES: dict[str, str] = {"vitb16": "eva02-b16", "vitl14": "eva02-l14-336"}
-"""Short names of the teachers the papers use: the same architecture and the same weights."""
-TUNED: dict[str, str] = {"scenes-pvlm": "scenes-l"}
-"""Weights with a name of their own, and the architecture they are of."""
-
-
-def resolve(name: str) -> Architecture:
-    """The architecture of a name, alias or tuned model; DenseCLIError lists those there are."""
-    others = ALIASES | TUNED
-    try:
-        return ARCHITECTURES[others.get(name, name)]
-    except KeyError:
-        known = ", ".join([*ARCHITECTURES, *(f"{other} (= {full})" for other, full in others.items())])
-        raise DenseCLIError(f"There is no model called {name!r}.", hint=f"Known models: {known}.") from None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import (
     WeightsInfo,
-    find_file,
+    find_weights,
     load_model,
     random_seed,
     values_sha256,
@@ -16,7 +16,8 @@ from densecli.models.checkpoints import (
 )
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, resolve
-from densecli.models.vfm import VFM, VFMS, load_vfm
+from densecli.models.vfm import VFM, load_vfm
+from densecli.models.vfms import find_vfm, is_vfm
 
 
 class DenseVFM(nn.Module):
@@ -52,8 +53,9 @@ class DenseVFM(nn.Module):
         return mode == "value"
 
     def frozen_names(self, mode: str = "value") -> set[str]:
-        """What is frozen of a CLIP: the patch embedding, CLS, registers, positions and the final norm."""
-        parts = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm.")
+        """Names of the frozen parameters: those frozen of a CLIP (the patch embedding, CLS, registers,
+        positions and the final norm), and those that are never read."""
+        parts = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm.", *self.vfm.unread())
         frozen = tuple(f"vfm.net.{part}" for part in parts)
         return {name for name, _ in self.named_parameters() if name.startswith(frozen)}
 
@@ -83,9 +85,9 @@ def load_student(
     name: str, weights: str | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Student, WeightsInfo]:
     """A CLIP or a VFM by name with its weights, in eval mode; see `load_model`."""
-    if name not in VFMS:
+    if not is_vfm(name):
         return load_model(name, weights, device)
-    source = weights or str(find_file(name))
+    source = weights or str(find_weights(name))
     model = DenseVFM(load_vfm(name, source, device))
     random = random_seed(source) is not None
     sha256 = values_sha256(model.network) if random else weights_sha256(Path(source))
@@ -94,7 +96,7 @@ def load_student(
 
 def patch_of(name: str) -> int:
     """Pixels of the token stride of the student called `name`."""
-    if name in VFMS:
-        return VFMS[name].patch
+    if is_vfm(name):
+        return find_vfm(name).patch
     with torch.device("meta"):
         return build(resolve(name)).patch_size

@@ -35,8 +35,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def default_templates(arch: Architecture) -> tuple[str, ...]:
-    """CLIP's 80 ImageNet templates; the plain one where the tokenizer knows no other words."""
-    return TEMPLATES["plain" if arch.words else "imagenet"]
+    """The templates that a model's prompts use by default."""
+    return TEMPLATES[arch.templates]
 
 
 def category_embeddings(

@@ -154,7 +154,7 @@ def classify_thing_stuff(
 
 
 def _by_list(name: str, known: Mapping[str, Known]) -> tuple[bool, str] | None:
-    last = name.split()[-1].split("-")[-1]
+    last = name.rsplit(maxsplit=1)[-1].rsplit("-", maxsplit=1)[-1]
     for each, said in ((name, "it"), (last, f"its last word, {last},")):
         if each in known:
             return known[each].thing, f"{said} is {_kind(known[each].thing)} in {known[each].source}"

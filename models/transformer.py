@@ -32,6 +32,8 @@ class DenseTransformer(DenseCLIP):
     other blocks use, where the model has such; `unit` normalises tokens, as CLIPSelf does before RoIAlign.
     """
 
+    prefix = 1
+    """Number of tokens before those of patches: [CLS]."""
     modes = ("value", "maskclip", "vanilla", *READS)
     options = f"; after {', '.join(READS)} also +{', +'.join(sorted(OPTIONS))}"
 
@@ -55,12 +57,14 @@ class DenseTransformer(DenseCLIP):
             if "rope" in options and rope is not None:
                 q, k = self._rotate(q, rope), self._rotate(k, rope)
             x = self._merge(last, self_correlation(q, k, v, mode, scale="scale" in options))
-            context = {name: _to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]}
+            context = {
+                name: self._to_map(both[name].transpose(1, 2).flatten(2), grid) for name in READS[mode]
+            }
         elif mode == "vanilla":
             x = self._checkpointed(self._run, last, x, rope)
         else:
             x = self._checkpointed(self._value_path, last, x)
-        dense = _to_map(self._head(x), grid)
+        dense = self._to_map(self._head(x), grid)
         unit = mode == "value" or "unit" in options
         return (F.normalize(dense.float(), dim=1) if unit else dense), context
 
@@ -70,7 +74,7 @@ class DenseTransformer(DenseCLIP):
         rope, found = self.rope(grid), {0: x}
         for number, block in enumerate(self.blocks()[: max(after)], start=1):
             found[number] = x = self._checkpointed(self._run, block, x, rope)
-        return [_to_map(found[number], grid) for number in after]
+        return [self._to_map(found[number], grid) for number in after]
 
     def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
         """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with these last blocks."""
@@ -79,7 +83,7 @@ class DenseTransformer(DenseCLIP):
         for block in body:
             x = self._checkpointed(self._run, block, x, rope)
         x = self._checkpointed(self._value_path, last, x)
-        return F.normalize(_to_map(self._head(x), grid).float(), dim=1)
+        return F.normalize(self._to_map(self._head(x), grid).float(), dim=1)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See `DenseCLIP.encode_image`."""
@@ -111,6 +115,10 @@ class DenseTransformer(DenseCLIP):
             )
         late = {p for block in blocks[len(blocks) - last :] for p in block.parameters()}
         return {name for name, p in self.named_parameters() if p not in late}
+
+    def _to_map(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """(B, prefix + h*w, C) -> (B, C, h, w)."""
+        return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
 
     def rope(self, grid: Grid) -> Tensor | None:
         """The rotary positions that every block gets, if any."""
@@ -154,8 +162,3 @@ def self_correlation(q: Tensor, k: Tensor, v: Tensor, mode: str, *, scale: bool)
         x = {"qq": q, "kk": k, "vv": v}[mode]
         mixed = F.scaled_dot_product_attention(x, x, v, scale=factor)
     return mixed.transpose(1, 2).flatten(2)
-
-
-def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
-    """(B, 1 + h*w, C) with CLS -> (B, C, h, w)."""
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)

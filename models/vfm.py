@@ -1,7 +1,6 @@
 """Vision foundation models over timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,56 +8,19 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.models import checkpoint_seq
+from timm.models.eva import Eva
+from timm.models.hieradet_sam2 import HieraDet
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_strictly, random_seed, read_state_dict, seeded
-from densecli.models.dense import resample_canvas, resize_grid
-from densecli.scenes.vocabulary import VFM_CONFIG
+from densecli.models.dense import Grid, resample_canvas, resize_grid
+from densecli.models.vfms import VFMArchitecture, find_vfm
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# segment_anything's own pixel_mean and pixel_std, over 255.
-SAM = ((123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 57.375 / 255))
-
-
-@dataclass(frozen=True, kw_only=True)
-class VFMArchitecture:
-    """A network without weights. timm: its name there; options: what differs from that. patch: pixels. mean,
-    std: of pixels in 0..1."""
-
-    name: str
-    timm: str
-    patch: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = IMAGENET[0]
-    std: tuple[float, ...] = IMAGENET[1]
-
-    def build(self) -> "VFM":
-        """The network with random weights from torch's current generator, in eval mode."""
-        return VFM(self).eval()
-
-    def input_side(self, canvas: int, student_patch: int) -> int:
-        """Pixels of the side whose token grid is the student's on this canvas: 448 for patch 14 on 512."""
-        return max(1, round(canvas / student_patch)) * self.patch
-
-
-def _dinov2() -> list[VFMArchitecture]:
-    sizes = {"vits14": "small", "vitb14": "base", "vitl14": "large"}
-    return [
-        VFMArchitecture(name=f"dinov2-{short}{ours}", timm=f"vit_{size}_patch14{theirs}_dinov2", patch=14)
-        for ours, theirs in (("", ""), ("-reg", "_reg4"))
-        for short, size in sizes.items()
-    ]
-
-
-_ARCHITECTURES = (
-    *_dinov2(),
-    VFMArchitecture(name="dino-vitb16", timm="vit_base_patch16_224", patch=16),
-    VFMArchitecture(name="dino-vitb8", timm="vit_base_patch8_224", patch=8),
-    VFMArchitecture(name="sam-b", timm="samvit_base_patch16", patch=16, mean=SAM[0], std=SAM[1]),
-    VFMArchitecture(name="scenes-vfm", timm="vit_tiny_patch16_224", patch=12, options=VFM_CONFIG),
-)
-VFMS: dict[str, VFMArchitecture] = {arch.name: arch for arch in _ARCHITECTURES}
+# The stage of SAM 2's Hiera at stride 16, its deepest, and that stride.
+HIERA_STAGE, HIERA_STRIDE = 2, 16
 
 
 class VFM(nn.Module):
@@ -72,42 +34,83 @@ class VFM(nn.Module):
         self.arch = arch
         # timm.create_model is typed as a plain module.
         self.net: Any = timm.create_model(arch.timm, num_classes=0, **arch.options)
-        self._read = self._sam_tokens if arch.name == "sam-b" else self._vit_tokens
+        self._read = self._reader()
         self.register_buffer("_mean", torch.tensor(arch.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
     def prepare(self, canvases: Tensor, student_patch: int, *, side: int | None = None) -> Tensor:
-        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input on which the grid is the student's.
+        """Prepares canvases so that the token grid is the student's.
 
-        side: of the canvas as that student sees it, where it is not S.
+        Args:
+            canvases: (B, 3, S, S) pixels in 0..255.
+            student_patch: Patch of the student in pixels.
+            side: Side of the canvas as that student sees it, if it is not S.
+
+        Returns:
+            Normalised float32 input of `forward`.
         """
         side = self.arch.input_side(side or canvases.shape[-1], student_patch)
         return (resample_canvas(canvases, side) - self._mean) / self._std
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels, sides multiples of the patch -> (B, C, h, w), unit norm per token.
+        """Computes the patch tokens, after the network's final norm.
 
-        A ViT's tokens are those after its final norm, SAM's those after the neck of its image encoder.
-        Positions are resized bicubic without antialiasing, to any grid.
+        For Segment Anything they are the map after the neck, for SAM 2's Hiera the map of the third stage,
+        before the neck. Learned positions of a ViT are resized bicubic without antialiasing, to any grid;
+        rotary positions need no resizing.
+
+        Args:
+            images: (B, 3, H, W) normalised pixels, H and W multiples of the patch.
+
+        Returns:
+            (B, C, h, w), of unit norm per token.
         """
         return F.normalize(self._read(images), dim=1)
 
-    def _vit_tokens(self, images: Tensor) -> Tensor:
+    def unread(self) -> tuple[str, ...]:
+        """Prefixes of the names of parameters of `net` that `forward` does not read."""
+        unread = ("head.", "fc_norm.", "attn_pool.")
+        if isinstance(self.net, HieraDet):
+            first, count = self.net.stage_ends[HIERA_STAGE] + 1, len(self.net.blocks)
+            return (*unread, *(f"blocks.{i}." for i in range(first, count)))
+        return unread
+
+    def _reader(self) -> Callable[[Tensor], Tensor]:
         net = self.net
-        patches = net.patch_embed.proj(images)
-        grid = (patches.shape[2], patches.shape[3])
-        x = patches.flatten(2).transpose(1, 2)
-        prefix = net.cls_token
+        if type(net) is VisionTransformer and net.pos_embed is not None:
+            return self._vit_tokens
+        if isinstance(net, VisionTransformer | Eva):
+            return self._timm_tokens
+        if isinstance(net, VisionTransformerSAM):
+            return self._sam_tokens
+        if isinstance(net, HieraDet):
+            return self._hiera_tokens
+        raise DenseCLIError(
+            f"{self.arch.name} is a {type(net).__name__}, which has no patch grid that can be read.",
+            hint="Name a ViT of timm's, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, "
+            "SAM 2 or RADIO encoder.",
+        )
+
+    def _vit_tokens(self, images: Tensor) -> Tensor:
+        """As timm's own `forward_features` at the native side, which elsewhere would antialias positions."""
+        net = self.net
+        patches = net.patch_embed.norm(net.patch_embed.proj(images).permute(0, 2, 3, 1))
+        grid = (patches.shape[1], patches.shape[2])
+        prefix = [token for token in (net.cls_token, net.reg_token) if token is not None]
         # With registers, timm has no position for CLS: it was added to CLS itself.
-        own = 0 if net.no_embed_class else 1
-        x = x + resize_grid(net.pos_embed[0, own:], grid)
-        if own:
-            prefix = prefix + net.pos_embed[:, :1]
-        if net.reg_token is not None:
-            prefix = torch.cat([prefix, net.reg_token], dim=1)
-        x = torch.cat([prefix.expand(len(x), -1, -1), x], dim=1)
+        own = 0 if net.no_embed_class else net.num_prefix_tokens
+        x = patches.flatten(1, 2) + resize_grid(net.pos_embed[0, own:], grid)
+        if prefix:
+            before = torch.cat(prefix, dim=1)
+            before = before + net.pos_embed[:, :own] if own else before
+            x = torch.cat([before.expand(len(x), -1, -1), x], dim=1)
         x = net.norm(self._blocks(net.norm_pre(x)))
-        return x[:, prefix.shape[1] :].transpose(1, 2).unflatten(2, grid)
+        return _to_map(x[:, net.num_prefix_tokens :], grid)
+
+    def _timm_tokens(self, images: Tensor) -> Tensor:
+        net = self.net
+        grid = (images.shape[2] // self.arch.patch, images.shape[3] // self.arch.patch)
+        return _to_map(net.forward_features(images)[:, net.num_prefix_tokens :], grid)
 
     def _blocks(self, x: Tensor) -> Tensor:
         net = self.net
@@ -120,33 +123,60 @@ class VFM(nn.Module):
         x = x + resize_grid(net.pos_embed[0].flatten(0, 1), grid).unflatten(0, grid)
         return net.neck(self._blocks(x).permute(0, 3, 1, 2))
 
+    def _hiera_tokens(self, images: Tensor) -> Tensor:
+        net = self.net
+        window = net.pos_embed_window.shape[-1] * net.patch_embed.proj.stride[0]
+        if images.shape[2] % window or images.shape[3] % window:
+            raise DenseCLIError(
+                f"{self.arch.name} reads sides that are multiples of {window} pixels, not"
+                f" {images.shape[3]} x {images.shape[2]}.",
+                hint=f"Choose a --canvas that is a multiple of {2 * HIERA_STRIDE} for a student of patch 16.",
+            )
+        (tokens,) = net.forward_intermediates(images, indices=[HIERA_STAGE], intermediates_only=True)
+        return tokens
+
+
+def build_vfm(arch: VFMArchitecture) -> VFM:
+    """Builds a network with random weights from torch's current generator, in eval mode."""
+    return VFM(arch).eval()
+
 
 def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM:
-    """A VFM by name, in eval mode, with `random:SEED` or a file in timm's layout or its publisher's.
+    """Loads a VFM with its weights, in eval mode.
 
-    Raises DenseCLIError for an unknown name and for a file that does not fit, with the keys.
+    Args:
+        name: A registered name, or timm/NAME for a ViT of timm's.
+        weights: `random:SEED`, or a file in timm's layout or in its publisher's.
+        device: Where it runs.
+
+    Raises:
+        DenseCLIError: The name is unknown, or the file does not fit; the message names the keys.
     """
-    if name not in VFMS:
-        raise DenseCLIError(
-            f"There is no vision foundation model called {name!r}.", hint=f"Known: {', '.join(VFMS)}."
-        )
-    build: Callable[[], VFM] = VFMS[name].build
-    seed = random_seed(weights)
-    model = seeded(build, seed or 0)
+    arch, seed = find_vfm(name), random_seed(weights)
+    model = seeded(lambda: build_vfm(arch), seed or 0)
     if seed is None:
         state = _timm_layout(read_state_dict(Path(weights)))
+        published = model.net.pretrained_cfg
+        if published.get("num_classes"):
+            # A classifier is never read.
+            state = {key: t for key, t in state.items() if not key.startswith(f"{published['classifier']}.")}
         load_strictly(model.net, state, name=name, source=weights)
     return model.to(device)
+
+
+def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
+    """(B, h*w, C) -> (B, C, h, w)."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 def _timm_layout(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict as timm has it, from that of facebookresearch's dinov2 or segment-anything."""
     sam = "image_encoder."
     if any(key.startswith(sam) for key in state):
-        # The prompt encoder and the mask decoder are not what is asked for here.
+        # The prompt encoder and the mask decoder are not read.
         encoder = {key.removeprefix(sam): value for key, value in state.items() if key.startswith(sam)}
         return {key.replace("mlp.lin", "mlp.fc"): value for key, value in encoder.items()}
-    # DINOv2's pre-training alone masks.
+    # Only DINOv2's pre-training masks tokens.
     state = {key: value for key, value in state.items() if key != "mask_token"}
     if "register_tokens" in state:
         state["reg_token"] = state.pop("register_tokens")

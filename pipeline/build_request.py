@@ -117,7 +117,9 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
     root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
-    data = config.data or os.path.join(os.environ.get("DENSECLI_DATA", "data"), config.dataset)
+    data = config.data or os.path.join(
+        os.path.expanduser(os.environ.get("DENSECLI_DATA", "data")), config.dataset
+    )
     source = open_source(
         config.dataset,
         fs.absolute(data),

@@ -1,65 +1,305 @@
-"""What a build is asked for."""
+"""The settings of the commands that run teachers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
+from densecli.core.settings import Settings, changed, setting
+from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
+
+WEIGHTS = (
+    "Weights of a model, else weights/NAME.*; NAME=random:SEED for random ones. May be given several times."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig:
-    """The settings of build-shards.
+class LabelSettings(Settings):
+    """How labels are retrieved."""
 
-    data: where the photos are, else `dataset` in $DENSECLI_DATA or data/. seed: of the generated world, where
-    that is the dataset, and of those views. store: a folder or a URL, else stores/<dataset>-<canvas>.
-    canvas: pixels, else 512 (scenes: their own size). regions: a region plan; proposals: the file of that
-    plan; min_iou, min_stability: of masks. teachers: names, see `teacher_config`. weights: {model:
-    PATH or random:SEED}, else looked up.
+    categories: str | None = setting(
+        None,
+        help="Category set (133, 171, 273, 316, ade150, scenes), or a json or csv file of one.",
+        group="labels",
+        metavar="SET|FILE",
+        default_text="the data set's; 316 for photos: COCO-Stuff and ADE20K together",
+        path=True,
+    )
+    text_embeddings: str | None = setting(
+        None,
+        help="A .npy file with a text embedding for each category.",
+        group="labels",
+        metavar="FILE",
+        default_text="made by the model's text tower",
+        path=True,
+    )
+    templates: str | None = setting(
+        None,
+        help="Prompt templates for the categories: plain or imagenet.",
+        group="labels",
+        metavar="NAME",
+        default_text="the model's own",
+    )
+    tau: float = setting(TAU, help="Softmax temperature of labels.", group="labels", above=0)
 
-    Of labels: categories, else COCO-Stuff and ADE's 316 (scenes: their own); templates, the prompts' name,
-    where no text_embeddings are given; tau, the softmax temperature. Of crops and refined boxes: views, how
-    many of a photo's; side, of the side * side tokens of a refined box. Of token factors: rank, else 64, of
-    self and features 96 (features of scenes: 16), or in its place gram_rmse, the RMSE of cosines that each
-    photo (or box) keeps with as low a rank as it allows; student_patch, of the students that a VFM's grid is
-    for, else 16 (scenes: their own). codec: of crops and factors, int8, fp16 or fp32.
 
-    batch_size: canvases in a batch, or crops of as many pixels. workers: processes, each with its own
-    teachers. gpus_per_worker: a fraction where several share one, else what `gpus_of_worker` says.
-    ray_address: of a cluster, else a Ray of its own on this machine. device: auto takes the GPU if there is
-    one. max_attempts: of one shard, before the job stops.
-    max_unreadable: photos in a row, counted over whole shards, before it stops. dry_run: say what is missing,
-    write nothing.
+@dataclass(frozen=True, kw_only=True)
+class ModelWeightsSettings(Settings):
+    """Where the weights of several models are."""
+
+    weights: Mapping[str, str] = setting(
+        default_factory=dict,
+        help=WEIGHTS,
+        group="teachers",
+        metavar="NAME=PATH",
+        default_text="looked up by name",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSettings):
+    """The settings of build-shards."""
+
+    dataset: str = setting(
+        help="Data set, such as coco or folder; densecli list datasets describes them.",
+        group="data",
+        registry="datasets",
+        metavar="NAME",
+    )
+    data: str | None = setting(
+        None,
+        help="Folder of the photos, or a pattern or list of them.",
+        group="data",
+        metavar="DIR",
+        default_text="DATASET in $DENSECLI_DATA, else in data/",
+        path=True,
+    )
+    split: str | None = setting(
+        None,
+        help="Split of the data set.",
+        group="data",
+        metavar="NAME",
+        default_text="the data set's training split",
+    )
+    limit: int | None = setting(
+        None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
+    )
+    seed: int = setting(
+        0, help="Seed of generated photos and of the choice of views.", group="data", metavar="N"
+    )
+    store: str | None = setting(
+        None,
+        help="Folder or address of the store to write.",
+        group="store",
+        metavar="URL",
+        default_text="stores/DATASET-CANVAS",
+        path=True,
+    )
+    canvas: int | None = setting(
+        None,
+        help="Side of the square canvas that photos are fitted into.",
+        group="store",
+        min=16,
+        metavar="PX",
+        default_text="the data set's; 512 for photos",
+    )
+    shard_size: int = setting(256, help="Photos in a shard.", group="store", min=1, metavar="N")
+    regions: str = setting(
+        "grid-paper",
+        help="Region plan: grid-paper, masks, proposals, or another grid.",
+        group="regions",
+        metavar="PLAN",
+    )
+    proposals: str | None = setting(
+        None,
+        help="Boxes for --regions proposals: a json file in COCO's format.",
+        group="regions",
+        metavar="FILE",
+        default_text="none",
+        path=True,
+    )
+    min_iou: float = setting(
+        MaskPlan.min_iou,
+        help="Lowest predicted_iou of a mask, for --regions masks.",
+        group="regions",
+        min=0,
+        max=1,
+    )
+    min_stability: float = setting(
+        MaskPlan.min_stability,
+        help="Lowest stability_score of a mask, for --regions masks.",
+        group="regions",
+        min=0,
+        max=1,
+    )
+    teachers: tuple[str, ...] = setting(
+        (),
+        flag="teacher",
+        help="Teacher: MODEL (labels), features-, crops-, self- or refiner-MODEL, or a VFM such as "
+        "dinov2-vitb14. May be given several times.",
+        group="teachers",
+        metavar="NAME",
+        default_text="none: photos and regions alone",
+    )
+    views: int = setting(
+        4,
+        help="Views of each photo for which crops are embedded or regions refined.",
+        group="targets",
+        min=1,
+        metavar="K",
+    )
+    side: int = setting(
+        7, help="Stores N x N tokens for each refined region.", group="targets", min=1, metavar="N"
+    )
+    codec: Literal["int8", "fp16", "fp32"] = setting(
+        "int8", help="Number format of crop embeddings and token factors.", group="targets"
+    )
+    rank: int | None = setting(
+        None,
+        help="Rank of token factors.",
+        group="targets",
+        min=1,
+        metavar="N",
+        default_text="64; 96 for self- and features- teachers",
+    )
+    gram_rmse: float | None = setting(
+        None,
+        help="Chooses the lowest rank, photo by photo, that keeps token cosines within this RMSE.",
+        group="targets",
+        above=0,
+        metavar="RMSE",
+        default_text="a fixed --rank",
+    )
+    student_patch: int | None = setting(
+        None,
+        help="Patch size of the students that a VFM's token grid is made for.",
+        group="targets",
+        min=1,
+        metavar="PX",
+        default_text="the data set's; 16 for photos",
+    )
+    batch_size: int = setting(
+        16,
+        help="Canvases in a batch, or crops with as many pixels.",
+        group="speed",
+        min=1,
+        metavar="N",
+    )
+    workers: int = setting(
+        1, help="Worker processes, each with its own teachers.", group="speed", min=1, metavar="N"
+    )
+    gpus_per_worker: float | None = setting(
+        None,
+        help="GPUs for each worker; 0.5 lets two workers share one.",
+        group="speed",
+        above=0,
+        metavar="F",
+        default_text="all GPUs, shared evenly",
+    )
+    ray_address: str | None = setting(
+        None,
+        help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT.",
+        group="speed",
+        metavar="URL",
+        default_text="a local Ray of its own",
+    )
+    max_attempts: int = setting(
+        3, help="Attempts at a shard whose worker dies before the build stops.", group="run", min=1
+    )
+    max_unreadable: int = setting(
+        1000,
+        help="Stops after this many unreadable photos in a row.",
+        group="run",
+        min=1,
+        metavar="N",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSettings):
+    """The settings of relabel; of the weights only those of a text tower are used."""
+
+    teacher: str | None = setting(
+        None,
+        help="Column of features: features-MODEL, or with its id.",
+        group="teachers",
+        metavar="NAME",
+        default_text="the only one there",
+    )
+    regions: str | None = setting(
+        None,
+        help="Region plan, one of the store's or a new one.",
+        group="regions",
+        metavar="PLAN",
+        default_text="the only one there",
+    )
+    proposals: str | None = changed(BuildConfig, "proposals")
+    workers: int = changed(BuildConfig, "workers", help="Worker processes.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(Settings):
+    """The settings of plan.
+
+    Attributes:
+        build: What would be built.
+        reads: Kinds of column that a training reads, whose teachers it would otherwise run at every step.
+            None: all that are built.
+        student: Architecture that is trained. None: the data set's.
+        image_size: Side of the student's input in pixels. None: the canvas.
+        epochs: Length of the training.
+        seen: Length of the training in photos, in place of `epochs`.
     """
 
-    dataset: str
-    data: str | None = None
-    split: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    store: str | None = None
-    canvas: int | None = None
-    shard_size: int = 256
-    regions: str = "grid-paper"
-    proposals: str | None = None
-    min_iou: float = MaskPlan.min_iou
-    min_stability: float = MaskPlan.min_stability
-    teachers: tuple[str, ...] = ()
-    weights: Mapping[str, str] = field(default_factory=dict)
-    categories: str | None = None
-    text_embeddings: str | None = None
-    templates: str | None = None
-    tau: float = 0.01
-    views: int = 4
-    side: int = 7
-    codec: str = "int8"
-    rank: int | None = None
-    gram_rmse: float | None = None
-    student_patch: int | None = None
-    batch_size: int = 16
-    workers: int = 1
-    gpus_per_worker: float | None = None
-    ray_address: str | None = None
-    device: str = "auto"
-    max_attempts: int = 3
-    max_unreadable: int = 1000
-    dry_run: bool = False
+    build: BuildConfig
+    photos: int | None = setting(
+        None,
+        help="Plans for N photos like those listed.",
+        group="plan",
+        min=1,
+        metavar="N",
+        default_text="as many as there are",
+    )
+    samples: int = setting(256, help="Photos to look at.", group="plan", min=1, metavar="N")
+    tflops: float = setting(100.0, help="Speed of a GPU in 1e12 FLOP/s.", group="plan", above=0)
+    calibrate: bool = setting(
+        False,
+        help="Measures that speed instead, on the sample and with the teachers' weights.",
+        group="plan",
+    )
+    reads: frozenset[str] | None = None
+    student: str | None = None
+    image_size: int | None = None
+    epochs: int = 6
+    seen: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(StoreSettings, ModelWeightsSettings, DeviceSettings):
+    """The settings of verify."""
+
+    teachers: tuple[str, ...] = setting(
+        (),
+        flag="teacher",
+        help="Column to check, NAME or NAME-ID. May be given several times.",
+        group="data",
+        metavar="NAME",
+        default_text="every column",
+    )
+    samples: int = setting(16, help="Photos to check in each column.", group="data", min=1, metavar="N")
+    tolerance: float = setting(
+        0.01,
+        help="How much larger an error may be than recorded, on another machine or release.",
+        group="data",
+        min=0,
+    )
+    weights: Mapping[str, str] = changed(
+        ModelWeightsSettings, "weights", default_text="where they were at the build, else looked up by name"
+    )
+    categories: str | None = changed(
+        LabelSettings, "categories", default_text="the file or set named at the build"
+    )
+    text_embeddings: str | None = changed(LabelSettings, "text_embeddings")
+    batch_size: int = changed(BuildConfig, "batch_size", help="Photos in a batch.")

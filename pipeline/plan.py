@@ -6,7 +6,7 @@ not speak: what they would say has a size that is known. FLOPs come of their arc
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,36 +17,12 @@ from densecli.core.tables import table
 from densecli.models.flops import TRAINING, student_forward
 from densecli.models.student import load_student
 from densecli.pipeline.build_request import BuildRequest, cut, prepare
-from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.config import BuildConfig, PlanConfig
 from densecli.pipeline.sample import Sample, column_bytes, take_sample
 from densecli.pipeline.teachers import models_of
 from densecli.shards.datasets import DATASETS
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """The settings of plan.
-
-    build: what would be built. photos: how many, were there more like those that are listed. samples: photos
-    to look at. Of the trainings: reads, the kinds of column that one reads, whose teachers it would else ask
-    at every step (None: all that are built); student, else scenes-s for scenes, eva02-b16 for photos;
-    image_size, the side of its input, else the canvas; epochs, the length, or in its place seen, in photos.
-    tflops: what a GPU does a second, in 1e12 FLOPs. calibrate: measure that instead, on the sample and with
-    the teachers' weights.
-    """
-
-    build: BuildConfig
-    photos: int | None = None
-    samples: int = 256
-    reads: frozenset[str] | None = None
-    student: str | None = None
-    image_size: int | None = None
-    epochs: int = 6
-    seen: int | None = None
-    tflops: float = 100.0
-    calibrate: bool = False
 
 
 def plan(config: PlanConfig) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Labels for other categories, prompts or boxes, out of a column of features: without the teacher."""
 
-from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from densecli.models.checkpoints import find_weights, load_model, weights_given
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
+from densecli.pipeline.config import RelabelConfig
 from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.shard_builder import Unit
 from densecli.pipeline.summary import Reports, Summary, carried_out, tallied
@@ -30,30 +30,6 @@ from densecli.shards.regions import RegionPlan, region_plan
 from densecli.shards.store import Column, Store
 
 MAX_ATTEMPTS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelabelConfig:
-    """The settings of relabel.
-
-    store: a folder. teacher: the column of features, features-MODEL or with its id, else the only one.
-    categories, text_embeddings, templates, tau: see `BuildConfig`. regions: a plan, of the store or new to
-    it, else the only one there; proposals: the file of that plan. weights: {MODEL: PATH or random:SEED},
-    else looked up; only the text tower is used, and only where there are no text_embeddings. workers:
-    processes. dry_run: say what is missing, write nothing.
-    """
-
-    store: str
-    teacher: str | None = None
-    categories: str | None = None
-    text_embeddings: str | None = None
-    templates: str | None = None
-    tau: float = 0.01
-    regions: str | None = None
-    proposals: str | None = None
-    weights: Mapping[str, str] = field(default_factory=dict)
-    workers: int = 1
-    dry_run: bool = False
 
 
 def relabel(config: RelabelConfig) -> dict[str, Any]:
@@ -76,7 +52,7 @@ def _build(job: "RelabelJob", todo: list[str], workers: int) -> Summary:
     relabeller = job.relabeller()
     units = (Unit(shard=shard, items=()) for shard in todo)
 
-    def here(stop: Stop, progress: Progress) -> Reports:
+    def here(stop: Stop, _progress: Progress) -> Reports:
         with suppress(Stopped):
             for unit in units:
                 yield unit, relabeller.build(unit, stop)

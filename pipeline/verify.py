@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.tables import table
 from densecli.models.text import TEMPLATES
-from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.config import BuildConfig, VerifyConfig
 from densecli.pipeline.teachers import Photo, TeacherConfig, live, models_of, teacher_config
 from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
@@ -20,27 +19,6 @@ from densecli.shards.keys import canonical_json
 from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
-    """The settings of verify.
-
-    teachers: the columns, NAME or NAME-ID, else all. samples: photos of each. weights: {model: PATH}, else
-    where they were when the column was made, else looked up. categories, text_embeddings: files that a column
-    was made with. tolerance: how much larger an error may be than the receipts say, for another machine or
-    release.
-    """
-
-    store: str
-    teachers: tuple[str, ...] = ()
-    samples: int = 16
-    weights: Mapping[str, str] = field(default_factory=dict)
-    categories: str | None = None
-    text_embeddings: str | None = None
-    tolerance: float = 0.01
-    batch_size: int = 16
-    device: str = "auto"
 
 
 def verify(config: VerifyConfig) -> dict[str, Any]:

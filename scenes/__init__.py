@@ -11,3 +11,17 @@ registry("datasets").add_lazy(
 registry("commands").add_lazy(
     "demo", "densecli.scenes.demo:demo", help="The whole chain on generated scenes, on a CPU."
 )
+for _name, _attribute, _help in (
+    ("scenes-s", "STUDENT", "Student of the generated world; its weights ship."),
+    ("scenes-l", "LARGE", "Larger CLIP of the generated world; its weights ship."),
+    ("scenes-pvlm", "PVLM", "scenes-l tuned by CLIPSelf, the generated world's P-VLM; its weights ship."),
+):
+    registry("models").add_lazy(_name, f"densecli.scenes.models:{_attribute}", help=_help)
+registry("vfms").add_lazy(
+    "scenes-vfm",
+    "densecli.scenes.models:VFM",
+    help="Self-supervised ViT of the generated world; its weights ship.",
+)
+registry("categories").add_lazy(
+    "scenes", "densecli.scenes.models:CATEGORIES", help="The 20 categories of the generated world."
+)

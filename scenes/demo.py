@@ -1,37 +1,43 @@
 """The command `demo`: builds shards of generated scenes, trains a student, evaluates before and after."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from densecli.commands.flags import flags, write_json
+from densecli.commands.options import Options, command
+from densecli.core.settings import setting
+from densecli.shards.config import DeviceSettings
 
 
-@click.command()
-@click.option("--scenes", type=click.IntRange(1), default=480, show_default=True, help="Scenes to train on.")
-@click.option(
-    "--test-scenes", type=click.IntRange(1), default=300, show_default=True, help="Scenes to test on."
-)
-@click.option("--max-steps", type=click.IntRange(1), default=300, show_default=True, help="Training steps.")
-@click.option(
-    "--pretrain",
-    is_flag=True,
-    help="First train the generated world's own models again (an hour on 2 cores), but those in RUN/weights.",
-)
-@flags("run", "seed", "device", "json")
-def demo(
-    scenes: int,
-    test_scenes: int,
-    max_steps: int,
-    pretrain: bool,
-    run: str | None,
-    seed: int,
-    device: str,
-    json_file: str | None,
-) -> None:
-    """Build shards of the generated world, train a student on them, evaluate before and after.
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings(DeviceSettings):
+    """The settings of demo."""
+
+    scenes: int = setting(480, help="Scenes to train on.", group="data", min=1, metavar="N")
+    test_scenes: int = setting(300, help="Scenes to test on.", group="data", min=1, metavar="N")
+    max_steps: int = setting(300, help="Steps of the training.", group="optimisation", min=1, metavar="N")
+    pretrain: bool = setting(
+        False,
+        help="First trains the scenes' own models again: an hour on 2 cores. Those in RUN/weights are kept.",
+        group="run",
+    )
+    run: str | None = setting(
+        None,
+        help="Folder for everything that is made.",
+        group="run",
+        metavar="DIR",
+        default_text="runs/demo; with --pretrain runs/pretrain",
+        path=True,
+    )
+    seed: int = setting(0, help="Seed of the scenes and of the training.", group="run", metavar="N")
+
+
+@command(DemoSettings)
+def demo(options: Options) -> None:
+    """Run the whole chain on generated scenes: build shards, train, evaluate before and after.
 
     \b
     densecli demo --seed 1 --json demo.json
@@ -48,9 +54,11 @@ def demo(
     from densecli.train.distillation import TrainConfig
     from densecli.train.distillation import train as fit
 
-    folder = Path(run or ("runs/pretrain" if pretrain else "runs/demo"))
+    config = options.make(DemoSettings)
+    scenes, seed, device = config.scenes, config.seed, config.device
+    folder = Path(config.run or ("runs/pretrain" if config.pretrain else "runs/demo"))
     student, pvlm = None, {}
-    if pretrain:
+    if config.pretrain:
         import torch
 
         from densecli.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
@@ -87,8 +95,8 @@ def demo(
     )
     # The store may hold labels of other P-VLMs too.
     labels = "{name}-{id}".format(**built["columns"][-1])
-    click.echo(f"2/4 The student before training is evaluated on {test_scenes} other scenes.")
-    write_coco(folder / "data", seed=0, split="test", count=test_scenes)
+    click.echo(f"2/4 The student before training is evaluated on {config.test_scenes} other scenes.")
+    write_coco(folder / "data", seed=0, split="test", count=config.test_scenes)
     began = ModelUnderTest(model="scenes-s", weights=student)
     before = evaluate_regions(began, **where)
     click.echo("3/4 The student trains on the shards.")
@@ -98,7 +106,7 @@ def demo(
         student="scenes-s",
         weights=student,
         teachers=(labels,),
-        max_steps=max_steps,
+        max_steps=config.max_steps,
         batch_size=24,
         lr=3e-4,
         # Chosen on the split val: DenseVLM's own (0.3, and no stuff at all) halve Boxes at this rate.
@@ -116,4 +124,4 @@ def demo(
 
     subjects, results = {"before": began, "after": ended}, {"before": before, "after": after}
     write_demo(folder, Store.open(store), labels, settings.theta, subjects, results, where)
-    write_json(json_file, {"before": before.to_dict(), "after": after.to_dict()})
+    options.write({"before": before.to_dict(), "after": after.to_dict()})

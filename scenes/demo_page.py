@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from densecli.core.drawing import side_by_side
+from densecli.core.page import Figure, Section
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.page import Figure, Section
 from densecli.evaluation.preview import contact_sheet, retrieved_views
 from densecli.evaluation.region_counts import Classification
 from densecli.evaluation.region_page import write_region_page

@@ -1,6 +1,5 @@
-"""A local folder for tars of a remote store: bounded, shared by processes, of content that names itself."""
+"""A local folder that keeps tars of a remote store: bounded in size, shared by processes."""
 
-import fcntl
 import mmap
 import os
 import time
@@ -8,18 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 
-# An older temporary is of a killed writer.
+# Seconds: an older temporary file was left by a killed writer.
 _ABANDONED = 3600.0
 
 
 class Cache:
-    """Keeps what was used last, up to `max_bytes` in all. Only a file system of this machine will do."""
+    """Keeps the files used last, up to `max_bytes` in all. Threads and processes may share a folder."""
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
-        """Raises DenseCLIError where the folder is an address."""
+        """A cache in a folder of this machine. Raises DenseCLIError for an address."""
         if "://" in os.fspath(folder):
             raise DenseCLIError(
                 "A cache is a local folder, not an address.",
@@ -29,7 +30,7 @@ class Cache:
         self.max_bytes = max_bytes
 
     def get(self, name: str) -> bytes | mmap.mmap | None:
-        """The file of this name, None where it is not kept. What was given stays when the file is removed."""
+        """The file of this name, or None. Its bytes stay readable after the file is removed."""
         path = self.folder / name
         try:
             data = fs.map_bytes(str(path))
@@ -39,9 +40,10 @@ class Cache:
         return data
 
     def put(self, name: str, data: bytes) -> None:
-        """Keeps a file and removes those used longest ago. One that is larger than the cache is not kept.
+        """Keeps a file, and removes those used longest ago. A file larger than the cache is not kept.
 
-        Raises DenseCLIError when the disk is full.
+        Raises:
+            DenseCLIError: The disk is full.
         """
         if len(data) > self.max_bytes:
             return
@@ -50,24 +52,29 @@ class Cache:
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """A block that one thread or process of the machine at a time is in for a file of this name: the
-        first fetches it, the others find it. A killed one keeps nobody out. Raises DenseCLIError."""
+        """Lets one thread or process at a time into the block for a file of this name.
+
+        The first one fetches the file, the others then find it. A killed process holds no lock.
+
+        Raises:
+            DenseCLIError: The folder cannot be written.
+        """
         path = self.folder / f"{fs.TEMPORARY[0]}{name}.lock{fs.TEMPORARY[1]}"
+        lock = FileLock(path)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
+            lock.acquire()
         except OSError as error:
             raise DenseCLIError(
                 f"Could not write to the cache {self.folder}: {error.strerror}.",
                 hint="Name another folder with --cache.",
             ) from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                # Who waits for it gets in with it, who comes later makes a new one: both find the file.
-                path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            # Whoever locks it next opens a new one, and finds the file in the cache.
+            path.unlink(missing_ok=True)
+            lock.release()
 
     def _shrink(self, max_bytes: int) -> None:
         files = []

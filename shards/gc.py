@@ -1,4 +1,4 @@
-"""What of a store nobody needs: columns that no run names, and what killed writers left."""
+"""Garbage in a store: columns that no run uses, and files that killed writers left."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from densecli.shards.store import Store
 
 
 class Garbage(NamedTuple):
-    """A file, or the folder of a whole column, with its size and why it may go."""
+    """A file, or the folder of a whole column, that may be deleted: its size, and why."""
 
     url: str
     bytes: int
@@ -20,11 +20,19 @@ class Garbage(NamedTuple):
 
 
 def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float = 3600.0) -> list[Garbage]:
-    """What may be deleted. Of the last `min_age` seconds nothing may: somebody is perhaps still writing.
+    """Finds what may be deleted.
 
-    A target column goes where the config.json of no run in the folder `runs` and nothing in `keep` (NAME or
-    NAME-ID) names it, a region plan where no column that stays and no run was made for it. Where no column is
-    named at all, all of them stay: the runs are then elsewhere. A broken column.json raises DenseCLIError.
+    A target column may go if no run and nothing in `keep` names it; a region plan if no remaining column and
+    no run uses it. If nothing names any column, all stay: the runs are then somewhere else.
+
+    Args:
+        store: To look through.
+        runs: Folder of the runs, whose config.json name the columns that they use.
+        keep: Columns to keep, NAME or NAME-ID.
+        min_age: Nothing younger than this many seconds may go: somebody may still be writing it.
+
+    Raises:
+        DenseCLIError: A column.json is damaged, or a name in `keep` is unknown.
     """
     newest = time.time() - min_age
     found = []
@@ -44,12 +52,12 @@ def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float
 
 
 def delete(items: Sequence[Garbage]) -> None:
-    """Deletes what `garbage` found. Killed in the middle of a column, it leaves one that is not finished."""
+    """Deletes what `garbage` found. If killed in the middle of a column, it leaves an unfinished one."""
     for item in items:
         if not item.column:
             fs.remove(item.url)
             continue
-        # Receipts first: without one, no shard is there.
+        # Receipts first: without its receipt, a shard does not exist.
         for name in fs.listdir(item.url):
             if name.endswith(".json") and name != "column.json":
                 fs.remove(fs.join(item.url, name))
@@ -67,7 +75,7 @@ def _unnamed(store: Store, runs: str, keep: Sequence[str]) -> list[Column]:
     if not kept:
         return []
     of_kept = {c.regions_key for c in kept}
-    # A map holds for any boxes: which of the plans its runs took is in their configs, or there was but one.
+    # A map holds for any boxes: the configs of its runs name the plan they used, or there was only one.
     any_boxes = None in of_kept and not plans - {None}
     kept += [
         c for c in regions if any_boxes or c.key in of_kept or c.name in plans or _names([c]) & set(keep)
@@ -80,7 +88,7 @@ def _names(columns: Sequence[Column]) -> set[str]:
 
 
 def _configs(runs: str) -> Iterator[dict[str, Any]]:
-    """Of the runs in a folder, and of those one folder deeper: an ablation's and the demo's."""
+    """The config.json of the runs in a folder, and of those one level deeper, as an ablation has them."""
     for run in fs.listdir(runs):
         folder = fs.join(runs, run)
         for place in (folder, *(fs.join(folder, name) for name in fs.listdir(folder))):

@@ -1,4 +1,4 @@
-"""What a store holds and how its build went, out of its receipts."""
+"""What a store holds and how its build went, from its receipts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -12,13 +12,21 @@ from densecli.shards.store import Store
 
 
 def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:
-    """The store as JSON values: its data, canvas, photos `skipped` by reason, `columns`, and `bytes` on disk,
-    of which `index_bytes` are what builds keep of the data's listing.
+    """Describes a store, from its receipts alone.
 
-    Of each column: kind, name, id, teacher's `info`, samples, shards and those missing, bytes, `seconds` by
-    stage and their total, `gpu_seconds`, `images_per_second` of one worker, and the codec's `error`, the
-    largest or the mean of its shards'. Reads receipts and no tar; `advance` is told of the shards that are
-    done. Raises DenseCLIError at a damaged receipt.
+    Args:
+        store: To describe.
+        advance: Called with the number of shards whose receipts were just read.
+
+    Returns:
+        JSON values: `dataset`, `canvas`, `shards`, `planned` photos, photos `skipped` by reason, `complete`,
+        `bytes` on disk and of them the `index_bytes` that builds keep of the data's listing, and `columns`.
+        Each column has kind, name, id, the teacher's `info`, samples, shards and missing shards, bytes,
+        `seconds` by stage with their total, `gpu_seconds`, `images_per_second` of one worker, and the codec's
+        `error`, the largest or the mean over its shards.
+
+    Raises:
+        DenseCLIError: A receipt is damaged.
     """
     columns, skipped = [], Counter[str]()
     for column in (store.images, *store.columns()):
@@ -76,7 +84,7 @@ def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str,
 
 
 def _fold(errors: defaultdict[str, float], receipt: Receipt) -> None:
-    """Largest of every `max_...`, sum over samples of every other."""
+    """Adds a receipt's errors: the largest of every `max_NAME`, the sum over samples of every other."""
     for name, value in receipt.error.items():
         if name.startswith("max_"):
             errors[name] = max(errors[name], value)
@@ -85,7 +93,7 @@ def _fold(errors: defaultdict[str, float], receipt: Receipt) -> None:
 
 
 def report(described: dict[str, Any]) -> str:
-    """`describe` in print."""
+    """What `densecli info` prints of `describe`."""
     columns = described["columns"]
     dataset = described["dataset"]
     lines = [

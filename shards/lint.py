@@ -1,4 +1,4 @@
-"""The integrity of a store: whether everything in it is what its receipts and descriptions say."""
+"""Checks a store: whether everything in it is as its receipts and descriptions say."""
 
 import io
 import tarfile
@@ -15,7 +15,7 @@ FOLDERS = ("images", "regions", "targets")
 
 
 class Finding(NamedTuple):
-    """Something wrong at `url`: a sentence of what, and one of what to do about it."""
+    """Something wrong at `url`: one sentence about what it is, and one about what to do."""
 
     url: str
     trouble: str
@@ -23,7 +23,12 @@ class Finding(NamedTuple):
 
 
 def lint(store: Store, advance: Callable[[int], None] = lambda shards: None) -> Iterator[Finding]:
-    """Reads every byte of a store and changes none. `advance` is told of the shards that are done."""
+    """Yields what is wrong with a store. Reads every byte of it and changes none.
+
+    Args:
+        store: To check.
+        advance: Called with the number of shards that were just checked.
+    """
     yield from _strays(store.root, {"store.json", "index", *FOLDERS})
     digests: dict[str, str] = {}
     for column in [store.images, *_folders(store)]:
@@ -45,7 +50,7 @@ def lint(store: Store, advance: Callable[[int], None] = lambda shards: None) -> 
 
 
 def count(store: Store) -> int:
-    """The shards, over all columns, that `lint` advances by."""
+    """Number of shards, over all columns, that `lint` checks."""
     return len(store.shard_names) * sum(isinstance(c, Column) for c in (store.images, *_folders(store)))
 
 
@@ -71,7 +76,7 @@ def _strays(url: str, expected: set[str]) -> Iterator[Finding]:
                 "Run densecli gc --delete.",
             )
         else:
-            yield Finding(stray, f"{stray} is no part of the store.", "Delete it, or move it elsewhere.")
+            yield Finding(stray, f"{stray} is not part of the store.", "Delete it, or move it elsewhere.")
 
 
 def _whole(store: Store, column: Column) -> Iterator[Finding]:
@@ -92,7 +97,7 @@ def _whole(store: Store, column: Column) -> Iterator[Finding]:
 
 
 def _check(column: Column, shard: str, planned: int, digests: dict[str, str]) -> None:
-    """digests: of the keys of every shard of the photos, filled by them."""
+    """Raises DenseCLIError for a bad shard. digests: keys digest by shard, filled in by the photos."""
     data, receipt = read_tar(column, shard)
     places_of(column, shard, receipt)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
@@ -100,7 +105,7 @@ def _check(column: Column, shard: str, planned: int, digests: dict[str, str]) ->
     rebuild = f"Delete the receipt {column.receipt_url(shard)} and run the build again."
     if found != receipt.members:
         raise DenseCLIError(
-            f"The receipt {column.receipt_url(shard)} places other members than its tar has.", hint=rebuild
+            f"The receipt {column.receipt_url(shard)} lists other members than its tar has.", hint=rebuild
         )
     if column.kind == "images":
         digests[shard] = receipt.keys_digest

@@ -1,8 +1,7 @@
-"""`.npz` members: zip files of plain arrays, stored, without clock or pickle. numpy and webdataset read them.
+"""`.npz` members: uncompressed zip files of plain arrays that numpy and webdataset read.
 
-np.savez leaves dates and platform to its libraries, but bytes must not depend on either. np.load evaluates
-every header as Python, which takes longer than all the rest, and which two threads of Python 3.11 must not
-do at once.
+np.savez stores dates and the platform, but our bytes must depend on neither. np.load evaluates every header
+as Python, which takes longer than everything else and is not thread-safe in Python 3.11.
 """
 
 import io
@@ -16,13 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-# A member's header in front of it, its entry in the directory behind all members, and the end of that.
+# The header before each member, its entry in the directory after all members, and the end of the directory.
 # See PKWARE's APPNOTE.TXT, 4.3.7, 4.3.12 and 4.3.16.
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _STORED, _UTF8 = 0, 1 << 11
-# What zip tools need to read it; written on Unix, by them; 1980-01-01 00:00:00; -rw-------.
+# Version needed to read it; written on Unix; 1980-01-01 00:00:00; -rw-------.
 _VERSION, _UNIX, _TIME, _DATE, _MODE = 20, 3 << 8, 0, 33, 0o600 << 16
 
 _TYPE = r"[<>|=][biufcSU]\d+"
@@ -38,7 +37,11 @@ _NPY_PREFIX = 10
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A `.npz` member, sorted by name. Raises ValueError for arrays of objects."""
+    """A `.npz` member with arrays sorted by name: equal arrays give equal bytes.
+
+    Raises:
+        ValueError: An array holds objects.
+    """
     files, directory, offset = [], [], 0
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
@@ -58,21 +61,23 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def decode_npz(data: bytes | memoryview) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` member by name, copied. Any number of threads may decode at once.
+    """The arrays of a `.npz` member by name, copied. Thread-safe.
 
-    Reads what npz_bytes and np.savez write of numbers and text. Raises ValueError for anything else: arrays
-    of objects, which would have to be unpickled, compressed ones, and damage.
+    Reads arrays of numbers and text as npz_bytes and np.savez write them.
+
+    Raises:
+        ValueError: The member is damaged or compressed, or has arrays of objects, which would need pickle.
     """
     try:
         return _decode(memoryview(data))
     except (struct.error, UnicodeDecodeError) as error:
-        raise ValueError("it is no npz file, or a damaged one") from error
+        raise ValueError("it is not an npz file, or damaged") from error
 
 
 def _decode(data: memoryview) -> dict[str, np.ndarray]:
     signature, _, _, _, count, size, first, comment = _END.unpack_from(data, max(0, len(data) - _END.size))
     if signature != b"PK\5\6" or comment or first + size + _END.size != len(data):
-        raise ValueError("it is no npz file, or its end is missing")
+        raise ValueError("it is not an npz file, or its end is missing")
     arrays, at = {}, first
     for _ in range(count):
         entry = _ENTRY.unpack_from(data, at)
@@ -85,10 +90,10 @@ def _decode(data: memoryview) -> dict[str, np.ndarray]:
         start = place + length + local[10]
         content = data[start : start + size]
         file = name.decode()
-        if (entry[0], local[0], data[place : place + length]) != (b"PK\1\2", b"PK\3\4", name):
+        if (entry[0], local[0], bytes(data[place : place + length])) != (b"PK\1\2", b"PK\3\4", name):
             raise ValueError(f"its directory is damaged at {file!r}")
         if method != _STORED or packed != size or not file.endswith(".npy"):
-            raise ValueError(f"its file {file!r} is compressed or no array")
+            raise ValueError(f"its file {file!r} is compressed or not an array")
         if len(content) != size or zlib.crc32(content) != crc:
             raise ValueError(f"its array {file!r} is damaged")
         arrays[file.removesuffix(".npy")] = _array(content, file)
@@ -99,8 +104,8 @@ def _array(content: memoryview, file: str) -> np.ndarray:
     size = _NPY_PREFIX + int.from_bytes(content[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")
     dtype, shape, order = _layout(bytes(content[:size]))
     if len(content) != size + math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"its array {file!r} has other bytes than its header says")
-    # A copy: what numpy and torch compute with is aligned.
+        raise ValueError(f"its array {file!r} does not have the size that its header says")
+    # A copy is aligned, as numpy and torch expect.
     return np.ndarray(shape, dtype, content, size, order=order).copy(order)
 
 
@@ -116,7 +121,7 @@ def _npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
 def _layout(header: bytes) -> tuple[np.dtype, tuple[int, ...], Literal["C", "F"]]:
     found = _NPY.fullmatch(header)
     if not found:
-        raise ValueError("an array in it is not of numbers or text alone")
+        raise ValueError("an array in it holds neither numbers nor text")
     descr = found["type"].decode() if found["type"] else _FIELD.findall(found["fields"].decode())
     shape = tuple(int(n) for n in found["shape"].replace(b" ", b"").split(b",") if n)
     return np.dtype(descr), shape, "F" if found["fortran"] == b"True" else "C"

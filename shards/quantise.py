@@ -1,4 +1,4 @@
-"""Rows of numbers as int8 and a scale each, and back."""
+"""Rows of numbers as int8 with one scale per row, and back."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,12 @@ ALL = slice(None)
 
 
 def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:
-    """(N, C) -> `x` int8 (N, C) and `scale` (N,), x * scale nearest to the input; a zero row has scale 0."""
+    """Quantises (N, C) rows to `x` int8 (N, C) and `scale` (N,): x * scale is nearest to the row.
+
+    A row of zeros has scale 0.
+    """
     scale = (np.abs(x).max(axis=1) / 127).astype(scale_dtype)
-    # Divide by the scale as stored: rounding it then costs range at the ends only, where clip catches it.
+    # Divided by the scale as stored, so that its rounding costs nothing but the ends of the range.
     wide = scale.astype(np.float64)[:, None]
     steps = np.divide(x, wide, out=np.zeros(x.shape), where=wide > 0)
     return {"x": np.clip(np.rint(steps), -127, 127).astype(np.int8), "scale": scale}

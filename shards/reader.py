@@ -1,4 +1,4 @@
-"""The reader: whole shards checked against receipts, columns joined by key, in a reproducible order."""
+"""Reads a store: whole shards checked against their receipts, columns joined by key, in a fixed order."""
 
 import io
 import mmap
@@ -26,9 +26,9 @@ from densecli.shards.shuffle import order
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
-"""Where in a tar the members of each sample are: {key: {extension: (first byte, bytes)}}."""
+"""Where a tar has the members of each sample: {key: {extension: (first byte, size)}}."""
 
-# Files fetched at once: object stores are slow to answer, not to send.
+# Files fetched at the same time: object stores are slow to answer, not to send.
 _FETCHES = 8
 
 _REBUILD = "Delete the receipt {receipt} and run the build again: it redoes this shard only."
@@ -36,7 +36,12 @@ _REBUILD = "Delete the receipt {receipt} and run the build again: it redoes this
 
 @dataclass(frozen=True)
 class Record:
-    """One sample of the joined columns: parts["images"], parts["regions"], parts[teacher] by extension."""
+    """One sample of joined columns.
+
+    Attributes:
+        key: Of the sample.
+        parts: Its members by extension, under "images", "regions" and the teachers' names.
+    """
 
     key: str
     parts: dict[str, "Members"]
@@ -51,7 +56,7 @@ class Record:
 
 
 class Members(Mapping[str, memoryview]):
-    """A sample's members by extension, each a view of the tar: nothing is copied."""
+    """The members of a sample by extension, as views of the tar that copy nothing."""
 
     __slots__ = ("_places", "_tar")
 
@@ -71,7 +76,7 @@ class Members(Mapping[str, memoryview]):
 
 @dataclass(frozen=True)
 class JoinedShard:
-    """One shard of several columns."""
+    """One shard of several columns: its records, made when asked for."""
 
     keys: list[str]
     columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]]]]
@@ -89,7 +94,8 @@ class JoinedShard:
 def read_shard(column: Column, shard: str) -> list[Sample]:
     """The samples of one shard in order, as (key, bytes by extension).
 
-    Raises DenseCLIError as `read_tar` and `places_of`.
+    Raises:
+        DenseCLIError: See `read_tar` and `places_of`.
     """
     data, receipt = read_tar(column, shard)
     return [
@@ -99,7 +105,7 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
 
 
 def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
-    """The samples of a shard in order. Raises DenseCLIError where the receipt contradicts itself."""
+    """Where a tar has its samples, in order. Raises DenseCLIError if the receipt contradicts itself."""
     places: Places = {}
     for name, place in sorted(receipt.members.items(), key=itemgetter(1)):
         key, extension = name.split(".", 1)
@@ -113,9 +119,15 @@ def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
 
 
 def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Buffer, Receipt]:
-    """A shard's tar, whole, and its receipt. cache: where a remote one is kept.
+    """A shard's whole tar and its receipt.
 
-    Raises DenseCLIError when it is not the tar that its receipt describes: absent, unfinished, changed.
+    Args:
+        column: Of the shard.
+        shard: Its name.
+        cache: Keeps the tar if the store is remote.
+
+    Raises:
+        DenseCLIError: The shard is not built, or its tar is not the one that the receipt describes.
     """
     tar, receipt_url = column.tar_url(shard), column.receipt_url(shard)
     receipt = column.receipt(shard)
@@ -142,7 +154,7 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
 def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
     if cache is None or fs.is_local(tar):
         return fs.map_bytes(tar)
-    # Named by what it holds: a shard that was built again is another file.
+    # Named by its content: a shard that was built again is another file.
     name = f"{receipt.column[:12]}-{receipt.shard}-{receipt.xxh3}.tar"
     with cache.alone(name):
         kept = cache.get(name)
@@ -155,7 +167,7 @@ def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
 
 
 def _difference(data: Buffer, receipt: Receipt) -> str:
-    """What is wrong with the tar, as the end of a sentence; empty when it is the receipt's."""
+    """How the tar differs from its receipt, as the end of a sentence; empty if it does not."""
     if len(data) == receipt.bytes:
         same = xxhash.xxh3_64_hexdigest(data) == receipt.xxh3
         return "" if same else "has changed since it was written: its checksum is another"
@@ -163,7 +175,7 @@ def _difference(data: Buffer, receipt: Receipt) -> str:
         return f"is empty, not {receipt.bytes} bytes"
     if len(data) > receipt.bytes:
         return f"is longer than its receipt says: {len(data)}, not {receipt.bytes} bytes"
-    # Tar members start on blocks of 512 bytes.
+    # Tar members start at multiples of 512 bytes.
     ends = [-(-(offset + size) // 512) * 512 for offset, size in receipt.members.values()]
     if len(data) in ends:
         whole = sum(end <= len(data) for end in ends)
@@ -172,7 +184,7 @@ def _difference(data: Buffer, receipt: Receipt) -> str:
 
 
 def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
-    """The shard's samples with every column's members side by side. Raises DenseCLIError as `open_joined`."""
+    """The samples of one shard with the members of all columns. Raises the errors of `open_joined`."""
     joined = open_joined(columns, shard)
     return [joined[row] for row in range(len(joined))]
 
@@ -180,7 +192,8 @@ def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
 def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = None) -> JoinedShard:
     """One shard of all columns.
 
-    Raises DenseCLIError as `read_shard` does, and when the columns differ in their keys or the order of them.
+    Raises:
+        DenseCLIError: See `read_shard`; or the columns have other keys, or the same in another order.
     """
     joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]]]] = []
     keys: list[str] | None = None
@@ -198,7 +211,7 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
 
 
 class StoreReader:
-    """Joined samples of some columns of one store, shuffled by (seed, epoch)."""
+    """Joined samples of some columns of one store, shuffled by seed and epoch."""
 
     def __init__(
         self,
@@ -209,10 +222,17 @@ class StoreReader:
         window: int = 4,
         cache: Cache | None = None,
     ) -> None:
-        """window: shards that are shuffled together; as many again are fetched ahead. cache: for the tars of
-        a remote store.
+        """A reader of finished columns.
 
-        Raises DenseCLIError when the columns cannot be joined or one of them is not finished.
+        Args:
+            columns: Of one store.
+            seed: Of the shuffle.
+            shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
+            window: Number of shards that are shuffled together. As many again are fetched ahead.
+            cache: Keeps the tars of a remote store.
+
+        Raises:
+            DenseCLIError: The columns cannot be joined, or one is not finished.
         """
         self.columns = _joinable(columns)
         self.seed = seed
@@ -229,10 +249,14 @@ class StoreReader:
     def iter(
         self, epoch: int, start: int = 0, *, chunk: int = 1, rank: int = 0, world_size: int = 1
     ) -> Iterator[Record]:
-        """The epoch's records from position `start` on; of every `world_size` chunks of `chunk` records the
-        one of `rank`. Shards that have none of them are not read.
+        """The records of one process in an epoch. Reads only the shards that it needs.
 
-        The position is global: the number of samples of the epoch, over all processes, that come before.
+        Args:
+            epoch: Counted from 0.
+            start: Position in the epoch to begin at: the number of samples before it, over all processes.
+            chunk: Number of successive records that go to the same process.
+            rank: Of every `world_size` chunks, this process gets the one of its rank.
+            world_size: Number of processes.
         """
         names = self.columns[0].shard_names
 
@@ -252,7 +276,7 @@ class StoreReader:
     def _windows(
         self, epoch: int, start: int, chunk: int, rank: int, world_size: int
     ) -> Iterator[np.ndarray]:
-        """What `iter` takes of every block of the epoch, where that is anything."""
+        """The (shard, row) pairs that `iter` takes from each block of the epoch, without empty ones."""
         first = 0
         for block in self._blocks(epoch):
             after = np.arange(first, first + len(block)) - start
@@ -300,7 +324,7 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:
-    """(h, w, 3) uint8 RGB of a `.jpg` member."""
+    """The image (h, w, 3) uint8 RGB in a `.jpg` member."""
     image = Image.open(io.BytesIO(data))
-    # To convert would copy even where there is nothing to convert.
+    # Converting copies even an RGB image.
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

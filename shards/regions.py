@@ -1,4 +1,4 @@
-"""Region plans: which boxes of an image a teacher is asked about, and which of them one visit trains on."""
+"""Region plans: which boxes of a photo teachers are asked about, and which of them a training visits."""
 
 import hashlib
 import json
@@ -12,25 +12,28 @@ import xxhash
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.registry import unknown_name
 
-# (rows, columns) of every grid: DenseVLM as its paper says, and as the code of DenseVLM and CLIPSelf does.
+# (rows, columns) of every grid: those of DenseVLM's paper, and those of DenseVLM's and CLIPSelf's code.
 # `square` is for the generated world: cells of whole pixels, whose crops have no black bars. Its CLIPs have
-# never seen a bar, and name crops that have some wrongly twice as often.
+# never seen such bars, and misname crops that have some twice as often.
 PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
     "paper": tuple((m, n) for m in range(2, 7) for n in range(2, 7)),
     "densevlm": tuple((m, n) for m in range(2, 7) for n in range((m + 1) // 2 + 1, min(2 * m, 6) + 1)),
     "clipself": tuple((m, n) for m in range(1, 7) for n in range((m + 1) // 2, min(2 * m, 6) + 1)),
     "square": tuple((m, m) for m in (1, 2, 3, 4, 6)),
 }
-# CLIPSelf trains on this many cells of a view at most.
+# Most cells of a view that a visit trains on, as in CLIPSelf.
 MAX_CELLS = {"clipself": 20}
 
 
 @dataclass(frozen=True)
 class Regions:
-    """The boxes of one image: (N, 4) float32 xyxy normalised to the canvas, cut into views.
+    """The boxes of one photo, divided into views.
 
-    View v is boxes[offsets[v] : offsets[v + 1]]; offsets is (views + 1,) int32.
+    Attributes:
+        boxes: (N, 4) float32 xyxy normalised to the canvas.
+        offsets: (views + 1,) int32; view v is boxes[offsets[v] : offsets[v + 1]].
     """
 
     boxes: np.ndarray
@@ -38,44 +41,52 @@ class Regions:
 
     @property
     def n_views(self) -> int:
+        """Number of views."""
         return len(self.offsets) - 1
 
     def view(self, v: int) -> np.ndarray:
-        """Indices into `boxes` of view v."""
+        """Indices in `boxes` of view v."""
         return np.arange(self.offsets[v], self.offsets[v + 1])
 
 
 @dataclass(frozen=True)
 class GridPlan:
-    """Every m x n grid of a pair set, tiling the un-padded photo; a view is one pair's cells, row by row."""
+    """Grids of m x n cells that tile the photo without its padding. A view is one grid, row by row.
+
+    Attributes:
+        pairs: Name of the set of (m, n) pairs in `PAIRS`.
+    """
 
     pairs: str = "paper"
 
     @property
     def name(self) -> str:
-        """The command-line name, and that of the column."""
+        """Name on the command line and of the column."""
         return f"grid-{self.pairs}"
 
     @property
-    def spec(self) -> dict:
-        """What the plan is, for a column key."""
+    def spec(self) -> dict[str, Any]:
+        """What the column's key depends on."""
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
 
     @property
     def context(self) -> float:
-        """How much larger than its box a teacher's crop is: not at all, cells have neighbours."""
+        """How much larger than its box a teacher's crop is: cells have neighbours, so not at all."""
         return 1.0
 
     @property
     def max_cells(self) -> int | None:
-        """Cells one visit uses at most (None: all); applied when reading, so it is not part of the key."""
+        """Most cells that a visit uses, or None for all. Applied when reading, so not part of the key."""
         return MAX_CELLS.get(self.pairs)
 
     def boxes(self, valid_box: np.ndarray | Sequence[float]) -> Regions:
-        """The cells of every pair inside `valid_box`, (4,) normalised xyxy.
+        """The cells of all grids.
 
         Cell (i, j) of an m x n grid on a photo that covers w x h is
         (j w / n, i h / m, (j + 1) w / n, (i + 1) h / m).
+
+        Args:
+            valid_box: (4,) xyxy in 0..1: the part of the canvas that the photo covers.
         """
         cells, offsets = _grids(self.pairs)
         x0, y0, x1, y1 = np.asarray(valid_box, np.float64)
@@ -83,30 +94,33 @@ class GridPlan:
         return Regions(boxes.astype(np.float32), offsets)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
-        """The regions of a stored photo, of which `about` is the images column's `.json`."""
+        """The regions of a stored photo. `about`: its `.json` in the images column."""
         return self.boxes(about["valid"])
 
 
 @cache
 def _grids(pairs: str) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4) float64 xyxy of the unit square's cells, and (V + 1,) int32 offsets of the grids among them."""
+    """Cells of all grids on the unit square, (N, 4) float64 xyxy, and the grids' offsets (V + 1,) int32."""
     grids = [_grid(m, n) for m, n in PAIRS[pairs]]
     return np.concatenate(grids), np.cumsum([0, *map(len, grids)]).astype(np.int32)
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:
-    """(rows * columns, 4) float64 xyxy of the unit square's cells, row by row."""
+    """Cells of a grid on the unit square, row by row: (rows * columns, 4) float64 xyxy."""
     i, j = np.indices((rows, columns)).reshape(2, -1)
     return np.stack([j / columns, i / rows, (j + 1) / columns, (i + 1) / rows], axis=1)
 
 
 @dataclass(frozen=True)
 class ProposalPlan:
-    """The boxes that a file proposes for each photo, in one view: at most 20, the surest first.
+    """The boxes that a file proposes for each photo, in one view: at most 20, highest scores first.
 
-    file: COCO's json: `images` (id, file_name) and `annotations` (image_id, bbox as xywh pixels, and score
-    where it has one). Boxes are cut at the photo's edge; those of an area outside [8^2, 1024^2] pixels of the
-    photo are left out, as in CLIPSelf. A photo that the file does not know has no boxes.
+    Boxes are cut at the photo's edge. Those with an area outside [8^2, 1024^2] pixels of the photo are left
+    out, as in CLIPSelf. A photo that is not in the file has no boxes.
+
+    Attributes:
+        file: COCO-style json with `images` (id, file_name) and `annotations` (image_id, bbox as xywh in
+            pixels, perhaps score).
     """
 
     file: str = ""
@@ -117,8 +131,8 @@ class ProposalPlan:
     limit = 20
 
     @property
-    def spec(self) -> dict:
-        """What the plan is, for a column key: digests the file. Raises DenseCLIError where it is missing."""
+    def spec(self) -> dict[str, Any]:
+        """What the column's key depends on. Raises DenseCLIError if the file is missing."""
         if not self.file:
             raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=_PROPOSALS_HINT)
         try:
@@ -128,7 +142,7 @@ class ProposalPlan:
         return {"plan": "proposals", "sha256": digest, "areas": list(self.areas), "limit": self.limit}
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
-        """See `GridPlan.of_photo`. Raises DenseCLIError where the file is not in COCO's layout."""
+        """See `GridPlan.of_photo`. Raises DenseCLIError if the file does not have COCO's layout."""
         scored = np.array(self._scored_boxes.get(about["source"], []), np.float64).reshape(-1, 5)
         boxes = _corners(scored[np.argsort(-scored[:, 4], kind="stable"), :4], about)
         area = _area(boxes)
@@ -137,7 +151,7 @@ class ProposalPlan:
 
     @cached_property
     def _scored_boxes(self) -> dict[str, list[list[float]]]:
-        """x, y, w, h and score of every box, by file name."""
+        """x, y, w, h and score of every box by file name of the photo."""
         try:
             document = json.loads(fs.read_bytes(self.file))
             names = {image["id"]: image["file_name"] for image in document["images"]}
@@ -153,12 +167,16 @@ class ProposalPlan:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """The boxes of the masks that a dataset has for each photo, as SA-1B does.
+    """The boxes of the masks that come with the photos of a data set such as SA-1B.
 
-    Kept are masks of at least `min_iou` (predicted_iou) and `min_stability` (stability_score), by default
-    what SA-1B itself was filtered by (Segment Anything, appendix B), whose box, cut at the photo's edge,
-    covers at least `min_area` of the canvas (8 x 8 pixels of 512 x 512). Boxes stand surest first and are
-    dealt to the fewest views of at most 20, so that the views are alike. Without any there is one empty view.
+    A mask is kept if its box, cut at the photo's edge, covers at least `min_area` of the canvas (8 x 8 pixels
+    of 512 x 512). Boxes are sorted by predicted IoU and dealt to the fewest views of at most 20 boxes, so
+    that the views are alike. A photo without boxes has one empty view.
+
+    Attributes:
+        min_iou: Lowest predicted_iou of a mask. The default is SA-1B's own filter (Segment Anything,
+            appendix B), as is that of `min_stability`.
+        min_stability: Lowest stability_score of a mask.
     """
 
     min_iou: float = 0.88
@@ -170,8 +188,8 @@ class MaskPlan:
     view_size = 20
 
     @property
-    def spec(self) -> dict:
-        """What the plan is, for a column key."""
+    def spec(self) -> dict[str, Any]:
+        """What the column's key depends on."""
         return {
             "plan": "masks",
             "min_iou": self.min_iou,
@@ -181,7 +199,7 @@ class MaskPlan:
         }
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
-        """See `GridPlan.of_photo`; `about["masks"]`: x, y, w, h, predicted_iou, stability_score of each."""
+        """See `GridPlan.of_photo`. `about["masks"]`: x, y, w, h, predicted_iou, stability_score of each."""
         masks = np.array(about["masks"], np.float64).reshape(-1, 6)
         masks = masks[(masks[:, 4] >= self.min_iou) & (masks[:, 5] >= self.min_stability)]
         boxes = _on_canvas(_corners(masks[np.argsort(-masks[:, 4], kind="stable"), :4], about), about)
@@ -194,17 +212,20 @@ class MaskPlan:
 def _corners(xywh: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
     """(N, 4) float64 xyxy in pixels of the photo, cut at its edge."""
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    return np.clip(boxes, 0, [about["width"], about["height"]] * 2)
+    clipped: np.ndarray = np.clip(boxes, 0, [about["width"], about["height"]] * 2)
+    return clipped
 
 
 def _on_canvas(boxes: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
     """Pixels of the photo -> (N, 4) float32 normalised to the canvas."""
     x, y = about["valid"][2] / about["width"], about["valid"][3] / about["height"]
-    return (boxes * [x, y, x, y]).astype(np.float32)
+    scaled: np.ndarray = boxes * [x, y, x, y]
+    return scaled.astype(np.float32)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    area: np.ndarray = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area
 
 
 _PROPOSALS_HINT = "Give --proposals a COCO-style json with `images` and `annotations`."
@@ -218,14 +239,22 @@ def region_plan(
     min_iou: float = MaskPlan.min_iou,
     min_stability: float = MaskPlan.min_stability,
 ) -> RegionPlan:
-    """The plan of a command-line name: grid- and a name of PAIRS, masks, or proposals."""
+    """The region plan of a name on the command line: grid-PAIRS, masks or proposals.
+
+    Args:
+        name: Of the plan.
+        proposals: See `ProposalPlan.file`.
+        min_iou: See `MaskPlan`.
+        min_stability: See `MaskPlan`.
+
+    Raises:
+        DenseCLIError: There is no such plan.
+    """
     plans: dict[str, RegionPlan] = {plan.name: plan for plan in map(GridPlan, PAIRS)}
     plans["proposals"] = ProposalPlan(proposals)
     plans["masks"] = MaskPlan(min_iou, min_stability)
     if name not in plans:
-        raise DenseCLIError(
-            f"There is no region plan named {name!r}.", hint=f"Known plans: {', '.join(plans)}."
-        )
+        raise unknown_name("region plan", name, plans)
     return plans[name]
 
 
@@ -234,23 +263,32 @@ def _hash(text: str) -> int:
 
 
 def view_of(key: str, epoch: int, n_views: int) -> int:
-    """The view of sample `key` in `epoch`: uniform over the views, and the same on every machine."""
+    """The view of sample `key` in an epoch: uniform over the views, and the same on every machine."""
     return _hash(f"view/{epoch}/{key}") % n_views
 
 
 def stored_views(key: str, n_views: int, k: int, seed: int = 0) -> np.ndarray:
-    """(min(k, n_views),) int32: the views of sample `key` that a teacher of crops is asked about.
+    """The views of sample `key` that are stored where a teacher is asked about some views only.
 
-    The first k in an order that key and seed alone decide: with a larger k the same ones come first.
+    They are the first k in an order that follows from key and seed: a larger k adds views after them.
+
+    Returns:
+        (min(k, n_views),) int32.
     """
     ranks = [_hash(f"stored/{seed}/{view}/{key}") for view in range(n_views)]
     return np.argsort(ranks, kind="stable")[:k].astype(np.int32)
 
 
 def cells_of_visit(key: str, epoch: int, n_cells: int, max_cells: int | None) -> np.ndarray:
-    """Sorted indices of the cells, of a view of `n_cells`, that `key` trains on in `epoch`.
+    """Sorted indices of the cells of a view that sample `key` trains on in an epoch.
 
-    A uniform subset of `max_cells` that depends on key and epoch alone (CLIPSelf draws 20 cells at random).
+    A uniform subset that follows from key and epoch. CLIPSelf draws 20 cells at random.
+
+    Args:
+        key: Of the sample.
+        epoch: Counted from 0.
+        n_cells: Number of cells in the view.
+        max_cells: Size of the subset; None for all cells.
     """
     if max_cells is None or n_cells <= max_cells:
         return np.arange(n_cells)

@@ -1,4 +1,4 @@
-"""The order of an epoch: every sample once, a pure function of (seed, epoch)."""
+"""Shuffling: the order of the samples of an epoch."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,9 +7,18 @@ import xxhash
 
 
 def order(n_per_shard: Sequence[int], seed: int, epoch: int, window: int = 4) -> Iterator[np.ndarray]:
-    """An epoch as (n, 2) int blocks of (shard, row): every sample once, a pure function of the arguments.
+    """Yields the samples of an epoch, each once, in an order that follows from the arguments alone.
 
-    The shards are shuffled and taken `window` at a time; a block is the shuffled samples of one window.
+    The shards are shuffled and taken `window` at a time. A block is the shuffled samples of one window.
+
+    Args:
+        n_per_shard: Number of samples in every shard.
+        seed: Of the run.
+        epoch: Counted from 0.
+        window: Number of shards that are shuffled together.
+
+    Yields:
+        Blocks (n, 2) int of (shard, row).
     """
     shuffled = _permutation(len(n_per_shard), seed, epoch, "shards")
     for first in range(0, len(shuffled), window):
@@ -21,6 +30,6 @@ def order(n_per_shard: Sequence[int], seed: int, epoch: int, window: int = 4) ->
 
 
 def _permutation(n: int, seed: int, epoch: int, what: str) -> np.ndarray:
-    # Raw Philox words: numpy promises its bit streams for ever, its shuffles only until the next release.
+    # Raw Philox words: numpy keeps its bit streams stable for ever, its shuffles only until the next release.
     key = xxhash.xxh3_128_intdigest(f"{seed}/{epoch}/{what}".encode())
     return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable")

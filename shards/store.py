@@ -48,7 +48,7 @@ class Store:
     dataset: DatasetIdentity
     canvas: int
     shard_sizes: tuple[int, ...]
-    photos: PhotosSpec = field(default_factory=lambda: PHOTOS.copy())
+    photos: PhotosSpec = field(default_factory=PHOTOS.copy)
 
     @classmethod
     def create(
@@ -179,7 +179,7 @@ class Store:
         # Through JSON and back, so that a new column equals the same one opened later.
         full = json.loads(canonical_json(full))
         column_id = short_id(column_key(full))
-        folder = column_id if kind == "regions" else f"{name}-{column_id}"
+        folder = column_id if kind == "regions" else f"{fs.file_name(name)}-{column_id}"
         url = fs.join(self.root, kind, folder)
         return Column(url=url, spec=full, info=info or {}, shard_names=self.shard_names)
 

@@ -1,4 +1,4 @@
-"""Joined columns as the first stage of somebody's own webdataset pipeline."""
+"""Joined columns as the first stage of a webdataset pipeline."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,17 +9,20 @@ from densecli.shards.reader import StoreReader
 
 
 class JoinedSamples:
-    """A source for `wds.DataPipeline`: samples with the fields `__key__` and `PART.EXTENSION` (`images.jpg`,
-    `regions.npz`, `vitl14.npz`), as bytes, which `wds.decode` knows by their extension.
+    """A source for `wds.DataPipeline`: samples as bytes, which `wds.decode` decodes by their extension.
 
-    Every process and every DataLoader worker gets a part of the epoch, together all of it once. `epoch` and
-    `start`, the position in it, may be set between epochs; see `StoreReader.iter`.
+    Their fields are `__key__` and `PART.EXTENSION`, such as `images.jpg`, `regions.npz` and `vitl14.npz`. The
+    processes and their DataLoader workers share the epoch's samples.
+
+    Attributes:
+        epoch: May be set between epochs.
+        start: Position in the epoch to begin at, see `StoreReader.iter`.
     """
 
     def __init__(
         self, columns: Sequence[Column], *, seed: int = 0, shuffle: bool = True, cache: Cache | None = None
     ) -> None:
-        """Raises DenseCLIError as `StoreReader`."""
+        """See `StoreReader`, which raises the same errors."""
         self.reader = StoreReader(columns, seed=seed, shuffle=shuffle, cache=cache)
         self.epoch = 0
         self.start = 0
@@ -28,7 +31,7 @@ class JoinedSamples:
         return len(self.reader)
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        # It loads torch, which the store does without.
+        # Imported here: it loads torch, which the store does without.
         from webdataset.utils import pytorch_worker_info
 
         rank, world_size, worker, workers = pytorch_worker_info()

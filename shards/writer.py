@@ -1,4 +1,4 @@
-"""The shard writer: a byte-deterministic tar that plain webdataset reads, published whole or not at all."""
+"""Writes shards: byte-identical tars that plain webdataset reads, published whole or not at all."""
 
 import io
 import os
@@ -20,9 +20,9 @@ from densecli.shards.npz import npz_bytes as npz_bytes
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import PHOTOS
 
-# A USTAR header has room for this many bytes of a name without a folder.
+# Longest name without a folder in a USTAR header.
 MAX_NAME_BYTES = 100
-# The header of an empty file without a name, and its checksum but for the digits of the size.
+# The header of an empty file without a name, and its checksum without the digits of the size.
 _BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _SIZE, _SUM = slice(124, 135), slice(148, 154)
 _BLANK_SUM = int(_BLANK[_SUM], 8) - sum(_BLANK[_SIZE])
@@ -30,7 +30,7 @@ _KEY = re.compile(r"[^\s./]+")
 
 
 class ShardWriter:
-    """Collects one shard of one column in memory; nothing is on disk before `commit`."""
+    """Collects one shard of one column in memory. Nothing is on disk before `commit`."""
 
     def __init__(self, column: Column, shard: str) -> None:
         self.column = column
@@ -41,18 +41,23 @@ class ShardWriter:
         self._members: dict[str, tuple[int, int]] = {}
 
     def add(self, key: str, parts: Mapping[str, bytes]) -> None:
-        """Append a sample: its members by extension ("jpg", "json", "npz"), written in sorted order.
+        """Adds a sample.
 
-        Raises DenseCLIError on a key that webdataset would read back as another, or that was added before.
+        Args:
+            key: Of the sample.
+            parts: Its members by extension ("jpg", "json", "npz"). They are written in sorted order.
+
+        Raises:
+            DenseCLIError: Webdataset would read back another key, the key is too long, or it is a duplicate.
         """
         if not _KEY.fullmatch(key) or not key.isprintable():
             raise DenseCLIError(
                 f"The sample key {key!r} is empty or has a dot, a slash or a space.",
-                hint="Name the sample otherwise in its source: webdataset would read another key back.",
+                hint="Rename the sample in its source: webdataset would read another key back.",
             )
         if key in self.keys:
             raise DenseCLIError(
-                f"The sample key {key!r} is there twice in shard {self.shard}.",
+                f"The sample key {key!r} occurs twice in shard {self.shard}.",
                 hint="Give every sample of the source a key of its own.",
             )
         for extension in sorted(parts):
@@ -79,9 +84,17 @@ class ShardWriter:
         skipped: dict[str, int] | None = None,
         error: dict[str, float] | None = None,
     ) -> Receipt:
-        """Publish the tar, then its receipt. Until that is there, readers and resumed builds see no shard.
+        """Publishes the tar, then its receipt. Without the receipt, readers and resumed builds see no shard.
 
-        `seconds` by stage are the caller's own; `write`, the publication of the tar, is added to them.
+        Args:
+            seconds: Seconds that the caller spent, by stage. The receipt adds `write`, the time to publish
+                the tar.
+            gpu_seconds: Of them, seconds on a GPU.
+            skipped: Number of skipped samples by reason.
+            error: The codec's error on this shard.
+
+        Raises:
+            DenseCLIError: The store is full or cannot be written.
         """
         start = time.perf_counter()
         end = 2 * tarfile.BLOCKSIZE
@@ -109,7 +122,7 @@ class ShardWriter:
 
 
 def _header(name: str, size: int) -> bytes:
-    """The USTAR header of a regular file: what `tarfile` writes, in a tenth of its time."""
+    """The USTAR header of a regular file, as `tarfile` writes it in ten times the time."""
     header = bytearray(_BLANK)
     header[: len(name.encode())] = name.encode()
     header[_SIZE] = b"%011o" % size
@@ -118,8 +131,8 @@ def _header(name: str, size: int) -> bytes:
 
 
 def jpg_bytes(photo: Image.Image) -> bytes:
-    """A `.jpg` member: as PHOTOS says."""
-    # Pillow lets other threads run while it encodes into a file of the system's, not while into a buffer.
+    """A `.jpg` member, encoded as `PHOTOS` says."""
+    # Pillow releases the GIL while it encodes into a real file, but not into a buffer.
     linux = sys.platform == "linux"
     with open(os.memfd_create("jpg"), "w+b", buffering=0) if linux else io.BytesIO() as file:
         photo.save(file, PHOTOS["codec"], quality=PHOTOS["quality"])

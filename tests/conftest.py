@@ -2,12 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from PIL import Image
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,3 +65,28 @@ def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = tmp_path.name.replace("_", "-").lower().strip("-")
     fsspec.filesystem("s3").mkdir(bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture
+def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
+    """shoot(page, width, height) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next((path for name in names if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine")
+
+    def shoot(page: Path, width: int = 1280, height: int = 800) -> np.ndarray:
+        picture = tmp_path / "screenshot.png"
+        options = (
+            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            *("--disable-background-networking", f"--user-data-dir={tmp_path / 'chromium'}"),
+        )
+        subprocess.run(
+            [browser, *options, f"--window-size={width},{height}", f"--screenshot={picture}", page.as_uri()],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        return np.asarray(Image.open(picture).convert("RGB"))
+
+    return shoot

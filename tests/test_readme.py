@@ -6,6 +6,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from densecli.train.averaging import export_student
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Options of other programs that the pages name in running text.
-OF_OTHERS = {"--run-path", "--size", "--gpus", "--user", "--torch-backend", "--config", "--plugin"}
+OF_OTHERS = {"--run-path", "--size", "--gpus", "--user", "--torch-backend"}
 
 
 def names(pages: list[Path]) -> list[str]:
@@ -59,11 +60,16 @@ def test_readme__links_to_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
-def test_page__its_commands_parse(page: Path) -> None:
+def test_page__its_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DENSECLI_PLUGINS", "")
     context = click.Context(main, info_name="densecli")
     for words in command_lines(page):
         if words[0].startswith("-"):
             continue
+        for option, file in pairwise(words):
+            if option in ("--config", "--plugin"):
+                Path(file).touch()
         command = main.get_command(context, words[0])
         assert command is not None, words
         if len(words) > 1:

@@ -1,4 +1,4 @@
-"""Export: the alpha-averaged student as a checkpoint that other projects read, with a card beside it."""
+"""Weight interpolation: the student that a training leaves, between its initial and its trained weights."""
 
 import hashlib
 import json
@@ -15,9 +15,14 @@ from densecli.models.model_card import CARD, WEIGHTS
 
 
 def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """alpha * student + (1 - alpha) * initial of every floating-point tensor (as CLIPSelf averages).
+    """Interpolates weights: alpha * student + (1 - alpha) * initial, as CLIPSelf does.
 
-    A tensor that training left alone comes out bit-equal; integer buffers are the student's.
+    A tensor that the training left alone comes out bit-equal; integer buffers are the student's.
+
+    Args:
+        student: State dict after the training.
+        initial: State dict before it.
+        alpha: Share of the student.
     """
     return {
         name: torch.lerp(initial[name].to(tensor), tensor, alpha) if tensor.is_floating_point() else tensor
@@ -26,17 +31,25 @@ def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float
 
 
 def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor on the CPU, in memory of its own, for files: safetensors refuses tensors that share it, and
-    torch.save writes all of it."""
+    """Copies tensors to the CPU for a file: safetensors refuses tensors that share memory, and torch.save
+    would write all of the memory they share."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def export_student(
     network: nn.Module, initial: dict[str, Tensor], *, alpha: float, folder: str, card: dict[str, Any]
 ) -> str:
-    """Writes WEIGHTS and CARD into `folder`. A CLIP is written whole, in OpenCLIP's layout; a VFM in timm's.
+    """Writes an interpolated network, a CLIP in OpenCLIP's format or a VFM in timm's, and its model card.
 
-    initial: state dict of `network` before training. Returns the path of the weights.
+    Args:
+        network: The trained network.
+        initial: Its state dict before the training.
+        alpha: Share of the trained weights.
+        folder: Gets the files WEIGHTS and CARD of `models.model_card`.
+        card: Further fields of the card.
+
+    Returns:
+        Path of the weights.
     """
     path = fs.join(folder, WEIGHTS)
     data = safetensors.torch.save(cloned(average(network.state_dict(), initial, alpha)))

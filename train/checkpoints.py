@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to continue with the very step it would have taken."""
+"""Checkpoints: everything that a training needs to continue as if it had never stopped."""
 
 import io
 import re
@@ -13,9 +13,15 @@ _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
 def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
-    """Writes `state` (tensors and plain values, with `step`) into `folder` atomically; returns its path.
+    """Writes a checkpoint atomically, then removes the oldest ones.
 
-    Older checkpoints than the `keep` newest are removed, after the new one is in place.
+    Args:
+        folder: Of the checkpoints.
+        state: Tensors and plain values, among them `step`.
+        keep: How many of the newest checkpoints stay.
+
+    Returns:
+        Path of the checkpoint.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -27,7 +33,7 @@ def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
 
 
 def latest_checkpoint(folder: str) -> str | None:
-    """Path of the checkpoint with the most steps in `folder`, None where there is none."""
+    """Path of the newest checkpoint in a folder, None where there is none."""
     names = _names(folder)
     return fs.join(folder, names[-1]) if names else None
 

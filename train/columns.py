@@ -1,4 +1,4 @@
-"""Which columns of a store a run reads."""
+"""Finds the columns of a store that a training reads."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,9 +7,9 @@ from typing import NoReturn
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import weights_sha256
-from densecli.models.registry import ALIASES
+from densecli.models.registry import MODELS
 from densecli.models.student import patch_of
-from densecli.models.vfm import VFMS
+from densecli.models.vfms import is_vfm
 from densecli.shards.datasets import defaults_for
 from densecli.shards.keys import column_key
 from densecli.shards.kinds import KINDS
@@ -28,14 +28,28 @@ def find_targets(
     views: int | None = None,
     refiner: str | None = None,
 ) -> dict[str, Column]:
-    """The store's target column of each kind ("labels", "crops", "gram", "self", "refined").
+    """Finds the target column of each kind.
 
-    Where it has several: the one that `teachers` names (NAME or NAME-ID), else that of the student's own
-    teacher. Of columns about boxes those of the plan `regions` alone, of labels those of `categories` (a set
-    or a file) alone, of crops and refined those of `views` or more, of refined those of `refiner` (the run of
-    a Refiner, or its file) alone; where `views` are asked for, what holds more of them than another is no
-    other choice. Raises DenseCLIError where there is none, with the command that makes it, where the choice
-    is not clear, and for a teacher that has no column.
+    Where the store has several of a kind, the one named in `teachers` is taken, else that of the student's
+    own teacher.
+
+    Args:
+        store: The store.
+        kinds: Kinds of target, see `densecli.shards.kinds`.
+        teachers: Names of columns, NAME or NAME-ID.
+        student: Name of the student.
+        regions: Only columns of this region plan.
+        categories: Only labels of this category set or file.
+        views: Only columns that hold so many views; of several that differ in the number of views alone, the
+            smallest.
+        refiner: Only columns of the Refiner of this run or file.
+
+    Returns:
+        The columns by kind.
+
+    Raises:
+        DenseCLIError: Where there is no such column (its hint is the command that makes it), where several
+            fit, and for a teacher that has no column.
     """
     everything = store.columns("targets")
     strays = [t for t in teachers if not any(t in _names(c) for c in everything)]
@@ -66,12 +80,20 @@ def find_targets(
 
 
 def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None = None) -> Column:
-    """The column of the boxes that `targets`, by kind, speak of; where none does, that of `plan`, or the only
-    one. Raises DenseCLIError where they differ or where the choice is not clear."""
+    """Finds the column of the region plan.
+
+    Args:
+        store: The store.
+        targets: Target columns by kind.
+        plan: Name of the plan, where no target is about boxes and the store has several plans.
+
+    Raises:
+        DenseCLIError: Where the targets are about different plans, and where several plans fit.
+    """
     of_boxes = [column for column in targets.values() if column.regions_key]
     if len({column.regions_key for column in of_boxes}) > 1:
         raise DenseCLIError(
-            f"The columns {', '.join(column.name for column in of_boxes)} speak of different regions.",
+            f"The columns {', '.join(column.name for column in of_boxes)} are about different region plans.",
             hint="Build them with the same --regions, or choose others with --teacher.",
         )
     if of_boxes:
@@ -88,7 +110,7 @@ def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None =
 def _fitting(
     store: Store, regions: str | None, categories: str | None, views: int | None, refiner: str | None
 ) -> list[Column]:
-    """The target columns but those about other boxes or categories, of fewer views or another Refiner."""
+    """The target columns of these regions, categories, views and Refiner; None stands for any."""
     columns = store.columns("targets")
     if regions:
         plans = {plan.key for plan in store.columns("regions") if plan.name == regions}
@@ -112,7 +134,7 @@ def _fitting(
 
 
 def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
-    """The columns, but of those that differ in the number of their views alone the smallest."""
+    """Of columns that differ in the number of views alone, the smallest; and all others."""
     found = {}
     for column in sorted(columns, key=lambda c: c.spec["target"].get("views", 0), reverse=True):
         found[column_key({**column.spec, "target": {**column.spec["target"], "views": None}})] = column
@@ -124,10 +146,10 @@ def _names(column: Column) -> set[str]:
 
 
 def _own_teachers(kind: str, student: str) -> list[str]:
-    """Names of the column of a kind whose teacher is the student as it came, the short one first."""
+    """Names of the column whose teacher is the student as it came, the short one first."""
     if not KINDS[kind].own_teacher:
         return []
-    short = [alias for alias, name in ALIASES.items() if name == student]
+    short = MODELS[student].aliases if student in MODELS else ()
     return [KINDS[kind].teacher_name(model) for model in (*short, student)]
 
 
@@ -175,7 +197,7 @@ def _relabelled_from(name: str) -> str:
 
 
 def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
-    """The command lines that make a teacher's column; a Refiner may have to be trained first."""
+    """The command lines that make a column; a Refiner may have to be trained first."""
     refined = KINDS["refined"]
     if not teacher.startswith(refined.prefix):
         return _build_command(store, teacher, student, asked)
@@ -193,7 +215,7 @@ def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str 
 
 
 def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
-    """The command line that adds a teacher's column to a store, whatever the store was made of."""
+    """The command line that adds a column to a store."""
     dataset = store.dataset
     plans = {column.name for column in store.columns("regions")}
     flags = {
@@ -206,7 +228,7 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
         "shard-size": store.shard_sizes[0],
         "regions": plans.pop() if len(plans) == 1 else "",
         "store": store.root,
-        "student-patch": patch_of(student) if teacher in VFMS else "",
+        "student-patch": patch_of(student) if is_vfm(teacher) else "",
         **asked,
     }
     command = shlex.join(["densecli", "build-shards", *_words(flags)])
@@ -217,11 +239,11 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
 
 
 def default_teacher(dataset: str, kind: str, student: str) -> str:
-    """The name of the teacher whose column of a kind a student learns from, where nobody names another."""
+    """Name of the teacher that a student learns a kind of target from by default."""
     defaults = defaults_for(dataset)
     if KINDS[kind].own_teacher:
         # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, defaults.student if student in VFMS else student)[0]
+        return _own_teachers(kind, defaults.student if is_vfm(student) else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 
 

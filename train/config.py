@@ -1,10 +1,16 @@
-"""What every run is asked for, and what of it may change when the run is resumed."""
+"""The settings of the commands that train and export, and what of a run may change when it is resumed."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
-from densecli.train.dataloader import LoaderConfig
-from densecli.train.run_folder import Resume
+from densecli.core.settings import Settings, changed, setting
+from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.shards.kinds import TAU
+from densecli.train.methods import find_method
+
+Resume = Literal["interrupted", "never", "overwrite"]
+Reduction = Literal["regions", "groups"]
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
 # the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
@@ -28,52 +34,404 @@ FREE = frozenset(
         "dry_run",
         "loggers",
         "picture_every",
+        "preset",
     }
 )
 
+RESOLVED = frozenset(
+    {
+        "ranks",
+        "samples_per_step",
+        "total_steps",
+        "canvas",
+        "columns",
+        "initial_weights",
+        "random_weights",
+        "preset",
+    }
+)
+"""Keys of a run's config.json that are no settings but follow from them, the store and the machine."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig(LoaderConfig):
-    """What every run has.
+class LoaderConfig(Settings):
+    """How batches are read from a store."""
 
-    store, run: folders. student: architecture; weights: its initial ones, PATH or random:SEED (None: looked
-    up by name). batch_size: samples that a process takes at once; accumulate: how often it does so before a
-    step. seen_samples: length of the run in samples, in place of `epochs`, rounded up to whole steps;
-    max_steps: in steps, in place of both. lr: the peak.
-    warmup_steps: None is 1000, or a tenth of a run shorter than 10,000 steps. precision: fp32; tf32; bf16,
-    where what autocast leaves in float32 is multiplied as tf32; or auto (bf16 on a GPU). compile: by
-    torch.compile. activation_checkpointing: activations are made again in the backward, for memory.
-    max_nonfinite_steps: those of the whole run that are skipped because their loss or gradient is not finite.
-    checkpoint_every: in steps. schedule: of the learning rate.
-    loggers: beside metrics.jsonl. picture_every: steps between pictures (None: one with every checkpoint).
-    dry_run: say what would be done, write nothing.
+    batch_size: int = setting(
+        help="Samples in a batch of each process.", group="optimisation", min=1, metavar="N"
+    )
+    seed: int = setting(
+        0, help="Seed of the order of samples, of their views and of new weights.", group="run", metavar="N"
+    )
+    drop_last: bool = setting(
+        False, help="Leaves out the last step of an epoch where it has fewer samples.", group="optimisation"
+    )
+    workers: int = setting(
+        2,
+        help="Threads that decode ahead of the training step; with 0 the step decodes itself.",
+        group="speed",
+        min=0,
+        metavar="N",
+    )
+    cache: str | None = setting(
+        None,
+        help="Local folder that keeps the shards of a remote store; processes may share it.",
+        group="speed",
+        metavar="DIR",
+        default_text="every epoch fetches them again",
+        path=True,
+    )
+    cache_gb: float = setting(
+        100.0, help="Largest size of that folder in GB (1e9 bytes).", group="speed", above=0, metavar="GB"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings):
+    """The settings that every training has."""
+
+    run: str = setting(
+        help="Folder of the run.",
+        group="run",
+        metavar="DIR",
+        default_text="runs/, named after what is trained on what",
+        path=True,
+    )
+    student: str = setting(
+        "eva02-b16",
+        help="Architecture that is trained.",
+        group="model",
+        metavar="NAME",
+        default_text="the data set's; eva02-b16 for photos",
+    )
+    weights: str | None = setting(
+        None,
+        help="Initial weights: NAME=PATH or PATH; random:SEED for random ones.",
+        group="model",
+        metavar="NAME=PATH",
+        default_text="looked up by name, weights/NAME.*",
+        path=True,
+        named=True,
+    )
+    batch_size: int = changed(LoaderConfig, "batch_size", default=48)
+    accumulate: int = setting(
+        1, help="Batches of each process before a step.", group="optimisation", min=1, metavar="N"
+    )
+    epochs: int = setting(6, help="Length of the training.", group="optimisation", min=1, metavar="N")
+    seen_samples: int | None = setting(
+        None,
+        help="Length of the training in samples, rounded up to whole steps.",
+        group="optimisation",
+        min=1,
+        metavar="N",
+        default_text="as --epochs says",
+    )
+    max_steps: int | None = setting(
+        None,
+        help="Length of the training in steps, in place of both.",
+        group="optimisation",
+        min=1,
+        metavar="N",
+        default_text="as --epochs or --seen-samples says",
+    )
+    lr: float = setting(1e-5, help="Peak learning rate.", group="optimisation", above=0)
+    weight_decay: float = setting(0.1, help="Weight decay of AdamW.", group="optimisation", min=0)
+    betas: tuple[float, float] = setting(
+        (0.9, 0.98), help="Betas of AdamW.", group="optimisation", min=0, max=1, metavar="B1 B2"
+    )
+    warmup_steps: int | None = setting(
+        None,
+        help="Steps in which the learning rate rises to its peak.",
+        group="optimisation",
+        min=0,
+        metavar="N",
+        default_text="1000, or a tenth of a training shorter than 10,000 steps",
+    )
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
+        "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
+    )
+    compile: bool = setting(False, help="Compiles the network with torch.compile.", group="speed")
+    activation_checkpointing: bool = setting(
+        False,
+        help="Recomputes activations in the backward pass: less memory, more time.",
+        group="speed",
+    )
+    max_nonfinite_steps: int = setting(
+        0,
+        help="Skips up to this many steps of the run whose loss or gradient is not finite.",
+        group="run",
+        min=0,
+        metavar="N",
+    )
+    checkpoint_every: int = setting(
+        500, help="Steps between checkpoints.", group="run", min=1, metavar="STEPS"
+    )
+    keep_checkpoints: int = setting(2, help="Checkpoints to keep.", group="run", min=1, metavar="N")
+    resume: Resume = setting(
+        "interrupted",
+        help="What to do with a run that is there: continue it, refuse, or replace it.",
+        group="run",
+    )
+    schedule: str = setting(
+        "cosine",
+        help="Learning-rate schedule; densecli list schedules describes them.",
+        group="optimisation",
+        metavar="NAME",
+        registry="schedules",
+    )
+    loggers: tuple[str, ...] = setting(
+        ("tensorboard",),
+        flag="logger",
+        help="Logger beside metrics.jsonl; densecli list loggers describes them. May be given several times.",
+        group="run",
+        metavar="NAME",
+        registry="loggers",
+    )
+    picture_every: int | None = setting(
+        None,
+        help="Steps between pictures of a few photos in the log.",
+        group="run",
+        min=1,
+        metavar="STEPS",
+        default_text="one with every checkpoint",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainerConfig):
+    """The settings of train.
+
+    A setting that is not given has the value that the preset of `method` gives it, else the field's default.
     """
 
-    store: str
-    run: str
-    student: str = "eva02-b16"
-    weights: str | None = None
-    batch_size: int = 48
-    accumulate: int = 1
-    epochs: int = 6
-    seen_samples: int | None = None
-    max_steps: int | None = None
-    lr: float = 1e-5
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.98)
-    warmup_steps: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    activation_checkpointing: bool = False
-    max_nonfinite_steps: int = 0
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    resume: Resume = "interrupted"
-    dry_run: bool = False
-    schedule: str = "cosine"
-    loggers: tuple[str, ...] = ("tensorboard",)
-    picture_every: int | None = None
+    method: str = setting(
+        "densevlm",
+        help="Preset of losses and settings; densecli list methods describes them.",
+        group="method",
+        metavar="NAME",
+        registry="methods",
+    )
+    losses: Mapping[str, float] | None = setting(
+        None,
+        flag="loss",
+        help="Loss term, the kind of target it learns from, and its weight. May be given several times.",
+        group="method",
+        above=0,
+        metavar="TERM[:KIND]=W",
+        default_text="the method's",
+    )
+    teachers: tuple[str, ...] = setting(
+        (),
+        flag="teacher",
+        help="Target column, NAME or NAME-ID, where the store has several of its kind. May be given several "
+        "times.",
+        group="data",
+        metavar="NAME",
+        default_text="the only one, or that of the student's own teacher",
+    )
+    regions: str | None = setting(
+        None,
+        help="Reads only columns of this region plan.",
+        group="data",
+        metavar="PLAN",
+        default_text="that of the target columns",
+    )
+    categories: str | None = setting(
+        None,
+        help="Reads only labels of this category set (133, 171, 273, 316, ade150, scenes) or json or csv "
+        "file.",
+        group="data",
+        metavar="SET|FILE",
+        default_text="those of the labels",
+        path=True,
+    )
+    views: int | None = setting(
+        None,
+        help="Trains on the first N stored views of each photo.",
+        group="data",
+        min=1,
+        metavar="N",
+        default_text="all of them",
+    )
+    refiner: str | None = setting(
+        None,
+        help="Reads only a refined column of the Refiner of this run or file.",
+        group="data",
+        metavar="RUN|FILE",
+        default_text="any",
+        path=True,
+    )
+    blocks: int | None = setting(
+        None,
+        help="Trains only the last N blocks.",
+        group="model",
+        min=1,
+        metavar="N",
+        default_text="all of them",
+    )
+    image_size: int | None = setting(
+        None,
+        help="Side of the student's input.",
+        group="model",
+        min=16,
+        metavar="PX",
+        default_text="the store's canvas",
+    )
+    decode: Literal["cpu", "gpu"] = setting(
+        "cpu",
+        help="Where JPEGs are decoded; a GPU's pixels differ slightly from those the teachers saw.",
+        group="speed",
+    )
+    text_embeddings: str | None = setting(
+        None,
+        help="A .npy file with the student's text embedding of each category.",
+        group="model",
+        metavar="FILE",
+        default_text="made by the student's text tower",
+        path=True,
+    )
+    mode: str = setting(
+        "value",
+        help="How the student's last block is read out.",
+        group="model",
+        metavar="NAME",
+        default_text="the method's, else value",
+    )
+    tau: float = setting(TAU, help="Softmax temperature of the categories.", group="method", above=0)
+    theta: float = setting(
+        0.3, help="Leaves out regions whose best category is less probable.", group="method", min=0, max=1
+    )
+    decoupling: int = setting(
+        4,
+        help="Row of DenseVLM's decoupling table: 1 none, 4 the paper's.",
+        group="method",
+        choices=(1, 2, 3, 4),
+    )
+    beta: float | None = setting(
+        None,
+        help="Weight of the stuff categories for thing regions.",
+        group="method",
+        min=0,
+        max=1,
+        default_text="as --decoupling says",
+    )
+    reduction: Reduction = setting(
+        "regions",
+        help="Averages the losses over all regions, or over things and stuff by themselves.",
+        group="method",
+    )
+    spatial_tau: float = setting(0.2, help="Temperature of the spatial term.", group="method", above=0)
+    spatial_side: int = setting(
+        7,
+        help="The spatial term compares N x N points of each box.",
+        group="method",
+        min=1,
+        metavar="N",
+    )
+    alpha: float = setting(
+        0.9,
+        help="Share of the trained weights in the exported average with the initial ones.",
+        group="model",
+        min=0,
+        max=1,
+    )
+
+    loss_options: Mapping[str, str] = setting(
+        default_factory=dict,
+        flag="loss-option",
+        help="Option of a loss term's own. May be given several times.",
+        group="method",
+        metavar="TERM.NAME=VALUE",
+        default_text="the term's defaults",
+    )
+
+    def preset(self) -> Mapping[str, Any]:
+        """The method's settings."""
+        return find_method(self.method).settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerConfig(TrainerConfig):
+    """The settings of train-refiner; `student` is the Refiner's CLIP."""
+
+    student: str = changed(TrainerConfig, "student", help="CLIP whose Refiner is trained.")
+    batch_size: int = changed(TrainerConfig, "batch_size", default=16)
+    epochs: int = changed(TrainerConfig, "epochs", default=4)
+    lr: float = changed(TrainerConfig, "lr", default=1e-4)
+    depth: int | None = setting(
+        None,
+        help="Clones the last K blocks of the CLIP.",
+        group="method",
+        min=1,
+        metavar="K",
+        default_text="4 of 12, 6 of 24",
+    )
+    crops: int = setting(4, help="Crops of each photo.", group="method", min=1, metavar="N")
+    tau: float = setting(0.2, help="Temperature of the contrast between tokens.", group="method", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(DryRunSettings):
+    """The settings of export."""
+
+    layout: str = setting(
+        help="Checkpoint layout; densecli list exports describes them.",
+        group="export",
+        metavar="NAME",
+        registry="exports",
+    )
+    run: str | None = setting(
+        None,
+        help="Run whose student is exported.",
+        group="source",
+        metavar="DIR",
+        default_text="--checkpoint in its place",
+        path=True,
+    )
+    checkpoint: str | None = setting(
+        None,
+        help="Checkpoint of a run, or any weights of --student.",
+        group="source",
+        metavar="FILE",
+        default_text="--run in its place",
+        path=True,
+    )
+    student: str | None = setting(
+        None,
+        help="Architecture of the weights in --checkpoint.",
+        group="source",
+        metavar="NAME",
+        default_text="what their card says",
+    )
+    alpha: float | None = setting(
+        None,
+        help="Averages the last checkpoint of the run anew, with this share of the trained weights.",
+        group="source",
+        min=0,
+        max=1,
+        default_text="what the run exported",
+    )
+    mode: str | None = setting(
+        None,
+        help="Read-out that the new card names.",
+        group="export",
+        metavar="NAME",
+        default_text="the run's, else value",
+    )
+    format: Literal["safetensors", "pt"] | None = setting(
+        None,
+        help="File format.",
+        group="export",
+        default_text="as --out ends, else what readers of the layout open",
+    )
+    out: str | None = setting(
+        None,
+        help="File to write.",
+        group="export",
+        metavar="FILE",
+        default_text="RUN/export/LAYOUT.FORMAT",
+        path=True,
+    )
 
 
 def defaults(config: TrainerConfig) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Losses of token correlations. Their matrices are never kept: blocks of them, made again in the backward."""
+"""Losses of token correlations.
+
+The correlation matrices are never kept: they are computed in blocks, and again in the backward pass.
+"""
 
 from typing import Any
 
@@ -11,28 +14,40 @@ from densecli.models.pooling import region_tokens
 from densecli.train.losses import mean
 
 BLOCK = 2**21
-"""Entries of a correlation matrix, or of the tokens that make it, that are there at a time."""
+"""Entries of a correlation matrix, or of the tokens it is made of, in memory at a time."""
 
 
 def unit_tokens(features: Tensor) -> Tensor:
-    """(B, C, h, w) -> float32 (B, h*w, C) of unit norm: x x^T are the token cosines."""
+    """Normalises the tokens of a map.
+
+    Args:
+        features: (B, C, h, w).
+
+    Returns:
+        (B, h * w, C) float32, unit norm: x x^T are the token cosines.
+    """
     return F.normalize(features.float().flatten(2), dim=1).transpose(1, 2)
 
 
 def context_loss(
     student: Tensor, teacher: Tensor, count: Tensor | None = None, *, block: int = BLOCK
 ) -> Tensor:
-    """mean over rows of || R_teacher - R_student ||_2, R = X X^T (DeCLIP's context loss).
+    """DeCLIP's context loss: the mean over rows of || R_teacher - R_student ||_2 with R = X X^T.
 
-    student: (B, N, C) and teacher: (B, N, r), float32. Tokens of unit norm give R of cosines; so do the
-    teacher's rank-r factors F of them, R = F F^T. count: of images, see `losses.mean`. block: entries of R at
-    a time. Returns a scalar.
+    Args:
+        student: (B, N, C) float32 tokens; of unit norm where R is to hold cosines.
+        teacher: (B, N, r) float32 tokens, or rank-r factors F of them with R = F F^T.
+        count: Images of the whole step, see `losses.mean`.
+        block: Entries of R in memory at a time.
+
+    Returns:
+        A scalar.
     """
     n = student.shape[1]
     images, rows = max(1, block // n**2), max(1, block // n)
     distances = [
         _recomputed(_row_distances, x, f, slice(start, start + rows))
-        for x, f in zip(student.split(images), teacher.split(images), strict=True)
+        for x, f in zip(torch.split(student, images), torch.split(teacher, images), strict=True)
         for start in range(0, n, rows)
     ]
     return mean(torch.cat([part.flatten() for part in distances]), None if count is None else count * n)
@@ -40,13 +55,20 @@ def context_loss(
 
 def _row_distances(x: Tensor, f: Tensor, rows: slice) -> Tensor:
     """(B, N, C), (B, N, r) -> (B, rows): || (F F^T - X X^T)_i ||_2 of some rows i."""
-    return torch.linalg.vector_norm(f[:, rows] @ f.mT - x[:, rows] @ x.mT, dim=-1)
+    distances: Tensor = torch.linalg.vector_norm(f[:, rows] @ f.mT - x[:, rows] @ x.mT, dim=-1)
+    return distances
 
 
 def correlation_cross_entropy(student: Tensor, teacher: Tensor, tau: float = 0.2) -> Tensor:
-    """Cross entropy of softmax(C_t / tau) and softmax(C_s / tau), mean over rows (R-SC, SCD).
+    """Cross entropy of softmax(C_teacher / tau) and softmax(C_student / tau), mean over rows (R-SC).
 
-    student, teacher: (R, L, L), C = Z Z^T of the tokens Z of R boxes. Returns (R,).
+    Args:
+        student: (R, L, L) correlations C = Z Z^T of the L tokens Z of each of R boxes.
+        teacher: The same of the teacher.
+        tau: Temperature of both.
+
+    Returns:
+        (R,).
     """
     p, log_q = (teacher / tau).softmax(dim=-1), (student / tau).log_softmax(dim=-1)
     return -(p * log_q).sum(dim=-1).mean(dim=-1)
@@ -65,11 +87,20 @@ def spatial_loss(
 ) -> Tensor:
     """Spatial correlation distillation: `correlation_cross_entropy` inside each box, mean over boxes (R-SC).
 
-    student: (B, C, h, w) of unit norm per token. teacher: (B, r, h', w'), the map of its unit tokens or of
-    their rank-r factor (RoIAlign is linear, so the factor gives the region's correlations too), or (R, L, r),
-    the boxes' own. boxes: (R, 4) normalised, of images batch_index (R,). side: a box becomes L = side * side
-    tokens by RoIAlign; where the teacher's are given, L is theirs. Without a box the loss is 0.
-    count: of boxes, see `losses.mean`.
+    Args:
+        student: (B, C, h, w), unit norm per token.
+        teacher: (B, r, h', w'), a map of unit tokens or of their rank-r factor (RoIAlign is linear, so the
+            factor gives a region's correlations too); or (R, L, r), the tokens of each box.
+        boxes: (R, 4) xyxy, normalised.
+        batch_index: (R,), the image of each box.
+        side: RoIAlign turns a box into L = side * side tokens. Where the teacher gives the tokens of each
+            box, L is theirs.
+        tau: Temperature.
+        count: Boxes of the whole step, see `losses.mean`.
+        block: Entries of tokens or correlations in memory at a time.
+
+    Returns:
+        A scalar, 0 without a box.
     """
     of_boxes = teacher.ndim == 3
     side = round(teacher.shape[1] ** 0.5) if of_boxes else side
@@ -97,17 +128,27 @@ def _box_losses(
 
 
 def pooled_diagonal(diagonal: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """W D W^T of the tokens W X of boxes by RoIAlign, D being a diagonal: (R, h, w) -> (R, L, L).
+    """W D W^T for the tokens W X that RoIAlign makes of boxes, with a diagonal D.
 
-    What a factor lacks of the norm of its tokens is D: what is cut off of two tokens has hardly anything in
-    common, but of a token with itself it is all there, and tokens of a region share tokens of the map.
-    RoIAlign is separable: W is a product of weights of rows and of columns.
+    Corrects correlations from a low-rank factor. The parts that the factor drops from two different tokens
+    have almost nothing in common, so only the diagonal D, the norm that it drops from each token, matters;
+    and tokens of a region share tokens of the map. RoIAlign is separable: W is a product of weights of rows
+    and of columns.
+
+    Args:
+        diagonal: (R, h, w), D for each box.
+        boxes: (R, 4) xyxy, normalised.
+        side: See `spatial_loss`.
+
+    Returns:
+        (R, L, L).
     """
     count, height, width = diagonal.shape
     eye_y = torch.eye(height, device=diagonal.device)[:, :, None].expand(-1, -1, width)
     eye_x = torch.eye(width, device=diagonal.device)[:, None, :].expand(-1, height, -1)
     index = torch.zeros(count, dtype=torch.long, device=diagonal.device)
-    weights = region_tokens(torch.cat([eye_y, eye_x])[None], boxes, index, side).unflatten(1, (side, side))
+    weights = region_tokens(torch.cat([eye_y, eye_x])[None], boxes, index, side)
+    weights = weights.reshape(count, side, side, height + width)
     y, x = weights[:, :, 0, :height], weights[:, 0, :, height:]
     by_rows = torch.einsum("riy,rky,ryx->rikx", y, y, diagonal)
     return torch.einsum("rikx,rjx,rlx->rijkl", by_rows, x, x).flatten(3).flatten(1, 2)

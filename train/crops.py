@@ -1,4 +1,4 @@
-"""Photos with random crops of them, for training without regions or teachers."""
+"""Photos with random crops, for training a Refiner without regions or teachers."""
 
 import numpy as np
 import xxhash
@@ -7,15 +7,16 @@ from PIL import Image
 from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.reader import Record, decode_image
 from densecli.shards.store import Store
-from densecli.train.dataloader import LoaderConfig, Sample, Stream
+from densecli.train.config import LoaderConfig
+from densecli.train.dataloader import Sample, Stream
 
 SCALE = (0.3, 0.7)
 RATIO = (3 / 4, 4 / 3)
-"""Of a crop to its photo: the area, and how much wider than high, both beside the photo's own."""
+"""Area and aspect ratio of a crop, each as a fraction of the photo's."""
 
 
 class CropLoader(Stream):
-    """The samples have one target, `pixels`: (N, side, side, 3) uint8, each box's own pixels, stretched."""
+    """Batches of photos with one target, `pixels`: (N, side, side, 3) uint8, each box resized to a square."""
 
     def __init__(
         self,
@@ -27,13 +28,25 @@ class CropLoader(Stream):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """crops: N of every photo, others in every epoch. Raises DenseCLIError for unfinished photos."""
+        """Opens the photos of a store.
+
+        Args:
+            store: The store.
+            config: How batches are read.
+            crops: Crops of each photo; every epoch has others.
+            side: Of a crop, in pixels.
+            rank: Number of this process.
+            world_size: Number of processes.
+
+        Raises:
+            DenseCLIError: Where the photos are not finished.
+        """
         super().__init__([store.images], config, rank=rank, world_size=world_size)
         self.crops, self.side = crops, side
         self._canvas = Canvas(store.canvas)
 
     def decode(self, record: Record, epoch: int) -> Sample:
-        """Crops chosen by (key, epoch, seed) alone."""
+        """Decodes a sample; its crops depend on (key, epoch, seed) alone."""
         image = decode_image(record.parts["images"]["jpg"])
         corners = random_crops(record.key, epoch, self.config.seed, self.crops, image.shape[1::-1])
         photo = Image.fromarray(image)
@@ -51,12 +64,22 @@ class CropLoader(Stream):
 
 
 def random_crops(key: str, epoch: int, seed: int, count: int, size: tuple[int, int]) -> np.ndarray:
-    """(count, 4) int64 xyxy in whole pixels of a photo of size (width, height), the same on every machine.
+    """Draws crops, the same on every machine.
 
-    Area uniform in SCALE, ratio of the sides log-uniform in RATIO (both as fractions of the photo's), place
-    uniform.
+    The area is uniform in SCALE, the aspect ratio log-uniform in RATIO (both as fractions of the photo's),
+    the place uniform.
+
+    Args:
+        key: Of the sample.
+        epoch: Counted from 0.
+        seed: Of the training.
+        count: Number of crops.
+        size: Width and height of the photo in pixels.
+
+    Returns:
+        (count, 4) int64 xyxy in pixels.
     """
-    # Raw Philox words: numpy promises its bit streams for ever, its distributions until the next release.
+    # Raw Philox words: numpy keeps its bit streams stable, its distributions may change with a release.
     words = np.random.Philox(key=xxhash.xxh3_128_intdigest(f"crop/{seed}/{epoch}/{key}".encode()))
     scale, ratio, x, y = (words.random_raw(4 * count) >> np.uint64(11)).reshape(4, count) * 2.0**-53
     area = SCALE[0] + (SCALE[1] - SCALE[0]) * scale

@@ -1,4 +1,4 @@
-"""Batches of a store: the photos, one view of their regions, and what the teachers said about those."""
+"""Batches of a store: photos, one view of their regions, and the stored targets of those."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -16,6 +16,7 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
+from densecli.train.config import LoaderConfig
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.targets import TargetReader, Visit, choose_view, join
 
@@ -24,11 +25,15 @@ from densecli.train.targets import TargetReader, Visit, choose_view, join
 class Batch:
     """B samples with R regions in all.
 
-    images: (B, 3, S, S) uint8 canvases. boxes: (R, 4) float32 xyxy normalised to the canvas.
-    batch_index: (R,) int64, the sample each box is of. targets: by kind of column; `labels` is the teacher's
-    distribution (R, D + 2) float32, see `decoupled_kl`. keys: the B sample keys; none of a process that has
-    no sample of its own in the last batch of an epoch, and goes along with the first one's. epoch: counted
-    from 0.
+    Attributes:
+        images: (B, 3, S, S) uint8 canvases.
+        boxes: (R, 4) float32 xyxy, normalised to the canvas.
+        batch_index: (R,) int64, the sample of each box.
+        targets: By kind of target, float32; see `TargetReader.read`. `labels` is the teacher's distribution,
+            (R, D + 2), see `decoupled_kl`.
+        keys: Keys of the B samples. Empty in a process that has no sample of its own in the last batch of an
+            epoch, and computes another's with weight 0.
+        epoch: Counted from 0.
     """
 
     images: Tensor
@@ -39,13 +44,15 @@ class Batch:
     epoch: int
 
     def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; from the CPU to a GPU it moves while the GPU computes."""
+
         def move(tensor: Tensor) -> Tensor:
-            # Only what is pinned moves while the GPU computes; what it decoded is there.
+            # Only pinned memory moves while the GPU computes; what the GPU decoded is there already.
             tensor = tensor.pin_memory() if (tensor.device.type, device.type) == ("cpu", "cuda") else tensor
             return tensor.to(device, non_blocking=True)
 
         return Batch(
-            # Only now planes: on a GPU that costs nothing.
+            # The permutation to planes is cheap on the GPU only.
             images=move(self.images).contiguous(),
             boxes=move(self.boxes),
             batch_index=move(self.batch_index),
@@ -55,36 +62,30 @@ class Batch:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
-    """batch_size: of one process. drop_last: leave out an epoch's last batch where it is smaller than that of
-    all processes. workers: threads that decode ahead of the training step (0: none, it decodes itself).
-    cache: a folder for the tars of a remote store (None: every epoch fetches them again), of cache_gb 1e9
-    bytes at most; processes may share it.
-    """
-
-    batch_size: int
-    seed: int = 0
-    drop_last: bool = False
-    workers: int = 2
-    cache: str | None = None
-    cache_gb: float = 100.0
-
-
 class Stream:
-    """Batches in an order that is a pure function of (seed, epoch); its state is the position alone.
+    """Batches in an order that is a pure function of (seed, epoch); the position is its only state.
 
-    The batches of all processes, one after the other by rank, are those of one process with a batch of
-    `whole` samples.
+    The batches of all processes, concatenated by rank, are those of one process with batches of `whole`
+    samples. Subclasses say how a sample is decoded.
     """
 
     decoder: JpegDecoder | None = None
-    """Of the photos, where `decode` leaves them as they are stored."""
+    """Decodes whole batches of photos, where `decode` leaves them as they are stored."""
 
     def __init__(
         self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Raises DenseCLIError for columns that cannot be joined or are not finished."""
+        """Opens columns.
+
+        Args:
+            columns: Joined by key.
+            config: How batches are read.
+            rank: Number of this process.
+            world_size: Number of processes.
+
+        Raises:
+            DenseCLIError: For columns that cannot be joined or are not finished.
+        """
         self.config, self.rank, self.world_size = config, rank, world_size
         cache = Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None
         self._reader = StoreReader(columns, seed=config.seed, cache=cache)
@@ -100,13 +101,16 @@ class Stream:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
         return self._steps(len(self))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's part of the batches of `epoch` from position `start` on, whatever was read before.
+        """This process's batches of an epoch.
 
-        The position is the number of samples of the epoch that all processes together have had: whoever had
-        them, and in batches of whatever size.
+        Args:
+            epoch: Counted from 0.
+            start: Number of samples of the epoch that all processes together have had, in batches of whatever
+                size.
         """
         size, share = self.config.batch_size, {"rank": self.rank, "world_size": self.world_size}
         mine = self._samples(self._reader.iter(epoch, start, chunk=size, **share), epoch)
@@ -119,11 +123,11 @@ class Stream:
                     yield replace(collate(alone, epoch, self.decoder), keys=())
 
     def _steps(self, samples: int) -> int:
-        full, rest = divmod(samples, self.whole)
-        return full if self.config.drop_last or not rest else full + 1
+        full, partial = divmod(samples, self.whole)
+        return full if self.config.drop_last or not partial else full + 1
 
     def decode(self, record: Record, epoch: int) -> "Sample":
-        """The sample as `epoch` sees it, a pure function of both."""
+        """Decodes a sample for an epoch, a pure function of both."""
         raise NotImplementedError
 
     def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
@@ -137,7 +141,7 @@ class Stream:
 
 
 class Loader(Stream):
-    """Photos, one view of their regions, and what the teachers said about it."""
+    """Batches of photos, one view of their regions, and the targets of those."""
 
     def __init__(
         self,
@@ -151,11 +155,20 @@ class Loader(Stream):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """targets: by kind of column; those that speak of boxes, of the boxes of `regions`. views: how many
-        of a photo's are visited, see `choose_view`. decoder: of whole batches of photos (None: Pillow decodes
-        each by itself).
+        """Opens the columns of a training.
 
-        Raises DenseCLIError for unfinished ones.
+        Args:
+            store: The store.
+            regions: Column of the region plan.
+            targets: Target columns by kind; those about boxes are about the boxes of `regions`.
+            config: How batches are read.
+            views: How many views of a photo are visited, see `choose_view`.
+            decoder: Decodes whole batches of photos; None where Pillow decodes each by itself.
+            rank: Number of this process.
+            world_size: Number of processes.
+
+        Raises:
+            DenseCLIError: For columns that cannot be joined or are not finished.
         """
         columns = [store.images, regions, *targets.values()]
         super().__init__(columns, config, rank=rank, world_size=world_size)
@@ -166,7 +179,7 @@ class Loader(Stream):
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
     def decode(self, record: Record, epoch: int) -> "Sample":
-        """One view of its regions, chosen by (key, epoch) alone."""
+        """Decodes a sample with one view of its regions, chosen by (key, epoch) alone."""
         jpeg = record.parts["images"]["jpg"]
         regions = decode_npz(record.parts["regions"]["npz"])
         arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}
@@ -184,8 +197,14 @@ class Loader(Stream):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """image: (S, S, 3) uint8, or the JPEG where a `JpegDecoder` is to decode it. boxes: (R, 4) float32
-    normalised. targets: by kind, see `TargetReader.read`."""
+    """One decoded sample.
+
+    Attributes:
+        key: Its key.
+        image: (S, S, 3) uint8 canvas, or the JPEG where a `JpegDecoder` decodes it.
+        boxes: (R, 4) float32 xyxy, normalised to the canvas.
+        targets: By kind, see `TargetReader.read`.
+    """
 
     key: str
     image: np.ndarray | memoryview
@@ -194,7 +213,13 @@ class Sample:
 
 
 def collate(samples: list[Sample], epoch: int, decoder: JpegDecoder | None = None) -> Batch:
-    """The samples as one batch. decoder: of their photos, if those are JPEGs still."""
+    """Makes one batch of samples.
+
+    Args:
+        samples: The samples.
+        epoch: Counted from 0.
+        decoder: Decodes their photos, where those are still JPEGs.
+    """
     counts = torch.tensor([len(sample.boxes) for sample in samples])
     photos: list[Any] = [sample.image for sample in samples]
     return Batch(

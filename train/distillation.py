@@ -1,9 +1,10 @@
 """Distillation: a student learns from the target columns of a store."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +20,12 @@ from densecli.models.transformer import DenseTransformer
 from densecli.shards.store import Column, Store
 from densecli.train.averaging import export_student
 from densecli.train.columns import find_regions, find_targets
-from densecli.train.config import TrainerConfig
+from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.gpu_decode import JpegDecoder
-from densecli.train.losses import Reduction
 from densecli.train.methods import find_method
 from densecli.train.optimizer import freeze
+from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
@@ -43,45 +44,6 @@ CARD = (
     "initial_weights",
     "random_weights",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(TrainerConfig):
-    """Everything that defines a run, beside what every run has.
-
-    method: preset of loss terms; losses: the terms and weights to use in its place. teachers: names (or
-    NAME-ID) of the target columns where the store has several; regions, categories, refiner: only those of
-    this plan, of this set or file, of the Refiner of this run or file. views: train on the first so many of a
-    photo's stored views, as if no more were stored (None: on all). blocks: how many of a transformer's last
-    blocks are trained (None: all). image_size: side in pixels to which the canvas is resized for the student
-    (None: that of the store). decode: by Pillow, which the teachers saw the photos through, or on the GPU.
-    text_embeddings: file of the student's text embeddings (None: its own text tower says them). mode: dense
-    read-out of the student. tau, theta, decoupling (its row), beta, reduction: see `losses.decoupled_kl`.
-    spatial_tau, spatial_side: see `correlation.spatial_loss`. alpha: weight of the student in the export.
-    loss_options: values of options that loss terms have of their own, by TERM.NAME.
-    """
-
-    method: str = "densevlm"
-    losses: Mapping[str, float] | None = None
-    teachers: tuple[str, ...] = ()
-    regions: str | None = None
-    categories: str | None = None
-    views: int | None = None
-    refiner: str | None = None
-    blocks: int | None = None
-    image_size: int | None = None
-    decode: Literal["cpu", "gpu"] = "cpu"
-    text_embeddings: str | None = None
-    mode: str | None = None
-    tau: float = 0.01
-    theta: float = 0.3
-    decoupling: int = 4
-    beta: float | None = None
-    reduction: Reduction = "regions"
-    spatial_tau: float = 0.2
-    spatial_side: int = 7
-    alpha: float = 0.9
-    loss_options: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -190,8 +152,9 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         method = find_method(config.method)
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         model, self.initial_weights = load_student(config.student, config.weights, device)
-        self.mode = config.mode or (method.mode if model.has_mode(method.mode) else "value")
-        large = isinstance(model, DenseTransformer) and len(model.blocks()) == 24
+        preset_mode = "mode" in config.from_preset
+        self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
+        large = isinstance(model, DenseCLIP) and model.arch.size == "large"
         self.loss_weights = dict(config.losses or method.weights(large=large))
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)
@@ -202,6 +165,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         self.model = model
         self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
         self.terms = self._terms()
+        self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
         """The loss terms by loss."""
@@ -245,6 +209,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
             "random_weights": self.random_weights,
             "image_size": self.config.image_size or self.store.canvas,
             "losses": self.loss_weights,
+            "preset": [*(() if self.config.losses else ("losses",)), *self.config.from_preset],
             "mode": self.mode,
             "teachers": list(self.config.teachers),
             "columns": {kind: column.key for kind, column in columns.items()},
@@ -267,6 +232,12 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         dense, context = outputs[0].float(), outputs[1]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
+
+    def picture(self) -> np.ndarray:
+        """Affinities of a few fixed photos, before the first step and now."""
+        if self._pictures is None:
+            self._pictures = AffinityPictures(self.model, self.mode, self.store, self.initial)
+        return self._pictures.draw()
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
         """Writes the student, interpolated with its initial weights; see `export_student`."""

@@ -1,4 +1,4 @@
-"""A student in the layout that another project reads, with a card beside it that says how to run it."""
+"""Exports a student in the checkpoint format of another project, with a model card beside it."""
 
 import hashlib
 import io
@@ -21,6 +21,7 @@ from densecli.models.model_card import card_path, read_card, run_export
 from densecli.models.student import Student, load_student
 from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
+from densecli.train.config import ExportConfig
 from densecli.train.distillation import CARD as CARD_FIELDS
 from densecli.train.exports import EXPORTS, export_weights
 from densecli.train.run_folder import RunFolder
@@ -29,30 +30,8 @@ _SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What is exported, and as what.
-
-    layout: of `models.checkpoint_formats.LAYOUTS`. run: folder of a run; checkpoint: in its place a run's own
-    checkpoint, or a file of weights of `student` (None: as its card says). alpha: share of the student in
-    the average with its initial weights; where it is given, a run's last checkpoint is averaged anew. mode:
-    the read-out, in place of that of the card. format: safetensors or pt (None: as `out` ends, else what
-    readers of the layout open). out: file (None: LAYOUT.FORMAT in the run's folder export/).
-    """
-
-    layout: str
-    run: str | None = None
-    checkpoint: str | None = None
-    student: str | None = None
-    alpha: float | None = None
-    mode: str | None = None
-    format: str | None = None
-    out: str | None = None
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Source:
-    """A model, where its weights are from, what is known of it, and the folder for what is made of it."""
+    """What is exported: a model, where its weights are from, fields of its card, and the folder for files."""
 
     model: Student
     file: Path
@@ -62,10 +41,17 @@ class _Source:
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
-    """Writes a student's file in a layout, and its card beside it; a dry run writes nothing.
+    """Writes a student's weights in an export format, and a model card beside them.
 
-    Returns the card with `path`, `bytes`, `tensors` and, as `load`, the Python that reads the file where it
-    is. Raises DenseCLIError where there is no such student and where the layout cannot hold it.
+    Args:
+        config: The configuration; a dry run writes nothing.
+
+    Returns:
+        The card with `path`, `bytes`, `tensors` and, as `load`, the Python code that loads the file from its
+        path.
+
+    Raises:
+        DenseCLIError: Where there is no such student, and where the format cannot hold it.
     """
     source = _source(config)
     model, about = source.model, source.about
@@ -103,7 +89,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
 def _source(config: ExportConfig) -> _Source:
     if bool(config.run) == bool(config.checkpoint):
         raise DenseCLIError(
-            "It takes one thing to export.", hint="Give either --run DIR or --checkpoint FILE."
+            "There must be exactly one thing to export.", hint="Give either --run DIR or --checkpoint FILE."
         )
     if config.run and config.alpha is None:
         file, card = run_export(config.run)
@@ -118,7 +104,7 @@ def _source(config: ExportConfig) -> _Source:
         return _of_checkpoint(file, config.alpha)
     if config.alpha is not None:
         raise DenseCLIError(
-            f"{file} is no checkpoint of a run, so there is nothing to average it with.",
+            f"{file} is no checkpoint of a run, so its initial weights are not known.",
             hint="Leave --alpha out.",
         )
     card = read_card(file) or {}
@@ -136,7 +122,7 @@ def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Pat
 
 
 def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
-    """The state of a run's checkpoint, averaged with the weights that the run began with."""
+    """A checkpoint of a run, interpolated with the initial weights of the run."""
     root = file.parent.parent
     settings = json.loads((root / "config.json").read_bytes())
     if "alpha" not in settings:
@@ -166,7 +152,7 @@ def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
 
 
 def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
-    """The file to write, and its format."""
+    """The file to write, and its file format."""
     if config.out is None:
         format = config.format or EXPORTS[config.layout].file_format
         if folder is None:

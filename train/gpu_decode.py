@@ -1,4 +1,4 @@
-"""JPEG decoding on the GPU, by nvJPEG, for machines whose CPUs are too few to keep up with it."""
+"""JPEG decoding on the GPU by nvJPEG, for machines with too few CPU cores."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,19 @@ from densecli.core.errors import DenseCLIError
 
 
 class JpegDecoder:
-    """Stored photos -> canvases on a device.
+    """Decodes stored photos to canvases on a device.
 
-    nvJPEG's pixels are not those of Pillow, which the teachers saw: it interpolates colour otherwise between
-    the samples that a JPEG has of it.
+    Its pixels differ slightly from Pillow's, which the teachers saw: nvJPEG interpolates the subsampled
+    colour of a JPEG in another way.
     """
 
     def __init__(self, canvas: int, device: torch.device) -> None:
+        """Keeps the side of the canvas in pixels and the device."""
         self.canvas, self.device = canvas, device
 
     @classmethod
     def on_gpu(cls, canvas: int, device: torch.device) -> "JpegDecoder":
-        """Raises DenseCLIError where the device is no GPU."""
+        """The decoder of a GPU. Raises DenseCLIError for a device that is none."""
         if device.type != "cuda":
             raise DenseCLIError(
                 f"Photos cannot be decoded on a GPU: the run is on {device}.",
@@ -30,7 +31,14 @@ class JpegDecoder:
         return cls(canvas, device)
 
     def __call__(self, jpegs: Sequence[bytes | memoryview]) -> Tensor:
-        """B photos, resized and not padded, as they are stored -> (B, 3, S, S) uint8, padded with black."""
+        """Decodes photos.
+
+        Args:
+            jpegs: B photos as a store has them, resized and not padded.
+
+        Returns:
+            (B, 3, S, S) uint8, padded with black.
+        """
         data = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
         photos = decode_jpeg(data, mode=ImageReadMode.RGB, device=self.device)
         size = (len(photos), 3, self.canvas, self.canvas)

@@ -1,17 +1,15 @@
-"""Loss functions: pure functions of tensors, with no model, no store and no configuration."""
-
-from typing import Literal
+"""Loss functions: pure functions of tensors."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Reduction = Literal["regions", "groups"]
-REDUCTIONS: tuple[Reduction, ...] = ("regions", "groups")
+from densecli.shards.kinds import TAU
+from densecli.train.config import Reduction
 
 # Which classes each group of regions contrasts with, as the weight of the *other* group's classes:
-# row -> (weight of Stuff classes for Thing regions, weight of Thing classes for Stuff regions).
-# The papers' tables name rows 1 and 4; the order of 2 and 3 is ours.
+# variant -> (weight of stuff classes for thing regions, weight of thing classes for stuff regions).
+# Variants 1 and 4 are rows 1 and 4 of DenseVLM's table 2; the order of 2 and 3 is ours.
 DECOUPLING: dict[int, tuple[float, float]] = {
     1: (1.0, 1.0),  # Thing regions: all classes, Stuff regions: all classes (no decoupling)
     2: (1.0, 0.0),  # Thing regions: all classes, Stuff regions: Stuff only
@@ -20,19 +18,33 @@ DECOUPLING: dict[int, tuple[float, float]] = {
 }
 
 
-def teacher_probs(cosines: Tensor, tau: float = 0.01) -> Tensor:
-    """The retrieval distribution softmax(cos / tau) of a live teacher (DenseVLM, eq. 2).
+def teacher_probs(cosines: Tensor, tau: float = TAU) -> Tensor:
+    """The distribution softmax(cos / tau) over categories that a teacher retrieves (DenseVLM, eq. 2).
 
-    cosines: (R, D) between region and text embeddings, both unit norm. Returns (R, D) float32, rows sum to 1.
+    Args:
+        cosines: (R, D) between the embeddings of R regions and of D category texts.
+        tau: Temperature.
+
+    Returns:
+        (R, D) float32; rows sum to 1.
     """
     return (cosines.float() / tau).softmax(dim=-1)
 
 
 def retemper(probs: Tensor, stored_tau: float, tau: float, thing: Tensor) -> Tensor:
-    """A distribution softmax(z / stored_tau) seen at another temperature: softmax(z / tau).
+    """Changes the temperature of a distribution: from softmax(z / stored_tau) to softmax(z / tau).
 
-    probs: (R, D), or (R, D + 2) as a store has them; thing: (D,) bool. Exact for a full distribution. The
-    classes that a store takes together are taken for equals: their mass alone is approximate.
+    Exact for a full distribution. Of one with tail mass only the tail mass is approximate: the classes in it
+    count as equally probable.
+
+    Args:
+        probs: (R, D), or (R, D + 2) with the tail mass of things and of stuff, as a store has it.
+        stored_tau: Its temperature.
+        tau: The temperature that is wanted.
+        thing: (D,) bool, which classes are things.
+
+    Returns:
+        The distribution, of the shape of `probs`.
     """
     if tau == stored_tau:
         return probs
@@ -48,17 +60,23 @@ def retemper(probs: Tensor, stored_tau: float, tau: float, thing: Tensor) -> Ten
 
 
 def kept_regions(teacher: Tensor, theta: float) -> Tensor:
-    """(R,) bool: regions whose most probable class has more than theta. teacher: see `decoupled_kl`."""
+    """(R,) bool: regions whose most probable class has more than theta; for `teacher` see `decoupled_kl`."""
     return teacher.amax(dim=-1) > theta
 
 
 def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
-    """The mean of `values`, 0 without any; with `count`, what a part adds to the mean of that many values."""
+    """The mean of values, 0 without any.
+
+    Args:
+        values: Any shape.
+        count: Number of values of the whole step, where these are a part of them: the result is then their
+            share of the mean.
+    """
     return values.sum() / (max(values.numel(), 1) if count is None else count.clamp(min=1))
 
 
 def group_counts(teacher: Tensor, thing: Tensor, theta: float) -> Tensor:
-    """(2,) int64: kept regions of the Thing and of the Stuff group. As `decoupled_kl` takes them."""
+    """(2,) int64: numbers of kept thing and stuff regions; for the arguments see `decoupled_kl`."""
     is_thing = _sides(thing, teacher)[teacher[kept_regions(teacher, theta)].argmax(dim=-1)]
     return torch.stack([is_thing.sum(), (~is_thing).sum()])
 
@@ -68,31 +86,37 @@ def decoupled_kl(
     teacher: Tensor,
     thing: Tensor,
     *,
-    tau: float = 0.01,
+    tau: float = TAU,
     theta: float = 0.3,
     variant: int = 4,
     beta: float | None = None,
     reduction: Reduction = "regions",
     counts: Tensor | None = None,
 ) -> Tensor:
-    """Decoupled distillation of a retrieval: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
+    """Decoupled distillation: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
 
-    A kept region belongs to the Thing or the Stuff group by its most probable class. Each group contrasts
-    with the classes its `row` of DECOUPLING names; teacher and student are both renormalised over them.
+    A kept region is a thing or a stuff region by its most probable class. Each group contrasts with the
+    classes that its variant of DECOUPLING names; teacher and student are both renormalised over them.
 
-    student: (R, D) cosines of the student's regions with its own text embeddings.
-    teacher: (R, D) distribution over the D categories (`teacher_probs`), or (R, D + 2) as a store has it: the
-    classes it names, 0 for the others, and the mass of the other things and of other stuff. These two are
-    compared as one class each: what the store does not tell apart is left out of the divergence.
-    thing: (D,) bool. tau: the student's temperature. theta: regions below this confidence are dropped.
-    beta: weight in [0, 1] of the Stuff classes for Thing regions on both sides, i.e. an offset of log beta on
-    their logits, in place of the row's own (with row 4: 0 is row 4 itself, 1 is row 1).
-    reduction: `regions` is the mean over kept regions (the paper); `groups` is the sum of the two groups'
-    means (the released code). Without a kept region the loss is 0 and its gradient is 0.
-    counts: `group_counts` of the whole batch, where these regions are a part of it; what they add to its loss
-    is then returned.
+    Args:
+        student: (R, D) cosines of the student's regions with its own text embeddings.
+        teacher: (R, D) distribution over the D categories (`teacher_probs`), or (R, D + 2) as a store has it:
+            the named classes, 0 for the others, and the tail mass of the other things and of other stuff. The
+            two tails are compared as one class each.
+        thing: (D,) bool, which classes are things.
+        tau: The student's temperature.
+        theta: Regions whose best class is not more probable are dropped.
+        variant: Key of DECOUPLING; 4 is DenseVLM.
+        beta: Weight in [0, 1] of the stuff classes for thing regions on both sides, i.e. an offset of log
+            beta on their logits, in place of the variant's own (with variant 4: 0 is variant 4 itself, 1 is
+            variant 1).
+        reduction: `regions`: the mean over kept regions (the paper). `groups`: the sum of the two groups'
+            means (the released code).
+        counts: `group_counts` of the whole step, where these regions are a part of it: the result is then
+            their share of its loss.
 
-    Returns a float32 scalar.
+    Returns:
+        A float32 scalar. Without a kept region it is 0, with gradient 0.
     """
     kept = kept_regions(teacher, theta)
     logits, probs = student[kept].float() / tau, teacher[kept].float()
@@ -120,44 +144,72 @@ def decoupled_kl(
 
 
 def _sides(thing: Tensor, teacher: Tensor) -> Tensor:
-    """Whether each column of `teacher` is a thing's, the remainders' too where it has them."""
+    """Whether each column of `teacher` belongs to things, including the two tails where it has them."""
     return torch.cat([thing, thing.new_tensor([True, False])])[: teacher.shape[1]]
 
 
 def merge_tail(logits: Tensor, teacher: Tensor, thing: Tensor) -> Tensor:
-    """(R, D) logits of classes -> (R, D + 2), of the classes and remainders of `teacher` (R, D + 2).
+    """Merges the classes that a teacher does not name into the two tails.
 
-    A softmax over them gives a remainder the sum of what it gave the classes that the teacher does not name.
+    Args:
+        logits: (R, D) of classes.
+        teacher: (R, D + 2) distribution with tail mass.
+        thing: (D,) bool, which classes are things.
+
+    Returns:
+        (R, D + 2) logits. Their softmax gives each tail the sum of what it gave the classes in it.
     """
     unnamed = teacher[:, :-2] == 0
-    # Not -inf, of which a logsumexp over nothing else has no gradient.
-    remainders = [logits.masked_fill(~(unnamed & side), -1e9).logsumexp(dim=1) for side in (thing, ~thing)]
-    return torch.cat([logits.masked_fill(unnamed, -1e9), torch.stack(remainders, dim=1)], dim=1)
+    # Not -inf: a logsumexp over nothing else has no gradient.
+    tails = [logits.masked_fill(~(unnamed & side), -1e9).logsumexp(dim=1) for side in (thing, ~thing)]
+    return torch.cat([logits.masked_fill(unnamed, -1e9), torch.stack(tails, dim=1)], dim=1)
 
 
 def region_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None) -> Tensor:
-    """1 - mean cos(region, [CLS] of its crop) (CLIPSelf, eq. 1; DeCLIP's content loss).
+    """1 - mean cosine between a region and the [CLS] embedding of its crop (CLIPSelf, eq. 1).
 
-    Both (R, C), of any norm. Without a region 0. count: see `mean`. Returns a scalar.
+    It is DeCLIP's content loss too.
+
+    Args:
+        student: (R, C) regions, of any norm.
+        teacher: (R, C) embeddings of crops, of any norm.
+        count: Regions of the whole step, see `mean`.
+
+    Returns:
+        A scalar, 0 without a region.
     """
     return mean(1 - F.cosine_similarity(student, teacher, dim=-1), count)
 
 
-def region_text(student: Tensor, labels: Tensor, tau: float = 0.01, count: Tensor | None = None) -> Tensor:
-    """Cross entropy of softmax(cos / tau) over categories and the regions' pseudo labels (RegionText).
+def region_text(student: Tensor, labels: Tensor, tau: float = TAU, count: Tensor | None = None) -> Tensor:
+    """Cross entropy between softmax(cos / tau) over categories and pseudo labels (RegionText).
 
-    student: (R, D) cosines of regions with the text embeddings of D categories. labels: (R,) int64. Mean over
-    regions; without a region 0. count: see `mean`. Returns a scalar.
+    Args:
+        student: (R, D) cosines of regions with the text embeddings of D categories.
+        labels: (R,) int64.
+        tau: Temperature.
+        count: Regions of the whole step, see `mean`.
+
+    Returns:
+        The mean over regions, a scalar; 0 without a region.
     """
     return mean(F.cross_entropy(student.float() / tau, labels, reduction="none"), count)
 
 
 def token_infonce(student: Tensor, teacher: Tensor, tau: float, count: Tensor | None = None) -> Tensor:
-    """InfoNCE between the tokens of each crop (R-SC's Refiner): a token's positive is the teacher's token at
-    its place, its negatives are the teacher's at the crop's other places.
+    """InfoNCE between the tokens of each crop, mean over tokens (R-SC's Refiner).
 
-    Both (R, L, D), unit norm; the teacher's tokens get no gradient. Mean over tokens; without a crop 0.
-    count: of tokens, see `mean`. Returns a scalar.
+    A token's positive is the teacher's token at its place, its negatives are the teacher's at the other
+    places of the crop.
+
+    Args:
+        student: (R, L, D) tokens of R crops, unit norm.
+        teacher: The same of the teacher; it gets no gradient.
+        tau: Temperature.
+        count: Tokens of the whole step, see `mean`.
+
+    Returns:
+        A scalar, 0 without a crop.
     """
     logits = student.float() @ teacher.detach().float().mT / tau
     places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)

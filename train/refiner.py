@@ -1,7 +1,7 @@
 """Training of a Refiner: a region's tokens in the whole photo learn to be those of its crop (R-SC)."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from densecli.models.checkpoints import load_model, seeded
 from densecli.models.model_card import CARD
 from densecli.models.refiner import METADATA, Refiner, card_of, make_refiner
 from densecli.shards.store import Store
-from densecli.train.config import TrainerConfig
+from densecli.train.config import RefinerConfig
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
 from densecli.train.losses import mean, token_infonce
@@ -27,22 +27,6 @@ from densecli.train.run_folder import RunFolder
 from densecli.train.trainer import Trainer
 
 WEIGHTS = "refiner.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefinerConfig(TrainerConfig):
-    """Everything that defines the training of a Refiner, beside what every run has; `student` is its CLIP.
-
-    depth: of the CLIP's last blocks, how many are cloned (None: the paper's). crops: of a photo. tau:
-    temperature of the contrast between a crop's tokens.
-    """
-
-    batch_size: int = 16
-    epochs: int = 4
-    lr: float = 1e-4
-    depth: int | None = None
-    crops: int = 4
-    tau: float = 0.2
 
 
 def refiner_file(run: str) -> Path:

@@ -7,16 +7,14 @@ import socket
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import latest_checkpoint
-
-Resume = Literal["interrupted", "never", "overwrite"]
-RESUME: tuple[Resume, ...] = ("interrupted", "never", "overwrite")
+from densecli.train.config import Resume
 
 
 class RunFolder:

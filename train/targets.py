@@ -17,7 +17,13 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """offsets: (V + 1,) of the sample's views. view: the one visited. cells: which of its boxes, sorted."""
+    """The boxes of a sample that an epoch visits.
+
+    Attributes:
+        offsets: (V + 1,) where each of the sample's views begins among its boxes.
+        view: The view that is visited.
+        cells: Which of its boxes, sorted.
+    """
 
     offsets: np.ndarray
     view: int
@@ -25,17 +31,26 @@ class Visit:
 
     @property
     def rows(self) -> np.ndarray:
-        """Indices of the boxes among those of every view."""
-        return self.offsets[self.view] + self.cells
+        """Indices of the visited boxes among all boxes of the sample."""
+        rows: np.ndarray = self.offsets[self.view] + self.cells
+        return rows
 
 
 def choose_view(
     key: str, epoch: int, n_views: int, targets: Iterable[Arrays], first: int | None = None
 ) -> int:
-    """The view of `key` in `epoch`: `view_of` among those that every target has something to say about.
+    """Chooses the view of a sample for an epoch, among those that every target holds.
 
-    first: only of the so many that come first where K views are stored, as if K were no larger; where every
-    target holds all views, those that would be stored. Raises DenseCLIError where they have none in common.
+    Args:
+        key: Of the sample.
+        epoch: Counted from 0.
+        n_views: Views of the sample's region plan.
+        targets: The sample's stored arrays of each target column.
+        first: Only the first so many views of each target, as if no more had been stored; where every target
+            holds all views, those that would have been stored. None for all.
+
+    Raises:
+        DenseCLIError: Where the targets have no view in common.
     """
     stored = [arrays["views"][:first] for arrays in targets if "views" in arrays]
     if first and not stored:
@@ -59,7 +74,15 @@ class TargetReader:
         self.layout: Layout = KINDS[column.target_kind].layout
 
     def read(self, arrays: Arrays, visit: Visit) -> np.ndarray:
-        """float32: (R, C) of R boxes, (R, side * side, r) of their tokens, or (1, h, w, r) of a map."""
+        """Decodes the targets of a visit.
+
+        Args:
+            arrays: The sample's stored arrays.
+            visit: Which boxes; a map is decoded whole.
+
+        Returns:
+            float32 (R, C) for R boxes, (R, side * side, r) for their tokens, or (1, h, w, r) for a map.
+        """
         if self.layout == "map":
             values = self.codec.decode(arrays)
             return values.reshape(1, *arrays["grid"], values.shape[1])
@@ -75,8 +98,10 @@ class TargetReader:
 
 
 def join(targets: list[np.ndarray]) -> np.ndarray:
-    """Targets of several samples, one after the other. Factors of a lower rank get columns of zeros, which
-    leave their Gram matrix as it is."""
+    """Concatenates the targets of several samples.
+
+    Factors of a lower rank are padded with columns of zeros, which leaves their Gram matrix as it is.
+    """
     rank = max(target.shape[-1] for target in targets)
     none = [(0, 0)] * (targets[0].ndim - 1)
     return np.concatenate([np.pad(t, [*none, (0, rank - t.shape[-1])]) for t in targets])

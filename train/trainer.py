@@ -2,10 +2,9 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -26,6 +25,7 @@ from densecli.train.optimizer import adamw, set_learning_rate
 from densecli.train.recipe import Recipe
 from densecli.train.run_folder import RunFolder
 from densecli.train.schedules import SCHEDULES
+from densecli.train.steps import Steps
 
 R = TypeVar("R", bound=Recipe[Any])
 
@@ -44,7 +44,7 @@ class Trainer(Generic[R]):
         distributed: This process among the others.
         model: The recipe's model.
         forward: The model as a step calls it: gradients come back as the mean over the processes.
-        total_steps: Length of the training.
+        steps: The steps of the training.
         step: Steps taken.
         nonfinite_steps: How many of them were skipped, because their loss or gradient was not finite.
     """
@@ -68,16 +68,7 @@ class Trainer(Generic[R]):
         self.device = self.distributed.device
         self.precision = set_precision(config.precision, self.device)
         self.schedule = SCHEDULES[config.schedule]
-        full, partial = divmod(loader.steps_per_epoch, config.accumulate)
-        self.steps_per_epoch = full if config.drop_last or not partial else full + 1
-        if not self.steps_per_epoch:
-            raise DenseCLIError(
-                f"The store {config.store} has no batch of {self.samples_per_step} samples.",
-                hint="Choose a smaller --batch-size, or keep the last batch.",
-            )
-        self.total_steps = config.max_steps or self._length()
-        shortened = min(1000, self.total_steps // 10)
-        self.warmup_steps = shortened if config.warmup_steps is None else config.warmup_steps
+        self.steps = Steps(loader, config, self.distributed.world_size)
         self.step = 0
         self.nonfinite_steps = 0
         self.model = recipe.model
@@ -87,20 +78,6 @@ class Trainer(Generic[R]):
             self.model.compile()
         self.forward = self.distributed.wrap(self.model)
 
-    def _length(self) -> int:
-        """Number of steps that `epochs` or `seen_samples` amounts to."""
-        if not self.config.seen_samples:
-            return self.config.epochs * self.steps_per_epoch
-        # With drop_last an epoch shows fewer samples than there are; without, its last step has fewer.
-        per_epoch = min(len(self.loader), self.steps_per_epoch * self.samples_per_step)
-        epochs, left = divmod(self.config.seen_samples, per_epoch)
-        return epochs * self.steps_per_epoch + math.ceil(left / self.samples_per_step)
-
-    @property
-    def samples_per_step(self) -> int:
-        """Samples in a step of all processes; the last step of an epoch may have fewer."""
-        return self.config.batch_size * self.distributed.world_size * self.config.accumulate
-
     def resolved(self) -> dict[str, Any]:
         """The configuration with nothing left to a default or to look up, as JSON values."""
         return {
@@ -109,9 +86,9 @@ class Trainer(Generic[R]):
             "loggers": list(self.config.loggers),
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
-            "samples_per_step": self.samples_per_step,
-            "warmup_steps": self.warmup_steps,
-            "total_steps": self.total_steps,
+            "samples_per_step": self.steps.samples_per_step,
+            "warmup_steps": self.steps.warmup,
+            "total_steps": self.steps.total,
             **self.recipe.resolved(),
         }
 
@@ -140,7 +117,7 @@ class Trainer(Generic[R]):
                 "planned": True,
                 "run": self.config.run,
                 "step": load_checkpoint(checkpoint)["step"] if checkpoint else 0,
-                "total_steps": self.total_steps,
+                "total_steps": self.steps.total,
                 "random_weights": self.recipe.random_weights,
             }
         with closing(folder):
@@ -148,7 +125,7 @@ class Trainer(Generic[R]):
             if checkpoint:
                 self._load(checkpoint)
             result = self._run(folder, start)
-            if self.step == self.total_steps:
+            if self.step == self.steps.total:
                 result["export"] = self.distributed.on_rank_zero(
                     lambda: self.recipe.export(folder.export, self.resolved())
                 )
@@ -215,7 +192,7 @@ class Trainer(Generic[R]):
             NonFiniteStep: For a step that is not finite after `max_nonfinite_steps` others.
         """
         rate = self.schedule(
-            self.step, peak=self.config.lr, warmup_steps=self.warmup_steps, total_steps=self.total_steps
+            self.step, peak=self.config.lr, warmup_steps=self.steps.warmup, total_steps=self.steps.total
         )
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -282,7 +259,7 @@ class Trainer(Generic[R]):
 
     def _due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and after the last one, happens now."""
-        return self.step % every == 0 or self.step == self.total_steps
+        return self.step % every == 0 or self.step == self.steps.total
 
     def _picture(self) -> Any:
         with torch.no_grad(), self.precision.autocast():
@@ -293,29 +270,20 @@ class Trainer(Generic[R]):
 
         def open_on_first() -> None:
             config = self.resolved()
-            logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.total_steps))
+            logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.steps.total))
 
         self.distributed.on_rank_zero(open_on_first)
         return logs[-1]
 
     def _batches(self) -> Generator[list[Batch]]:
         """The batches of one step after another, on the device."""
-        steps = self._steps()
+        steps = self.steps.batches(self.step)
 
         def load(_: int) -> list[Batch]:
             return [batch.to(self.device) for batch in next(steps)]
 
         # One thread makes the next step's batches while the GPU computes this one's.
-        return prefetch(load, range(self.total_steps - self.step), threads=1, window=2)
-
-    def _steps(self) -> Iterator[list[Batch]]:
-        left, accumulate = self.total_steps - self.step, self.config.accumulate
-        while left:
-            epoch, start = divmod(self.total_steps - left, self.steps_per_epoch)
-            batches = self.loader.batches(epoch, start * self.samples_per_step)
-            for _ in range(min(left, self.steps_per_epoch - start)):
-                yield list(islice(batches, accumulate))
-                left -= 1
+        return prefetch(load, range(self.steps.total - self.step), threads=1, window=2)
 
     def _save(self, folder: RunFolder, log: RunLog, rng: dict[str, Any]) -> None:
         if not self.distributed.first:

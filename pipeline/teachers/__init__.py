@@ -9,7 +9,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file, find_weights
 from densecli.models.registry import resolve
-from densecli.models.vfm import VFMS
+from densecli.models.vfms import VFMS, is_vfm
 from densecli.pipeline.teachers.base import Batcher, Cost, Photo, Teacher, TeacherConfig, live
 from densecli.pipeline.teachers.crops import CropsConfig, CropsTeacher
 from densecli.pipeline.teachers.features import FeaturesConfig
@@ -63,7 +63,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
     Raises DenseCLIError for an unknown name, with the known ones, and where there are no weights.
     """
     kind, model = _split(name)
-    weights = settings.weights.get(model) or str(find_file(model) if kind == "gram" else find_weights(model))
+    weights = settings.weights.get(model) or str(find_weights(model))
     weights = _absolute(weights)
     match kind:
         case "crops":
@@ -144,7 +144,7 @@ def _absolute(weights: str) -> str:
 
 def _split(name: str) -> tuple[str, str]:
     """(kind of target, model) of a teacher's name."""
-    if name in VFMS:
+    if is_vfm(name):
         return "gram", name
     prefix, _, model = name.partition("-")
     kind, model = (prefix, model) if prefix in PREFIXES else ("labels", name)

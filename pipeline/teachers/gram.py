@@ -11,7 +11,8 @@ from torch import Tensor
 
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import Forward, dense_forward, vfm_forward
-from densecli.models.vfm import VFMS, load_vfm
+from densecli.models.vfm import load_vfm
+from densecli.models.vfms import find_vfm
 from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, weights_id, weights_info
 from densecli.shards.codecs import Arrays, Errors, LowRank
 
@@ -35,7 +36,7 @@ class GramConfig:
 
     def spec(self) -> dict[str, Any]:
         """Digests the weights; raises DenseCLIError where they are missing."""
-        arch = VFMS[self.name]
+        arch = find_vfm(self.name)
         return {
             "producer": "gram/2",
             "architecture": arch.name,

@@ -19,6 +19,7 @@ from densecli.models.registry import resolve
 from densecli.models.text import TEMPLATES, category_embeddings, default_templates
 from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, file_sha256, weights_info
 from densecli.shards.codecs import Arrays, Errors, TopK
+from densecli.shards.kinds import TAU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Retrieval:
     categories: str
     text_embeddings: str | None = None
     templates: str | None = None
-    tau: float = 0.01
+    tau: float = TAU
     k: int = TopK.k
     tail_mass: float = TopK.tail_mass
     dtype: str = "fp16"

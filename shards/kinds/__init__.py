@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from densecli.core.registry import Registry, registry
 
+TAU = 0.01
+"""Softmax temperature at which labels are retrieved and learnt (DenseVLM, eq. 2)."""
 Layout = Literal["cells", "views", "map"]
 
 

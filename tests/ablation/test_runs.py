@@ -1,6 +1,7 @@
 """Ablations with a runner that only says what it was asked: what runs, what is left alone, what fails."""
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ class Asked:
         self.trained.append(text)
         if self.fails and self.fails in text:
             raise MemoryError("no room")
-        return {"export": None if self.stopped and self.stopped in text else "file"}
+        if self.stopped and self.stopped in text:
+            return {"export": None, "signal": signal.SIGTERM}
+        return {"export": "file", "signal": None}
 
     def evaluate(self, words: Sequence[str]) -> dict[str, Any]:
         self.measured.append(" ".join(words))

@@ -3,16 +3,17 @@
 import tomllib
 from pathlib import Path
 
-import click
 import pytest
 
-from densecli.ablation.spec import cells, find_spec, flags_of, load_spec, parsed, shipped, words
-from densecli.commands.evaluation_commands import evaluate
-from densecli.commands.train_commands import train
+from densecli.ablation.spec import arguments, cells, find_spec, load_spec, shipped
+from densecli.commands.ablate import flags_of
+from densecli.commands.evaluate import evaluate
+from densecli.commands.train import train
 from densecli.core.errors import DenseCLIError
 from densecli.models.registry import resolve
+from densecli.train.config import TrainConfig
 from densecli.train.methods import find_method
-from densecli.train.terms import parse_losses
+from densecli.train.terms import term_and_kind
 
 FLAGS = {"train": flags_of(train), "evaluate": flags_of(evaluate)}
 
@@ -42,11 +43,11 @@ def test_cells__every_combination_with_the_words_of_train(tmp_path: Path) -> Non
         "theta-0.3-loss-region_kl=1",
         "theta-0.3-loss-region_kl=1-context=0.5",
     ]
-    assert found[1].words == (
+    assert found[1].arguments == (
         *("--lr", "0.1", "--compile", "--theta", "0.1"),
         *("--loss", "region_kl=1", "--loss", "context=0.5"),
     )
-    assert parsed(train, found[1].words)["losses"] == ("region_kl=1", "context=0.5")
+    assert train.parse(found[1].arguments).given["losses"] == {"region_kl": 1.0, "context": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_cells__every_combination_with_the_words_of_train(tmp_path: Path) -> Non
     ],
 )
 def test_load__unknown_key_names_the_nearest(tmp_path: Path, text: str, known: str) -> None:
-    with pytest.raises(DenseCLIError, match="is not known") as caught:
+    with pytest.raises(DenseCLIError, match="unknown key") as caught:
         load_spec(write(tmp_path, text), FLAGS)
     assert known in caught.value.hint
 
@@ -74,22 +75,14 @@ def test_load__refuses(tmp_path: Path, text: str) -> None:
         load_spec(write(tmp_path, text), FLAGS)
 
 
-def test_parsed__a_value_that_the_verb_refuses() -> None:
+def test_parse__a_value_that_the_command_refuses() -> None:
     with pytest.raises(DenseCLIError, match="theta") as caught:
-        parsed(train, ["--theta", "7"])
+        train.parse(["--theta", "7"])
     assert "densecli train --help" in caught.value.hint
 
 
-def test_words__of_a_flag_that_is_off_there_are_none() -> None:
-    assert words({"a": False, "b": True, "c": [], "d": 0}) == ["--b", "--d", "0"]
-
-
-def test_flags_of__short_ones_are_none() -> None:
-    @click.command()
-    @click.option("-x", "--long-one")
-    def verb() -> None: ...
-
-    assert "long-one" in flags_of(verb)
+def test_arguments__a_flag_that_is_off_has_none() -> None:
+    assert arguments({"a": False, "b": True, "c": [], "d": 0}) == ["--b", "--d", "0"]
 
 
 def test_find__by_the_name_of_the_data_set() -> None:
@@ -107,11 +100,11 @@ def test_shipped__asks_for_what_there_is(name: str) -> None:
     for model in spec.beside:
         assert resolve(model).family
     for cell in cells(spec):
-        asked = parsed(train, cell.words)
-        find_method(asked["method"])
-        parse_losses(asked["losses"])
+        config = train.parse(cell.arguments).make(TrainConfig, store="", run="", weights=None)
+        for loss in config.losses or find_method(config.method).losses:
+            term_and_kind(loss)
     assert len({cell.name for cell in cells(spec)}) == len(cells(spec))
-    assert parsed(evaluate, words(spec.evaluate))
+    assert evaluate.parse(arguments(spec.evaluate)).given
 
 
 def test_shipped__every_table_for_coco_but_those_of_one_world() -> None:

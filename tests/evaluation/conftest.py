@@ -1,9 +1,6 @@
-"""A writer of tiny panoptic datasets in both layouts, and a browser."""
+"""A writer of tiny panoptic datasets in both layouts."""
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,28 +93,3 @@ def exported(tmp_path: Path) -> Callable[[float], Path]:
 def moved_run(exported: Callable[[float], Path]) -> Path:
     """The run exported at alpha 0.7."""
     return exported(0.7)
-
-
-@pytest.fixture
-def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
-    """shoot(page, width, height) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((path for name in names if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("there is no Chromium on this machine")
-
-    def shoot(page: Path, width: int = 1280, height: int = 800) -> np.ndarray:
-        picture = tmp_path / "screenshot.png"
-        options = (
-            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-            *("--disable-background-networking", f"--user-data-dir={tmp_path / 'chromium'}"),
-        )
-        subprocess.run(
-            [browser, *options, f"--window-size={width},{height}", f"--screenshot={picture}", page.as_uri()],
-            check=True,
-            capture_output=True,
-            env={**os.environ, "HOME": str(tmp_path)},
-        )
-        return np.asarray(Image.open(picture).convert("RGB"))
-
-    return shoot

@@ -12,7 +12,7 @@ from densecli.core.distributed import Distributed
 from densecli.evaluation.classify import ClassifyConfig, region_scores
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import load_categories
-from densecli.models.checkpoints import find_file, load_model
+from densecli.models.checkpoints import find_weights, load_model
 from densecli.models.text import category_embeddings
 from densecli.scenes.coco import write_coco
 
@@ -28,7 +28,7 @@ def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -
 
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
-    shutil.copy(find_file("scenes-pvlm"), export / "student.safetensors")
+    shutil.copy(find_weights("scenes-pvlm"), export / "student.safetensors")
     card = {"student": "scenes-pvlm", "image_size": 96, "mode": "value"}
     (export / "card.json").write_text(json.dumps(card))
     student = densecli.load(tmp_path / "run", device="cpu")

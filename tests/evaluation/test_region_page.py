@@ -8,7 +8,7 @@ from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_region
 from densecli.evaluation.region_counts import RegionTally, count, summarize
 from densecli.evaluation.region_page import meaning, region_sections, write_region_page
 from densecli.evaluation.report import regions_table
-from densecli.models.categories import Categories
+from densecli.models.categories import Categories, load_categories
 
 SET = Categories(name="two", names=("boat", "sky"), thing=np.array([True, False]))
 
@@ -33,8 +33,9 @@ def test_sections__crops_have_rows_of_their_own():
 
 
 def test_meaning__random_weights_before_anything_else():
-    scenes = Categories(name="scenes", names=SET.names, thing=SET.thing)
+    scenes = Categories(name="scenes", names=SET.names, thing=SET.thing, note="On the generated world.")
     assert meaning({"m": result()})[0] == ""
+    assert "generated world" in load_categories("scenes").note
     assert "generated world" in meaning({"m": result(categories=scenes)})[0]
     warning, paragraphs = meaning(
         {"before": result("random:0", scenes), "after": result("y from random:0", scenes)}

@@ -5,10 +5,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from densecli.commands.evaluation_commands import evaluate
-from densecli.commands.task_flags import DATASETS
+from densecli.commands.evaluate import evaluate
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.benchmarks import BENCHMARKS
 from densecli.evaluation.knn import KNNConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.segmentation import SegmentationConfig
@@ -105,10 +103,6 @@ def test_task__a_dataset_of_another_kind_is_refused(scenes, task, dataset):
 @pytest.mark.parametrize(("task", "flag"), [("zeroshot", "--stride"), ("regions", "--k"), ("knn", "--side")])
 def test_task__flags_of_another_task_are_a_usage_error(scenes, task, flag):
     assert f"{flag} is for --task" in run(scenes, flag, "3", task=task, code=2).stderr
-
-
-def test_datasets__are_the_benchmarks_and_two_layouts():
-    assert set(DATASETS) == {*BENCHMARKS, "panoptic", "folder"}
 
 
 @pytest.mark.parametrize(

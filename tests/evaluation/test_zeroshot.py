@@ -97,7 +97,7 @@ def test_dominant__the_largest_thing_is_the_class(write_panoptic):
     images = DominantThings(PanopticDataset(root, "val", known))
     assert images.names == ("cat", "boat")
     assert [images[i][1] for i in range(2)] == [0, -1]
-    result = zero_shot(Reader(), images, TEXT[:2], ranks=RANKS)
+    result = zero_shot(Reader(), images, TEXT[:2], batch_size=8, ranks=RANKS)
     assert (result.photos, result.top1) == (1, 100.0)
 
 

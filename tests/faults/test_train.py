@@ -100,18 +100,25 @@ def test_kill_9__of_a_training_leaves_no_trace_in_the_curve(
     survived("kill -9 of a training")
 
 
-def test_sigterm__ends_a_training_in_good_order(
-    undisturbed: Path, straight: Path, tmp_path: Path, survived: Callable[[str], None]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal__ends_a_training_in_good_order(
+    undisturbed: Path,
+    straight: Path,
+    tmp_path: Path,
+    survived: Callable[[str], None],
+    number: signal.Signals,
 ) -> None:
     run = tmp_path / "run"
     process = train(undisturbed, run)
     await_step(process, run, 2)
-    process.terminate()
-    finished(process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert number.name in output
     assert last_checkpoint(run) < STEPS
     finished(train(undisturbed, run))
     assert rows(run) == rows(straight)
-    survived("SIGTERM to a training")
+    survived(f"{number.name} to a training")
 
 
 @pytest.mark.slow

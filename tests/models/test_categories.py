@@ -59,7 +59,7 @@ def test_load_categories__bad_files_are_a_sentence(tmp_path, file: str, text: st
 
 
 def test_load_categories__unknown_sets_and_missing_files(tmp_path) -> None:
-    with pytest.raises(DenseCLIError, match="no category set 'coco'") as error:
+    with pytest.raises(DenseCLIError, match="no category set called 'coco'") as error:
         load_categories("coco")
     assert "coco_panoptic_133" in error.value.hint and "133" in error.value.hint
     with pytest.raises(DenseCLIError, match="no category file"):

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from open_clip.openai import load_openai_model
+from registries import put
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,9 +18,9 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoint_formats import mode_means, timm_model
 from densecli.models.checkpoints import load_model, load_weights
-from densecli.models.registry import ARCHITECTURES, build
+from densecli.models.registry import MODELS, build
 from densecli.models.student import DenseVFM, load_student
-from densecli.models.vfm import VFMS, VFMArchitecture
+from densecli.models.vfms import VFMS, VFMArchitecture
 from densecli.train.exports import EXPORTS, export_weights, formats_of
 
 # What OpenAI's loader infers from shapes: heads of 64, QuickGELU.
@@ -76,13 +77,14 @@ OWN = {
     "vit-b16": "openai",
     "vit-l14-336": "openai",
     "rn50": "openai",
+    "rn50x4": "openai",
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", sorted({arch.name for _, arch in MODELS.items()}))
 def test_export_weights__full_sizes_fit_the_libraries_own_networks(name: str) -> None:
     with torch.device("meta"):
-        model = build(ARCHITECTURES[name])
+        model = build(MODELS[name])
         tower, options = timm_model(model)
         theirs = timm.create_model(tower, **options)
     assert set(formats_of(model)) == {"open_clip", "timm", OWN.get(name, "timm")}
@@ -187,7 +189,7 @@ def test_timm__features_only_of_a_vfm(tmp_path: Path, monkeypatch: pytest.Monkey
     small = VFMArchitecture(
         name="dinov2-vits14", timm="vit_small_patch14_dinov2", patch=14, options={"depth": 3, "img_size": 56}
     )
-    monkeypatch.setitem(VFMS, "dinov2-vits14", small)
+    put(monkeypatch, VFMS, "dinov2-vits14", small)
     model, _ = load_student("dinov2-vits14", "random:0")
     assert isinstance(model, DenseVFM) and formats_of(model) == ["timm"]
     theirs = timm_file(model, tmp_path)

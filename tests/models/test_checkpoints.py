@@ -1,24 +1,26 @@
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
+from registries import put
 from safetensors.torch import save_file
 from timm.models.eva import checkpoint_filter_fn
 
 from densecli.core.errors import DenseCLIError
-from densecli.models import checkpoints
 from densecli.models.checkpoints import (
     EVA_CLIP,
     PLAIN_TEXT,
     find_weights,
     inverse,
+    is_random,
     load_model,
     load_weights,
     read_state_dict,
     rename,
     weights_sha256,
 )
-from densecli.models.registry import build, resolve
+from densecli.models.registry import MODELS, build, resolve
 
 State = dict[str, torch.Tensor]
 BLOCK = """
@@ -250,24 +252,32 @@ def test_load_model__finds_weights_by_name_and_alias(tmp_path, monkeypatch) -> N
 
 
 def test_find_weights__an_alias_shares_files_and_a_tuned_model_has_its_own(tmp_path, monkeypatch) -> None:
-    mine, shipped = tmp_path / "mine", tmp_path / "shipped"
+    mine, shipped = tmp_path / "mine", tmp_path / "shipped.safetensors"
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(mine))
-    monkeypatch.setattr(checkpoints, "_SHIPPED", shipped)
-    for place in (mine, shipped):
-        place.mkdir()
-        for stem in ("scenes-l", "eva02-b16"):
-            (place / f"{stem}.safetensors").touch()
+    mine.mkdir()
+    base = resolve("eva02-b16")
+    put(monkeypatch, MODELS, "tuned", base)
+    put(monkeypatch, MODELS, "tuned-shipped", replace(base, weights=str(shipped)))
+    (mine / "eva02-b16.safetensors").touch()
     assert find_weights("vitb16") == mine / "eva02-b16.safetensors"
-    with pytest.raises(DenseCLIError, match=r"no scenes-pvlm\.safetensors \(nor"):
-        find_weights("scenes-pvlm")
+    with pytest.raises(DenseCLIError, match=r"no tuned\.safetensors \(nor"):
+        find_weights("tuned")
 
-    (shipped / "vitb16.safetensors").touch()
-    (shipped / "scenes-pvlm.safetensors").touch()
-    assert find_weights("vitb16") == mine / "eva02-b16.safetensors"
-    assert find_weights("scenes-pvlm") == shipped / "scenes-pvlm.safetensors"
+    assert find_weights("tuned-shipped") == shipped
     (mine / "vitb16.pt").touch()
-    (mine / "scenes-pvlm.pt").touch()
+    (mine / "tuned.pt").touch()
+    (mine / "tuned-shipped.pt").touch()
     assert find_weights("vitb16") == mine / "vitb16.pt"
-    assert find_weights("scenes-pvlm") == mine / "scenes-pvlm.pt"
-    assert find_weights("scenes-l") == mine / "scenes-l.safetensors"
-    assert resolve("scenes-pvlm") is resolve("scenes-l")
+    assert find_weights("tuned") == mine / "tuned.pt"
+    assert find_weights("tuned-shipped") == mine / "tuned-shipped.pt"
+    assert find_weights("eva02-b16") == mine / "eva02-b16.safetensors"
+    assert resolve("scenes-pvlm").name == resolve("scenes-l").name == "scenes-l"
+
+
+@pytest.mark.parametrize(
+    ("weights", "random"),
+    [("random:0", True), ("random:17", True), ("random:x", False), ("random:", False),
+     ("/data/random:trial/x", False), ("data/random:1", False), ("random:1/x", False)],
+)  # fmt: skip
+def test_is_random__a_whole_seed_and_nothing_else(weights: str, random: bool) -> None:
+    assert is_random(weights) is random

@@ -107,7 +107,7 @@ def test_category_embeddings__without_a_place_to_keep_them(
 
 
 def test_tokenize__open_clips_ids_for_natural_language() -> None:
-    tokens = resolve("vit-b16").tokenizer()(["a photo of a cat"])
+    tokens = resolve("vit-b16").make_tokenizer()(["a photo of a cat"])
     assert tokens.shape == (1, 77)
     assert tokens[0, :7].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407]
 

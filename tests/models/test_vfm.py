@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.vfm import VFMS, load_vfm
+from densecli.models.vfm import load_vfm
+from densecli.models.vfms import VFMS
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,8 @@ def test_load__is_strict(model_of, tmp_path):
     save_file({**state, "head.weight": torch.zeros(3)}, tmp_path / "wrong.safetensors")
     with pytest.raises(DenseCLIError, match=r"1 missing \(norm.bias\); 1 unexpected \(head.weight\)"):
         load_vfm("dinov2-vits14", str(tmp_path / "wrong.safetensors"))
-    with pytest.raises(DenseCLIError, match="dinov9") as caught:
-        load_vfm("dinov9", "random:0")
+    with pytest.raises(DenseCLIError, match="dinov2-vitl14-rex") as caught:
+        load_vfm("dinov2-vitl14-rex", "random:0")
     assert "dinov2-vitl14-reg" in caught.value.hint
 
 

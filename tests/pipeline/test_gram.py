@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from building import build_here
+from registries import put
 from torchvision.ops import roi_align
 
-from densecli.models import vfm
-from densecli.models.vfm import VFMArchitecture
+from densecli.models.vfms import VFMS, VFMArchitecture
 from densecli.pipeline.teachers import FeaturesConfig, GramConfig, SelfConfig, live
 from densecli.shards.codecs import Features, LowRank, codec_from_spec
 from densecli.shards.reader import decode_npz, read_joined
@@ -176,4 +176,4 @@ def small_vit(request, monkeypatch):
     """A ViT-S of random weights says nothing that a ViT-Ti does not; but for real weights."""
     if "shared_data" not in request.fixturenames:
         small = VFMArchitecture(name="dinov2-vits14", timm="vit_tiny_patch16_224", patch=16)
-        monkeypatch.setitem(vfm.VFMS, "dinov2-vits14", small)
+        put(monkeypatch, VFMS, "dinov2-vits14", small)

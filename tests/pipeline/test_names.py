@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError
-from densecli.models.vfm import VFMS
+from densecli.models.vfms import VFMS
 from densecli.pipeline.build_request import prepare
 from densecli.pipeline.teachers import models_of, teacher_config
 

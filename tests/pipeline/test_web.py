@@ -117,5 +117,5 @@ def test_messages__say_the_status_and_no_secret(server):
 
 
 def test_webdataset__on_a_server_that_gives_no_parts_says_so(server):
-    with pytest.raises(DenseCLIError, match=r"the server gives no parts of files"):
+    with pytest.raises(DenseCLIError, match=r"the server does not serve parts of files"):
         open_source("webdataset", server.url("tar/{000..001}.tar"))

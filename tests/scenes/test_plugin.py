@@ -5,7 +5,9 @@ import sys
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_scenes__registering_them_loads_neither_torch_nor_ray_nor_a_picture() -> None:

@@ -1,6 +1,9 @@
 """The cache of a remote store: fetched once, bounded, never wrong."""
 
 import os
+import subprocess
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -77,6 +80,29 @@ def test_cache__processes_at_the_same_shard_fetch_it_once(store, monkeypatch, tm
     assert all(each == epochs[0] for each in epochs)
     assert len(fetched) == len(store.shard_names)
     assert not [name for name in os.listdir(tmp_path / "cache") if fs.is_temporary(name)]
+
+
+def test_alone__a_killed_process_keeps_nobody_out(tmp_path):
+    code = (
+        "import sys; from densecli.shards.cache import Cache\n"
+        "with Cache(sys.argv[1], 1).alone('a.tar'):\n"
+        "    print('in', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"in\n"
+        entered = threading.Event()
+
+        def enter():
+            with Cache(tmp_path, 1).alone("a.tar"):
+                entered.set()
+
+        waiting = threading.Thread(target=enter)
+        waiting.start()
+        assert not entered.wait(0.3)
+        holder.kill()
+        waiting.join()
+    assert entered.is_set()
 
 
 def test_cache__that_cannot_be_written(store, tmp_path):

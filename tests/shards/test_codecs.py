@@ -212,7 +212,7 @@ def test_lowrank__row_norm_bounds_the_change_of_the_context_loss(seed, rank):
     assert abs(live - cached) <= error["row_norm"] + 1e-6
 
 
-@pytest.mark.parametrize("n, c", [(60, 24), (24, 60)])
+@pytest.mark.parametrize(("n", "c"), [(60, 24), (24, 60)])
 def test_lowrank__a_pooled_region_of_the_factor_has_the_regions_gram(n, c):
     x = tokens(3, n, c)
     factor = LowRank(rank=24, dtype="fp32").decode(LowRank(rank=24, dtype="fp32").encode(x)[0])

@@ -18,7 +18,7 @@ def test_fit__longest_side_is_the_canvas_and_the_aspect_is_kept(size, width, hei
 
 
 @pytest.mark.parametrize(
-    "width, height, fitted", [(640, 480, (512, 384)), (427, 640, (342, 512)), (5, 1, (512, 102))]
+    ("width", "height", "fitted"), [(640, 480, (512, 384)), (427, 640, (342, 512)), (5, 1, (512, 102))]
 )
 def test_fit__known_sizes(width, height, fitted):
     assert Canvas(512).fit(width, height) == fitted

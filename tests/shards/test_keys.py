@@ -22,7 +22,7 @@ def test_column_key__does_not_depend_on_the_order_of_names(spec):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_canonical_json__refuses_what_is_not_json(value):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON compliant"):
         canonical_json({"a": value})
     with pytest.raises(TypeError):
         canonical_json({"a": {1, 2}})

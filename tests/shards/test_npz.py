@@ -79,7 +79,7 @@ def test_npz__no_pickles_out_or_in():
     with pytest.raises(ValueError, match="'a' holds objects"):
         npz_bytes({"a": np.array([{}])})
     for dtype in (object, [("x", object)]):
-        with pytest.raises(ValueError, match="not of numbers"):
+        with pytest.raises(ValueError, match="neither numbers"):
             decode_npz(saved(a=np.zeros(1, dtype)))
 
 

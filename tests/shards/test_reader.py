@@ -181,7 +181,7 @@ def test_reader__an_unfinished_column_is_refused_before_the_first_sample(store, 
     refused(lambda: StoreReader(columns_of(store)), "not finished", "1 of 5", SHARD)
 
 
-@pytest.mark.parametrize("canvas, name, word", [(96, "x", "canvas 64"), (64, "y", "different stores")])
+@pytest.mark.parametrize(("canvas", "name", "word"), [(96, "x", "canvas 64"), (64, "y", "different stores")])
 def test_reader__columns_of_two_stores_are_refused(store, tmp_path, canvas, name, word):
     _, columns = make(tmp_path / "other", canvas, name)
     refused(lambda: StoreReader([store.images, columns[2]]), word)

@@ -33,10 +33,10 @@ SQUARE = [(1, 1), (2, 2), (3, 3), (4, 4), (6, 6)]
 
 
 @pytest.mark.parametrize(
-    "pairs, expected, cells",
+    ("pairs", "expected", "cells"),
     [("paper", PAPER, 400), ("densevlm", DENSEVLM, 309), ("clipself", CLIPSELF, 361), ("square", SQUARE, 66)],
 )
-@pytest.mark.parametrize("width, height", [(640, 480), (333, 500), (97, 97), (1000, 20)])
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (333, 500), (97, 97), (1000, 20)])
 def test_grid__every_cell_is_its_formula(pairs, expected, cells, width, height):
     canvas = Canvas(512)
     w, h = canvas.fit(width, height)

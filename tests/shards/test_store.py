@@ -36,7 +36,7 @@ def test_create__writes_what_open_reads(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dataset, canvas, shards, word",
+    ("dataset", "canvas", "shards", "word"),
     [
         (DATASET, 560, [2, 1], "canvas"),
         ({**DATASET, "digest": "abd"}, 512, [2, 1], "dataset"),
@@ -59,7 +59,7 @@ def test_create__photos_made_otherwise_are_refused(store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content, word",
+    ("content", "word"),
     [
         (None, "no store"),
         (b"{", "damaged"),
@@ -168,7 +168,7 @@ def test_open_column__what_does_not_hash_to_its_id_is_refused(store, part):
 
 
 @pytest.mark.parametrize(
-    "canvas, dataset, word", [(560, DATASET, "canvas 560"), (512, {"n": 4}, "another dataset")]
+    ("canvas", "dataset", "word"), [(560, DATASET, "canvas 560"), (512, {"n": 4}, "another dataset")]
 )
 def test_open_column__one_of_another_store_is_refused(store, tmp_path, canvas, dataset, word):
     other = Store.create(tmp_path / "other", dataset, canvas, [2, 1])

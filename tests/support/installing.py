@@ -33,6 +33,7 @@ class Install:
             capture_output=True,
             text=True,
             timeout=400,
+            check=False,
         )
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
         return done.stdout

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from building import build_missing
 from live import LIVE, PAPER, SIDE, THETA, Live, Seen, Teachers, World
+from registries import put
 
-from densecli.models import registry, vfm
+from densecli.models import registry
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import load_model
-from densecli.models.vfm import VFMArchitecture
+from densecli.models.vfms import VFMS, VFMArchitecture
 from densecli.pipeline.build_request import prepare
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import SELF_RANK, CropsConfig, LabelsConfig, TeacherConfig
@@ -123,9 +124,9 @@ def small_networks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for family, config in (("eva", EVA), ("vit", VIT)):
             small = Architecture(name=f"small-{family}", family=family, config=config)
-            patch.setitem(registry.ARCHITECTURES, small.name, small)
+            put(patch, registry.MODELS, small.name, small)
         small = VFMArchitecture(name="small-vfm", timm="vit_tiny_patch16_224", patch=16)
-        patch.setitem(vfm.VFMS, small.name, small)
+        put(patch, VFMS, small.name, small)
         yield
 
 
@@ -154,7 +155,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], World]:
             pvlm=pvlm,
             vfm="small-vfm",
             categories="133",
-            weights={model: "random:0" for model in (student, pvlm, f"refiner-{student}", "small-vfm")},
+            weights=dict.fromkeys((student, pvlm, f"refiner-{student}", "small-vfm"), "random:0"),
             texts={student: texts(student, 1), pvlm: texts(pvlm, 2)},
             data=replace(data, canvas=128),
         )

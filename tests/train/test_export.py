@@ -130,7 +130,7 @@ def test_export__a_dry_run_writes_nothing(run: str, tmp_path: Path) -> None:
         ({"out": "x.pt", "format": "safetensors"}, "x.pt is no name"),
         ({"out": "s3://bucket/x.pt"}, "is no name"),
         ({"mode": "qqq"}, "no dense mode 'qqq'"),
-        ({"run": None}, "one thing to export"),
+        ({"run": None}, "exactly one thing to export"),
         ({"checkpoint": "w.pt"}, "one thing to export"),
         ({"run": None, "checkpoint": "w.pt"}, "Nothing says which model"),
         ({"run": None, "checkpoint": "w.pt", "alpha": 0.5}, "no checkpoint of a run"),

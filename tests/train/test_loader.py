@@ -57,7 +57,7 @@ def test_resume__at_every_step_gives_the_batches_of_an_undisturbed_run(
 
 
 @pytest.mark.parametrize("columns", [1, 3])
-@pytest.mark.parametrize("world_size, size", [(2, 1), (2, 3), (3, 2), (4, 4)])
+@pytest.mark.parametrize(("world_size", "size"), [(2, 1), (2, 3), (3, 2), (4, 4)])
 def test_ranks__together_have_the_batches_of_one_process(tiny_store, columns, world_size, size):
     (one,) = ranks(tiny_store, 1, columns=columns, batch_size=world_size * size)
     for drop_last in (False, True):

@@ -1,8 +1,9 @@
 import pytest
 
+from densecli.commands.train import train
 from densecli.core.errors import DenseCLIError
 from densecli.train.methods import METHODS, find_method
-from densecli.train.terms import parse_losses, term_and_kind
+from densecli.train.terms import term_and_kind
 
 
 def test_methods__what_each_reads() -> None:
@@ -28,9 +29,17 @@ def test_find_method__unknown_lists_known() -> None:
     assert "densevlm" in caught.value.hint
 
 
-def test_parse_losses__weights() -> None:
+def given_losses(*losses: str) -> dict[str, float]:
+    """What `train --loss` makes of them, each checked as a training does."""
+    found = train.parse([word for loss in losses for word in ("--loss", loss)]).given["losses"]
+    for loss in found:
+        term_and_kind(loss)
+    return found
+
+
+def test_losses__weights() -> None:
     words = ["region_kl=0.25", "spatial:gram=2", "spatial=1"]
-    assert parse_losses(words) == {"region_kl": 0.25, "spatial:gram": 2.0, "spatial": 1.0}
+    assert given_losses(*words) == {"region_kl": 0.25, "spatial:gram": 2.0, "spatial": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -45,9 +54,9 @@ def test_parse_losses__weights() -> None:
         "context:=x",
     ],
 )
-def test_parse_losses__refuses(word: str) -> None:
+def test_losses__refuses(word: str) -> None:
     with pytest.raises(DenseCLIError):
-        parse_losses([word])
+        given_losses(word)
 
 
 def test_weights__spatial_beside_regions_counts_twice_for_a_large_student() -> None:

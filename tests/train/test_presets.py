@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from registries import put
 from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
-from densecli.models import registry
 from densecli.models.dense import DenseCLIP
-from densecli.models.registry import build, resolve
+from densecli.models.registry import MODELS, build, resolve
 from densecli.shards.regions import region_plan
 from densecli.shards.store import Store
 from densecli.train.distillation import TrainConfig, make_trainer, train
@@ -48,7 +48,7 @@ def test_preset__every_trained_parameter_moves_and_no_other(full_store, tmp_path
 
 
 def trained(model: DenseCLIP, method: str) -> set[str]:
-    mode = METHODS[method].mode
+    mode = METHODS[method].settings.get("mode", "value")
     mode = mode if model.has_mode(mode) else "value"
     return {name for name, _ in model.named_parameters()} - model.frozen_names(mode)
 
@@ -196,7 +196,7 @@ def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
     spec = {"codec": crops.spec["codec"], "target": crops.spec["target"], "regions": plan.key}
     foreign = store.add_column("targets", "crops-of-others", spec)
     try:
-        with pytest.raises(DenseCLIError, match="crops-of-others, tiny speak of different regions"):
+        with pytest.raises(DenseCLIError, match="crops-of-others, tiny are about different region plans"):
             make_trainer(
                 config(
                     store,
@@ -211,10 +211,7 @@ def test_train__columns_of_different_regions(full_store, tmp_path) -> None:
 
 
 def test_train__the_weights_of_a_large_students_preset(full_store, tmp_path, monkeypatch) -> None:
-    """24 blocks are what makes a ViT-L large, however narrow."""
-    small = resolve("scenes-s")
-    deep = {**small.config, "vision_cfg": {**small.config["vision_cfg"], "layers": 24}}
-    monkeypatch.setitem(registry.ARCHITECTURES, "scenes-s", replace(small, config=deep))
+    put(monkeypatch, MODELS, "scenes-s", replace(resolve("scenes-s"), size="large"))
     trainer = make_trainer(config(full_store.store, tmp_path, method="sc-clipself"))
     assert trainer.recipe.loss_weights == {"region_cosine": 1.0, "spatial:self": 0.4}
     losses = {"spatial:self": 0.2}

@@ -125,7 +125,7 @@ def test_lock__a_dead_holders_is_taken_over(tmp_path: Path) -> None:
         "import os, sys; from densecli.train.run_folder import RunFolder; "
         "RunFolder(sys.argv[1]).open({}, 'interrupted'); os._exit(9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False)
     assert done.returncode == 9 and "process " in (tmp_path / ".lock").read_text()
     folder = RunFolder(tmp_path)
     folder.open({}, "interrupted")

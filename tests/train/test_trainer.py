@@ -19,6 +19,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.shards.store import Store
 from densecli.train.distillation import Distillation, TrainConfig, make_trainer, train
+from densecli.train.run_folder import RunFolder
 from densecli.train.trainer import Trainer
 
 STEPS = 10  # of 4 steps an epoch: two epochs and a half
@@ -100,6 +101,7 @@ def test_train__killed_equals_undisturbed(tiny_store, undisturbed, tmp_path) -> 
     code = """
 import json, os, signal, sys
 from densecli.train.distillation import TrainConfig, train
+from densecli.train.run_folder import RunFolder
 from densecli.train.trainer import Trainer
 step = Trainer.train_step
 def killed(self, batch):
@@ -110,7 +112,7 @@ Trainer.train_step = killed
 train(TrainConfig(**json.loads(sys.argv[1])))
 """
     settings = json.dumps(asdict(config(tiny_store, tmp_path)))
-    done = subprocess.run([sys.executable, "-c", code, settings], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code, settings], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert len(rows(tmp_path)) == 5
     train(config(tiny_store, tmp_path))
@@ -206,22 +208,87 @@ def test_train__skips_as_many_bad_steps_as_it_may(tiny_store, tmp_path) -> None:
         spoilt(spoilt(again, 2, float("nan")), 3, float("nan")).fit()
 
 
-def test_train__sigterm_ends_it_with_a_checkpoint(tiny_store, undisturbed, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_train__a_signal_ends_it_with_a_checkpoint(
+    tiny_store, undisturbed, tmp_path, monkeypatch, number
+) -> None:
     step = Trainer.train_step
 
     def told_to_go(self, batches):
         if self.step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return step(self, batches)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "train_step", told_to_go)
         result = train(config(tiny_store, tmp_path))
-    assert result["step"] == 5 and result["export"] is None
+    assert result["step"] == 5 and result["export"] is None and result["signal"] == number
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5]
     assert (tmp_path / "checkpoints" / "step-00000005.pt").exists()
     train(config(tiny_store, tmp_path))
     assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_train__a_second_ctrl_c_leaves_at_once(tiny_store, undisturbed, tmp_path, monkeypatch) -> None:
+    step = Trainer.train_step
+
+    def impatient(self, batches):
+        if self.step == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batches)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "train_step", impatient)
+        train(config(tiny_store, tmp_path))
+    assert not (tmp_path / "checkpoints" / "step-00000005.pt").exists()
+    train(config(tiny_store, tmp_path))
+    assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_train__what_is_saved_after_a_step_that_is_not_finite_is_the_state_before_it(
+    tiny_store, tmp_path
+) -> None:
+    trainer = spoilt(make_trainer(config(tiny_store, tmp_path / "spoilt")), 4, float("nan"))
+    loss = trainer.recipe.loss
+
+    def drawing(outputs, batch, counts):
+        torch.rand(3)
+        return loss(outputs, batch, counts)
+
+    trainer.recipe.loss = drawing  # type: ignore[method-assign]
+    with pytest.raises(DenseCLIError, match="loss of step 4"):
+        trainer.fit()
+    name = "checkpoints/step-00000003.pt"
+    saved = torch.load(tmp_path / "spoilt" / name, weights_only=True)
+    torch.manual_seed(0)
+    torch.rand(9)
+    assert saved["step"] == 3 and saved["nonfinite_steps"] == 0
+    assert torch.equal(saved["rng"]["cpu"], torch.get_rng_state())
+
+
+def test_train__a_checkpoint_of_the_first_version_is_continued(tiny_store, undisturbed, tmp_path) -> None:
+    train(config(tiny_store, tmp_path, max_steps=STEPS))
+    for file in sorted((tmp_path / "checkpoints").iterdir())[1:]:
+        file.unlink()
+    [file] = (tmp_path / "checkpoints").iterdir()
+    state = torch.load(file, weights_only=True)
+    state["bad_steps"] = state.pop("nonfinite_steps")
+    torch.save(state, file)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    newer = ("schedule", "loggers", "picture_every", "loss_options", "max_nonfinite_steps")
+    old = {name: value for name, value in settings.items() if name not in newer} | {"max_bad_steps": 0}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    train(config(tiny_store, tmp_path))
+    assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_train__a_folder_in_use_is_refused(tiny_store, tmp_path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.open({}, "interrupted")
+    with pytest.raises(DenseCLIError, match=f"being written by process {os.getpid()}"):
+        train(config(tiny_store, tmp_path, resume="overwrite"))
+    folder.close()
 
 
 def test_train__text_embeddings_from_a_file(tiny_store, undisturbed, tmp_path) -> None:
@@ -234,7 +301,7 @@ def test_train__text_embeddings_from_a_file(tiny_store, undisturbed, tmp_path) -
 
 
 @pytest.mark.parametrize(
-    "samples, drop_last, accumulate, steps",
+    ("samples", "drop_last", "accumulate", "steps"),
     [
         (1, False, 1, 1),
         (11, False, 1, 4),
@@ -250,8 +317,8 @@ def test_train__as_many_samples_as_asked_for(
 ) -> None:
     settings = {"max_steps": None, "drop_last": drop_last, "accumulate": accumulate}
     trainer = make_trainer(config(tiny_store, tmp_path, seen_samples=samples, **settings))
-    seen = [sum(len(b.keys) for b in batches) for batches in trainer._steps()]
-    assert len(seen) == trainer.total_steps == steps
+    seen = [sum(len(b.keys) for b in batches) for batches in trainer.steps.batches(0)]
+    assert len(seen) == trainer.steps.total == steps
     assert sum(seen[:-1]) < samples <= sum(seen)
 
 

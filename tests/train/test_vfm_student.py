@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from registries import put
 from safetensors.torch import load_file
 from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
-from densecli.models import vfm
 from densecli.models.student import load_student
-from densecli.models.vfm import VFMArchitecture
+from densecli.models.vfm import load_vfm
+from densecli.models.vfms import VFMS, VFMArchitecture
 from densecli.train.distillation import TrainConfig, make_trainer, train
 
 
@@ -19,7 +20,7 @@ def small_vit(request, monkeypatch) -> None:
     """A ViT-S says nothing here that a ViT-Ti does not; but for real weights."""
     if "shared_data" not in request.fixturenames:
         small = VFMArchitecture(name="dinov2-vits14", timm="vit_tiny_patch16_224", patch=16)
-        monkeypatch.setitem(vfm.VFMS, "dinov2-vits14", small)
+        put(monkeypatch, VFMS, "dinov2-vits14", small)
 
 
 def config(store, run: Path, **settings) -> TrainConfig:
@@ -44,7 +45,7 @@ def test_export__is_a_student_again_and_a_teacher(full_store, tmp_path) -> None:
     again, info = load_student("dinov2-vits14", result["export"])
     assert info.source == result["export"] and not info.random
     assert (
-        vfm.load_vfm("dinov2-vits14", result["export"]).net.state_dict().keys()
+        load_vfm("dinov2-vits14", result["export"]).net.state_dict().keys()
         == load_file(result["export"]).keys()
     )
     images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)

@@ -18,9 +18,7 @@ class TensorBoardLogger(Logger):
         """See `Logger.start`; the viewer hides what was logged after `step`."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(RunFolder(self.folder).tensorboard), purge_step=step + 1
-        )
+        self._writer: Any = SummaryWriter(str(RunFolder(self.folder).tensorboard), purge_step=step + 1)
         # Four spaces make a code block of it.
         text = "\n".join(f"    {line}" for line in json.dumps(config, indent=2).splitlines())
         self._writer.add_text("config", text, step)

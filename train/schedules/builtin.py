@@ -26,7 +26,7 @@ def linear(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> fl
 
 
 @SCHEDULES.register("constant", help="Warm-up, then the peak rate.")
-def constant(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
+def constant(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:  # noqa: ARG001
     """The peak throughout."""
     return _warm_up(step, peak, warmup_steps) if step < warmup_steps else peak
 

@@ -41,28 +41,6 @@ def term_and_kind(loss: str) -> tuple[str, str]:
     return term, kind or reads[0]
 
 
-def parse_losses(words: Iterable[str]) -> dict[str, float]:
-    """{"region_kl": 1.0, "spatial:gram": 0.2} from ["region_kl=1", "spatial:gram=0.2"].
-
-    Raises:
-        DenseCLIError: For an unknown term or a weight that is not a positive number.
-    """
-    weights = {}
-    for word in words:
-        loss, _, weight = word.partition("=")
-        term_and_kind(loss)
-        try:
-            weights[loss] = float(weight)
-        except ValueError:
-            weights[loss] = 0.0
-        if not 0 < weights[loss] < float("inf"):
-            raise DenseCLIError(
-                f"The loss {word!r} has no positive weight.",
-                hint=f"Write it as {loss}=W, for example {loss}=1.",
-            )
-    return weights
-
-
 def options_by_term(options: Mapping[str, str], terms: Iterable[str]) -> dict[str, dict[str, str]]:
     """Groups options of loss terms by term.
 

@@ -1,5 +1,6 @@
 """Term `context`: token cosines follow those of another encoder (DeCLIP)."""
 
+import math
 from typing import Self
 
 import torch
@@ -55,4 +56,4 @@ def context_tokens(student: StudentOutput) -> Tensor:
         (B, N, C) float32, whose inner products are the token cosines.
     """
     features = list(student.context.values()) or [student.dense]
-    return torch.cat([unit_tokens(f) for f in features], dim=-1) / len(features) ** 0.5
+    return torch.cat([unit_tokens(f) for f in features], dim=-1) / math.sqrt(len(features))

@@ -5,9 +5,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from densecli.shards.kinds import TAU
 from densecli.shards.store import Column
+from densecli.train.config import Reduction
 from densecli.train.dataloader import Batch
-from densecli.train.losses import Reduction, decoupled_kl, group_counts, kept_regions, mean, retemper
+from densecli.train.losses import decoupled_kl, group_counts, kept_regions, mean, retemper
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
@@ -23,7 +25,7 @@ class RegionKL(Term):
         column: Column,
         text: Tensor,
         *,
-        tau: float = 0.01,
+        tau: float = TAU,
         theta: float = 0.3,
         variant: int = 4,
         beta: float | None = None,

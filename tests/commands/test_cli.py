@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from densecli.cli import main
 from densecli.core.errors import Interrupted
 from densecli.models import registry
-from densecli.models.checkpoints import find_file, load_model, read_state_dict
+from densecli.models.checkpoints import find_weights, load_model, read_state_dict
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.pretrain import tune_pvlm
 from densecli.shards.store import Store
@@ -182,7 +182,7 @@ def test_demo__runs_every_part(tmp_path: Path) -> None:
 def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
-    shutil.copy(find_file("scenes-l"), weights)
+    shutil.copy(find_weights("scenes-l"), weights)
 
     def tune() -> None:
         tune_pvlm(

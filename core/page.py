@@ -1,6 +1,6 @@
-"""One self-contained HTML page of tables and figures: no script, no network, every picture inside.
+"""A self-contained HTML page of tables and figures: no script, no network, every picture inside the file.
 
-A page is a list of sections, a section a list of parts. A table prints the same on a terminal (`Table.text`).
+A page is a list of sections, a section a list of parts. A table also prints on a terminal (`Table.text`).
 """
 
 import base64
@@ -14,18 +14,24 @@ from pathlib import Path
 from jinja2 import Environment, Template, select_autoescape
 from PIL import Image
 
-from densecli.core.tables import table
+from densecli.core.tables import markdown_table, plain, table
 
-RANDOM = "Random weights: these numbers prove that the parts fit together, and say nothing about accuracy."
-"""What stands before any number where weights were random."""
+RANDOM_WEIGHTS = (
+    "Random weights: these numbers show that the parts fit together, and say nothing about accuracy."
+)
+"""Warning above any number that was measured with random weights."""
 _NUMBER = re.compile(r"[-+±]?[\d.,]*\s?%?|-")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells as they are to be read: `columns` are the headings, every row has as many cells.
+    """A table of cells that are ready to be read.
 
-    note: a sentence below the table.
+    Attributes:
+        title: Above the table.
+        columns: The headings.
+        rows: Each with one cell a column.
+        note: A sentence below the table.
     """
 
     title: str
@@ -38,9 +44,13 @@ class Table:
         lines = table([self.columns, *self.rows])
         return f"{lines}\n{self.note}" if self.note else lines
 
+    def markdown(self) -> str:
+        """The table without its title and note, for a markdown file."""
+        return markdown_table([self.columns, *self.rows])
+
     @property
     def numeric(self) -> list[bool]:
-        """For each column whether it holds nothing but numbers."""
+        """For each column, whether all its cells are numbers."""
         columns = zip(*self.rows, strict=True)
         return [all(_NUMBER.fullmatch(cell) for cell in column) for column in columns] or [False] * len(
             self.columns
@@ -49,10 +59,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A picture, or an inline <svg> element.
+    """A picture with a title.
 
-    alt: what it shows, for those who do not see it. note: a sentence below it. width: of the picture on the
-    page, in CSS pixels; its own where that is less.
+    Attributes:
+        title: Above the picture.
+        image: A picture, or an <svg> element of ours, which is not escaped.
+        alt: What the picture shows, for readers who do not see it.
+        note: A sentence below it.
+        width: Of the picture on the page, in CSS pixels; never more than its own.
     """
 
     title: str
@@ -63,7 +77,7 @@ class Figure:
 
     @property
     def source(self) -> str:
-        """The address of the picture, which holds all of it."""
+        """The picture as a data: address."""
         assert isinstance(self.image, Image.Image)
         data = io.BytesIO()
         self.image.save(data, "PNG", optimize=True)
@@ -72,7 +86,13 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Parts below a heading, side by side where there is room. text: paragraphs before them."""
+    """Parts below a heading.
+
+    Attributes:
+        title: The heading.
+        parts: Tables and figures, side by side where there is room.
+        text: Paragraphs before the parts.
+    """
 
     title: str
     parts: Sequence[Table | Figure] = ()
@@ -80,14 +100,24 @@ class Section:
 
 
 def render_page(title: str, sections: Sequence[Section], *, summary: str = "", warning: str = "") -> str:
-    """The page as HTML. warning: what a reader must know before any number, in a frame at the top."""
+    """Renders a page.
+
+    Args:
+        title: Of the page.
+        sections: With links to them at the top.
+        summary: One sentence below the title.
+        warning: What a reader must know before any number, in a frame at the top.
+
+    Returns:
+        The HTML.
+    """
     return _template().render(title=title, sections=sections, summary=summary, warning=warning)
 
 
 def write_page(
     path: str | Path, title: str, sections: Sequence[Section], *, summary: str = "", warning: str = ""
 ) -> Path:
-    """`render_page` into a file, its folder made; returns the path."""
+    """Writes `render_page` to a file, makes its folder, and returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_page(title, sections, summary=summary, warning=warning), encoding="utf-8")
@@ -96,7 +126,8 @@ def write_page(
 
 @cache
 def _template() -> Template:
-    # Category names come from files: everything but a figure's own svg is escaped.
+    # Names of categories and files come from data: everything except a figure's own svg is escaped.
     escape = select_autoescape(default=True, default_for_string=True)
     environment = Environment(autoescape=escape, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["plain"] = plain
     return environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from densecli.evaluation.page import Figure, Section, Table, render_page, write_page
+from densecli.core.page import Figure, Section, Table, render_page, write_page
 
 RED = Image.new("RGB", (40, 20), (200, 30, 30))
 SVG = '<svg viewBox="0 0 10 10" width="10"><rect width="10" height="10"/></svg>'

@@ -54,8 +54,8 @@ def test_ablate__runs_once_and_as_train_does(built: list, tmp_path: Path) -> Non
     result = json.loads(out.read_text())
     assert [each["name"] for each in result["runs"]] == ["scenes-s", "theta-0.0", "theta-0.05"]
     assert all(each["random_weights"] for each in result["runs"])
-    (charge,) = result["bill"]
-    assert charge["seen"] == 8 and charge["once"] > 0
+    (cost,) = result["teacher_costs"]
+    assert cost["photos_seen"] == 8 and cost["stored_seconds"] > 0
     assert "Random weights" in (tmp_path / "grid" / "index.html").read_text()
     assert "theta" in (tmp_path / "grid" / "table.md").read_text()
 

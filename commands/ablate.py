@@ -1,0 +1,135 @@
+"""The command `ablate`: trains and measures a grid of settings."""
+
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from densecli.commands.evaluate import evaluate
+from densecli.commands.options import Command, Options, command
+from densecli.commands.train import train, train_config
+from densecli.core.settings import changed, setting
+from densecli.shards.config import DryRunSettings, StoreSettings
+from densecli.train.config import Resume, TrainerConfig
+
+if TYPE_CHECKING:
+    from densecli.ablation.runs import Runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateSettings(StoreSettings, DryRunSettings):
+    """The settings of ablate."""
+
+    spec: str | None = setting(
+        None,
+        help="A .toml file, or the name of a spec that comes with densecli.",
+        group="run",
+        argument=True,
+        default_text="lists those specs",
+        path=True,
+    )
+    list: bool = setting(False, help="Lists the specs that come with densecli.", group="run")
+    run: str | None = setting(
+        None,
+        help="Folder of the runs.",
+        group="run",
+        metavar="DIR",
+        default_text="runs/ablate-SPEC",
+        path=True,
+    )
+    resume: Resume = changed(
+        TrainerConfig, "resume", help="What to do with runs that are there: continue, refuse or replace them."
+    )
+
+
+@command(AblateSettings)
+def ablate(options: Options) -> int:
+    """Train and measure a grid of settings on one store: a table over seeds, and what the teachers cost.
+
+    What is finished is not run again. Exits with 1 where a run failed; the others are run all the same.
+
+    \b
+    densecli ablate --list
+    densecli ablate decoupling --store stores/coco-512
+    """
+    from densecli.ablation.report import summary, write_report
+    from densecli.ablation.runs import check, photos_seen, run_all
+    from densecli.ablation.spec import arguments, cells, find_spec, load_spec, measured_on, shipped
+    from densecli.ablation.teacher_cost import teacher_costs
+    from densecli.shards.datasets import defaults_for, function_of
+    from densecli.shards.store import Store
+
+    if options.get("list") or "spec" not in options.given:
+        known = {name: str(path) for name, path in shipped().items()}
+        options.say("\n".join(f"{name:24} {path}" for name, path in known.items()), known)
+        return 0
+    config = options.make(AblateSettings, store=options.store)
+    runner = make_runner()
+    store = Store.open(config.store)
+    path = find_spec(str(config.spec), store.dataset["name"])
+    folder = Path(config.run or f"runs/ablate-{path.stem}")
+    spec = load_spec(path, runner.flags)
+    spec = replace(spec, train={**spec.train, "store": store.root})
+    dataset = defaults_for(store.dataset["name"])
+    annotated = dataset.annotated if "data" not in spec.evaluate else ""
+    if annotated:
+        spec = measured_on(spec, folder / "data", dataset)
+    evaluate.parse(arguments(spec.evaluate))
+    if config.dry_run:
+        check(spec, runner)
+        lines = [f"densecli train {shlex.join(c.arguments)} --run {folder / c.name}" for c in cells(spec)]
+        options.say("\n".join(lines), {"commands": lines})
+        return 0
+    if annotated:
+        where = spec.evaluate
+        function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
+    results = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
+    finished = [result for result in results if result.settings and not result.error]
+    costs = teacher_costs(store, [photos_seen(folder / result.name) for result in finished])
+    page = write_report(folder, spec, results, costs)
+    value = {
+        "spec": str(path),
+        "runs": [asdict(result) for result in results],
+        "teacher_costs": [asdict(cost) for cost in costs],
+        "page": str(page),
+    }
+    options.say(f"{summary(results, costs, title=spec.title)}\n\nTables and charts: {page}", value)
+    return 1 if any(result.error for result in results) else 0
+
+
+def flags_of(command: Command) -> set[str]:
+    """The options of a command without their dashes."""
+    return {each.option for each in command.settings.values()}
+
+
+def make_runner() -> "Runner":
+    """How the runs of an ablation are trained and measured, in this process."""
+    from densecli.ablation.runs import Runner
+    from densecli.shards.store import Store
+    from densecli.train.distillation import columns_read
+    from densecli.train.distillation import train as fit
+
+    def columns(words: Sequence[str]) -> dict[str, str]:
+        config = train_config(train.parse(words))
+        found = columns_read(Store.open(config.store), config)[1]
+        return {kind: column.key for kind, column in found.items()}
+
+    def measure(words: Sequence[str]) -> Any:
+        with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+            file = Path(folder) / "result.json"
+            # Not evaluate.main, to which Ctrl-C is an error like others.
+            with evaluate.make_context("evaluate", [*words, "--json", str(file)]) as context:
+                evaluate.invoke(context)
+            return json.loads(file.read_text())
+
+    return Runner(
+        flags={"train": flags_of(train), "evaluate": flags_of(evaluate)},
+        columns=columns,
+        train=lambda words: fit(train_config(train.parse(words))),
+        evaluate=measure,
+    )

@@ -1,0 +1,36 @@
+"""The command `build-shards`: runs teachers once over photos."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from densecli.commands.options import Options, command
+from densecli.pipeline.config import BuildConfig
+
+
+@command(BuildConfig)
+def build_shards(options: Options) -> None:
+    """Run teachers once over a data set and write what they say into a store.
+
+    What the store has already is left alone: the same command continues a build that was stopped.
+
+    \b
+    densecli build-shards --teacher vitl14 --dataset coco --split train2017
+    """
+    from densecli.pipeline.build_shards import build_shards as build
+
+    summary = build(options.make(BuildConfig))
+    options.write(summary)
+    show_summary(summary)
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """Prints the columns of a build or a relabelling and how many photos they have."""
+    for column in summary["columns"]:
+        click.echo(f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards")
+    counts = f", {summary['samples']} photos" if "samples" in summary else ""
+    skipped = ", ".join(f"{n} {reason}" for reason, n in summary.get("skipped", {}).items())
+    click.echo(
+        f"{summary['store']}: {summary['status']}{counts}" + (f"; skipped {skipped}" if skipped else "")
+    )

@@ -1,0 +1,191 @@
+"""The command `evaluate`: measures a model or the student of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import click
+
+from densecli.commands.options import Options, command, only
+from densecli.core.settings import setting, settings_of
+from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
+from densecli.shards.config import DeviceSettings
+from densecli.train.config import TrainConfig
+
+COMMON = frozenset((*settings_of(ReadoutConfig), "canvas"))
+"""Settings of a task's configuration that are taken with any task."""
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    "dataset": ("segmentation", "zeroshot", "knn"),
+    "alphas": ("segmentation", "zeroshot", "knn"),
+    "train_split": ("knn",),
+    "train_photos": ("knn",),
+    "coupling": ("regions",),
+    "refiner": ("regions",),
+}
+"""The tasks of settings that are not in a task's own configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(DeviceSettings):
+    """The settings of evaluate beside those of its tasks."""
+
+    task: str = setting("regions", help="What is measured.", group="measure", choices=tuple(TASKS))
+    run: str | None = setting(
+        None,
+        help="Run whose student is measured.",
+        group="model",
+        metavar="DIR",
+        default_text="--student in its place",
+        path=True,
+    )
+    student: str = setting("eva02-b16", help="Model that is measured.", group="model", metavar="NAME")
+    coupling: bool = setting(
+        False, help="Measures only how alike the tokens of different segments are.", group="regions"
+    )
+    refiner: str | None = setting(
+        None,
+        help="With --coupling: measures the model's Refiner in this file as well.",
+        group="regions",
+        metavar="FILE",
+        default_text="none",
+        path=True,
+    )
+    report: str | None = setting(
+        None,
+        help="Writes DIR/index.html; with --run it shows before and after.",
+        group="output",
+        metavar="DIR",
+        default_text="none",
+        path=True,
+    )
+
+
+WEIGHTS = only(
+    TrainConfig, "weights", help="Weights of the model: NAME=PATH or PATH; random:SEED for random."
+)
+
+
+@command(EvaluateSettings, MeasureSettings, WEIGHTS, *TASKS.values())
+def evaluate(options: Options) -> None:
+    """Measure a model, or the student of a run: region classification on a panoptic data set (boxes, masks of
+    things, masks of stuff, stuff called a thing).
+
+    Or, with --task, segmentation from features, image-level zero-shot classification, or patches by nearest
+    neighbours.
+
+    \b
+    densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
+    densecli evaluate --task segmentation --dataset voc21 --data data/VOC2012 --split val --run RUN
+    densecli evaluate --task zeroshot --dataset folder --data data/imagenet --split val --run RUN
+    densecli evaluate --task knn --data data/coco --student dinov2-vits14
+    """
+    from densecli.evaluation.model_under_test import ModelUnderTest
+    from densecli.models.checkpoints import weights_given
+
+    settings = options.make(EvaluateSettings)
+    check_task(options, settings.task)
+    pairs = options.get("weights", ())
+    if settings.run:
+        model = ModelUnderTest.of_run(settings.run)
+    else:
+        # Without --student the weights may still be those of a run's student.
+        path = weights_given(settings.student, pairs) if "student" in options.given else None
+        model = ModelUnderTest(model=settings.student, weights=path)
+
+    def before() -> Any:
+        """What the student of the run was."""
+        return ModelUnderTest.before_run(str(settings.run), weights_given(model.model, pairs))
+
+    if settings.task == "regions":
+        _regions(options, settings, model, before)
+    else:
+        _task(options, settings, model, before() if settings.run else None)
+
+
+def check_task(options: Options, task: str) -> None:
+    """Raises click.UsageError for an option that the task does not have."""
+    tasks = {**OTHERS}
+    for name, config in TASKS.items():
+        for each in settings_of(config).keys() - COMMON:
+            tasks[each] = (*tasks.get(each, ()), name)
+    for name in options.given:
+        if task not in tasks.get(name, (task,)):
+            flag = name.replace("_", "-")
+            raise click.UsageError(f"--{flag} is for --task {' or '.join(tasks[name])}.")
+
+
+def given_of(options: Options, *names: str) -> dict[str, Any]:
+    """Those of the named values that were given."""
+    return {name: options.given[name] for name in names if name in options.given}
+
+
+def _regions(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:
+    """Region classification; with --coupling, token coupling in its place."""
+    from densecli.core.distributed import joined_processes
+    from densecli.evaluation.coupling import evaluate_coupling
+    from densecli.evaluation.model_under_test import evaluate_regions
+    from densecli.evaluation.region_page import write_region_page
+    from densecli.evaluation.report import class_table, coupling_table, regions_table, size_table
+
+    about = options.make(MeasureSettings)
+    where: dict[str, Any] = {name: getattr(about, name) for name in ("data", "split", "limit", "categories")}
+    crops = options.get("crops", False)
+    given = given_of(options, *(settings_of(ClassifyConfig).keys() - {"crops"}))
+    config = ClassifyConfig(**{**(model.settings or {}), **given})
+    if settings.coupling:
+        ratios = evaluate_coupling(model, settings.refiner, **where, device=settings.device, config=config)
+        options.say(coupling_table(ratios).text(), ratios)
+        return
+    models = {model.title: model}
+    if settings.run and settings.report:
+        models = {"before": before(), "after": model}
+    with joined_processes(settings.device) as ranks:
+        measure = partial(evaluate_regions, text_embeddings_file=about.text_embeddings, **where, ranks=ranks)
+        results = {name: measure(subject=each, config=config) for name, each in models.items()}
+        of_crops = {
+            name: measure(subject=each, config=replace(config, crops=True))
+            for name, each in (models if crops else {}).items()
+        }
+        if not ranks.first:
+            return
+    titled = {f"{name}, crops": result for name, result in of_crops.items()}
+    options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
+    show = partial(click.echo, err=options.json == "-")
+    show(regions_table({**results, **titled}).text())
+    if about.classes:
+        show(size_table(results).text())
+        show(class_table(list(results.values())[-1], results.get("before")).text())
+    if settings.report:
+        page = write_region_page(
+            settings.report,
+            models,
+            results,
+            crops=of_crops,
+            **where,
+            config=config,
+            device=settings.device,
+        )
+        show(f"Report: {page}")
+
+
+def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:
+    """A task of `evaluation.tasks`: prints its tables, and writes what was asked for."""
+    from densecli.core.distributed import joined_processes
+    from densecli.core.page import Section, write_page
+    from densecli.evaluation.tasks import TASKS as MEASURES
+    from densecli.evaluation.tasks import EvaluationRequest
+
+    given = given_of(options, *settings_of(TASKS[settings.task]), *COMMON)
+    request = options.make(EvaluationRequest, subject=model, before=before, settings=given)
+    with joined_processes(settings.device) as ranks:
+        found = MEASURES[settings.task](request, ranks)
+        if not ranks.first:
+            return
+    text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
+    options.say(text, found.values)
+    if settings.report:
+        section = Section(title=settings.task.capitalize(), parts=found.tables)
+        title = f"{model.title}: {settings.task}"
+        page = write_page(f"{settings.report}/index.html", title, [section], warning=found.warning)
+        click.echo(f"Report: {page}", err=options.json == "-")

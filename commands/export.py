@@ -1,0 +1,24 @@
+"""The command `export`: writes a student as other projects read it."""
+
+from densecli.commands.options import Options, command
+from densecli.train.config import ExportConfig
+
+
+@command(ExportConfig)
+def export(options: Options) -> None:
+    """Write a student as F-ViT, OV-DQUO, CAT-Seg, SAN, OpenCLIP or timm read it, with a card beside it.
+
+    \b
+    densecli export --run runs/densevlm-eva02-b16-coco-512 --layout eva
+    """
+    from densecli.train.export import export as write
+
+    config = options.make(ExportConfig)
+    card = write(config)
+    done = "would be written" if config.dry_run else "written"
+    random = " (random weights)" if card["random_weights"] else ""
+    options.say(
+        f"{card['path']}: {card['bytes'] / 1e6:.1f} MB {done}, {card['student']}{random} to be read in mode "
+        f"{card['mode']}.\n{card['load']}",
+        card,
+    )

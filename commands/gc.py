@@ -1,0 +1,58 @@
+"""The command `gc`: lists or deletes what no run needs any more."""
+
+from dataclasses import dataclass
+
+from densecli.commands.options import Options, command
+from densecli.core.settings import setting
+from densecli.shards.config import StoreSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectSettings(StoreSettings):
+    """The settings of gc."""
+
+    runs: str = setting(
+        "runs", help="Folder of the runs that use the store.", group="data", metavar="DIR", path=True
+    )
+    keep: tuple[str, ...] = setting(
+        (),
+        help="Column to keep, NAME or NAME-ID. May be given several times.",
+        group="data",
+        metavar="NAME",
+        default_text="those that runs name",
+    )
+    min_age: float = setting(
+        1.0,
+        help="Leaves alone what was written in the last so many hours.",
+        group="data",
+        min=0,
+        metavar="HOURS",
+    )
+    delete: bool = setting(False, help="Deletes what is listed.", group="run")
+
+
+@command(CollectSettings)
+def gc(options: Options) -> None:
+    """List, or delete, the columns that no run names and what killed writers left.
+
+    A column is named by the config.json of a run, or by --keep. Where none is named, no column is listed.
+
+    \b
+    densecli gc --store stores/coco-512 --keep vitl14
+    densecli gc --store stores/coco-512 --keep vitl14 --delete
+    """
+    from densecli.core.tables import size, table
+    from densecli.shards import gc as collector
+    from densecli.shards.store import Store
+
+    config = options.make(CollectSettings, store=options.store)
+    store = Store.open(config.store)
+    found = collector.garbage(store, runs=config.runs, keep=config.keep, min_age=config.min_age * 3600)
+    if config.delete:
+        collector.delete(found)
+    total = size(sum(item.bytes for item in found))
+    verdict = f"{total} {'deleted' if config.delete else 'could be deleted (--delete does it)'}"
+    rows = [["what", "bytes", "why"], *([item.url, size(item.bytes), item.why] for item in found)]
+    text = f"{table(rows)}\n{verdict}" if found else f"{store.root}: nothing to delete"
+    items = [item._asdict() for item in found]
+    options.say(text, {"store": store.root, "deleted": config.delete, "items": items})

@@ -1,0 +1,29 @@
+"""The command `lint`: reads a whole store and checks it."""
+
+from contextlib import closing
+
+from densecli.commands.options import Options, command
+from densecli.shards.config import StoreSettings
+
+
+@command(StoreSettings)
+def lint(options: Options) -> int:
+    """Read a whole store and check every receipt, digest, key and count. Changes nothing.
+
+    Exits with 1 where something is wrong, and says what to rebuild.
+
+    \b
+    densecli lint --store stores/coco-512
+    """
+    from densecli.core.progress import Progress
+    from densecli.shards import lint as linter
+    from densecli.shards.store import Store
+
+    store = Store.open(options.store)
+    with closing(Progress(linter.count(store), "shards")) as progress:
+        findings = list(linter.lint(store, progress.advance))
+    lines = [f"{finding.trouble} {finding.remedy}" for finding in findings]
+    lines.append(f"{store.root}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+    value = {"store": store.root, "findings": [finding._asdict() for finding in findings]}
+    options.say("\n".join(lines), value)
+    return 1 if findings else 0

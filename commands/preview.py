@@ -1,0 +1,115 @@
+"""The command `preview`: draws what is stored of one photo."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from densecli.commands.options import Options, command
+from densecli.core.settings import changed, setting
+from densecli.pipeline.config import VerifyConfig
+from densecli.shards.config import DeviceSettings, StoreSettings
+
+if TYPE_CHECKING:
+    from densecli.evaluation.preview import LiveTeacher
+    from densecli.shards.store import Column, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewSettings(StoreSettings, DeviceSettings):
+    """The settings of preview."""
+
+    key: str = setting(help="Key of the photo.", group="data", argument=True)
+    teachers: tuple[str, ...] = setting(
+        (),
+        flag="teacher",
+        help="Column to draw, NAME or NAME-ID. May be given several times.",
+        group="data",
+        metavar="NAME",
+        default_text="every column",
+    )
+    view: int = setting(6, help="View whose cells are drawn.", group="picture", min=0, metavar="N")
+    point: tuple[float, float] = setting(
+        (0.5, 0.5),
+        help="Point whose affinities are drawn, as shares of the photo.",
+        group="picture",
+        min=0,
+        max=1,
+        metavar="X Y",
+    )
+    theta: float | None = setting(
+        None,
+        help="Draws the cells that a loss with this theta keeps as well.",
+        group="picture",
+        min=0,
+        max=1,
+        metavar="P",
+        default_text="all cells alone",
+    )
+    live: bool = setting(False, help="Draws the teacher's own maps beside the stored ones.", group="picture")
+    run: str | None = setting(
+        None,
+        help="Draws the affinities of this run's student, before and after.",
+        group="picture",
+        metavar="DIR",
+        default_text="none",
+        path=True,
+    )
+    weights: Mapping[str, str] = changed(
+        VerifyConfig, "weights", help="With --live: weights of a teacher, NAME=PATH."
+    )
+    out: str | None = setting(
+        None, help="The picture, a PNG.", group="output", metavar="FILE", default_text="KEY.png", path=True
+    )
+
+
+@command(PreviewSettings)
+def preview(options: Options) -> None:
+    """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
+
+    With --run also the affinities of its student, before and after.
+
+    \b
+    densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
+    """
+    from densecli.evaluation.preview import PreviewRequest, draw_preview
+    from densecli.shards.store import Store
+
+    config = options.make(PreviewSettings, store=options.store)
+    store = Store.open(config.store)
+    columns = [store.find("targets", name) for name in config.teachers] or store.columns("targets")
+    request = PreviewRequest(
+        key=config.key,
+        view=config.view,
+        point=config.point,
+        theta=config.theta,
+        live_teacher=_live_teacher(store, config) if config.live else None,
+        students=_students(config) if config.run else {},
+    )
+    drawn = draw_preview(store, columns, request)
+    file = config.out or f"{config.key}.png"
+    drawn.save(file)
+    names = [column.full_name for column in columns]
+    options.say(f"{', '.join(names)}: {file}", {"picture": file, "columns": names})
+
+
+def _students(config: PreviewSettings) -> dict[str, Any]:
+    """The dense maps of a run's student, before and after."""
+    from densecli.core.device import pick_device
+    from densecli.evaluation.model_under_test import ModelUnderTest
+
+    run, device = str(config.run), pick_device(config.device)
+    models = {"before": ModelUnderTest.before_run(run), "after": ModelUnderTest.of_run(run)}
+    return {name: each.token_map((each.settings or {})["mode"], device) for name, each in models.items()}
+
+
+def _live_teacher(store: "Store", config: PreviewSettings) -> "LiveTeacher":
+    """What the teacher of a column of token maps says now."""
+    from densecli.evaluation.preview import find_record
+    from densecli.pipeline.verify import live_target, regions_beside
+
+    verify = VerifyConfig(store=store.root, weights=config.weights, device=config.device)
+
+    def live(column: "Column", key: str) -> Any:
+        return live_target(store, column, find_record(store, [regions_beside(store, column)], key), verify)
+
+    return live

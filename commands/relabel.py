@@ -1,0 +1,20 @@
+"""The command `relabel`: labels from stored features, without the teacher."""
+
+from densecli.commands.build_shards import show_summary
+from densecli.commands.options import Options, command
+from densecli.pipeline.config import RelabelConfig
+
+
+@command(RelabelConfig)
+def relabel(options: Options) -> None:
+    """Make labels for other categories, prompts or boxes from a column of features, on a CPU and without the
+    teacher.
+
+    \b
+    densecli relabel --store stores/coco-512 --categories 133
+    """
+    from densecli.pipeline.relabel import relabel as retrieve
+
+    summary = retrieve(options.make(RelabelConfig, store=options.store))
+    options.write(summary)
+    show_summary(summary)

@@ -1,0 +1,67 @@
+"""The command `train`: trains a student from a store."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from densecli.commands.options import Options, command
+from densecli.train.config import RESOLVED, TrainConfig
+
+
+@command(TrainConfig, resolved=RESOLVED)
+def train(options: Options) -> None:
+    """Train a student from a store.
+
+    \b
+    densecli train --store stores/coco-512 --student eva02-b16
+    torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
+    """
+    from densecli.train.distillation import train as fit
+
+    show_result(options, fit(train_config(options)))
+
+
+def train_config(options: Options) -> TrainConfig:
+    """The training that the options describe. Raises DenseCLIError."""
+    values = trained(options)
+    method = options.get("method", TrainConfig.method)
+    run = f"runs/{method}-{values['student']}-{Path(values['store']).name}"
+    return options.make(TrainConfig, **{"run": run, **values})
+
+
+def trained(options: Options) -> dict[str, Any]:
+    """The store, the student and its weights: where the first two are not named, the newest store and the
+    student of its data set."""
+    from densecli.models.checkpoints import weights_given
+    from densecli.shards.datasets import defaults_for
+    from densecli.shards.store import Store
+
+    store = options.store
+    student = options.get("student") or defaults_for(Store.open(store).dataset["name"]).student
+    named = {"run": options.given["run"]} if "run" in options.given else {}
+    weights = weights_given(student, options.get("weights", ()))
+    return {"store": store, "student": student, "weights": weights, **named}
+
+
+def show_result(options: Options, result: Mapping[str, Any]) -> None:
+    """Prints how a training ended, in the first of its processes."""
+    if int(os.environ.get("RANK", "0")):
+        return
+    options.write(result)
+    random = " (random weights)" if result["random_weights"] else ""
+    if "planned" in result:
+        step, total = result["step"], result["total_steps"]
+        left = f"steps {step + 1} to {total}" if step < total else f"all {total} steps are done"
+        click.echo(f"{result['run']}: planned, {left}{random}")
+        return
+    loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
+    click.echo(
+        f"step {result['step']}, loss {loss}{random}: "
+        + (
+            result["export"]
+            or f"stopped by {result['signal'].name} with a checkpoint; the same command continues"
+        )
+    )

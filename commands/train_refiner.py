@@ -1,0 +1,21 @@
+"""The command `train-refiner`: trains the Refiner of a CLIP."""
+
+from pathlib import Path
+
+from densecli.commands.options import Options, command
+from densecli.commands.train import show_result, trained
+from densecli.train.config import RESOLVED, RefinerConfig
+
+
+@command(RefinerConfig, resolved=RESOLVED)
+def train_refiner(options: Options) -> None:
+    """Train the Refiner of a CLIP on a store's photos, for the teacher refiner-MODEL of the r-sc-* methods.
+
+    \b
+    densecli train-refiner --store stores/coco-512 --student eva02-b16
+    """
+    from densecli.train.refiner import train_refiner as fit
+
+    values = trained(options)
+    run = f"runs/refiner-{values['student']}-{Path(values['store']).name}"
+    show_result(options, fit(options.make(RefinerConfig, **{"run": run, **values})))

@@ -1,0 +1,45 @@
+"""The figures that `evaluate` measures: their headings in tables, their fields in its JSON, their unit."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One figure.
+
+    Attributes:
+        heading: In tables and charts.
+        field: In the JSON of `evaluate`.
+        higher_is_better: False where a lower value is better.
+    """
+
+    heading: str
+    field: str
+    higher_is_better: bool = True
+
+    @property
+    def label(self) -> str:
+        """The heading with the unit, for the axis of a chart."""
+        return f"{self.heading}, %" if self.higher_is_better else f"{self.heading}, % (lower is better)"
+
+
+REGION_METRICS = (
+    Metric(heading="Boxes", field="boxes_top1"),
+    Metric(heading="Boxes top-5", field="boxes_top5"),
+    Metric(heading="Masks-T", field="masks_thing_top1"),
+    Metric(heading="Masks-T top-5", field="masks_thing_top5"),
+    Metric(heading="Masks-S", field="masks_stuff_top1"),
+    Metric(heading="Masks-S top-5", field="masks_stuff_top5"),
+    Metric(heading="stuff as thing", field="stuff_as_thing", higher_is_better=False),
+)
+"""Of region classification, in the order of the papers' tables."""
+TASK_METRICS = (
+    Metric(heading="mIoU", field="miou"),
+    Metric(heading="pixel accuracy", field="pixel_accuracy"),
+    Metric(heading="mean accuracy", field="mean_accuracy"),
+    Metric(heading="top-1", field="top1"),
+    Metric(heading="top-5", field="top5"),
+)
+"""Of segmentation, patch kNN and image-level zero-shot."""
+METRICS = {metric.heading: metric for metric in (*REGION_METRICS, *TASK_METRICS)}
+"""All of them by heading."""

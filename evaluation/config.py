@@ -1,0 +1,153 @@
+"""The settings of evaluate: what is measured on what, and how each task measures it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from densecli.core.settings import Settings, changed, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings(Settings):
+    """On what a model is measured."""
+
+    data: str = setting(
+        "data/coco", help="Folder of the annotated photos.", group="data", metavar="DIR", path=True
+    )
+    split: str = setting("val2017", help="Split of the data set.", group="data", metavar="NAME")
+    limit: int | None = setting(
+        None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
+    )
+    categories: str = setting(
+        "133",
+        help="Category set (133, 171, 273, 316, ade150, scenes), or a json or csv file of one.",
+        group="data",
+        metavar="SET|FILE",
+        path=True,
+    )
+    dataset: str = setting(
+        "panoptic",
+        help="Layout of the data: panoptic, folder (zeroshot), or a benchmark (segmentation, knn).",
+        group="data",
+        metavar="NAME",
+        registry="benchmarks",
+    )
+    text_embeddings: str | None = setting(
+        None,
+        help="A .npy file with the model's text embedding of each category.",
+        group="model",
+        metavar="FILE",
+        default_text="made by the model's text tower",
+        path=True,
+    )
+    alphas: tuple[float, ...] = setting(
+        (),
+        help="With --run: averages of its student with the initial weights; 1 is the trained student.",
+        group="model",
+        metavar="A,A,...",
+        default_text="the exported weights alone",
+    )
+    classes: bool = setting(False, help="Prints rows for each size and class as well.", group="output")
+    train_split: str = setting(
+        "train2017", help="Split whose patches are the neighbours.", group="knn", metavar="NAME"
+    )
+    train_photos: int = setting(100, help="Photos of that split to use.", group="knn", min=1, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutConfig(Settings):
+    """How dense features are computed."""
+
+    mode: str = setting(
+        "value",
+        help="How the last block is read out.",
+        group="model",
+        metavar="NAME",
+        default_text="the run's, else value",
+    )
+    batch_size: int = setting(
+        8,
+        help="Photos in a batch.",
+        group="speed",
+        min=1,
+        metavar="N",
+        default_text="8; knn 4",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(ReadoutConfig):
+    """How regions are classified.
+
+    Segments whose box has an area outside [min_side^2, max_side^2] are left out, in pixels of the *photo*:
+    the released code of CLIPSelf compares the annotated box before it scales it to the canvas.
+    """
+
+    canvas: int = setting(
+        512,
+        help="Side of the square canvas that photos are fitted into.",
+        group="model",
+        min=16,
+        metavar="PX",
+        default_text="the run's; without a run 512, knn 448",
+    )
+    min_side: int = setting(
+        8, help="Leaves out segments with a box smaller than PX x PX.", group="regions", min=0, metavar="PX"
+    )
+    max_side: int = setting(
+        1024, help="Leaves out segments with a box larger than PX x PX.", group="regions", min=1, metavar="PX"
+    )
+    crops: bool = setting(
+        False,
+        help="Classifies each segment's own crop by [CLS] too: an upper bound.",
+        group="regions",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig(ReadoutConfig):
+    """How photos are segmented.
+
+    Where the likeliest class is less likely than `threshold`, by a softmax of `scale` x cosine over all
+    prompts, a pixel is background, if the classes have one (SCLIP; its further threshold on areas, for VOC21,
+    is left out).
+    """
+
+    side: int = setting(
+        448, help="Short side that photos are resized to.", group="segmentation", min=1, metavar="PX"
+    )
+    window: int = setting(336, help="Side of the sliding window.", group="segmentation", min=1, metavar="PX")
+    stride: int = setting(112, help="Distance between windows.", group="segmentation", min=1, metavar="PX")
+    scale: float = setting(
+        40.0, help="Factor of the cosines before their softmax.", group="segmentation", above=0
+    )
+    threshold: float = setting(
+        0.1, help="Pixels with a less probable class are background.", group="segmentation", min=0, max=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNConfig(ReadoutConfig):
+    """How patches are classified by their neighbours."""
+
+    canvas: int = changed(ClassifyConfig, "canvas", default=448)
+    batch_size: int = changed(ReadoutConfig, "batch_size", default=4)
+    k: int = setting(20, help="Neighbours of a patch that vote.", group="knn", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig(Settings):
+    """How whole photos are classified."""
+
+    batch_size: int = changed(ReadoutConfig, "batch_size")
+
+
+TASKS: Mapping[str, type[Settings]] = MappingProxyType(
+    {
+        "regions": ClassifyConfig,
+        "segmentation": SegmentationConfig,
+        "zeroshot": ZeroShotConfig,
+        "knn": KNNConfig,
+    }
+)
+"""What `evaluate --task` measures, and the settings of each."""

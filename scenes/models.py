@@ -1,0 +1,42 @@
+"""The generated world's models as densecli's registries describe them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from densecli.models.architecture import Architecture
+from densecli.models.categories import Categories
+from densecli.models.vfms import VFMArchitecture
+from densecli.scenes.tokenizer import WordTokenizer
+from densecli.scenes.vocabulary import SCENES_CONFIGS, STUFF, THINGS, VFM_CONFIG
+
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def _clip(name: str) -> Architecture:
+    return Architecture(
+        name=name,
+        family="vit",
+        config=SCENES_CONFIGS[name],
+        weights=str(_WEIGHTS / f"{name}.safetensors"),
+        tokenizer=WordTokenizer,
+        templates="plain",
+    )
+
+
+STUDENT = _clip("scenes-s")
+LARGE = _clip("scenes-l")
+PVLM = replace(LARGE, weights=str(_WEIGHTS / "scenes-pvlm.safetensors"))
+VFM = VFMArchitecture(
+    name="scenes-vfm",
+    timm="vit_tiny_patch16_224",
+    patch=12,
+    options=VFM_CONFIG,
+    weights=str(_WEIGHTS / "scenes-vfm.safetensors"),
+)
+CATEGORIES = Categories.of(
+    "scenes",
+    things=THINGS,
+    stuff=STUFF,
+    note="Numbers on the generated world are real accuracies of small models on scenes they have not seen."
+    " They show the foreground bias and its cure, not how large either is on photographs.",
+)

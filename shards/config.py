@@ -1,0 +1,37 @@
+"""Settings that several commands share."""
+
+from dataclasses import dataclass
+
+from densecli.core.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings(Settings):
+    """Which store is read."""
+
+    store: str = setting(
+        help="Folder or address of the store.",
+        group="data",
+        metavar="URL",
+        default_text="the newest in stores/",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSettings(Settings):
+    """Where networks run."""
+
+    device: str = setting(
+        "auto",
+        help="Device: auto (a GPU if there is one), cpu, cuda or cuda:N.",
+        group="speed",
+        metavar="DEVICE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRunSettings(Settings):
+    """Whether anything is written."""
+
+    dry_run: bool = setting(False, help="Says what would be done, writes nothing.", group="run")

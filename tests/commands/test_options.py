@@ -1,0 +1,194 @@
+"""Options of every command: help, defaults, ranges, the configuration file, suggestions."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from building import build_here
+from click.testing import CliRunner, Result
+
+from densecli.cli import NAMES, main
+from densecli.commands.build_shards import build_shards
+from densecli.commands.options import Command, describe, read_config
+from densecli.commands.train import train, train_config
+from densecli.core.errors import DenseCLIError
+from densecli.core.settings import settings_of
+from densecli.pipeline.config import BuildConfig
+from densecli.train.config import RESOLVED, TrainConfig
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of four scenes with labels."""
+    store = str(tmp_path_factory.mktemp("labelled") / "store")
+    weights = {"scenes-l": "random:0"}
+    build_here(
+        BuildConfig(
+            dataset="scenes", limit=4, store=store, teachers=("scenes-l",), weights=weights, device="cpu"
+        )
+    )
+    return store
+
+
+def command(name: str) -> Command:
+    found = main.get_command(click.Context(main), name)
+    assert isinstance(found, Command)
+    return found
+
+
+COMMANDS = {name: command(name) for name in (*NAMES, "demo")}
+FLOATS = [
+    (name, each) for name, found in COMMANDS.items() for each in found.settings.values() if each.type is float
+]
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help__has_a_line_and_a_default_for_every_option(name: str) -> None:
+    found = COMMANDS[name]
+    text = "".join(run(name, "--help").output.split())
+    rows = describe(found)
+    assert {row.name for row in rows} == found.settings.keys()
+    for row in rows:
+        assert row.help.endswith(".") and row.help[0].isupper(), row
+        assert row.default or row.name in {"dataset", "layout", "key"}, row
+        assert "".join(row.text.split()) in text and row.flag in text
+
+
+def test_help__loads_neither_torch_nor_ray() -> None:
+    code = """
+import sys
+from densecli.cli import main
+main(["--help"], standalone_mode=False)
+main(["train", "--help"], standalone_mode=False)
+print("loaded", *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "ray"} & set(done.stdout.partition("\nloaded ")[2].split())
+
+
+def test_options__with_one_name_agree_in_every_command() -> None:
+    """A setting that two configuration classes of a command share has one type."""
+    for found in COMMANDS.values():
+        flags = [each.option for each in found.settings.values()]
+        assert len(flags) == len(set(flags))
+
+
+@pytest.mark.parametrize(("name", "of"), FLOATS, ids=[f"{name}-{of.name}" for name, of in FLOATS])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_floats__must_be_finite_as_a_flag_and_in_a_file(name: str, of, value: str, tmp_path: Path) -> None:
+    word = f"x={value}" if of.shape == "mapping" else value
+    done = run(name, of.flag, *[word] * of.length)
+    assert done.exit_code == 2 and "finite" in done.output
+    written = {"mapping": f"{{x = {value}}}", "fixed": f"[{', '.join([value] * of.length)}]"}
+    written["list"] = f"[{value}]"
+    (tmp_path / "c.toml").write_text(f"{of.name} = {written.get(of.shape, value)}\n")
+    done = run(name, "--config", tmp_path / "c.toml")
+    assert done.exit_code == 1 and "finite" in done.output and of.flag in done.output
+
+
+def test_precedence__flag_then_file_then_preset_then_default(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('method = "declip"\ntheta = 0.5\nlr = 1\nbatch-size = 3\nteacher = "vitl14"\n')
+    given = train.parse(["--config", str(file), "--theta", "0.6", "--store", "s"])
+    config = given.make(TrainConfig, student="s", run="r", weights=None)
+    assert (config.theta, config.lr, config.batch_size, config.teachers) == (0.6, 1.0, 3, ("vitl14",))
+    assert config.mode == "qq+scale+rope+unit" and config.from_preset == ("mode",)
+    assert config.alpha == settings_of(TrainConfig)["alpha"].default
+    file.write_text('method = "declip"\nmode = "value"\n')
+    given = train.parse(["--config", str(file)])
+    config = given.make(TrainConfig, student="s", run="r", store="s", weights=None)
+    assert config.mode == "value" and not config.from_preset
+
+
+def test_config__a_switch_of_the_file_is_turned_off_by_a_flag(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("compile = true\n")
+    words = ["--config", str(tmp_path / "c.toml")]
+    assert train.parse(words).given["compile"] is True
+    assert train.parse([*words, "--no-compile"]).given["compile"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("thetta = 0.5", "Did you mean theta?"),
+        ("theta = 7", "from 0 to 1"),
+        ('epochs = "six"', "a whole number"),
+        ('precision = "bf61"', "did you mean bf16?"),
+        ("total_step = 5", "no option"),
+        ("theta = ", "cannot be read"),
+    ],
+)
+def test_config__refuses(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    done = run("train", "--config", tmp_path / "c.toml")
+    assert done.exit_code == 1 and said in done.output
+
+
+def test_config__keys_that_follow_from_a_run_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"theta": 0.5, "weights": "random:0", **dict.fromkeys(RESOLVED, 1)}))
+    assert read_config(str(file), train) == {"theta": 0.5, "weights": [("", "random:0")]}
+    file.write_text('{"total_steps": 1}')
+    with pytest.raises(DenseCLIError, match="total_steps"):
+        read_config(str(file), build_shards)
+
+
+def test_config__of_a_run_gives_the_same_run(labelled: str, tmp_path: Path) -> None:
+    words = ["train", "--store", labelled, "--student", "scenes-s", "--device", "cpu"]
+    words += [
+        "--weights",
+        "scenes-s=random:0",
+        "--batch-size",
+        "3",
+        "--max-steps",
+        "1",
+        "--run",
+        tmp_path / "r",
+    ]
+    first = run(*words)
+    assert first.exit_code == 0, first.output
+    file = tmp_path / "r" / "config.json"
+    made = json.loads(file.read_text())
+    assert made["preset"] == ["losses"]
+    again = run("train", "--config", file, "--run", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    other = json.loads((tmp_path / "again" / "config.json").read_text())
+    for config in (made, other):
+        del config["run"], config["preset"]
+    assert other == made
+    resumed = run("train", "--config", file, "--dry-run")
+    assert resumed.exit_code == 0 and "all 1 steps are done" in resumed.output
+
+
+def test_suggestions__of_commands_options_and_values() -> None:
+    done = run("trian")
+    assert done.exit_code == 2 and "Did you mean train?" in done.output
+    done = run("train", "--thetta", "0.5")
+    assert done.exit_code == 2 and "--theta" in done.output.partition("--thetta")[2]
+    done = run("train", "--precision", "bf61")
+    assert done.exit_code == 2 and "did you mean bf16?" in done.output
+
+
+def test_paths__a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.toml").write_text('refiner = "~/refiner"\n')
+    words = ["--config", "~/c.toml", "--run", "~/run", "--weights", "scenes-s=~/w", "--student", "scenes-s"]
+    given = train.parse([*words, "--store", "~/s"]).given
+    assert (given["refiner"], given["run"], given["store"]) == tuple(
+        str(tmp_path / name) for name in ("refiner", "run", "s")
+    )
+    assert given["weights"] == (("scenes-s", str(tmp_path / "w")),)
+
+
+def test_weights__of_another_model_are_refused(labelled: str) -> None:
+    words = ["--store", labelled, "--student", "scenes-s"]
+    assert train_config(train.parse([*words, "--weights", "random:3"])).weights == "random:3"
+    with pytest.raises(DenseCLIError, match="eva02-b16"):
+        train_config(train.parse([*words, "--weights", "eva02-b16=random:3"]))

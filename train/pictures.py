@@ -1,0 +1,59 @@
+"""Pictures of a training for the loggers: what a student's tokens are similar to, before and after."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densecli.core.drawing import GAP, column
+from densecli.models.affinity import TokenMap, affinity_row, token_map
+from densecli.models.student import Student
+from densecli.shards.geometry import Canvas
+from densecli.shards.reader import decode_image, read_shard
+from densecli.shards.store import Store
+
+PHOTOS = 3
+CENTRE = (0.5, 0.5)
+
+
+class AffinityPictures:
+    """Affinities of a store's first photos to their centres, as `densecli preview --run` draws them."""
+
+    def __init__(self, model: Student, mode: str, store: Store, initial: Mapping[str, Tensor]) -> None:
+        """Reads the photos and runs the student with its initial weights on them.
+
+        Args:
+            model: The student.
+            mode: Its read-out.
+            store: Where the photos are from.
+            initial: State dict of the student's network before the first step.
+        """
+        self._canvas = Canvas(store.canvas)
+        self._after = token_map(model, mode)
+        samples = read_shard(store.images, store.shard_names[0])[:PHOTOS]
+        self._photos = [decode_image(members["jpg"]) for _, members in samples]
+        trained = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+        model.network.load_state_dict(initial)
+        self._before = [self._run(photo) for photo in self._photos]
+        model.network.load_state_dict(trained)
+
+    def _run(self, photo: np.ndarray) -> np.ndarray:
+        # Compiling for so few photos would take longer than running on them.
+        with torch.compiler.set_stance("force_eager"):
+            return self._after(self._canvas.pad(photo))
+
+    def draw(self) -> np.ndarray:
+        """(H, W, 3) uint8: a row for each photo with its affinities before the first step and now."""
+        rows = [
+            affinity_row(
+                {"before": _always(before), "after": _always(self._run(photo))}, photo, CENTRE, self._canvas
+            )
+            for photo, before in zip(self._photos, self._before, strict=True)
+        ]
+        return np.asarray(column(rows, gap=GAP))
+
+
+def _always(tokens: np.ndarray) -> TokenMap:
+    """A map that has been computed before."""
+    return lambda canvas: tokens
