@@ -43,11 +43,10 @@ class Kind:
 
 def no_weights(name: str) -> str:
     """Says that no weights are found for a model, or nothing."""
-    from densecli.models.checkpoints import find_file, find_weights
-    from densecli.models.vfm import VFMS
+    from densecli.models.checkpoints import find_weights
 
     try:
-        find_file(name) if name in VFMS else find_weights(name)
+        find_weights(name)
     except DenseCLIError:
         return "weights not found"
     return ""
@@ -56,24 +55,6 @@ def no_weights(name: str) -> str:
 def no_package(name: str) -> str:
     """Says that a logger's package is not installed, or nothing."""
     return f"{name} is not installed" if name in ("wandb", "mlflow") and find_spec(name) is None else ""
-
-
-def models() -> Iterable[Entry]:
-    """The CLIPs, and other names of them."""
-    from densecli.models.registry import ALIASES, ARCHITECTURES, TUNED
-
-    for name, each in ARCHITECTURES.items():
-        yield Entry(name=name, help=f"{each.config} of the family {each.family}.", needs=_file(name))
-    for name, full in {**ALIASES, **TUNED}.items():
-        yield Entry(name=name, help=f"The architecture {full}.", needs=_file(name))
-
-
-def vfms() -> Iterable[Entry]:
-    """The vision foundation models."""
-    from densecli.models.vfm import VFMS
-
-    for name, each in VFMS.items():
-        yield Entry(name=name, help=f"timm's {each.timm}, patch {each.patch}.", needs=_file(name))
 
 
 def teachers() -> Iterable[Entry]:
@@ -97,15 +78,15 @@ def benchmarks() -> Iterable[Entry]:
         yield Entry(name=name, help=what, needs="--data DIR")
 
 
-def _file(name: str) -> str:
-    return f"weights/{name}.*"
-
-
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "teachers": Kind(help="What build-shards --teacher runs.", entries=teachers),
-        "models": Kind(help="CLIPs: students, and models of teachers.", entries=models, missing=no_weights),
-        "vfms": Kind(help="Vision foundation models.", entries=vfms, missing=no_weights),
+        "models": Kind(
+            help="CLIPs: students, and models of teachers.",
+            module="densecli.models.registry",
+            missing=no_weights,
+        ),
+        "vfms": Kind(help="Vision foundation models.", module="densecli.models.vfms", missing=no_weights),
         "datasets": Kind(help="Photos for build-shards --dataset.", module="densecli.shards.datasets"),
         "kinds": Kind(help="Kinds of target that teachers write.", module="densecli.shards.kinds"),
         "codecs": Kind(help="How targets are stored.", module="densecli.shards.codecs"),

@@ -74,10 +74,10 @@ class Architecture:
         if "hf_tokenizer_name" not in text:
             return open_clip.SimpleTokenizer(**options)
         try:
-            return open_clip.HFTokenizer(text["hf_tokenizer_name"], **options)
+            return open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], **options)
         except (ImportError, OSError) as error:
             raise DenseCLIError(
                 f"{self.name} needs the tokenizer {text['hf_tokenizer_name']}, which cannot be loaded.",
-                hint="Install transformers and let it download the tokenizer from Hugging Face once, or give the "
-                "categories' embeddings with --text-embeddings FILE.",
+                hint="Install transformers and let it download the tokenizer from Hugging Face once, or give "
+                "the categories' embeddings with --text-embeddings FILE.",
             ) from error

@@ -123,7 +123,11 @@ def _no_weights(name: str, names: Iterable[str]) -> DenseCLIError:
 
 
 def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
-    """The path for a model among (name, path) pairs, under its name, an alias or no name, or None.
+    """The path for a model among (name, path) pairs; None where there is none.
+
+    Args:
+        model: A model's name or alias.
+        weights: Names of models or aliases, with paths. An empty name is the model's own.
 
     Raises:
         DenseCLIError: A pair is for another model.

@@ -86,9 +86,9 @@ for arch, help in (
         "SigLIP 2 ViT-B/16 at 224 px.",
     ),
 ):
-    MODELS.add(arch.name, arch, help=help)
+    MODELS.add(arch.name, arch, help=help, needs=f"weights/{arch.name}.*")
     for alias in arch.aliases:
-        MODELS.add(alias, arch, help=f"Short for {arch.name}.")
+        MODELS.add(alias, arch, help=f"Short for {arch.name}.", needs=f"weights/{alias}.*")
 
 
 def resolve(name: str) -> Architecture:

@@ -51,6 +51,7 @@ for registers, tag in (("", ""), ("-reg", "_reg4")):
                 name=f"dinov2-{short}{registers}", timm=f"vit_{size}_patch14{tag}_dinov2", patch=14
             ),
             help=f"DINOv2 ViT-{short[3].upper()}/14{' with registers' if registers else ''}.",
+            needs=f"weights/dinov2-{short}{registers}.*",
         )
 for arch, help in (
     (VFMArchitecture(name="dino-vitb16", timm="vit_base_patch16_224", patch=16), "DINO ViT-B/16."),
@@ -64,7 +65,7 @@ for arch, help in (
         "Segment Anything's image encoder, ViT-L.",
     ),
 ):
-    VFMS.add(arch.name, arch, help=help)
+    VFMS.add(arch.name, arch, help=help, needs=f"weights/{arch.name}.*")
 
 
 TIMM = "timm/"

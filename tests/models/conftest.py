@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from timm.models import VisionTransformer, register_model
+from timm.models.vision_transformer import vit_base_patch16_siglip_224
 
 from densecli.models.architecture import Architecture
 from densecli.models.dense import DenseCLIP
@@ -15,9 +16,7 @@ from densecli.models.registry import build
 @register_model
 def vit_nano_patch16_siglip_64(pretrained: bool = False, **options: Any) -> VisionTransformer:
     """A SigLIP tower that builds in no time: open_clip passes no sizes on to timm."""
-    return VisionTransformer(
-        img_size=64, patch_size=16, embed_dim=32, depth=2, num_heads=2, class_token=False, **options
-    )
+    return vit_base_patch16_siglip_224(pretrained, img_size=64, embed_dim=32, depth=2, num_heads=2, **options)
 
 
 TEXT = {"context_length": 16, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}

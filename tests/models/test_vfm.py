@@ -1,4 +1,5 @@
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,8 +7,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.vfm import load_vfm
-from densecli.models.vfms import VFMS
+from densecli.models.checkpoints import find_weights
+from densecli.models.vfm import build_vfm, load_vfm
+from densecli.models.vfms import VFMS, find_vfm, is_vfm
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +101,109 @@ def test_load__is_strict(model_of, tmp_path):
 def test_load__the_real_dinov2(shared_data):
     model = load_vfm("dinov2-vits14", str(shared_data / "weights" / "dinov2_vits14_fp16.safetensors"))
     assert torch.isfinite(model(square(112))).all()
+
+
+SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+
+
+def small(name):
+    """A network of timm's by its name, with random weights, of two blocks."""
+    arch = find_vfm(f"timm/{name}")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_vfm(replace(arch, options={**arch.options, **SMALL}))
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "mean"),
+    [
+        ("vit_base_patch14_reg4_dinov2.lvd142m", 14, 0.485),
+        ("vit_base_patch14_reg4_dinov2", 14, 0.485),
+        ("vit_small_patch16_dinov3.lvd1689m", 16, 0.485),
+        ("samvit_large_patch16.sa1b", 16, 0.485),
+        ("sam2_hiera_tiny.fb_r896", 16, 0.485),
+        ("vit_base_patch16_radio_v3.c_radio", 16, 0.48145466),
+        ("vit_base_patch16_siglip_224.webli", 16, 0.5),
+    ],
+)
+def test_timm__a_name_without_an_entry_says_its_own_facts(name, patch, mean):
+    arch = find_vfm(f"timm/{name}")
+    assert is_vfm(f"timm/{name}") and arch.name == f"timm/{name}"
+    assert (arch.patch, arch.mean[0]) == (patch, mean)
+    with torch.device("meta"):
+        tokens = build_vfm(arch)(torch.empty(1, 3, 4 * patch, 6 * patch))
+    assert tokens.shape[2:] == (4, 6)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_base_patch16_radio_v3", "vit_base_patch16_siglip_224", "vit_small_patch14_reg4_dinov2"]
+)
+@torch.inference_mode()
+def test_timm__tokens_are_the_networks_own_features(name):
+    model = small(name)
+    for scale in (1, 2):
+        grid = [scale * side for side in model.net.patch_embed.grid_size]
+        if scale == 2:
+            # Equal positions: timm would resize others with antialiasing, which ours are without.
+            own = 0 if model.net.no_embed_class else model.net.num_prefix_tokens
+            model.net.pos_embed[:, own:] = 1.0
+        images = square(model.arch.patch * grid[0])
+        theirs = model.net.forward_features(images)[:, model.net.num_prefix_tokens :]
+        expected = F.normalize(theirs, dim=2).transpose(1, 2).unflatten(2, grid)
+        torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_timm__rotary_positions_fit_any_grid():
+    model = small("vit_small_patch16_dinov3")
+    whole = square(96)
+    for images in (whole, whole[:, :, :48]):
+        grid = (images.shape[2] // 16, 6)
+        (theirs,) = model.net.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+        assert theirs.shape[2:] == grid
+        torch.testing.assert_close(model(images), F.normalize(theirs, dim=1))
+
+
+@torch.inference_mode()
+def test_timm__sam2_is_the_stage_at_stride_16():
+    arch = find_vfm("timm/sam2_hiera_tiny.fb_r896")
+    model = build_vfm(replace(arch, options={"embed_dim": 24, "num_heads": 1, "stages": (1, 1, 2, 1)}))
+    images = square(64)
+    theirs = model.net.forward_intermediates(images, intermediates_only=True)[2]
+    torch.testing.assert_close(model(images), F.normalize(theirs, dim=1))
+    assert theirs.shape[2:] == (4, 4)
+    unread = {name for name, _ in model.net.named_parameters() if name.startswith(model.unread())}
+    assert {name.split(".")[1] for name in unread if name.startswith("blocks.")} == {"4"}
+    with pytest.raises(DenseCLIError, match="multiples of 32 pixels, not 48 x 48"):
+        model(square(48))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224"])
+def test_timm__a_network_without_a_patch_grid_is_refused(name):
+    with pytest.raises(DenseCLIError, match=f"timm/{name} is a .* no patch grid") as caught:
+        find_vfm(f"timm/{name}")
+    assert "timm/vit_base_patch14_dinov2.lvd142m" in caught.value.hint
+
+
+def test_timm__unknown_names_and_tags_suggest_the_nearest():
+    with pytest.raises(DenseCLIError, match="vit_bse_patch16_224") as caught:
+        find_vfm("timm/vit_bse_patch16_224")
+    assert "vit_base_patch16_224" in caught.value.hint
+    with pytest.raises(DenseCLIError, match="no weights tag") as caught:
+        find_vfm("timm/vit_base_patch14_dinov2.lvd142n")
+    assert "vit_base_patch14_dinov2.lvd142m" in caught.value.hint
+
+
+def test_timm__weights_lie_under_a_name_without_slashes(tmp_path, monkeypatch):
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
+    name = "timm/vit_tiny_patch16_224.augreg_in21k"
+    with pytest.raises(DenseCLIError, match=r"no timm--vit_tiny_patch16_224\.augreg_in21k\.safetensors"):
+        find_weights(name)
+    file = tmp_path / "timm--vit_tiny_patch16_224.augreg_in21k.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build_vfm(find_vfm(name)).net
+    save_file({**net.state_dict(), "head.weight": torch.zeros(2, 192)}, file)
+    assert find_weights(name) == file
+    loaded = load_vfm(name, str(file))
+    torch.testing.assert_close(dict(loaded.net.state_dict()), dict(net.state_dict()))
