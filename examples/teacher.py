@@ -1,4 +1,4 @@
-"""A teacher of a new kind of target: the mean colour of each patch, whose correlations a student may learn."""
+"""A teacher of a new kind of target: the mean colour of each patch, for its correlations."""
 
 from dataclasses import dataclass
 

@@ -102,8 +102,8 @@ def test_loss_term__with_an_option_of_its_own(train):
 def test_method_schedule_logger_export__in_one_training(train, densecli, store):
     used = ("teacher", "codec", "method", "schedule", "logger")
     rows = train(
-        "several", "--method", "labels-and-crops", "--teacher", "crops-scenes-s", "--schedule", "inverse-sqrt",
-        "--warmup-steps", 1, "--lr", 1e-3, "--logger", "csv",
+        "several", "--method", "labels-and-crops", "--teacher", "crops-scenes-s",
+        "--schedule", "inverse-sqrt", "--warmup-steps", 1, "--lr", 1e-3, "--logger", "csv",
         plugins=used,
     )  # fmt: skip
     run = store.parent / "several"
