@@ -147,7 +147,7 @@ def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> N
     }
     assert labels["epochs"] == 10
     assert [t["name"] for t in planned("--teacher", "scenes-vfm")["teachers"]] == ["scenes-vfm"]
-    assert "no method 'sgd'" in refused("plan", "--dataset", "coco", "--method", "sgd")
+    assert "no method called 'sgd'" in refused("plan", "--dataset", "coco", "--method", "sgd")
     assert planned("--method", "r-sc-v", "--teacher", "features-scenes-pvlm")["epochs"] == 6
 
 
