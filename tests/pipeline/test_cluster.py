@@ -25,7 +25,7 @@ def test_connected__nobody_listens(scheme):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
     with (
-        pytest.raises(DenseCLIError, match=f"no way to the Ray cluster {address}: .*refused"),
+        pytest.raises(DenseCLIError, match=f"Cannot connect to the Ray cluster {address}: .*refused"),
         connected(address, 1),
     ):
         pass
