@@ -60,10 +60,12 @@ class Cell:
 
 def shipped() -> dict[str, Path]:
     """Specs by name, such as coco/theta: those for COCO, then those of data sets that have their own."""
-    folders = {name: dataset.ablations for name, dataset in DATASETS.items() if dataset.ablations}
+    folders: dict[str, str | Path] = {
+        name: dataset.ablations for name, dataset in DATASETS.items() if dataset.ablations
+    }
     return {
         f"{name}/{path.stem}": path
-        for name, folder in {"coco": SPECS, **folders}.items()
+        for name, folder in ({"coco": SPECS} | folders).items()
         for path in sorted(Path(folder).glob("*.toml"))
     }
 
@@ -137,7 +139,7 @@ def cells(spec: Spec) -> list[Cell]:
 
 def measured_on(spec: Spec, folder: Path, dataset: Dataset) -> Spec:
     """The spec, with its students measured on the annotated photos that a data set generates in a folder."""
-    chosen = {"split": dataset.test_split, "limit": 300, "categories": dataset.categories}
+    chosen: dict[str, Value] = {"split": dataset.test_split, "limit": 300, "categories": dataset.categories}
     return replace(spec, evaluate={**chosen, **spec.evaluate, "data": str(folder)})
 
 

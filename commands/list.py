@@ -68,16 +68,6 @@ def teachers() -> Iterable[Entry]:
         yield Entry(name=name, help=entry.help, needs=needs)
 
 
-def benchmarks() -> Iterable[Entry]:
-    """The segmentation data sets."""
-    from densecli.evaluation.benchmarks import BENCHMARKS
-
-    for name, make in BENCHMARKS.items():
-        found = make()
-        what = f"{len(found.classes.names)} classes, files as {found.layout} lays them out."
-        yield Entry(name=name, help=what, needs="--data DIR")
-
-
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "teachers": Kind(help="What build-shards --teacher runs.", entries=teachers),
@@ -99,7 +89,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             help="Loggers for train --logger.", module="densecli.train.loggers", missing=no_package
         ),
         "exports": Kind(help="Formats for export --layout.", module="densecli.train.exports"),
-        "benchmarks": Kind(help="Segmentation data sets for evaluate --dataset.", entries=benchmarks),
+        "benchmarks": Kind(
+            help="Segmentation data sets for evaluate --dataset.", module="densecli.evaluation.benchmarks"
+        ),
         "commands": Kind(help="Commands of plug-ins."),
     }
 )

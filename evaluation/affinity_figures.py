@@ -1,4 +1,4 @@
-"""What a network's tokens see: affinities to a point of a photo, before and after, side by side."""
+"""Affinity figures of annotated photos: each model's affinities to a point in a thing or in stuff."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,15 @@ from densecli.shards.geometry import Canvas
 def affinity_figures(
     models: Mapping[str, TokenMap], dataset: PanopticDataset, canvas: int, limit: int
 ) -> list[Figure]:
-    """For the first `limit` photos a row: the photo with a point, and each model's affinities to it.
+    """One figure for each of the first photos: the photo with a point, and each model's affinities to it.
 
     The point lies deep inside the largest thing of one photo, the largest stuff of the next.
+
+    Args:
+        models: By title.
+        dataset: The photos.
+        canvas: Side of the canvas in pixels.
+        limit: Number of photos.
     """
     figures = []
     for i in range(min(limit, len(dataset))):

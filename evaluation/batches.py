@@ -1,4 +1,4 @@
-"""Reading while the model computes: of each process its share of the batches."""
+"""Batches of photos, read while the model computes; each process gets its share."""
 
 import math
 import os
@@ -17,8 +17,15 @@ THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 
 def batches(read: Callable[[int], Item], count: int, size: int, ranks: Distributed) -> Iterator[list[Item]]:
-    """`read` of 0 to count - 1, photos, `size` at a time; of the batches, which are the same whatever the
-    number of processes, those of this one. The next is read, in threads, while the caller works on this one.
+    """Yields this process's batches of photos; threads read the next while the caller works on this one.
+
+    The batches of all processes are the same for any number of processes.
+
+    Args:
+        read: Reads the photo of an index, from 0 to count - 1.
+        count: Number of photos.
+        size: Photos in a batch.
+        ranks: The processes that share the batches.
     """
     starts = range(0, count, size)[ranks.rank :: ranks.world_size]
     parts = [range(start, min(start + size, count)) for start in starts]

@@ -52,6 +52,8 @@ def classify(
     weights: str,
     config: ClassifyConfig,
     ranks: Distributed,
+    *,
+    random_weights: bool = False,
 ) -> Classification:
     """Region classification of `dataset` by `model`, `text` (D, C) being the embeddings of its D categories.
 
@@ -60,7 +62,7 @@ def classify(
     """
     own = region_tally(model, dataset, text, config, ranks)
     first, *others = ranks.gather(own)
-    return summarize(sum(others, first), dataset.categories, weights)
+    return summarize(sum(others, first), dataset.categories, weights, random_weights=random_weights)
 
 
 def region_tally(

@@ -1,6 +1,6 @@
-"""A picture of a confusion matrix: a row a true class, a column what it is called, things before stuff.
+"""Pictures of confusion matrices: a row for each true class, a column for each prediction, things first.
 
-Shares of a row run from dark blue to yellow (cividis): the same order to colour-blind readers and in grey.
+Shares of a row run from dark blue to yellow; see `core.drawing`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ NAME_LIMIT = 32  # characters
 
 
 def confusion_pictures(results: Sequence[Classification]) -> list[Image.Image]:
-    """A picture of each result's confusion, all with the same classes: those present or, in any, called."""
+    """A picture of each result's confusion, all of the classes present or predicted in any of them."""
     categories = results[0].categories
     counts = [result.confusion[:, :-1] for result in results]
     seen = sum(c.sum(0) + c.sum(1) for c in counts) > 0

@@ -1,4 +1,4 @@
-"""Coupling: how much like its own segment's tokens the tokens of other segments look."""
+"""Coupling: how similar tokens of different segments are, compared with tokens of one segment."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,6 @@ from densecli.evaluation.classify import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
-from densecli.models.checkpoints import load_model
 from densecli.models.refiner import load_refiner
 from densecli.shards.geometry import Canvas
 
@@ -30,12 +29,20 @@ def evaluate_coupling(
     device: str = "auto",
     config: ClassifyConfig,
 ) -> dict[str, float]:
-    """The coupling ratio of a subject and, where its file is given, of its Refiner on whole photos, by title.
+    """Coupling ratios by title: of a model and, where its file is given, of its Refiner.
 
-    See `coupling_ratio`; of `config`, the canvas and the subject's mode count.
+    Args:
+        subject: The model under test.
+        refiner: File of a Refiner that was trained on this model.
+        data: Folder of a data set in the COCO or ADE20K panoptic layout.
+        split: Of the data set.
+        categories: Name or file of the category set.
+        limit: Number of photos, by default all.
+        device: See `pick_device`.
+        config: Only canvas and mode are used.
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
-    model, info = load_model(subject.model, subject.weights, pick_device(device))
+    model, info = subject.load(pick_device(device))
     networks: dict[str, Callable[[Tensor], Tensor]] = {subject.title: partial(model.dense, mode=config.mode)}
     if refiner:
         own = load_refiner(subject.model, subject.weights, refiner, model.device)

@@ -1,6 +1,6 @@
-"""Region classification of a named model or of a run's student: what has to be loaded, and from where."""
+"""The model under test, by name or from a run, and its region classification."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,64 +11,81 @@ from densecli.evaluation.classify import Classification, ClassifyConfig, classif
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.affinity import TokenMap, token_map
 from densecli.models.categories import load_categories
-from densecli.models.checkpoints import load_model
+from densecli.models.checkpoints import WeightsInfo, load_model
 from densecli.models.dense import DenseCLIP
-from densecli.models.model_card import run_export
-from densecli.models.student import load_student
+from densecli.models.model_card import read_card, run_export
+from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUnderTest:
-    """The model under test.
+    """A model that is measured: a model by name, or the student of a run.
 
-    origin: where a trained student's weights began, None for a model as it comes.
+    Attributes:
+        model: Name of the architecture.
+        weights: Path or random:SEED; None finds the file by the model's name.
+        origin: Where a trained student's weights began; None for a model that no run has trained.
+        random_weights: Whether a trained student, or one of its teachers, began with random weights.
+        settings: Canvas and mode in which a trained student is read out.
     """
 
     model: str
     weights: str | None = None
     origin: str | None = None
+    random_weights: bool = False
     settings: dict[str, Any] | None = None
 
     @classmethod
     def of_run(cls, run: str) -> "ModelUnderTest":
-        """The exported student of a run; it is read out at the size and in the mode it was trained with."""
-        weights, about = run_export(run)
-        origin = about["initial_weights"]["source"]
-        if about["random_weights"] and not origin.startswith("random:"):
-            origin += " and a teacher from random: weights"
+        """The student that a run exported, read out at the size and in the mode of its training."""
+        weights, card = run_export(run)
         return cls(
-            model=about["student"],
+            model=card["student"],
             weights=str(weights),
-            origin=origin,
-            settings={"canvas": about["image_size"], "mode": about["mode"]},
+            origin=card["initial_weights"]["source"],
+            random_weights=card["random_weights"],
+            settings={"canvas": card["image_size"], "mode": card["mode"]},
         )
 
     @classmethod
     def before_run(cls, run: str, weights: str | None = None) -> "ModelUnderTest":
-        """What the student of a run was before, read out as `of_run`; weights: where they are now."""
+        """The student of a run before training, read out as in `of_run`.
+
+        Args:
+            run: Folder of the run.
+            weights: Where the initial weights are now, if they have moved.
+        """
         after = cls.of_run(run)
-        _, about = run_export(run)
-        source = weights or about["initial_weights"]["source"]
-        return cls(model=after.model, weights=source, settings=after.settings)
+        return cls(model=after.model, weights=weights or after.origin, settings=after.settings)
 
     @property
     def title(self) -> str:
+        """The model's name in tables."""
         return f"{self.model} (trained)" if self.origin else self.model
 
-    def load(self, device: torch.device) -> tuple[DenseCLIP, str]:
-        """The model and where its weights are from, down to where a trained student's began."""
+    def load(self, device: torch.device) -> tuple[DenseCLIP, WeightsInfo]:
+        """The CLIP, and where its weights are from; see `describe`."""
         model, info = load_model(self.model, self.weights, device)
-        return model, self.began(info.source)
+        return model, self.describe(info)
+
+    def load_student(self, device: torch.device) -> tuple[Student, WeightsInfo]:
+        """The CLIP or VFM, and where its weights are from; see `describe`."""
+        model, info = load_student(self.model, self.weights, device)
+        return model, self.describe(info)
 
     def token_map(self, mode: str, device: torch.device) -> TokenMap:
-        """The dense map of the model, a CLIP or a VFM, for pictures of its affinities."""
-        model, _ = load_student(self.model, self.weights, device)
-        return token_map(model, mode)
+        """The dense map of the CLIP or VFM, for pictures of its affinities."""
+        return token_map(self.load_student(device)[0], mode)
 
-    def began(self, source: str) -> str:
-        """Where weights are from, down to where a trained student's began."""
-        return f"{source} from {self.origin}" if self.origin else source
+    def describe(self, info: WeightsInfo) -> WeightsInfo:
+        """Information on loaded weights, with a trained student's origin and what the model card knows."""
+        card = {} if info.random else read_card(info.source) or {}
+        return replace(
+            info,
+            source=f"{info.source} from {self.origin}" if self.origin else info.source,
+            random=info.random or self.random_weights or bool(card.get("random_weights")),
+        )
 
 
 def evaluate_regions(
@@ -83,13 +100,22 @@ def evaluate_regions(
     config: ClassifyConfig,
     ranks: Distributed | None = None,
 ) -> Classification:
-    """Region classification of a subject on a split in the COCO or ADE20K panoptic layout; see `classify`.
+    """Measures region classification; see `classify`.
 
-    device: of the one process that there is without `ranks`.
+    Args:
+        subject: The model under test.
+        data: Folder of a data set in the COCO or ADE20K panoptic layout.
+        split: Of the data set.
+        categories: Name or file of the category set.
+        limit: Number of photos, by default all.
+        text_embeddings_file: A .npy with one row for each category, in place of the model's text tower.
+        device: Of this process, where no `ranks` are given.
+        config: Canvas, mode and box limits.
+        ranks: The processes that share the photos.
     """
     ranks = ranks or Distributed(device=pick_device(device))
     known = load_categories(categories)
     dataset = PanopticDataset(data, split, known, limit)
-    model, source = subject.load(ranks.device)
+    model, info = subject.load(ranks.device)
     text = category_embeddings(model, known.names, file=text_embeddings_file)
-    return classify(model, dataset, text, source, config, ranks)
+    return classify(model, dataset, text, info.source, config, ranks, random_weights=info.random)

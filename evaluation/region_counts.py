@@ -41,11 +41,6 @@ class RegionCounts:
         return RegionCounts(called=self.called + other.called, top5=self.top5 + other.top5)
 
 
-def began_random(weights: str) -> bool:
-    """Whether weights, of which this says where they are from, began as random ones."""
-    return "random:" in weights
-
-
 def require_finite(scores: torch.Tensor) -> None:
     """Raises DenseCLIError where a number is not finite."""
     if not torch.isfinite(scores).all():
@@ -124,12 +119,20 @@ class SizeRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
-    """What region classification found, in percent; None where the data has no such segment.
+    """Result of region classification, in percent; None where the data has no such segment.
 
-    Accuracies are means over the classes present, `stuff_as_thing` is the share of stuff segments whose
-    mask is nearest to a thing. `confusion` (D, D + 1) counts masks by true class and what they were called,
-    the last column being those without a token. `weights` is where the weights came from, and holds
-    `random:SEED` if that is where they began.
+    Accuracies are means over the classes present.
+
+    Attributes:
+        stuff_as_thing: Share of stuff segments whose mask is nearest to a thing.
+        things: Number of thing segments.
+        stuffs: Number of stuff segments.
+        skipped: Segments left out by box area.
+        vanished: Segments whose mask covers no token.
+        confusion: (D, D + 1) counts of masks by true class and predicted class; the last column counts masks
+            without a token.
+        weights: Where the weights are from.
+        random_weights: Whether they, or a teacher's behind them, began as random ones.
     """
 
     boxes_top1: float | None
@@ -148,10 +151,7 @@ class Classification:
     categories: Categories
     confusion: np.ndarray
     weights: str
-
-    @property
-    def random_weights(self) -> bool:
-        return began_random(self.weights)
+    random_weights: bool
 
     def to_dict(self) -> dict:
         """JSON values; the confusion as {true class: {called: how many}}, "" being nothing."""
@@ -171,12 +171,20 @@ class Classification:
             "classes": [asdict(row) for row in self.classes],
             "sizes": [asdict(row) for row in self.sizes],
             "confusion": confusion,
-            "random_weights": self.random_weights,
         }
 
 
-def summarize(tally: RegionTally, categories: Categories, weights: str) -> Classification:
-    """Accuracies from counts."""
+def summarize(
+    tally: RegionTally, categories: Categories, weights: str, *, random_weights: bool = False
+) -> Classification:
+    """Accuracies from counts.
+
+    Args:
+        tally: The counts of all photos.
+        categories: Of the classes.
+        weights: Where the model's weights are from.
+        random_weights: Whether they, or a teacher's behind them, began as random ones.
+    """
     thing = categories.thing_flags()
     called = tally.masks.called.sum(0)
     of_stuff = called[~thing]
@@ -220,6 +228,7 @@ def summarize(tally: RegionTally, categories: Categories, weights: str) -> Class
         categories=categories,
         confusion=called,
         weights=weights,
+        random_weights=random_weights,
     )
 
 

@@ -1,4 +1,4 @@
-"""The report of region classification: its sections, and what a reader must know before any number."""
+"""The report of region classification as a page: its sections, and warnings before any number."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,10 +34,20 @@ def write_region_page(
     device: str = "auto",
     more: Sequence[Section] = (),
 ) -> Path:
-    """FOLDER/index.html about one subject, or one before and after, and their results; see `region_sections`.
+    """Writes FOLDER/index.html about one model, or about one before and after training.
 
-    The data are those of the results; a few photos are looked at again for the affinities. more: sections
-    that follow the regions'.
+    Args:
+        folder: Of the page.
+        subjects: The models, by the names that `results` has.
+        results: What was measured; see `region_sections`.
+        crops: The same of crops; see `ClassifyConfig`.
+        data: Folder of the data set that was measured on; a few of its photos are drawn.
+        split: Of the data set.
+        categories: Name or file of the category set.
+        config: As measured.
+        limit: Number of photos, by default all.
+        device: That draws affinities; see `pick_device`.
+        more: Sections after those about regions.
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
     networks = {
@@ -67,10 +77,12 @@ def region_sections(
     crops: Mapping[str, Classification] | None = None,
     affinities: Sequence[Figure] = (),
 ) -> list[Section]:
-    """Sections of a page about one model, or about one before and after, in this order.
+    """Sections of a page about one model, or about one before and after training.
 
-    results: one, by what tables call it, or "before" and "after". crops: the same of crops, see
-    `ClassifyConfig`. affinities: pictures of what their tokens see.
+    Args:
+        results: One by the model's title, or two called "before" and "after", in this order.
+        crops: The same of crops; see `ClassifyConfig`.
+        affinities: Pictures of token affinities.
     """
     before, last = results.get("before"), list(results.values())[-1]
     everything = {**results, **{f"{name}, crops": found for name, found in (crops or {}).items()}}
@@ -107,7 +119,11 @@ def region_sections(
 
 
 def meaning(results: Mapping[str, Classification]) -> tuple[str, list[str]]:
-    """(what must be known before any number, or "", and paragraphs about what the numbers are)."""
+    """What the numbers of a page mean.
+
+    Returns:
+        A warning to stand before any number, or "", and paragraphs to stand after them.
+    """
     one = next(iter(results.values()))
     warning, paragraphs = one.categories.note, list(_MEANING)
     if any(result.random_weights for result in results.values()):
@@ -121,7 +137,7 @@ def _value_text(name: str, value: float | None) -> str:
 
 
 _WHAT_IS_MEASURED = (
-    "Each annotated segment is pooled from the dense map and called by the nearest text embedding of all"
+    "Each annotated segment is pooled from the dense map; its class is the nearest text embedding of all"
     " categories. Boxes: things, by RoIAlign of their box. Masks-T and Masks-S: things and stuff, by the"
     " mean of their tokens. Accuracies are means over the classes present. Stuff as thing is the foreground"
     " bias, the share of stuff segments that are called a thing: lower is better.",

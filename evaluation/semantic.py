@@ -1,16 +1,5 @@
-"""Semantic ground truth: photos with a class for every pixel, as published or out of panoptic segments.
+"""Semantic ground truth: photos with a class for every pixel, of a benchmark or from panoptic segments."""
 
-coco-stuff:  photos ROOT/SPLIT/ or ROOT/images/SPLIT/, PNGs ROOT/stuffthingmaps/SPLIT/ or
-             ROOT/annotations/SPLIT/, as COCO-Stuff 164k was released (values are ids less 1).
-ade:         ROOT/images/validation/, ROOT/annotations/validation/ (SPLIT `val`; `training/` for `train`):
-             ADEChallengeData2016.
-voc:         ROOT/JPEGImages/, ROOT/SegmentationClass/, ROOT/ImageSets/Segmentation/SPLIT.txt: VOC2012.
-context:     ROOT/JPEGImages/, ROOT/SegmentationClassContext/, ROOT/ImageSets/SegmentationContext/SPLIT.txt:
-             VOC2010 with the 59 classes of Pascal Context as MMSegmentation converts them.
-cityscapes:  ROOT/leftImg8bit/SPLIT/CITY/, ROOT/gtFine/SPLIT/CITY/ with *_gtFine_labelIds.png.
-"""
-
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +8,13 @@ from PIL import Image
 
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
-from densecli.evaluation.panoptic import ADE_PHOTOS, AnnotatedPhoto, PanopticDataset, open_image
+from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, open_image
 from densecli.models.categories import load_categories
-
-Pair = tuple[Path, Path]  # a photo and its PNG
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPhoto:
-    """A photo (PIL, RGB) and the class of each pixel, int16 (H, W); IGNORED counts for nothing."""
+    """A photo (PIL, RGB) and the class of each pixel, (H, W) int16; IGNORED pixels do not count."""
 
     photo: Image.Image
     labels: np.ndarray
@@ -39,7 +26,7 @@ class SemanticDataset:
     def __init__(self, root: Path | str, split: str, benchmark: Benchmark, limit: int | None = None) -> None:
         self.classes = benchmark.classes
         self._table = benchmark.table
-        self._pairs = LAYOUTS[benchmark.layout](Path(root), split)[:limit]
+        self._pairs = benchmark.pairs(Path(root), split)[:limit]
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -62,7 +49,7 @@ class SemanticDataset:
 
 
 class PanopticLabels:
-    """A panoptic dataset pixel by pixel; crowds and what no segment covers are ignored."""
+    """A panoptic data set as classes of pixels; crowds and pixels of no segment are ignored."""
 
     def __init__(self, dataset: PanopticDataset) -> None:
         self.classes = Classes.of(dataset.categories.names)
@@ -82,17 +69,20 @@ Labelled = SemanticDataset | PanopticLabels
 def open_labelled(
     name: str, data: str, split: str, *, categories: str = "133", limit: int | None = None
 ) -> Labelled:
-    """A benchmark of BENCHMARKS by name, or as `panoptic` any panoptic split with its category set.
+    """Opens a split whose pixels have classes.
 
-    Raises DenseCLIError where the files are not there.
+    Args:
+        name: One of BENCHMARKS, or `panoptic` for any panoptic data set with its category set.
+        data: Folder of the data set.
+        split: Of the data set.
+        categories: Category set of a panoptic data set.
+        limit: Number of photos, by default all.
+
+    Raises:
+        DenseCLIError: There is no such data set, or its files are not there.
     """
     if name == "panoptic":
         return PanopticLabels(PanopticDataset(data, split, load_categories(categories), limit))
-    if name not in BENCHMARKS:
-        raise DenseCLIError(
-            f"The layout {name} has no class for each pixel.",
-            hint=f"Give one of panoptic, {', '.join(BENCHMARKS)}.",
-        )
     return SemanticDataset(data, split, BENCHMARKS[name](), limit)
 
 
@@ -102,68 +92,3 @@ def category_map(photo: AnnotatedPhoto) -> np.ndarray:
     for segment in photo.segments:
         labels[segment.mask] = segment.category
     return labels
-
-
-def _coco_stuff(root: Path, split: str) -> list[Pair]:
-    pngs = _first_folder(root / "stuffthingmaps" / split, root / "annotations" / split)
-    photos = _first_folder(root / split, root / "images" / split)
-    # MMSegmentation's converter leaves PNGs with other numbers beside the released ones.
-    released = [png for png in sorted(pngs.glob("*.png")) if not png.stem.endswith("TrainIds")]
-    return _found([(photos / f"{png.stem}.jpg", png) for png in released], pngs)
-
-
-def _ade(root: Path, split: str) -> list[Pair]:
-    folder = ADE_PHOTOS.get(split, split)
-    pngs = _first_folder(root / "annotations" / folder)
-    photos = root / "images" / folder
-    return _found([(photos / f"{png.stem}.jpg", png) for png in sorted(pngs.glob("*.png"))], pngs)
-
-
-def _pascal(sets: str, pngs: str) -> Callable[[Path, str], list[Pair]]:
-    def listed(root: Path, split: str) -> list[Pair]:
-        listing = root / "ImageSets" / sets / f"{split}.txt"
-        try:
-            names = sorted(listing.read_text().split())
-        except OSError:
-            raise DenseCLIError(
-                f"There is no list of photos {listing}.",
-                hint="--data is the folder that holds JPEGImages/ and ImageSets/.",
-            ) from None
-        return _found([(root / "JPEGImages" / f"{n}.jpg", root / pngs / f"{n}.png") for n in names], listing)
-
-    return listed
-
-
-def _cityscapes(root: Path, split: str) -> list[Pair]:
-    pngs = _first_folder(root / "gtFine" / split)
-    photos = root / "leftImg8bit" / split
-    end = "_gtFine_labelIds.png"
-    found = sorted(pngs.glob(f"*/*{end}"))
-    named = [(png.parent.name, png.name.removesuffix(end)) for png in found]
-    pairs = [photos / city / f"{name}_leftImg8bit.png" for city, name in named]
-    return _found(list(zip(pairs, found, strict=True)), pngs)
-
-
-LAYOUTS: dict[str, Callable[[Path, str], list[Pair]]] = {
-    "coco-stuff": _coco_stuff,
-    "ade": _ade,
-    "voc": _pascal("Segmentation", "SegmentationClass"),
-    "context": _pascal("SegmentationContext", "SegmentationClassContext"),
-    "cityscapes": _cityscapes,
-}
-
-
-def _first_folder(*folders: Path) -> Path:
-    for folder in folders:
-        if folder.is_dir():
-            return folder
-    raise DenseCLIError(
-        f"There is no folder {' nor '.join(map(str, folders))}.",
-        hint="--data is the dataset's own folder and --split one of its splits.",
-    )
-
-
-def _found(pairs: Sequence[Pair], place: Path) -> list[Pair]:
-    if not pairs:
-        raise DenseCLIError(f"{place} names no labelled photo.", hint="Give another split.")
-    return list(pairs)

@@ -1,6 +1,6 @@
-"""What `evaluate` measures besides regions: segmentation, image-level zero-shot, patches by neighbours.
+"""The tasks of `evaluate` beside regions: segmentation, image-level zero-shot, patches by nearest neighbours.
 
-Each task makes tables to read and values to keep, of one model or of a run's student at several alphas.
+Each measures one model, or the student of a run at several alphas.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +34,8 @@ class EvaluationRequest(MeasureSettings):
 
     Attributes:
         subject: The model.
-        before: For `alphas`, the model that a run's student was before it was trained.
-        settings: Those settings of the task's configuration that were given.
+        before: For `alphas`, the student of a run before training.
+        settings: The settings of the task's configuration that were given.
     """
 
     subject: ModelUnderTest
@@ -43,69 +43,79 @@ class EvaluationRequest(MeasureSettings):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def labelled(self, split: str, limit: int | None) -> Labelled:
+        """Opens a split whose pixels have classes."""
         return open_labelled(self.dataset, self.data, split, categories=self.categories, limit=limit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Tables to print, and the figures that they are made of by the title of each model."""
+    """What a task measured.
+
+    Attributes:
+        tables: To print.
+        values: The same figures as JSON values, by the title of each model.
+    """
 
     tables: Sequence[Table]
     values: Mapping[str, Mapping[str, Any]]
 
     @property
     def warning(self) -> str:
-        """What a reader must know before any number, or nothing."""
+        """What a reader must know before any number; empty if there is nothing."""
         return RANDOM_WEIGHTS if any(found["random_weights"] for found in self.values.values()) else ""
 
 
-def segmentation(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
-    """See `evaluation.segmentation`."""
-    dataset = question.labelled(question.split, question.limit)
-    config = settings_for(question, SegmentationConfig(), "side", "window", "stride")
+def segmentation(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
+    """Semantic segmentation; see `evaluation.segmentation`."""
+    dataset = request.labelled(request.split, request.limit)
+    config = settings_for(request, SegmentationConfig(), "side", "window", "stride")
     prompts = [prompt for names in dataset.classes.prompts for prompt in names]
 
     def measure(candidate: Candidate) -> Segmentation:
-        clip, text = _with_text(candidate, prompts, question)
+        clip, text = _with_text(candidate, prompts, request)
         return segment(clip, dataset, text, config, ranks)
 
     windows = f"windows of {config.window} px every {config.stride} px, short side {config.side} px"
-    return _segmented(question, f"Segmentation, {question.dataset}", windows, _each(question, ranks, measure))
+    return _segmented(request, f"Segmentation, {request.dataset}", windows, _each(request, ranks, measure))
 
 
-def knn(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
-    """See `evaluation.knn`. Raises DenseCLIError where the neighbours would be the photos themselves."""
-    if question.train_split == question.split:
+def knn(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
+    """Patch classification; see `evaluation.knn`.
+
+    Raises:
+        DenseCLIError: Patches and their neighbours would be of the same split.
+    """
+    if request.train_split == request.split:
         raise DenseCLIError(
-            f"The patches of {question.split} would be their own neighbours.",
+            f"The patches of {request.split} would be their own neighbours.",
             hint="Give another --train-split.",
         )
-    bank = question.labelled(question.train_split, question.train_photos)
-    queries = question.labelled(question.split, question.limit)
-    config = settings_for(question, KNNConfig(), "canvas")
+    bank = request.labelled(request.train_split, request.train_photos)
+    queries = request.labelled(request.split, request.limit)
+    config = settings_for(request, KNNConfig(), "canvas")
 
     def measure(candidate: Candidate) -> Segmentation:
         return classify_patches(candidate.model, bank, queries, config, ranks)
 
     how = f"patches of a canvas of {config.canvas} px by their {config.k} nearest in {len(bank)} other photos"
-    return _segmented(question, f"Patch kNN, {question.dataset}", how, _each(question, ranks, measure))
+    return _segmented(request, f"Patch kNN, {request.dataset}", how, _each(request, ranks, measure))
 
 
-def zeroshot(question: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
-    """See `evaluation.zeroshot`."""
-    images = _images(question)
-    batch = {name: value for name, value in question.settings.items() if name == "batch_size"}
+def zeroshot(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
+    """Image-level zero-shot classification; see `evaluation.zeroshot`."""
+    images = _images(request)
+    batch = {name: value for name, value in request.settings.items() if name == "batch_size"}
     config = ZeroShotConfig(**batch)
 
     def measure(candidate: Candidate) -> ZeroShot:
-        clip, text = _with_text(candidate, images.names, question)
+        clip, text = _with_text(candidate, images.names, request)
         return zero_shot(clip, images, text, batch_size=config.batch_size, ranks=ranks)
 
-    results = _each(question, ranks, measure)
+    results = _each(request, ranks, measure)
     photos, classes = results[0][1].photos, results[0][1].classes
-    label = "folder" if question.dataset == "folder" else "largest thing"
+    label = "folder" if request.dataset == "folder" else "largest thing"
     table = Table(
-        title=f"Image-level zero-shot, {question.dataset}",
+        title=f"Image-level zero-shot, {request.dataset}",
         columns=["model", "top-1", "top-5"],
         rows=[[who.heading, _percent(found.top1), _percent(found.top5)] for who, found in results],
         note=f"Percent of {photos} photos; the class of each is its {label}, one of {classes}.",
@@ -120,51 +130,56 @@ TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] =
 }
 
 
-def settings_for(question: EvaluationRequest, default: Config, *sides: str) -> Config:
-    """The default with what was given. `sides`, in pixels, stay within the canvas: the one given, else that
-    of a run's student, which is also read out in the mode it was trained in. A given canvas is one itself."""
-    of_run, given = question.subject.settings or {}, dict(question.settings)
-    canvas = given.get("canvas", of_run.get("canvas"))
+def settings_for(request: EvaluationRequest, default: Config, *sides: str) -> Config:
+    """The configuration of a task.
+
+    Args:
+        request: Its settings win. Next come the mode and the canvas of a run's student.
+        default: Everything else.
+        sides: Fields in pixels that are at most the canvas, where a canvas is given or a run has one.
+    """
+    trained, given = request.subject.settings or {}, dict(request.settings)
+    canvas = given.get("canvas", trained.get("canvas"))
     if "canvas" not in sides:
         given.pop("canvas", None)
     within = {side: min(getattr(default, side), canvas) for side in sides} if canvas else {}
-    return replace(default, **{"mode": of_run.get("mode", default.mode), **within, **given})
+    return replace(default, **{"mode": trained.get("mode", default.mode), **within, **given})
 
 
-def _images(question: EvaluationRequest) -> Images:
-    if question.dataset == "folder":
-        return FolderImages(question.data, question.split, question.limit)
-    if question.dataset != "panoptic":
+def _images(request: EvaluationRequest) -> Images:
+    if request.dataset == "folder":
+        return FolderImages(request.data, request.split, request.limit)
+    if request.dataset != "panoptic":
         raise DenseCLIError(
-            f"Photos of {question.dataset} have no class of their own.",
+            f"Photos of {request.dataset} have no class of their own.",
             hint="Give --dataset folder, or panoptic.",
         )
-    known = load_categories(question.categories)
-    return DominantThings(PanopticDataset(question.data, question.split, known, question.limit))
+    known = load_categories(request.categories)
+    return DominantThings(PanopticDataset(request.data, request.split, known, request.limit))
 
 
 def _with_text(
-    candidate: Candidate, prompts: Sequence[str], question: EvaluationRequest
+    candidate: Candidate, prompts: Sequence[str], request: EvaluationRequest
 ) -> tuple[DenseCLIP, Tensor]:
-    """The candidate's CLIP and what its text tower, or a file, says of the prompts."""
+    """The candidate's CLIP, and the prompts' embeddings from its text tower or a file."""
     if not isinstance(candidate.model, DenseCLIP):
         raise DenseCLIError(
             f"{candidate.title} has no texts to compare its features with.",
             hint="Measure it with --task knn.",
         )
-    text = category_embeddings(candidate.model, prompts, file=question.text_embeddings)
+    text = category_embeddings(candidate.model, prompts, file=request.text_embeddings)
     return candidate.model, text
 
 
 def _each(
-    question: EvaluationRequest, ranks: Distributed, measure: Callable[[Candidate], Result]
+    request: EvaluationRequest, ranks: Distributed, measure: Callable[[Candidate], Result]
 ) -> list[tuple[Candidate, Result]]:
-    found = candidates(question.subject, question.before, question.alphas, ranks.device)
+    found = candidates(request.subject, request.before, request.alphas, ranks.device)
     return [(candidate, measure(candidate)) for candidate in found]
 
 
 def _segmented(
-    question: EvaluationRequest, title: str, how: str, results: list[tuple[Candidate, Segmentation]]
+    request: EvaluationRequest, title: str, how: str, results: list[tuple[Candidate, Segmentation]]
 ) -> EvaluationResult:
     last = results[-1][1]
     tables = [
@@ -178,7 +193,7 @@ def _segmented(
             note=f"Percent; {last.photos} photos, {len(last.classes)} classes in them or predicted; {how}.",
         )
     ]
-    if question.classes:
+    if request.classes:
         worst = sorted(last.classes, key=lambda row: (row.iou, row.name))
         rows = [[row.name, _percent(row.iou), f"{row.pixels:,}"] for row in worst]
         of = results[-1][0].heading

@@ -1,4 +1,4 @@
-"""Students between what they were and what they became: alpha x trained + (1 - alpha) x initial weights."""
+"""Weights between a student before and after training: alpha x trained + (1 - alpha) x initial."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,40 +9,53 @@ import torch
 
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.region_counts import began_random
 from densecli.models.student import Student, load_student
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model under test. weights: where they are from, with `random:SEED` if that is where they began."""
+    """A loaded model that is measured.
+
+    Attributes:
+        title: In tables.
+        model: In eval mode.
+        weights: Where they are from.
+        random_weights: Whether they, or a teacher's behind them, began as random ones.
+        alpha: Share of the trained weights; None for a model as it was exported.
+    """
 
     title: str
     model: Student
     weights: str
+    random_weights: bool
     alpha: float | None = None
 
     @property
-    def random_weights(self) -> bool:
-        return began_random(self.weights)
-
-    @property
     def heading(self) -> str:
+        """The title, with a warning where weights were random."""
         return f"{self.title} (random weights)" if self.random_weights else self.title
 
 
 def candidates(
     subject: ModelUnderTest, before: ModelUnderTest | None, alphas: Sequence[float], device: torch.device
 ) -> Iterator[Candidate]:
-    """The subject as it is, or at every alpha between `before` and it, one after another in the same memory.
+    """Yields the model as it is, or with its weights interpolated at every alpha.
 
-    An export of alpha a is initial + a (trained - initial), which two points fix: any other alpha lies on the
-    same line. Raises DenseCLIError where the subject is no run's, or its initial weights are gone.
+    An export with alpha a holds initial + a (trained - initial). Two of its points fix the line, so that any
+    other alpha follows. All candidates share one network: use each before the next.
+
+    Args:
+        subject: The model.
+        before: The same student before training; needed for alphas.
+        alphas: Shares of the trained weights; none yields the model as it is.
+        device: That the model is loaded to.
+
+    Raises:
+        DenseCLIError: The model is not the student of a run, or its initial weights are not found.
     """
-    model, info = load_student(subject.model, subject.weights, device)
-    source = subject.began(info.source)
+    model, info = subject.load_student(device)
     if not alphas:
-        yield Candidate(title=subject.title, model=model, weights=source)
+        yield Candidate(title=subject.title, model=model, weights=info.source, random_weights=info.random)
         return
     if before is None or subject.weights is None:
         raise DenseCLIError(
@@ -50,17 +63,17 @@ def candidates(
             hint="Name the run with --run.",
         )
     card = json.loads(Path(subject.weights).with_name("card.json").read_bytes())
-    began, about = load_student(before.model, before.weights, device)
-    if about.sha256 != card["initial_weights"]["sha256"]:
+    before_model, before_info = load_student(before.model, before.weights, device)
+    if before_info.sha256 != card["initial_weights"]["sha256"]:
         raise DenseCLIError(
-            f"{about.source} does not hold the weights that the run began with.",
+            f"{before_info.source} does not hold the weights that the run began with.",
             hint=f"Say where they are: --weights {before.model}=PATH.",
         )
     if not card["alpha"]:
         raise DenseCLIError(
             "The run exported its initial weights (alpha 0).", hint="Train with --alpha above 0."
         )
-    initial = began.network.state_dict()
+    initial = before_model.network.state_dict()
     exported = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     for alpha in alphas:
         weight = alpha / card["alpha"]
@@ -70,4 +83,10 @@ def candidates(
                 for name, tensor in exported.items()
             }
         )
-        yield Candidate(title=f"alpha {alpha:g}", model=model, weights=source, alpha=alpha)
+        yield Candidate(
+            title=f"alpha {alpha:g}",
+            model=model,
+            weights=info.source,
+            random_weights=info.random,
+            alpha=alpha,
+        )

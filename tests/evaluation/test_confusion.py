@@ -52,3 +52,13 @@ def test_confusion__before_and_after_have_the_same_classes():
 def test_confusion__masks_without_a_token_are_missing_from_their_row():
     (picture,) = confusion_pictures([result((SKY, SKY), (SKY, 4), (SEA, SEA), (SEA, 4))])
     assert cells_of(picture, 0.5) == 0 and cells_of(picture, 1) > 0
+
+
+def test_confusion__a_hostile_name_does_not_grow_the_picture():
+    names = ("x" * 10_000, "cat\n\x1b[31m", "sea", "kite")
+    labels = np.array([0, 1])
+    masks = count(np.eye(4, dtype=np.float32)[:2], labels, np.full(2, 10))
+    categories = Categories(name="four", names=names, thing=np.array([False, True, False, True]))
+    tally = RegionTally(boxes=masks, masks=masks, skipped=0)
+    (picture,) = confusion_pictures([summarize(tally, categories, "x")])
+    assert max(picture.size) < 1_000

@@ -5,6 +5,7 @@ import pytest
 
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.models.checkpoints import WeightsInfo
 
 
 def test_of_run__reads_the_student_out_as_it_was_trained(tmp_path: Path) -> None:
@@ -23,6 +24,23 @@ def test_of_run__reads_the_student_out_as_it_was_trained(tmp_path: Path) -> None
     assert subject.settings == {"canvas": 64, "mode": "qq+scale"}
     assert subject.weights == str(tmp_path / "export" / "student.safetensors")
     assert (subject.model, subject.origin) == ("scenes-s", "weights/scenes-s.pt")
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_describe__random_weights_are_what_the_card_says(tmp_path: Path, random: bool) -> None:
+    """A folder called random:trial holds no random weights, and a file without that word may."""
+    folder = tmp_path / "random:trial"
+    folder.mkdir()
+    (folder / "x.card.json").write_text(json.dumps({"random_weights": random}))
+    info = WeightsInfo(source=str(folder / "x.pt"), sha256="0", random=False)
+    assert ModelUnderTest(model="scenes-s").describe(info).random is random
+    trained = ModelUnderTest(model="scenes-s", origin=info.source, random_weights=random)
+    assert trained.describe(WeightsInfo(source="y.pt", sha256="0", random=False)).random is random
+
+
+def test_describe__random_weights_of_this_model() -> None:
+    info = WeightsInfo(source="random:0", sha256="0", random=True)
+    assert ModelUnderTest(model="scenes-s").describe(info) == info
 
 
 def test_of_run__without_an_export(tmp_path: Path) -> None:

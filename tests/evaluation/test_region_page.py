@@ -15,7 +15,12 @@ SET = Categories(name="two", names=("boat", "sky"), thing=np.array([True, False]
 
 def result(weights="x.pt", categories=SET):
     masks = count(np.eye(2, dtype=np.float32), np.array([0, 1]), np.array([10, 10]))
-    return summarize(RegionTally(boxes=masks, masks=masks, skipped=0), categories, weights)
+    return summarize(
+        RegionTally(boxes=masks, masks=masks, skipped=0),
+        categories,
+        weights,
+        random_weights=weights.endswith("random:0"),
+    )
 
 
 def test_sections__one_model_or_before_and_after():

@@ -35,7 +35,12 @@ def result(weights="student.pt", seen=SEEN):
     areas = np.array([area for _, _, area in seen])
     things = labels < 2
     boxes = count(scores[things], labels[things], areas[things])
-    return summarize(RegionTally(boxes=boxes, masks=count(scores, labels, areas), skipped=1), SET, weights)
+    return summarize(
+        RegionTally(boxes=boxes, masks=count(scores, labels, areas), skipped=1),
+        SET,
+        weights,
+        random_weights=weights == "random:0",
+    )
 
 
 def test_regions_table__one_row_a_model():

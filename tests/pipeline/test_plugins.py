@@ -121,7 +121,13 @@ def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProc
     command = [sys.executable, "-P", *words]
     found = {name: value for name, value in os.environ.items() if name != "DENSECLI_PLUGINS"}
     return subprocess.run(
-        command, cwd=folder, env={**found, **variables}, capture_output=True, text=True, timeout=500
+        command,
+        check=False,
+        cwd=folder,
+        env={**found, **variables},
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
 
 

@@ -35,6 +35,7 @@ def test_build__in_a_folder_with_modules_of_the_same_names(tmp_path, search_path
     done = subprocess.run(
         [sys.executable, "-P", "-m", "densecli", *BUILD],
         cwd=folder,
+        check=False,
         env={**{n: v for n, v in os.environ.items() if n != "PYTHONPATH"}, **path},
         capture_output=True,
         text=True,
