@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
