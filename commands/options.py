@@ -168,11 +168,12 @@ class Command(click.Command):
         *,
         settings: Sequence[Setting],
         resolved: Collection[str],
+        upgrade: Callable[[Mapping[str, Any]], dict[str, Any]],
         callback: Callable[..., Any],
         help: str,
     ) -> None:
         self.settings = {each.name: each for each in settings}
-        self.resolved = resolved
+        self.resolved, self.upgrade = resolved, upgrade
         params: list[click.Parameter] = [
             click.Argument([each.name], type=SettingType(each), required=_required(each))
             if each.argument
@@ -217,7 +218,10 @@ HELP = ("-h, --help", "Shows this text.")
 
 
 def command(
-    *configs: type[Settings] | Sequence[Setting], name: str = "", resolved: Collection[str] = ()
+    *configs: type[Settings] | Sequence[Setting],
+    name: str = "",
+    resolved: Collection[str] = (),
+    upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
 ) -> Callable[[Callable[[Options], int | None]], Command]:
     """Makes a command of a function that takes `Options`; what it returns is the exit code.
 
@@ -226,6 +230,8 @@ def command(
             first counts.
         name: Of the command, else that of the function.
         resolved: Keys that a configuration file may hold although they are no options: they are left out.
+        upgrade: Applied to a file with such keys, the config.json of a run: values of an earlier version in
+            those of this one.
     """
 
     def decorate(function: Callable[[Options], int | None]) -> Command:
@@ -244,6 +250,7 @@ def command(
             name or function.__name__.replace("_", "-"),
             settings=list(found.values()),
             resolved=frozenset(resolved) - found.keys(),
+            upgrade=upgrade,
             callback=callback,
             help=function.__doc__ or "",
         )
@@ -342,6 +349,8 @@ def read_config(path: str, command: Command) -> dict[str, Any]:
         ) from None
     if not isinstance(document, dict):
         raise DenseCLIError(f"The configuration {path} is no table of options.", hint="Write NAME = VALUE.")
+    if not document.keys().isdisjoint(command.resolved):
+        document = command.upgrade(document)
     keys = {each.option.replace("-", "_"): name for name, each in command.settings.items()}
     keys |= {name: name for name in command.settings if name != "config"}
     values: dict[str, Any] = {}

@@ -138,4 +138,5 @@ def _image_tower(model: DenseCLIP) -> dict[str, Tensor]:
     name, options = timm_model(model) or ("", {})
     with torch.device("meta"):
         tower = timm.create_model(name, **options)
-    return _TIMM_FILTERS[model.arch.family](dict(model.clip.state_dict()), tower)
+    found: dict[str, Tensor] = _TIMM_FILTERS[model.arch.family](dict(model.clip.state_dict()), tower)
+    return found

@@ -34,7 +34,8 @@ def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> 
     height, width = dense.shape[-2:]
     scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=dense.device)
     rois = torch.cat([batch_index.to(scale).view(-1, 1), boxes.to(scale) * scale], dim=1)
-    return roi_align(dense, rois, (side, side), spatial_scale=1.0, sampling_ratio=-1, aligned=True)
+    found: Tensor = roi_align(dense, rois, (side, side), spatial_scale=1.0, sampling_ratio=-1, aligned=True)
+    return found
 
 
 def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:

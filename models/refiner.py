@@ -100,7 +100,8 @@ class Refiner(nn.Module):
         boxes = torch.tensor([[0.0, 0, 1, 1]], device=entry.device).expand(len(entry), -1)
         side = entry.shape[-1]
         tokens = self.refine(entry, boxes, torch.arange(len(entry), device=entry.device), side)
-        return tokens.transpose(1, 2).unflatten(2, (side, side))
+        found: Tensor = tokens.transpose(1, 2).unflatten(2, (side, side))
+        return found
 
     def entry(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, C, h, w): the tokens that enter the CLIP's last blocks, plus
@@ -111,7 +112,8 @@ class Refiner(nn.Module):
                 images, (first, second, len(self.clip.blocks()) - self.shape.depth)
             )
         mixed = self.mix(torch.cat(early, dim=1).permute(0, 2, 3, 1))
-        return late + mixed.permute(0, 3, 1, 2)
+        found: Tensor = late + mixed.permute(0, 3, 1, 2)
+        return found
 
     def refine(self, entry: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
         """The regions' own tokens, as the clone of the last blocks says them in CLIP's `value` reading.
@@ -173,7 +175,8 @@ def read_card(path: str) -> Mapping[str, Any]:
         raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()[METADATA])
+            found: Mapping[str, Any] = json.loads(file.metadata()[METADATA])
+            return found
     except Exception as error:  # safetensors raises its own, json and the lookups others
         raise DenseCLIError(
             f"{path} is not a Refiner.", hint="Give the export/refiner.safetensors of a train-refiner run."

@@ -12,6 +12,8 @@ from densecli.cli import main
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.coco import write_coco
 
+pytestmark = pytest.mark.ray
+
 
 def passed(*words: object) -> str:
     result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)

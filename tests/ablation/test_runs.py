@@ -151,3 +151,15 @@ def test_run__weights_of_the_spec_are_those_of_the_model_beside(tmp_path: Path) 
     run(asked, tmp_path, spec=spec)
     assert asked.measured[0].endswith("--weights scenes-s=random:0")
     assert json.loads((tmp_path / "scenes-s.json").read_text())["result"]["student"]["random_weights"]
+
+
+def test_run__a_record_of_an_earlier_version_is_not_reused(tmp_path: Path) -> None:
+    """Its words may mean another training today, such as --decoupling 2."""
+    run(Asked(), tmp_path)
+    record = tmp_path / "theta-0.1-seed-0" / "ablation.json"
+    found = json.loads(record.read_text())
+    del found["version"]
+    record.write_text(json.dumps(found))
+    asked = Asked()
+    run(asked, tmp_path)
+    assert len(asked.trained) == len(asked.measured) == 1 and json.loads(record.read_text())["version"] == 2

@@ -26,6 +26,8 @@ from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.reader import read_joined
 
+pytestmark = pytest.mark.ray
+
 
 def tars(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(Path(root).rglob("*.tar"))}

@@ -5,6 +5,8 @@ import pytest
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.cluster import connected, gpus_of_worker
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.parametrize(
     ("workers", "gpus", "share"), [(1, 1, 1), (8, 8, 1), (2, 8, 1), (2, 1, 0.5), (5, 2, 0.3333), (3, 0, 0)]
