@@ -77,7 +77,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             missing=no_weights,
         ),
         "vfms": Kind(help="Vision foundation models.", module="densecli.models.vfms", missing=no_weights),
-        "datasets": Kind(help="Photos for build-shards --dataset.", module="densecli.shards.datasets"),
+        "datasets": Kind(help="Photos for build-shards --dataset.", module="densecli.pipeline.sources"),
         "kinds": Kind(help="Kinds of target that teachers write.", module="densecli.shards.kinds"),
         "codecs": Kind(help="How targets are stored.", module="densecli.shards.codecs"),
         "methods": Kind(help="Presets for train --method.", module="densecli.train.methods"),

@@ -28,7 +28,7 @@ from densecli.pipeline.config import BuildConfig, PlanConfig
 from densecli.pipeline.sources import Source
 from densecli.pipeline.teachers import Photo, weights_names
 from densecli.pipeline.unit import Unit
-from densecli.shards.datasets import DATASETS
+from densecli.shards.datasets import defaults_for
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
@@ -98,7 +98,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     index = round(source.index_bytes * n / len(source.items))
     seconds = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
 
-    student = config.student or DATASETS[build.dataset].student
+    student = config.student or defaults_for(build.dataset).student
     side = config.image_size or request.store.canvas
     student_flops = TRAINING * student_forward(student, side).flops * readable
     student_speed = _student_speed(student, side, request) if config.calibrate else config.tflops * 1e12
