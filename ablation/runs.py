@@ -198,8 +198,6 @@ def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
     """From the JSON of `evaluate`: figures by heading, and whether weights were random."""
     first = next(iter(result.values()))
-    if not isinstance(first, Mapping):  # coupling ratios by title
-        return {"figures": dict(result)}
     named = {heading: first.get(metric.field) for heading, metric in METRICS.items()}
     return {
         "figures": {heading: value for heading, value in named.items() if value is not None},

@@ -1,6 +1,6 @@
 """The command `list`: the names that options take, and what each needs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,7 +30,7 @@ class Kind:
     entries: Callable[[], Iterable[Entry]] | None = None
     missing: Callable[[str], str] = lambda name: ""
 
-    def names(self, kind: str) -> list[dict[str, str]]:
+    def names(self, kind: str) -> Sequence[dict[str, str]]:
         """What there is to say of each name."""
         if self.module:
             import_module(self.module)

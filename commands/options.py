@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,11 @@ from densecli.core.registry import use_plugins
 from densecli.core.settings import Setting, Settings, setting, settings_of
 
 S = TypeVar("S", bound=Settings)
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    # Older releases of click give it no type arguments.
+    ParamType = click.ParamType
 GROUPS: Mapping[str, str] = {
     "measure": "Measure",
     "data": "Data",
@@ -120,7 +125,7 @@ class Options:
             Path(self.json).write_text(json.dumps(value, indent=1) + "\n")
 
 
-class SettingType(click.ParamType):
+class SettingType(ParamType):
     """The values of a setting: a word of the command line is parsed and checked."""
 
     def __init__(self, of: Setting) -> None:
@@ -141,6 +146,7 @@ class SettingOption(click.Option):
     def __init__(self, of: Setting) -> None:
         self.setting = of
         switch = of.type is bool
+        unset: dict[str, Any] = {} if _required(of) else {"default": None}
         super().__init__(
             [f"{of.flag}/--no-{of.option}" if switch else of.flag, of.name],
             type=None if switch else SettingType(of),
@@ -150,7 +156,7 @@ class SettingOption(click.Option):
             is_eager=of.name in ("plugin", "config"),
             callback={"plugin": _load_plugins, "config": _load_config}.get(of.name),
             expose_value=of.name not in ("plugin", "config"),
-            **({} if _required(of) else {"default": None}),
+            **unset,
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
@@ -241,7 +247,7 @@ def command(
                 found.setdefault(each.name, each)
 
         @click.pass_context
-        def callback(ctx: click.Context, **_: Any) -> None:
+        def callback(ctx: click.Context, /, **_: Any) -> None:
             assert isinstance(ctx.command, Command)
             if code := function(ctx.command.options_of(ctx)):
                 ctx.exit(code)

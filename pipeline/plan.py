@@ -105,7 +105,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     speeds = _speeds(sample, config.tflops, config.calibrate)
     kinds = {teacher.name: kind_of_spec(spec) for teacher, spec in request.targets}
     read = {name for name, kind in kinds.items() if config.reads is None or kind.read_kind in config.reads}
-    teachers = [
+    teachers: list[dict[str, Any]] = [
         {
             "name": name,
             "tflop": once * readable / 1e12,

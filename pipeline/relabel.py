@@ -27,6 +27,7 @@ from densecli.shards.codecs import Features
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import RegionPlan, region_plan
+from densecli.shards.specs import ColumnInfo
 from densecli.shards.store import Column, Store
 
 MAX_ATTEMPTS = 3
@@ -170,7 +171,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         "target": retrieval.target_spec(resolve(model)),
         "codec": retrieval.codec().spec,
     }
-    info = {
+    info: ColumnInfo = {
         "features": features.full_name,
         "random_weights": features.random_weights,
         "categories": load_categories(retrieval.categories).name,

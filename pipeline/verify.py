@@ -156,11 +156,13 @@ def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray)
 def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfig:
     """The teacher of a column's spec, with weights; raises DenseCLIError if its spec would be another."""
     spec, target, codec = column.spec, column.spec["target"], column.spec["codec"]
+    digests: Mapping[str, object] = spec
+    info: Mapping[str, object] = column.info
     names = weights_names(column.name)
-    recorded = {name: column.info[part] for part, name in names.items() if part in column.info}
+    recorded = {name: str(info[part]) for part, name in names.items() if part in info}
     found = {name: at for name, at in recorded.items() if is_random(at) or os.path.isfile(at)}
     given = {name: at for name, at in config.weights.items() if name in names.values()}
-    options = {
+    options: dict[str, Any] = {
         "seed": target.get("seed"),
         "views": target.get("views"),
         "side": target.get("side"),
@@ -188,7 +190,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         if part in changed:
             raise DenseCLIError(
                 f"{column.full_name} was made with other weights, not {teacher.info()[part]}.",
-                hint=f"Give those of sha256 {spec[part][:16]} with --weights {name}=PATH.",
+                hint=f"Give those of sha256 {str(digests[part])[:16]} with --weights {name}=PATH.",
             )
     if changed:
         raise DenseCLIError(

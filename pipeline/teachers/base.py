@@ -14,7 +14,8 @@ from torch import Tensor
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
-from densecli.models.registry import MODELS, OPEN_CLIP, resolve
+from densecli.models.open_clip_door import OPEN_CLIP
+from densecli.models.registry import MODELS, resolve
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions

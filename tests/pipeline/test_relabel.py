@@ -306,7 +306,7 @@ def test_refused__what_is_not_there_or_does_not_fit(config, tmp_path):
     assert "no columns of features named features-scenes-s" in refused(teacher="features-scenes-s")
     assert "--teacher features-MODEL" in refused()
     job, _ = build_here(config)
-    assert "not the weights" in refused(weights={"scenes-s": "random:1"})
+    assert "not made with the weights random:1" in refused(weights={"scenes-s": "random:1"})
     assert "not used here" in refused(weights={"scenes-l": "random:0"})
     assert "needs a file of boxes" in refused(regions="proposals")
     np.save(tmp_path / "narrow.npy", np.eye(20, 32, dtype=np.float32))
