@@ -1,14 +1,14 @@
-"""Photos per second of build-shards beside the bare loop that decodes and resizes them.
+"""Photos per second of build-shards, compared with a bare loop that decodes and resizes.
 
     python benchmarks/build.py                                        # generated photos of 640 x 480
     python benchmarks/build.py --size 1500x2250                       # as large as SA-1B's
     python benchmarks/build.py --data data/coco/train2017 --samples 128
 
 The bare loop is a pool of threads that read, decode and resize, and keep nothing; it decodes JPEGs at the
-scale that build-shards decodes them at. build-shards runs with as many threads in this process: it decodes,
-resizes, encodes, digests and writes durable shards; then it also reads them back for a teacher that looks at
-every canvas and costs nothing. What is left out is Ray's start and the listing. Contenders take turns;
-figures are medians.
+same scale as build-shards. build-shards runs with as many threads in this process: it decodes, resizes,
+encodes, digests and writes durable shards. The last row adds a teacher that reads every canvas back and
+costs nothing. The start of Ray and the listing are not measured. Rounds are interleaved; figures are
+medians.
 """
 
 import argparse
@@ -39,11 +39,11 @@ from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.regions import region_plan
 from densecli.shards.store import PHOTOS, Store
 
-DISTINCT = 32  # generated photos; more samples are the same again
+DISTINCT = 32  # number of generated photos; further samples repeat them
 
 
 class NoTeacher:
-    """Looks at the whole canvas and says next to nothing."""
+    """A teacher that reads the whole canvas and returns a few of its pixels."""
 
     name, device = "none", torch.device("cpu")
 
@@ -53,15 +53,15 @@ class NoTeacher:
     def forward(self, pictures: Tensor) -> Tensor:
         return pictures[:, :, 0, :8].float()
 
-    def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
-        return torch.stack(seen).numpy()[0]
+    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
+        return torch.stack(outputs).numpy()[0]
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         return {"x": target}, {}
 
 
 def write_photos(folder: Path, size: tuple[int, int], samples: int) -> None:
-    """JPEGs with detail at every scale, half a byte a pixel; COCO's have 0.6."""
+    """Writes JPEGs with detail at every scale, 0.5 bytes a pixel; COCO's have 0.6."""
     rng = np.random.default_rng(0)
     width, height = size
     for i in range(min(samples, DISTINCT)):
@@ -108,9 +108,9 @@ def build(source: Source, root: Path, canvas: Canvas, shard: int, threads: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, help="a folder of photos, else generated ones")
-    parser.add_argument("--size", default="640x480", help="of generated photos")
-    parser.add_argument("--folder", help="where to write, else the default for temporary files")
+    parser.add_argument("--data", type=Path, help="folder of photos; generated ones by default")
+    parser.add_argument("--size", default="640x480", help="width and height of generated photos")
+    parser.add_argument("--folder", help="where to write; by default the folder for temporary files")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--shard-size", type=int, default=64)
     parser.add_argument("--canvas", type=int, default=512)

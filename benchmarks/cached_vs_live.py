@@ -1,16 +1,14 @@
-"""The same student step with its teachers live and from the store, as a markdown table.
+"""Speed of a training step with live teachers and with stored targets, as a markdown table.
 
     python benchmarks/cached_vs_live.py                                     # small models, on the CPU
-    python benchmarks/cached_vs_live.py --size full                         # the papers' own, on a GPU
+    python benchmarks/cached_vs_live.py --size full                         # the papers' models, on a GPU
 
-Weights are random: they cost what others do. A store of scenes is built first, with one view of crops. Then
-three kinds of step take turns, round after round: `cached` reads photos, boxes and targets with the loader;
-`live` reads photos and boxes and asks the teachers in the step; `ceiling` sees one batch again and again,
-which is on the device already. A figure is the median over the rounds. What a live step cuts out of the
-photos, it cuts on the device by RoIAlign, so nothing but the teachers is in its way. MFU is what a cached
-step's products of the student are of those that the GPU could do in the time, by its maker's figure for dense
-bf16. Memory is the peak of what operations of one more step have alive at a time, and the weights and
-optimiser states beside it.
+Weights are random, which does not change the speed. A store of scenes is built first, with one view of
+crops. Then three kinds of step alternate: `cached` reads photos, boxes and targets with the loader; `live`
+reads photos and boxes and runs the teachers in the step; `ceiling` repeats one batch that is already on the
+device. Figures are medians over the rounds. A live step crops on the device by RoIAlign, so that only the
+teachers slow it down. MFU is the student's FLOP/s in a cached step as a share of the GPU's peak in dense
+bf16. Memory is the peak of the storages that one step makes, plus the weights and the optimiser states.
 """
 
 import argparse
@@ -59,7 +57,7 @@ SIZES = {
     "small": Size(student="scenes-s", pvlm="scenes-pvlm", vfm="scenes-vfm", canvas=IMAGE_SIZE, batch_size=16),
     "full": Size(student="eva02-b16", pvlm="vitl14", vfm="dinov2-vitb14", canvas=512, batch_size=48),
 }
-# FLOP/s in dense bf16, by what a GPU's name has in it; the first that fits.
+# Peak FLOP/s in dense bf16 by a part of the GPU's name; the first match counts.
 PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
 HEADINGS = (
     "method",
@@ -85,10 +83,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--canvas", type=int, help="in place of the size's own")
+    parser.add_argument("--canvas", type=int, help="default: that of --size")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--batch-size", type=int, help="in place of the size's own")
-    parser.add_argument("--batches", type=int, default=4, help="in the store")
+    parser.add_argument("--batch-size", type=int, help="default: that of --size")
+    parser.add_argument("--batches", type=int, default=4, help="number of batches in the store")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--decode", choices=["cpu", "gpu"], default="cpu")
@@ -130,9 +128,9 @@ def build(folder: str, size: Size, names: list[str], args: argparse.Namespace) -
         batch_size=args.batch_size,
         device=args.device,
     )
-    job, source = prepare(config)
-    builder = job.builder()
-    for shard in job.store.shard_names:
+    request, source = prepare(config)
+    builder = request.builder()
+    for shard in request.store.shard_names:
         builder.build(unit_of(source, shard, config.shard_size))
     return [teacher for _, teacher in builder.config.targets]
 
@@ -161,19 +159,23 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
     )
     ready = next(stored)
 
-    def ask_live() -> Batch:
+    def live_batch() -> Batch:
         batch = next(plain)
         with torch.inference_mode(), trainer.precision.autocast():
-            said = {kind: ask(batch).float() for kind, ask in targets.items()}
-        return replace(batch, targets={kind: tensor.clone() for kind, tensor in said.items()})
+            outputs = {kind: target_of(batch).float() for kind, target_of in targets.items()}
+        return replace(batch, targets={kind: tensor.clone() for kind, tensor in outputs.items()})
 
-    steps = {"cached": partial(next, stored), "live": ask_live, "ceiling": lambda: ready}
+    steps: dict[str, Callable[[], Batch]] = {
+        "cached": partial(next, stored),
+        "live": live_batch,
+        "ceiling": lambda: ready,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(args.rounds + 2):
         for name, batch_of in steps.items():
             started = time.perf_counter()
             trainer.train_step([batch_of()])
-            # Two rounds to warm up.
+            # The first two rounds warm up.
             if number >= 2:
                 seconds[name].append(time.perf_counter() - started)
     speed = {name: args.batch_size / statistics.median(each) for name, each in seconds.items()}
@@ -182,7 +184,7 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
     of_teachers = sum(p.nbytes for teacher in teachers for p in network(teacher).parameters())
     memory = {
         "cached": weights + peak(lambda: trainer.train_step([next(stored)]), trainer.device),
-        "live": weights + of_teachers + peak(lambda: trainer.train_step([ask_live()]), trainer.device),
+        "live": weights + of_teachers + peak(lambda: trainer.train_step([live_batch()]), trainer.device),
     }
     cached, live, ceiling = speed.values()
     flops = TRAINING * dense_forward(size.student, size.canvas, trainer.recipe.mode).flops
@@ -198,7 +200,7 @@ def forever(loader: Loader, device: torch.device) -> Iterator[Batch]:
 
 
 def target(teacher: Teacher) -> tuple[str, Target]:
-    """The kind of a teacher's column, and the same said live for the regions of a batch."""
+    """The kind of a teacher's target, and a function that computes it for the regions of a batch."""
     match teacher:
         case LabelsTeacher():
 
@@ -230,7 +232,7 @@ def target(teacher: Teacher) -> tuple[str, Target]:
 
 
 def network(teacher: Teacher) -> nn.Module:
-    """Its weights."""
+    """The network of a teacher."""
     if isinstance(teacher, TokenTeacher):
         [model] = [
             cell.cell_contents
@@ -242,14 +244,14 @@ def network(teacher: Teacher) -> nn.Module:
 
 
 def utilisation(flops: float, device: torch.device) -> str:
-    """Of FLOP/s those that the device could do."""
+    """FLOP/s as a share of the device's peak."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     peaks = [peak for part, peak in PEAKS.items() if part in name]
     return f"{flops / peaks[0]:.2f}" if peaks else "-"
 
 
 def peak(step: Callable[[], object], device: torch.device) -> int:
-    """Bytes alive at a time of what operations of the step make."""
+    """Peak bytes of the storages that a step makes."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

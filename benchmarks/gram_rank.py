@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from densecli.models.vfm import load_vfm
-from densecli.models.vfms import VFMS
 from densecli.shards.codecs import LowRank, combine_errors
 from densecli.shards.geometry import Canvas
 
@@ -25,7 +24,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of .jpg files")
-    parser.add_argument("--model", choices=list(VFMS), default="dinov2-vits14")
+    parser.add_argument("--model", default="dinov2-vits14", help="see densecli list vfms")
     parser.add_argument("--weights", required=True)
     parser.add_argument("--limit", type=int, default=12, help="photos to read")
     parser.add_argument("--canvas", type=int, default=512)

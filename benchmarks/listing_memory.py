@@ -1,12 +1,12 @@
-"""Memory and time of the driver with a listing as large as SA-1B: 11 million photos in 1,000 tars.
+"""Memory and time of the main process with a listing as large as SA-1B: 11 million photos in 1,000 tars.
 
     python benchmarks/listing_memory.py [--tars 1000] [--photos-per-tar 11186]
 
-Each row is a process of its own, imports included; its peak resident memory is the kernel's figure. `nothing`
-only imports. `headers` reads the headers of one generated 11 GB tar (a file with holes). `coco` lists
-train2017's 118,287 files; `sa1b`, `webdataset` and `urls` all the photos, and take the first, a middle and
-the last shard out of the listing. The tars of `sa1b` and `webdataset` are not there: what scanning them finds
-is generated.
+Each row is measured in a process of its own, imports included; peak resident memory is what the kernel
+reports. `nothing` only imports. `headers` reads the headers of one generated 11 GB tar, a sparse file.
+`coco` lists as many files as train2017 has, 118,287; `sa1b`, `webdataset` and `urls` list all the photos.
+Each listing then makes the work units of the first, the middle and the last shard. The tars of `sa1b` and
+`webdataset` do not exist: the results of scanning them are generated.
 """
 
 import argparse
@@ -32,7 +32,7 @@ JPG, JSON = 950_000, 40_000
 
 
 def headers(folder: Path, args: argparse.Namespace) -> dict:
-    """Scans one tar of SA-1B's size, whose files are holes."""
+    """Scans a sparse tar of the size of one of SA-1B's."""
     tar = folder / "sa_000000.tar"
     with open(tar, "wb") as file:
         for i in range(args.photos_per_tar):
@@ -48,7 +48,7 @@ def headers(folder: Path, args: argparse.Namespace) -> dict:
 
 
 def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
-    """A listing of all tars, from what `scan_tar` would have found."""
+    """Lists all tars, with generated results of `scan_tar`."""
     names = [f"sa_{i:06d}.tar" for i in range(args.tars)]
     entries = {name: fs.Entry(11 * 10**9, name, False) for name in names}
 
@@ -71,7 +71,7 @@ def webdataset(folder: Path, args: argparse.Namespace) -> dict:
 
 
 def urls(folder: Path, args: argparse.Namespace) -> dict:
-    """A text file of as many addresses of 60 characters."""
+    """Lists a text file with as many addresses of about 60 characters."""
     with open(folder / "urls.txt", "w") as file:
         for i in range(args.tars * args.photos_per_tar):
             file.write(f"s3://some-bucket/photos/{i % 1000:03d}/a-photo-of-something-{i:09d}.jpg\n")
@@ -80,7 +80,7 @@ def urls(folder: Path, args: argparse.Namespace) -> dict:
 
 
 def coco(folder: Path, args: argparse.Namespace) -> dict:
-    """As many empty files as train2017 has."""
+    """Lists as many empty files as train2017 has."""
     (folder / "train2017").mkdir()
     for i in range(118_287):
         (folder / "train2017" / f"{i:012d}.jpg").touch()
@@ -94,13 +94,13 @@ def nothing(folder: Path, args: argparse.Namespace) -> dict:
 def listed(config: BuildConfig) -> dict:
     """Lists, makes the store, and takes three units."""
     start = time.perf_counter()
-    job, source = prepare(config)
+    request, source = prepare(config)
     list_s = time.perf_counter() - start
-    job.make_columns()
-    shards = job.store.shard_names
+    request.make_columns()
+    shards = request.store.shard_names
     for shard in (shards[0], shards[len(shards) // 2], shards[-1]):
         unit_of(source, shard, config.shard_size)
-    size = Path(job.store.root, "store.json").stat().st_size
+    size = Path(request.store.root, "store.json").stat().st_size
     return {"photos": len(source.items), "shards": len(shards), "store.json": size, "list_s": list_s}
 
 

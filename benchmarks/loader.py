@@ -1,13 +1,14 @@
-"""Samples per second of reading photos, alone and with decoding, beside webdataset, litdata and MDS.
+"""Samples per second of reading photos, alone and with decoding, compared with webdataset, litdata and MDS.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/loader.py --photos data/coco/train2017 [--samples 2048] [--runs 5]
 
-Everybody reads the same JPEGs (512 px canvas, quality 95) from a local disk with a warm page cache, in one
-process and without workers. `3 columns` are photos, boxes and top-20 labels of 316 categories (random ones:
-only their size matters). densecli shuffles and checks every byte against its receipt; the others read in
-order and check nothing, their fastest way. Contenders take turns, each run of each in a process of its own;
-what is timed is one epoch (with decoding, 1,024 samples), without imports and without opening the data set.
+All libraries read the same JPEGs (512 px canvas, quality 95) from a local disk with a warm page cache, in one
+process and without workers. `3 columns` are photos, boxes and top-20 labels of 316 categories; the labels are
+random because only their size matters. densecli shuffles and checks every byte against its receipt. The
+others read in order and check nothing, which is their fastest way. Runs are interleaved, each in a process of
+its own. The time is that of one epoch (1,024 samples when decoding), without imports and without opening the
+data set.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from densecli.shards.codecs import TopK
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import StoreReader, decode_image, read_shard
 from densecli.shards.regions import region_plan
+from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Column, Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
@@ -45,9 +47,11 @@ DECODE = 1024  # samples of a run that decodes
 def write_store(folder: Path, photos: Path, samples: int) -> None:
     rng = np.random.default_rng(0)
     canvas, plan = Canvas(CANVAS), region_plan("grid-paper")
-    # rest: exactly 20 of each, as the plan of a build expects; random ones would have more.
+    # tail_mass=1.0: exactly k probabilities of each cell, as `densecli plan` assumes.
     codec = TopK(things=(True,) * 80 + (False,) * (CATEGORIES - 80), k=20, tail_mass=1.0, dtype="fp16")
-    store = Store.create(folder / "store", {"name": "photos"}, CANVAS, [SHARD] * (samples // SHARD))
+    sizes = [min(SHARD, samples - first) for first in range(0, samples, SHARD)]
+    dataset: DatasetIdentity = {"name": "photos", "split": "", "digest": "", "n": samples}
+    store = Store.create(folder / "store", dataset, CANVAS, sizes)
     regions = store.add_column("regions", plan.name, plan.spec)
     target = {"name": "labels", "tau": 0.01, "categories": [str(i) for i in range(CATEGORIES)]}
     spec = {"target": target, "codec": codec.spec, "regions": regions.key}
@@ -64,9 +68,9 @@ def write_store(folder: Path, photos: Path, samples: int) -> None:
 
     paths = sorted(photos.glob("*.jpg"))
     pool = [encoded(path) for path in paths[: min(len(paths), samples)]]
-    for number, shard in enumerate(store.shard_names):
+    for first, size, shard in zip(range(0, samples, SHARD), sizes, store.shard_names, strict=True):
         writers = [ShardWriter(column, shard) for column in (store.images, regions, labels)]
-        for i in range(number * SHARD, (number + 1) * SHARD):
+        for i in range(first, first + size):
             for writer, parts in zip(writers, pool[i % len(pool)], strict=True):
                 writer.add(f"{i:08d}", parts)
         for writer in writers:
@@ -106,7 +110,7 @@ def columns_of(folder: Path) -> list[Column]:
 
 def members(reader: StoreReader) -> Iterator[memoryview]:
     for record in reader.iter(0):
-        # Members are found when they are asked for: ask for all, and give the photo, the first one, last.
+        # Members are located when they are read: read them all, and yield the photo, which is the first.
         for files in reversed(record.parts.values()):
             data = files["jpg" if "jpg" in files else "npz"]
         yield data
@@ -117,7 +121,7 @@ def densecli(folder: Path, columns: int) -> Iterator[memoryview]:
 
 
 def one_by_one(folder: Path) -> Iterator[memoryview]:
-    """The samples of three columns as three columns are read that nobody joins."""
+    """Reads three columns side by side, without joining them by key."""
     first, *others = [members(StoreReader([column])) for column in columns_of(folder)]
     for jpg in first:
         for other in others:
@@ -126,7 +130,7 @@ def one_by_one(folder: Path) -> Iterator[memoryview]:
 
 
 def trainer(folder: Path) -> "tuple[Loader, Store]":
-    # It loads torch, which would cost every other contender seconds of start.
+    # Imports torch, which would add seconds to the start of every other contender.
     from densecli.train.dataloader import Loader, LoaderConfig
 
     store = Store.open(folder / "store")
@@ -164,7 +168,7 @@ READING: dict[str, Callable[[Path], Iterable[bytes | memoryview]]] = {
     "mosaicml-streaming": mds,
 }
 READ, DECODED, BATCHES = "read", "photo decoded", "batches of the trainer"
-BARE = "bare loop, bytes at hand"
+BARE = "bare loop, bytes in memory"
 CONTENDERS = [
     *((READ, name) for name in READING),
     (DECODED, BARE),
@@ -175,7 +179,7 @@ CONTENDERS = [
 
 
 def samples_per_s(folder: Path, what: str, name: str, samples: int) -> tuple[float, float]:
-    """By the clock, and by the processor's time of all threads, which a busy machine disturbs less."""
+    """Samples per second of wall time and of CPU time; other processes disturb the second less."""
     if what == BATCHES:
         loader, store = trainer(folder)
         if name == BARE:
@@ -184,8 +188,7 @@ def samples_per_s(folder: Path, what: str, name: str, samples: int) -> tuple[flo
         else:
             items = (key for batch in loader.batches(0) for key in batch.keys)
     else:
-        at_hand = [jpg for _, jpg in stored_photos(folder)] if name == BARE else None
-        jpgs = READING[name](folder) if at_hand is None else at_hand
+        jpgs = [jpg for _, jpg in stored_photos(folder)] if name == BARE else READING[name](folder)
         items = jpgs if what == READ else map(decode_image, jpgs)
     start, cpu = time.perf_counter(), time.process_time()
     n = sum(1 for _ in islice(items, samples if what == READ else min(samples, DECODE)))
@@ -207,7 +210,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(samples_per_s(Path(args.one[0]), *args.one[1:], args.samples)))
+        store, what, name = args.one
+        print(json.dumps(samples_per_s(Path(store), what, name, args.samples)))
         return
     peers = {name: installed(name) for name in ("webdataset", "litdata", "mosaicml-streaming")}
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,13 +1,14 @@
-"""What the tokens of the generated world's VFM know, beside those of its CLIPs, as a markdown table.
+"""kNN accuracy of the tokens of the generated world's VFM and CLIPs, as a markdown table.
 
     python benchmarks/scenes_vfm.py
 
-Patches of validation scenes are named by their 20 nearest patches of training scenes (cosine, weighted by
-exp(cos / 0.07) as DINO does); a patch counts where one segment covers at least 60 % of it. Segments: how
-often two patches of one segment are more alike than two of different ones of the same scene (area under the
-ROC).
+Each patch of a validation scene is classified by its 20 nearest patches of training scenes (cosine
+similarity, votes weighted by exp(cos / 0.07) as in DINO). Only patches that one segment covers by at least
+60 % count. "segments, AUC" is the probability that two patches of the same segment are more similar than two
+patches of different segments of the same scene.
 """
 
+import argparse
 from collections.abc import Callable
 
 import numpy as np
@@ -26,11 +27,17 @@ Read = Callable[[Tensor], Tensor]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", type=int, default=400, help="number of training scenes")
+    parser.add_argument("--val", type=int, default=150, help="number of validation scenes")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    known, asked = scenes("train", 400), scenes("val", 150)
+    train, val = scenes("train", args.train), scenes("val", args.val)
     print("| tokens | kNN, % | things | stuff | segments, AUC |\n|---|---|---|---|---|")
     for title, read in readings().items():
-        row = [*knn(read, known, asked), segment_auc(read, asked)]
+        row = [*knn(read, train, val), segment_auc(read, val)]
         print(f"| {title} | {row[0]:.1f} | {row[1]:.1f} | {row[2]:.1f} | {row[3]:.3f} |")
 
 
@@ -47,7 +54,7 @@ def readings() -> dict[str, Read]:
 
 
 def scenes(split: str, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Canvases (N, 3, S, S); each patch's class (N, h*w), -1 where none covers it, and segment, or 0."""
+    """Canvases (N, 3, S, S); the class of each patch (N, h*w), -1 if not covered; its segment, 0 if not."""
     every = [render(0, split, index) for index in range(count)]
     classes, segments = [], []
     for scene in every:
@@ -69,10 +76,10 @@ def tokens(read: Read, images: Tensor) -> Tensor:
     return F.normalize(maps.flatten(2).transpose(1, 2), dim=-1)
 
 
-def knn(read: Read, known: tuple[Tensor, ...], asked: tuple[Tensor, ...]) -> tuple[float, float, float]:
-    """Percent of the patches named right: of all, and the mean over thing classes and over stuff classes."""
+def knn(read: Read, train: tuple[Tensor, ...], val: tuple[Tensor, ...]) -> tuple[float, float, float]:
+    """Accuracy in percent: over all patches, and the mean over thing classes and over stuff classes."""
     (bank, names), (queries, truth) = (
-        (tokens(read, images)[classes >= 0], classes[classes >= 0]) for images, classes, _ in (known, asked)
+        (tokens(read, images)[classes >= 0], classes[classes >= 0]) for images, classes, _ in (train, val)
     )
     cosines, rows = (queries @ bank.T).topk(NEIGHBOURS, dim=1)
     votes = torch.zeros(len(queries), len(NAMES)).scatter_add_(1, names[rows], (cosines / TAU).exp())
@@ -82,9 +89,9 @@ def knn(read: Read, known: tuple[Tensor, ...], asked: tuple[Tensor, ...]) -> tup
     return right.mean().item(), float(np.nanmean(each[:n])), float(np.nanmean(each[n:]))
 
 
-def segment_auc(read: Read, asked: tuple[Tensor, ...]) -> float:
+def segment_auc(read: Read, val: tuple[Tensor, ...]) -> float:
     areas = []
-    for x, segment in zip(tokens(read, asked[0]), asked[2], strict=True):
+    for x, segment in zip(tokens(read, val[0]), val[2], strict=True):
         x, segment = x[segment > 0], segment[segment > 0]
         first, second = torch.triu_indices(len(x), len(x), offset=1)
         same = segment[first] == segment[second]

@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--bytes", type=int, default=92_000, help="of a photo; 92,000 is usual on 512 px")
-    parser.add_argument("--folder", help="where to write, else the default for temporary files")
+    parser.add_argument("--folder", help="where to write; by default the folder for temporary files")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     rng = np.random.default_rng(0)

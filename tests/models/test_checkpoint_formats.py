@@ -186,7 +186,9 @@ def test_timm__the_image_tower_embeds_as_the_clip_does(tmp_path: Path, name: str
 def test_timm__a_convnext_embeds_as_the_clip_does(tiny, tmp_path: Path, projection: str) -> None:
     config = tiny("convnext").arch.config
     config = {**config, "vision_cfg": {**config["vision_cfg"], "timm_proj": projection}}
-    embeds_as_the_clip_does(build(Architecture(name="other", family="convnext", config=config)), tmp_path, 1e-4)
+    embeds_as_the_clip_does(
+        build(Architecture(name="other", family="convnext", config=config)), tmp_path, 1e-4
+    )
 
 
 def embeds_as_the_clip_does(model, folder: Path, close: float) -> None:
