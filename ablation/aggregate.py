@@ -7,6 +7,7 @@ from typing import NamedTuple
 from densecli.ablation.runs import RunResult
 from densecli.ablation.spec import value_text
 from densecli.ablation.teacher_cost import TeacherCost
+from densecli.core.metrics import METRICS
 from densecli.core.page import Table
 from densecli.core.tables import csv_table
 
@@ -82,19 +83,21 @@ def settings_table(rows: Sequence[SettingRow], headings: Sequence[str], *, title
         title: Of the table.
     """
     flags = list(dict.fromkeys(flag for row in rows for flag in row.settings))
-    values = [figure.mean for row in rows for h, figure in row.figures.items() if h in headings]
-    # Ratios, such as of coupling, need more digits than percents.
-    digits = 1 if max(map(abs, values), default=0) > 1.5 else 3
     cells = []
     for row in rows:
         named = [row.settings[flag] for flag in flags] if row.settings else [row.name, *[""] * len(flags)]
         missing = f" [{row.finished} of {row.started} runs]" if row.finished < row.started else ""
-        figures = [row.figures[h].text(digits) if h in row.figures else "-" for h in headings]
+        figures = [row.figures[h].text(digits(h)) if h in row.figures else "-" for h in headings]
         named = named[: max(len(flags), 1)]
         cells.append([f"{named[0]}{missing}", *named[1:], *figures])
     seeds = max((row.started for row in rows), default=1)
     note = f"Mean (lowest to highest) of {seeds} seeds." if seeds > 1 else ""
     return Table(title=title, columns=[*(flags or ["model"]), *headings], rows=cells, note=note)
+
+
+def digits(heading: str) -> int:
+    """Decimals that a figure is shown with: a ratio needs more than a percentage."""
+    return 1 if heading not in METRICS or METRICS[heading].percent else 3
 
 
 def settings_csv(rows: Sequence[SettingRow]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from densecli.ablation.aggregate import SettingRow
+from densecli.ablation.aggregate import SettingRow, digits
 from densecli.core.charts import WIDTH, Measured, line_chart
 from densecli.core.metrics import METRICS
 from densecli.core.page import Figure
@@ -18,16 +18,18 @@ def metric_chart(heading: str, rows: Sequence[SettingRow]) -> Figure:
     trained = [row for row in rows if row.settings and heading in row.figures]
     models = {r.name: r.figures[heading].mean for r in rows if not r.settings and heading in r.figures}
     metric = METRICS.get(heading)
+    percent = metric is None or metric.percent
     settings = chart_axis([row.settings for row in trained])
     chart = line_chart(
         _series(heading, trained, settings),
         x_label=settings,
-        y_label=metric.label if metric else f"{heading}, ratio",
-        full_scale=100 if metric else 1,
+        y_label=metric.label if metric else heading,
+        full_scale=100 if percent else 1,
         levels=models,
     )
-    digits = 1 if metric else 3
-    values = [f"{row.title}: {row.figures[heading].text(digits)}" for row in rows if heading in row.figures]
+    values = [
+        f"{row.title}: {row.figures[heading].text(digits(heading))}" for row in rows if heading in row.figures
+    ]
     return Figure(title=heading, image=chart, alt="; ".join(values), note=_note(trained, models), width=WIDTH)
 
 

@@ -17,6 +17,9 @@ from densecli.core.metrics import METRICS
 Resume = Literal["interrupted", "never", "overwrite"]
 RECORD = "ablation.json"
 """File in a run's folder with what was asked for and what was measured."""
+VERSION = 2
+"""Of these files. Since 2, the rows 2 and 3 of `--decoupling` are those of DenseVLM's table; what an earlier
+version measured is not reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,19 +184,20 @@ def _recorded(path: Path, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    result: Mapping[str, Any] | None = found["result"] if found["asked"] == asked else None
+    same = found["asked"] == asked and found.get("version") == VERSION
+    result: Mapping[str, Any] | None = found["result"] if same else None
     return result
 
 
 def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    fs.write_atomic(str(path), json.dumps({"asked": asked, "result": result}, indent=1).encode())
+    fs.write_atomic(
+        str(path), json.dumps({"version": VERSION, "asked": asked, "result": result}, indent=1).encode()
+    )
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
     """From the JSON of `evaluate`: figures by heading, and whether weights were random."""
     first = next(iter(result.values()))
-    if not isinstance(first, Mapping):  # coupling ratios by title
-        return {"figures": dict(result)}
     named = {heading: first.get(metric.field) for heading, metric in METRICS.items()}
     return {
         "figures": {heading: value for heading, value in named.items() if value is not None},

@@ -29,11 +29,11 @@ from torch import Tensor
 from turns import compared
 
 from densecli.core.tables import table
-from densecli.pipeline.build_request import cut, unit_of
+from densecli.pipeline.build_request import shard_sizes, unit_of
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Source, open_source
 from densecli.pipeline.teachers import Photo
-from densecli.pipeline.worker_pool import UNITS_PER_WORKER
+from densecli.pipeline.worker import UNITS_PER_WORKER
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.regions import region_plan
@@ -50,7 +50,7 @@ class NoTeacher:
     def inputs(self, photo: Photo) -> np.ndarray:
         return photo.padded()[None]
 
-    def look(self, pictures: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
         return pictures[:, :, 0, :8].float()
 
     def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
@@ -88,7 +88,7 @@ def bare(paths: list[Path], canvas: Canvas, threads: int) -> None:
 
 
 def build(source: Source, root: Path, canvas: Canvas, shard: int, threads: int, teachers: list) -> None:
-    store = Store.create(root, source.identity, canvas.size, cut(len(source.items), shard))
+    store = Store.create(root, source.identity, canvas.size, shard_sizes(len(source.items), shard))
     plan = region_plan("grid-paper")
     config = BuilderConfig(
         canvas=canvas,

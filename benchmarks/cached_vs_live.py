@@ -203,7 +203,7 @@ def target(teacher: Teacher) -> tuple[str, Target]:
         case LabelsTeacher():
 
             def labels(batch: Batch) -> Tensor:
-                regions = region_pool(teacher.look(batch.images), batch.boxes, batch.batch_index)
+                regions = region_pool(teacher.forward(batch.images), batch.boxes, batch.batch_index)
                 return retrieve(regions, teacher.text, teacher.config.tau)
 
             return "labels", labels
@@ -214,18 +214,18 @@ def target(teacher: Teacher) -> tuple[str, Target]:
                     [batch.batch_index[:, None].float(), batch.boxes * batch.images.shape[-1]], 1
                 )
                 side = (teacher.side, teacher.side)
-                return teacher.look(roi_align(batch.images.float(), rois, side, sampling_ratio=1))
+                return teacher.forward(roi_align(batch.images.float(), rois, side, sampling_ratio=1))
 
             return "crops", crops
         case RefinedTeacher():
 
             def refined(batch: Batch) -> Tensor:
-                entry = teacher.look(batch.images)
+                entry = teacher.forward(batch.images)
                 return teacher.model.refine(entry, batch.boxes, batch.batch_index, teacher.config.side)
 
             return "refined", refined
         case TokenTeacher():
-            return "gram", lambda batch: F.normalize(teacher.look(batch.images), dim=1).permute(0, 2, 3, 1)
+            return "gram", lambda batch: F.normalize(teacher.forward(batch.images), dim=1).permute(0, 2, 3, 1)
     raise AssertionError(teacher)
 
 
@@ -234,7 +234,7 @@ def network(teacher: Teacher) -> nn.Module:
     if isinstance(teacher, TokenTeacher):
         [model] = [
             cell.cell_contents
-            for cell in teacher.look.__closure__
+            for cell in teacher._forward.__closure__
             if isinstance(cell.cell_contents, nn.Module)
         ]
         return model

@@ -96,7 +96,7 @@ def listed(config: BuildConfig) -> dict:
     start = time.perf_counter()
     job, source = prepare(config)
     list_s = time.perf_counter() - start
-    job.make()
+    job.make_columns()
     shards = job.store.shard_names
     for shard in (shards[0], shards[len(shards) // 2], shards[-1]):
         unit_of(source, shard, config.shard_size)

@@ -1,7 +1,7 @@
 """The command `evaluate`: measures a model or the student of a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,9 @@ class EvaluateSettings(DeviceSettings):
     )
     student: str = setting("eva02-b16", help="Model that is measured.", group="model", metavar="NAME")
     coupling: bool = setting(
-        False, help="Measures only how alike the tokens of different segments are.", group="regions"
+        False,
+        help="Measures R-SC's coupling ratio (eq. 15) and the similarity of tokens across segments instead.",
+        group="regions",
     )
     refiner: str | None = setting(
         None,
@@ -134,8 +136,8 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     given = given_of(options, *(settings_of(ClassifyConfig).keys() - {"crops"}))
     config = ClassifyConfig(**{**(model.settings or {}), **given})
     if settings.coupling:
-        ratios = evaluate_coupling(model, settings.refiner, **where, device=settings.device, config=config)
-        options.say(coupling_table(ratios).text(), ratios)
+        found = evaluate_coupling(model, settings.refiner, **where, device=settings.device, config=config)
+        options.say(coupling_table(found).text(), {title: asdict(each) for title, each in found.items()})
         return
     models = {model.title: model}
     if settings.run and settings.report:

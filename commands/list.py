@@ -1,6 +1,6 @@
 """The command `list`: the names that options take, and what each needs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,7 +30,7 @@ class Kind:
     entries: Callable[[], Iterable[Entry]] | None = None
     missing: Callable[[str], str] = lambda name: ""
 
-    def names(self, kind: str) -> list[dict[str, str]]:
+    def names(self, kind: str) -> Sequence[dict[str, str]]:
         """What there is to say of each name."""
         if self.module:
             import_module(self.module)
@@ -77,7 +77,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             missing=no_weights,
         ),
         "vfms": Kind(help="Vision foundation models.", module="densecli.models.vfms", missing=no_weights),
-        "datasets": Kind(help="Photos for build-shards --dataset.", module="densecli.shards.datasets"),
+        "datasets": Kind(help="Photos for build-shards --dataset.", module="densecli.pipeline.sources"),
         "kinds": Kind(help="Kinds of target that teachers write.", module="densecli.shards.kinds"),
         "codecs": Kind(help="How targets are stored.", module="densecli.shards.codecs"),
         "methods": Kind(help="Presets for train --method.", module="densecli.train.methods"),

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,11 @@ from densecli.core.registry import use_plugins
 from densecli.core.settings import Setting, Settings, setting, settings_of
 
 S = TypeVar("S", bound=Settings)
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    # Older releases of click give it no type arguments.
+    ParamType = click.ParamType
 GROUPS: Mapping[str, str] = {
     "measure": "Measure",
     "data": "Data",
@@ -120,7 +125,7 @@ class Options:
             Path(self.json).write_text(json.dumps(value, indent=1) + "\n")
 
 
-class SettingType(click.ParamType):
+class SettingType(ParamType):
     """The values of a setting: a word of the command line is parsed and checked."""
 
     def __init__(self, of: Setting) -> None:
@@ -141,6 +146,7 @@ class SettingOption(click.Option):
     def __init__(self, of: Setting) -> None:
         self.setting = of
         switch = of.type is bool
+        unset: dict[str, Any] = {} if _required(of) else {"default": None}
         super().__init__(
             [f"{of.flag}/--no-{of.option}" if switch else of.flag, of.name],
             type=None if switch else SettingType(of),
@@ -150,7 +156,7 @@ class SettingOption(click.Option):
             is_eager=of.name in ("plugin", "config"),
             callback={"plugin": _load_plugins, "config": _load_config}.get(of.name),
             expose_value=of.name not in ("plugin", "config"),
-            **({} if _required(of) else {"default": None}),
+            **unset,
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
@@ -168,11 +174,12 @@ class Command(click.Command):
         *,
         settings: Sequence[Setting],
         resolved: Collection[str],
+        upgrade: Callable[[Mapping[str, Any]], dict[str, Any]],
         callback: Callable[..., Any],
         help: str,
     ) -> None:
         self.settings = {each.name: each for each in settings}
-        self.resolved = resolved
+        self.resolved, self.upgrade = resolved, upgrade
         params: list[click.Parameter] = [
             click.Argument([each.name], type=SettingType(each), required=_required(each))
             if each.argument
@@ -217,7 +224,10 @@ HELP = ("-h, --help", "Shows this text.")
 
 
 def command(
-    *configs: type[Settings] | Sequence[Setting], name: str = "", resolved: Collection[str] = ()
+    *configs: type[Settings] | Sequence[Setting],
+    name: str = "",
+    resolved: Collection[str] = (),
+    upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
 ) -> Callable[[Callable[[Options], int | None]], Command]:
     """Makes a command of a function that takes `Options`; what it returns is the exit code.
 
@@ -226,6 +236,8 @@ def command(
             first counts.
         name: Of the command, else that of the function.
         resolved: Keys that a configuration file may hold although they are no options: they are left out.
+        upgrade: Applied to a file with such keys, the config.json of a run: values of an earlier version in
+            those of this one.
     """
 
     def decorate(function: Callable[[Options], int | None]) -> Command:
@@ -235,7 +247,7 @@ def command(
                 found.setdefault(each.name, each)
 
         @click.pass_context
-        def callback(ctx: click.Context, **_: Any) -> None:
+        def callback(ctx: click.Context, /, **_: Any) -> None:
             assert isinstance(ctx.command, Command)
             if code := function(ctx.command.options_of(ctx)):
                 ctx.exit(code)
@@ -244,6 +256,7 @@ def command(
             name or function.__name__.replace("_", "-"),
             settings=list(found.values()),
             resolved=frozenset(resolved) - found.keys(),
+            upgrade=upgrade,
             callback=callback,
             help=function.__doc__ or "",
         )
@@ -342,6 +355,8 @@ def read_config(path: str, command: Command) -> dict[str, Any]:
         ) from None
     if not isinstance(document, dict):
         raise DenseCLIError(f"The configuration {path} is no table of options.", hint="Write NAME = VALUE.")
+    if not document.keys().isdisjoint(command.resolved):
+        document = command.upgrade(document)
     keys = {each.option.replace("-", "_"): name for name, each in command.settings.items()}
     keys |= {name: name for name in command.settings if name != "config"}
     values: dict[str, Any] = {}

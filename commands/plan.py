@@ -39,12 +39,12 @@ def plan(options: Options) -> None:
 def _training(options: Options, build: BuildConfig) -> tuple[list[str], dict[str, Any]]:
     """Teachers that the training reads and nobody named, and what of it PlanConfig takes."""
     from densecli.pipeline.teachers import kind_of
-    from densecli.shards.datasets import DATASETS
+    from densecli.shards.datasets import defaults_for
     from densecli.train.columns import default_teacher
     from densecli.train.methods import find_method
     from densecli.train.terms import term_and_kind
 
-    student = options.get("student") or DATASETS[build.dataset].student
+    student = options.get("student") or defaults_for(build.dataset).student
     # The batch is the training's: --batch-size means both.
     given = {name: value for name, value in options.given.items() if name not in ("store", "weights")}
     config = Options(given=given).make(TrainConfig, store="", run="", student=student)

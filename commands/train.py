@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from densecli.commands.options import Options, command
-from densecli.train.config import RESOLVED, TrainConfig
+from densecli.train.config import RESOLVED, TrainConfig, with_current_values
 
 
-@command(TrainConfig, resolved=RESOLVED)
+@command(TrainConfig, resolved=RESOLVED, upgrade=with_current_values)
 def train(options: Options) -> None:
     """Train a student from a store.
 

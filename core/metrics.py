@@ -11,16 +11,19 @@ class Metric:
         heading: In tables and charts.
         field: In the JSON of `evaluate`.
         higher_is_better: False where a lower value is better.
+        percent: Whether it is a percentage; otherwise it is a ratio.
     """
 
     heading: str
     field: str
     higher_is_better: bool = True
+    percent: bool = True
 
     @property
     def label(self) -> str:
         """The heading with the unit, for the axis of a chart."""
-        return f"{self.heading}, %" if self.higher_is_better else f"{self.heading}, % (lower is better)"
+        unit = ", %" if self.percent else ""
+        return f"{self.heading}{unit}{'' if self.higher_is_better else ' (lower is better)'}"
 
 
 REGION_METRICS = (
@@ -41,5 +44,20 @@ TASK_METRICS = (
     Metric(heading="top-5", field="top5"),
 )
 """Of segmentation, patch kNN and image-level zero-shot."""
-METRICS = {metric.heading: metric for metric in (*REGION_METRICS, *TASK_METRICS)}
+COUPLING_METRICS = (
+    Metric(
+        heading="coupling ratio, mean", field="coupling_ratio_mean", higher_is_better=False, percent=False
+    ),
+    Metric(
+        heading="coupling ratio, median", field="coupling_ratio_median", higher_is_better=False, percent=False
+    ),
+    Metric(
+        heading="cross-segment similarity",
+        field="cross_segment_similarity",
+        higher_is_better=False,
+        percent=False,
+    ),
+)
+"""Of `evaluate --coupling`."""
+METRICS = {metric.heading: metric for metric in (*REGION_METRICS, *TASK_METRICS, *COUPLING_METRICS)}
 """All of them by heading."""

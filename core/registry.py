@@ -177,8 +177,7 @@ def load_plugins() -> None:
         DenseCLIError: One cannot be imported.
     """
     _load_installed()
-    for plugin in plugins():
-        _load(plugin)
+    use_plugins([])
 
 
 def plugins() -> list[str]:
@@ -196,10 +195,12 @@ def use_plugins(names: Iterable[str]) -> None:
     Raises:
         DenseCLIError: One cannot be imported.
     """
-    wanted = [_located(name) for name in names]
+    # Located now: a later look-up may come from another working folder.
+    wanted = dict.fromkeys(_located(name) for name in [*plugins(), *names])
     for name in wanted:
         _load(name)
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*plugins(), *wanted]))
+    if wanted:
+        os.environ[VARIABLE] = os.pathsep.join(wanted)
 
 
 def _located(name: str) -> str:

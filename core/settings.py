@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -272,9 +271,13 @@ class Settings:
         return {name: value for name, value in self.preset().items() if name not in given}
 
 
-@cache
+_FOUND: dict[type[Settings], Mapping[str, Setting]] = {}
+
+
 def settings_of(cls: type[Settings]) -> Mapping[str, Setting]:
     """The settings of a configuration class by name, in the order of its fields."""
+    if cls in _FOUND:
+        return _FOUND[cls]
     hints = get_type_hints(cls)
     found = {}
     for each in fields(cls):  # type: ignore[arg-type]
@@ -286,6 +289,7 @@ def settings_of(cls: type[Settings]) -> Mapping[str, Setting]:
         shape = _annotated(hints[each.name])
         facts["choices"] = facts["choices"] or shape.pop("choices", ())
         found[each.name] = Setting(name=each.name, default=default, **{**shape, **facts})
+    _FOUND[cls] = found
     return found
 
 

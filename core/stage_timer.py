@@ -1,4 +1,4 @@
-"""How long the stages of a shard take."""
+"""A timer that sums seconds by stage, over all threads that share it."""
 
 import time
 from collections import defaultdict
@@ -11,7 +11,11 @@ T = TypeVar("T")
 
 
 class StageTimer:
-    """Seconds by stage, summed over the threads that share the timer."""
+    """Sums the seconds spent in named stages.
+
+    Attributes:
+        seconds: By stage.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -19,6 +23,7 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Adds the time that a `with` block takes to a stage."""
         start = time.perf_counter()
         yield
         elapsed = time.perf_counter() - start
@@ -26,7 +31,7 @@ class StageTimer:
             self.seconds[stage] += elapsed
 
     def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """The items. The time to produce each one counts for the stage."""
+        """Yields the items, and adds the time that each takes to arrive to a stage."""
         iterator = iter(items)
         while True:
             with self(stage):

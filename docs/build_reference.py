@@ -1,7 +1,6 @@
 """A hook of mkdocs: the pages of the reference, made from the commands, the registries and the docstrings."""
 
 import html
-import importlib
 import shutil
 import tomllib
 from itertools import groupby
@@ -16,7 +15,6 @@ import densecli
 from densecli.cli import main
 from densecli.commands.list import KINDS
 from densecli.commands.options import describe
-from densecli.core import registry
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "reference/commands"
@@ -104,10 +102,11 @@ def names_page() -> str:
         "",
     ]
     for name, kind in KINDS.items():
-        importlib.import_module(kind.module)
         lines += [f"## {name.capitalize()}", "", kind.help, "", "| name | | needs |", "|---|---|---|"]
-        entries = registry.registry(name).entries()
-        lines += [f"| {_code(e.name)} | {_cell(e.help)} | {_cell(e.needs)} |" for e in entries]
+        lines += [
+            f"| {_code(each['name'])} | {_cell(each['help'])} | {_cell(each['needs'])} |"
+            for each in kind.names(name)
+        ]
         lines.append("")
     return "\n".join(lines)
 

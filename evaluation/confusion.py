@@ -33,7 +33,8 @@ def confusion_pictures(results: Sequence[Classification]) -> list[Image.Image]:
 def _shares(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
     """(D, D) counts -> (d, d) of `order`: of each true class's masks the share called so, or 0."""
     picked = counts[np.ix_(order, order)]
-    return picked / np.maximum(counts[order].sum(1, keepdims=True), 1)
+    shares: np.ndarray = picked / np.maximum(counts[order].sum(1, keepdims=True), 1)
+    return shares
 
 
 def _picture(shares: np.ndarray, names: Sequence[str], things: int) -> Image.Image:

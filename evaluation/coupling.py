@@ -1,21 +1,49 @@
-"""Coupling: how similar tokens of different segments are, compared with tokens of one segment."""
+"""Coupling: how much a token's features are those of what stands beside it in the image.
 
-from collections.abc import Callable
+Two figures: R-SC's coupling ratio (eq. 15), which compares photos side by side with the photos alone, and the
+similarity of tokens across the segments of one photo.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
+from densecli.models.dense import DenseCLIP
 from densecli.models.refiner import load_refiner
 from densecli.shards.geometry import Canvas
+
+DenseMap = Callable[[Tensor], Tensor]
+"""(1, 3, H, W) normalised pixels -> (1, C, h, w)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """The coupling of one network; of each figure, lower is better.
+
+    Attributes:
+        coupling_ratio_mean: Mean of R-SC's coupling ratios (eq. 15) over tokens. A single denominator near 0
+            can move it by any amount.
+        coupling_ratio_median: Their median.
+        cross_segment_similarity: See `cross_segment_similarity`.
+        random_weights: Whether the weights were random, so that the figures mean nothing.
+    """
+
+    coupling_ratio_mean: float
+    coupling_ratio_median: float
+    cross_segment_similarity: float
+    random_weights: bool
 
 
 def evaluate_coupling(
@@ -28,8 +56,8 @@ def evaluate_coupling(
     limit: int | None = None,
     device: str = "auto",
     config: ClassifyConfig,
-) -> dict[str, float]:
-    """Coupling ratios by title: of a model and, where its file is given, of its Refiner.
+) -> dict[str, Coupling]:
+    """Measures the coupling of a model and, where its file is given, of its Refiner.
 
     Args:
         subject: The model under test.
@@ -40,32 +68,125 @@ def evaluate_coupling(
         limit: Number of photos, by default all.
         device: See `pick_device`.
         config: Only canvas and mode are used.
+
+    Returns:
+        The coupling by title.
+
+    Raises:
+        DenseCLIError: There are fewer than two photos, or none with two segments to compare.
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
     model, info = subject.load(pick_device(device))
-    networks: dict[str, Callable[[Tensor], Tensor]] = {subject.title: partial(model.dense, mode=config.mode)}
+    networks: dict[str, DenseMap] = {subject.title: partial(model.dense, mode=config.mode)}
     if refiner:
         own = load_refiner(subject.model, subject.weights, refiner, model.device)
         networks[f"its Refiner, {refiner}"] = own.dense
-    random = " (random weights)" if info.random else ""
+    return {
+        title: _coupling(model, dense, dataset, config.canvas, info.random)
+        for title, dense in networks.items()
+    }
 
-    def ratio(dense: Callable[[Tensor], Tensor]) -> float:
-        def tokens(canvases: Tensor) -> Tensor:
-            return F.normalize(dense(model.prepare(canvases.to(model.device))), dim=1)
 
-        return coupling_ratio(tokens, dataset, config.canvas)
+def _coupling(
+    model: DenseCLIP, dense: DenseMap, dataset: PanopticDataset, canvas: int, random_weights: bool
+) -> Coupling:
+    def of_canvas(pixels: Tensor) -> Tensor:
+        return F.normalize(dense(model.prepare(pixels.to(model.device))), dim=1)
 
-    return {title + random: ratio(dense) for title, dense in networks.items()}
+    side = model.input_side(canvas)
+    ratios = torch.cat(
+        [
+            coupling_ratios(dense, *(model.normalize(x.to(model.device)) for x in pair))
+            for pair in photo_pairs(dataset, side)
+        ]
+    )
+    return Coupling(
+        coupling_ratio_mean=float(ratios.mean()),
+        coupling_ratio_median=float(ratios.median()),
+        cross_segment_similarity=cross_segment_similarity(of_canvas, dataset, canvas),
+        random_weights=random_weights,
+    )
+
+
+def photo_pairs(dataset: PanopticDataset, side: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each photo with the next one of a shuffled order that is always the same.
+
+    A photo is the square at its centre, resized: padding would be alike in every photo.
+
+    Args:
+        dataset: The photos.
+        side: Of the squares in pixels.
+
+    Yields:
+        Two (1, 3, side, side) images, pixels in 0..255.
+
+    Raises:
+        DenseCLIError: There are fewer than two photos.
+    """
+    if len(dataset) < 2:
+        raise DenseCLIError(
+            "The coupling ratio compares pairs of photos.", hint="Give another split or a higher --limit."
+        )
+    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
+    first = last = _square(dataset[order[0]].photo, side)
+    for index in order[1:]:
+        image = _square(dataset[index].photo, side)
+        yield last, image
+        last = image
+    yield last, first
+
+
+def _square(photo: Image.Image, side: int) -> Tensor:
+    """(1, 3, side, side) float32, the square at the centre of a photo."""
+    pixels = np.asarray(ImageOps.fit(photo, (side, side), Image.Resampling.BICUBIC))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
 
 
 @torch.inference_mode()
-def coupling_ratio(dense: Callable[[Tensor], Tensor], dataset: PanopticDataset, canvas: int) -> float:
-    """The mean over photos of `photo_coupling`: lower is better, 1 is a map that tells no segments apart.
+def coupling_ratios(dense: DenseMap, a: Tensor, b: Tensor) -> Tensor:
+    """R-SC's coupling ratio (eq. 15), before its mean over the tokens of A.
 
-    Named after R-SC's coupling ratio (eq. 15), and not claimed to be that equation: here the segments of
-    panoptic ground truth say which tokens belong together. dense: (1, 3, S, S) pixels in
-    0..255 of a canvas of side `canvas` -> (1, C, h, w), unit norm per token. Photos that have no two tokens
-    of one segment, or no two of different ones, do not count; raises DenseCLIError where none does.
+    Of each token i of A in the image A|B, j is the most similar token of B there; the ratio is the cosine of
+    the two in A|B over that of the same two when A and B are encoded alone. 1 means that neither photo has
+    changed the other's features. R-SC does not say how it treats a denominator near 0.
+
+    Args:
+        dense: The dense map of a network.
+        a: (1, 3, H, W) normalised pixels.
+        b: The same of another photo, of the same size.
+
+    Returns:
+        (N,) float32 ratios, on the CPU, of the N tokens of A.
+    """
+    together, alone_a, alone_b = (_tokens(dense(x)) for x in (torch.cat([a, b], dim=3), a, b))
+    width = alone_a.shape[1]
+    beside_a, beside_b = together[:, :width].flatten(0, 1), together[:, width:].flatten(0, 1)
+    cosines, best = (beside_a @ beside_b.T).max(dim=1)
+    alone = (alone_a.flatten(0, 1) * alone_b.flatten(0, 1)[best]).sum(dim=1)
+    return (cosines / alone).cpu()
+
+
+def _tokens(dense: Tensor) -> Tensor:
+    """(1, C, h, w) -> (h, w, C), unit norm."""
+    return F.normalize(dense[0].float(), dim=0).permute(1, 2, 0)
+
+
+@torch.inference_mode()
+def cross_segment_similarity(
+    dense: Callable[[Tensor], Tensor], dataset: PanopticDataset, canvas: int
+) -> float:
+    """The mean over photos of `photo_similarity`: lower is better, 1 is a map that tells no segments apart.
+
+    The segments of panoptic ground truth say which tokens belong together. No paper has this figure.
+
+    Args:
+        dense: (1, 3, S, S) pixels in 0..255 of a canvas -> (1, C, h, w), unit norm per token.
+        dataset: Photos with their segments. Those that have no two tokens of one segment, or no two of
+            different ones, do not count.
+        canvas: S.
+
+    Raises:
+        DenseCLIError: No photo counts.
     """
     ratios = []
     for i in range(len(dataset)):
@@ -73,7 +194,7 @@ def coupling_ratio(dense: Callable[[Tensor], Tensor], dataset: PanopticDataset, 
         pixels = Canvas(canvas).pad(np.asarray(Canvas(canvas).resize(photo.photo)))
         found = dense(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].cpu()
         owners = token_owners(photo, canvas, (found.shape[1], found.shape[2]))
-        ratio = photo_coupling(found.flatten(1).T, owners.flatten())
+        ratio = photo_similarity(found.flatten(1).T, owners.flatten())
         ratios += [] if ratio is None else [ratio]
     if not ratios:
         raise DenseCLIError(
@@ -82,7 +203,7 @@ def coupling_ratio(dense: Callable[[Tensor], Tensor], dataset: PanopticDataset, 
     return float(np.mean(ratios))
 
 
-def photo_coupling(tokens: Tensor, owners: Tensor) -> float | None:
+def photo_similarity(tokens: Tensor, owners: Tensor) -> float | None:
     """Mean cosine of two tokens of different segments over that of two different tokens of one segment.
 
     tokens: (N, C), unit norm. owners: (N,) each token's segment, negative where it has none: such tokens are

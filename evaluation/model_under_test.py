@@ -7,8 +7,10 @@ import torch
 
 from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed
-from densecli.evaluation.classify import Classification, ClassifyConfig, classify
+from densecli.evaluation.classify import classify
+from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.region_counts import Classification
 from densecli.models.affinity import TokenMap, token_map
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import WeightsInfo, load_model

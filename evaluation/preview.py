@@ -197,9 +197,10 @@ def _column_panel(record: Record, column: Column, canvas: Canvas, request: Previ
         return _token_map_panel(column, image, factors, canvas, request)
     regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
     if layout == "views":
-        crop = column.spec["target"].get("crop", {"side": CROP_SIDE, "context": 1.0})
+        crop = column.spec["target"].get("crop")
+        side, context = (crop["side"], crop["context"]) if crop else (CROP_SIDE, 1.0)
         boxes = [regions.boxes[cell] for view in stored["views"] for cell in regions.view(view)]
-        return _crops_panel([canvas.crop(image, box, crop["side"], crop["context"]) for box in boxes])
+        return _crops_panel([canvas.crop(image, box, side, context) for box in boxes])
     if request.view >= regions.n_views:
         raise DenseCLIError(
             f"The regions of {column.name} have no view {request.view}.",
@@ -247,9 +248,9 @@ def _view_panel(view: View, min_side: int) -> Image.Image:
     photo = Image.blend(photo, tint, TINT)
     draw = ImageDraw.Draw(photo)
     shown = [cells[i] for i in rows]
-    texts = [[_label_words(view.labels[i]), [f"{view.confidence[i]:.0%}"]] for i in rows]
+    words = [[_label_words(view.labels[i]), [f"{view.confidence[i]:.0%}"]] for i in rows]
     rooms = [(x1 - x0 - 14, y1 - y0 - 12) for x0, y0, x1, y1 in shown]
-    texts, size = drawing.fit_text(texts, rooms, TYPE_SIZES)
+    texts, size = drawing.fit_text(words, rooms, TYPE_SIZES)
     font, halo = ImageFont.load_default(size), round(size / 10)
     for (x0, y0, x1, y1), colour, text in zip(shown, colours, texts, strict=True):
         frame = 4 if colour == THING else 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,8 @@ def count(scores: np.ndarray, labels: np.ndarray, areas: np.ndarray) -> RegionCo
 def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Scores (R, D), labels (R,) -> (R,) how many other classes score at least as high as the true one."""
     true = np.take_along_axis(scores, labels[:, None], axis=1)
-    return (scores >= true).sum(1) - 1
+    ranks: np.ndarray = (scores >= true).sum(1) - 1
+    return ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ class Classification:
     weights: str
     random_weights: bool
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """JSON values; the confusion as {true class: {called: how many}}, "" being nothing."""
         names = [*self.categories.names, ""]
         confusion = {

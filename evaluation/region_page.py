@@ -8,7 +8,7 @@ from densecli.core.device import pick_device
 from densecli.core.metrics import REGION_METRICS
 from densecli.core.page import RANDOM_WEIGHTS, Figure, Section, write_page
 from densecli.evaluation.affinity_figures import affinity_figures
-from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.confusion import confusion_pictures
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import PanopticDataset

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from densecli.core.metrics import REGION_METRICS
+from densecli.core.metrics import COUPLING_METRICS, REGION_METRICS
 from densecli.core.page import Table
 from densecli.core.tables import plain
+from densecli.evaluation.coupling import Coupling
 from densecli.evaluation.region_counts import Classification
 
 _BY_SIZE = {"Boxes": "boxes_top1", "Masks-T": "masks_thing_top1", "Masks-S": "masks_stuff_top1"}
@@ -121,10 +122,23 @@ def mistaken_for(result: Classification, name: str, limit: int = 2) -> Sequence[
     ]
 
 
-def coupling_table(ratios: Mapping[str, float]) -> Table:
-    """Coupling ratios by title."""
-    rows = [[title, f"{ratio:.3f}"] for title, ratio in ratios.items()]
-    return Table(title="Coupling", columns=["", "coupling ratio"], rows=rows)
+def coupling_table(found: Mapping[str, Coupling]) -> Table:
+    """The coupling of networks by title."""
+    rows = [
+        [
+            f"{title} (random weights)" if each.random_weights else title,
+            *(f"{getattr(each, metric.field):.3f}" for metric in COUPLING_METRICS),
+        ]
+        for title, each in found.items()
+    ]
+    columns = ["model", *(metric.heading for metric in COUPLING_METRICS)]
+    return Table(
+        title="Coupling",
+        columns=columns,
+        rows=rows,
+        note="Coupling ratio: R-SC's eq. 15 over all tokens. Cross-segment similarity: mean cosine of tokens"
+        " of different segments over that of tokens of one segment. Lower is better.",
+    )
 
 
 def _titled(name: str, result: Classification) -> str:

@@ -7,6 +7,7 @@ are averaged, enlarged to the photo, and compared; no training, no mask decoder.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Segmentation:
     photos: int
     classes: tuple[ClassIoU, ...]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 

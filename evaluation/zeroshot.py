@@ -7,6 +7,7 @@ whose text is nearest to its image embedding.
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -101,7 +102,7 @@ class ZeroShot:
     photos: int
     classes: int
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""Networks. `models.load` is what other programs need of them."""
+"""Networks and their weights. Other programs load a trained student with `densecli.load`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +17,22 @@ def load(
     canvas: int | None = None,
     device: str = "auto",
 ) -> "Encoder":
-    """An exported file, or the folder of a finished run, in the mode and at the size that its card says.
+    """Loads an exported student for use in other programs.
 
-    student, mode, canvas: in place of the card's; a file without a card needs the first, and is read in
-    `value` at 512 pixels. Raises DenseCLIError for a file that holds no whole student.
+    Args:
+        path: An exported weights file, or the folder of a finished run.
+        student: Name of the model, in place of the one in the model card. A file without a model card needs
+            it.
+        mode: How the last block is read out, in place of the model card's; "value" if neither says.
+        canvas: Side in pixels of the square that photos are put on, in place of the model card's; 512 if
+            neither says.
+        device: "auto", "cpu", "cuda" or any other device of torch's.
+
+    Returns:
+        An encoder: photos in, embeddings out.
+
+    Raises:
+        DenseCLIError: The file holds no whole student, or nothing says which model it is.
     """
     # Imported here: other modules of this package are for those that do without torch.
     from densecli.core.device import pick_device

@@ -72,9 +72,11 @@ class Architecture:
         text = self.clip_config()["text_cfg"]
         options = {"context_length": text["context_length"], **text.get("tokenizer_kwargs", {})}
         if "hf_tokenizer_name" not in text:
-            return open_clip.SimpleTokenizer(**options)
+            found: Tokenizer = open_clip.SimpleTokenizer(**options)
+            return found
         try:
-            return open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], **options)
+            found = open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], **options)
+            return found
         except (ImportError, OSError) as error:
             raise DenseCLIError(
                 f"{self.name} needs the tokenizer {text['hf_tokenizer_name']}, which cannot be loaded.",

@@ -61,9 +61,14 @@ def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
     config = model.arch.clip_config()
     vision, options = config["vision_cfg"], {"num_classes": config["embed_dim"]}
     if "timm_model_name" in vision:
-        # An attention pool has the embedding's width already.
-        pooled = {"num_classes": 0} if vision.get("timm_proj") == "none" else options
-        return vision["timm_model_name"], pooled
+        projection = vision.get("timm_proj")
+        if projection == "none":
+            # An attention pool has the embedding's width already.
+            options = {"num_classes": 0}
+        elif projection == "mlp":
+            # open_clip's projection is an MLP twice as wide as the embedding.
+            options["head_hidden_size"] = 2 * config["embed_dim"]
+        return vision["timm_model_name"], options
     if isinstance(model.arch.config, str) and model.arch.family == "resnet":
         return f"resnet{model.arch.config.removeprefix('RN').removesuffix('-quickgelu')}_clip", options
     if model.arch.family != "vit":
@@ -138,4 +143,5 @@ def _image_tower(model: DenseCLIP) -> dict[str, Tensor]:
     name, options = timm_model(model) or ("", {})
     with torch.device("meta"):
         tower = timm.create_model(name, **options)
-    return _TIMM_FILTERS[model.arch.family](dict(model.clip.state_dict()), tower)
+    found: dict[str, Tensor] = _TIMM_FILTERS[model.arch.family](dict(model.clip.state_dict()), tower)
+    return found

@@ -33,7 +33,8 @@ class DenseConvNeXt(DenseCLIP):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See `DenseCLIP.encode_image`."""
-        return self.clip.visual(images)
+        found: Tensor = self.clip.visual(images)
+        return found
 
     def _frozen_parts(self, mode: str) -> Sequence[str]:
         return ["clip.visual.trunk.stem", "clip.visual.trunk.head", "clip.visual.head"]

@@ -47,7 +47,8 @@ class DenseCLIP(nn.Module):
     @property
     def network(self) -> nn.Module:
         """What is exported: the whole open_clip model."""
-        return self.clip
+        found: nn.Module = self.clip
+        return found
 
     @property
     def device(self) -> torch.device:
@@ -145,7 +146,8 @@ class DenseCLIP(nn.Module):
         x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
         x = x[torch.arange(len(x), device=x.device), last]
         projection = text.text_projection
-        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        found: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return found
 
     def _checkpointed(self, function: Any, *args: Any) -> Any:
         if self.activation_checkpointing and torch.is_grad_enabled():

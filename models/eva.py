@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
-from timm.layers import apply_rot_embed_cat, build_rotary_pos_embed
+from timm.layers.pos_embed_sincos import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -27,7 +27,8 @@ class DenseEva(DenseTransformer):
 
     @property
     def width(self) -> int:
-        return self.clip.visual.trunk.embed_dim
+        found: int = self.clip.visual.trunk.embed_dim
+        return found
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
         trunk = self.clip.visual.trunk
@@ -38,10 +39,12 @@ class DenseEva(DenseTransformer):
         return x + resize_positions(trunk.pos_embed[0], grid).to(x.dtype), grid
 
     def blocks(self) -> nn.ModuleList:
-        return self.clip.visual.trunk.blocks
+        found: nn.ModuleList = self.clip.visual.trunk.blocks
+        return found
 
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
-        return block(x, rope=rope)
+        found: Tensor = block(x, rope=rope)
+        return found
 
     def rope(self, grid: Grid) -> Tensor:
         """(h*w, 2d) sines and cosines of a grid, its coordinates stretched to the pre-training grid.
@@ -63,7 +66,8 @@ class DenseEva(DenseTransformer):
 
     def _value_path(self, block: Any, x: Tensor) -> Tensor:
         x = x + self._merge(block, block.attn.v_proj(block.norm1(x)))
-        return x + block.mlp(block.norm2(x))
+        found: Tensor = x + block.mlp(block.norm2(x))
+        return found
 
     def _qkv(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, attn = block.norm1(x), block.attn
@@ -74,10 +78,12 @@ class DenseEva(DenseTransformer):
         return q, k, v
 
     def _merge(self, block: Any, x: Tensor) -> Tensor:
-        return block.attn.proj(block.attn.norm(x))
+        found: Tensor = block.attn.proj(block.attn.norm(x))
+        return found
 
     def _head(self, x: Tensor) -> Tensor:
-        return self.clip.visual.trunk.head(self.clip.visual.trunk.norm(x))
+        found: Tensor = self.clip.visual.trunk.head(self.clip.visual.trunk.norm(x))
+        return found
 
     def _frozen_parts(self, mode: str) -> Sequence[str]:
         trunk = "clip.visual.trunk"

@@ -19,8 +19,9 @@ def region_pool(dense: Tensor, boxes: Tensor, batch_index: Tensor, *, normalize:
     return F.normalize(pooled, dim=1) if normalize else pooled
 
 
-def region_tokens(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
-    """As `region_pool`, but RoIAlign to side x side: float32 (R, side * side, D), not normalised.
+def region_tokens(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tuple[int, int]) -> Tensor:
+    """As `region_pool`, but RoIAlign to side x side, or to (height, width): float32 (R, side * side, D), not
+    normalised.
 
     It is linear in the map: tokens of a factor F of the map X = F V^T (V orthonormal) have the very
     correlations of the tokens of X.
@@ -28,13 +29,14 @@ def region_tokens(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int) 
     return _roi_align(dense, boxes, batch_index, side).flatten(2).transpose(1, 2)
 
 
-def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
-    """(B, D, h, w), (R, 4), (R,) -> float32 (R, D, side, side)."""
+def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tuple[int, int]) -> Tensor:
+    """(B, D, h, w), (R, 4), (R,) -> float32 (R, D, side, side), or (R, D, *side)."""
     dense = dense.float()
     height, width = dense.shape[-2:]
     scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=dense.device)
     rois = torch.cat([batch_index.to(scale).view(-1, 1), boxes.to(scale) * scale], dim=1)
-    return roi_align(dense, rois, (side, side), spatial_scale=1.0, sampling_ratio=-1, aligned=True)
+    found: Tensor = roi_align(dense, rois, side, spatial_scale=1.0, sampling_ratio=-1, aligned=True)
+    return found
 
 
 def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:

@@ -95,12 +95,13 @@ class Refiner(nn.Module):
         return self.refine(self.entry(images), boxes, batch_index, side)
 
     def dense(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised pixels -> (B, D, h, w): the whole image as one region, on CLIP's grid."""
+        """(B, 3, H, W) normalised pixels -> (B, D, h, w): the whole image as one region, on CLIP's grid."""
         entry = self.entry(images)
         boxes = torch.tensor([[0.0, 0, 1, 1]], device=entry.device).expand(len(entry), -1)
-        side = entry.shape[-1]
-        tokens = self.refine(entry, boxes, torch.arange(len(entry), device=entry.device), side)
-        return tokens.transpose(1, 2).unflatten(2, (side, side))
+        grid = (entry.shape[2], entry.shape[3])
+        tokens = self.refine(entry, boxes, torch.arange(len(entry), device=entry.device), grid)
+        found: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
+        return found
 
     def entry(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, C, h, w): the tokens that enter the CLIP's last blocks, plus
@@ -111,19 +112,23 @@ class Refiner(nn.Module):
                 images, (first, second, len(self.clip.blocks()) - self.shape.depth)
             )
         mixed = self.mix(torch.cat(early, dim=1).permute(0, 2, 3, 1))
-        return late + mixed.permute(0, 3, 1, 2)
+        found: Tensor = late + mixed.permute(0, 3, 1, 2)
+        return found
 
-    def refine(self, entry: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
+    def refine(
+        self, entry: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tuple[int, int]
+    ) -> Tensor:
         """The regions' own tokens, as the clone of the last blocks says them in CLIP's `value` reading.
 
         entry: (B, C, h, w) of `entry`. boxes: (R, 4) normalised xyxy of images batch_index (R,); each becomes
-        side x side tokens by RoIAlign, and its CLS is made of its mean. Returns float32 (R, side * side, D),
-        unit norm.
+        side x side tokens by RoIAlign, or (height, width), and its CLS is made of its mean. Returns float32
+        (R, side * side, D), unit norm.
         """
         tokens = region_tokens(entry, boxes, batch_index, side)
         cls = self.region_cls(region_pool(entry, boxes, batch_index, normalize=False))
         x = torch.cat([cls[:, None], tokens], dim=1)
-        return self.clip.value_map(x, (side, side), self.blocks).flatten(2).transpose(1, 2)
+        grid = (side, side) if isinstance(side, int) else side
+        return self.clip.value_map(x, grid, self.blocks).flatten(2).transpose(1, 2)
 
 
 def make_refiner(clip: DenseCLIP, shape: RefinerShape | None = None, *, depth: int | None = None) -> Refiner:
@@ -173,7 +178,8 @@ def read_card(path: str) -> Mapping[str, Any]:
         raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()[METADATA])
+            found: Mapping[str, Any] = json.loads(file.metadata()[METADATA])
+            return found
     except Exception as error:  # safetensors raises its own, json and the lookups others
         raise DenseCLIError(
             f"{path} is not a Refiner.", hint="Give the export/refiner.safetensors of a train-refiner run."

@@ -45,10 +45,12 @@ class DenseResNet(DenseCLIP):
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + self._positions(x)
 
         def heads(t: Tensor) -> Tensor:
-            return t.unflatten(2, (pool.num_heads, -1)).transpose(1, 2)
+            found: Tensor = t.unflatten(2, (pool.num_heads, -1)).transpose(1, 2)
+            return found
 
         q, k, v = heads(pool.q_proj(tokens[:, :1])), heads(pool.k_proj(tokens)), heads(pool.v_proj(tokens))
-        return pool.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
+        found: Tensor = pool.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
+        return found
 
     def _trunk(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H/32, W/32)."""
@@ -56,7 +58,8 @@ class DenseResNet(DenseCLIP):
         x = visual.stem(images)
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             x = self._checkpointed(layer, x)
-        return x
+        found: Tensor = x
+        return found
 
     def _positions(self, x: Tensor) -> Tensor:
         """(1 + h*w, C) for a map of h, w."""

@@ -32,12 +32,14 @@ class DenseVFM(nn.Module):
     @property
     def network(self) -> nn.Module:
         """What is exported: timm's own network."""
-        return self.vfm.net
+        found: nn.Module = self.vfm.net
+        return found
 
     @property
     def activation_checkpointing(self) -> bool:
         """Whether the network makes its activations again in the backward."""
-        return self.vfm.net.grad_checkpointing
+        found: bool = self.vfm.net.grad_checkpointing
+        return found
 
     @activation_checkpointing.setter
     def activation_checkpointing(self, on: bool) -> None:

@@ -118,7 +118,8 @@ class DenseTransformer(DenseCLIP):
 
     def _to_map(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, prefix + h*w, C) -> (B, C, h, w)."""
-        return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
+        found: Tensor = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
+        return found
 
     def rope(self, grid: Grid) -> Tensor | None:
         """The rotary positions that every block gets, if any."""

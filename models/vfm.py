@@ -115,14 +115,16 @@ class VFM(nn.Module):
 
     def _blocks(self, x: Tensor) -> Tensor:
         net = self.net
-        return checkpoint_seq(net.blocks, x) if net.grad_checkpointing else net.blocks(x)
+        found: Tensor = checkpoint_seq(net.blocks, x) if net.grad_checkpointing else net.blocks(x)
+        return found
 
     def _sam_tokens(self, images: Tensor) -> Tensor:
         net = self.net
         x = net.patch_embed.proj(images).permute(0, 2, 3, 1)
         grid = (x.shape[1], x.shape[2])
         x = x + resize_grid(net.pos_embed[0].flatten(0, 1), grid).unflatten(0, grid)
-        return net.neck(self._blocks(x).permute(0, 3, 1, 2))
+        found: Tensor = net.neck(self._blocks(x).permute(0, 3, 1, 2))
+        return found
 
     def _hiera_tokens(self, images: Tensor) -> Tensor:
         net = self.net
@@ -134,7 +136,8 @@ class VFM(nn.Module):
                 hint=f"Choose a --canvas that is a multiple of {2 * HIERA_STRIDE} for a student of patch 16.",
             )
         (tokens,) = net.forward_intermediates(images, indices=[HIERA_STAGE], intermediates_only=True)
-        return tokens
+        found: Tensor = tokens
+        return found
 
 
 def build_vfm(arch: VFMArchitecture) -> VFM:
@@ -167,7 +170,8 @@ def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM
 
 def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
     """(B, h*w, C) -> (B, C, h, w)."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    found: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
+    return found
 
 
 def _timm_layout(state: Mapping[str, Any]) -> dict[str, Any]:

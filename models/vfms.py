@@ -94,7 +94,7 @@ def find_vfm(name: str) -> VFMArchitecture:
 def _from_timm(name: str) -> VFMArchitecture:
     import timm
     import torch
-    from timm.models import get_pretrained_cfg
+    from timm.models import PretrainedCfg, get_pretrained_cfg
     from timm.models.hieradet_sam2 import HieraDet
     from timm.models.vision_transformer_sam import VisionTransformerSAM
 
@@ -106,7 +106,7 @@ def _from_timm(name: str) -> VFMArchitecture:
         raise unknown_name("model in timm", model, timm.list_models("*vit*"))
     if tag and tagged not in timm.list_pretrained(f"{model}.*"):
         raise unknown_name("weights tag in timm", tagged, timm.list_pretrained(f"{model}.*"))
-    about = get_pretrained_cfg(tagged, allow_unregistered=True)
+    about = get_pretrained_cfg(tagged) or PretrainedCfg()
     sketch = VFMArchitecture(name=name, timm=model, patch=HIERA_STRIDE, mean=about.mean, std=about.std)
     with torch.device("meta"):
         net = build_vfm(sketch).net

@@ -24,7 +24,8 @@ class DenseViT(DenseTransformer):
 
     @property
     def width(self) -> int:
-        return self.clip.visual.positional_embedding.shape[1]
+        found: int = self.clip.visual.positional_embedding.shape[1]
+        return found
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
         visual = self.clip.visual
@@ -35,16 +36,19 @@ class DenseViT(DenseTransformer):
         return visual.ln_pre(x + resize_positions(visual.positional_embedding, grid).to(x.dtype)), grid
 
     def blocks(self) -> nn.ModuleList:
-        return self.clip.visual.transformer.resblocks
+        found: nn.ModuleList = self.clip.visual.transformer.resblocks
+        return found
 
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
-        return block(x)
+        found: Tensor = block(x)
+        return found
 
     def _value_path(self, block: Any, x: Tensor) -> Tensor:
         width = x.shape[-1]
         weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
         x = x + block.ls_1(block.attn.out_proj(F.linear(block.ln_1(x), weight, bias)))
-        return x + block.ls_2(block.mlp(block.ln_2(x)))
+        found: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+        return found
 
     def _qkv(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
@@ -52,10 +56,12 @@ class DenseViT(DenseTransformer):
         return q, k, v
 
     def _merge(self, block: Any, x: Tensor) -> Tensor:
-        return block.attn.out_proj(x)
+        found: Tensor = block.attn.out_proj(x)
+        return found
 
     def _head(self, x: Tensor) -> Tensor:
-        return self.clip.visual.ln_post(x) @ self.clip.visual.proj
+        found: Tensor = self.clip.visual.ln_post(x) @ self.clip.visual.proj
+        return found
 
     def _frozen_parts(self, mode: str) -> Sequence[str]:
         visual = "clip.visual"

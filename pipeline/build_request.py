@@ -1,47 +1,54 @@
-"""What a build makes, and what of it is still missing."""
+"""A build request: everything workers need to know to build any unit of a store."""
 
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.config import BuildConfig
-from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder, Unit
+from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
-from densecli.pipeline.teachers import TeacherConfig, models_of, teacher_config
+from densecli.pipeline.teachers import Spec, TeacherConfig, teacher_config, weights_names
+from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import DATASETS
 from densecli.shards.geometry import Canvas
+from densecli.shards.kinds import kind_of_spec
 from densecli.shards.regions import MaskPlan, RegionPlan, region_plan
 from densecli.shards.store import Column, Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """A build without its listing: small, picklable, one and the same in the driver and every worker.
+    """A build without its listing: small, picklable, and the same in the driver and in every worker.
 
-    store: as it shall be; it need not be there. targets: the teachers with their specs. witness: of a build
-    on a cluster, a photo that every node must be able to read.
+    Attributes:
+        store: The store as it will be; it need not exist yet.
+        load: Reads and decodes one photo.
+        plan: The region plan.
+        targets: The teachers with the specs of their columns.
+        batch_size: Canvases in a batch.
+        device: A torch device, or auto.
+        probe: A photo that every node of a cluster must be able to read.
     """
 
     store: Store
     load: Load
     plan: RegionPlan
-    targets: tuple[tuple[TeacherConfig, dict[str, Any]], ...]
+    targets: tuple[tuple[TeacherConfig, Spec], ...]
     batch_size: int
     device: str
-    witness: Item | None = None
+    probe: Item | None = None
 
     def columns(self) -> list[Column]:
-        """Images, regions and one column a teacher, whether they are there or not."""
+        """Returns images, regions and one column for each teacher, whether they exist or not."""
         return self._columns(self.store.column)
 
-    def make(self) -> list[Column]:
-        """Makes the store and the columns where they are not there yet; no shard of them."""
-        _open_or_make(self.store)
+    def make_columns(self) -> list[Column]:
+        """Creates the store and those columns where they do not exist yet, without any shard."""
+        _create(self.store)
         return self._columns(self.store.add_column)
 
     def _columns(self, get: Callable[..., Column]) -> list[Column]:
@@ -50,7 +57,7 @@ class BuildRequest:
             get(
                 "targets",
                 teacher.name,
-                {**spec, "regions": regions.key} if teacher.of_regions else spec,
+                {**spec, "regions": regions.key} if kind_of_spec(spec).about_boxes else spec,
                 teacher.info(),
             )
             for teacher, spec in self.targets
@@ -58,15 +65,19 @@ class BuildRequest:
         return [self.store.images, regions, *targets]
 
     def builder(self, threads: int = 1) -> ShardBuilder:
-        """Loads the teachers, then makes the store: a teacher that fails to load leaves nothing behind.
+        """Loads the teachers, then creates the columns, so that a failing teacher leaves nothing behind.
 
-        threads: of this builder, beside the one that the teachers run in.
+        Args:
+            threads: Number of threads of the builder beside the one that its teachers run in.
+
+        Raises:
+            DenseCLIError: A teacher cannot be loaded, or this node cannot see the store or the photos.
         """
-        if self.witness:
-            self._check_reach(self.witness)
+        if self.probe:
+            self._check_reach(self.probe)
         device = str(pick_device(self.device))
         teachers = [teacher.load(device) for teacher, _ in self.targets]
-        images, regions, *targets = self.make()
+        images, regions, *targets = self.make_columns()
         config = BuilderConfig(
             canvas=Canvas(self.store.canvas),
             load=self.load,
@@ -79,25 +90,35 @@ class BuildRequest:
         )
         return ShardBuilder(config)
 
-    def _check_reach(self, witness: Item) -> None:
+    def _check_reach(self, probe: Item) -> None:
         hint = "Every node must find the store and the photos under the same path, or by URL."
+        node = socket.gethostname()
         if not fs.exists(fs.join(self.store.root, "store.json")):
-            raise DenseCLIError(f"The node {socket.gethostname()} does not see {self.store.root}.", hint=hint)
+            raise DenseCLIError(f"The node {node} does not see {self.store.root}.", hint=hint)
         try:
-            self.load(witness, Canvas(self.store.canvas))
+            self.load(probe, Canvas(self.store.canvas))
         except Unreadable as reason:
             raise DenseCLIError(
-                f"The node {socket.gethostname()} cannot read the photo {witness.ref}: {reason}.", hint=hint
+                f"The node {node} cannot read the photo {probe.ref}: {reason}.", hint=hint
             ) from reason
 
 
 def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
-    """The job and the listing it is about. Raises DenseCLIError for whatever cannot be.
+    """Resolves the settings of a build and lists its photos.
 
     Writes nothing but the index of a source's tars, and in a dry run not even that.
+
+    Args:
+        config: What to build.
+
+    Returns:
+        The request, and the source with the listing of photos.
+
+    Raises:
+        DenseCLIError: A setting is wrong, or something is missing that the build needs.
     """
     names = config.teachers
-    models = list(dict.fromkeys(model for name in names for model in models_of(name)))
+    models = list(dict.fromkeys(model for name in names for model in weights_names(name).values()))
     if stray := sorted(set(config.weights) - set(models)):
         raise DenseCLIError(
             f"There are weights for {stray[0]}, which is no teacher's model in this build.",
@@ -137,11 +158,12 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         root=root,
         dataset=source.identity,
         canvas=canvas,
-        shard_sizes=tuple(cut(len(source.items), config.shard_size)),
+        shard_sizes=tuple(shard_sizes(len(source.items), config.shard_size)),
     )
     if fs.exists(fs.join(store.root, "store.json")):
-        _open_or_make(store)
-    job = BuildRequest(
+        # Raises if that store is another one.
+        _create(store)
+    request = BuildRequest(
         store=store,
         load=source.load,
         plan=plan,
@@ -150,18 +172,20 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         # The GPUs of a cluster are not the driver's.
         device=config.device if config.ray_address else str(pick_device(config.device)),
     )
-    return job, source
+    return request, source
 
 
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
-    """The shard with its own photos: the n-th has the n-th `shard_size` items of the listing."""
+    """Returns the unit of a shard: the n-th shard has the n-th `shard_size` photos of the listing."""
     first = int(shard) * shard_size
     return Unit(shard=shard, items=tuple(source.items[first : first + shard_size]))
 
 
-def _open_or_make(store: Store) -> Store:
-    return Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))
+def shard_sizes(photos: int, shard_size: int) -> list[int]:
+    """Returns the number of photos of each shard: all are full but the last."""
+    return [min(shard_size, photos - first) for first in range(0, photos, shard_size)]
 
 
-def cut(n: int, size: int) -> list[int]:
-    return [min(size, n - first) for first in range(0, n, size)]
+def _create(store: Store) -> None:
+    """Creates the store or checks the one that is there."""
+    Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))

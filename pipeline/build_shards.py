@@ -1,76 +1,100 @@
-"""The driver of build-shards: what is missing, the workers that make it, and what came of it."""
+"""Building: prepares the request, finds the missing shards, runs the units and adds up their reports."""
 
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any
 
 from densecli.core.errors import DenseCLIError
-from densecli.core.progress import Progress
-from densecli.core.signals import Stop
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import BuildConfig
-from densecli.pipeline.shard_builder import Report
+from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources import Source, Unreadable
-from densecli.pipeline.summary import Reports, Summary, carried_out, tallied
-from densecli.pipeline.worker_pool import WorkerPool, run_units
+from densecli.pipeline.summary import Summary, describe, totals_of
+from densecli.pipeline.unit import Report
+from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.geometry import Canvas
 
 __all__ = ["BuildConfig", "build_shards"]
 
 
-def build_shards(config: BuildConfig) -> dict[str, Any]:
-    """Build whatever is missing of the store that `config` describes; what is there is not touched.
+def build_shards(config: BuildConfig) -> Summary:
+    """Builds whatever is missing of a store; finished shards are not touched.
 
-    Returns the summary of `carried_out` and `tallied`. Raises DenseCLIError; the same call afterwards goes on
-    where it stopped. SIGINT and SIGTERM end it in good order, as Interrupted.
+    Args:
+        config: What to build.
+
+    Returns:
+        The columns as `describe` gives them, with `status` "built", "up to date" or "planned" (a dry run);
+        for a build also the sums of `Totals.summary`.
+
+    Raises:
+        DenseCLIError: The build cannot start or continue. The same call continues where it stopped.
+        Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    job, source = prepare(config)
-    return carried_out(
-        job.store,
-        job.columns(),
-        dry_run=config.dry_run,
-        make=job.make,
-        build=lambda todo: _build(config, job, source, todo),
-    )
+    request, source = prepare(config)
+    columns = request.columns()
+    missing = [column.missing() for column in columns]
+    todo = sorted(set().union(*missing))
+    if not todo:
+        if not config.dry_run:
+            # The shards are there, but the files that describe them may have been lost.
+            request.make_columns()
+        return describe(request.store, columns, missing, status="up to date")
+    if config.dry_run:
+        return describe(request.store, columns, missing, status="planned")
 
-
-def _build(config: BuildConfig, job: BuildRequest, source: Source, todo: list[str]) -> Summary:
-    def reports(stop: Stop, progress: Progress) -> Reports:
-        units = (unit_of(source, shard, config.shard_size) for shard in todo)
-        work = _witnessed(job, source) if config.ray_address else job
-        crew = WorkerPool(work, config.workers, config.gpus_per_worker, progress.say)
-        return run_units(units, crew, config.max_attempts, stop.is_set)
-
-    with connected(config.ray_address, config.workers):
-        return tallied(job.store, todo, reports, verb="the build", watch=FailureBudget(config.max_unreadable))
+    described = describe(request.store, columns, missing, status="built")
+    units = (unit_of(source, shard, config.shard_size) for shard in todo)
+    budget = FailureBudget(config.max_unreadable)
+    with (
+        connected(config.ray_address, config.workers),
+        totals_of(request.store, todo, run="the build") as totals,
+    ):
+        work = _with_probe(request, source) if config.ray_address else request
+        pool = WorkerPool(work, config.workers, config.gpus_per_worker, totals.progress.say)
+        with closing(run_units(units, pool, config.max_attempts, totals.stop.is_set)) as finished:
+            for report in finished:
+                totals.add(report)
+                budget.check(report, totals.skipped)
+    return described | totals.summary()
 
 
 class FailureBudget:
-    """With photos in a row that cannot be read, counted over whole shards."""
+    """Ends a build after too many unreadable photos in a row, counted over whole shards."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.in_a_row = 0
+        self._limit = limit
+        self._in_a_row = 0
 
-    def __call__(self, skipped: Counter[str], report: Report) -> None:
-        """Raises DenseCLIError when it is at an end. skipped: all so far, by reason."""
-        self.in_a_row = 0 if report.samples else self.in_a_row + sum(report.skipped.values())
-        if self.in_a_row >= self.limit:
+    def check(self, report: Report, skipped: Counter[str]) -> None:
+        """Counts the unreadable photos of a shard.
+
+        Args:
+            report: On the shard.
+            skipped: Unreadable photos of the build so far, by reason.
+
+        Raises:
+            DenseCLIError: The budget is used up.
+        """
+        self._in_a_row = 0 if report.samples else self._in_a_row + sum(report.skipped.values())
+        if self._in_a_row >= self._limit:
             reasons = ", ".join(f"{n} {reason}" for reason, n in skipped.most_common())
             raise DenseCLIError(
-                f"{self.in_a_row} photos in a row could not be read ({reasons}).",
+                f"{self._in_a_row} photos in a row could not be read ({reasons}).",
                 hint="Check the photos, or allow more with --max-unreadable.",
             )
 
 
-def _witnessed(job: BuildRequest, source: Source) -> BuildRequest:
-    """The job for machines that need not see what this one sees: the store is made, and a photo that can be
-    read here is named, so that no node skips photos out of its reach or builds into its own folder."""
-    job.make()
+def _with_probe(request: BuildRequest, source: Source) -> BuildRequest:
+    """Prepares a request for other machines: it makes the store and names a photo that is readable here.
+
+    A node that cannot see the store or the photo is refused, so that none builds into a folder of its own or
+    skips photos that are out of its reach.
+    """
+    request.make_columns()
     for item in source.items[:100]:
         with suppress(Unreadable):
-            source.load(item, Canvas(job.store.canvas))
-            return replace(job, witness=item)
-    return job
+            source.load(item, Canvas(request.store.canvas))
+            return replace(request, probe=item)
+    return request

@@ -1,4 +1,4 @@
-"""The Ray that the workers run on: one of our own on this machine, or a cluster that is there."""
+"""Ray for the workers: a local one for the time of a build, or a running cluster."""
 
 import logging
 import math
@@ -6,75 +6,111 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
 
 from densecli.core.errors import DenseCLIError
 
-# Units and reports pass through Ray and are small: the photos never do. Ray's own minimum is 75 MiB.
 OBJECT_STORE_BYTES = 80 * 2**20
+"""Memory of Ray's object store: only units and reports pass through it. Ray's own minimum is 75 MiB."""
 
 
 @contextmanager
 def connected(address: str | None, workers: int) -> Iterator[None]:
-    """Ray as long as the block lasts: the one at `address` (auto, HOST:PORT or ray://HOST:PORT), else a local
-    one with room for `workers`, without dashboard and usage report.
+    """Connects to Ray for as long as the block lasts.
 
-    Raises DenseCLIError where there is no cluster at `address`, or none can be started.
+    Args:
+        address: Of a running cluster: auto, HOST:PORT or ray://HOST:PORT. None starts a local Ray without a
+            dashboard.
+        workers: Number of workers that a local Ray has room for.
+
+    Raises:
+        DenseCLIError: The cluster cannot be reached, or Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            _start(num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
-        else:
-            _knock(address)
-            ray.init(address=address, **quiet)
-    except Exception as error:  # Ray's own are of no kind.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        if address is None:
-            raise DenseCLIError(
-                f"Ray does not start on this machine: {lines[0]}",
-                hint="Is it very busy, or short of memory? The same command goes on where it stopped.",
-            ) from error
-        raise DenseCLIError(
-            f"There is no way to the Ray cluster {address}: {lines[0]}",
-            hint="Start it with ray start --head, with the same Python, Ray and densecli on every node.",
-        ) from error
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    local = {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    with TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True) as folder:
+        try:
+            with _working_folder(folder):
+                if address is None:
+                    _start(**local, **options)
+                else:
+                    _check_reachable(address)
+                    ray.init(address=address, **options)
+        except Exception as error:  # Ray's own exceptions have no common base.
+            raise _no_ray(address, error) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _working_folder(folder: str) -> Iterator[None]:
+    """Makes `folder` the working folder while Ray starts.
+
+    Ray puts the driver's working folder first on every worker's search path, where the user's own `models`,
+    `train.py` or `yaml.py` would hide installed modules. An empty folder of this user alone hides nothing.
+    """
+    before, search_path = os.getcwd(), os.environ.get("PYTHONPATH")
+    if search_path:
+        # Ray's processes inherit it, and would read relative entries from the new working folder.
+        absolute = [os.path.abspath(entry) for entry in search_path.split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(absolute)
+    os.chdir(folder)
     try:
         yield
     finally:
-        ray.shutdown()
+        os.chdir(before)
+        if search_path:
+            os.environ["PYTHONPATH"] = search_path
 
 
 def _start(**options: Any) -> None:
+    """Starts a local Ray, with a second try: its processes have 30 seconds, too few for a busy machine."""
     try:
         ray.init(address="local", **options)
     except Exception:
-        # Ray gives its processes 30 seconds; on a busy machine they are quicker with their files in memory.
         ray.shutdown()
         ray.init(address="local", **options)
 
 
-def _knock(address: str) -> None:
-    """Ray tries for minutes where nobody listens. Raises OSError."""
+def _check_reachable(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
+def _no_ray(address: str | None, error: Exception) -> DenseCLIError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if address is None:
+        return DenseCLIError(
+            f"Ray does not start on this machine: {lines[0]}",
+            hint="Check the machine's load and free memory, then run the same command again: it continues.",
+        )
+    return DenseCLIError(
+        f"Cannot connect to the Ray cluster {address}: {lines[0]}",
+        hint="Start it with ray start --head, with the same Python, Ray and densecli on every node.",
+    )
+
+
 def gpus_of_worker(workers: int, gpus: int) -> float:
-    """The share of a GPU that lets `workers` run at once on `gpus`: a whole one, or 1/n where n share one."""
+    """Returns the GPUs of each worker so that all can run at once: 1, or 1/n where n workers share one."""
     # Ray counts in ten-thousandths, and a share rounded up would leave the last worker without room.
     return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0
 
 
 def machines() -> int:
-    """How many nodes there are."""
-    return sum(node["Alive"] for node in ray.nodes())
+    """Number of nodes that are alive."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum(node["Alive"] for node in nodes)
 
 
 def total_gpus() -> int:
-    """What all nodes have together."""
-    return int(ray.cluster_resources().get("GPU", 0))
+    """Number of GPUs of all nodes together."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))

@@ -1,95 +1,140 @@
-"""What a build will cost before it is paid for: bytes, FLOPs, hours, and when it has paid for itself.
+"""Plan: what a build costs before it runs: bytes, FLOPs, hours, and when it has paid for itself.
 
-Bytes come of building a sample of the photos in memory, by the very code of the build; only the teachers do
-not speak: what they would say has a size that is known. FLOPs come of their architectures.
+Bytes come from building a sample of the photos in memory with the code of the build. Only the teachers do not
+run: their targets have a known size, and their architectures tell the FLOPs.
 """
 
 import time
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import torch
 
+from densecli.core import fs
 from densecli.core.device import pick_device
+from densecli.core.errors import DenseCLIError
+from densecli.core.progress import Progress
 from densecli.core.tables import size as as_size
 from densecli.core.tables import table
 from densecli.models.flops import TRAINING, student_forward
 from densecli.models.student import load_student
-from densecli.pipeline.build_request import BuildRequest, cut, prepare
+from densecli.pipeline.build_request import BuildRequest, prepare, shard_sizes
 from densecli.pipeline.config import BuildConfig, PlanConfig
-from densecli.pipeline.sample import Sample, column_bytes, take_sample
-from densecli.pipeline.teachers import models_of
-from densecli.shards.datasets import DATASETS
+from densecli.pipeline.sources import Source
+from densecli.pipeline.teachers import Photo, weights_names
+from densecli.pipeline.unit import Unit
+from densecli.shards.datasets import defaults_for
+from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
+from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.receipts import Receipt
+from densecli.shards.regions import Regions
+from densecli.shards.store import Column
+from densecli.shards.writer import ShardWriter, npz_bytes
+
+BLOCK_BYTES, RECORD_BYTES = 512, 10240
+"""Units in which a tar grows: of a member, and of the file."""
+CHUNK = 32
+"""Photos of the sample that are built at a time."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample of a source's photos, built.
+
+    Attributes:
+        places: Their positions in the listing.
+        keys: Their keys.
+        samples: Number of them that could be read.
+        columns: What was built.
+        receipts: Of the chunks of photos, by column.
+        costs: By teacher, FLOPs for the store and for a live teacher's visit, means over the samples.
+    """
+
+    places: np.ndarray
+    keys: list[str]
+    samples: int
+    columns: list[Column]
+    receipts: list[list[Receipt]]
+    costs: dict[str, tuple[float, float]]
 
 
 def plan(config: PlanConfig) -> dict[str, Any]:
-    """The plan as JSON values; writes nothing.
+    """Plans a build; writes nothing.
 
-    `photos`, `bytes` in all, `uncertainty` (relative half-width of the 95 % interval that the sample leaves),
-    `skipped` (share of the sample), `columns` (kind, name, bytes), `index_bytes` of what is kept of the
-    listing, `cpu_hours` of reading and writing photos; `teachers` (name, TFLOP and GPU hours of the build and
-    of an epoch live, 0 where the training does not read it), `student` (name, TFLOP and GPU hours of an
-    epoch), `epochs`, `break_even` (in epochs and in trainings). Raises DenseCLIError.
+    Returns:
+        JSON values: `photos`; `sampled` of them; `skipped`, the unreadable share of the sample; `bytes` in
+        all; `uncertainty`, the relative half-width of the 95 % interval that the sample leaves; `columns`
+        (kind, name, bytes); `index_bytes` of the listing; `cpu_hours` of reading and writing photos;
+        `measured`, whether speeds are; `tflops`; `device`; `teachers` (name, TFLOP and GPU hours of the
+        build, and of an epoch with the live teacher, 0 where the training does not read it); `student` (name,
+        TFLOP and GPU hours of an epoch); `epochs`; `break_even`, in epochs and in trainings.
+
+    Raises:
+        DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
     """
     build = config.build if config.calibrate else _without_weights(config.build)
-    job, source = prepare(replace(build, dry_run=True))
-    sizes = job.store.shard_sizes if config.photos is None else tuple(cut(config.photos, build.shard_size))
+    request, source = prepare(replace(build, dry_run=True))
+    sizes = request.store.shard_sizes
+    if config.photos is not None:
+        sizes = tuple(shard_sizes(config.photos, build.shard_size))
     n = sum(sizes)
-    sample = take_sample(job, source, config.samples, ask=config.calibrate)
-    readable = n * sample.samples / len(sample.places)
+    sample = take_sample(request, source, config.samples, run_teachers=config.calibrate)
+    listed = len(sample.places)
+    readable = n * sample.samples / listed
     columns, spread = column_bytes(sample, sizes, exact=config.photos is None)
-    documents = [canonical_json({"key": c.key, "spec": c.spec, "info": c.info}) for c in job.columns()[1:]]
+    documents = [
+        canonical_json({"key": c.key, "spec": c.spec, "info": c.info}) for c in request.columns()[1:]
+    ]
     for column, document in zip(columns[1:], documents, strict=True):
         column["bytes"] += len(document) + 1
-    store_json = len(canonical_json(replace(job.store, shard_sizes=sizes).document())) + 1
-    read = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
+    store_json = len(canonical_json(replace(request.store, shard_sizes=sizes).document())) + 1
+    index = round(source.index_bytes * n / len(source.items))
+    seconds = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
 
-    student = config.student or DATASETS[build.dataset].student
-    side = config.image_size or job.store.canvas
-    flops = TRAINING * student_forward(student, side).flops * readable
+    student = config.student or defaults_for(build.dataset).student
+    side = config.image_size or request.store.canvas
+    student_flops = TRAINING * student_forward(student, side).flops * readable
+    student_speed = _student_speed(student, side, request) if config.calibrate else config.tflops * 1e12
     speeds = _speeds(sample, config.tflops, config.calibrate)
-    student_speed = config.tflops * 1e12
-    if config.calibrate:
-        student_speed = _student_speed(student, side, job)
-    live_ones = [
-        t.name
-        for t, spec in job.targets
-        if config.reads is None or kind_of_spec(spec).read_kind in config.reads
-    ]
+    kinds = {teacher.name: kind_of_spec(spec) for teacher, spec in request.targets}
+    read = {name for name, kind in kinds.items() if config.reads is None or kind.read_kind in config.reads}
     teachers: list[dict[str, Any]] = [
         {
             "name": name,
             "tflop": once * readable / 1e12,
             "gpu_hours": once * readable / speeds[name] / 3600,
-            "epoch_tflop": visit * readable * (name in live_ones) / 1e12,
-            "epoch_gpu_hours": visit * readable * (name in live_ones) / speeds[name] / 3600,
+            "epoch_tflop": visit * readable * (name in read) / 1e12,
+            "epoch_gpu_hours": visit * readable * (name in read) / speeds[name] / 3600,
         }
         for name, (once, visit) in sample.costs.items()
     ]
-    live = sum(t["epoch_gpu_hours"] for t in teachers)
-    even = sum(t["gpu_hours"] for t in teachers) / live if live else None
+    live = sum(teacher["epoch_gpu_hours"] for teacher in teachers)
+    even = sum(teacher["gpu_hours"] for teacher in teachers) / live if live else None
     epochs = config.seen / readable if config.seen else config.epochs
-    index = round(source.index_bytes * n / len(source.items))
     return {
         "photos": n,
-        "sampled": len(sample.places),
-        "skipped": 1 - sample.samples / len(sample.places),
+        "sampled": listed,
+        "skipped": 1 - sample.samples / listed,
         "bytes": sum(column["bytes"] for column in columns) + store_json + index,
-        "uncertainty": spread * (1 - len(sample.places) / n) ** 0.5,
+        "uncertainty": spread * (1 - listed / n) ** 0.5,
         "columns": columns,
         "index_bytes": index,
-        "cpu_hours": sum(read.values()) / len(sample.places) * n / 3600,
+        "cpu_hours": sum(seconds.values()) / listed * n / 3600,
         "measured": config.calibrate,
         "tflops": config.tflops,
-        "device": job.device,
+        "device": request.device,
         "teachers": teachers,
         "student": {
             "name": student,
-            "epoch_tflop": flops / 1e12,
-            "epoch_gpu_hours": flops / student_speed / 3600,
+            "epoch_tflop": student_flops / 1e12,
+            "epoch_gpu_hours": student_flops / student_speed / 3600,
         },
         "epochs": epochs,
         "break_even": {"epochs": even, "trainings": even / epochs} if even else None,
@@ -97,12 +142,13 @@ def plan(config: PlanConfig) -> dict[str, Any]:
 
 
 def _without_weights(build: BuildConfig) -> BuildConfig:
-    """The same build by teachers that have no weights: theirs cost neither bytes nor FLOPs."""
-    return replace(build, weights={model: "random:0" for name in build.teachers for model in models_of(name)})
+    """The same build with random weights, which cost the same bytes and FLOPs."""
+    names = [name for teacher in build.teachers for name in weights_names(teacher).values()]
+    return replace(build, weights=dict.fromkeys(names, "random:0"))
 
 
 def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
-    """FLOPs a second of each teacher."""
+    """The FLOP/s of each teacher."""
     if not calibrate:
         return dict.fromkeys(sample.costs, tflops * 1e12)
     seconds = [sum(r.seconds["teacher"] for r in receipts) for receipts in sample.receipts[2:]]
@@ -112,11 +158,11 @@ def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
     }
 
 
-def _student_speed(student: str, side: int, job: BuildRequest, steps: int = 3) -> float:
-    """FLOPs a second of a training step, the fastest of some; random weights are as fast as any."""
-    device = pick_device(job.device)
+def _student_speed(student: str, side: int, request: BuildRequest, steps: int = 3) -> float:
+    """The FLOP/s of the fastest of a few training steps; random weights are as fast as any."""
+    device = pick_device(request.device)
     model, _ = load_student(student, "random:0", device)
-    canvases = torch.zeros(job.batch_size, 3, job.store.canvas, job.store.canvas, device=device)
+    canvases = torch.zeros(request.batch_size, 3, request.store.canvas, request.store.canvas, device=device)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
@@ -125,11 +171,129 @@ def _student_speed(student: str, side: int, job: BuildRequest, steps: int = 3) -
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return TRAINING * student_forward(student, side).flops * job.batch_size / min(seconds)
+    return TRAINING * student_forward(student, side).flops * request.batch_size / min(seconds)
+
+
+def take_sample(request: BuildRequest, source: Source, count: int, *, run_teachers: bool) -> Sample:
+    """Builds photos from all over the source in memory.
+
+    Args:
+        request: Of the whole build.
+        source: Lists the photos.
+        count: Number of photos.
+        run_teachers: Runs the teachers, instead of only asking what they cost.
+
+    Raises:
+        DenseCLIError: None of the photos can be read.
+    """
+    n = len(source.items)
+    places = np.unique(np.linspace(0, n - 1, min(count, n)).round().astype(int))
+    with (
+        _in_memory(request, shard_sizes(len(places), CHUNK)) as here,
+        closing(Progress(len(places), "photos")) as progress,
+    ):
+        builder = (here if run_teachers else replace(here, targets=())).builder()
+        columns = here.make_columns()
+        items = [source.items[int(place)] for place in places]
+        receipts: list[list[Receipt]] = [[] for _ in columns]
+        costs: dict[str, list[tuple[float, float]]] = {teacher.name: [] for teacher, _ in request.targets}
+        for i, shard in enumerate(here.store.shard_names):
+            chunk = items[i * CHUNK : (i + 1) * CHUNK]
+            builder.build(Unit(shard=shard, items=tuple(chunk)))
+            _add_costs(here, columns, shard, costs, write=not run_teachers)
+            for column, found in zip(columns, receipts, strict=True):
+                receipt = column.receipt(shard)
+                assert receipt is not None
+                found.append(receipt)
+                fs.remove(column.tar_url(shard))
+            progress.advance(len(chunk))
+    samples = sum(receipt.samples for receipt in receipts[0])
+    if not samples:
+        raise DenseCLIError(
+            f"None of the {len(items)} photos of the sample can be read.", hint="Check the photos."
+        )
+    means = {name: _means(figures) for name, figures in costs.items()}
+    return Sample(places, [item.key for item in items], samples, columns, receipts, means)
+
+
+def _means(figures: list[tuple[float, float]]) -> tuple[float, float]:
+    once, visit = np.mean(figures, axis=0).tolist()
+    return once, visit
+
+
+@contextmanager
+def _in_memory(request: BuildRequest, sizes: Sequence[int]) -> Iterator[BuildRequest]:
+    """The request with a store in memory, for as long as the block lasts."""
+    root = f"memory://plan-{uuid4().hex}"
+    try:
+        yield replace(request, store=replace(request.store, root=root, shard_sizes=tuple(sizes)))
+    finally:
+        fs.remove_folder(root)
+
+
+def _add_costs(
+    request: BuildRequest,
+    columns: list[Column],
+    shard: str,
+    costs: dict[str, list[tuple[float, float]]],
+    *,
+    write: bool,
+) -> None:
+    """Adds the costs of a shard's photos; `write`: stores blank targets of the right size."""
+    photos = [
+        Photo(
+            key=record.key,
+            image=np.zeros((1, 1, 3), np.uint8),
+            canvas=Canvas(request.store.canvas),
+            regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+        )
+        for record in read_joined(columns[:2], shard)
+    ]
+    for (teacher, _), column in zip(request.targets, columns[2:], strict=True):
+        writer = ShardWriter(column, shard)
+        for photo in photos:
+            cost = teacher.cost(photo)
+            costs[teacher.name].append((cost.once, cost.visit))
+            writer.add(photo.key, {"npz": npz_bytes(cost.stored)})
+        if write:
+            writer.commit(seconds=dict.fromkeys(("prepare", "teacher", "encode", "decode"), 1 / 3))
+
+
+def column_bytes(sample: Sample, sizes: Sequence[int], *, exact: bool) -> tuple[list[dict[str, Any]], float]:
+    """Estimates the size of each column.
+
+    Args:
+        sample: Of the photos.
+        sizes: Number of photos of each shard.
+        exact: Whether the photos of the sample are among those of the shards.
+
+    Returns:
+        Each column's kind, name and bytes without its column.json; and the relative half-width of the 95 %
+        interval of their sum.
+    """
+    n, listed = sum(sizes), len(sample.places)
+    columns, totals = [], np.zeros(listed)
+    for column, receipts in zip(sample.columns, sample.receipts, strict=True):
+        blocks = Counter[str]()
+        for receipt in receipts:
+            for name, (_, size) in receipt.members.items():
+                blocks[name.split(".", 1)[0]] += BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        known = np.array([blocks[key] for key in sample.keys], float)
+        totals += known
+        each = np.full(n, known.mean())
+        if exact:
+            each[sample.places] = known
+        shards = np.add.reduceat(each, np.cumsum([0, *sizes[:-1]])) + 2 * BLOCK_BYTES
+        tars = (np.ceil(shards / RECORD_BYTES) * RECORD_BYTES).sum()
+        bare = sum(len(replace(receipt, members={}).to_json()) for receipt in receipts)
+        entries = sum(len(receipt.to_json()) for receipt in receipts) - bare
+        size = round(tars + len(sizes) * bare / len(receipts) + n * entries / listed)
+        columns.append({"kind": column.kind, "name": column.name, "bytes": size})
+    return columns, float(1.96 * totals.std() / totals.mean() / listed**0.5)
 
 
 def report(planned: dict[str, Any]) -> str:
-    """`plan` in print."""
+    """Formats a plan for people."""
     n, student, even, epochs = (planned[name] for name in ("photos", "student", "break_even", "epochs"))
     doubt = f", give or take {planned['uncertainty']:.1%}" if planned["uncertainty"] else ""
     sizes = {c["name"]: c["bytes"] for c in planned["columns"]}

@@ -1,15 +1,14 @@
-"""Labels for other categories, prompts or boxes, out of a column of features: without the teacher."""
+"""Relabelling: labels for other categories, prompts or boxes from a column of features, without a teacher."""
 
-from contextlib import nullcontext, suppress
+from collections.abc import Generator, Iterable
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped
-from densecli.core.progress import Progress
 from densecli.core.signals import Stop
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import find_weights, load_model, weights_given
@@ -18,58 +17,87 @@ from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import RelabelConfig
 from densecli.pipeline.relabeller import Relabeller
-from densecli.pipeline.shard_builder import Unit
-from densecli.pipeline.summary import Reports, Summary, carried_out, tallied
-from densecli.pipeline.teachers import default_categories
+from densecli.pipeline.run_units import run_units
+from densecli.pipeline.summary import Summary, describe, totals_of
 from densecli.pipeline.teachers.base import weights_id
-from densecli.pipeline.teachers.features import PREFIX
 from densecli.pipeline.teachers.labels import Retrieval
-from densecli.pipeline.worker_pool import WorkerPool, run_units
+from densecli.pipeline.unit import Report, Unit
+from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.codecs import Features
+from densecli.shards.datasets import defaults_for
+from densecli.shards.kinds import KINDS
 from densecli.shards.regions import RegionPlan, region_plan
+from densecli.shards.specs import ColumnInfo
 from densecli.shards.store import Column, Store
 
 MAX_ATTEMPTS = 3
+"""Failures of one shard that end a relabelling."""
 
 
-def relabel(config: RelabelConfig) -> dict[str, Any]:
-    """Add the column of labels that `config` describes, or what is missing of it.
+def relabel(config: RelabelConfig) -> Summary:
+    """Adds the column of labels that `config` describes, or what is missing of it.
 
-    Returns a summary as `build_shards` does. Raises DenseCLIError; the same call afterwards goes on where it
-    stopped. SIGINT and SIGTERM end it in good order, as Interrupted.
+    Args:
+        config: Which features, and the categories, prompts and boxes to retrieve for.
+
+    Returns:
+        A summary as `build_shards` does.
+
+    Raises:
+        DenseCLIError: The labels cannot be made. The same call continues where it stopped.
+        Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    job = prepare(config)
-    return carried_out(
-        job.store,
-        [job.regions, job.labels],
-        dry_run=config.dry_run,
-        make=job.make,
-        build=lambda todo: _build(job, todo, config.workers),
-    )
+    request = prepare(config)
+    columns = [request.regions, request.labels]
+    missing = [column.missing() for column in columns]
+    todo = sorted(set().union(*missing))
+    if not todo:
+        if not config.dry_run:
+            # The shards are there, but the files that describe them may have been lost.
+            request.make_columns()
+        return describe(request.store, columns, missing, status="up to date")
+    if config.dry_run:
+        return describe(request.store, columns, missing, status="planned")
 
-
-def _build(job: "RelabelJob", todo: list[str], workers: int) -> Summary:
-    relabeller = job.relabeller()
+    described = describe(request.store, columns, missing, status="built")
+    relabeller = request.relabeller()
     units = (Unit(shard=shard, items=()) for shard in todo)
+    # Ray takes seconds to start, in which a single process relabels hundreds of photos.
+    alone = config.workers == 1
+    with (
+        nullcontext() if alone else connected(None, config.workers),
+        totals_of(request.store, todo, run="the relabelling") as totals,
+    ):
+        if alone:
+            reports = _run_here(units, relabeller, totals.stop)
+        else:
+            pool = WorkerPool(relabeller, config.workers, say=totals.progress.say)
+            reports = run_units(units, pool, MAX_ATTEMPTS, totals.stop.is_set)
+        with closing(reports):
+            for report in reports:
+                totals.add(report)
+    return described | totals.summary()
 
-    def here(stop: Stop, _progress: Progress) -> Reports:
-        with suppress(Stopped):
-            for unit in units:
-                yield unit, relabeller.build(unit, stop)
 
-    def crew(stop: Stop, progress: Progress) -> Reports:
-        return run_units(units, WorkerPool(relabeller, workers, say=progress.say), MAX_ATTEMPTS, stop.is_set)
-
-    # Ray takes seconds to start, as long as hundreds of photos.
-    alone = workers == 1
-    with nullcontext() if alone else connected(None, workers):
-        return tallied(job.store, todo, here if alone else crew, verb="the relabelling")
+def _run_here(units: Iterable[Unit], relabeller: Relabeller, stop: Stop) -> Generator[Report]:
+    with suppress(Stopped):
+        for unit in units:
+            yield relabeller.build(unit, stop)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelabelJob:
-    """What is read and written; neither column need be there. weights: for the text tower, where one is
-    needed."""
+class RelabelRequest:
+    """What is read and what is written; the columns need not exist yet.
+
+    Attributes:
+        store: The store.
+        features: The finished column of features.
+        plan: The region plan, where the column of boxes may not be finished.
+        regions: The column of boxes.
+        labels: The column to make.
+        retrieval: What is retrieved for the boxes.
+        weights: Of the text tower, where one is needed.
+    """
 
     store: Store
     features: Column
@@ -80,11 +108,11 @@ class RelabelJob:
     weights: str | None
 
     def relabeller(self) -> Relabeller:
-        """Gets the text embeddings, then makes the columns: what fails leaves nothing behind."""
+        """Gets the text embeddings, then makes the columns, so that a failure leaves nothing behind."""
         map_codec = self.features.codec
         assert isinstance(map_codec, Features)
         text = self.text()
-        self.make()
+        self.make_columns()
         return Relabeller(
             images=self.store.images,
             plan=self.plan,
@@ -97,13 +125,13 @@ class RelabelJob:
             tau=self.retrieval.tau,
         )
 
-    def make(self) -> None:
-        """Makes the columns where they are not there yet; no shard of them."""
+    def make_columns(self) -> None:
+        """Creates the columns where they do not exist yet, without any shard."""
         for column in (self.regions, self.labels):
             self.store.make(column)
 
     def text(self) -> np.ndarray:
-        """(D, C) float32, unit norm: from the file, else from the text tower."""
+        """Returns the text embeddings from the file, else from the text tower: (D, C) float32, unit norm."""
         names = load_categories(self.retrieval.categories).names
         arch = resolve(self.features.spec["architecture"])
         if file := self.retrieval.text_embeddings:
@@ -112,22 +140,26 @@ class RelabelJob:
         return category_embeddings(model, names, templates=self.retrieval.prompts(arch)).numpy()
 
 
-def prepare(config: RelabelConfig) -> RelabelJob:
-    """Writes nothing; raises DenseCLIError for whatever cannot be."""
+def prepare(config: RelabelConfig) -> RelabelRequest:
+    """Resolves the settings of a relabelling; writes nothing.
+
+    Raises:
+        DenseCLIError: A setting is wrong, or something is missing.
+    """
     store = Store.open(fs.absolute(config.store))
     features = _features(store, config.teacher)
     regions, plan = _regions(store, config.regions, config.proposals)
-    model = features.name.removeprefix(PREFIX)
+    model = features.name.removeprefix(KINDS["features"].prefix)
     weights = weights_given(model, list(config.weights.items()))
     if not config.text_embeddings:
         weights = weights or str(find_weights(model))
         if weights_id(weights) != features.spec["weights"]:
             raise DenseCLIError(
-                f"{weights} are not the weights that the column {features.full_name} was made with.",
-                hint=f"Name those, --weights {model}=PATH, or give --text-embeddings of the same model.",
+                f"The column {features.full_name} was not made with the weights {weights}.",
+                hint=f"Give its weights, --weights {model}=PATH, or --text-embeddings of the same model.",
             )
     retrieval = Retrieval(
-        categories=config.categories or default_categories(store.dataset["name"]),
+        categories=config.categories or defaults_for(store.dataset["name"]).categories,
         text_embeddings=config.text_embeddings,
         templates=config.templates,
         tau=config.tau,
@@ -136,15 +168,15 @@ def prepare(config: RelabelConfig) -> RelabelJob:
         "producer": "relabel/1",
         "features": features.key,
         "regions": regions.key,
-        "target": retrieval.target(resolve(model)),
+        "target": retrieval.target_spec(resolve(model)),
         "codec": retrieval.codec().spec,
     }
-    info = {
+    info: ColumnInfo = {
         "features": features.full_name,
         "random_weights": features.random_weights,
         "categories": load_categories(retrieval.categories).name,
     }
-    return RelabelJob(
+    return RelabelRequest(
         store=store,
         features=features,
         plan=plan,
@@ -156,17 +188,18 @@ def prepare(config: RelabelConfig) -> RelabelJob:
 
 
 def _features(store: Store, name: str | None) -> Column:
-    """The finished column of features called `name` or `name`-`id`, or the only one."""
+    """The finished column of features with this name or full name, or the only one."""
     columns = [c for c in store.columns("targets") if c.target_kind == "features"]
     found = [c for c in columns if name in (None, c.name, c.full_name)]
     if len(found) != 1:
         listed = ", ".join(c.full_name for c in columns)
+        teacher = name or f"{KINDS['features'].prefix}MODEL"
         raise DenseCLIError(
             f"The store at {store.root} has {len(found) or 'no'} columns of features"
             + (f" named {name}." if name else "."),
             hint=f"Choose one with --teacher: {listed}."
             if listed
-            else f"Make one with densecli build-shards --teacher {name or f'{PREFIX}MODEL'}.",
+            else f"Make one with densecli build-shards --teacher {teacher}.",
         )
     if missing := found[0].missing():
         raise DenseCLIError(
@@ -178,7 +211,7 @@ def _features(store: Store, name: str | None) -> Column:
 
 
 def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Column, RegionPlan | None]:
-    """The column of the boxes, and where it is not there whole the plan that makes it."""
+    """The column of boxes, and the plan that makes it unless it is finished."""
     there = store.columns("regions")
     if name is None and len(there) != 1:
         raise DenseCLIError(

@@ -1,101 +1,112 @@
-"""What building units comes to, told as it goes and in all: the same for build-shards and relabel."""
+"""What a build or a relabelling did: its columns, and the sums of the reports on its units."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from densecli.core.errors import Interrupted
 from densecli.core.progress import Progress
 from densecli.core.signals import Stop, heeding_signals
-from densecli.pipeline.shard_builder import Report, Unit
+from densecli.pipeline.unit import Report
 from densecli.shards.store import Column, Store
 
 Summary = dict[str, Any]
-Reports = Generator[tuple[Unit, Report]]
+"""JSON values by name."""
 
 
-def carried_out(
-    store: Store,
-    columns: list[Column],
-    *,
-    dry_run: bool,
-    make: Callable[[], object],
-    build: Callable[[list[str]], Summary],
+def describe(
+    store: Store, columns: Sequence[Column], missing: Sequence[Sequence[str]], *, status: str
 ) -> Summary:
-    """Has `build` make the shards that are missing, where there are any and it is no dry run.
+    """Returns `status`, `store` and `columns`: kind, name, id, shards and how many of them are missing.
 
-    make: the columns, without a shard. Returns `status` ("built", "up to date" or "planned"), `store`,
-    `columns` (kind, name, id, shards, and those missing before), and of a build what that returned.
+    Args:
+        store: Where the columns belong.
+        columns: What was asked for.
+        missing: The shards that each of the columns lacks.
+        status: One of "built", "up to date" and "planned".
     """
-    missing = [column.missing() for column in columns]
-    todo = sorted(set().union(*missing))
-    summary: Summary = {
-        "status": "up to date",
-        "store": store.root,
-        "columns": [_described(c, len(shards)) for c, shards in zip(columns, missing, strict=True)],
-    }
-    if todo and dry_run:
-        summary["status"] = "planned"
-    elif todo:
-        summary |= {"status": "built", **build(todo)}
-    elif not dry_run:
-        # The shards are there, but what describes them may have been lost.
-        make()
-    return summary
+    described = [
+        {
+            "kind": column.kind,
+            "name": column.name,
+            "id": column.id,
+            "shards": len(column.shard_names),
+            "missing": len(shards),
+        }
+        for column, shards in zip(columns, missing, strict=True)
+    ]
+    return {"status": status, "store": store.root, "columns": described}
 
 
-def _described(column: Column, missing: int) -> Summary:
-    return {
-        "kind": column.kind,
-        "name": column.name,
-        "id": column.id,
-        "shards": len(column.shard_names),
-        "missing": missing,
-    }
+class Totals:
+    """Adds up the reports of a run and shows its progress."""
+
+    def __init__(self, store: Store, todo: Sequence[str], stop: Stop, progress: Progress) -> None:
+        """Starts the clock.
+
+        Args:
+            store: What is built.
+            todo: Names of the shards to build.
+            stop: Set once a signal asks to stop.
+            progress: Counts photos.
+        """
+        self.stop = stop
+        self.progress = progress
+        self.skipped: Counter[str] = Counter()
+        self._samples = 0
+        self._seconds: Counter[str] = Counter()
+        self._photos = _photos_of(store, todo)
+        self._start = time.monotonic()
+
+    def add(self, report: Report) -> None:
+        """Adds the report on one shard."""
+        self.progress.advance(self._photos[report.shard])
+        self._samples += report.samples
+        self.skipped.update(report.skipped)
+        self._seconds.update(report.seconds)
+
+    def summary(self) -> Summary:
+        """Returns the sums.
+
+        `shards` and `samples` built, `skipped` photos by reason, `seconds` by stage and in `total`, and
+        `images_per_second`.
+        """
+        elapsed = time.monotonic() - self._start
+        stages = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
+        return {
+            "shards": len(self._photos),
+            "samples": self._samples,
+            "skipped": dict(self.skipped),
+            "seconds": {**stages, "total": round(elapsed, 3)},
+            "images_per_second": round(self._samples / elapsed, 2),
+        }
 
 
-def tallied(
-    store: Store,
-    todo: Sequence[str],
-    reports: Callable[[Stop, Progress], Reports],
-    *,
-    verb: str,
-    watch: Callable[[Counter[str], Report], None] = lambda skipped, report: None,
-) -> Summary:
-    """`shards`, `samples` in them, `skipped` photos by reason, `seconds` by stage and in all, and
-    `images_per_second` of the reports on `todo`.
+@contextmanager
+def totals_of(store: Store, todo: Sequence[str], *, run: str) -> Iterator[Totals]:
+    """Yields the totals of a run that SIGINT and SIGTERM end in good order.
 
-    reports: builds units until it is told to stop. verb: what is stopped. watch: sees each report and all
-    that was skipped until then. SIGINT and SIGTERM end it in good order, as Interrupted.
+    Args:
+        store: What is built.
+        todo: Names of the shards to build.
+        run: What a signal stops, for the message: the build.
+
+    Raises:
+        Interrupted: At the end of the block, if a signal asked to stop.
     """
-    start = time.monotonic()
-    samples, skipped, seconds = 0, Counter[str](), Counter[str]()
-    planned = {shard: store.shard_sizes[int(shard)] for shard in todo}
-    total = sum(planned.values())
-    with (
-        heeding_signals() as stop,
-        closing(Progress(total, "images")) as progress,
-        closing(reports(stop, progress)) as finished,
-    ):
-        for unit, report in finished:
-            progress.advance(planned[unit.shard])
-            samples += report.samples
-            skipped.update(report.skipped)
-            seconds.update(report.seconds)
-            watch(skipped, report)
+    total = sum(_photos_of(store, todo).values())
+    with heeding_signals() as stop, closing(Progress(total, "images")) as progress:
+        yield Totals(store, todo, stop, progress)
     if stop.signal:
         raise Interrupted(
             stop.signal,
-            f"{stop.signal.name} stopped {verb}; {progress.done} of {total} photos were done.",
-            hint="The same command goes on where it stopped.",
+            f"{stop.signal.name} stopped {run}; {progress.done} of {total} photos were done.",
+            hint="The same command continues where it stopped.",
         )
-    elapsed = time.monotonic() - start
-    return {
-        "shards": len(todo),
-        "samples": samples,
-        "skipped": dict(skipped),
-        "seconds": {**{stage: round(s, 3) for stage, s in seconds.items()}, "total": round(elapsed, 3)},
-        "images_per_second": round(samples / elapsed, 2),
-    }
+
+
+def _photos_of(store: Store, shards: Sequence[str]) -> dict[str, int]:
+    """The number of listed photos of each shard."""
+    return {shard: store.shard_sizes[int(shard)] for shard in shards}

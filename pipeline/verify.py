@@ -1,4 +1,4 @@
-"""Whether a store says what its teachers say: some of its photos, asked again, live."""
+"""Verify: compares stored targets with what the live teachers give for some of the photos."""
 
 import os
 from collections.abc import Mapping
@@ -10,9 +10,11 @@ from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.tables import table
+from densecli.models.checkpoints import is_random
 from densecli.models.text import TEMPLATES
+from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.config import BuildConfig, VerifyConfig
-from densecli.pipeline.teachers import Photo, TeacherConfig, live, models_of, teacher_config
+from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
 from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
@@ -22,16 +24,21 @@ from densecli.shards.store import Column, Store
 
 
 def verify(config: VerifyConfig) -> dict[str, Any]:
-    """`verified`, and `columns`: each with its name, id, samples, `random_weights`, and `figures`.
+    """Runs the teachers on some photos again and compares.
 
-    A figure is one of the codec's largest errors: `live`, of what is stored from what the teacher says now,
-    the worst of the samples; `recorded`, by the receipt of that sample's shard; and whether it `holds`.
-    Raises DenseCLIError where a teacher would not be the column's own.
+    Returns:
+        `verified`, `store`, `tolerance` and `columns`, each with its name, id, samples, `random_weights` and
+        `figures`. A figure is one of the codec's largest errors: `live`, between what is stored and what the
+        teacher gives now, the worst of the samples; `recorded`, from the receipt of that sample's shard; and
+        whether it `holds`.
+
+    Raises:
+        DenseCLIError: A teacher would not be the column's own, or its weights are missing.
     """
     store = Store.open(config.store)
-    # What relabel made has no teacher: it follows from a column that has.
-    told = [column for column in store.columns("targets") if "features" not in column.spec]
-    columns = [store.find("targets", name) for name in config.teachers] or told
+    # Columns that relabel made have no teacher.
+    taught = [column for column in store.columns("targets") if "features" not in column.spec]
+    columns = [store.find("targets", name) for name in config.teachers] or taught
     if not columns:
         raise DenseCLIError(
             f"The store at {store.root} has no targets.",
@@ -44,12 +51,19 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
 
 
 def live_target(store: Store, column: Column, record: Record, config: VerifyConfig) -> np.ndarray:
-    """What the column's teacher says now of one photo, before any codec.
+    """Returns the target that a column's teacher gives now for one photo, before any codec.
 
-    record: its images and `regions_beside`. Raises DenseCLIError where the weights are missing or others.
+    Args:
+        store: Of the column.
+        column: A column of targets.
+        record: The photo, with the columns images and `regions_beside`.
+        config: Where the weights are.
+
+    Raises:
+        DenseCLIError: The weights are missing or not those of the column.
     """
-    network = _teacher(store, column, config).load(str(pick_device(config.device)))
-    return live(network, [_photo(store, record)])[0]
+    teacher = _teacher(store, column, config).load(str(pick_device(config.device)))
+    return live_targets(teacher, [_photo(store, record)])[0]
 
 
 def _photo(store: Store, record: Record) -> Photo:
@@ -64,7 +78,7 @@ def _photo(store: Store, record: Record) -> Photo:
 def _verify(store: Store, column: Column, teacher: TeacherConfig, config: VerifyConfig) -> dict[str, Any]:
     chosen = _choose(column, config.samples)
     samples = sum(map(len, chosen.values()))
-    network = teacher.load(str(pick_device(config.device)))
+    loaded = teacher.load(str(pick_device(config.device)))
     figures: dict[str, dict[str, Any]] = {}
     progress = Progress(samples, "photos")
     for shard, rows in chosen.items():
@@ -74,7 +88,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
         photos = [_photo(store, record) for record in records]
         receipt = column.receipt(shard)
         assert receipt is not None
-        for record, target in zip(records, live(network, photos, config.batch_size), strict=True):
+        for record, target in zip(records, live_targets(loaded, photos, config.batch_size), strict=True):
             error = _error(column, decode_npz(record.parts[column.part]["npz"]), target)
             for name in sorted(error):
                 if name.startswith("max_"):
@@ -95,7 +109,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
 
 
 def _choose(column: Column, samples: int) -> dict[str, list[int]]:
-    """Rows by shard, evenly over what is built."""
+    """The rows to check by shard, spread evenly over what is built."""
     missing = set(column.missing())
     found = [column.receipt(shard) for shard in column.shard_names if shard not in missing]
     receipts = [receipt for receipt in found if receipt is not None]
@@ -114,14 +128,12 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
 
 
 def regions_beside(store: Store, column: Column) -> Column:
-    """The boxes of a column's targets; any for a map."""
-    # A map is the same whatever the boxes.
+    """Returns the column of boxes that a column's targets are about; any for a map, which has none."""
     return store.regions_of(column) if column.regions_key else store.columns("regions")[0]
 
 
 def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray) -> Errors:
-    """The codec's errors of the stored arrays from a live target: of one box at a time where each has factors
-    of its own, else of all rows at once."""
+    """The codec's errors of stored arrays from a live target, box by box where each has its own factors."""
     codec, side = column.codec, column.side
     rows = target.reshape(-1, target.shape[-1])
     arrays = {name: stored[name] for name in codec.blank(rows.shape)}
@@ -142,14 +154,15 @@ def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray)
 
 
 def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfig:
-    """The teacher that a column's spec tells of, with weights; DenseCLIError where it would be another."""
+    """The teacher of a column's spec, with weights; raises DenseCLIError if its spec would be another."""
     spec, target, codec = column.spec, column.spec["target"], column.spec["codec"]
-    # A Refiner's own weights go by its name.
-    names = models_of(column.name)
-    said = dict(zip(names, (column.info["weights"], column.info.get("refiner", "")), strict=False))
-    there = {name: at for name, at in said.items() if at.startswith("random:") or os.path.isfile(at)}
-    given = {name: at for name, at in config.weights.items() if name in names}
-    options = {
+    digests: Mapping[str, object] = spec
+    info: Mapping[str, object] = column.info
+    names = weights_names(column.name)
+    recorded = {name: str(info[part]) for part, name in names.items() if part in info}
+    found = {name: at for name, at in recorded.items() if is_random(at) or os.path.isfile(at)}
+    given = {name: at for name, at in config.weights.items() if name in names.values()}
+    options: dict[str, Any] = {
         "seed": target.get("seed"),
         "views": target.get("views"),
         "side": target.get("side"),
@@ -167,34 +180,34 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         BuildConfig(
             dataset=store.dataset["name"],
             regions=regions_beside(store, column).name,
-            weights={**there, **given},
+            weights={**found, **given},
             **{name: value for name, value in options.items() if value is not None},
         ),
     )
-    asked = teacher.spec()
-    others = [name for name in asked if canonical_json(asked[name]) != canonical_json(spec.get(name))]
-    for name, part in zip(names, ("weights", "refiner"), strict=False):
-        if part in others:
+    now = teacher.spec()
+    changed = [part for part in now if canonical_json(now[part]) != canonical_json(spec.get(part))]
+    for part, name in names.items():
+        if part in changed:
             raise DenseCLIError(
                 f"{column.full_name} was made with other weights, not {teacher.info()[part]}.",
-                hint=f"Give those of sha256 {spec[part][:16]} with --weights {name}=PATH.",
+                hint=f"Give those of sha256 {str(digests[part])[:16]} with --weights {name}=PATH.",
             )
-    if others:
+    if changed:
         raise DenseCLIError(
-            f"The teacher of the column {column.full_name} would have another {' and '.join(others)}.",
-            hint="Give --categories and --text-embeddings as at its build; a producer is that of a release.",
+            f"The teacher of {column.full_name} would now have another {' and '.join(changed)}.",
+            hint="Give --categories and --text-embeddings as at its build. A producer changes with releases.",
         )
     return teacher
 
 
 def _templates(target: Mapping[str, Any]) -> str | None:
-    """The name of the prompts."""
+    """The name of the prompt templates."""
     prompts = target.get("text", {}).get("templates")
     return next((name for name, texts in TEMPLATES.items() if list(texts) == prompts), None)
 
 
 def report(verified: dict[str, Any]) -> str:
-    """`verify` in print."""
+    """Formats the result of `verify` for people."""
     rows = [
         [
             f"{c['name']}-{c['id']}" + (" (random weights)" if c["random_weights"] else ""),
@@ -202,11 +215,12 @@ def report(verified: dict[str, Any]) -> str:
             name,
             f"{figure['live']:.4g}",
             f"{figure['recorded']:.4g}",
-            "holds" if figure["holds"] else "PAST",
+            "holds" if figure["holds"] else "EXCEEDED",
         ]
         for c in verified["columns"]
         for name, figure in c["figures"].items()
     ]
-    verdict = "as the teachers say" if verified["verified"] else "not what the teachers say: build them again"
+    differs = "differs from the live teachers: build it again"
+    verdict = "equals the live teachers" if verified["verified"] else differs
     head = ["column", "photos", "error", "live", "recorded", f"within {verified['tolerance']:g}"]
     return f"{table([head, *rows])}\n{verified['store']}: {verdict}"

@@ -96,7 +96,7 @@ def train_contrastive(
         same = (tokens[rows][:, None] == tokens[rows][None]).all(-1)
         loss = clip_loss(image, text, scale, same)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

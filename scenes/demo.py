@@ -42,7 +42,7 @@ def demo(options: Options) -> None:
     \b
     densecli demo --seed 1 --json demo.json
     """
-    from densecli.evaluation.classify import ClassifyConfig
+    from densecli.evaluation.config import ClassifyConfig
     from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
     from densecli.evaluation.report import comparison
     from densecli.pipeline.build_shards import BuildConfig
@@ -51,7 +51,7 @@ def demo(options: Options) -> None:
     from densecli.scenes.demo_page import write_demo
     from densecli.scenes.vocabulary import IMAGE_SIZE
     from densecli.shards.store import Store
-    from densecli.train.distillation import TrainConfig
+    from densecli.train.config import TrainConfig
     from densecli.train.distillation import train as fit
 
     config = options.make(DemoSettings)

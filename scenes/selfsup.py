@@ -131,7 +131,7 @@ def train_vfm(
         loss = _swapped_loss(targets[0], windows[0], predictions[1], windows[1], config)
         loss = loss + _swapped_loss(targets[1], windows[1], predictions[0], windows[0], config)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)
         optimizer.step()
         schedule.step()

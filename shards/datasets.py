@@ -1,6 +1,6 @@
 """Data sets: where photos come from, and the defaults of commands that work with them.
 
-A plug-in registers a data set of its own as the built-in ones are registered below:
+Modules of `densecli.pipeline.sources` register the built-in ones. A plug-in registers one in the same way:
 
     from densecli.shards.datasets import DATASETS, Dataset
 
@@ -57,15 +57,15 @@ class Dataset:
 
 
 DATASETS: Registry[Dataset] = registry("datasets", noun="data set")
-"""Data sets by name."""
+"""Data sets by name. The built-in ones are there where `densecli.pipeline.sources` is imported."""
 
 
 def defaults_for(name: str) -> Dataset:
     """The defaults of a data set.
 
     Args:
-        name: Of the data set. A store may be made of one whose plug-in is not loaded here; the defaults are
-            then those for photos.
+        name: Of the data set. If nothing here has registered it, the defaults are those for photos, which are
+            also those of the built-in data sets.
     """
     return DATASETS[name] if name in DATASETS else Dataset(source="")
 
@@ -77,34 +77,3 @@ def function_of(target: Callable[..., Any] | str) -> Callable[..., Any]:
     module, _, attribute = target.partition(":")
     found: Callable[..., Any] = getattr(import_module(module), attribute)
     return found
-
-
-_SOURCES = "densecli.pipeline.sources"
-for _name, _dataset, _help in (
-    (
-        "coco",
-        Dataset(source=f"{_SOURCES}.coco:coco_source", split="train2017"),
-        "COCO's layout: DIR/SPLIT/*.jpg, no annotations needed.",
-    ),
-    (
-        "folder",
-        Dataset(source=f"{_SOURCES}.folder:folder_source"),
-        "Any folder of photos with its subfolders; a split is a subfolder.",
-    ),
-    (
-        "sa1b",
-        Dataset(source=f"{_SOURCES}.sa1b:sa1b_source"),
-        "SA-1B as released: tars or the folders that they extract to, with masks.",
-    ),
-    (
-        "urls",
-        Dataset(source=f"{_SOURCES}.urls:urls_source"),
-        "A list of addresses: .parquet or .csv with a column url, or a text file.",
-    ),
-    (
-        "webdataset",
-        Dataset(source=f"{_SOURCES}.webdataset:webdataset_source"),
-        "A WebDataset: a folder of tars, or a pattern of their names.",
-    ),
-):
-    DATASETS.add(_name, _dataset, help=_help)

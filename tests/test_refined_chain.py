@@ -12,6 +12,8 @@ from densecli.cli import main
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.coco import write_coco
 
+pytestmark = pytest.mark.ray
+
 
 def passed(*words: object) -> str:
     result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
@@ -75,5 +77,7 @@ def test_evaluate__coupling_of_a_clip_and_its_refiner(folder: Path, tmp_path: Pa
                     "--json", tmp_path / "coupling.json")  # fmt: skip
     ratios = json.loads((tmp_path / "coupling.json").read_text())
     assert list(ratios) == ["scenes-s", f"its Refiner, {file}"]
-    assert all(-1 < ratio < 1 for ratio in ratios.values())
-    assert all(f"{ratio:.3f}" in output for ratio in ratios.values())
+    names = ("coupling_ratio_mean", "coupling_ratio_median", "cross_segment_similarity")
+    assert all(f"{each[name]:.3f}" in output for each in ratios.values() for name in names)
+    assert all(-1 < each["cross_segment_similarity"] < 1 for each in ratios.values())
+    assert len({each["coupling_ratio_median"] for each in ratios.values()}) == 2

@@ -11,6 +11,8 @@ from densecli.train.methods import find_method
 
 Resume = Literal["interrupted", "never", "overwrite"]
 Reduction = Literal["regions", "groups"]
+DECOUPLING_ROWS: Mapping[str, str] = {"1": "none", "2": "full", "3": "stuff-only", "4": "densevlm"}
+"""Names of the decoupling variants by their row of DenseVLM's table 2."""
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
 # the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
@@ -301,11 +303,13 @@ class TrainConfig(TrainerConfig):
     theta: float = setting(
         0.3, help="Leaves out regions whose best category is less probable.", group="method", min=0, max=1
     )
-    decoupling: int = setting(
-        4,
-        help="Row of DenseVLM's decoupling table: 1 none, 4 the paper's.",
+    decoupling: str = setting(
+        "densevlm",
+        help="Categories that regions are told apart from, by name or row of DenseVLM's table 2: none, all; "
+        "full, those of the region's own kind; stuff-only, stuff regions from stuff, things from all; "
+        "densevlm, thing regions from things, stuff from all.",
         group="method",
-        choices=(1, 2, 3, 4),
+        choices=(*DECOUPLING_ROWS.values(), *DECOUPLING_ROWS),
     )
     beta: float | None = setting(
         None,
@@ -344,6 +348,11 @@ class TrainConfig(TrainerConfig):
         metavar="TERM.NAME=VALUE",
         default_text="the term's defaults",
     )
+
+    def __post_init__(self) -> None:
+        """Also replaces the number of a decoupling variant by its name."""
+        super().__post_init__()
+        object.__setattr__(self, "decoupling", DECOUPLING_ROWS.get(self.decoupling, self.decoupling))
 
     def preset(self) -> Mapping[str, Any]:
         """The method's settings."""
@@ -432,6 +441,19 @@ class ExportConfig(DryRunSettings):
         default_text="RUN/export/LAYOUT.FORMAT",
         path=True,
     )
+
+
+def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config.json with what it says in today's values.
+
+    Runs recorded the decoupling as a number before its variants had names; 2 and 3 then had each other's
+    meaning.
+    """
+    former = {1: "none", 2: "stuff-only", 3: "full", 4: "densevlm"}
+    found = dict(recorded)
+    if recorded.get("decoupling") in former:
+        found["decoupling"] = former[recorded["decoupling"]]
+    return found
 
 
 def defaults(config: TrainerConfig) -> dict[str, Any]:

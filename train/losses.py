@@ -9,12 +9,12 @@ from densecli.train.config import Reduction
 
 # Which classes each group of regions contrasts with, as the weight of the *other* group's classes:
 # variant -> (weight of stuff classes for thing regions, weight of thing classes for stuff regions).
-# Variants 1 and 4 are rows 1 and 4 of DenseVLM's table 2; the order of 2 and 3 is ours.
-DECOUPLING: dict[int, tuple[float, float]] = {
-    1: (1.0, 1.0),  # Thing regions: all classes, Stuff regions: all classes (no decoupling)
-    2: (1.0, 0.0),  # Thing regions: all classes, Stuff regions: Stuff only
-    3: (0.0, 0.0),  # Thing regions: Thing only,  Stuff regions: Stuff only
-    4: (0.0, 1.0),  # Thing regions: Thing only,  Stuff regions: all classes (DenseVLM)
+# In the order of the rows of DenseVLM's table 2, as in `train.config.DECOUPLING_ROWS`.
+DECOUPLING: dict[str, tuple[float, float]] = {
+    "none": (1.0, 1.0),  # Thing regions: all classes, stuff regions: all classes
+    "full": (0.0, 0.0),  # Thing regions: things alone, stuff regions: stuff alone
+    "stuff-only": (1.0, 0.0),  # Thing regions: all classes, stuff regions: stuff alone
+    "densevlm": (0.0, 1.0),  # Thing regions: things alone, stuff regions: all classes
 }
 
 
@@ -88,7 +88,7 @@ def decoupled_kl(
     *,
     tau: float = TAU,
     theta: float = 0.3,
-    variant: int = 4,
+    variant: str = "densevlm",
     beta: float | None = None,
     reduction: Reduction = "regions",
     counts: Tensor | None = None,
@@ -106,10 +106,10 @@ def decoupled_kl(
         thing: (D,) bool, which classes are things.
         tau: The student's temperature.
         theta: Regions whose best class is not more probable are dropped.
-        variant: Key of DECOUPLING; 4 is DenseVLM.
+        variant: Key of DECOUPLING.
         beta: Weight in [0, 1] of the stuff classes for thing regions on both sides, i.e. an offset of log
-            beta on their logits, in place of the variant's own (with variant 4: 0 is variant 4 itself, 1 is
-            variant 1).
+            beta on their logits, in place of the variant's own (with `densevlm`: 0 is `densevlm` itself, 1 is
+            `none`).
         reduction: `regions`: the mean over kept regions (the paper). `groups`: the sum of the two groups'
             means (the released code).
         counts: `group_counts` of the whole step, where these regions are a part of it: the result is then

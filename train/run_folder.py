@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import latest_checkpoint
-from densecli.train.config import Resume
+from densecli.train.config import Resume, with_current_values
 
 
 class RunFolder:
@@ -143,7 +143,8 @@ class RunFolder:
                 fs.remove(fs.join(folder, name))
 
     def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
-        old = _without_places({**defaults, **json.loads(self.config.read_bytes())})
+        recorded = json.loads(self.config.read_bytes())
+        old = _without_places({**defaults, **with_current_values(recorded)})
         config = _without_places(config)
         changed = [
             f"{name} {old.get(name)!r} -> {config[name]!r}"
@@ -155,6 +156,11 @@ class RunFolder:
             if old.get("samples_per_step") != config.get("samples_per_step"):
                 samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."
+            if isinstance(recorded.get("decoupling"), int) and old["decoupling"] != config["decoupling"]:
+                hint = (
+                    "Rows 2 and 3 had each other's number then: "
+                    f"--decoupling {old['decoupling']} is what the run was started with."
+                )
             raise DenseCLIError(
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
             )

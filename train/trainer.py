@@ -228,7 +228,7 @@ class Trainer(Generic[R]):
             with self.precision.autocast():
                 outputs = self.recipe.forward(self.forward, batch)
             loss, parts = self.recipe.loss(outputs, batch, counts)
-            (loss * share * self.distributed.world_size).backward()  # type: ignore[no-untyped-call]
+            (loss * share * self.distributed.world_size).backward()
         parts = {"loss": loss.detach(), **parts}
         samples = loss.new_full((), len(batch.keys), dtype=torch.float32)
         return {**{name: value * share for name, value in parts.items()}, "samples": samples}

@@ -1,9 +1,13 @@
 """Sources: the photos of a data set, listed once and loaded one by one."""
 
+from densecli.core.registry import registry
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
 from densecli.shards.datasets import DATASETS, function_of
 
 __all__ = ["Decoded", "Index", "Item", "Load", "Source", "SourceRequest", "Unreadable", "open_source"]
+
+# Names are looked up in DATASETS; from here on the built-in ones are found there.
+registry("datasets", package=__name__)
 
 
 def open_source(

@@ -5,12 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.geometry import Canvas
+from densecli.shards.specs import DatasetIdentity
 
 MAX_KEY = 80
 """Longest key in characters: a tar member is named KEY.EXTENSION, for which USTAR has 100 bytes."""
@@ -128,10 +129,12 @@ class Source:
     index_bytes: int = 0
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> DatasetIdentity:
         """What a store records of its data set. It is part of every column key."""
         n = len(self.items)
-        return {"name": self.name, "split": self.split, "digest": self.digest, "n": n, **self.options}
+        identity = {"name": self.name, "split": self.split, "digest": self.digest, "n": n, **self.options}
+        # The options of a plug-in's source have names that the type does not list.
+        return cast(DatasetIdentity, identity)
 
 
 def listing_digest(lines: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Source, SourceRequest, files_source, no_folder
 from densecli.pipeline.sources.photos import PhotoLoader
+from densecli.shards.datasets import DATASETS, Dataset
 
 
 def coco_source(request: SourceRequest) -> Source:
@@ -39,3 +40,10 @@ def coco_source(request: SourceRequest) -> Source:
 
 def _sizes(folder: str) -> dict[str, int]:
     return {name: entry.size for name, entry in fs.find(folder, "*").items() if name.endswith(".jpg")}
+
+
+DATASETS.add(
+    "coco",
+    Dataset(source=coco_source, split="train2017"),
+    help="COCO's layout: DIR/SPLIT/*.jpg, no annotations needed.",
+)

@@ -4,6 +4,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Source, SourceRequest, files_source, no_folder
 from densecli.pipeline.sources.photos import PhotoLoader
+from densecli.shards.datasets import DATASETS, Dataset
 
 # Fixed rather than what the installed Pillow can open: the listing is the identity of the data.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -43,3 +44,10 @@ def folder_source(request: SourceRequest) -> Source:
             hint=f"Photos are files in {', '.join(EXTENSIONS)}.",
         )
     return files_source("folder", split, sizes, request.limit, PhotoLoader(root=folder, upright=True))
+
+
+DATASETS.add(
+    "folder",
+    Dataset(source=folder_source),
+    help="Any folder of photos with its subfolders; a split is a subfolder.",
+)

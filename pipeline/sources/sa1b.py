@@ -11,6 +11,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Decoded, Item, Source, SourceRequest, Span, Unreadable, no_folder
 from densecli.pipeline.sources.photos import decode, read
 from densecli.pipeline.sources.volumes import Listing, Volume, list_volumes, table, tar_volumes
+from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.geometry import Canvas
 
 _PHOTO = re.compile(r"sa_\d+\.jpg")
@@ -123,3 +124,10 @@ def _refuse_twins(volumes: list[Volume]) -> None:
             f"{len(twins)} photos are there more than once, the first sa_{twins[0]}.jpg.",
             hint="Move the second copy of the tar or folder away.",
         )
+
+
+DATASETS.add(
+    "sa1b",
+    Dataset(source=sa1b_source),
+    help="SA-1B as released: tars or the folders that they extract to, with masks.",
+)

@@ -16,6 +16,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources.base import Item, Source, SourceRequest, Span
 from densecli.pipeline.sources.photos import PhotoLoader
+from densecli.shards.datasets import DATASETS, Dataset
 
 COLUMN = "url"
 """Name of the column that holds the addresses."""
@@ -110,3 +111,10 @@ def _read(name: str, stream: BinaryIO) -> Iterator[str]:
         batches = csv.open_csv(stream, csv.ReadOptions(column_names=[COLUMN]), lines, types)
     for batch in batches:
         yield from filter(None, batch[COLUMN].to_pylist())
+
+
+DATASETS.add(
+    "urls",
+    Dataset(source=urls_source),
+    help="A list of addresses: .parquet or .csv with a column url, or a text file.",
+)

@@ -4,7 +4,6 @@ import hashlib
 import tarfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import accumulate
@@ -14,6 +13,7 @@ import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
 from densecli.shards.reader import decode_npz
@@ -195,15 +195,16 @@ def list_volumes(
             progress.advance(1)
         return Volume(name, photos, known)
 
-    names, n = list(entries), 0
-    unknown = sum(kept.get(name) not in there for name in names)
-    with ThreadPoolExecutor(THREADS) as pool, closing(Progress(unknown, unit)) as progress:
-        for first in range(0, len(names), THREADS):
-            for found in pool.map(volume, names[first : first + THREADS]):
-                yield found
-                n += len(found.photos)
-                if limit is not None and n >= limit:
-                    return
+    n, unknown = 0, sum(kept.get(name) not in there for name in entries)
+    with (
+        closing(Progress(unknown, unit)) as progress,
+        closing(prefetch(volume, entries, threads=THREADS, window=THREADS)) as volumes,
+    ):
+        for found in volumes:
+            yield found
+            n += len(found.photos)
+            if limit is not None and n >= limit:
+                return
 
 
 def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:

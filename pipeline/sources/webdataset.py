@@ -10,6 +10,7 @@ from densecli.pipeline.sources.base import Source, SourceRequest
 from densecli.pipeline.sources.folder import EXTENSIONS
 from densecli.pipeline.sources.photos import PhotoLoader
 from densecli.pipeline.sources.volumes import Listing, tar_volumes
+from densecli.shards.datasets import DATASETS, Dataset
 
 
 def webdataset_source(request: SourceRequest) -> Source:
@@ -68,3 +69,10 @@ def _is_photo(name: str) -> bool:
     """Whether a member is a photo as WebDataset splits names: 7.jpg is one, 7.mask.png is not."""
     sample, dot, extension = name.rpartition("/")[2].partition(".")
     return bool(sample) and dot + extension.lower() in EXTENSIONS
+
+
+DATASETS.add(
+    "webdataset",
+    Dataset(source=webdataset_source),
+    help="A WebDataset: a folder of tars, or a pattern of their names.",
+)

@@ -1,7 +1,9 @@
-"""CLIPSelf's teacher: a CLIP's own [CLS] of the crop of each cell, of K views of every photo."""
+"""The teacher of `crops`: a CLIP's [CLS] embedding of the crop of each box, for K views (CLIPSelf)."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,19 +13,38 @@ from torch import Tensor
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import image_forward
 from densecli.models.registry import resolve
-from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, weights_info
+from densecli.pipeline.teachers.base import (
+    Cost,
+    Info,
+    Photo,
+    Spec,
+    clip_names,
+    clip_spec,
+    is_clip,
+    weights_for,
+    weights_info,
+)
+from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, Rows
 from densecli.shards.geometry import RESAMPLE
-from densecli.shards.regions import stored_views
+from densecli.shards.kinds import KINDS
+from densecli.shards.regions import region_plan, stored_views
+
+if TYPE_CHECKING:
+    from densecli.pipeline.config import BuildConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropsConfig:
-    """A teacher of crops, not loaded yet.
+    """A CLIP that embeds crops, before it is loaded.
 
-    model: a model's name or alias. weights: a path or random:SEED. views: K, how many of a photo's views it
-    is asked about: a forward a cell is what it costs. seed: of the choice. context: of the region plan, how
-    much larger than its box a crop is. codec: how the embeddings are stored.
+    Attributes:
+        model: A model's name or alias.
+        weights: A path or random:SEED.
+        views: K, the number of a photo's views whose boxes are cropped: each box costs a forward pass.
+        seed: Of the choice of views.
+        context: How much larger than its box a crop is; the region plan's.
+        codec: How the embeddings are stored.
     """
 
     model: str
@@ -35,14 +56,11 @@ class CropsConfig:
 
     @property
     def name(self) -> str:
-        return f"crops-{self.model}"
+        """The column's name."""
+        return f"{KINDS['crops'].prefix}{self.model}"
 
-    @property
-    def of_regions(self) -> bool:
-        return True
-
-    def spec(self) -> dict[str, Any]:
-        """Digests the weights; raises DenseCLIError where they are missing."""
+    def spec(self) -> Spec:
+        """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "crop"),
             "producer": "crops/1",
@@ -60,22 +78,24 @@ class CropsConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Info:
+        """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 
     def cost(self, photo: Photo) -> Cost:
         """See `TeacherConfig.cost`. A live teacher sees the crops of one view at a visit."""
-        look = image_forward(self.model)
+        embed = image_forward(self.model)
         views = self.stored_views(photo)
         cells = np.diff(photo.regions.offsets)
-        stored = {**self.codec.blank((int(cells[views].sum()), look.shape[0])), "views": views}
-        return Cost(stored=stored, once=look.flops * cells[views].sum(), visit=look.flops * cells.mean())
+        stored = {**self.codec.blank((int(cells[views].sum()), embed.shape[0])), "views": views}
+        return Cost(stored=stored, once=embed.flops * cells[views].sum(), visit=embed.flops * cells.mean())
 
     def stored_views(self, photo: Photo) -> np.ndarray:
-        """(K,) int32: the views whose cells are cropped."""
+        """Returns the views whose boxes are cropped, (K,) int32."""
         return stored_views(photo.key, photo.regions.n_views, self.views, self.seed)
 
-    def load(self, device: str) -> "CropsTeacher":
+    def load(self, device: str) -> CropsTeacher:
+        """See `TeacherConfig.load`."""
         return CropsTeacher(self, device)
 
 
@@ -90,7 +110,7 @@ class CropsTeacher:
         self.side = self.model.arch.native_side
 
     def inputs(self, photo: Photo) -> np.ndarray:
-        """(M, side, side, 3) uint8: the crops of the cells of the stored views, view after view."""
+        """Returns the crops of the boxes of the stored views, view by view, (M, side, side, 3) uint8."""
         regions = photo.regions
         cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
         crops = np.empty((len(cells), self.side, self.side, 3), np.uint8)
@@ -98,15 +118,36 @@ class CropsTeacher:
             crop[:] = photo.canvas.crop(photo.image, regions.boxes[cell], self.side, self.config.context)
         return crops
 
-    def look(self, pictures: Tensor) -> Tensor:
-        """(B, 3, side, side) -> image embeddings (B, C) of unit norm."""
-        return F.normalize(self.model.encode_image(self.model.normalize(pictures)).float(), dim=1)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the embeddings (B, C), unit norm, of crops (B, 3, side, side)."""
+        return F.normalize(self.model.encode_image(self.model.normalize(inputs)).float(), dim=1)
 
-    def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
-        """(M, C) float32 unit rows, in the order of `inputs`."""
-        return torch.stack(seen).cpu().numpy() if seen else np.zeros((0, self.model.embed_dim), np.float32)
+    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
+        """Returns the embeddings (M, C) float32, unit rows, in the order of `inputs`."""
+        if not outputs:
+            return np.zeros((0, self.model.embed_dim), np.float32)
+        return torch.stack(outputs).cpu().numpy()
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """(M, C) rows -> the codec's arrays, and `views` int32 (K,), the views they are of."""
+        """Returns the codec's arrays of (M, C) rows, and `views` (K,) int32, the views they belong to."""
         arrays, error = self.config.codec.encode(target)
         return {**arrays, "views": self.config.stored_views(photo)}, error
+
+
+def _configure(model: str, settings: BuildConfig) -> CropsConfig:
+    return CropsConfig(
+        model=model,
+        weights=weights_for(model, settings),
+        views=settings.views,
+        seed=settings.seed,
+        context=region_plan(settings.regions).context,
+        codec=Rows(dtype=settings.codec),
+    )
+
+
+TEACHERS.add(
+    "crops",
+    TeacherFamily(kind="crops", models=clip_names, has_model=is_clip, configure=_configure),
+    help="A CLIP's image embedding of the crop of each box (CLIPSelf).",
+    needs="weights of a CLIP",
+)

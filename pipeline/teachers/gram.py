@@ -1,28 +1,61 @@
-"""Token maps, kept as factors: of a VFM (`gram`, for DeCLIP) or of the CLIP itself (`self`, for SC-*)."""
+"""The teachers of `gram` and `self`: token maps of a VFM (DeCLIP) or of a CLIP itself (SC-CLIPSelf)."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import Forward, dense_forward, vfm_forward
 from densecli.models.vfm import load_vfm
-from densecli.models.vfms import find_vfm
-from densecli.pipeline.teachers.base import Cost, Photo, clip_spec, weights_id, weights_info
+from densecli.models.vfms import VFMS, find_vfm, is_vfm
+from densecli.pipeline.teachers.base import (
+    Cost,
+    Info,
+    Photo,
+    Spec,
+    clip_names,
+    clip_spec,
+    is_clip,
+    weights_for,
+    weights_id,
+    weights_info,
+)
+from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, LowRank
+from densecli.shards.datasets import defaults_for
+from densecli.shards.kinds import KINDS
+
+if TYPE_CHECKING:
+    from densecli.pipeline.config import BuildConfig
+
+Factors = TypeVar("Factors", bound=LowRank)
+
+GRAM_RANK, SELF_RANK = 64, 96
+"""Default ranks of the factors.
+
+The loss `spatial` sharpens the correlations that `context` compares as they are: with DINOv2-S's tokens of
+photos, a rank of 64 changes the loss by a fraction of 1.2e-3, a rank of 96 by less than 5e-4.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GramConfig:
-    """A VFM, not loaded yet.
+    """A vision foundation model (VFM), before it is loaded.
 
-    name: that of a VFM. weights: a path or random:SEED. student_patch: the stride of the students to come;
-    the VFM sees the canvas on the side that gives it the same token grid. codec: how the factors are stored.
+    Attributes:
+        name: Name of the VFM.
+        weights: A path or random:SEED.
+        student_patch: Patch in pixels of the future students. The canvas is resized for the VFM so that its
+            token grid is theirs.
+        codec: How the factors are stored.
     """
 
     name: str
@@ -30,12 +63,8 @@ class GramConfig:
     student_patch: int = 16
     codec: LowRank = field(default_factory=LowRank)
 
-    @property
-    def of_regions(self) -> bool:
-        return False
-
-    def spec(self) -> dict[str, Any]:
-        """Digests the weights; raises DenseCLIError where they are missing."""
+    def spec(self) -> Spec:
+        """See `TeacherConfig.spec`. Digests the weights."""
         arch = find_vfm(self.name)
         return {
             "producer": "gram/2",
@@ -50,29 +79,34 @@ class GramConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Info:
+        """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 
     def cost(self, photo: Photo) -> Cost:
         """See `TeacherConfig.cost`."""
         return map_cost(vfm_forward(self.name, photo.canvas.size, self.student_patch), self.codec)
 
-    def load(self, device: str) -> "TokenTeacher":
+    def load(self, device: str) -> TokenTeacher:
+        """See `TeacherConfig.load`."""
         model = load_vfm(self.name, self.weights, device)
         return TokenTeacher(
             name=self.name,
             device=device,
             codec=self.codec,
-            look=lambda pictures: model(model.prepare(pictures, self.student_patch)),
+            forward=lambda inputs: model(model.prepare(inputs, self.student_patch)),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfConfig:
-    """The original CLIP as its own student's teacher, not loaded yet: SC-*'s side of spatial correlation.
+    """A CLIP as its own student's teacher, before it is loaded: the spatial correlations of SC-CLIPSelf.
 
-    model: a model's name or alias. weights: a path or random:SEED. mode: how its last block is read out, see
-    `DenseCLIP`. codec: how the factors are stored.
+    Attributes:
+        model: A model's name or alias.
+        weights: A path or random:SEED.
+        mode: How its last block is read out, see `DenseCLIP`.
+        codec: How the factors are stored.
     """
 
     model: str
@@ -82,14 +116,11 @@ class SelfConfig:
 
     @property
     def name(self) -> str:
-        return f"self-{self.model}"
+        """The column's name."""
+        return f"{KINDS['self'].prefix}{self.model}"
 
-    @property
-    def of_regions(self) -> bool:
-        return False
-
-    def spec(self) -> dict[str, Any]:
-        """Digests the weights; raises DenseCLIError where they are missing."""
+    def spec(self) -> Spec:
+        """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
             "producer": "self/2",
@@ -97,47 +128,64 @@ class SelfConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Info:
+        """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 
     def cost(self, photo: Photo) -> Cost:
         """See `TeacherConfig.cost`."""
         return map_cost(dense_forward(self.model, photo.canvas.size, self.mode), self.codec)
 
-    def load(self, device: str) -> "TokenTeacher":
+    def load(self, device: str) -> TokenTeacher:
+        """See `TeacherConfig.load`."""
         model, _ = load_model(self.model, self.weights, device)
         dense = partial(model.dense, mode=self.mode)
         return TokenTeacher(
             name=self.name,
             device=device,
             codec=self.codec,
-            look=lambda pictures: torch.nn.functional.normalize(
-                dense(model.prepare(pictures)).float(), dim=1
-            ),
+            forward=lambda inputs: F.normalize(dense(model.prepare(inputs)).float(), dim=1),
         )
 
 
 class TokenTeacher:
-    """A network that gives a map of unit tokens for a canvas, of which a factor is kept."""
+    """A network that turns a canvas into a map of unit tokens, of which a low-rank factor is stored."""
 
-    def __init__(self, *, name: str, device: str, codec: LowRank, look: Callable[[Tensor], Tensor]) -> None:
-        """look: (B, 3, S, S) uint8 -> (B, C, h, w), unit norm per token."""
+    def __init__(
+        self, *, name: str, device: str, codec: LowRank, forward: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Takes a loaded network.
+
+        Args:
+            name: Of the teacher.
+            device: That the network is on.
+            codec: How the factors are stored.
+            forward: Turns canvases (B, 3, S, S) uint8 into maps (B, C, h, w), unit norm per token.
+        """
         self.name = name
         self.device = torch.device(device)
         self.codec = codec
-        self.look = look
+        self._forward = forward
 
     def inputs(self, photo: Photo) -> np.ndarray:
-        """(1, S, S, 3) uint8: the canvas."""
+        """Returns the canvas, (1, S, S, 3) uint8."""
         return photo.padded()[None]
 
-    def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
-        """(h, w, C) float32 unit tokens."""
-        return seen[0].permute(1, 2, 0).cpu().numpy()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns maps (B, C, h, w), unit norm per token, of canvases (B, 3, S, S)."""
+        return self._forward(inputs)
+
+    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
+        """Returns the unit tokens, (h, w, C) float32."""
+        return outputs[0].permute(1, 2, 0).cpu().numpy()
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """(h, w, C) unit tokens -> the codec's arrays, `grid` int32 (2,) = h, w, and `bound` float32 (2,):
-        the `row_norm` and `max_abs` of this map's error, which bound what it does to a loss."""
+        """Encodes unit tokens (h, w, C).
+
+        Returns:
+            The codec's arrays; `grid` (2,) int32, h and w; and `bound` (2,) float32, the `row_norm` and
+            `max_abs` of this map's error, which bound its effect on a loss.
+        """
         height, width, _ = target.shape
         arrays, error = self.codec.encode(target.reshape(height * width, -1))
         bound = np.array([error["row_norm"], error["max_abs"]], np.float32)
@@ -145,8 +193,48 @@ class TokenTeacher:
 
 
 def map_cost(forward: Forward, codec: LowRank) -> Cost:
-    """What a photo costs whose one picture gives a map, kept by `codec` as a `TokenTeacher` does."""
+    """Returns what a photo costs a `TokenTeacher` with this forward pass and codec."""
     channels, height, width = forward.shape
     about = {"grid": np.zeros(2, np.int32), "bound": np.zeros(2, np.float32)}
     stored = {**codec.blank((height * width, channels)), **about}
     return Cost(stored=stored, once=forward.flops, visit=forward.flops)
+
+
+def factor_codec(codec: type[Factors], settings: BuildConfig, *, default_rank: int) -> Factors:
+    """Returns the codec of a token map as a build's settings want it."""
+    rank = None if settings.gram_rmse else settings.rank or default_rank
+    return codec(rank=rank, rmse=settings.gram_rmse, dtype=settings.codec)
+
+
+def _configure_gram(model: str, settings: BuildConfig) -> GramConfig:
+    return GramConfig(
+        name=model,
+        weights=weights_for(model, settings),
+        student_patch=settings.student_patch or defaults_for(settings.dataset).student_patch,
+        codec=factor_codec(LowRank, settings, default_rank=GRAM_RANK),
+    )
+
+
+def _configure_self(model: str, settings: BuildConfig) -> SelfConfig:
+    codec = factor_codec(LowRank, settings, default_rank=SELF_RANK)
+    return SelfConfig(model=model, weights=weights_for(model, settings), codec=codec)
+
+
+TEACHERS.add(
+    "gram",
+    TeacherFamily(
+        kind="gram",
+        models=lambda: VFMS,
+        has_model=is_vfm,
+        configure=_configure_gram,
+        placeholder="VFM",
+    ),
+    help="A vision foundation model's tokens, for their correlations (DeCLIP).",
+    needs="weights of a VFM",
+)
+TEACHERS.add(
+    "self",
+    TeacherFamily(kind="self", models=clip_names, has_model=is_clip, configure=_configure_self),
+    help="A CLIP's own tokens, for their correlations (SC-CLIPSelf).",
+    needs="weights of a CLIP",
+)

@@ -1,30 +1,59 @@
-"""R-SC's teacher: a CLIP's Refiner, asked about each cell of K views; kept as a factor a box."""
+"""The teacher of `refined`: a CLIP's Refiner, run on each box of K views (R-SC-CLIPSelf)."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from densecli.core.errors import DenseCLIError
+from densecli.models.checkpoints import find_file
 from densecli.models.flops import refiner_forward
 from densecli.models.refiner import load_refiner
 from densecli.models.registry import resolve
-from densecli.pipeline.teachers.base import Cost, Photo, weights_id, weights_info
+from densecli.pipeline.teachers.base import (
+    Cost,
+    Info,
+    Photo,
+    Spec,
+    absolute_weights,
+    clip_names,
+    clip_spec,
+    is_clip,
+    weights_for,
+    weights_id,
+    weights_info,
+)
+from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
+from densecli.pipeline.teachers.gram import factor_codec
 from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
+from densecli.shards.kinds import KINDS
 from densecli.shards.regions import stored_views
 
-# Boxes that go through the Refiner at a time.
-BOXES = 64
+if TYPE_CHECKING:
+    from densecli.pipeline.config import BuildConfig
+
+BOXES_PER_BATCH = 64
+"""Boxes that go through the Refiner at a time."""
+DEFAULT_RANK = 64
+"""Of the factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefinedConfig:
-    """A Refiner, not loaded yet.
+    """A Refiner, before it is loaded.
 
-    model: a model's name or alias; weights: its, a path or random:SEED. refiner: the Refiner's own, a file or
-    random:SEED. views: K, how many of a photo's views it is asked about; seed: of the choice. side: a box has
-    side * side tokens. codec: how the factors are stored, a factor a box.
+    Attributes:
+        model: Name or alias of the CLIP.
+        weights: The CLIP's weights, a path or random:SEED.
+        refiner: The Refiner's own weights, a path or random:SEED.
+        views: K, the number of a photo's views whose boxes are refined.
+        seed: Of the choice of views.
+        side: A box has side * side tokens.
+        codec: How the factors are stored, one factor for each box.
     """
 
     model: str
@@ -37,33 +66,24 @@ class RefinedConfig:
 
     @property
     def name(self) -> str:
-        return f"refiner-{self.model}"
+        """The column's name."""
+        return f"{KINDS['refined'].prefix}{self.model}"
 
-    @property
-    def of_regions(self) -> bool:
-        return True
-
-    def spec(self) -> dict[str, Any]:
-        """Digests the weights; raises DenseCLIError where they are missing."""
-        arch = resolve(self.model)
+    def spec(self) -> Spec:
+        """See `TeacherConfig.spec`. Digests the weights."""
         return {
+            **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
             "producer": "refiner/1",
-            "architecture": arch.name,
-            "weights": weights_id(self.weights),
             "refiner": weights_id(self.refiner),
-            "preprocessing": {
-                "mean": list(arch.mean),
-                "std": list(arch.std),
-                "input": "nearest multiple of the patch",
-            },
             "target": {"name": "refined", "views": self.views, "seed": self.seed, "side": self.side},
             "codec": self.codec.spec,
         }
 
-    def info(self) -> dict[str, Any]:
-        of_clip, own = weights_info(self.weights), weights_info(self.refiner)
-        random = of_clip["random_weights"] or own["random_weights"]
-        return {**of_clip, "refiner": own["weights"], "random_weights": random}
+    def info(self) -> Info:
+        """See `TeacherConfig.info`; with `refiner`, where the Refiner's own weights are."""
+        clip, refiner = weights_info(self.weights), weights_info(self.refiner)
+        random = clip["random_weights"] or refiner["random_weights"]
+        return {**clip, "refiner": refiner["weights"], "random_weights": random}
 
     def cost(self, photo: Photo) -> Cost:
         """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at a visit."""
@@ -79,10 +99,11 @@ class RefinedConfig:
         )
 
     def stored_views(self, photo: Photo) -> np.ndarray:
-        """(K,) int32: the views whose boxes are refined."""
+        """Returns the views whose boxes are refined, (K,) int32."""
         return stored_views(photo.key, photo.regions.n_views, self.views, self.seed)
 
-    def load(self, device: str) -> "RefinedTeacher":
+    def load(self, device: str) -> RefinedTeacher:
+        """See `TeacherConfig.load`."""
         return RefinedTeacher(self, device)
 
 
@@ -96,30 +117,31 @@ class RefinedTeacher:
         self.model = load_refiner(config.model, config.weights, config.refiner, device)
 
     def inputs(self, photo: Photo) -> np.ndarray:
-        """(1, S, S, 3) uint8: the canvas."""
+        """Returns the canvas, (1, S, S, 3) uint8."""
         return photo.padded()[None]
 
-    def look(self, pictures: Tensor) -> Tensor:
-        """(B, 3, S, S) -> the tokens that the Refiner's blocks start from, (B, C, h, w)."""
-        return self.model.entry(self.model.clip.prepare(pictures))
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the tokens (B, C, h, w) that the Refiner starts from, of canvases (B, 3, S, S)."""
+        return self.model.entry(self.model.clip.prepare(inputs))
 
-    def target(self, photo: Photo, seen: list[Tensor]) -> np.ndarray:
-        """(M, side * side, D) float32 unit tokens of the cells of the stored views, view after view."""
-        [entry], regions = seen, photo.regions
+    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
+        """Returns the unit tokens of the boxes of the stored views, (M, side * side, D) float32."""
+        [entry], regions = outputs, photo.regions
         cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
         boxes = torch.from_numpy(regions.boxes[cells]).to(self.device)
         parts = [
-            self.model.refine(entry[None], some, torch.zeros(len(some), device=self.device), self.config.side)
-            for some in boxes.split(BOXES)
+            self.model.refine(entry[None], part, torch.zeros(len(part), device=self.device), self.config.side)
+            for part in torch.split(boxes, BOXES_PER_BATCH)
         ]
         return torch.cat(parts).cpu().numpy()
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """(M, side * side, D) -> the codec's arrays, box after box, and `views` int32 (K,).
+        """Encodes unit tokens (M, side * side, D).
 
-        The errors are those of the boxes' Gram matrices.
+        Returns:
+            The codec's arrays, box after box, and `views` (K,) int32; the errors of the boxes' Gram matrices.
         """
-        # A photo without boxes has rows of the same kind as others, none of them.
+        # A photo without boxes gets arrays of the same types as others, without rows.
         boxes = target if len(target) else np.zeros((1, *target.shape[1:]), np.float32)
         coded, errors = zip(*map(self.config.codec.encode, boxes), strict=True)
         rank = max(arrays["x"].shape[1] for arrays in coded)
@@ -131,5 +153,45 @@ class RefinedTeacher:
 
 
 def _widened(array: np.ndarray, rank: int) -> np.ndarray:
-    """(L, r) -> (L, rank) with columns of zeros, which leave the Gram matrix as it is; (L,) as it is."""
+    """Pads (L, r) to (L, rank) with zeros, which leave the Gram matrix as it is; returns (L,) unchanged."""
     return np.pad(array, [(0, 0), (0, rank - array.shape[1])]) if array.ndim == 2 else array
+
+
+def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
+    name = f"{KINDS['refined'].prefix}{model}"
+    return RefinedConfig(
+        model=model,
+        weights=weights_for(model, settings),
+        refiner=absolute_weights(settings.weights.get(name) or _find_refiner(name, model)),
+        views=settings.views,
+        seed=settings.seed,
+        side=settings.side,
+        codec=factor_codec(LowRank, settings, default_rank=DEFAULT_RANK),
+    )
+
+
+def _find_refiner(name: str, model: str) -> str:
+    """The file of a model's Refiner; raises DenseCLIError with how to train one."""
+    arch = resolve(model).name
+    try:
+        return str(find_file(name, f"{KINDS['refined'].prefix}{arch}"))
+    except DenseCLIError as error:
+        raise DenseCLIError(
+            str(error),
+            hint=f"Train it with densecli train-refiner --student {arch}, then name it: "
+            f"--weights {name}=RUN/export/refiner.safetensors.",
+        ) from None
+
+
+TEACHERS.add(
+    "refined",
+    TeacherFamily(
+        kind="refined",
+        models=clip_names,
+        has_model=is_clip,
+        configure=_configure,
+        weights=lambda model: {"weights": model, "refiner": f"{KINDS['refined'].prefix}{model}"},
+    ),
+    help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf).",
+    needs="weights of a CLIP, and of a Refiner by densecli train-refiner",
+)

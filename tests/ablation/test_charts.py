@@ -44,7 +44,12 @@ def test_metric_chart__says_how_many_seeds(seeds: int, note: str) -> None:
 
 
 def test_metric_chart__lower_is_better_and_ratios() -> None:
-    run = RunResult(name="t", settings={"theta": 1}, figures={"stuff as thing": 40.0, "coupling": 0.25})
-    bias, coupling = (metric_chart(h, aggregate([run])) for h in ("stuff as thing", "coupling"))
+    run = RunResult(
+        name="t", settings={"theta": 1}, figures={"stuff as thing": 40.0, "cross-segment similarity": 0.25}
+    )
+    bias, coupling = (
+        metric_chart(h, aggregate([run])) for h in ("stuff as thing", "cross-segment similarity")
+    )
     assert "lower is better" in str(bias.image)
-    assert "coupling, ratio" in str(coupling.image) and coupling.alt == "theta 1: 0.250"
+    assert "cross-segment similarity (lower is better)" in str(coupling.image)
+    assert coupling.alt == "theta 1: 0.250"

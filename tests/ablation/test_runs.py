@@ -87,9 +87,15 @@ def test_run__the_figures_are_those_of_the_task(tmp_path: Path, result: Any, fig
     assert all(each.figures == figures and not each.random_weights for each in done)
 
 
-def test_run__coupling_ratios_are_figures_by_title(tmp_path: Path) -> None:
-    ratios = {"student": 0.5, "its Refiner, r": 0.25}
-    assert all(each.figures == ratios for each in run(Asked(said=ratios), tmp_path))
+def test_run__coupling_is_that_of_the_model(tmp_path: Path) -> None:
+    ratios = {"coupling_ratio_mean": 2.5, "coupling_ratio_median": 1.5, "cross_segment_similarity": 0.25}
+    said = {name: {**ratios, "random_weights": False} for name in ("student", "its Refiner, r")}
+    for each in run(Asked(said=said), tmp_path):
+        assert each.figures == {
+            "coupling ratio, mean": 2.5,
+            "coupling ratio, median": 1.5,
+            "cross-segment similarity": 0.25,
+        }
 
 
 def test_run__what_is_finished_is_not_run_again(tmp_path: Path) -> None:
@@ -151,3 +157,15 @@ def test_run__weights_of_the_spec_are_those_of_the_model_beside(tmp_path: Path) 
     run(asked, tmp_path, spec=spec)
     assert asked.measured[0].endswith("--weights scenes-s=random:0")
     assert json.loads((tmp_path / "scenes-s.json").read_text())["result"]["student"]["random_weights"]
+
+
+def test_run__a_record_of_an_earlier_version_is_not_reused(tmp_path: Path) -> None:
+    """Its words may mean another training today, such as --decoupling 2."""
+    run(Asked(), tmp_path)
+    record = tmp_path / "theta-0.1-seed-0" / "ablation.json"
+    found = json.loads(record.read_text())
+    del found["version"]
+    record.write_text(json.dumps(found))
+    asked = Asked()
+    run(asked, tmp_path)
+    assert len(asked.trained) == len(asked.measured) == 1 and json.loads(record.read_text())["version"] == 2

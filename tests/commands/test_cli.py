@@ -63,6 +63,7 @@ def build(photos: Path, tmp_path: Path) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.mark.ray
 def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: Path) -> None:
     assert "3 photos; skipped 1" in passed(*build)
     assert "up to date" in passed(*build)
@@ -93,6 +94,7 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
         assert result["random_weights"] and result["things"] + result["stuffs"] > 0
 
 
+@pytest.mark.ray
 def test_store_verbs__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> None:
     store, out = tmp_path / "store", tmp_path / "out.json"
 
@@ -152,6 +154,7 @@ def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> N
     assert planned("--method", "r-sc-v", "--teacher", "features-scenes-pvlm")["epochs"] == 6
 
 
+@pytest.mark.ray
 def test_demo__runs_every_part(tmp_path: Path) -> None:
     out = tmp_path / "demo.json"
     printed = passed(
@@ -256,6 +259,7 @@ def test_build__missing_weights_say_where_they_were_looked_for(
     assert str(tmp_path / "none") in said and "--weights vitl14=PATH" in said
 
 
+@pytest.mark.ray
 def test_build__checkpoint_of_another_architecture_names_keys(build: list, tmp_path: Path) -> None:
     student = registry.build(registry.resolve("scenes-s")).clip.state_dict()
     save_file({name: tensor.clone() for name, tensor in student.items()}, tmp_path / "small.safetensors")
@@ -270,6 +274,7 @@ def test_build__category_file_with_a_duplicate(build: list, tmp_path: Path) -> N
     assert "'boat'" in refused(*build)
 
 
+@pytest.mark.ray
 def test_build__store_of_another_canvas(build: list) -> None:
     passed(*build)
     build[build.index(96)] = 48
@@ -318,6 +323,7 @@ def test_help__has_an_example(verb: str) -> None:
     assert f"densecli {verb} --" in passed(verb, "--help")
 
 
+@pytest.mark.ray
 def test_real_coco__chain_with_published_text_embeddings(shared_data: Path, tmp_path: Path) -> None:
     text = shared_data / "text_embeddings" / "coco_panoptic133_eva_vitb16.npy"
     passed(

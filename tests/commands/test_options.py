@@ -135,6 +135,10 @@ def test_config__keys_that_follow_from_a_run_are_left_out(tmp_path: Path) -> Non
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"theta": 0.5, "weights": "random:0", **dict.fromkeys(RESOLVED, 1)}))
     assert read_config(str(file), train) == {"theta": 0.5, "weights": [("", "random:0")]}
+    file.write_text('{"total_steps": 1, "decoupling": 2}')
+    assert read_config(str(file), train) == {"decoupling": "stuff-only"}
+    file.write_text('{"decoupling": 2}')
+    assert read_config(str(file), train) == {"decoupling": "2"}
     file.write_text('{"total_steps": 1}')
     with pytest.raises(DenseCLIError, match="total_steps"):
         read_config(str(file), build_shards)

@@ -91,7 +91,9 @@ def test_task__photos_are_not_their_own_neighbours(scenes):
 def test_coupling__json_has_standard_output_to_itself(scenes):
     who = ["--student", "scenes-s", "--canvas", "96"]
     result = run(scenes, *who, "--coupling", "--json", "-", task="regions")
-    assert 0 < json.loads(result.stdout)["scenes-s"] < 1 and "coupling ratio" in result.stderr
+    found = json.loads(result.stdout)["scenes-s"]
+    assert 0 < found["cross_segment_similarity"] < 1 and "cross-segment similarity" in result.stderr
+    assert found["coupling_ratio_median"] > 0 and "coupling ratio, mean" in result.stderr
 
 
 @pytest.mark.parametrize(("task", "dataset"), [("segmentation", "folder"), ("zeroshot", "voc21")])

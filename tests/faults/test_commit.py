@@ -81,6 +81,7 @@ def test_kill__while_the_listing_is_kept(tiny, contents, survived, inject, tmp_p
     survived(f"kill -9 of a writer: {point}")
 
 
+@pytest.mark.ray
 def test_kill__of_a_ray_worker_costs_one_shard_and_no_second_command(
     tiny, undisturbed, contents, survived, tmp_path, monkeypatch
 ):

@@ -17,6 +17,8 @@ from ray.cluster_utils import Cluster
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.config import BuildConfig
 
+pytestmark = pytest.mark.ray
+
 # Subprocesses start where `pipeline` can be imported from.
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0

@@ -40,7 +40,7 @@ def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survi
         job, source, builder = build(name)
         _, teacher = builder.config.targets[0]
         if name == "short of memory":
-            look = teacher.look
+            look = teacher.forward
 
             def looking(pictures, look=look):
                 batches.append(len(pictures))
@@ -48,7 +48,7 @@ def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survi
                     raise torch.OutOfMemoryError("CUDA out of memory.")
                 return look(pictures)
 
-            teacher.look = looking
+            teacher.forward = looking
         for shard in job.store.shard_names:
             builder.build(unit_of(source, shard, 8))
         labels = job.columns()[2]
@@ -65,13 +65,13 @@ def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survi
 def test_nan__the_shard_is_refused_and_the_others_stay(build, survived):
     job, source, builder = build("store")
     _, teacher = builder.config.targets[0]
-    look = teacher.look
+    look = teacher.forward
     builder.build(unit_of(source, "000000", 8))
-    teacher.look = lambda pictures: look(pictures) * float("nan")
-    with pytest.raises(DenseCLIError, match="scenes-s says NaN"):
+    teacher.forward = lambda pictures: look(pictures) * float("nan")
+    with pytest.raises(DenseCLIError, match="scenes-s returned NaN"):
         builder.build(unit_of(source, "000001", 8))
     assert [column.missing() for column in job.columns()] == [[], [], ["000001"]]
-    teacher.look = look
+    teacher.forward = look
     builder.build(unit_of(source, "000001", 8))
     assert job.columns()[2].complete
     survived("NaN from a teacher")

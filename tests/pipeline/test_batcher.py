@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from densecli.core.stage_timer import StageTimer
-from densecli.pipeline.teachers import Batcher, Photo, live
+from densecli.pipeline.batcher import Batcher, live_targets
+from densecli.pipeline.teachers import Photo
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
 
@@ -21,7 +22,7 @@ class Mean:
     def inputs(self, photo):
         return photo.padded()[None]
 
-    def look(self, pictures):
+    def forward(self, pictures):
         self.batches.append(len(pictures))
         if self.room and len(pictures) > self.room:
             raise torch.OutOfMemoryError("no room")
@@ -40,23 +41,23 @@ def photos():
 
 def test_out_of_memory__smaller_batches_say_the_same(photos):
     small = Mean(room=3)
-    np.testing.assert_array_equal(live(small, photos, 16), live(Mean(), photos, 16))
+    np.testing.assert_array_equal(live_targets(small, photos, 16), live_targets(Mean(), photos, 16))
     # 16 and 8 have no room, 4 has not either, 2 has: and so it stays.
     assert small.batches == [16, 8, 4, *[2] * 8, 2, 1]
 
 
 def test_out_of_memory__once_is_the_end_of_full_batches_for_this_shard_only(photos):
     teacher = Mean(room=8)
-    live(teacher, photos, 16)
+    live_targets(teacher, photos, 16)
     assert teacher.batches == [16, 8, 8, 3]
     teacher.batches, teacher.room = [], None
-    live(teacher, photos, 16)
+    live_targets(teacher, photos, 16)
     assert teacher.batches == [16, 3]
 
 
 def test_out_of_memory__with_a_single_picture_is_an_error(photos):
     with pytest.raises(torch.OutOfMemoryError):
-        live(Mean(room=0.5), photos, 16)
+        live_targets(Mean(room=0.5), photos, 16)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 19, 100])

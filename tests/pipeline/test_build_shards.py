@@ -16,14 +16,17 @@ from PIL import Image
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.pipeline import build_shards as driver
-from densecli.pipeline import summary as tally
+from densecli.pipeline import summary as totals
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.cluster import connected
-from densecli.pipeline.shard_builder import Report, Unit
+from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources.base import Decoded
-from densecli.pipeline.worker_pool import WorkerPool, run_units
+from densecli.pipeline.unit import Report, Unit
+from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.reader import read_joined
+
+pytestmark = pytest.mark.ray
 
 
 def tars(root):
@@ -42,7 +45,7 @@ def test_build_shards__stopped_halfway_and_started_again_equals_an_undisturbed_b
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tally, "Progress", Stopping)
+        patch.setattr(totals, "Progress", Stopping)
         with pytest.raises(KeyboardInterrupt):
             build_shards(config)
     assert not ray.is_initialized()
@@ -80,8 +83,8 @@ def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_bu
     done = []
     message = r"000002 failed 2 times.*OSError: the disk is on fire"
     with connected(None, 1), pytest.raises(DenseCLIError, match=message):
-        for unit, _ in run_units(units, WorkerPool(deadly_job, 1), max_attempts=2):
-            done.append(unit.shard)
+        for report in run_units(units, WorkerPool(deadly_job, 1), max_attempts=2):
+            done.append(report.shard)
     assert died.exists()
     assert sorted(done) == ["000000", "000001"]
     assert len(read_joined(job.columns(), "000001")) == 1
@@ -114,15 +117,13 @@ def test_run_units__a_shard_that_kills_its_worker_costs_no_other_an_attempt(tmp_
     done = []
     with connected(None, 1), pytest.raises(DenseCLIError, match=r"Shard 000001 failed 1 times"):
         # With a single attempt: no other shard may lose one.
-        for unit, _ in run_units(
-            (Unit(shard=f"{i:06d}", items=()) for i in range(4)), WorkerPool(work, 1), 1
-        ):
-            done.append(unit.shard)
+        for report in run_units((Unit(shard=f"{i:06d}", items=()) for i in range(4)), WorkerPool(work, 1), 1):
+            done.append(report.shard)
     assert work.tries("000001") == 2
     assert "000001" not in done
 
 
-def test_crew__says_what_a_starting_worker_says(tmp_path):
+def test_worker_pool__says_what_a_starting_worker_says(tmp_path):
     heard = tmp_path / "heard"
 
     class Slow:
@@ -143,12 +144,12 @@ def test_crew__says_what_a_starting_worker_says(tmp_path):
             heard.touch()
 
     with connected(None, 1):
-        crew = WorkerPool(Slow(), 1, say=say)
-        assert len(list(run_units(iter([Unit(shard="000000", items=())]), crew, 1))) == 1
+        pool = WorkerPool(Slow(), 1, say=say)
+        assert len(list(run_units(iter([Unit(shard="000000", items=())]), pool, 1))) == 1
     assert heard.exists()
 
 
-def test_crew__says_how_far_a_worker_is_while_no_shard_is_finished(tmp_path, monkeypatch):
+def test_worker_pool__says_how_far_a_worker_is_while_no_shard_is_finished(tmp_path, monkeypatch):
     monkeypatch.setattr("densecli.pipeline.worker_pool.SILENCE", 0.5)
     heard = tmp_path / "heard"
 
@@ -200,7 +201,7 @@ def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_pat
     monkeypatch.setattr(driver, "connected", lambda address, workers: nullcontext())
     monkeypatch.setattr(driver, "WorkerPool", lambda job, *_: job.builder())
     monkeypatch.setattr(
-        driver, "run_units", lambda units, builder, *_: ((u, builder.build(u)) for u in units)
+        driver, "run_units", lambda units, builder, *_: (builder.build(unit) for unit in units)
     )
     with pytest.raises(DenseCLIError, match=r"4 photos in a row could not be read \(4 empty\)"):
         build_shards(config)
@@ -209,7 +210,7 @@ def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_pat
 def test_build_shards__a_cluster_out_of_reach_leaves_no_store(tiny):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(DenseCLIError, match="no way to the Ray cluster"):
+    with pytest.raises(DenseCLIError, match="Cannot connect to the Ray cluster"):
         build_shards(replace(tiny, ray_address=address))
     assert not Path(tiny.store).exists()
 
@@ -222,8 +223,8 @@ def test_build_shards__a_dry_run_counts_what_each_column_lacks(tiny):
     assert [column["missing"] for column in summary["columns"]] == [0, 1, 0]
 
 
-def test_crew__workers_share_a_gpu(tmp_path):
-    class Batcher:
+def test_worker_pool__workers_share_a_gpu(tmp_path):
+    class GpuWork:
         """Work that says which GPU it was given."""
 
         device = "cuda"
@@ -240,7 +241,7 @@ def test_crew__workers_share_a_gpu(tmp_path):
     units = (Unit(shard=name, items=()) for name in names)
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        assert len(list(run_units(units, WorkerPool(Batcher(), 2, 0.5), 1))) == len(names)
+        assert len(list(run_units(units, WorkerPool(GpuWork(), 2, 0.5), 1))) == len(names)
     finally:
         ray.shutdown()
     workers, gpus = zip(*(path.name.split("-") for path in tmp_path.iterdir()), strict=True)

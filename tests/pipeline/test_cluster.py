@@ -5,6 +5,8 @@ import pytest
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.cluster import connected, gpus_of_worker
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.parametrize(
     ("workers", "gpus", "share"), [(1, 1, 1), (8, 8, 1), (2, 8, 1), (2, 1, 0.5), (5, 2, 0.3333), (3, 0, 0)]
@@ -25,7 +27,7 @@ def test_connected__nobody_listens(scheme):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
     with (
-        pytest.raises(DenseCLIError, match=f"no way to the Ray cluster {address}: .*refused"),
+        pytest.raises(DenseCLIError, match=f"Cannot connect to the Ray cluster {address}: .*refused"),
         connected(address, 1),
     ):
         pass

@@ -9,7 +9,9 @@ from building import build_here
 from PIL import Image
 
 from densecli.core.stage_timer import StageTimer
-from densecli.pipeline.teachers import Batcher, CropsConfig, Photo, live
+from densecli.pipeline.batcher import Batcher, live_targets
+from densecli.pipeline.teachers import Photo
+from densecli.pipeline.teachers.crops import CropsConfig
 from densecli.shards.codecs import Rows, codec_from_spec
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import decode_npz, read_joined
@@ -32,7 +34,7 @@ def test_stored_target__equals_the_live_teacher(crops, photo_of, shard_size, bat
     for shard in job.store.shard_names:
         for record in read_joined(columns, shard):
             photo = photo_of(record, job.store.canvas)
-            (said,) = live(teacher, [photo])
+            (said,) = live_targets(teacher, [photo])
             arrays = decode_npz(record.parts["crops-scenes-s"]["npz"])
             assert len(said) == sum(len(photo.regions.view(view)) for view in arrays["views"])
             bound = columns[2].receipt(shard).error["max_abs"] + 1e-6
@@ -44,7 +46,7 @@ def test_live__is_the_image_embedding_of_each_cells_crop(crops, photo_of):
     (record,) = read_joined(job.columns()[:2], "000000")
     photo = photo_of(record, job.store.canvas)
     teacher = job.targets[0][0].load("cpu")
-    (said,) = live(teacher, [photo])
+    (said,) = live_targets(teacher, [photo])
     views = stored_views(photo.key, photo.regions.n_views, 2)
     boxes = np.concatenate([photo.regions.boxes[photo.regions.view(view)] for view in views])
     assert said.shape == (len(boxes), 64)
@@ -70,8 +72,8 @@ def grids(count):
 
 def test_asking__every_batch_is_full_but_the_last_whatever_the_cells():
     teacher = CropsConfig(model="scenes-s", weights="random:0").load("cpu")
-    sizes, look = [], teacher.look
-    teacher.look = lambda pictures: sizes.append(len(pictures)) or look(pictures)
+    sizes, look = [], teacher.forward
+    teacher.forward = lambda pictures: sizes.append(len(pictures)) or look(pictures)
     photos = grids(4)
     asking = Batcher(teacher, 16, StageTimer())
     done = [pair for photo in photos for pair in asking.add(photo, teacher.inputs(photo))]
@@ -86,9 +88,9 @@ def test_asking__every_batch_is_full_but_the_last_whatever_the_cells():
 def test_asking__smaller_pictures_come_in_larger_batches():
     teacher = CropsConfig(model="scenes-s", weights="random:0").load("cpu")
     sizes = []
-    teacher.look = lambda pictures: sizes.append(len(pictures)) or torch.zeros(len(pictures), 64)
+    teacher.forward = lambda pictures: sizes.append(len(pictures)) or torch.zeros(len(pictures), 64)
     photos = [replace(photo, canvas=Canvas(192)) for photo in grids(3)]
-    live(teacher, photos, batch_size=2)
+    live_targets(teacher, photos, batch_size=2)
     assert sizes[0] == 8
 
 
@@ -96,7 +98,7 @@ def test_a_photo_without_boxes__has_no_rows():
     nothing = Regions(np.zeros((0, 4), np.float32), np.zeros(2, np.int32))
     teacher = CropsConfig(model="scenes-s", weights="random:0").load("cpu")
     photos = [replace(photo, regions=nothing) if i == 1 else photo for i, photo in enumerate(grids(3))]
-    said = live(teacher, photos)
+    said = live_targets(teacher, photos)
     assert [len(each) > 0 for each in said] == [True, False, True]
     arrays, _ = teacher.encode(photos[1], said[1])
     assert (arrays["x"].shape, arrays["views"].tolist()) == ((0, 64), [0])

@@ -9,7 +9,9 @@ from registries import put
 from torchvision.ops import roi_align
 
 from densecli.models.vfms import VFMS, VFMArchitecture
-from densecli.pipeline.teachers import FeaturesConfig, GramConfig, SelfConfig, live
+from densecli.pipeline.batcher import live_targets
+from densecli.pipeline.teachers.features import FeaturesConfig
+from densecli.pipeline.teachers.gram import GramConfig, SelfConfig
 from densecli.shards.codecs import Features, LowRank, codec_from_spec
 from densecli.shards.reader import decode_npz, read_joined
 
@@ -32,7 +34,7 @@ def test_stored_gram__equals_the_live_teachers(tokens, photo_of, shard_size, bat
         for shard in job.store.shard_names:
             receipt = column.receipt(shard)
             for record in read_joined(columns, shard):
-                (said,) = live(teacher, [photo_of(record, job.store.canvas)])
+                (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
                 arrays = decode_npz(record.parts[column.part]["npz"])
                 assert arrays["grid"].tolist() == [8, 8] == list(said.shape[:2])
                 assert (arrays["x"].shape, arrays["x"].dtype) == ((64, 16), np.int8)
@@ -53,7 +55,7 @@ def test_stored_features__are_the_live_map(tiny, photo_of):
     for shard in job.store.shard_names:
         bound = column.receipt(shard).error["max_norm"] + 1e-5
         for record in read_joined(job.columns(), shard):
-            (said,) = live(teacher, [photo_of(record, job.store.canvas)])
+            (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
             arrays = decode_npz(record.parts[column.part]["npz"])
             off = codec.decode(arrays).reshape(said.shape) - said
             assert 0 < np.linalg.norm(off, axis=2).max() <= bound < 1
@@ -67,7 +69,7 @@ def test_region__the_gram_of_the_pooled_factors_is_that_of_the_pooled_tokens(tok
     teacher, codec = job.targets[0][0].load("cpu"), codec_from_spec(column.spec["codec"])
     for record in read_joined(job.columns(), "000000"):
         photo = photo_of(record, job.store.canvas)
-        (said,) = live(teacher, [photo])
+        (said,) = live_targets(teacher, [photo])
         factors = codec.decode(decode_npz(record.parts[column.part]["npz"])).reshape(8, 8, -1)
         boxes = torch.from_numpy(photo.regions.boxes[::7].copy()) * 8
 

@@ -9,8 +9,10 @@ from building import build_here
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.pooling import region_pool
+from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.build_request import prepare
-from densecli.pipeline.teachers import LabelsConfig, Photo, live
+from densecli.pipeline.teachers import Photo
+from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import codec_from_spec
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import decode_npz, read_joined
@@ -40,7 +42,7 @@ def test_stored_target__equals_the_live_teacher_for_every_region(tiny, photo_of,
     for shard in job.store.shard_names:
         bound = columns[2].receipt(shard).error["max_tv"] + BATCH_NOISE
         for record in read_joined(columns, shard):
-            (said,) = live(teacher, [photo_of(record, job.store.canvas)])
+            (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
             arrays = decode_npz(record.parts["scenes-s"]["npz"])
             stored = codec.decode(arrays)
             others = np.where(stored[:, :-2] > 0, 0, said)
@@ -61,7 +63,7 @@ def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, ph
     (record,) = read_joined(job.columns()[:2], "000000")
     teacher = job.targets[0][0].load("cpu")
     photo = photo_of(record, job.store.canvas)
-    (said,) = live(teacher, [photo])
+    (said,) = live_targets(teacher, [photo])
     assert said.shape == (400, 20)
 
     with torch.no_grad():
@@ -80,7 +82,7 @@ def test_live__a_canvas_that_is_no_multiple_of_the_patch_maps_boxes_exactly_or_a
         LabelsConfig(name="scenes-s", weights="random:0", categories="scenes", resample=resample)
         for resample in (True, False)
     ]
-    exact, released = (live(teacher.load("cpu"), [blank_photo(100)])[0] for teacher in teachers)
+    exact, released = (live_targets(teacher.load("cpu"), [blank_photo(100)])[0] for teacher in teachers)
     assert not np.allclose(exact, released)
     assert teachers[0].spec() != teachers[1].spec()
 
@@ -88,8 +90,8 @@ def test_live__a_canvas_that_is_no_multiple_of_the_patch_maps_boxes_exactly_or_a
 def test_live__nan_is_refused():
     teacher = LabelsConfig(name="scenes-s", weights="random:0", categories="scenes").load("cpu")
     teacher.text[0, 0] = float("nan")
-    with pytest.raises(DenseCLIError, match="scenes-s says NaN"):
-        live(teacher, [blank_photo(96)])
+    with pytest.raises(DenseCLIError, match="scenes-s returned NaN"):
+        live_targets(teacher, [blank_photo(96)])
 
 
 def test_text_embeddings__a_file_takes_the_place_of_the_text_tower(tmp_path):

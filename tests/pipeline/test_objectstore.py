@@ -82,6 +82,7 @@ def test_store__in_a_bucket_has_the_bytes_of_a_local_one(photos, s3, tiny, files
     assert missing_shards(job.columns()) == ["000001"]
 
 
+@pytest.mark.ray
 def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path):
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="r") as logs:

@@ -8,7 +8,9 @@ import torch
 from building import build_here
 
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.teachers import RefinedConfig, live, models_of, teacher_config
+from densecli.pipeline.batcher import live_targets
+from densecli.pipeline.teachers import teacher_config, weights_names
+from densecli.pipeline.teachers.refiner import RefinedConfig
 from densecli.shards.codecs import LowRank, codec_from_spec
 from densecli.shards.reader import decode_npz, read_joined
 from densecli.shards.regions import Regions, stored_views
@@ -34,7 +36,7 @@ def test_stored_target__has_the_live_teachers_gram_matrices(refined, photo_of, c
     for shard in job.store.shard_names:
         error, rmses = columns[2].receipt(shard).error, []
         for record in read_joined(columns, shard):
-            (said,) = live(teacher, [photo_of(record, job.store.canvas)])
+            (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
             arrays = decode_npz(record.parts["refiner-scenes-s"]["npz"])
             factors = lowrank.decode(arrays).reshape(len(said), SIDE**2, -1)
             exact, kept = said @ said.transpose(0, 2, 1), factors @ factors.transpose(0, 2, 1)
@@ -51,7 +53,7 @@ def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, photo_of
     (record,) = read_joined(job.columns()[:2], "000000")
     photo = photo_of(record, job.store.canvas)
     teacher = job.targets[0][0].load("cpu")
-    (said,) = live(teacher, [photo])
+    (said,) = live_targets(teacher, [photo])
     views = stored_views(photo.key, photo.regions.n_views, 2)
     boxes = np.concatenate([photo.regions.boxes[photo.regions.view(view)] for view in views])
     canvas = torch.from_numpy(photo.padded()).permute(2, 0, 1)[None]
@@ -68,7 +70,7 @@ def test_a_photo_without_boxes__has_no_rows(refined, photo_of):
     nothing = Regions(np.zeros((0, 4), np.float32), np.zeros(2, np.int32))
     photos = [photo_of(record, job.store.canvas) for record in records]
     teacher = job.targets[0][0].load("cpu")
-    said = live(teacher, [photos[0], replace(photos[1], regions=nothing)])
+    said = live_targets(teacher, [photos[0], replace(photos[1], regions=nothing)])
     arrays, errors = teacher.encode(replace(photos[1], regions=nothing), said[1])
     assert arrays["x"].shape == (0, SIDE**2) and arrays["scale"].shape == (0,)
     assert arrays["views"].tolist() == [0] and set(errors.values()) == {0.0}
@@ -93,7 +95,7 @@ def test_name__its_weights_and_those_of_its_model(refined, tmp_path, monkeypatch
     config = teacher_config("refiner-scenes-s", refined)
     assert (config.name, config.spec()["target"]["name"]) == ("refiner-scenes-s", "refined")
     assert (config.weights, config.refiner, config.info()["random_weights"]) == ("random:0", "random:1", True)
-    assert models_of("refiner-scenes-s") == ["scenes-s", "refiner-scenes-s"]
+    assert weights_names("refiner-scenes-s") == {"weights": "scenes-s", "refiner": "refiner-scenes-s"}
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
     with pytest.raises(DenseCLIError, match="no weights for refiner-vitb16: no refiner-vitb16") as caught:
         teacher_config("refiner-vitb16", replace(refined, weights={"vitb16": "random:0"}))

@@ -21,11 +21,12 @@ from densecli.models.checkpoints import load_model
 from densecli.models.text import TEMPLATES, text_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.pipeline import relabel as engine
+from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.relabel import RelabelConfig, prepare, relabel
 from densecli.pipeline.relabeller import Relabeller, cosine_error
-from densecli.pipeline.shard_builder import Unit
-from densecli.pipeline.teachers import live, teacher_config
+from densecli.pipeline.teachers import teacher_config
 from densecli.pipeline.teachers.labels import retrieve
+from densecli.pipeline.unit import Unit
 from densecli.shards.codecs import codec_from_spec
 from densecli.shards.reader import decode_npz, read_joined
 from densecli.shards.store import Store
@@ -65,7 +66,7 @@ def compared(photo_of):
         for shard in job.store.shard_names:
             error = job.labels.receipt(shard).error
             for record in read_joined([job.store.images, job.regions, job.labels], shard):
-                (said,) = live(teacher, [photo_of(record, job.store.canvas)])
+                (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
                 yield codec.decode(decode_npz(record.parts[job.labels.part]["npz"])), said, error
 
     return pairs
@@ -110,7 +111,7 @@ def test_relabelled__lossless_features_equal_retrieval(config, relabel_here, pho
             photo = photo_of(record, job.store.canvas)
             regions = relabeller.pool(decode_npz(record.parts[job.features.part]["npz"]), photo.regions.boxes)
             p = retrieve(F.normalize(regions, dim=1), torch.from_numpy(relabeller.text), tau).numpy()
-            np.testing.assert_allclose(p, live(teacher, [photo])[0], atol=1e-5)
+            np.testing.assert_allclose(p, live_targets(teacher, [photo])[0], atol=1e-5)
 
 
 def test_relabelled__default_rank_names_the_same_category(config, relabel_here, compared):
@@ -214,7 +215,7 @@ def test_relabel__workers_get_all_they_need(config, relabel_here, monkeypatch, f
 
     def run_units(units, sent, max_attempts, stopping):
         assert len(sent) < 10_000
-        yield from ((unit, pickle.loads(sent).builder().build(unit)) for unit in units)
+        yield from (pickle.loads(sent).builder().build(unit) for unit in units)
 
     monkeypatch.setattr(engine, "connected", lambda address, workers: nullcontext())
     monkeypatch.setattr(engine, "WorkerPool", lambda work, size, say: pickle.dumps(work))
@@ -305,7 +306,7 @@ def test_refused__what_is_not_there_or_does_not_fit(config, tmp_path):
     assert "no columns of features named features-scenes-s" in refused(teacher="features-scenes-s")
     assert "--teacher features-MODEL" in refused()
     job, _ = build_here(config)
-    assert "not the weights" in refused(weights={"scenes-s": "random:1"})
+    assert "not made with the weights random:1" in refused(weights={"scenes-s": "random:1"})
     assert "not used here" in refused(weights={"scenes-l": "random:0"})
     assert "needs a file of boxes" in refused(regions="proposals")
     np.save(tmp_path / "narrow.npy", np.eye(20, 32, dtype=np.float32))

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped
+from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.build_request import prepare, unit_of
-from densecli.pipeline.teachers import live
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import decode_image, decode_npz, read_joined, read_shard
 
@@ -103,7 +103,7 @@ def test_regions__are_the_plan_on_the_photo_and_not_on_the_padding(from_folder):
 
 
 def test_targets__a_shard_that_takes_long_says_how_far_it_is(tiny, monkeypatch, capsys):
-    monkeypatch.setattr("densecli.pipeline.shard_builder.SLOW", 0)
+    monkeypatch.setattr("densecli.pipeline.shard_builder.QUIET_SECONDS", 0)
     build_here(tiny)
     assert re.search("4/4 photos, .* of shard 000000", capsys.readouterr().err)
 
@@ -125,7 +125,7 @@ def test_targets__come_from_the_stored_jpeg(from_folder, photo_of):
     teacher = job.targets[0][0].load("cpu")
     for record in read_joined(job.columns(), "000000"):
         photo = photo_of(record, 48)
-        arrays, _ = teacher.encode(photo, *live(teacher, [photo], batch_size=1))
+        arrays, _ = teacher.encode(photo, *live_targets(teacher, [photo], batch_size=1))
         stored = decode_npz(record.parts["scenes-s"]["npz"])
         assert stored.keys() == arrays.keys()
         assert all(np.array_equal(stored[name], arrays[name]) for name in arrays)
@@ -212,8 +212,8 @@ def test_two_units_at_once__photos_are_read_while_the_teacher_is_busy(tiny):
 
     builder = replace(job, load=loading).builder(threads=2)
     (_, teacher) = builder.config.targets[0]
-    look, overlapped = teacher.look, []
-    teacher.look = lambda pictures: overlapped.append(reading.wait(60)) or look(pictures)
+    look, overlapped = teacher.forward, []
+    teacher.forward = lambda pictures: overlapped.append(reading.wait(60)) or look(pictures)
     units = [unit_of(source, shard, 4) for shard in job.store.shard_names]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(builder.build, units))
@@ -243,7 +243,7 @@ def test_two_units_at_once__one_is_written_while_the_other_goes_on(tiny, monkeyp
 
     builder = replace(job, load=loading).builder(threads=2)
     (_, teacher) = builder.config.targets[0]
-    look, teacher.look = teacher.look, looking
+    look, teacher.forward = teacher.forward, looking
     monkeypatch.setattr(fs, "write_atomic", writing)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(builder.build, [unit_of(source, shard, 4) for shard in job.store.shard_names]))
@@ -257,8 +257,8 @@ def test_stop__leaves_whole_shards_or_none(tiny, files_of, column):
     stop, load = Event(), job.load
     builder = replace(job, load=lambda *of: (column == 0 and stop.set()) or load(*of)).builder()
     _, teacher = builder.config.targets[0]
-    look = teacher.look
-    teacher.look = lambda pictures: stop.set() or look(pictures)
+    look = teacher.forward
+    teacher.forward = lambda pictures: stop.set() or look(pictures)
     with pytest.raises(Stopped):
         builder.build(unit_of(source, "000000", 4), stop)
     assert [c.has("000000") for c in job.columns()] == [i < column for i in range(3)]
@@ -267,16 +267,16 @@ def test_stop__leaves_whole_shards_or_none(tiny, files_of, column):
     assert all(c.has("000000") for c in job.columns())
 
 
-def test_witness__a_node_that_sees_other_files_says_so(from_folder, photos):
+def test_probe__a_node_that_sees_other_files_says_so(from_folder, photos):
     job, source = prepare(from_folder)
     b = source.items[1]
     with pytest.raises(DenseCLIError, match=r"does not see .*/store"):
-        replace(job, witness=b).builder()
-    job.make()
-    assert replace(job, witness=b).builder().config.images.missing() == ["000000", "000001"]
+        replace(job, probe=b).builder()
+    job.make_columns()
+    assert replace(job, probe=b).builder().config.images.missing() == ["000000", "000001"]
     (photos / "b.png").unlink()
     with pytest.raises(DenseCLIError, match=r"cannot read the photo b\.png: missing") as caught:
-        replace(job, witness=b).builder()
+        replace(job, probe=b).builder()
     assert "Every node" in caught.value.hint
 
 

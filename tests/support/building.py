@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.config import BuildConfig
-from densecli.pipeline.shard_builder import Report
 from densecli.pipeline.sources import Source
+from densecli.pipeline.unit import Report
 from densecli.shards.store import Column, Store
 
 

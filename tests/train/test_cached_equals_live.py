@@ -22,7 +22,10 @@ from densecli.models.checkpoints import load_model
 from densecli.models.vfms import VFMS, VFMArchitecture
 from densecli.pipeline.build_request import prepare
 from densecli.pipeline.config import BuildConfig
-from densecli.pipeline.teachers import SELF_RANK, CropsConfig, LabelsConfig, TeacherConfig
+from densecli.pipeline.teachers import TeacherConfig
+from densecli.pipeline.teachers.crops import CropsConfig
+from densecli.pipeline.teachers.gram import SELF_RANK
+from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import LowRank, Rows
 from densecli.shards.reader import decode_npz, read_joined
 from densecli.train.dataloader import Batch

@@ -2,6 +2,8 @@ import pytest
 
 from densecli.commands.train import train
 from densecli.core.errors import DenseCLIError
+from densecli.train.config import DECOUPLING_ROWS, TrainConfig
+from densecli.train.losses import DECOUPLING
 from densecli.train.methods import METHODS, find_method
 from densecli.train.terms import term_and_kind
 
@@ -66,3 +68,11 @@ def test_weights__spatial_beside_regions_counts_twice_for_a_large_student() -> N
         for loss in small:
             spatial = loss.startswith("spatial") and len(small) > 1
             assert (small[loss], large[loss]) == (0.2, 0.4) if spatial else small[loss] == large[loss]
+
+
+@pytest.mark.parametrize(("word", "name"), [*DECOUPLING_ROWS.items(), ("stuff-only", "stuff-only")])
+def test_decoupling__by_row_or_by_name(word: str, name: str) -> None:
+    for value in (word, *([int(word)] if word.isdigit() else [])):
+        assert TrainConfig(store="", run="", decoupling=value).decoupling == name
+    assert TrainConfig(store="", run="").decoupling == "densevlm"
+    assert set(DECOUPLING) == set(DECOUPLING_ROWS.values())

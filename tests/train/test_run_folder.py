@@ -139,3 +139,20 @@ def test_lock__a_refused_run_leaves_it_free(tmp_path: Path) -> None:
     with pytest.raises(DenseCLIError, match="is a run in"):
         refused.open(CONFIG, "never")
     opened(RunFolder(tmp_path), CONFIG, "interrupted")
+
+
+FORMER = {1: "none", 2: "stuff-only", 3: "full", 4: "densevlm"}
+
+
+@pytest.mark.parametrize("number", FORMER)
+def test_open__a_numbered_decoupling_keeps_what_it_meant(tmp_path: Path, number: int) -> None:
+    folder = RunFolder(tmp_path)
+    for name in FORMER.values():
+        folder.config.write_text(json.dumps({**CONFIG, "decoupling": number}))
+        if name == FORMER[number]:
+            opened(folder, {**CONFIG, "decoupling": name}, "interrupted")
+            assert json.loads(folder.config.read_text())["decoupling"] == name
+        else:
+            with pytest.raises(DenseCLIError, match=f"decoupling '{FORMER[number]}' -> '{name}'") as caught:
+                opened(folder, {**CONFIG, "decoupling": name}, "interrupted")
+            assert f"--decoupling {FORMER[number]} is what" in caught.value.hint

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import Registry, registry, unknown_name
+from densecli.shards.kinds import KINDS
 from densecli.train.terms.base import StudentOutput as StudentOutput
 from densecli.train.terms.base import Term as Term
 from densecli.train.terms.base import TermSetup as TermSetup
@@ -27,18 +28,24 @@ def term_and_kind(loss: str) -> tuple[str, str]:
     """Splits a loss into its term and the kind of target that the term reads.
 
     Args:
-        loss: TERM or TERM:KIND. Without a kind, the first one in the term's `reads`.
+        loss: TERM or TERM:KIND. Without a kind, the first one that the term reads.
 
     Raises:
         DenseCLIError: For an unknown term, or a kind that the term cannot read.
     """
     term, _, kind = loss.partition(":")
-    reads = TERMS[term].reads
+    reads = kinds_read(term)
     if kind and kind not in reads:
         raise DenseCLIError(
             f"The loss term {term} cannot read a {kind} column.", hint=f"It reads: {', '.join(reads)}."
         )
     return term, kind or reads[0]
+
+
+def kinds_read(term: str) -> tuple[str, ...]:
+    """Kinds of target that a term can learn from: those that it names, then those that name it."""
+    named = [name for name, kind in KINDS.items() if term in kind.read_by]
+    return tuple(dict.fromkeys([*TERMS[term].reads, *named]))
 
 
 def options_by_term(options: Mapping[str, str], terms: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -20,14 +20,14 @@ class RegionCosine(Term):
 
     reads = ("crops",)
 
-    def __init__(self, column: Column) -> None:
-        """Keeps a column of kind crops, for error messages."""
-        self.column = column
+    def __init__(self, column: Column, kind: str = "crops") -> None:
+        """Keeps the column, for error messages, and the kind under which batches have it."""
+        self.column, self.kind = column, kind
 
     @classmethod
     def build(cls, setup: TermSetup) -> Self:
         """See `Term.build`."""
-        return cls(setup.column)
+        return cls(setup.column, setup.kind)
 
     def counts(self, batch: Batch) -> Tensor:
         """(1,) regions."""
@@ -35,7 +35,7 @@ class RegionCosine(Term):
 
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`."""
-        teacher = batch.targets["crops"]
+        teacher = batch.targets[self.kind]
         if teacher.shape != student.regions.shape:
             raise DenseCLIError(
                 f"The crops of {self.column.name} have {teacher.shape[-1]}-dimensional embeddings, "

@@ -27,9 +27,10 @@ class RegionKL(Term):
         *,
         tau: float = TAU,
         theta: float = 0.3,
-        variant: int = 4,
+        variant: str = "densevlm",
         beta: float | None = None,
         reduction: Reduction = "regions",
+        kind: str = "labels",
     ) -> None:
         """Keeps the categories of a column.
 
@@ -42,11 +43,13 @@ class RegionKL(Term):
             variant: See `decoupled_kl`.
             beta: See `decoupled_kl`.
             reduction: See `decoupled_kl`.
+            kind: Under which batches have the column.
         """
         self.stored_tau: float = column.spec["target"]["tau"]
         self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)
         self.text, self.tau, self.theta = text, tau, theta
         self.variant, self.beta, self.reduction = variant, beta, reduction
+        self.kind = kind
 
     @classmethod
     def build(cls, setup: TermSetup) -> Self:
@@ -60,10 +63,11 @@ class RegionKL(Term):
             variant=config.decoupling,
             beta=config.beta,
             reduction=config.reduction,
+            kind=setup.kind,
         )
 
     def _teacher(self, batch: Batch) -> Tensor:
-        return retemper(batch.targets["labels"], self.stored_tau, self.tau, self.thing)
+        return retemper(batch.targets[self.kind], self.stored_tau, self.tau, self.thing)
 
     def counts(self, batch: Batch) -> Tensor:
         """(3,) kept thing regions, kept stuff regions, all regions."""

@@ -20,29 +20,31 @@ class RegionText(Term):
 
     reads = ("labels",)
 
-    def __init__(self, text: Tensor, *, tau: float = TAU, theta: float = 0.3) -> None:
+    def __init__(self, text: Tensor, *, tau: float = TAU, theta: float = 0.3, kind: str = "labels") -> None:
         """Keeps the categories.
 
         Args:
             text: (D, C) the student's own unit embeddings of the column's D categories.
             tau: The student's temperature.
             theta: A region whose best category is not more probable has no label.
+            kind: Under which batches have the column.
         """
-        self.text, self.tau, self.theta = text, tau, theta
+        self.text, self.tau, self.theta, self.kind = text, tau, theta, kind
 
     @classmethod
     def build(cls, setup: TermSetup) -> Self:
         """See `Term.build`."""
-        return cls(setup.text(setup.column), tau=setup.config.tau, theta=setup.config.theta)
+        config = setup.config
+        return cls(setup.text(setup.column), tau=config.tau, theta=config.theta, kind=setup.kind)
 
     def counts(self, batch: Batch) -> Tensor:
         """(2,) labelled regions, all regions."""
-        kept = kept_regions(batch.targets["labels"], self.theta)
+        kept = kept_regions(batch.targets[self.kind], self.theta)
         return torch.cat([kept.sum()[None], rows(kept)])
 
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`; logs the share of regions labelled."""
-        teacher = batch.targets["labels"]
+        teacher = batch.targets[self.kind]
         kept = kept_regions(teacher, self.theta)
         cosines = student.regions[kept] @ self.text.T
         loss = region_text(cosines, teacher[kept].argmax(dim=-1), self.tau, counts[0])

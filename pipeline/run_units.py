@@ -1,0 +1,96 @@
+"""Hands units to the workers of a pool until all are built, and tries again what fails."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import ray
+
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.unit import Report, Unit
+from densecli.pipeline.worker_pool import Failure, Worker, WorkerPool, result_of
+
+POLL_SECONDS = 0.5
+"""Seconds between two looks at the signals."""
+
+
+def run_units(
+    units: Iterator[Unit],
+    pool: WorkerPool,
+    max_attempts: int,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Generator[Report]:
+    """Yields a report on each unit, in the order in which they finish.
+
+    A unit that fails is tried again. A worker that dies is replaced; where there is no room for another, the
+    remaining ones do its part. The units of a dead worker are tried again one by one, so that no unit pays
+    for another. However the run ends, units under way are stopped and nothing half written is left.
+
+    Args:
+        units: What to build.
+        pool: The workers.
+        max_attempts: Failures of one unit, or of workers to start, that end the run.
+        stopping: Whether to end the run early, asked several times a second.
+
+    Raises:
+        DenseCLIError: A unit or the workers failed too often, or a worker raised one that would only come
+            again (any but Unreachable).
+    """
+    retries, suspects = deque[Unit](), deque[Unit]()
+    failures: Counter[str] = Counter()
+    running: dict[ray.ObjectRef[Any], tuple[Unit, Worker]] = {}
+
+    def failed(what: str, cause: BaseException) -> None:
+        failures[what] += 1
+        if failures[what] >= max_attempts:
+            raise _gave_up(what, max_attempts, cause) from cause
+
+    def unit_for(worker: Worker) -> Unit | None:
+        if suspects and not worker.units:
+            worker.exclusive = True
+            return suspects.popleft()
+        return retries.popleft() if retries else next(units, None)
+
+    try:
+        while not stopping():
+            pool.fill()
+            while (worker := pool.least_busy()) and (unit := unit_for(worker)):
+                worker.units.add(unit.shard)
+                running[worker.handle.build.remote(unit)] = unit, worker
+            if pool.ready and not running:
+                return
+            done, _ = ray.wait([*running, *pool.starting], timeout=POLL_SECONDS)
+            for call in done:
+                result = result_of(call)
+                if call in pool.starting:
+                    worker = pool.starting.pop(call)
+                    if isinstance(result, Failure):
+                        failed("A worker", result.cause)
+                    else:
+                        pool.ready.append(worker)
+                        del failures["A worker"]
+                    continue
+                unit, worker = running.pop(call)
+                if isinstance(result, Failure) and result.fatal:
+                    # A dead worker keeps its units: each of them learns that it was not alone.
+                    pool.lose(worker)
+                    if len(worker.units) == 1:
+                        failed(f"Shard {unit.shard}", result.cause)
+                    suspects.append(unit)
+                    continue
+                pool.finished(worker, unit)
+                if isinstance(result, Failure):
+                    failed(f"Shard {unit.shard}", result.cause)
+                    retries.append(unit)
+                else:
+                    yield result
+    finally:
+        pool.stop(list(running))
+
+
+def _gave_up(what: str, attempts: int, cause: BaseException) -> DenseCLIError:
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return DenseCLIError(
+        f"{what} failed {attempts} times, the last time with {type(cause).__name__}: {lines[0]}",
+        hint="Finished shards are kept: run the same command again once the cause is gone.",
+    )

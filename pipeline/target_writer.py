@@ -1,0 +1,98 @@
+"""The target writer: one shard of one teacher's column, from the teacher's inputs to the finished tar."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from densecli.core.prefetch import Pending
+from densecli.core.stage_timer import StageTimer
+from densecli.pipeline.batcher import Batcher
+from densecli.pipeline.teachers import Photo, Teacher
+from densecli.shards.codecs import Errors, combine_errors
+from densecli.shards.receipts import Receipt
+from densecli.shards.store import Column
+from densecli.shards.writer import ShardWriter, npz_bytes
+
+
+class _Encoded(NamedTuple):
+    key: str
+    npz: bytes
+    error: Errors
+
+
+class TargetWriter:
+    """Writes one shard of a teacher's column. A pool encodes targets while the teacher goes on."""
+
+    def __init__(
+        self,
+        column: Column,
+        teacher: Teacher,
+        shard: str,
+        *,
+        batch_size: int,
+        window: int,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        """Starts the shard.
+
+        Args:
+            column: The teacher's column.
+            teacher: The loaded teacher.
+            shard: Name of the shard.
+            batch_size: See `Batcher`.
+            window: Number of targets that may wait to be encoded.
+            pool: Encodes targets.
+        """
+        self._teacher = teacher
+        self._writer = ShardWriter(column, shard)
+        self._timer = StageTimer()
+        self._batcher = Batcher(teacher, batch_size, self._timer)
+        self._errors: list[Errors] = []
+        self._window = window
+        self._encoding = Pending[_Encoded](pool)
+
+    def prepare(self, photo: Photo) -> np.ndarray:
+        """Returns the teacher's inputs for a photo. Thread-safe."""
+        with self._timer("prepare"):
+            return self._teacher.inputs(photo)
+
+    def add(self, photo: Photo, inputs: np.ndarray) -> None:
+        """Adds the next photo of the shard with its inputs."""
+        self._encode(self._batcher.add(photo, inputs))
+
+    def finish(self) -> None:
+        """Runs the teacher on the rest of the shard."""
+        self._encode(self._batcher.finish())
+
+    def commit(self, shared: dict[str, float]) -> Receipt:
+        """Publishes the shard.
+
+        Args:
+            shared: This teacher's part of the seconds that were spent for all teachers, by stage.
+        """
+        self._write(keep=0)
+        own = self._timer.seconds
+        return self._writer.commit(
+            seconds={stage: own.get(stage, 0) + shared.get(stage, 0) for stage in {**shared, **own}},
+            gpu_seconds=own["teacher"] if self._teacher.device.type == "cuda" else 0.0,
+            error=combine_errors(self._errors),
+        )
+
+    def _encode(self, targets: Iterable[tuple[Photo, np.ndarray]]) -> None:
+        for photo, target in targets:
+            self._encoding.submit(self._encoded, photo, target)
+            with self._timer("wait"):
+                self._write(keep=self._window)
+
+    def _encoded(self, photo: Photo, target: np.ndarray) -> _Encoded:
+        with self._timer("encode"):
+            arrays, error = self._teacher.encode(photo, target)
+            return _Encoded(photo.key, npz_bytes(arrays), error)
+
+    def _write(self, keep: int) -> None:
+        """Writes what is encoded, in order, until `keep` targets are left to wait for."""
+        for encoded in self._encoding.results(keep=keep):
+            self._writer.add(encoded.key, {"npz": encoded.npz})
+            self._errors.append(encoded.error)

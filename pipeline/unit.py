@@ -1,0 +1,35 @@
+"""A unit of work and the report on it."""
+
+from dataclasses import dataclass
+
+from densecli.pipeline.sources import Item
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One shard to build.
+
+    Attributes:
+        shard: Its name.
+        items: Its photos, in order.
+    """
+
+    shard: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What building a unit did.
+
+    Attributes:
+        shard: The shard's name.
+        samples: Number of samples in the shard.
+        skipped: Number of unreadable photos by reason, of photos that were read this time.
+        seconds: Time spent by stage, summed over threads and columns.
+    """
+
+    shard: str
+    samples: int
+    skipped: dict[str, int]
+    seconds: dict[str, float]

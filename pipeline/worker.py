@@ -1,0 +1,117 @@
+"""The Ray actor that builds units, and what it needs from the work it is given."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+import torch
+from ray import cloudpickle
+
+from densecli.core.progress import listener
+from densecli.core.registry import load_plugins, plugins, use_plugins
+from densecli.pipeline.unit import Report, Unit
+
+UNITS_PER_WORKER = 2
+"""Units a worker has at once: it reads the photos of one while its teachers are busy with the other."""
+
+
+class Builder(Protocol):
+    """Builds the units it is given, UNITS_PER_WORKER at once."""
+
+    def build(self, unit: Unit, stop: Event) -> Report:
+        """Builds a unit; raises core.prefetch.Stopped soon after `stop` is set."""
+        ...
+
+
+class Work(Protocol):
+    """What workers do: a picklable recipe from which each worker makes its own builder."""
+
+    @property
+    def device(self) -> str:
+        """A torch device; workers ask Ray for no GPU where it is `cpu`."""
+        ...
+
+    def builder(self, threads: int) -> Builder:
+        """Makes a builder that uses this many threads beside the one its teachers run in."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedWork:
+    """Work on its way to a worker, with all that is needed to unpickle it there.
+
+    Attributes:
+        pickled: The pickled work.
+        plugins: Plug-ins to import first: the work may hold objects of classes they define.
+        search_path: Where the driver finds modules.
+    """
+
+    pickled: bytes
+    plugins: Sequence[str]
+    search_path: Sequence[str]
+
+    @classmethod
+    def pack(cls, work: Work) -> "PackedWork":
+        """Pickles the work of this process."""
+        load_plugins()
+        search_path = [str(Path(folder).absolute()) for folder in sys.path]
+        pickled: bytes = cloudpickle.dumps(work)  # type: ignore[no-untyped-call]
+        return cls(pickled=pickled, plugins=plugins(), search_path=search_path)
+
+    def unpack(self) -> Work:
+        """Unpickles the work in a worker.
+
+        Raises:
+            DenseCLIError: A plug-in cannot be imported here.
+        """
+        # Behind the worker's own folders, so that no file of the driver's hides an installed module.
+        sys.path += [folder for folder in self.search_path if folder not in sys.path]
+        use_plugins(self.plugins)
+        work: Work = cloudpickle.loads(self.pickled)
+        return work
+
+
+class WorkerActor:
+    """A worker's process: it makes its builder, with all teachers, once and keeps it."""
+
+    def __init__(self, work: PackedWork, neighbours: int, threads: int) -> None:
+        """Stores the settings; `start` does the rest.
+
+        Args:
+            work: What to do.
+            neighbours: Number of workers, this one included, that share the node's processors.
+            threads: Number of threads that torch uses.
+        """
+        self._work = work
+        self._neighbours = neighbours
+        self._threads = threads
+        self._stop = Event()
+        self._message = ""
+
+    def start(self) -> None:
+        """Makes the builder."""
+        listener.set(self._remember)
+        torch.set_num_threads(self._threads)
+        processors = len(os.sched_getaffinity(0))
+        self._builder = self._work.unpack().builder(max(1, processors // self._neighbours))
+
+    def build(self, unit: Unit) -> Report:
+        """Builds a unit."""
+        listener.set(self._remember)
+        self._message = ""
+        return self._builder.build(unit, self._stop)
+
+    def message(self) -> str:
+        """The last progress line: of the start, then of a shard that takes long."""
+        return self._message
+
+    def stop(self) -> None:
+        """Drops the units at hand; a shard that is being written is finished."""
+        self._stop.set()
+
+    def _remember(self, line: str) -> None:
+        self._message = line
