@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.fs import file_name
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, canonical, resolve
+from densecli.models.state_dict import read_state_dict, unwrap
 from densecli.models.vfms import find_vfm, is_vfm
 
 Renames = tuple[tuple[str, str], ...]
@@ -42,7 +40,6 @@ PLAIN_TEXT: Renames = tuple(
 )
 # Constants that a checkpoint carries and a network computes, and OpenAI's three integers.
 _NOT_WEIGHTS = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|^(input_resolution|context_length|vocab_size)$")
-_WRAPPERS = ("state_dict", "model", "module")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _RANDOM = re.compile(r"random:([0-9]+)")
 
@@ -139,40 +136,6 @@ def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
             f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
         )
     return given.get(wanted)
-
-
-def read_state_dict(path: str | Path) -> dict[str, Any]:
-    """Names and tensors of a safetensors or torch file, out of any wrapper and without a `module.` prefix."""
-    path = Path(path)
-    if not path.is_file():
-        raise DenseCLIError(f"There is no weights file {path}.", hint="Check the path given to --weights.")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise DenseCLIError(
-            f"{path} cannot be read as plain weights ({type(error).__name__}).",
-            hint="Save the model's state_dict() alone, best as safetensors; no object is ever unpickled.",
-        ) from error
-    return unwrap(state, str(path))
-
-
-def unwrap(state: Any, source: str = "The checkpoint") -> dict[str, Any]:
-    """A checkpoint's state dict, out of `state_dict`, `model` and `module` and without a `module.` prefix."""
-    while isinstance(state, Mapping):
-        inner = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise DenseCLIError(
-            f"{source} holds no weights.", hint="Expected names and tensors, bare or as 'state_dict'."
-        )
-    if all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
 
 
 def load_weights(

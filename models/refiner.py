@@ -22,11 +22,11 @@ from densecli.models.checkpoints import (
     load_model,
     load_strictly,
     random_seed,
-    read_state_dict,
     seeded,
 )
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool, region_tokens
+from densecli.models.state_dict import read_state_dict
 from densecli.models.transformer import DenseTransformer
 
 METADATA = "refiner"

@@ -15,8 +15,9 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import load_strictly, random_seed, read_state_dict, seeded
+from densecli.models.checkpoints import load_strictly, random_seed, seeded
 from densecli.models.dense import Grid, resample_canvas, resize_grid
+from densecli.models.state_dict import read_state_dict
 from densecli.models.vfms import VFMArchitecture, find_vfm
 
 # The stage of SAM 2's Hiera at stride 16, its deepest, and that stride.

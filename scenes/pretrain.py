@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densecli.core.progress import Progress
-from densecli.models.checkpoints import load_model, read_state_dict
+from densecli.models.checkpoints import load_model
+from densecli.models.state_dict import read_state_dict
 from densecli.models.vfm import load_vfm
 from densecli.scenes.contrastive import ContrastiveConfig, retrieval_accuracy, train_contrastive
 from densecli.scenes.selfsup import SelfSupConfig, train_vfm

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from densecli.cli import main
 from densecli.core.errors import Interrupted
 from densecli.models import registry
-from densecli.models.checkpoints import find_weights, load_model, read_state_dict
+from densecli.models.checkpoints import find_weights, load_model
+from densecli.models.state_dict import read_state_dict
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.pretrain import tune_pvlm
 from densecli.shards.store import Store

@@ -1,4 +1,3 @@
-import pickle
 from dataclasses import replace
 
 import pytest
@@ -16,7 +15,6 @@ from densecli.models.checkpoints import (
     is_random,
     load_model,
     load_weights,
-    read_state_dict,
     rename,
     weights_sha256,
 )
@@ -179,45 +177,6 @@ def test_load_weights__another_architecture_is_a_sentence(tiny, other: str) -> N
 def test_load_weights__no_weights_at_all_is_a_sentence(tiny) -> None:
     with pytest.raises(DenseCLIError, match="holds no weights"):
         load_weights(tiny("eva"), {"epoch": 3})
-
-
-@pytest.mark.parametrize("file", ["w.safetensors", "w.pt"])
-def test_read_state_dict__safetensors_and_torch(tmp_path, tiny, file: str) -> None:
-    state = tiny("vit").clip.state_dict()
-    if file.endswith(".pt"):
-        torch.save({"epoch": 1, "state_dict": state}, tmp_path / file)
-    else:
-        save_file(state, tmp_path / file)
-    read = read_state_dict(tmp_path / file)
-    assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)
-
-
-class Bomb:
-    """Unpickled, it creates the file it was made for."""
-
-    def __init__(self, path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-def test_read_state_dict__never_unpickles_objects(tmp_path) -> None:
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "args": Bomb(tmp_path / "boom")}, tmp_path / "w.pt")
-    (tmp_path / "p.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "boom"), protocol=2))
-    for file in ("w.pt", "p.pt"):
-        with pytest.raises(DenseCLIError, match="cannot be read as plain weights"):
-            read_state_dict(tmp_path / file)
-    assert not (tmp_path / "boom").exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "content"), [("w.safetensors", b"x" * 64), ("w.pt", b""), ("w.pt", b"not torch")]
-)
-def test_read_state_dict__a_broken_file_is_a_sentence(tmp_path, file: str, content: bytes) -> None:
-    (tmp_path / file).write_bytes(content)
-    with pytest.raises(DenseCLIError, match="cannot be read as plain weights"):
-        read_state_dict(tmp_path / file)
 
 
 def test_load_model__random_is_deterministic_recorded_and_leaves_the_generator() -> None:
