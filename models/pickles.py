@@ -154,7 +154,7 @@ def read_pickle(
             items = [stack.pop(), stack.pop()][::-1] if op == "SETITEM" else since_mark()
             _fill(stack[-1], items)
         elif op in ("GLOBAL", "STACK_GLOBAL"):
-            parts = arg.split(" ", 1) if op == "GLOBAL" else [stack.pop(), stack.pop()][::-1]
+            parts = str(arg).split(" ", 1) if op == "GLOBAL" else [stack.pop(), stack.pop()][::-1]
             stack.append(_allowed(GlobalName(*parts), scripted))
         elif op in ("REDUCE", "NEWOBJ"):
             args = stack.pop()
