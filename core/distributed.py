@@ -1,6 +1,7 @@
 """The processes that torchrun started. Each holds a copy of the model and does a part of the work."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,8 +41,11 @@ class Distributed:
         """Wraps a model so that a backward pass averages its gradients over the processes."""
         if self.world_size == 1:
             return model
-        # Training changes no buffer that it reads.
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # PyTorch 2.14 renames `broadcast_buffers`; older versions know no other name.
+            warnings.simplefilter("ignore", FutureWarning)
+            # Training changes no buffer that it reads.
+            return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def add(self, tensor: Tensor) -> Tensor:
         """Sums a tensor over the processes, in place, and returns it."""
@@ -49,11 +53,13 @@ class Distributed:
             dist.all_reduce(tensor)
         return tensor
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+    def max(self, number: int) -> int:
+        """The largest of the processes' numbers."""
         if self.world_size == 1:
-            return flag
-        return self.add(torch.tensor(float(flag), device=self.device)).item() > 0
+            return number
+        largest = torch.tensor(number, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest.item())
 
     def gather(self, value: Value) -> list[Value]:
         """The values of all processes, by rank."""

@@ -1,6 +1,7 @@
 """The training loop: batches in, optimiser steps, metrics and checkpoints out, resumed exactly."""
 
 import math
+import signal
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
@@ -140,6 +141,7 @@ class Trainer(Generic[R]):
     def _run(self, folder: RunFolder, start: float) -> dict[str, Any]:
         """Takes the steps that are left."""
         first_step: float | None = None
+        ended_by = 0
         with (
             closing(self._open_log(folder)) as log,
             closing(self._batches()) as steps,
@@ -160,20 +162,21 @@ class Trainer(Generic[R]):
                 if first_step is None:
                     first_step = time.monotonic() - start
                     log.first_step(first_step)
-                stopped = self.distributed.any(stop.signal is not None)
-                if stopped or self._due(self.config.checkpoint_every):
+                # torchrun passes a signal on to each of its processes; a scheduler may send it to one of them.
+                ended_by = self.distributed.max(stop.signal or 0)
+                if ended_by or self._due(self.config.checkpoint_every):
                     self._save(folder, log, rng_state())
                 if self.distributed.first and self._due(
                     self.config.picture_every or self.config.checkpoint_every
                 ):
                     log.picture(self._picture, self.step)
-                if stopped:
+                if ended_by:
                     break
         return {
             **log.last,
             "run": self.config.run,
             "export": None,
-            "signal": stop.signal,
+            "signal": signal.Signals(ended_by) if ended_by else None,
             "random_weights": self.recipe.random_weights,
             "seconds_to_first_step": first_step,
         }

@@ -174,7 +174,7 @@ def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, surv
         _, said = driver.communicate(timeout=PATIENCE)
         assert driver.returncode == 128 + number
         assert f"Error: {number.name} stopped the build" in said
-        assert "Hint: The same command goes on" in said
+        assert "Hint: The same command continues" in said
         assert "Traceback" not in said
         wait_until_gone(processes)
         assert not list(store.rglob("*.tmp"))

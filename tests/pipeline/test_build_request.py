@@ -46,7 +46,7 @@ def test_prepare__text_embeddings_that_are_not_there(tiny, tmp_path):
 
 
 def test_prepare__unknown_templates_list_the_known(tiny):
-    with pytest.raises(DenseCLIError, match="no templates poem") as caught:
+    with pytest.raises(DenseCLIError, match="no prompt templates called 'poem'") as caught:
         prepare(replace(tiny, templates="poem"))
     assert "plain" in caught.value.hint
 
