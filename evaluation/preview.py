@@ -17,7 +17,7 @@ from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_r
 from densecli.shards.geometry import Canvas
 from densecli.shards.kinds import KINDS
 from densecli.shards.quantise import dequantise
-from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
 
@@ -85,7 +85,7 @@ def draw_preview(store: Store, columns: Sequence[Column], request: PreviewReques
     """
     panels = []
     if request.students:
-        image = decode_image(find_record(store, [], request.key).parts["images"]["jpg"])
+        image = find_record(store, [], request.key).image()
         students = affinity_row(request.students, image, request.point, Canvas(store.canvas))
         panels.append(drawing.framed("student", students))
     for column in columns:
@@ -149,9 +149,9 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
             is above theta are kept, and a thing's probability is among things alone.
     """
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
-    cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
+    cells = Regions(**record.arrays("regions"))
     rows = cells.view(view)
-    p = labels.codec.decode(decode_npz(record.parts[labels.part]["npz"]), rows)
+    p = labels.codec.decode(record.arrays(labels.part), rows)
     best, kept = p.argmax(1), None
     if theta is not None:
         kept = (p.max(1) > theta).tolist()
@@ -159,7 +159,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         kind = np.array([*things, True, False])
         p = p / np.where(kind[best][:, None], p[:, kind].sum(1, keepdims=True), 1)
     return View(
-        image=decode_image(record.parts["images"]["jpg"]),
+        image=record.image(),
         boxes=cells.boxes[rows],
         labels=[names[i] for i in best],
         thing=[things[i] for i in best],
@@ -188,14 +188,14 @@ def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) 
 
 
 def _column_panel(record: Record, column: Column, canvas: Canvas, request: PreviewRequest) -> Image.Image:
-    stored = decode_npz(record.parts[column.part]["npz"])
-    image = decode_image(record.parts["images"]["jpg"])
+    stored = record.arrays(column.part)
+    image = record.image()
     layout = KINDS[column.target_kind].layout
     if layout == "map":
         height, width = stored["grid"].tolist()
         factors = dequantise(stored).reshape(height, width, -1)
         return _token_map_panel(column, image, factors, canvas, request)
-    regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
+    regions = Regions(**record.arrays("regions"))
     if layout == "views":
         crop = column.spec["target"].get("crop")
         side, context = (crop["side"], crop["context"]) if crop else (CROP_SIDE, 1.0)
