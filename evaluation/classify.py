@@ -51,7 +51,7 @@ def classify(
     text: torch.Tensor,
     weights: str,
     config: ClassifyConfig,
-    ranks: Distributed,
+    processes: Distributed,
     *,
     random_weights: bool = False,
 ) -> Classification:
@@ -60,18 +60,22 @@ def classify(
     Runs on the device of `text`; each process takes every so many batches and all get the result of all.
     DenseCLIError if the embeddings do not fit or a feature is not finite.
     """
-    own = region_tally(model, dataset, text, config, ranks)
-    first, *others = ranks.gather(own)
+    own = region_tally(model, dataset, text, config, processes)
+    first, *others = processes.gather(own)
     return summarize(sum(others, first), dataset.categories, weights, random_weights=random_weights)
 
 
 def region_tally(
-    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Distributed
+    model: DenseCLIP,
+    dataset: PanopticDataset,
+    text: torch.Tensor,
+    config: ClassifyConfig,
+    processes: Distributed,
 ) -> RegionTally:
     """`region_scores`, counted."""
     blank = RegionCounts.empty(len(text))
     tally = RegionTally(boxes=blank, masks=blank, skipped=0)
-    for scores in region_scores(model, dataset, text, config, ranks):
+    for scores in region_scores(model, dataset, text, config, processes):
         labels, areas, things = scores.labels, scores.areas, scores.things
         tally += RegionTally(
             boxes=count(scores.boxes, labels[things], areas[things]),
@@ -83,7 +87,11 @@ def region_tally(
 
 @torch.inference_mode()
 def region_scores(
-    model: DenseCLIP, dataset: PanopticDataset, text: torch.Tensor, config: ClassifyConfig, ranks: Distributed
+    model: DenseCLIP,
+    dataset: PanopticDataset,
+    text: torch.Tensor,
+    config: ClassifyConfig,
+    processes: Distributed,
 ) -> Iterator[RegionScores]:
     """Pool and score every segment of this process's photos, a batch at a time; see `classify`."""
     expected = (len(dataset.categories.names), model.embed_dim)
@@ -101,7 +109,7 @@ def region_scores(
 
     was_training = model.training
     model.eval()
-    for batch in batches(prepare, len(dataset), config.batch_size, ranks):
+    for batch in batches(prepare, len(dataset), config.batch_size, processes):
         yield _score(model, batch, text, config)
     model.train(was_training)
 

@@ -26,24 +26,24 @@ QUERIES_AT_ONCE = 1024
 
 @torch.inference_mode()
 def classify_patches(
-    model: Student, bank: Labelled, queries: Labelled, config: KNNConfig, ranks: Distributed
+    model: Student, bank: Labelled, queries: Labelled, config: KNNConfig, processes: Distributed
 ) -> Segmentation:
     """Accuracy and mIoU over the labelled patches of `queries`, whose neighbours are all those of `bank`.
 
     Each process reads its share of both and gets the result of all.
     """
-    shares = ranks.gather(_share(model, bank, config, ranks))
+    shares = processes.gather(_share(model, bank, config, processes))
     # In the order of the photos: which of equally near patches vote depends on it.
     parts = [part for turn in zip_longest(*shares) for part in turn if part]
-    tokens = torch.cat([tokens for tokens, _ in parts]).to(ranks.device)
-    labels = torch.cat([labels for _, labels in parts]).to(ranks.device)
+    tokens = torch.cat([tokens for tokens, _ in parts]).to(processes.device)
+    labels = torch.cat([labels for _, labels in parts]).to(processes.device)
     classes = len(queries.classes.names)
-    counts = torch.zeros(classes**2, dtype=torch.int64, device=ranks.device)
-    for asked, truth in _share(model, queries, config, ranks):
+    counts = torch.zeros(classes**2, dtype=torch.int64, device=processes.device)
+    for asked, truth in _share(model, queries, config, processes):
         for some, true in zip(asked.split(QUERIES_AT_ONCE), truth.split(QUERIES_AT_ONCE), strict=True):
-            found = vote(some.to(ranks.device), tokens, labels, config.k, classes)
-            counts += count_pairs(true.to(ranks.device), found, classes)
-    total = ranks.add(counts).view(classes, classes).cpu().numpy()
+            found = vote(some.to(processes.device), tokens, labels, config.k, classes)
+            counts += count_pairs(true.to(processes.device), found, classes)
+    total = processes.add(counts).view(classes, classes).cpu().numpy()
     return confusion_to_metrics(total, queries.classes.names, photos=len(queries))
 
 
@@ -83,12 +83,12 @@ def patch_labels(labels: np.ndarray, canvas: int, grid: tuple[int, int], classes
 
 
 def _share(
-    model: Student, dataset: Labelled, config: KNNConfig, ranks: Distributed
+    model: Student, dataset: Labelled, config: KNNConfig, processes: Distributed
 ) -> list[tuple[Tensor, Tensor]]:
     """Unit tokens and classes of the labelled patches of this process's photos, a pair for each batch."""
     return [
-        _tokens(model, batch, config, len(dataset.classes.names), ranks.device)
-        for batch in batches(dataset.__getitem__, len(dataset), config.batch_size, ranks)
+        _tokens(model, batch, config, len(dataset.classes.names), processes.device)
+        for batch in batches(dataset.__getitem__, len(dataset), config.batch_size, processes)
     ]
 
 

@@ -100,7 +100,7 @@ def evaluate_regions(
     text_embeddings_file: str | None = None,
     device: str = "auto",
     config: ClassifyConfig,
-    ranks: Distributed | None = None,
+    processes: Distributed | None = None,
 ) -> Classification:
     """Measures region classification; see `classify`.
 
@@ -111,13 +111,13 @@ def evaluate_regions(
         categories: Name or file of the category set.
         limit: Number of photos, by default all.
         text_embeddings_file: A .npy with one row for each category, in place of the model's text tower.
-        device: Of this process, where no `ranks` are given.
+        device: Of this process, where no `processes` are given.
         config: Canvas, mode and box limits.
-        ranks: The processes that share the photos.
+        processes: The processes that share the photos.
     """
-    ranks = ranks or Distributed(device=pick_device(device))
+    processes = processes or Distributed(device=pick_device(device))
     known = load_categories(categories)
     dataset = PanopticDataset(data, split, known, limit)
-    model, info = subject.load(ranks.device)
+    model, info = subject.load(processes.device)
     text = category_embeddings(model, known.names, file=text_embeddings_file)
-    return classify(model, dataset, text, info.source, config, ranks, random_weights=info.random)
+    return classify(model, dataset, text, info.source, config, processes, random_weights=info.random)

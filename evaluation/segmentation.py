@@ -56,7 +56,7 @@ class Segmentation:
 
 @torch.inference_mode()
 def segment(
-    model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, ranks: Distributed
+    model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, processes: Distributed
 ) -> Segmentation:
     """Segmentation of a dataset; text: (Q, D) unit embeddings of its classes' prompts, in their order.
 
@@ -69,14 +69,14 @@ def segment(
             hint="Give a --stride of at most --window, and a --window of at most --side.",
         )
     names = dataset.classes.names
-    counts = torch.zeros(len(names) ** 2, dtype=torch.int64, device=ranks.device)
-    for (found,) in batches(dataset.__getitem__, len(dataset), 1, ranks):
+    counts = torch.zeros(len(names) ** 2, dtype=torch.int64, device=processes.device)
+    for (found,) in batches(dataset.__getitem__, len(dataset), 1, processes):
         scores = window_scores(model, found.photo, text, config)
         require_finite(scores)
         predicted = predict(scores, dataset.classes, found.labels.shape, config)
         pairs = count_pairs(torch.from_numpy(found.labels), predicted, len(names))
         counts += pairs.to(counts)
-    total = ranks.add(counts).view(len(names), -1).cpu().numpy()
+    total = processes.add(counts).view(len(names), -1).cpu().numpy()
     return confusion_to_metrics(total, names, photos=len(dataset))
 
 

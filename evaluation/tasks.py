@@ -65,7 +65,7 @@ class EvaluationResult:
         return RANDOM_WEIGHTS if any(found["random_weights"] for found in self.values.values()) else ""
 
 
-def segmentation(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
+def segmentation(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
     """Semantic segmentation; see `evaluation.segmentation`."""
     dataset = request.labelled(request.split, request.limit)
     config = settings_for(request, SegmentationConfig(), "side", "window", "stride")
@@ -73,13 +73,15 @@ def segmentation(request: EvaluationRequest, ranks: Distributed) -> EvaluationRe
 
     def measure(candidate: Candidate) -> Segmentation:
         clip, text = _with_text(candidate, prompts, request)
-        return segment(clip, dataset, text, config, ranks)
+        return segment(clip, dataset, text, config, processes)
 
     windows = f"windows of {config.window} px every {config.stride} px, short side {config.side} px"
-    return _segmented(request, f"Segmentation, {request.dataset}", windows, _each(request, ranks, measure))
+    return _segmented(
+        request, f"Segmentation, {request.dataset}", windows, _each(request, processes, measure)
+    )
 
 
-def knn(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
+def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
     """Patch classification; see `evaluation.knn`.
 
     Raises:
@@ -95,13 +97,13 @@ def knn(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
     config = settings_for(request, KNNConfig(), "canvas")
 
     def measure(candidate: Candidate) -> Segmentation:
-        return classify_patches(candidate.model, bank, queries, config, ranks)
+        return classify_patches(candidate.model, bank, queries, config, processes)
 
     how = f"patches of a canvas of {config.canvas} px by their {config.k} nearest in {len(bank)} other photos"
-    return _segmented(request, f"Patch kNN, {request.dataset}", how, _each(request, ranks, measure))
+    return _segmented(request, f"Patch kNN, {request.dataset}", how, _each(request, processes, measure))
 
 
-def zeroshot(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult:
+def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
     """Image-level zero-shot classification; see `evaluation.zeroshot`."""
     images = _images(request)
     batch = {name: value for name, value in request.settings.items() if name == "batch_size"}
@@ -109,9 +111,9 @@ def zeroshot(request: EvaluationRequest, ranks: Distributed) -> EvaluationResult
 
     def measure(candidate: Candidate) -> ZeroShot:
         clip, text = _with_text(candidate, images.names, request)
-        return zero_shot(clip, images, text, batch_size=config.batch_size, ranks=ranks)
+        return zero_shot(clip, images, text, batch_size=config.batch_size, processes=processes)
 
-    results = _each(request, ranks, measure)
+    results = _each(request, processes, measure)
     photos, classes = results[0][1].photos, results[0][1].classes
     label = "folder" if request.dataset == "folder" else "largest thing"
     table = Table(
@@ -172,9 +174,9 @@ def _with_text(
 
 
 def _each(
-    request: EvaluationRequest, ranks: Distributed, measure: Callable[[Candidate], Result]
+    request: EvaluationRequest, processes: Distributed, measure: Callable[[Candidate], Result]
 ) -> list[tuple[Candidate, Result]]:
-    found = candidates(request.subject, request.before, request.alphas, ranks.device)
+    found = candidates(request.subject, request.before, request.alphas, processes.device)
     return [(candidate, measure(candidate)) for candidate in found]
 
 

@@ -108,7 +108,7 @@ class ZeroShot:
 
 @torch.inference_mode()
 def zero_shot(
-    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int, ranks: Distributed
+    model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int, processes: Distributed
 ) -> ZeroShot:
     """Classify every photo; text: (D, C) unit embeddings of `images.names`.
 
@@ -120,12 +120,12 @@ def zero_shot(
         photo, label = images[i]
         return centre_crop(photo, model.arch.native_side), label
 
-    counts = torch.zeros(3, dtype=torch.int64, device=ranks.device)
-    for batch in batches(read, len(images), batch_size, ranks):
+    counts = torch.zeros(3, dtype=torch.int64, device=processes.device)
+    for batch in batches(read, len(images), batch_size, processes):
         if labelled := [(pixels, label) for pixels, label in batch if label >= 0]:
             pixels, labels = zip(*labelled, strict=True)
             counts += _hits(model, np.stack(pixels), np.array(labels), text).to(counts)
-    top1, top5, photos = ranks.add(counts).tolist()
+    top1, top5, photos = processes.add(counts).tolist()
     if not photos:
         raise DenseCLIError("No photo has a class.", hint="Give another split or a higher --limit.")
     return ZeroShot(

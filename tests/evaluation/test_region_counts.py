@@ -28,7 +28,7 @@ def one_hot(*classes):
     return np.eye(len(NAMES), dtype=np.float32)[list(classes)]
 
 
-def test_ranks__ties_count_against():
+def test_true_class_ranks__ties_count_against():
     scores = np.array([[0.1, 0.9, 0.5], [0.5, 0.5, 0.1], [0.0, 0.0, 0.0]], np.float32)
     assert true_class_ranks(scores, np.array([2, 0, 0])).tolist() == [1, 1, 2]
 

@@ -137,9 +137,9 @@ def test_openai__what_their_loader_would_build_otherwise_is_refused(change: dict
     assert caught.value.hint == "It can be exported as open_clip or timm."
 
 
-def run(said: str) -> torch.nn.Module:
+def run(description: str) -> torch.nn.Module:
     """The model that the Python of `ExportFormat.load` gives."""
-    *before, last = said.split("; ")
+    *before, last = description.split("; ")
     names = {"open_clip": open_clip, "timm": timm}
     for statement in before:
         exec(statement, names)
