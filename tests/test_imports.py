@@ -32,6 +32,7 @@ WITHOUT = {
     "evaluation": {"ray"},
     "ablation": {"ray"},
 }
+TEXTS = {".py", ".toml", ".json", ".html"}
 FILES = sorted(file.relative_to(ROOT) for room in ALLOWED for file in (ROOT / room).rglob("*.py"))
 
 
@@ -84,6 +85,15 @@ def test_rooms__have_no_circle_of_imports(room: str) -> None:
     files = {name_of(file): file for file in FILES if file.parts[0] == room}
     graph = {name: {each for each in modules(file) if each in files} - {name} for name, file in files.items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(files)
+
+
+def test_scenes__are_named_by_no_other_room() -> None:
+    """Not even in a text: they come and go as any plug-in does."""
+    folders = [ROOT / room for room in ALLOWED if room != "scenes"]
+    texts = [file for folder in folders for file in folder.rglob("*") if file.suffix in TEXTS]
+    texts += ROOT.glob("*.py")
+    assert len(texts) > len(FILES) / 2
+    assert not [file for file in texts if "scenes" in file.read_text()]
 
 
 def test_cli__imports_from_commands_and_core_alone() -> None:
