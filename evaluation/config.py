@@ -20,7 +20,7 @@ class MeasureSettings(Settings):
     )
     categories: str = setting(
         "133",
-        help="Category set (133, 171, 273, 316, ade150, scenes), or a json or csv file of one.",
+        help="Category set, or a json or csv file of one; densecli list categories describes the sets.",
         group="data",
         metavar="SET|FILE",
         path=True,

@@ -20,7 +20,8 @@ from densecli.models.checkpoint_formats import mode_means, timm_model
 from densecli.models.checkpoints import load_model, load_weights
 from densecli.models.registry import MODELS, build
 from densecli.models.student import DenseVFM, load_student
-from densecli.models.vfms import VFMS, VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
 from densecli.train.exports import EXPORTS, export_weights, formats_of
 
 # What OpenAI's loader infers from shapes: heads of 64, QuickGELU.

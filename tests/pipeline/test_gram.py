@@ -8,7 +8,8 @@ from building import build_here
 from registries import put
 from torchvision.ops import roi_align
 
-from densecli.models.vfms import VFMS, VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.teachers.features import FeaturesConfig
 from densecli.pipeline.teachers.gram import GramConfig, SelfConfig

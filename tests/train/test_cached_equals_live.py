@@ -19,7 +19,8 @@ from registries import put
 from densecli.models import registry
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import load_model
-from densecli.models.vfms import VFMS, VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
 from densecli.pipeline.build_request import prepare
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import TeacherConfig
