@@ -40,8 +40,11 @@ def main() -> int:
                     print(end, file=sys.stderr, flush=True)
             failures += results["fell short"]
             taken = time.monotonic() - start
-            line = f"{target.name}: {results.total()} inputs in {taken:.0f} s, {results['fell short']} fell short"
-            print(f"{line} ({ends(results)})", flush=True)
+            short = f"{results['fell short']} fell short"
+            print(
+                f"{target.name}: {results.total()} inputs in {taken:.0f} s, {short} ({ends(results)})",
+                flush=True,
+            )
     return 1 if failures else 0
 
 

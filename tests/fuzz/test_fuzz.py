@@ -40,7 +40,7 @@ def refuse(text: str) -> None:
 
 
 WRONGS = {
-    "a traceback": (lambda _: [][0], "IndexError"),
+    "a traceback": (lambda _: int("x"), "ValueError"),
     "a long time": (lambda _: time.sleep(60), "took more than 0.2 seconds"),
     "much memory": (lambda _: allocate(), r"took 4\d\d MB"),
     "a file of others": (lambda folder: (folder.parent / "outside" / "secret.txt").read_text(), "secret.txt"),
@@ -48,7 +48,7 @@ WRONGS = {
     "a folder elsewhere": (lambda folder: os.mkdir(folder.parent / "elsewhere"), "elsewhere to write"),
     "a connection": (lambda _: connect(), "socket.connect"),
     "a look-up": (lambda _: socket.getaddrinfo("127.0.0.1", 9), "socket.getaddrinfo"),
-    "a process": (lambda _: subprocess.run([sys.executable, "-c", ""]), "subprocess.Popen"),
+    "a process": (lambda _: subprocess.run([sys.executable, "-c", ""], check=True), "subprocess.Popen"),
     "no sentence": (lambda _: refuse("Traceback (most recent call last)"), "no sentence"),
 }
 
