@@ -1,6 +1,6 @@
-"""What a store holds of one photo, in pictures: cells with their labels, affinities to a point, crops.
+"""Pictures of what a store holds for one photo: cells with their labels, affinities to a point, crops.
 
-Things are orange in thick frames, stuff is blue in thin ones, so that a grey print still tells them apart.
+Things have thick orange frames and stuff thin blue ones, which can be told apart in a grey print too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +38,8 @@ class View:
         labels: N names.
         thing: N flags, False for stuff.
         confidence: N numbers in 0..1.
-        title: Above the photo.
-        kept: Which cells a loss learns from, all by default; the others are faint and have no label.
+        title: Drawn above the photo.
+        kept: Which cells the loss uses, all by default; the others are drawn faint and without a label.
     """
 
     image: np.ndarray
@@ -53,15 +53,15 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewRequest:
-    """What is drawn of a photo.
+    """What `draw_preview` draws.
 
     Attributes:
-        key: Of the photo.
+        key: Key of the photo.
         view: Number of the view whose cells are drawn.
-        point: Point of the photo to which affinities are drawn.
+        point: Point of the photo whose affinities are drawn.
         theta: If given, the cells are also drawn as DenseVLM denoises them with this threshold.
         live_teacher: If given, its token maps are drawn beside the stored ones.
-        students: Models whose affinities to the point are drawn first, by the title of their panel.
+        students: Dense maps of models by the title of their panel, drawn first.
     """
 
     key: str
@@ -73,12 +73,12 @@ class PreviewRequest:
 
 
 def draw_preview(store: Store, columns: Sequence[Column], request: PreviewRequest) -> Image.Image:
-    """Draws what target columns hold of a photo, one panel below the other.
+    """Draws what target columns hold for a photo, one panel below the other.
 
     Args:
-        store: That the columns are of.
+        store: The store of the columns.
         columns: Target columns of any kind: labels, token maps, crops.
-        request: Photo, view, point and what else is drawn.
+        request: The photo, and what is drawn.
 
     Raises:
         DenseCLIError: There is no such photo or view.
@@ -97,7 +97,7 @@ def draw_preview(store: Store, columns: Sequence[Column], request: PreviewReques
 
 
 def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
-    """Reads one sample by its key: the photo, and what `columns` hold of it.
+    """Reads one sample by its key: the photo, and what `columns` hold for it.
 
     Raises:
         DenseCLIError: There is no such sample, or its shard is not built yet.
@@ -120,10 +120,10 @@ def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
 def retrieved_views(
     store: Store, labels: Column, *, view: int, limit: int, theta: float | None = None
 ) -> list[View]:
-    """The cells of one view of the first `limit` photos of a store, with the label retrieved for each cell.
+    """The cells of one view in each of the first `limit` photos, with the label retrieved for each cell.
 
     Args:
-        store: That the column is of.
+        store: The store of the column.
         labels: A column of retrieval targets.
         view: Number of the view in the column's region plan.
         limit: Number of photos.
@@ -145,8 +145,8 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         record: The photo with its regions and its part of `labels`.
         labels: A column of retrieval targets.
         view: Number of the view in the column's region plan.
-        theta: If given, cells as DenseVLM (eqs. 3 and 4) denoises them: only those whose highest probability
-            is above theta are kept, and a thing's probability is among things alone.
+        theta: If given, cells are denoised as in DenseVLM (eqs. 3 and 4): those whose highest probability is
+            above theta are kept, and their probabilities are among categories of their kind alone.
     """
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
     cells = Regions(**record.arrays("regions"))
@@ -170,12 +170,12 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
 
 
 def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) -> Image.Image:
-    """Photos with their cells and titles in rows, above one legend.
+    """Draws photos with their cells and titles in rows, above one legend.
 
     Args:
         views: At least one.
         columns: Photos a row.
-        min_side: Pixels to which the short side of a smaller photo is enlarged.
+        min_side: Smaller photos are enlarged until their short side has this many pixels.
     """
     panels = [_view_panel(view, min_side) for view in views]
     rows = [drawing.row(panels[i : i + columns]) for i in range(0, len(panels), columns)]
@@ -263,7 +263,7 @@ def _view_panel(view: View, min_side: int) -> Image.Image:
 
 
 def _label_words(label: str) -> list[str]:
-    """The words of the first of a category's names."""
+    """The words of a category's first name."""
     return plain(label).split(",")[0].replace("-", "- ").split()
 
 
@@ -277,6 +277,6 @@ def _legend(width: int, filtered: bool) -> Image.Image:
         draw.rectangle((x, 2, x + 30, 22), fill=faint, outline=colour, width=line)
         draw.text((x + 38, 12), text, INK, font, "lm")
         x += 60 + round(font.getlength(text))
-    text = "label and confidence of each cell" + ("; faint: not learned from" if filtered else "")
+    text = "label and confidence of each cell" + ("; faint cells are not used" if filtered else "")
     draw.text((x, 12), drawing.shorten(text, font, width - x), INK, font, "lm")
     return legend

@@ -21,7 +21,7 @@ from densecli.shards.column import Column
 from densecli.shards.keys import keys_digest
 from densecli.shards.npz import decode_npz as decode_npz
 from densecli.shards.receipts import BLOCK, Receipt
-from densecli.shards.shuffle import order
+from densecli.shards.shuffle import shuffled_blocks
 
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
@@ -322,7 +322,7 @@ class StoreReader:
 
     def _blocks(self, epoch: int) -> Iterator[np.ndarray]:
         if self.shuffle:
-            return order(self.samples_per_shard, self.seed, epoch, self.window)
+            return shuffled_blocks(self.samples_per_shard, self.seed, epoch, self.window)
         return (np.stack([np.full(n, s), np.arange(n)], axis=1) for s, n in enumerate(self.samples_per_shard))
 
 

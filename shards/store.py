@@ -64,8 +64,8 @@ class Store:
 
     Open one with `Store.open` and read its samples with `samples`:
 
-        store = densecli.Store.open("stores/scenes-128")
-        labels = store.find("targets", "scenes-pvlm")
+        store = densecli.Store.open("stores/coco-512")
+        labels = store.find("targets", "vitb16")
         for sample in store.samples(labels):
             image = sample.image()                                  # (h, w, 3) uint8 RGB
             boxes = sample.arrays("regions")["boxes"]               # (N, 4) xyxy in 0..1 of the canvas

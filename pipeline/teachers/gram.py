@@ -14,7 +14,7 @@ from torch import Tensor
 
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import Forward, dense_forward, vfm_forward
-from densecli.models.vfm import load_vfm
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
 from densecli.pipeline.teachers.base import (
     Cost,

@@ -26,9 +26,9 @@ def store(tmp_path):
     rows = sum(len(cells.view(v)) for v in views)
     grid = np.array([4, 4], np.int32)
     crop = {"name": "crops", "crop": {"side": 32, "context": 1.0}}
-    said = rng.dirichlet(np.ones(3), len(cells.boxes))
+    probabilities = rng.dirichlet(np.ones(3), len(cells.boxes))
     targets = {
-        "v": ({"name": "labels", "categories": NAMES}, TopK(things=THINGS), said, {}),
+        "v": ({"name": "labels", "categories": NAMES}, TopK(things=THINGS), probabilities, {}),
         "crops-v": (crop, Rows(), rng.normal(size=(rows, 8)), {"views": views}),
         "self-v": ({"name": "self"}, LowRank(rank=4), rng.normal(size=(16, 8)), {"grid": grid}),
     }

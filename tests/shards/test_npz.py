@@ -136,8 +136,8 @@ def test_npz__many_threads_decode_at_once():
     data = [npz_bytes(each) for each in content]
     with busy_collector(), ThreadPoolExecutor(8) as pool:
         decoded = list(pool.map(decode_npz, data * 5))
-    for said, expected in zip(decoded, content * 5, strict=True):
-        same(said, expected)
+    for found, expected in zip(decoded, content * 5, strict=True):
+        same(found, expected)
 
 
 def test_npz__no_header_is_evaluated(monkeypatch):
