@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import use_plugins
 from densecli.core.settings import Setting, Settings, setting, settings_of
@@ -121,8 +122,7 @@ class Options:
             json.dump(value, sys.stdout, indent=1)
             sys.stdout.write("\n")
         elif self.json:
-            Path(self.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(self.json).write_text(json.dumps(value, indent=1) + "\n")
+            fs.write_text(self.json, json.dumps(value, indent=1) + "\n")
 
 
 class SettingType(ParamType):

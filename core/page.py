@@ -119,8 +119,7 @@ def write_page(
 ) -> Path:
     """Writes `render_page` to a file, makes its folder, and returns the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(title, sections, summary=summary, warning=warning), encoding="utf-8")
+    fs.write_text(path, render_page(title, sections, summary=summary, warning=warning))
     return path
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
+from densecli.core.addresses import expanded
 from densecli.core.errors import DenseCLIError
 
 T = TypeVar("T")
@@ -182,7 +183,7 @@ def load_plugins() -> None:
 
 def plugins() -> list[str]:
     """The plug-ins that the environment names."""
-    return [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    return [expanded(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
 def use_plugins(names: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from densecli.core.addresses import expanded
 from densecli.core.errors import DenseCLIError
 
 KEY = "setting"
@@ -175,9 +176,7 @@ class Setting:
                 limit = "" if usable else " and finite" if isinstance(value, float) else " and below 2^63"
                 shown = f"{value:g}" if isinstance(value, float) else str(value)
                 raise ValueError(f"must be {self.requirement}{limit}, not {shown}")
-        if self.path and value.startswith("~"):
-            return os.path.expanduser(value)
-        return value
+        return expanded(value) if self.path else value
 
 
 def setting(

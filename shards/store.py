@@ -130,7 +130,8 @@ class Store:
             DenseCLIError: There is no store at `root`, its description is damaged, or it has another format
                 version.
         """
-        fs.check(os.fspath(root))
+        root = fs.expanded(root)
+        fs.check(root)
         url = fs.join(root, "store.json")
         try:
             document = parse(fs.read_bytes(url))
@@ -147,7 +148,7 @@ class Store:
                     shard_sizes=tuple(document["shards"]),
                     photos=document["photos"],
                 )
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DenseCLIError(
                 f"There is no store at {os.fspath(root)}.",
                 hint="Build one with densecli build-shards, or name another with --store.",

@@ -189,3 +189,12 @@ def test_registry__is_generic():
     colours: Registry[int] = Registry("colours")
     colours.add("red", 1, help="Warm.")
     assert colours["red"] + 1 == 2
+
+
+def test_plugins__a_tilde_in_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "tilde_plugin.py").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(module.VARIABLE, "~/tilde_plugin.py")
+    module.load_plugins()
+    # What other machines are told: their home is another.
+    assert os.environ[module.VARIABLE] == str(tmp_path / "tilde_plugin.py")
