@@ -18,7 +18,7 @@ from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, wei
 from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
-from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.specs import TargetSpec
 from densecli.shards.store import Column, Store
@@ -70,9 +70,9 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
 def _photo(store: Store, record: Record) -> Photo:
     return Photo(
         key=record.key,
-        image=decode_image(record.parts["images"]["jpg"]),
+        image=record.image(),
         canvas=Canvas(store.canvas),
-        regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+        regions=Regions(**record.arrays("regions")),
     )
 
 
@@ -90,7 +90,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
         receipt = column.receipt(shard)
         assert receipt is not None
         for record, target in zip(records, live_targets(loaded, photos, config.batch_size), strict=True):
-            error = _error(column, decode_npz(record.parts[column.part]["npz"]), target)
+            error = _error(column, record.arrays(column.part), target)
             for name in sorted(error):
                 if name.startswith("max_"):
                     found = {"live": error[name], "recorded": receipt.error[name]}

@@ -181,3 +181,11 @@ class ColumnInfo(TypedDict, total=False):
     """Name of the category set."""
     features: str
     """Full name of the column that relabel made this one of."""
+
+
+class ColumnDocument(TypedDict):
+    """column.json."""
+
+    key: str
+    spec: ColumnSpec
+    info: ColumnInfo
