@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.shards.datasets import Dataset
 from densecli.shards.kinds import TAU
 from densecli.train.methods import find_method
 
@@ -100,7 +101,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         path=True,
     )
     student: str = setting(
-        "eva02-b16",
+        Dataset.student,
         help="Architecture that is trained.",
         group="model",
         metavar="NAME",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from densecli.models.checkpoints import find_file
 from densecli.models.flops import refiner_forward
 from densecli.models.refiner import load_refiner
 from densecli.models.registry import resolve
+from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -31,9 +31,6 @@ from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import stored_views
 from densecli.shards.specs import ColumnInfo, TeacherSpec
-
-if TYPE_CHECKING:
-    from densecli.pipeline.config import BuildConfig
 
 BOXES_PER_BATCH = 64
 """Boxes that go through the Refiner at a time."""
@@ -58,9 +55,9 @@ class RefinedConfig:
     model: str
     weights: str
     refiner: str
-    views: int = 4
-    seed: int = 0
-    side: int = 7
+    views: int = BuildConfig.views
+    seed: int = BuildConfig.seed
+    side: int = BuildConfig.side
     codec: LowRank = field(default_factory=LowRank)
 
     @property
