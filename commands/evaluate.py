@@ -142,14 +142,16 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     models = {model.title: model}
     if settings.run and settings.report:
         models = {"before": before(), "after": model}
-    with joined_processes(settings.device) as ranks:
-        measure = partial(evaluate_regions, text_embeddings_file=about.text_embeddings, **where, ranks=ranks)
+    with joined_processes(settings.device) as processes:
+        measure = partial(
+            evaluate_regions, text_embeddings_file=about.text_embeddings, **where, processes=processes
+        )
         results = {name: measure(subject=each, config=config) for name, each in models.items()}
         of_crops = {
             name: measure(subject=each, config=replace(config, crops=True))
             for name, each in (models if crops else {}).items()
         }
-        if not ranks.first:
+        if not processes.first:
             return
     titled = {f"{name}, crops": result for name, result in of_crops.items()}
     options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
@@ -180,9 +182,9 @@ def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any)
 
     given = given_of(options, *settings_of(TASKS[settings.task]), *COMMON)
     request = options.make(EvaluationRequest, subject=model, before=before, settings=given)
-    with joined_processes(settings.device) as ranks:
-        found = MEASURES[settings.task](request, ranks)
-        if not ranks.first:
+    with joined_processes(settings.device) as processes:
+        found = MEASURES[settings.task](request, processes)
+        if not processes.first:
             return
     text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
     options.say(text, found.values)

@@ -20,7 +20,7 @@ class LabelSettings(Settings):
 
     categories: str | None = setting(
         None,
-        help="Category set (133, 171, 273, 316, ade150, scenes), or a json or csv file of one.",
+        help="Category set, or a json or csv file of one; densecli list categories describes the sets.",
         group="labels",
         metavar="SET|FILE",
         default_text="the data set's; 316 for photos: COCO-Stuff and ADE20K together",

@@ -13,6 +13,7 @@ import xxhash
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import unknown_name
+from densecli.shards.specs import RegionSpec
 
 # (rows, columns) of every grid: those of DenseVLM's and DeCLIP's papers, then of DenseVLM's and CLIPSelf's
 # code.
@@ -67,7 +68,7 @@ class GridPlan:
         return f"grid-{self.pairs}"
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> RegionSpec:
         """What the column's key depends on."""
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
 
@@ -133,7 +134,7 @@ class ProposalPlan:
     limit = 20
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> RegionSpec:
         """What the column's key depends on. Raises DenseCLIError if the file is missing."""
         if not self.file:
             raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=_PROPOSALS_HINT)
@@ -190,7 +191,7 @@ class MaskPlan:
     view_size = 20
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> RegionSpec:
         """What the column's key depends on."""
         return {
             "plan": "masks",

@@ -248,8 +248,8 @@ class TrainConfig(TrainerConfig):
     )
     categories: str | None = setting(
         None,
-        help="Reads only labels of this category set (133, 171, 273, 316, ade150, scenes) or json or csv "
-        "file.",
+        help="Reads only labels of this category set, or json or csv file of one; densecli list categories "
+        "describes the sets.",
         group="data",
         metavar="SET|FILE",
         default_text="those of the labels",

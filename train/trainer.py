@@ -166,7 +166,7 @@ class Trainer(Generic[R]):
                 if first_step is None:
                     first_step = time.monotonic() - start
                     log.first_step(first_step)
-                # torchrun passes a signal on to all of its processes; a scheduler may send it to one.
+                # torchrun passes a signal on to all its processes; a scheduler may send it to one of them.
                 ended_by = self.distributed.max(stop.signal or 0)
                 if ended_by or self._due(self.config.checkpoint_every):
                     self._save(folder, log, rng_state())

@@ -15,9 +15,7 @@ from densecli.models.flops import image_forward
 from densecli.models.registry import resolve
 from densecli.pipeline.teachers.base import (
     Cost,
-    Info,
     Photo,
-    Spec,
     clip_names,
     clip_spec,
     is_clip,
@@ -29,6 +27,7 @@ from densecli.shards.codecs import Arrays, Errors, Rows
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import region_plan, stored_views
+from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
@@ -59,7 +58,7 @@ class CropsConfig:
         """The column's name."""
         return f"{KINDS['crops'].prefix}{self.model}"
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "crop"),
@@ -78,7 +77,7 @@ class CropsConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 

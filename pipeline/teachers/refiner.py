@@ -16,9 +16,7 @@ from densecli.models.refiner import load_refiner
 from densecli.models.registry import resolve
 from densecli.pipeline.teachers.base import (
     Cost,
-    Info,
     Photo,
-    Spec,
     absolute_weights,
     clip_names,
     clip_spec,
@@ -32,6 +30,7 @@ from densecli.pipeline.teachers.gram import factor_codec
 from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import stored_views
+from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
@@ -69,7 +68,7 @@ class RefinedConfig:
         """The column's name."""
         return f"{KINDS['refined'].prefix}{self.model}"
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
@@ -79,7 +78,7 @@ class RefinedConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`; with `refiner`, where the Refiner's own weights are."""
         clip, refiner = weights_info(self.weights), weights_info(self.refiner)
         random = clip["random_weights"] or refiner["random_weights"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
 from densecli.shards.codecs.rows import blank_rows
 from densecli.shards.quantise import ALL, Arrays, Some, dequantise, quantise
+from densecli.shards.specs import CodecSpec
 
 
 @CODECS.register("lowrank", help="Token maps, for their correlations: a low-rank factor of the Gram matrix.")
@@ -36,7 +36,7 @@ class LowRank:
             raise ValueError("LowRank takes either a rank or an rmse")
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> CodecSpec:
         """See `Codec.spec`."""
         return {"name": "lowrank", "rank": self.rank, "rmse": self.rmse, "dtype": self.dtype}
 

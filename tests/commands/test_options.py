@@ -116,7 +116,7 @@ def test_config__a_switch_of_the_file_is_turned_off_by_a_flag(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("thetta = 0.5", "Did you mean theta?"),
         ("theta = 7", "from 0 to 1"),
@@ -126,10 +126,10 @@ def test_config__a_switch_of_the_file_is_turned_off_by_a_flag(tmp_path: Path) ->
         ("theta = ", "cannot be read"),
     ],
 )
-def test_config__refuses(tmp_path: Path, text: str, said: str) -> None:
+def test_config__refuses(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.toml").write_text(text)
     done = run("train", "--config", tmp_path / "c.toml")
-    assert done.exit_code == 1 and said in done.output
+    assert done.exit_code == 1 and message in done.output
 
 
 def test_config__keys_that_follow_from_a_run_are_left_out(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ def test_bytes__of_scenes_are_those_of_the_store(tiny, regions):
     )
     planned = plan(PlanConfig(build=config))
     assert not Path(config.store).exists()
-    job, _ = build_here(config)
+    request, _ = build_here(config)
     assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
     assert planned["uncertainty"] == 0
-    for column, built in zip(planned["columns"], job.columns(), strict=True):
+    for column, built in zip(planned["columns"], request.columns(), strict=True):
         assert (column["kind"], column["name"]) == (built.kind, built.name)
         assert column["bytes"] == pytest.approx(du(built.url), rel=0.02)
 
