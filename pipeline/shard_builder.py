@@ -19,10 +19,11 @@ from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
 from densecli.pipeline.unit import Report, Unit
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, read_joined, read_shard
+from densecli.shards.joined import Record, read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan, Regions
 from densecli.shards.store import Column
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 TRANSIENT_REASONS = {"forbidden", "unreachable"}

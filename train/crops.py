@@ -5,7 +5,7 @@ import xxhash
 from PIL import Image
 
 from densecli.shards.geometry import RESAMPLE, Canvas
-from densecli.shards.reader import Record
+from densecli.shards.joined import Record
 from densecli.shards.store import Store
 from densecli.train.config import LoaderConfig
 from densecli.train.dataloader import Sample, Stream

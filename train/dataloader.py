@@ -13,7 +13,8 @@ from torch import Tensor
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, StoreReader
+from densecli.shards.joined import Record
+from densecli.shards.reader import StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.config import LoaderConfig
