@@ -1,6 +1,5 @@
 """Reads a store: whole shards checked against their receipts, columns joined by key, in a fixed order."""
 
-import io
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,10 @@ from operator import itemgetter
 
 import numpy as np
 import xxhash
-from PIL import Image
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import Unreadable, open_picture, to_rgb
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
@@ -324,7 +323,10 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:
-    """The image (h, w, 3) uint8 RGB in a `.jpg` member."""
-    image = Image.open(io.BytesIO(data))
-    # Converting copies even an RGB image.
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    """The image (h, w, 3) uint8 RGB in a `.jpg` member. Raises DenseCLIError if it is damaged."""
+    try:
+        return np.asarray(to_rgb(open_picture(data).image))
+    except Unreadable as error:
+        raise DenseCLIError(
+            f"A stored photo {error.sentence}.", hint="densecli lint names the damaged shard."
+        ) from error
