@@ -5,7 +5,7 @@ means that the picture is unreadable, and a word says why.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -70,6 +70,7 @@ class Picture(NamedTuple):
 def open_picture(
     data: bytes | memoryview,
     *,
+    formats: Sequence[str] = FORMATS,
     max_pixels: int = MAX_PIXELS,
     enough: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> Picture:
@@ -77,6 +78,7 @@ def open_picture(
 
     Args:
         data: Bytes of the file.
+        formats: Those of FORMATS that it may have.
         max_pixels: Pixels of the largest picture that is decoded; of a WebP or JPEG 2000, half as many.
         enough: Of the picture's (width, height), the size that is enough: a JPEG much larger than that is
             decoded at a smaller scale, never below it. None for the whole picture.
@@ -85,7 +87,7 @@ def open_picture(
         Unreadable: The bytes are empty, damaged, no picture, too large, or of unknown brightness.
     """
     with unreadable_if_raised():
-        image = _header(data, max_pixels)
+        image = _header(data, formats, max_pixels)
         width, height = image.size
         if enough:
             image.draft(None, enough(width, height))
@@ -186,14 +188,14 @@ def unreadable_if_raised(otherwise: str = "") -> Iterator[None]:
         raise Unreadable(otherwise or ("truncated" if cut else "corrupt")) from error
 
 
-def _header(data: bytes | memoryview, max_pixels: int) -> Image.Image:
+def _header(data: bytes | memoryview, formats: Sequence[str], max_pixels: int) -> Image.Image:
     """The picture, not decoded yet; raises what its decoder does, and Unreadable."""
     if not len(data):
         raise Unreadable("empty")
     if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
         # Pillow refuses pictures of twice this size before it tells their size.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
-    image = Image.open(io.BytesIO(data), formats=_known_formats())
+    image = Image.open(io.BytesIO(data), formats=_known(tuple(formats)))
     width, height = image.size
     if width < 1 or height < 1:
         raise Unreadable("corrupt")
@@ -205,7 +207,7 @@ def _header(data: bytes | memoryview, max_pixels: int) -> Image.Image:
 
 
 @cache
-def _known_formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow opens by name: AVIF is newer than others; an MPO opens as a JPEG."""
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those formats that this Pillow opens by name: AVIF is newer than others; an MPO opens as a JPEG."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in formats if name in Image.OPEN)

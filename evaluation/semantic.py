@@ -9,6 +9,7 @@ from PIL import Image
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import read_photo, read_picture
 from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
+from densecli.evaluation.config import MeasureSettings
 from densecli.evaluation.panoptic import NEEDED, AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
 
@@ -68,7 +69,12 @@ Labelled = SemanticDataset | PanopticLabels
 
 
 def open_labelled(
-    name: str, data: str, split: str, *, categories: str = "133", limit: int | None = None
+    name: str,
+    data: str,
+    split: str,
+    *,
+    categories: str = MeasureSettings.categories,
+    limit: int | None = None,
 ) -> Labelled:
     """Opens a split with a class for every pixel.
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
+from densecli.shards.codecs import Rows
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
@@ -162,7 +163,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
         7, help="Stores N x N tokens for each refined region.", group="targets", min=1, metavar="N"
     )
     codec: Literal["int8", "fp16", "fp32"] = setting(
-        "int8", help="Number format of crop embeddings and token factors.", group="targets"
+        Rows.dtype, help="Number format of crop embeddings and token factors.", group="targets"
     )
     rank: int | None = setting(
         None,
@@ -280,7 +281,7 @@ class PlanConfig(Settings):
     reads: frozenset[str] | None = None
     student: str | None = None
     image_size: int | None = None
-    epochs: int = 6
+    epochs: int
     seen: int | None = None
 
 

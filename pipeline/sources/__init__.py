@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from densecli.core.pictures import MAX_PIXELS
 from densecli.core.registry import registry
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
 from densecli.shards.datasets import DATASETS, function_of
@@ -18,9 +17,9 @@ def open_source(
     data: str,
     split: str | None = None,
     limit: int | None = None,
-    seed: int = 0,
+    seed: int = SourceRequest.seed,
     index: Index | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = SourceRequest.max_pixels,
 ) -> Source:
     """Lists the photos of a data set.
 
@@ -46,7 +45,7 @@ def open_source(
         max_pixels=max_pixels,
     )
     source: Source = function_of(found.source)(request)
-    if max_pixels != MAX_PIXELS:
+    if max_pixels != SourceRequest.max_pixels:
         # Other photos are skipped: it is another data set.
         source = replace(source, options={**source.options, "max_pixels": max_pixels})
     return source

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
-from densecli.core.pictures import MAX_PIXELS
 from densecli.core.pictures import Unreadable as Unreadable
+from densecli.pipeline.config import BuildConfig
 from densecli.shards.geometry import Canvas
 from densecli.shards.specs import DatasetIdentity
 
@@ -77,9 +77,9 @@ class SourceRequest:
     data: str
     split: str = ""
     limit: int | None = None
-    seed: int = 0
+    seed: int = BuildConfig.seed
     index: Index | None = None
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = BuildConfig.max_pixels
 
 
 class Decoded(NamedTuple):
