@@ -1,14 +1,13 @@
 """Joins one shard of several columns by key, into records."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import Unreadable, open_picture, to_rgb
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.npz import decode_npz
@@ -122,7 +121,10 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:
-    """The image (h, w, 3) uint8 RGB in a `.jpg` member."""
-    image = Image.open(io.BytesIO(data), formats=["JPEG"])
-    # Converting copies even an RGB image.
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    """The image (h, w, 3) uint8 RGB in a `.jpg` member. Raises DenseCLIError if it is damaged."""
+    try:
+        return np.asarray(to_rgb(open_picture(data, formats=["JPEG"]).image))
+    except Unreadable as error:
+        raise DenseCLIError(
+            f"A stored photo {error.sentence}.", hint="densecli lint names the damaged shard."
+        ) from error
