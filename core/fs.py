@@ -148,7 +148,7 @@ def write_as(name: str) -> None:
 
 @contextmanager
 def swept(folders: Sequence[str]) -> Iterator[None]:
-    """Removes from local folders, after the block, what this `writer` left there in processes that were killed.
+    """Removes from local folders, after the block, what this `writer` left there in killed processes.
 
     No process that it started may be alive then.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, Template, select_autoescape
 from PIL import Image
 
+from densecli.core import fs
 from densecli.core.tables import markdown_table, plain, table
 
 RANDOM_WEIGHTS = (

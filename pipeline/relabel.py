@@ -29,7 +29,7 @@ from densecli.shards.codecs import Features
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import RegionPlan, region_plan
-from densecli.shards.specs import ColumnInfo
+from densecli.shards.specs import ColumnInfo, RelabelSpec
 from densecli.shards.store import Column, Store
 
 LOCK = f"{fs.TEMPORARY[0]}relabel.lock{fs.TEMPORARY[1]}"
@@ -171,7 +171,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         templates=config.templates,
         tau=config.tau,
     )
-    spec = {
+    spec: RelabelSpec = {
         "producer": "relabel/1",
         "features": features.key,
         "regions": regions.key,

@@ -17,9 +17,10 @@ from densecli.pipeline.config import BuildConfig, VerifyConfig
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
 from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
+from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
-from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
+from densecli.shards.specs import TargetSpec
 from densecli.shards.store import Column, Store
 
 
@@ -171,7 +172,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         "categories": config.categories or column.info.get("categories"),
         "text_embeddings": config.text_embeddings if "sha256" in target.get("text", {}) else None,
         "student_patch": target.get("student_patch"),
-        "codec": codec["dtype"],
+        "codec": codec.get("dtype"),
         "rank": codec.get("rank"),
         "gram_rmse": codec.get("rmse"),
     }
@@ -184,12 +185,13 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
             **{name: value for name, value in options.items() if value is not None},
         ),
     )
-    now = teacher.spec()
+    now: Mapping[str, object] = teacher.spec()
+    places: Mapping[str, object] = teacher.info()
     changed = [part for part in now if canonical_json(now[part]) != canonical_json(spec.get(part))]
     for part, name in names.items():
         if part in changed:
             raise DenseCLIError(
-                f"{column.full_name} was made with other weights, not {teacher.info()[part]}.",
+                f"{column.full_name} was made with other weights, not {places[part]}.",
                 hint=f"Give those of sha256 {str(digests[part])[:16]} with --weights {name}=PATH.",
             )
     if changed:
@@ -200,7 +202,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     return teacher
 
 
-def _templates(target: Mapping[str, Any]) -> str | None:
+def _templates(target: TargetSpec) -> str | None:
     """The name of the prompt templates."""
     prompts = target.get("text", {}).get("templates")
     return next((name for name, texts in TEMPLATES.items() if list(texts) == prompts), None)

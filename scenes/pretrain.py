@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densecli.core import fs
 from densecli.core.progress import Progress
 from densecli.models.checkpoints import load_model
 from densecli.models.state_dict import read_state_dict

@@ -32,7 +32,7 @@ def garbage(
     *,
     runs: str,
     keep: Sequence[str] = (),
-    min_age: float = 3600.0,
+    min_age: float,
     leftovers: bool = False,
 ) -> list[Garbage]:
     """Finds what may be deleted.

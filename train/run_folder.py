@@ -11,7 +11,8 @@ from densecli.core.documents import parse, read_document
 from densecli.core.errors import DenseCLIError
 from densecli.core.lock import FolderLock
 from densecli.train.checkpoints import latest_checkpoint
-from densecli.train.config import Resume, with_current_values
+from densecli.train.run_config import with_current_values
+from densecli.train.trainer_config import Resume
 
 
 class RunFolder:
@@ -180,7 +181,9 @@ class RunFolder:
         recorded = self.read_config()
         old = with_current_values(recorded)
         if changed := _changed(recorded, config, free, defaults):
-            hint = "Choose another --run, or --resume overwrite."
+            hint = (
+                f"Choose another --run, or --resume overwrite; --config {self.config} continues it as it was."
+            )
             if "samples_per_step" in old and old["samples_per_step"] != config.get("samples_per_step"):
                 samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."
