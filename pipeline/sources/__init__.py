@@ -1,6 +1,7 @@
 """Sources: the photos of a data set, listed once and loaded one by one."""
 
 from densecli.core.registry import registry
+from densecli.pipeline.config import WebSettings
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
 from densecli.shards.datasets import DATASETS, function_of
 
@@ -17,6 +18,7 @@ def open_source(
     limit: int | None = None,
     seed: int = 0,
     index: Index | None = None,
+    web: WebSettings | None = None,
 ) -> Source:
     """Lists the photos of a data set.
 
@@ -27,11 +29,19 @@ def open_source(
         limit: Number of photos to list, the first ones; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
+        web: What may be fetched from the addresses of a list; None for the defaults.
 
     Raises:
         DenseCLIError: The data set is unknown, or the folder, the split or the photos are missing.
     """
     found = DATASETS[dataset]
-    request = SourceRequest(data=data, split=split or found.split, limit=limit, seed=seed, index=index)
+    request = SourceRequest(
+        data=data,
+        split=split or found.split,
+        limit=limit,
+        seed=seed,
+        index=index,
+        web=web or WebSettings(),
+    )
     source: Source = function_of(found.source)(request)
     return source

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline.config import WebSettings
 from densecli.shards.geometry import Canvas
 from densecli.shards.specs import DatasetIdentity
 
@@ -73,6 +74,7 @@ class SourceRequest:
         limit: Number of photos to list, the first ones; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
+        web: What may be fetched from the addresses of a list.
     """
 
     data: str
@@ -80,6 +82,7 @@ class SourceRequest:
     limit: int | None = None
     seed: int = 0
     index: Index | None = None
+    web: WebSettings = field(default_factory=WebSettings)
 
 
 class Decoded(NamedTuple):
