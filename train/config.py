@@ -1,202 +1,17 @@
-"""The settings of the commands that train and export, and what of a run may change when it is resumed."""
+"""The settings of train."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from densecli.core.settings import Settings, changed, setting
-from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.core.settings import changed, setting
 from densecli.shards.kinds import TAU
-from densecli.train.methods import find_method
+from densecli.train.methods import Preset, find_method
+from densecli.train.trainer_config import TrainerConfig
 
-Resume = Literal["interrupted", "never", "overwrite"]
 Reduction = Literal["regions", "groups"]
 DECOUPLING_ROWS: Mapping[str, str] = {"1": "none", "2": "full", "3": "stuff-only", "4": "densevlm"}
 """Names of the decoupling variants by their row of DenseVLM's table 2."""
-
-# Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
-# the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
-FREE = frozenset(
-    {
-        "store",
-        "run",
-        "weights",
-        "resume",
-        "device",
-        "workers",
-        "cache",
-        "cache_gb",
-        "ranks",
-        "batch_size",
-        "accumulate",
-        "activation_checkpointing",
-        "max_nonfinite_steps",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "dry_run",
-        "loggers",
-        "picture_every",
-        "preset",
-    }
-)
-
-RESOLVED = frozenset(
-    {
-        "ranks",
-        "samples_per_step",
-        "total_steps",
-        "canvas",
-        "columns",
-        "initial_weights",
-        "random_weights",
-        "preset",
-    }
-)
-"""Keys of a run's config.json that are no settings but follow from them, the store and the machine."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderConfig(Settings):
-    """How batches are read from a store."""
-
-    batch_size: int = setting(
-        help="Samples in a batch of each process.", group="optimisation", min=1, metavar="N"
-    )
-    seed: int = setting(
-        0, help="Seed of the order of samples, of their views and of new weights.", group="run", metavar="N"
-    )
-    drop_last: bool = setting(
-        False, help="Leaves out the last step of an epoch where it has fewer samples.", group="optimisation"
-    )
-    workers: int = setting(
-        2,
-        help="Threads that decode ahead of the training step; with 0 the step decodes itself.",
-        group="speed",
-        min=0,
-        metavar="N",
-    )
-    cache: str | None = setting(
-        None,
-        help="Local folder that keeps the shards of a remote store; processes may share it.",
-        group="speed",
-        metavar="DIR",
-        default_text="every epoch fetches them again",
-        path=True,
-    )
-    cache_gb: float = setting(
-        100.0, help="Largest size of that folder in GB (1e9 bytes).", group="speed", above=0, metavar="GB"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings):
-    """The settings that every training has."""
-
-    run: str = setting(
-        help="Folder of the run.",
-        group="run",
-        metavar="DIR",
-        default_text="runs/, named after what is trained on what",
-        path=True,
-    )
-    student: str = setting(
-        "eva02-b16",
-        help="Architecture that is trained.",
-        group="model",
-        metavar="NAME",
-        default_text="the data set's; eva02-b16 for photos",
-    )
-    weights: str | None = setting(
-        None,
-        help="Initial weights: NAME=PATH or PATH; random:SEED for random ones.",
-        group="model",
-        metavar="NAME=PATH",
-        default_text="looked up by name, weights/NAME.*",
-        path=True,
-        named=True,
-    )
-    batch_size: int = changed(LoaderConfig, "batch_size", default=48)
-    accumulate: int = setting(
-        1, help="Batches of each process before a step.", group="optimisation", min=1, metavar="N"
-    )
-    epochs: int = setting(6, help="Length of the training.", group="optimisation", min=1, metavar="N")
-    seen_samples: int | None = setting(
-        None,
-        help="Length of the training in samples, rounded up to whole steps.",
-        group="optimisation",
-        min=1,
-        metavar="N",
-        default_text="as --epochs says",
-    )
-    max_steps: int | None = setting(
-        None,
-        help="Length of the training in steps, in place of both.",
-        group="optimisation",
-        min=1,
-        metavar="N",
-        default_text="as --epochs or --seen-samples says",
-    )
-    lr: float = setting(1e-5, help="Peak learning rate.", group="optimisation", above=0)
-    weight_decay: float = setting(0.1, help="Weight decay of AdamW.", group="optimisation", min=0)
-    betas: tuple[float, float] = setting(
-        (0.9, 0.98), help="Betas of AdamW.", group="optimisation", min=0, max=1, metavar="B1 B2"
-    )
-    warmup_steps: int | None = setting(
-        None,
-        help="Steps in which the learning rate rises to its peak.",
-        group="optimisation",
-        min=0,
-        metavar="N",
-        default_text="1000, or a tenth of a training shorter than 10,000 steps",
-    )
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
-        "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
-    )
-    compile: bool = setting(False, help="Compiles the network with torch.compile.", group="speed")
-    activation_checkpointing: bool = setting(
-        False,
-        help="Recomputes activations in the backward pass: less memory, more time.",
-        group="speed",
-    )
-    max_nonfinite_steps: int = setting(
-        0,
-        help="Skips up to this many steps of the run whose loss or gradient is not finite.",
-        group="run",
-        min=0,
-        metavar="N",
-    )
-    checkpoint_every: int = setting(
-        500, help="Steps between checkpoints.", group="run", min=1, metavar="STEPS"
-    )
-    keep_checkpoints: int = setting(2, help="Checkpoints to keep.", group="run", min=1, metavar="N")
-    resume: Resume = setting(
-        "interrupted",
-        help="What to do with a run that is there: continue it, refuse, or replace it.",
-        group="run",
-    )
-    schedule: str = setting(
-        "cosine",
-        help="Learning-rate schedule; densecli list schedules describes them.",
-        group="optimisation",
-        metavar="NAME",
-        registry="schedules",
-    )
-    loggers: tuple[str, ...] = setting(
-        ("tensorboard",),
-        flag="logger",
-        help="Logger beside metrics.jsonl; densecli list loggers describes them. May be given several times.",
-        group="run",
-        metavar="NAME",
-        registry="loggers",
-    )
-    picture_every: int | None = setting(
-        None,
-        help="Steps between pictures of a few photos in the log.",
-        group="run",
-        min=1,
-        metavar="STEPS",
-        default_text="one with every checkpoint",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +28,11 @@ class TrainConfig(TrainerConfig):
         metavar="NAME",
         registry="methods",
     )
+    batch_size: int = changed(
+        TrainerConfig, "batch_size", default_text="the method's, such as 48 for densevlm"
+    )
+    lr: float = changed(TrainerConfig, "lr", default_text="the method's, such as 1e-5 for densevlm")
+    betas: tuple[float, float] = changed(TrainerConfig, "betas", default_text="the method's, else 0.9 0.98")
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
@@ -338,6 +158,7 @@ class TrainConfig(TrainerConfig):
         group="model",
         min=0,
         max=1,
+        default_text="the method's, such as 0.9 for densevlm",
     )
 
     loss_options: Mapping[str, str] = setting(
@@ -356,112 +177,9 @@ class TrainConfig(TrainerConfig):
 
     def preset(self) -> Mapping[str, Any]:
         """The method's settings."""
-        return find_method(self.method).settings
+        return self.method_preset.settings
 
-
-@dataclass(frozen=True, kw_only=True)
-class RefinerConfig(TrainerConfig):
-    """The settings of train-refiner; `student` is the Refiner's CLIP."""
-
-    student: str = changed(TrainerConfig, "student", help="CLIP whose Refiner is trained.")
-    batch_size: int = changed(TrainerConfig, "batch_size", default=16)
-    epochs: int = changed(TrainerConfig, "epochs", default=4)
-    lr: float = changed(TrainerConfig, "lr", default=1e-4)
-    depth: int | None = setting(
-        None,
-        help="Clones the last K blocks of the CLIP.",
-        group="method",
-        min=1,
-        metavar="K",
-        default_text="4 of 12, 6 of 24",
-    )
-    crops: int = setting(4, help="Crops of each photo.", group="method", min=1, metavar="N")
-    tau: float = setting(0.2, help="Temperature of the contrast between tokens.", group="method", above=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig(DryRunSettings):
-    """The settings of export."""
-
-    layout: str = setting(
-        help="Checkpoint layout; densecli list exports describes them.",
-        group="export",
-        metavar="NAME",
-        registry="exports",
-    )
-    run: str | None = setting(
-        None,
-        help="Run whose student is exported.",
-        group="source",
-        metavar="DIR",
-        default_text="--checkpoint in its place",
-        path=True,
-    )
-    checkpoint: str | None = setting(
-        None,
-        help="Checkpoint of a run, or any weights of --student.",
-        group="source",
-        metavar="FILE",
-        default_text="--run in its place",
-        path=True,
-    )
-    student: str | None = setting(
-        None,
-        help="Architecture of the weights in --checkpoint.",
-        group="source",
-        metavar="NAME",
-        default_text="what their card says",
-    )
-    alpha: float | None = setting(
-        None,
-        help="Averages the last checkpoint of the run anew, with this share of the trained weights.",
-        group="source",
-        min=0,
-        max=1,
-        default_text="what the run exported",
-    )
-    mode: str | None = setting(
-        None,
-        help="Read-out that the new card names.",
-        group="export",
-        metavar="NAME",
-        default_text="the run's, else value",
-    )
-    format: Literal["safetensors", "pt"] | None = setting(
-        None,
-        help="File format.",
-        group="export",
-        default_text="as --out ends, else what readers of the layout open",
-    )
-    out: str | None = setting(
-        None,
-        help="File to write.",
-        group="export",
-        metavar="FILE",
-        default_text="RUN/export/LAYOUT.FORMAT",
-        path=True,
-    )
-
-
-def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config.json with what it says in today's values.
-
-    Runs recorded the decoupling as a number before its variants had names; 2 and 3 then had each other's
-    meaning.
-    """
-    former = {1: "none", 2: "stuff-only", 3: "full", 4: "densevlm"}
-    found = dict(recorded)
-    if recorded.get("decoupling") in former:
-        found["decoupling"] = former[recorded["decoupling"]]
-    return found
-
-
-def defaults(config: TrainerConfig) -> dict[str, Any]:
-    """The settings that have a default, as they are in config.json."""
-    found: dict[str, Any] = {}
-    for field in fields(config):
-        if field.default is not MISSING:
-            found[field.name] = field.default
-        elif field.default_factory is not MISSING:
-            found[field.name] = field.default_factory()
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    @property
+    def method_preset(self) -> Preset:
+        """What the method sets for this student. Raises DenseCLIError for an unknown method."""
+        return find_method(self.method).for_student(self.student)

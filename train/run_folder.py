@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import latest_checkpoint
-from densecli.train.config import Resume, with_current_values
+from densecli.train.run_config import with_current_values
+from densecli.train.trainer_config import Resume
 
 
 class RunFolder:
@@ -152,7 +153,9 @@ class RunFolder:
             if old.get(name) != config[name]
         ]
         if changed:
-            hint = "Choose another --run, or --resume overwrite."
+            hint = (
+                f"Choose another --run, or --resume overwrite; --config {self.config} continues it as it was."
+            )
             if old.get("samples_per_step") != config.get("samples_per_step"):
                 samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."

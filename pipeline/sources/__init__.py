@@ -1,5 +1,7 @@
 """Sources: the photos of a data set, listed once and loaded one by one."""
 
+from dataclasses import replace
+
 from densecli.core.registry import registry
 from densecli.pipeline.config import WebSettings
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
@@ -16,8 +18,9 @@ def open_source(
     data: str,
     split: str | None = None,
     limit: int | None = None,
-    seed: int = 0,
+    seed: int = SourceRequest.seed,
     index: Index | None = None,
+    max_pixels: int = SourceRequest.max_pixels,
     web: WebSettings | None = None,
 ) -> Source:
     """Lists the photos of a data set.
@@ -29,6 +32,7 @@ def open_source(
         limit: Number of photos to list, the first ones; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
+        max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list; None for the defaults.
 
     Raises:
@@ -41,7 +45,11 @@ def open_source(
         limit=limit,
         seed=seed,
         index=index,
+        max_pixels=max_pixels,
         web=web or WebSettings(),
     )
     source: Source = function_of(found.source)(request)
+    if max_pixels != SourceRequest.max_pixels:
+        # Other photos are skipped: it is another data set.
+        source = replace(source, options={**source.options, "max_pixels": max_pixels})
     return source

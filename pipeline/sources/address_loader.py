@@ -40,16 +40,18 @@ class AddressLoader:
     Attributes:
         folder: Of the list: relative paths are below it.
         web: What may be fetched.
+        max_pixels: Pixels of the largest photo that is decoded.
     """
 
     folder: str
     web: WebSettings
+    max_pixels: int
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
         """Loads a photo. Raises Unreadable, whatever the address and whatever answers there."""
         assert item.photo is not None
         data = read_address(item.photo.file, self.folder, self.web)
-        return decode(data, upright=True, canvas=canvas)
+        return decode(data, upright=True, canvas=canvas, max_pixels=self.max_pixels)
 
 
 def read_address(address: str, folder: str, settings: WebSettings) -> bytes:

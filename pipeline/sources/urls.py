@@ -102,7 +102,7 @@ def urls_source(request: SourceRequest) -> Source:
         split="",
         digest=items.digest,
         items=items,
-        load=AddressLoader(folder=os.path.dirname(file), web=request.web),
+        load=AddressLoader(folder=os.path.dirname(file), web=request.web, max_pixels=request.max_pixels),
     )
 
 
