@@ -78,6 +78,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "vfms": Kind(help="Vision foundation models.", module="densecli.models.vfms", missing=no_weights),
         "datasets": Kind(help="Photos for build-shards --dataset.", module="densecli.pipeline.sources"),
+        "categories": Kind(help="Category sets for --categories.", module="densecli.models.categories"),
+        "families": Kind(help="Families of CLIPs that are read.", module="densecli.models.registry"),
         "kinds": Kind(help="Kinds of target that teachers write.", module="densecli.shards.kinds"),
         "codecs": Kind(help="How targets are stored.", module="densecli.shards.codecs"),
         "methods": Kind(help="Presets for train --method.", module="densecli.train.methods"),

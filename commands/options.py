@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from densecli.core.errors import DenseCLIError
-from densecli.core.registry import use_plugins
+from densecli.core.plugins import use_plugins
 from densecli.core.settings import Setting, Settings, setting, settings_of
 
 S = TypeVar("S", bound=Settings)

@@ -40,7 +40,7 @@ class VFMArchitecture:
         return max(1, round(canvas / student_patch)) * self.patch
 
 
-VFMS: Registry[VFMArchitecture] = registry("vfms", noun="vision foundation model")
+VFMS: Registry[VFMArchitecture] = registry("vfms", noun="vision foundation model", of=VFMArchitecture)
 """Vision foundation models by name."""
 
 for registers, tag in (("", ""), ("-reg", "_reg4")):

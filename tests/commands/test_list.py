@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from densecli.cli import main
 from densecli.commands.list import KINDS
+from densecli.core import registry
 
 
 def listed(*words: str) -> dict:
@@ -18,6 +19,10 @@ def listed(*words: str) -> dict:
 
 def test_list__names_the_kinds() -> None:
     assert listed().keys() == KINDS.keys()
+
+
+def test_list__shows_every_kind_that_is_read() -> None:
+    assert sorted(KINDS) == sorted(registry.KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

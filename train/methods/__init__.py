@@ -39,7 +39,7 @@ class Method:
         return {**self.losses, **(self.large if large else {})}
 
 
-METHODS: Registry[Method] = registry("methods", package=__name__, noun="method")
+METHODS: Registry[Method] = registry("methods", package=__name__, noun="method", of=Method)
 
 
 def find_method(name: str) -> Method:
