@@ -26,7 +26,7 @@ from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.pooling import region_pool
 from densecli.models.text import category_embeddings
-from densecli.models.vfm import load_vfm
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS
 from densecli.pipeline.teachers.labels import retrieval_map
 from densecli.scenes.vocabulary import IMAGE_SIZE

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from densecli.models.vfm import load_vfm
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.shards.codecs import LowRank, combine_errors
 from densecli.shards.geometry import Canvas
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.models.checkpoints import find_weights, load_model
-from densecli.models.vfm import load_vfm
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, THINGS
 from densecli.scenes.world import render
 

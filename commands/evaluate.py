@@ -11,6 +11,7 @@ from densecli.commands.options import Options, command, only
 from densecli.core.settings import setting, settings_of
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings
+from densecli.shards.datasets import Dataset
 from densecli.train.config import TrainConfig
 
 COMMON = frozenset((*settings_of(ReadoutConfig), "canvas"))
@@ -39,7 +40,7 @@ class EvaluateSettings(DeviceSettings):
         default_text="--student in its place",
         path=True,
     )
-    student: str = setting("eva02-b16", help="Model that is measured.", group="model", metavar="NAME")
+    student: str = setting(Dataset.student, help="Model that is measured.", group="model", metavar="NAME")
     coupling: bool = setting(
         False,
         help="Measures R-SC's coupling ratio (eq. 15) and the similarity of tokens across segments instead.",
@@ -142,14 +143,16 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     models = {model.title: model}
     if settings.run and settings.report:
         models = {"before": before(), "after": model}
-    with joined_processes(settings.device) as ranks:
-        measure = partial(evaluate_regions, text_embeddings_file=about.text_embeddings, **where, ranks=ranks)
+    with joined_processes(settings.device) as processes:
+        measure = partial(
+            evaluate_regions, text_embeddings_file=about.text_embeddings, **where, processes=processes
+        )
         results = {name: measure(subject=each, config=config) for name, each in models.items()}
         of_crops = {
             name: measure(subject=each, config=replace(config, crops=True))
             for name, each in (models if crops else {}).items()
         }
-        if not ranks.first:
+        if not processes.first:
             return
     titled = {f"{name}, crops": result for name, result in of_crops.items()}
     options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
@@ -180,9 +183,9 @@ def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any)
 
     given = given_of(options, *settings_of(TASKS[settings.task]), *COMMON)
     request = options.make(EvaluationRequest, subject=model, before=before, settings=given)
-    with joined_processes(settings.device) as ranks:
-        found = MEASURES[settings.task](request, ranks)
-        if not ranks.first:
+    with joined_processes(settings.device) as processes:
+        found = MEASURES[settings.task](request, processes)
+        if not processes.first:
             return
     text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
     options.say(text, found.values)

@@ -10,8 +10,10 @@ import click
 
 from densecli.commands.options import Options, command
 from densecli.core.errors import DenseCLIError
-from densecli.core.registry import Entry, registry, unknown_name
+from densecli.core.registry import registry, unknown_name
 from densecli.core.settings import Settings, setting
+
+NO_WEIGHTS = "weights not found"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,23 +23,26 @@ class Kind:
     Attributes:
         help: What the names are for.
         module: Its import makes the registry of the kind.
-        entries: Lists the names, where the kind has no registry.
         missing: What of a name is missing here, or nothing.
+        written: What users write for a registered name, where that is not the name itself.
     """
 
     help: str
-    module: str = ""
-    entries: Callable[[], Iterable[Entry]] | None = None
+    module: str
     missing: Callable[[str], str] = lambda name: ""
+    written: Callable[[str], str] = lambda name: name
 
     def names(self, kind: str) -> Sequence[dict[str, str]]:
         """What there is to say of each name."""
-        if self.module:
-            import_module(self.module)
-        found = self.entries() if self.entries else registry(kind).entries()
+        import_module(self.module)
         return [
-            {"name": each.name, "help": each.help, "needs": each.needs, "missing": self.missing(each.name)}
-            for each in found
+            {
+                "name": self.written(each.name),
+                "help": each.help,
+                "needs": each.needs,
+                "missing": self.missing(each.name),
+            }
+            for each in registry(kind).entries()
         ]
 
 
@@ -48,8 +53,45 @@ def no_weights(name: str) -> str:
     try:
         find_weights(name)
     except DenseCLIError:
-        return "weights not found"
+        return NO_WEIGHTS
     return ""
+
+
+def no_teacher_weights(family: str) -> str:
+    """Says for which models of a family of teachers weights are found, where not for all."""
+    from densecli.pipeline.teachers import TEACHERS
+
+    teachers = TEACHERS[family]
+    models = [*teachers.models()]
+    found = [model for model in models if all(map(_found, teachers.weights(model).values()))]
+    if len(found) == len(models):
+        return ""
+    return f"weights found only for {', '.join(found)}" if found else NO_WEIGHTS
+
+
+def _found(weights: str) -> bool:
+    from densecli.models.checkpoints import find_file
+    from densecli.models.registry import MODELS
+    from densecli.models.vfms import is_vfm
+
+    if weights in MODELS or is_vfm(weights):
+        return not no_weights(weights)
+    # Those of a Refiner, which belong to no model of their own.
+    try:
+        find_file(weights)
+    except DenseCLIError:
+        return False
+    return True
+
+
+def teacher_form(family: str) -> str:
+    """How the teachers of a family are written, such as crops-MODEL."""
+    from densecli.pipeline.teachers import TEACHERS
+
+    teachers = TEACHERS[family]
+    # Without `has_model` there are no others than these.
+    models = [teachers.placeholder] if teachers.has_model else teachers.models()
+    return ", ".join(f"{teachers.prefix}{model}" for model in models)
 
 
 def no_package(name: str) -> str:
@@ -57,29 +99,28 @@ def no_package(name: str) -> str:
     return f"{name} is not installed" if name in ("wandb", "mlflow") and find_spec(name) is None else ""
 
 
-def teachers() -> Iterable[Entry]:
-    """The names of teachers by kind of target."""
-    from densecli.shards.kinds import KINDS
-
-    for entry in KINDS.entries():
-        prefix = KINDS[entry.name].prefix
-        name = f"{prefix}MODEL" if prefix else "VFM" if entry.name == "gram" else "MODEL"
-        needs = "weights of a VFM" if name == "VFM" else "weights of a model"
-        yield Entry(name=name, help=entry.help, needs=needs)
-
-
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "teachers": Kind(help="What build-shards --teacher runs.", entries=teachers),
+        "teachers": Kind(
+            help="What build-shards --teacher runs.",
+            module="densecli.pipeline.teachers",
+            missing=no_teacher_weights,
+            written=teacher_form,
+        ),
         "models": Kind(
             help="CLIPs: students, and models of teachers.",
             module="densecli.models.registry",
             missing=no_weights,
         ),
+        "families": Kind(
+            help="Families of networks that CLIPs are read as.", module="densecli.models.registry"
+        ),
         "vfms": Kind(help="Vision foundation models.", module="densecli.models.vfms", missing=no_weights),
+        "categories": Kind(
+            help="Category sets for --categories, which also takes a file.",
+            module="densecli.models.categories",
+        ),
         "datasets": Kind(help="Photos for build-shards --dataset.", module="densecli.pipeline.sources"),
-        "categories": Kind(help="Category sets for --categories.", module="densecli.models.categories"),
-        "families": Kind(help="Families of CLIPs that are read.", module="densecli.models.registry"),
         "kinds": Kind(help="Kinds of target that teachers write.", module="densecli.shards.kinds"),
         "codecs": Kind(help="How targets are stored.", module="densecli.shards.codecs"),
         "methods": Kind(help="Presets for train --method.", module="densecli.train.methods"),
@@ -94,7 +135,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "benchmarks": Kind(
             help="Segmentation data sets for evaluate --dataset.", module="densecli.evaluation.benchmarks"
         ),
-        "commands": Kind(help="Commands of plug-ins."),
+        "commands": Kind(help="Commands of plug-ins.", module="densecli.core.registry"),
     }
 )
 
@@ -135,5 +176,5 @@ def list(options: Options) -> None:
 def _columns(rows: Iterable[tuple[str, str]]) -> str:
     """Names and lines, as `--help` aligns them."""
     formatter = click.HelpFormatter(width=110)
-    formatter.write_dl([*rows])
+    formatter.write_dl([*rows] or [("none", "A plug-in may register some.")])
     return formatter.getvalue().rstrip()

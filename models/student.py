@@ -16,7 +16,8 @@ from densecli.models.checkpoints import (
 )
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, resolve
-from densecli.models.vfm import VFM, load_vfm
+from densecli.models.vfm import VFM
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import find_vfm, is_vfm
 
 

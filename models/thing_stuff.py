@@ -108,8 +108,10 @@ def word_list(own: Categories | None = None) -> dict[str, Known]:
 
 @cache
 def _shipped() -> dict[str, Known]:
-    nouns = json.loads((Path(__file__).parent / "data" / "nouns.json").read_text())
-    found = {clean(name): Known(kind == "thing", "nouns.json") for kind in nouns for name in nouns[kind]}
+    names = json.loads((Path(__file__).parent / "data" / "thing_stuff.json").read_text())
+    found = {
+        clean(name): Known(kind == "thing", "thing_stuff.json") for kind in names for name in names[kind]
+    }
     for each in reversed(SETS):
         found |= _of(load_categories(each), each)
     return found

@@ -1,7 +1,6 @@
 """Vision foundation models over timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import timm
@@ -15,10 +14,8 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import load_strictly, random_seed, seeded
 from densecli.models.dense import Grid, resample_canvas, resize_grid
-from densecli.models.state_dict import read_state_dict
-from densecli.models.vfms import VFMArchitecture, find_vfm
+from densecli.models.vfm_architecture import VFMArchitecture
 
 # The stage of SAM 2's Hiera at stride 16, its deepest, and that stride.
 HIERA_STAGE, HIERA_STRIDE = 2, 16
@@ -145,46 +142,7 @@ def build_vfm(arch: VFMArchitecture) -> VFM:
     return VFM(arch).eval()
 
 
-def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM:
-    """Loads a VFM with its weights, in eval mode.
-
-    Args:
-        name: A registered name, or timm/NAME for a ViT of timm's.
-        weights: `random:SEED`, or a file in timm's layout or in its publisher's.
-        device: Where it runs.
-
-    Raises:
-        DenseCLIError: The name is unknown, or the file does not fit; the message names the keys.
-    """
-    arch, seed = find_vfm(name), random_seed(weights)
-    model = seeded(lambda: build_vfm(arch), seed or 0)
-    if seed is None:
-        state = _timm_layout(read_state_dict(Path(weights)))
-        published = model.net.pretrained_cfg
-        if published.get("num_classes"):
-            # A classifier is never read.
-            state = {key: t for key, t in state.items() if not key.startswith(f"{published['classifier']}.")}
-        load_strictly(model.net, state, name=name, source=weights)
-    return model.to(device)
-
-
 def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
     """(B, h*w, C) -> (B, C, h, w)."""
     found: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
     return found
-
-
-def _timm_layout(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict as timm has it, from that of facebookresearch's dinov2 or segment-anything."""
-    sam = "image_encoder."
-    if any(key.startswith(sam) for key in state):
-        # The prompt encoder and the mask decoder are not read.
-        encoder = {key.removeprefix(sam): value for key, value in state.items() if key.startswith(sam)}
-        return {key.replace("mlp.lin", "mlp.fc"): value for key, value in encoder.items()}
-    # Only DINOv2's pre-training masks tokens.
-    state = {key: value for key, value in state.items() if key != "mask_token"}
-    if "register_tokens" in state:
-        state["reg_token"] = state.pop("register_tokens")
-        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-        state["pos_embed"] = state["pos_embed"][:, 1:]
-    return state

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from densecli.models.architecture import Architecture
 from densecli.models.categories import Categories
-from densecli.models.vfms import VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.scenes.tokenizer import WordTokenizer
 from densecli.scenes.vocabulary import SCENES_CONFIGS, STUFF, THINGS, VFM_CONFIG
 

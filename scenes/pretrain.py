@@ -18,7 +18,7 @@ from torch import Tensor
 from densecli.core.progress import Progress
 from densecli.models.checkpoints import load_model
 from densecli.models.state_dict import read_state_dict
-from densecli.models.vfm import load_vfm
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.scenes.contrastive import ContrastiveConfig, retrieval_accuracy, train_contrastive
 from densecli.scenes.selfsup import SelfSupConfig, train_vfm
 from densecli.scenes.world import Scene, render

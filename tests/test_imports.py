@@ -1,6 +1,7 @@
 """The import rule, in every file, and what belongs to the package."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -31,6 +32,7 @@ WITHOUT = {
     "evaluation": {"ray"},
     "ablation": {"ray"},
 }
+TEXTS = {".py", ".toml", ".json", ".html"}
 FILES = sorted(file.relative_to(ROOT) for room in ALLOWED for file in (ROOT / room).rglob("*.py"))
 
 
@@ -40,14 +42,32 @@ def imported(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{file}: relative import"
+            assert not node.level or file.parts[0] == "tests", f"{file}: relative import"
             module = node.module or ""
             # `from densecli import models` imports a room as well.
             yield from (f"densecli.{a.name}" for a in node.names) if module == "densecli" else (module,)
 
 
+def modules(file: Path) -> Iterator[str]:
+    """Modules that a file may load: `from package import name` may mean the module package.name."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in NAMES else node.module
+
+
+def name_of(file: Path) -> str:
+    return ".".join(("densecli", *(part for part in file.with_suffix("").parts if part != "__init__")))
+
+
 def top(name: str) -> str:
     return name.partition(".")[0]
+
+
+NAMES = {name_of(file) for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -57,6 +77,23 @@ def test_rooms__import_only_from_rooms_below(file: Path) -> None:
     refused = [name for name in names if name in ALLOWED and name not in {room, *ALLOWED[room]}]
     assert not refused
     assert "cli" not in names
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_rooms__have_no_circle_of_imports(room: str) -> None:
+    """Neither at import nor later: a function's import counts as well."""
+    files = {name_of(file): file for file in FILES if file.parts[0] == room}
+    graph = {name: {each for each in modules(file) if each in files} - {name} for name, file in files.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(files)
+
+
+def test_scenes__are_named_by_no_other_room() -> None:
+    """Not even in a text: they come and go as any plug-in does."""
+    folders = [ROOT / room for room in ALLOWED if room != "scenes"]
+    texts = [file for folder in folders for file in folder.rglob("*") if file.suffix in TEXTS]
+    texts += ROOT.glob("*.py")
+    assert len(texts) > len(FILES) / 2
+    assert not [file for file in texts if "scenes" in file.read_text()]
 
 
 def test_cli__imports_from_commands_and_core_alone() -> None:

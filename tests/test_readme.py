@@ -119,6 +119,6 @@ def test_page__its_python_runs_and_prints_what_it_says(
         card={"student": "scenes-pvlm", "image_size": 96, "mode": "value"},
     )
     exec(code, {})
-    said = re.search(r"# (\w+), (\w+)\n\Z", code)
-    assert said
-    assert capsys.readouterr().out.split() == list(said.groups())
+    printed = re.search(r"# (\w+), (\w+)\n\Z", code)
+    assert printed
+    assert capsys.readouterr().out.split() == list(printed.groups())

@@ -17,12 +17,12 @@ from densecli.evaluation.zeroshot import ZeroShot
 SPEC = Spec(title="t", train={"lr": 0.1}, grid={"theta": [0.1, 0.3], "seed": [0, 1]}, beside=("scenes-s",))
 
 
-class Asked:
-    """A runner, and everything that was asked of it. fails: words of runs that do. said: what `evaluate`
+class RecordingRunner:
+    """A runner, and everything that was asked of it. fails: words of runs that do. results: what `evaluate`
     says of every model."""
 
-    def __init__(self, fails: str = "", missing: str = "", stopped: str = "", said: Any = None) -> None:
-        self.fails, self.missing, self.stopped, self.said = fails, missing, stopped, said
+    def __init__(self, fails: str = "", missing: str = "", stopped: str = "", results: Any = None) -> None:
+        self.fails, self.missing, self.stopped, self.results = fails, missing, stopped, results
         self.trained: list[str] = []
         self.measured: list[str] = []
 
@@ -42,7 +42,7 @@ class Asked:
 
     def evaluate(self, words: Sequence[str]) -> dict[str, Any]:
         self.measured.append(" ".join(words))
-        return self.said or {"student": {"boxes_top1": 50.0 + len(self.measured), "random_weights": True}}
+        return self.results or {"student": {"boxes_top1": 50.0 + len(self.measured), "random_weights": True}}
 
     @property
     def runner(self) -> Runner:
@@ -54,20 +54,20 @@ class Asked:
         )
 
 
-def run(asked: Asked, folder: Path, *, spec: Spec = SPEC, resume: Any = "interrupted") -> list:
-    return run_all(spec, folder, asked.runner, canvas=96, resume=resume)
+def run(recorder: RecordingRunner, folder: Path, *, spec: Spec = SPEC, resume: Any = "interrupted") -> list:
+    return run_all(spec, folder, recorder.runner, canvas=96, resume=resume)
 
 
 def test_run__every_cell_is_trained_then_measured(tmp_path: Path) -> None:
-    asked = Asked()
-    done = run(asked, tmp_path)
+    recorder = RecordingRunner()
+    done = run(recorder, tmp_path)
     assert [each.name for each in done] == [
         "scenes-s",
         *(f"theta-{theta}-seed-{seed}" for seed in (0, 1) for theta in (0.1, 0.3)),
     ]
     first = tmp_path / "theta-0.1-seed-0"
-    assert asked.trained[0] == f"--lr 0.1 --theta 0.1 --seed 0 --run {first} --resume interrupted"
-    assert asked.measured[:2] == ["--canvas 96 --student scenes-s", f"--run {first}"]
+    assert recorder.trained[0] == f"--lr 0.1 --theta 0.1 --seed 0 --run {first} --resume interrupted"
+    assert recorder.measured[:2] == ["--canvas 96 --student scenes-s", f"--run {first}"]
     assert done[1].figures == {"Boxes": 52.0} and done[1].random_weights
 
 
@@ -83,14 +83,14 @@ def test_run__every_cell_is_trained_then_measured(tmp_path: Path) -> None:
 )
 def test_run__the_figures_are_those_of_the_task(tmp_path: Path, result: Any, figures: dict) -> None:
     about = {"alpha": 0.9, "weights": "file", "random_weights": False}
-    done = run(Asked(said={"student": {**result.to_dict(), **about}}), tmp_path)
+    done = run(RecordingRunner(results={"student": {**result.to_dict(), **about}}), tmp_path)
     assert all(each.figures == figures and not each.random_weights for each in done)
 
 
 def test_run__coupling_is_that_of_the_model(tmp_path: Path) -> None:
     ratios = {"coupling_ratio_mean": 2.5, "coupling_ratio_median": 1.5, "cross_segment_similarity": 0.25}
-    said = {name: {**ratios, "random_weights": False} for name in ("student", "its Refiner, r")}
-    for each in run(Asked(said=said), tmp_path):
+    results = {name: {**ratios, "random_weights": False} for name in ("student", "its Refiner, r")}
+    for each in run(RecordingRunner(results=results), tmp_path):
         assert each.figures == {
             "coupling ratio, mean": 2.5,
             "coupling ratio, median": 1.5,
@@ -99,8 +99,8 @@ def test_run__coupling_is_that_of_the_model(tmp_path: Path) -> None:
 
 
 def test_run__what_is_finished_is_not_run_again(tmp_path: Path) -> None:
-    before = run(Asked(), tmp_path)
-    again = Asked()
+    before = run(RecordingRunner(), tmp_path)
+    again = RecordingRunner()
     assert run(again, tmp_path) == before
     assert not again.trained and not again.measured
     run(again, tmp_path, resume="overwrite")
@@ -108,64 +108,67 @@ def test_run__what_is_finished_is_not_run_again(tmp_path: Path) -> None:
 
 
 def test_run__another_measure_or_another_column_is_another_run(tmp_path: Path) -> None:
-    run(Asked(), tmp_path)
-    other = Asked()
+    run(RecordingRunner(), tmp_path)
+    other = RecordingRunner()
     run(other, tmp_path, spec=Spec(**{**vars(SPEC), "evaluate": {"limit": 3}}))
     assert len(other.measured) == 5
-    rebuilt = Asked()
+    rebuilt = RecordingRunner()
     rebuilt.columns = lambda words: {"labels": "another"}  # type: ignore[method-assign]
     run(rebuilt, tmp_path)
     assert len(rebuilt.trained) == 4
 
 
 def test_run__a_failure_is_told_and_the_others_go_on(tmp_path: Path, capsys) -> None:
-    asked = Asked(fails="--theta 0.1 --seed 1")
-    done = run(asked, tmp_path)
+    recorder = RecordingRunner(fails="--theta 0.1 --seed 1")
+    done = run(recorder, tmp_path)
     failed = [each for each in done if each.error]
     assert [each.name for each in failed] == ["theta-0.1-seed-1"]
     assert failed[0].error == "MemoryError: no room" and not failed[0].figures
     assert "4/5 theta-0.1-seed-1: MemoryError: no room" in capsys.readouterr().err
-    assert len(asked.trained) == 4
-    mended = Asked()
+    assert len(recorder.trained) == 4
+    mended = RecordingRunner()
     assert not any(each.error for each in run(mended, tmp_path))
     assert len(mended.trained) == 1
 
 
 def test_run__a_stop_ends_all_and_the_same_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
-        run(Asked(stopped="--theta 0.3 --seed 0"), tmp_path)
+        run(RecordingRunner(stopped="--theta 0.3 --seed 0"), tmp_path)
     assert caught.value.exit_code == 143
-    rest = Asked()
+    rest = RecordingRunner()
     run(rest, tmp_path)
     assert len(rest.trained) == 3
 
 
 def test_check__names_all_that_is_missing_before_the_first_run(tmp_path: Path) -> None:
-    asked = Asked(missing="--theta 0.")
+    recorder = RecordingRunner(missing="--theta 0.")
     with pytest.raises(DenseCLIError, match="There is no column") as caught:
-        run(asked, tmp_path)
-    assert not asked.trained and not list(tmp_path.iterdir())
+        run(recorder, tmp_path)
+    assert not recorder.trained and not list(tmp_path.iterdir())
     assert caught.value.hint == "Make it for --theta 0.1. Make it for --theta 0.3."
-    assert check(SPEC, Asked().runner).keys() == {
+    assert check(SPEC, RecordingRunner().runner).keys() == {
         f"theta-{theta}-seed-{seed}" for theta in (0.1, 0.3) for seed in (0, 1)
     }
 
 
 def test_run__weights_of_the_spec_are_those_of_the_model_beside(tmp_path: Path) -> None:
     spec = Spec(**{**vars(SPEC), "train": {"weights": ["scenes-s=random:0", "other=x"]}})
-    asked = Asked()
-    run(asked, tmp_path, spec=spec)
-    assert asked.measured[0].endswith("--weights scenes-s=random:0")
+    recorder = RecordingRunner()
+    run(recorder, tmp_path, spec=spec)
+    assert recorder.measured[0].endswith("--weights scenes-s=random:0")
     assert json.loads((tmp_path / "scenes-s.json").read_text())["result"]["student"]["random_weights"]
 
 
 def test_run__a_record_of_an_earlier_version_is_not_reused(tmp_path: Path) -> None:
     """Its words may mean another training today, such as --decoupling 2."""
-    run(Asked(), tmp_path)
+    run(RecordingRunner(), tmp_path)
     record = tmp_path / "theta-0.1-seed-0" / "ablation.json"
     found = json.loads(record.read_text())
     del found["version"]
     record.write_text(json.dumps(found))
-    asked = Asked()
-    run(asked, tmp_path)
-    assert len(asked.trained) == len(asked.measured) == 1 and json.loads(record.read_text())["version"] == 2
+    recorder = RecordingRunner()
+    run(recorder, tmp_path)
+    assert (
+        len(recorder.trained) == len(recorder.measured) == 1
+        and json.loads(record.read_text())["version"] == 2
+    )

@@ -254,7 +254,7 @@ def test_build__no_such_folder(tmp_path: Path) -> None:
 
 
 def test_build__unknown_teacher_lists_the_known_ones(photos: Path, tmp_path: Path) -> None:
-    said = refused(
+    output = refused(
         "build-shards",
         "--dataset",
         "folder",
@@ -265,12 +265,12 @@ def test_build__unknown_teacher_lists_the_known_ones(photos: Path, tmp_path: Pat
         "--teacher",
         "vitz99",
     )
-    assert "vitz99" in said and "vitl14" in said and "eva02-b16" in said
+    assert "vitz99" in output and "vitl14" in output and "eva02-b16" in output
 
 
 def test_build__unknown_data_set_suggests_the_nearest() -> None:
-    said = refused("build-shards", "--dataset", "foldr")
-    assert "no data set called 'foldr'" in said and "Did you mean folder?" in said
+    output = refused("build-shards", "--dataset", "foldr")
+    assert "no data set called 'foldr'" in output and "Did you mean folder?" in output
 
 
 def test_build__no_data_set_is_a_usage_error() -> None:
@@ -285,7 +285,7 @@ def test_build__missing_weights_say_where_they_were_looked_for(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path / "none"))
-    said = refused(
+    output = refused(
         "build-shards",
         "--dataset",
         "folder",
@@ -296,7 +296,7 @@ def test_build__missing_weights_say_where_they_were_looked_for(
         "--teacher",
         "vitl14",
     )
-    assert str(tmp_path / "none") in said and "--weights vitl14=PATH" in said
+    assert str(tmp_path / "none") in output and "--weights vitl14=PATH" in output
 
 
 @pytest.mark.ray
@@ -318,8 +318,8 @@ def test_build__category_file_with_a_duplicate(build: list, tmp_path: Path) -> N
 def test_build__store_of_another_canvas(build: list) -> None:
     passed(*build)
     build[build.index(96)] = 48
-    said = refused(*build)
-    assert "canvas" in said and "96" in said and "48" in said
+    output = refused(*build)
+    assert "canvas" in output and "96" in output and "48" in output
 
 
 def test_build__dry_run_writes_nothing(build: list, tmp_path: Path) -> None:

@@ -1,14 +1,21 @@
 """densecli list: every kind has names, each with a line, and says what is missing here."""
 
+import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from registries import put
 
 from densecli.cli import main
 from densecli.commands.list import KINDS
 from densecli.core import registry
+from densecli.core.registry import Registry
+from densecli.pipeline.teachers import TEACHERS, TeacherFamily
+
+ROOT = Path(__file__).parents[2]
 
 
 def listed(*words: str) -> dict:
@@ -37,6 +44,45 @@ def test_list__says_which_weights_are_missing(tmp_path: Path, monkeypatch: pytes
     missing = {each["name"]: each["missing"] for each in listed("vfms")["names"]}
     assert missing["dinov2-vitb14"] == "weights not found" and not missing["dinov2-vits14"]
     assert not missing["scenes-vfm"]
+
+
+def test_list__knows_every_registry() -> None:
+    calls = (
+        node
+        for file in ROOT.glob("*/**/*.py")
+        if file.parts[len(ROOT.parts)] in {"core", "shards", "models", "pipeline", "train", "evaluation"}
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "registry"
+    )
+    made = {argument.value for call in calls for argument in call.args if isinstance(argument, ast.Constant)}
+    assert made and made | {"commands"} == set(KINDS)
+
+
+def test_list__teachers_are_those_of_the_registry_and_say_whose_weights_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("vitb16.pt", "refiner-vitb16.safetensors"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
+    models = Registry("models")
+    for name in ("vitb16", "vitl14"):
+        models.add(name, None, help="Of a test.")
+    for family in ("labels", "refined"):
+        put(monkeypatch, TEACHERS, family, replace(TEACHERS[family], models=lambda: models))
+    closed = TeacherFamily(
+        kind="crops", models=lambda: ["p8", "p16"], configure=lambda *_: None, weights=lambda model: {}
+    )
+    put(monkeypatch, TEACHERS, "patches", closed)
+    missing = {each["name"]: each["missing"] for each in listed("teachers")["names"]}
+    assert len(missing) == len(TEACHERS)
+    assert missing["MODEL"] == missing["refiner-MODEL"] == "weights found only for vitb16"
+    assert missing["crops-p8, crops-p16"] == ""
+
+
+def test_list__a_kind_without_names_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("densecli.commands.list.registry", Registry)
+    done = CliRunner().invoke(main, ["list", "commands"])
+    assert done.exit_code == 0 and done.stdout.startswith("none")
 
 
 def test_list__an_unknown_kind_suggests_the_nearest() -> None:

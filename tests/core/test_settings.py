@@ -35,7 +35,7 @@ class Preset(Base):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"rate": 7}, "rate must be a number from 0 to 1, not 7"),
         ({"rate": math.nan}, "finite"),
@@ -50,10 +50,10 @@ class Preset(Base):
         ({"on": "yes"}, "true or false"),
     ],
 )
-def test_settings__refuses_with_the_range_and_the_flag(values: dict[str, Any], said: str) -> None:
+def test_settings__refuses_with_the_range_and_the_flag(values: dict[str, Any], message: str) -> None:
     with pytest.raises(DenseCLIError) as caught:
         Base(**values)
-    assert said in str(caught.value) and f"--{next(iter(values))}" in caught.value.hint
+    assert message in str(caught.value) and f"--{next(iter(values))}" in caught.value.hint
 
 
 def test_settings__take_their_own_types(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.classify import ClassifyConfig, classify, region_tally, segment_crops, token_masks
+from densecli.evaluation.classify import ClassifyConfig, classify, count_regions, segment_crops, token_masks
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import Categories
 
@@ -19,7 +19,7 @@ THING = np.array([True, True, True, False, False, False, False, False])
 SET = Categories(name="eight", names=NAMES, thing=THING)
 PATCH, SIDE, STEP = 8, 64, 25
 CONFIG = ClassifyConfig(canvas=SIDE, batch_size=2)
-RANKS = Distributed(device=torch.device("cpu"))
+ALONE = Distributed(device=torch.device("cpu"))
 
 
 def test_token_masks__whole_tokens_come_back_and_padding_is_empty():
@@ -99,20 +99,20 @@ def figures(result):
 
 
 def test_classify__an_oracle_scores_100(world):
-    result = classify(Oracle(), world, torch.eye(len(NAMES)) * 3, "oracle", CONFIG, RANKS)
+    result = classify(Oracle(), world, torch.eye(len(NAMES)) * 3, "oracle", CONFIG, ALONE)
     expected = dict.fromkeys(figures(result), 100.0) | {"stuff_as_thing": 0.0}
     assert figures(result) == expected
     assert (result.things, result.stuffs, result.skipped, result.vanished) == (3, 5, 0, 0)
 
 
 def test_classify__an_oracle_that_looks_aside_does_not(world):
-    result = classify(Oracle(shift=3), world, torch.eye(len(NAMES)), "oracle", CONFIG, RANKS)
+    result = classify(Oracle(shift=3), world, torch.eye(len(NAMES)), "oracle", CONFIG, ALONE)
     assert result.boxes_top1 < 50 and result.masks_thing_top1 < 50
 
 
 def test_classify__text_embeddings_decide_the_class(world):
     swapped = torch.eye(len(NAMES))[[3, 1, 2, 0, 4, 5, 6, 7]]  # cat and sea trade places
-    result = classify(Oracle(), world, swapped, "oracle", CONFIG, RANKS)
+    result = classify(Oracle(), world, swapped, "oracle", CONFIG, ALONE)
     assert result.masks_stuff_top1 == pytest.approx(80.0) and result.stuff_as_thing == pytest.approx(20.0)
 
 
@@ -120,16 +120,20 @@ def test_classify__text_embeddings_decide_the_class(world):
 def test_classify__batches_and_processes_change_nothing(world, crops):
     text = torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
 
-    def tally(size, rank, world_size):
+    def counts(size, rank, world_size):
         config = dataclasses.replace(CONFIG, batch_size=size, crops=crops)
-        ranks = Distributed(device=torch.device("cpu"), rank=rank, world_size=world_size)
-        return region_tally(Oracle(), world, text, config, ranks)
+        processes = Distributed(device=torch.device("cpu"), rank=rank, world_size=world_size)
+        return count_regions(Oracle(), world, text, config, processes)
 
-    one = tally(2, 0, 1)
-    for parts in ([tally(16, 0, 1)], [tally(1, r, 2) for r in (0, 1)], [tally(2, r, 3) for r in (0, 1, 2)]):
+    one = counts(2, 0, 1)
+    for parts in (
+        [counts(16, 0, 1)],
+        [counts(1, r, 2) for r in (0, 1)],
+        [counts(2, r, 3) for r in (0, 1, 2)],
+    ):
         whole = sum(parts[1:], parts[0])
         for kind in ("boxes", "masks"):
-            np.testing.assert_array_equal(getattr(whole, kind).called, getattr(one, kind).called)
+            np.testing.assert_array_equal(getattr(whole, kind).predicted, getattr(one, kind).predicted)
             np.testing.assert_array_equal(getattr(whole, kind).top5, getattr(one, kind).top5)
         assert whole.skipped == one.skipped
 
@@ -137,7 +141,7 @@ def test_classify__batches_and_processes_change_nothing(world, crops):
 def test_classify__box_area_is_bounded_in_photo_pixels(world):
     # Boxes of 24x24, 16x32, 32x16 px (things) and of at least 32x32 (stuff); the canvas is twice as large.
     config = dataclasses.replace(CONFIG, canvas=2 * SIDE, min_side=24)
-    result = classify(Oracle(), world, torch.eye(len(NAMES)), "oracle", config, RANKS)
+    result = classify(Oracle(), world, torch.eye(len(NAMES)), "oracle", config, ALONE)
     assert (result.things, result.stuffs, result.skipped) == (1, 5, 2)
 
 
@@ -145,19 +149,19 @@ def test_classify__a_photo_without_segments_is_no_trouble(write_panoptic):
     empty, full = coded(np.full((8, 8), 5), []), coded(np.full((8, 8), 5), [5])
     dataset = PanopticDataset(write_panoptic("coco", NAMES, THING, [empty, full, empty]), "val", SET)
     result = classify(
-        Oracle(), dataset, torch.eye(len(NAMES)), "oracle", dataclasses.replace(CONFIG, batch_size=1), RANKS
+        Oracle(), dataset, torch.eye(len(NAMES)), "oracle", dataclasses.replace(CONFIG, batch_size=1), ALONE
     )
     assert result.masks_stuff_top1 == 100.0 and result.boxes_top1 is None
 
 
 def test_classify__embeddings_of_another_set_are_refused(world):
     with pytest.raises(DenseCLIError, match=r"\(7, 8\).*\(8, 8\)"):
-        classify(Oracle(), world, torch.eye(len(NAMES))[:7], "oracle", CONFIG, RANKS)
+        classify(Oracle(), world, torch.eye(len(NAMES))[:7], "oracle", CONFIG, ALONE)
 
 
 def test_classify__leaves_the_model_in_training_mode(world):
     model = Oracle().train()
-    classify(model, world, torch.eye(len(NAMES)), "oracle", CONFIG, RANKS)
+    classify(model, world, torch.eye(len(NAMES)), "oracle", CONFIG, ALONE)
     assert model.training
 
 
@@ -177,7 +181,7 @@ def test_classify__crops_see_no_dense_map(world):
     model = Oracle(shift=3)
     model.encode_image = lambda images: Oracle().dense(images, "value").mean((2, 3))
     config = dataclasses.replace(CONFIG, crops=True)
-    result = classify(model, world, torch.eye(len(NAMES)), "oracle", config, RANKS)
+    result = classify(model, world, torch.eye(len(NAMES)), "oracle", config, ALONE)
     assert result.masks_thing_top1 == result.boxes_top1 == 100.0
     assert (result.things, result.stuffs, result.vanished) == (3, 5, 0)
 
@@ -189,5 +193,5 @@ def test_classify__ade_as_coco(world, write_panoptic):
     ]
     ade = PanopticDataset(write_panoptic("ade", NAMES, THING, photos), "val", SET)
     text = torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
-    of_coco, of_ade = (classify(Oracle(), data, text, "oracle", CONFIG, RANKS) for data in (world, ade))
+    of_coco, of_ade = (classify(Oracle(), data, text, "oracle", CONFIG, ALONE) for data in (world, ade))
     assert figures(of_ade) == figures(of_coco)

@@ -13,7 +13,7 @@ from densecli.models.student import load_student
 
 NAMES = ("cat", "sea", "sky")
 SET = Categories(name="three", names=NAMES, thing=np.array([True, False, False]))
-RANKS = Distributed(device=torch.device("cpu"))
+ALONE = Distributed(device=torch.device("cpu"))
 
 
 def test_vote__most_of_the_nearest():
@@ -66,7 +66,7 @@ def test_classify_patches__colour_tells_the_class(write_panoptic):
     photos = [coloured(rng.integers(0, 3, (4, 4)), rng) for _ in range(5)]
     root = write_panoptic("coco", NAMES, SET.thing, photos)
     labelled = PanopticLabels(PanopticDataset(root, "val", SET))
-    result = classify_patches(Colour(), labelled, labelled, KNNConfig(canvas=32, batch_size=2, k=3), RANKS)
+    result = classify_patches(Colour(), labelled, labelled, KNNConfig(canvas=32, batch_size=2, k=3), ALONE)
     assert result.pixel_accuracy == result.miou == 100.0
     assert sum(c.pixels for c in result.classes) == 5 * 16
 
@@ -79,7 +79,7 @@ def test_classify_patches__real_dinov2_knows_more_than_random_weights(shared_dat
     config = KNNConfig(canvas=112, k=5)
     real, random = (
         classify_patches(
-            load_student("dinov2-vits14", weights)[0], bank, queries, config, RANKS
+            load_student("dinov2-vits14", weights)[0], bank, queries, config, ALONE
         ).pixel_accuracy
         for weights in (file, "random:0")
     )

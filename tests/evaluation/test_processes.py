@@ -24,17 +24,17 @@ EVERY = ("regions", *TASKS)
 ALIKE = "test"
 
 
-def measured(task, scenes, ranks, neighbours=ALIKE):
+def measured(task, scenes, processes, neighbours=ALIKE):
     """What a task says of the shipped student, in JSON's values."""
     subject = ModelUnderTest(model="scenes-s")
     where = {"data": str(scenes), "split": "val", "categories": "scenes"}
     if task == "regions":
         config = ClassifyConfig(canvas=96, batch_size=2)
-        found = evaluate_regions(subject, **where, config=config, ranks=ranks).to_dict()
+        found = evaluate_regions(subject, **where, config=config, processes=processes).to_dict()
     else:
         settings = {"canvas": 96, "batch_size": 2}
-        question = EvaluationRequest(subject=subject, **where, settings=settings, train_split=neighbours)
-        found = TASKS[task](question, ranks).values[subject.title]
+        request = EvaluationRequest(subject=subject, **where, settings=settings, train_split=neighbours)
+        found = TASKS[task](request, processes).values[subject.title]
     return json.loads(json.dumps(found))
 
 
@@ -92,6 +92,6 @@ def test_task__a_gpu_is_as_the_cpu(scenes, monkeypatch, task):
 
 
 if __name__ == "__main__":
-    with joined_processes("cpu") as ranks:
-        found = {task: measured(task, sys.argv[1], ranks) for task in EVERY}
-        Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))
+    with joined_processes("cpu") as processes:
+        found = {task: measured(task, sys.argv[1], processes) for task in EVERY}
+        Path(sys.argv[1], f"{processes.rank}.json").write_text(json.dumps(found))

@@ -30,7 +30,7 @@ THING = np.array([True, True, False, False, False])
 SET = Categories(name="five", names=NAMES, thing=THING)
 PATCH, STEP = 4, 50
 CONFIG = SegmentationConfig(side=32, window=16, stride=8, batch_size=3)
-RANKS = Distributed(device=torch.device("cpu"))
+ALONE = Distributed(device=torch.device("cpu"))
 
 
 class Oracle(nn.Module):
@@ -125,15 +125,15 @@ def test_offsets__windows_cover_all_and_stay_inside(length, window, stride):
 
 
 def test_segment__an_oracle_is_right_away_from_borders(world):
-    result = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG, RANKS)
+    result = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG, ALONE)
     assert result.photos == 3 and [c.name for c in result.classes] == list(NAMES)
     # Half a token either side of a border is a matter of interpolation.
     assert result.pixel_accuracy > 90 and result.miou > 85
 
 
 def test_segment__prompts_decide_the_class(world):
-    right = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG, RANKS)
-    swapped = segment(Oracle(), world, torch.eye(len(NAMES))[[2, 1, 0, 3, 4]], CONFIG, RANKS)  # cat and sea
+    right = segment(Oracle(), world, torch.eye(len(NAMES)), CONFIG, ALONE)
+    swapped = segment(Oracle(), world, torch.eye(len(NAMES))[[2, 1, 0, 3, 4]], CONFIG, ALONE)  # cat and sea
     assert swapped.miou < right.miou - 30
     assert [c.iou for c in swapped.classes][3:] == pytest.approx([c.iou for c in right.classes][3:], abs=5)
 
@@ -141,7 +141,7 @@ def test_segment__prompts_decide_the_class(world):
 def test_segment__batch_size_changes_nothing(world):
     text = nn.functional.normalize(torch.randn(5, 5, generator=torch.Generator().manual_seed(0)), dim=1)
     results = [
-        segment(Oracle(), world, text, dataclasses.replace(CONFIG, batch_size=size), RANKS)
+        segment(Oracle(), world, text, dataclasses.replace(CONFIG, batch_size=size), ALONE)
         for size in (1, 4, 100)
     ]
     assert results[0] == results[1] == results[2]
@@ -151,7 +151,7 @@ def test_segment__batch_size_changes_nothing(world):
 def test_segment__windows_that_do_not_tile_are_refused(world, side, window, stride):
     with pytest.raises(DenseCLIError, match="do not tile"):
         config = SegmentationConfig(side=side, window=window, stride=stride)
-        segment(Oracle(), world, torch.eye(5), config, RANKS)
+        segment(Oracle(), world, torch.eye(5), config, ALONE)
 
 
 def test_segment__features_that_are_not_finite_are_refused(world):
@@ -160,7 +160,7 @@ def test_segment__features_that_are_not_finite_are_refused(world):
             return super().dense(images, mode) * torch.nan
 
     with pytest.raises(DenseCLIError, match="not finite"):
-        segment(Broken(), world, torch.eye(5), CONFIG, RANKS)
+        segment(Broken(), world, torch.eye(5), CONFIG, ALONE)
 
 
 def test_window_scores__are_the_mean_of_the_windows_that_see_a_pixel():
@@ -179,8 +179,10 @@ def test_window_scores__are_the_mean_of_the_windows_that_see_a_pixel():
 
     config = SegmentationConfig(side=8, window=8, stride=4, batch_size=2)
     scores = window_scores(Counter(), Image.new("RGB", (28, 14)), torch.eye(2)[1:], config)
-    said = (torch.arange(3) / 100).sin()  # windows at 0, 4 and 8 of 16 columns
-    expected = torch.stack([said[0], said[:2].mean(), said[1:].mean(), said[2]]).repeat_interleave(4)
+    cosines = (torch.arange(3) / 100).sin()  # windows at 0, 4 and 8 of 16 columns
+    expected = torch.stack(
+        [cosines[0], cosines[:2].mean(), cosines[1:].mean(), cosines[2]]
+    ).repeat_interleave(4)
     torch.testing.assert_close(scores[0], expected.expand(8, -1))
 
 

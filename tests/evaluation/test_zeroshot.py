@@ -17,7 +17,7 @@ from densecli.models.categories import Categories
 
 NAMES = ("ant", "bee_hive", "cat", "dog", "elk", "fox", "gnu")
 STEP = 30
-RANKS = Distributed(device=torch.device("cpu"))
+ALONE = Distributed(device=torch.device("cpu"))
 
 
 class Reader(nn.Module):
@@ -53,7 +53,7 @@ TEXT = nn.functional.normalize(torch.stack([-(torch.arange(7) - c).abs() + 7.0 f
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_zero_shot__accuracy_by_hand(folders, batch_size):
-    result = zero_shot(Reader(), FolderImages(folders, "val"), TEXT, batch_size=batch_size, ranks=RANKS)
+    result = zero_shot(Reader(), FolderImages(folders, "val"), TEXT, batch_size=batch_size, processes=ALONE)
     # Off by two is among the first five; the last two classes' wrong photos are off by five.
     assert (result.photos, result.classes) == (14, 7)
     assert result.top1 == pytest.approx(50)
@@ -80,7 +80,7 @@ def test_folder__wordnet_ids_get_imagenet_s_names(tmp_path):
 
 def test_folder__without_photos_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DenseCLIError, match="no photo in a folder of its class"):
+    with pytest.raises(DenseCLIError, match="no photos in class folders"):
         FolderImages(tmp_path, "val")
 
 
@@ -97,7 +97,7 @@ def test_dominant__the_largest_thing_is_the_class(write_panoptic):
     images = DominantThings(PanopticDataset(root, "val", known))
     assert images.names == ("cat", "boat")
     assert [images[i][1] for i in range(2)] == [0, -1]
-    result = zero_shot(Reader(), images, TEXT[:2], batch_size=8, ranks=RANKS)
+    result = zero_shot(Reader(), images, TEXT[:2], batch_size=8, processes=ALONE)
     assert (result.photos, result.top1) == (1, 100.0)
 
 

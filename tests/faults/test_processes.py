@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ray
 
 # Subprocesses start where `pipeline` can be imported from.
 ROOT = Path(__file__).parents[2]
-PATIENCE = 300.0
+TIMEOUT = 300.0
 
 CONFIG = BuildConfig(
     dataset="scenes",
@@ -109,7 +109,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end, "waited for too long"
         time.sleep(0.02)
@@ -125,9 +125,9 @@ def wait_for_targets(store: Path, count: int) -> None:
 
 def finished(process: subprocess.Popen[str]) -> str:
     """Standard error of a build that ended well."""
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
-    return said
+    _, output = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, output
+    return output
 
 
 def kept(before: dict[str, int], store: Path) -> bool:
@@ -171,11 +171,11 @@ def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, surv
         processes = descendants(driver.pid)
         # Ctrl-C reaches all that are in the terminal's group.
         (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
-        _, said = driver.communicate(timeout=PATIENCE)
+        _, output = driver.communicate(timeout=TIMEOUT)
         assert driver.returncode == 128 + number
-        assert f"Error: {number.name} stopped the build" in said
-        assert "Hint: The same command continues" in said
-        assert "Traceback" not in said
+        assert f"Error: {number.name} stopped the build" in output
+        assert "Hint: The same command continues" in output
+        assert "Traceback" not in output
         wait_until_gone(processes)
         assert not list(store.rglob("*.tmp"))
         before = receipts(store)

@@ -9,12 +9,13 @@ from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.shard_builder import ShardBuilder
 from densecli.pipeline.sources import Source
-from densecli.shards.reader import decode_npz, read_shard
+from densecli.shards.npz import decode_npz
+from densecli.shards.tars import read_shard
 
 
 @pytest.fixture
 def build(tmp_path):
-    """(job, source, builder) of two shards of generated scenes, in a store of that name."""
+    """(request, source, builder) of two shards of generated scenes, in a store of that name."""
 
     def prepared(name: str) -> tuple[BuildRequest, Source, ShardBuilder]:
         config = BuildConfig(
@@ -28,8 +29,8 @@ def build(tmp_path):
             device="cpu",
             batch_size=8,
         )
-        job, source = prepare(config)
-        return job, source, job.builder()
+        request, source = prepare(config)
+        return request, source, request.builder()
 
     return prepared
 
@@ -37,7 +38,7 @@ def build(tmp_path):
 def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survived):
     stored, batches = {}, []
     for name in ("undisturbed", "short of memory"):
-        job, source, builder = build(name)
+        request, source, builder = build(name)
         _, teacher = builder.config.targets[0]
         if name == "short of memory":
             look = teacher.forward
@@ -49,10 +50,10 @@ def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survi
                 return look(pictures)
 
             teacher.forward = looking
-        for shard in job.store.shard_names:
+        for shard in request.store.shard_names:
             builder.build(unit_of(source, shard, 8))
-        labels = job.columns()[2]
-        samples = [sample for shard in job.store.shard_names for sample in read_shard(labels, shard)]
+        labels = request.columns()[2]
+        samples = [sample for shard in request.store.shard_names for sample in read_shard(labels, shard)]
         stored[name] = {key: decode_npz(parts["npz"]) for key, parts in samples}
     assert batches == [8, 4, 4, 8]
     assert len(stored["undisturbed"]) == 16
@@ -63,15 +64,15 @@ def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survi
 
 
 def test_nan__the_shard_is_refused_and_the_others_stay(build, survived):
-    job, source, builder = build("store")
+    request, source, builder = build("store")
     _, teacher = builder.config.targets[0]
     look = teacher.forward
     builder.build(unit_of(source, "000000", 8))
     teacher.forward = lambda pictures: look(pictures) * float("nan")
     with pytest.raises(DenseCLIError, match="scenes-s returned NaN"):
         builder.build(unit_of(source, "000001", 8))
-    assert [column.missing() for column in job.columns()] == [[], [], ["000001"]]
+    assert [column.missing() for column in request.columns()] == [[], [], ["000001"]]
     teacher.forward = look
     builder.build(unit_of(source, "000001", 8))
-    assert job.columns()[2].complete
+    assert request.columns()[2].complete
     survived("NaN from a teacher")

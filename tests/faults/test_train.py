@@ -39,8 +39,8 @@ def temporary(run: Path) -> Path:
 
 
 def finished(process: subprocess.Popen[str]) -> None:
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    _, output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
 
 
 def await_step(process: subprocess.Popen[str], run: Path, step: int) -> None:

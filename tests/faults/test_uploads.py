@@ -13,8 +13,9 @@ from s3fs import S3FileSystem
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.cache import Cache
-from densecli.shards.reader import StoreReader, read_shard, read_tar
+from densecli.shards.reader import StoreReader
 from densecli.shards.store import Store
+from densecli.shards.tars import read_shard, read_tar
 from densecli.shards.writer import ShardWriter
 
 ALWAYS = 10**6
@@ -130,9 +131,11 @@ def test_upload__that_fails_for_good_leaves_no_shard_and_is_made_by_the_same_com
 ):
     commit(store, "000000")
     proxy.fault, proxy.victim, proxy.times = fault, victim, ALWAYS
-    with pytest.raises(DenseCLIError, match=rf"^Could not write {store.root}/images/{victim}: .*\.$") as said:
+    with pytest.raises(
+        DenseCLIError, match=rf"^Could not write {store.root}/images/{victim}: .*\.$"
+    ) as caught:
         commit(store, "000001")
-    assert "nothing half written was published" in said.value.hint
+    assert "nothing half written was published" in caught.value.hint
     assert 1 <= proxy.broken <= 10
     visible = fault == "never answered" and victim == "000001.json"
     assert store.images.has("000001") == visible
@@ -186,10 +189,10 @@ def test_server_that_is_gone__one_sentence_without_the_endpoint(store, s3_server
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://somebody:password@127.0.0.1:9")
     S3FileSystem.clear_instance_cache()
     for call in (lambda: commit(store, "000000"), lambda: Store.open(store.root)):
-        with pytest.raises(DenseCLIError, match=r"Could not (read|write) s3://") as said:
+        with pytest.raises(DenseCLIError, match=r"Could not (read|write) s3://") as caught:
             call()
-        assert "password" not in f"{said.value} {said.value.hint}"
-        assert "credentials in the environment" in said.value.hint
+        assert "password" not in f"{caught.value} {caught.value.hint}"
+        assert "credentials in the environment" in caught.value.hint
     survived("object store out of reach")
 
 

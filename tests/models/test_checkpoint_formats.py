@@ -20,7 +20,8 @@ from densecli.models.checkpoint_formats import mode_means, timm_model
 from densecli.models.checkpoints import load_model, load_weights
 from densecli.models.registry import MODELS, build
 from densecli.models.student import DenseVFM, load_student
-from densecli.models.vfms import VFMS, VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
 from densecli.train.exports import EXPORTS, export_weights, formats_of
 
 # What OpenAI's loader infers from shapes: heads of 64, QuickGELU.
@@ -136,9 +137,9 @@ def test_openai__what_their_loader_would_build_otherwise_is_refused(change: dict
     assert caught.value.hint == "It can be exported as open_clip or timm."
 
 
-def run(said: str) -> torch.nn.Module:
+def run(description: str) -> torch.nn.Module:
     """The model that the Python of `ExportFormat.load` gives."""
-    *before, last = said.split("; ")
+    *before, last = description.split("; ")
     names = {"open_clip": open_clip, "timm": timm}
     for statement in before:
         exec(statement, names)

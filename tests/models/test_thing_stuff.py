@@ -59,25 +59,25 @@ KNOWN = {
 }
 
 
-def test_told_apart__by_list_by_last_word_and_else_a_thing() -> None:
+def test_classify_thing_stuff__by_list_by_last_word_and_else_a_thing() -> None:
     sky, table, stranger = classify_thing_stuff({"sky": 3, "wooden table": 2, "thingummy": 1}, KNOWN)
     assert (sky.thing, sky.count) == (False, 3) and "stuff in b" in sky.why
     assert table.thing and "its last word, table," in table.why
     assert stranger.thing and "no rule knows it" in stranger.why
 
 
-def test_told_apart__by_the_nearest_in_text_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_classify_thing_stuff__by_the_nearest_in_text_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded = []
 
     def embed(names: list[str]) -> torch.Tensor:
-        asked.append(list(names))
+        embedded.append(list(names))
         rows = {"haze": [0.0, 1], "sky": [0, 1], "sea": [0.1, 1], "dog": [1, 0], "table": [1, 0.1]}
         return torch.nn.functional.normalize(torch.tensor([rows[name] for name in names]), dim=1)
 
     monkeypatch.setattr("densecli.models.thing_stuff.NEIGHBOURS", 3)
     (haze,) = classify_thing_stuff({"haze": 1}, KNOWN, embed)
     assert not haze.thing and haze.why.startswith("nearest in text space: sky (stuff), sea (stuff)")
-    assert asked[0] == ["haze"]
+    assert embedded[0] == ["haze"]
 
 
 def test_word_list__the_users_own_comes_first(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights
-from densecli.models.vfm import build_vfm, load_vfm
+from densecli.models.vfm import build_vfm
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
 
 

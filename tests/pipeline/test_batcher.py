@@ -63,9 +63,9 @@ def test_out_of_memory__with_a_single_picture_is_an_error(photos):
 @pytest.mark.parametrize("batch_size", [1, 4, 19, 100])
 def test_asking__gives_photos_in_order_and_every_batch_full_but_the_last(photos, batch_size):
     teacher = Mean()
-    asking = Batcher(teacher, batch_size, StageTimer())
-    said = [pair for photo in photos for pair in asking.add(photo, teacher.inputs(photo))]
-    said += asking.finish()
-    assert [photo.key for photo, _ in said] == [photo.key for photo in photos]
-    assert [len(said[0][1]), *teacher.batches[:-1]] == [3, *[batch_size] * (len(teacher.batches) - 1)]
+    batcher = Batcher(teacher, batch_size, StageTimer())
+    outputs = [pair for photo in photos for pair in batcher.add(photo, teacher.inputs(photo))]
+    outputs += batcher.finish()
+    assert [photo.key for photo, _ in outputs] == [photo.key for photo in photos]
+    assert [len(outputs[0][1]), *teacher.batches[:-1]] == [3, *[batch_size] * (len(teacher.batches) - 1)]
     assert sum(teacher.batches) == 19

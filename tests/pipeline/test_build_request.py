@@ -66,8 +66,8 @@ def test_defaults__data_and_store_are_named_after_the_data_set(tmp_path, monkeyp
     monkeypatch.delenv("DENSECLI_DATA", raising=False)
     (tmp_path / "data" / "coco" / "train2017").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "coco" / "train2017" / "a.jpg")
-    job, source = prepare(BuildConfig(dataset="coco"))
-    assert job.store.root == str(tmp_path / "stores" / "coco-512")
+    request, source = prepare(BuildConfig(dataset="coco"))
+    assert request.store.root == str(tmp_path / "stores" / "coco-512")
     assert len(source.items) == 1
 
     monkeypatch.setenv("DENSECLI_DATA", str(tmp_path / "elsewhere"))
@@ -96,8 +96,8 @@ def test_dry_run__says_what_is_missing_and_writes_nothing(tiny):
 
 def test_dry_run__names_the_columns_that_the_build_then_makes(tiny):
     planned = build_shards(replace(tiny, dry_run=True))["columns"]
-    job, _ = build_here(tiny)
-    assert [column.id for column in job.columns()] == [column["id"] for column in planned]
+    request, _ = build_here(tiny)
+    assert [column.id for column in request.columns()] == [column["id"] for column in planned]
     another = build_shards(replace(tiny, tau=0.5, dry_run=True))["columns"]
     assert [column["missing"] for column in another] == [0, 0, 2]
 
@@ -112,8 +112,8 @@ def test_up_to_date__when_nothing_is_missing(tiny, files_of, monkeypatch):
 
 @pytest.mark.parametrize("lost", ["store.json", "regions/*/column.json", "targets/*/column.json"])
 def test_up_to_date__a_lost_description_is_made_again(tiny, lost):
-    job, _ = build_here(tiny)
-    (path,) = Path(job.store.root).glob(lost)
+    request, _ = build_here(tiny)
+    (path,) = Path(request.store.root).glob(lost)
     before = path.read_bytes()
     path.unlink()
     assert build_shards(replace(tiny, dry_run=True))["status"] == "up to date"
@@ -133,9 +133,9 @@ def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
     monkeypatch.setenv("DENSECLI_DATA", str(tmp_path / "data of mine"))
     split = {"scenes": "val", "coco": "train2017", "folder": None}[dataset]
     config = replace(tiny, dataset=dataset, split=split, store=str(tmp_path / "my store"), canvas=48, seed=3)
-    job, _ = build_here(replace(config, teachers=(), weights={}))
+    request, _ = build_here(replace(config, teachers=(), weights={}))
     with pytest.raises(DenseCLIError, match="no labels column of scenes-s") as caught:
-        find_targets(job.store, ["labels"], teachers=("scenes-s",), student="scenes-s")
+        find_targets(request.store, ["labels"], teachers=("scenes-s",), student="scenes-s")
 
     command = caught.value.hint.removeprefix("Make it with: ").partition(" (and --data DIR")[0]
     program, *words = shlex.split(command)
@@ -144,7 +144,7 @@ def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
     result = CliRunner().invoke(main, [*words, *extra])
     assert result.exit_code == 0, result.output
     planned = json.JSONDecoder().raw_decode(result.stdout)[0]
-    assert planned["store"] == job.store.root
+    assert planned["store"] == request.store.root
     assert [(c["kind"], c["missing"]) for c in planned["columns"]] == [
         ("images", 0),
         ("regions", 0),
@@ -155,9 +155,9 @@ def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
 def test_builder__weights_of_another_architecture_leave_nothing_behind(tiny, tmp_path):
     model, _ = load_model("scenes-l", "random:0")
     save_file(model.clip.state_dict(), tmp_path / "large.safetensors")
-    job, _ = prepare(replace(tiny, weights={"scenes-s": str(tmp_path / "large.safetensors")}))
+    request, _ = prepare(replace(tiny, weights={"scenes-s": str(tmp_path / "large.safetensors")}))
     with pytest.raises(DenseCLIError, match="does not fit scenes-s"):
-        job.builder()
+        request.builder()
     assert not Path(tiny.store).exists()
 
 

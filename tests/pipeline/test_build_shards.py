@@ -15,7 +15,7 @@ from PIL import Image
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
-from densecli.pipeline import build_shards as driver
+from densecli.pipeline import build_shards as module
 from densecli.pipeline import summary as totals
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.build_shards import build_shards
@@ -24,7 +24,7 @@ from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources.base import Decoded
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
-from densecli.shards.reader import read_joined
+from densecli.shards.joined import read_joined
 
 pytestmark = pytest.mark.ray
 
@@ -66,28 +66,28 @@ def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_bu
     tiny, tmp_path
 ):
     died = tmp_path / "died"
-    job, source = prepare(replace(tiny, limit=3, shard_size=1))
+    request, source = prepare(replace(tiny, limit=3, shard_size=1))
 
     def deadly(item, canvas):
         if item.ref == "1" and not died.exists():
             died.touch()
             os._exit(1)
         if item.ref == "2":
-            while any(column.missing() != ["000002"] for column in job.columns()):
+            while any(column.missing() != ["000002"] for column in request.columns()):
                 time.sleep(0.1)
             raise OSError("the disk is on fire")
         return Decoded(Image.new("RGB", (96, 96)), 96, 96)
 
-    deadly_job = replace(job, load=deadly)
-    units = (unit_of(source, shard, 1) for shard in job.store.shard_names)
+    deadly_request = replace(request, load=deadly)
+    units = (unit_of(source, shard, 1) for shard in request.store.shard_names)
     done = []
     message = r"000002 failed 2 times.*OSError: the disk is on fire"
     with connected(None, 1), pytest.raises(DenseCLIError, match=message):
-        for report in run_units(units, WorkerPool(deadly_job, 1), max_attempts=2):
+        for report in run_units(units, WorkerPool(deadly_request, 1), max_attempts=2):
             done.append(report.shard)
     assert died.exists()
     assert sorted(done) == ["000000", "000001"]
-    assert len(read_joined(job.columns(), "000001")) == 1
+    assert len(read_joined(request.columns(), "000001")) == 1
 
 
 def test_run_units__a_shard_that_kills_its_worker_costs_no_other_an_attempt(tmp_path):
@@ -197,11 +197,11 @@ def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_pat
     )
     config = replace(config, teachers=(), weights={}, max_unreadable=4)
 
-    # Without Ray: how many are too many is the driver's own affair.
-    monkeypatch.setattr(driver, "connected", lambda address, workers: nullcontext())
-    monkeypatch.setattr(driver, "WorkerPool", lambda job, *_: job.builder())
+    # Without Ray: build_shards itself counts the unreadable photos.
+    monkeypatch.setattr(module, "connected", lambda address, workers: nullcontext())
+    monkeypatch.setattr(module, "WorkerPool", lambda request, *_: request.builder())
     monkeypatch.setattr(
-        driver, "run_units", lambda units, builder, *_: (builder.build(unit) for unit in units)
+        module, "run_units", lambda units, builder, *_: (builder.build(unit) for unit in units)
     )
     with pytest.raises(DenseCLIError, match=r"4 photos in a row could not be read \(4 empty\)"):
         build_shards(config)
@@ -216,8 +216,8 @@ def test_build_shards__a_cluster_out_of_reach_leaves_no_store(tiny):
 
 
 def test_build_shards__a_dry_run_counts_what_each_column_lacks(tiny):
-    job, _ = build_here(tiny)
-    Path(job.columns()[1].receipt_url("000001")).unlink()
+    request, _ = build_here(tiny)
+    Path(request.columns()[1].receipt_url("000001")).unlink()
     summary = build_shards(replace(tiny, dry_run=True))
     assert summary["status"] == "planned"
     assert [column["missing"] for column in summary["columns"]] == [0, 1, 0]

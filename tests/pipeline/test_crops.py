@@ -14,7 +14,8 @@ from densecli.pipeline.teachers import Photo
 from densecli.pipeline.teachers.crops import CropsConfig
 from densecli.shards.codecs import Rows, codec_from_spec
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions, region_plan, stored_views
 
 
@@ -27,30 +28,32 @@ def crops(tiny):
     ("shard_size", "batch_size", "codec"), [(1, 5, "int8"), (2, 16, "int8"), (4, 7, "fp16")]
 )
 def test_stored_target__equals_the_live_teacher(crops, photo_of, shard_size, batch_size, codec):
-    job, _ = build_here(replace(crops, limit=4, shard_size=shard_size, batch_size=batch_size, codec=codec))
-    columns = job.columns()
-    teacher = job.targets[0][0].load("cpu")
+    request, _ = build_here(
+        replace(crops, limit=4, shard_size=shard_size, batch_size=batch_size, codec=codec)
+    )
+    columns = request.columns()
+    teacher = request.targets[0][0].load("cpu")
     rows = codec_from_spec(columns[2].spec["codec"])
-    for shard in job.store.shard_names:
+    for shard in request.store.shard_names:
         for record in read_joined(columns, shard):
-            photo = photo_of(record, job.store.canvas)
-            (said,) = live_targets(teacher, [photo])
+            photo = photo_of(record, request.store.canvas)
+            (live,) = live_targets(teacher, [photo])
             arrays = decode_npz(record.parts["crops-scenes-s"]["npz"])
-            assert len(said) == sum(len(photo.regions.view(view)) for view in arrays["views"])
+            assert len(live) == sum(len(photo.regions.view(view)) for view in arrays["views"])
             bound = columns[2].receipt(shard).error["max_abs"] + 1e-6
-            assert np.abs(rows.decode(arrays) - said).max() <= bound < 0.01
+            assert np.abs(rows.decode(arrays) - live).max() <= bound < 0.01
 
 
 def test_live__is_the_image_embedding_of_each_cells_crop(crops, photo_of):
-    job, _ = build_here(replace(crops, limit=1))
-    (record,) = read_joined(job.columns()[:2], "000000")
-    photo = photo_of(record, job.store.canvas)
-    teacher = job.targets[0][0].load("cpu")
-    (said,) = live_targets(teacher, [photo])
+    request, _ = build_here(replace(crops, limit=1))
+    (record,) = read_joined(request.columns()[:2], "000000")
+    photo = photo_of(record, request.store.canvas)
+    teacher = request.targets[0][0].load("cpu")
+    (live,) = live_targets(teacher, [photo])
     views = stored_views(photo.key, photo.regions.n_views, 2)
     boxes = np.concatenate([photo.regions.boxes[photo.regions.view(view)] for view in views])
-    assert said.shape == (len(boxes), 64)
-    for box, row in zip(boxes, said, strict=True):
+    assert live.shape == (len(boxes), 64)
+    for box, row in zip(boxes, live, strict=True):
         crop = torch.tensor(photo.canvas.crop(photo.image, box, 96)).permute(2, 0, 1)[None]
         with torch.inference_mode():
             expected = F.normalize(teacher.model.encode_image(teacher.model.normalize(crop)), dim=1)[0]
@@ -75,9 +78,9 @@ def test_asking__every_batch_is_full_but_the_last_whatever_the_cells():
     sizes, look = [], teacher.forward
     teacher.forward = lambda pictures: sizes.append(len(pictures)) or look(pictures)
     photos = grids(4)
-    asking = Batcher(teacher, 16, StageTimer())
-    done = [pair for photo in photos for pair in asking.add(photo, teacher.inputs(photo))]
-    done += asking.finish()
+    batcher = Batcher(teacher, 16, StageTimer())
+    done = [pair for photo in photos for pair in batcher.add(photo, teacher.inputs(photo))]
+    done += batcher.finish()
     cells = [len(teacher.inputs(photo)) for photo in photos]
     assert len(set(cells)) > 1
     assert sizes == [16] * (sum(cells) // 16) + [sum(cells) % 16] * (sum(cells) % 16 > 0)
@@ -98,9 +101,9 @@ def test_a_photo_without_boxes__has_no_rows():
     nothing = Regions(np.zeros((0, 4), np.float32), np.zeros(2, np.int32))
     teacher = CropsConfig(model="scenes-s", weights="random:0").load("cpu")
     photos = [replace(photo, regions=nothing) if i == 1 else photo for i, photo in enumerate(grids(3))]
-    said = live_targets(teacher, photos)
-    assert [len(each) > 0 for each in said] == [True, False, True]
-    arrays, _ = teacher.encode(photos[1], said[1])
+    live = live_targets(teacher, photos)
+    assert [len(each) > 0 for each in live] == [True, False, True]
+    arrays, _ = teacher.encode(photos[1], live[1])
     assert (arrays["x"].shape, arrays["views"].tolist()) == ((0, 64), [0])
 
 
@@ -160,10 +163,10 @@ def test_proposals__crops_have_context_and_a_photo_may_have_none(tiny, tmp_path)
         proposals=str(tmp_path / "boxes.json"),
         teachers=("crops-scenes-s", "scenes-s"),
     )
-    job, _ = build_here(config)
-    crops = job.columns()[2]
+    request, _ = build_here(config)
+    crops = request.columns()[2]
     assert crops.spec["target"]["crop"]["context"] == 1.5
-    first, second = read_joined(job.columns(), "000000")
+    first, second = read_joined(request.columns(), "000000")
     for record, count in ((first, 3), (second, 0)):
         assert len(decode_npz(record.parts["regions"]["npz"])["boxes"]) == count
         assert len(decode_npz(record.parts["scenes-s"]["npz"])["count"]) == count

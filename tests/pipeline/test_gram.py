@@ -8,12 +8,14 @@ from building import build_here
 from registries import put
 from torchvision.ops import roi_align
 
-from densecli.models.vfms import VFMS, VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.teachers.features import FeaturesConfig
 from densecli.pipeline.teachers.gram import GramConfig, SelfConfig
 from densecli.shards.codecs import Features, LowRank, codec_from_spec
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 
 TEACHERS = ("self-scenes-s", "dinov2-vits14")
 WEIGHTS = {"scenes-s": "random:0", "dinov2-vits14": "random:0"}
@@ -26,19 +28,19 @@ def tokens(tiny):
 
 @pytest.mark.parametrize(("shard_size", "batch_size"), [(1, 1), (2, 16), (3, 2)])
 def test_stored_gram__equals_the_live_teachers(tokens, photo_of, shard_size, batch_size):
-    job, _ = build_here(replace(tokens, shard_size=shard_size, batch_size=batch_size))
-    columns = job.columns()
+    request, _ = build_here(replace(tokens, shard_size=shard_size, batch_size=batch_size))
+    columns = request.columns()
     assert [column.spec["target"]["name"] for column in columns[2:]] == ["self", "gram"]
-    for column, (config, _) in zip(columns[2:], job.targets, strict=True):
+    for column, (config, _) in zip(columns[2:], request.targets, strict=True):
         teacher, codec = config.load("cpu"), codec_from_spec(column.spec["codec"])
-        for shard in job.store.shard_names:
+        for shard in request.store.shard_names:
             receipt = column.receipt(shard)
             for record in read_joined(columns, shard):
-                (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
+                (live,) = live_targets(teacher, [photo_of(record, request.store.canvas)])
                 arrays = decode_npz(record.parts[column.part]["npz"])
-                assert arrays["grid"].tolist() == [8, 8] == list(said.shape[:2])
+                assert arrays["grid"].tolist() == [8, 8] == list(live.shape[:2])
                 assert (arrays["x"].shape, arrays["x"].dtype) == ((64, 16), np.int8)
-                x, f = said.reshape(64, -1).astype(np.float64), codec.decode(arrays).astype(np.float64)
+                x, f = live.reshape(64, -1).astype(np.float64), codec.decode(arrays).astype(np.float64)
                 np.testing.assert_allclose(np.diag(x @ x.T), 1, atol=1e-5)
                 error = f @ f.T - x @ x.T
                 np.testing.assert_allclose(
@@ -49,27 +51,27 @@ def test_stored_gram__equals_the_live_teachers(tokens, photo_of, shard_size, bat
 
 
 def test_stored_features__are_the_live_map(tiny, photo_of):
-    job, _ = build_here(replace(tiny, teachers=("features-scenes-s",)))
-    column = job.columns()[2]
-    teacher, codec = job.targets[0][0].load("cpu"), codec_from_spec(column.spec["codec"])
-    for shard in job.store.shard_names:
+    request, _ = build_here(replace(tiny, teachers=("features-scenes-s",)))
+    column = request.columns()[2]
+    teacher, codec = request.targets[0][0].load("cpu"), codec_from_spec(column.spec["codec"])
+    for shard in request.store.shard_names:
         bound = column.receipt(shard).error["max_norm"] + 1e-5
-        for record in read_joined(job.columns(), shard):
-            (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
+        for record in read_joined(request.columns(), shard):
+            (live,) = live_targets(teacher, [photo_of(record, request.store.canvas)])
             arrays = decode_npz(record.parts[column.part]["npz"])
-            off = codec.decode(arrays).reshape(said.shape) - said
+            off = codec.decode(arrays).reshape(live.shape) - live
             assert 0 < np.linalg.norm(off, axis=2).max() <= bound < 1
             assert arrays["basis"].shape == (16, 64)
 
 
 def test_region__the_gram_of_the_pooled_factors_is_that_of_the_pooled_tokens(tokens, photo_of):
     """RoIAlign takes means: no entry is off by more than the worst of the whole map."""
-    job, _ = build_here(tokens)
-    column = job.columns()[2]
-    teacher, codec = job.targets[0][0].load("cpu"), codec_from_spec(column.spec["codec"])
-    for record in read_joined(job.columns(), "000000"):
-        photo = photo_of(record, job.store.canvas)
-        (said,) = live_targets(teacher, [photo])
+    request, _ = build_here(tokens)
+    column = request.columns()[2]
+    teacher, codec = request.targets[0][0].load("cpu"), codec_from_spec(column.spec["codec"])
+    for record in read_joined(request.columns(), "000000"):
+        photo = photo_of(record, request.store.canvas)
+        (live,) = live_targets(teacher, [photo])
         factors = codec.decode(decode_npz(record.parts[column.part]["npz"])).reshape(8, 8, -1)
         boxes = torch.from_numpy(photo.regions.boxes[::7].copy()) * 8
 
@@ -78,25 +80,25 @@ def test_region__the_gram_of_the_pooled_factors_is_that_of_the_pooled_tokens(tok
             pooled = roi_align(tokens, [boxes.double()], (5, 5), aligned=True).flatten(2)
             return (pooled.transpose(1, 2) @ pooled).numpy()
 
-        off = np.abs(grams(factors) - grams(said)).max()
+        off = np.abs(grams(factors) - grams(live)).max()
         assert 0 < off <= column.receipt("000000").error["max_abs"] + 1e-5 < 0.2
 
 
 def test_region__a_lossless_codec_keeps_the_gram(tokens, photo_of):
-    job, _ = build_here(
+    request, _ = build_here(
         replace(tokens, teachers=TEACHERS[:1], codec="fp32", rank=64, weights={"scenes-s": "random:0"})
     )
-    assert job.columns()[2].receipt("000000").error["max_abs"] < 1e-5
+    assert request.columns()[2].receipt("000000").error["max_abs"] < 1e-5
 
 
 def test_gram_rmse__each_photo_has_the_rank_it_needs(tokens):
-    job, _ = build_here(replace(tokens, gram_rmse=0.006))
-    for column in job.columns()[2:]:
+    request, _ = build_here(replace(tokens, gram_rmse=0.006))
+    for column in request.columns()[2:]:
         assert column.spec["codec"] == {"name": "lowrank", "rank": None, "rmse": 0.006, "dtype": "int8"}
         assert column.receipt("000000").error["max_rmse"] <= 0.006
         ranks = [
             decode_npz(record.parts[column.part]["npz"])["x"].shape[1]
-            for record in read_joined(job.columns(), "000000")
+            for record in read_joined(request.columns(), "000000")
         ]
         assert all(rank % 8 == 0 for rank in ranks)
 
@@ -164,10 +166,10 @@ def test_real_dinov2__rank_64_keeps_the_cosines_of_real_photos(tiny, shared_data
         teachers=("dinov2-vits14",),
         weights={"dinov2-vits14": str(shared_data / "weights" / "dinov2_vits14_fp16.safetensors")},
     )
-    job, _ = build_here(config)
-    column = job.columns()[2]
+    request, _ = build_here(config)
+    column = request.columns()[2]
     assert column.receipt("000000").error["rmse"] <= 0.004
-    for record in read_joined(job.columns(), "000000"):
+    for record in read_joined(request.columns(), "000000"):
         arrays = decode_npz(record.parts["dinov2-vits14"]["npz"])
         assert arrays["grid"].tolist() == [32, 32]
         assert (arrays["x"].nbytes + arrays["scale"].nbytes) / 1024 == 66

@@ -15,7 +15,8 @@ from densecli.pipeline.teachers import Photo
 from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import codec_from_spec
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions
 
 # A matrix product may differ in its last bits with the size of the batch; over tau = 0.01 that is up to this
@@ -32,39 +33,39 @@ def blank_photo(size):
 @pytest.mark.parametrize("shard_size", [1, 7, 64])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_stored_target__equals_the_live_teacher_for_every_region(tiny, photo_of, shard_size, batch_size):
-    job, _ = build_here(replace(tiny, limit=9, shard_size=shard_size, batch_size=batch_size))
-    columns = job.columns()
-    teacher = job.targets[0][0].load("cpu")
+    request, _ = build_here(replace(tiny, limit=9, shard_size=shard_size, batch_size=batch_size))
+    columns = request.columns()
+    teacher = request.targets[0][0].load("cpu")
     codec = codec_from_spec(columns[2].spec["codec"])
     assert codec == teacher.codec
     things = np.array(codec.things)
     seen = 0
-    for shard in job.store.shard_names:
+    for shard in request.store.shard_names:
         bound = columns[2].receipt(shard).error["max_tv"] + BATCH_NOISE
         for record in read_joined(columns, shard):
-            (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
+            (live,) = live_targets(teacher, [photo_of(record, request.store.canvas)])
             arrays = decode_npz(record.parts["scenes-s"]["npz"])
             stored = codec.decode(arrays)
-            others = np.where(stored[:, :-2] > 0, 0, said)
+            others = np.where(stored[:, :-2] > 0, 0, live)
             rest = [others[:, side].sum(1) for side in (things, ~things)]
-            assert np.abs(stored - np.column_stack([said - others, *rest])).sum(1).max() / 2 <= bound
+            assert np.abs(stored - np.column_stack([live - others, *rest])).sum(1).max() / 2 <= bound
             # The very category, wherever the noise cannot have swapped the first two.
-            first, second = np.sort(said, axis=1)[:, :-3:-1].T
+            first, second = np.sort(live, axis=1)[:, :-3:-1].T
             sure = first - second > 2 * BATCH_NOISE
             best = stored[:, :-2].argmax(1)
-            assert np.array_equal(best[sure], said.argmax(1)[sure])
+            assert np.array_equal(best[sure], live.argmax(1)[sure])
             assert np.array_equal(arrays["thing"], things[best])
-            seen += len(said)
+            seen += len(live)
     assert seen == 9 * 400
 
 
 def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, photo_of):
-    job, _ = build_here(replace(tiny, limit=1))
-    (record,) = read_joined(job.columns()[:2], "000000")
-    teacher = job.targets[0][0].load("cpu")
-    photo = photo_of(record, job.store.canvas)
-    (said,) = live_targets(teacher, [photo])
-    assert said.shape == (400, 20)
+    request, _ = build_here(replace(tiny, limit=1))
+    (record,) = read_joined(request.columns()[:2], "000000")
+    teacher = request.targets[0][0].load("cpu")
+    photo = photo_of(record, request.store.canvas)
+    (live,) = live_targets(teacher, [photo])
+    assert live.shape == (400, 20)
 
     with torch.no_grad():
         images = torch.from_numpy(photo.padded()[None]).permute(0, 3, 1, 2)
@@ -74,7 +75,7 @@ def test_live__is_the_softmax_over_all_categories_of_the_pooled_cosines(tiny, ph
             pooled = region_pool(dense, box, torch.zeros(1, dtype=torch.long))
             scores = (pooled @ teacher.text.T)[0].double() / 0.01
             expected = torch.exp(scores - scores.max())
-            np.testing.assert_allclose(said[n], expected / expected.sum(), atol=1e-4)
+            np.testing.assert_allclose(live[n], expected / expected.sum(), atol=1e-4)
 
 
 def test_live__a_canvas_that_is_no_multiple_of_the_patch_maps_boxes_exactly_or_as_released():
@@ -136,18 +137,18 @@ def test_spec__every_setting_enters_it(tmp_path):
 
 
 def test_column__random_weights_are_recorded(tiny):
-    job, _ = build_here(tiny)
-    column = job.store.find("targets", "scenes-s")
+    request, _ = build_here(tiny)
+    column = request.store.find("targets", "scenes-s")
     assert column.spec["weights"] == "random:0"
     assert column.info["random_weights"] is True
-    assert column.spec["regions"] == job.columns()[1].key
+    assert column.spec["regions"] == request.columns()[1].key
 
 
 def test_coco128__six_real_photos(tiny, shared_data):
     data = str(shared_data / "coco128")
     config = replace(tiny, dataset="coco", data=data, split="train2017", canvas=192, categories="scenes")
-    job, reports = build_here(config)
+    request, reports = build_here(config)
     assert sum(report.samples for report in reports) == 6
-    records = [r for shard in job.store.shard_names for r in read_joined(job.columns(), shard)]
+    records = [r for shard in request.store.shard_names for r in read_joined(request.columns(), shard)]
     assert [r.key for r in records] == [item.key for item in prepare(config)[1].items]
     assert all(decode_npz(r.parts["scenes-s"]["npz"])["count"].shape == (400,) for r in records)

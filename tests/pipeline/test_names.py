@@ -46,8 +46,8 @@ def test_name__an_unknown_one_with_no_near_one_lists_the_known(tiny):
 
 
 def test_weights__go_by_the_model_and_serve_every_teacher_of_it(tiny, tmp_path, monkeypatch):
-    job, _ = prepare(replace(tiny, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s")))
-    assert [spec["weights"] for _, spec in job.targets] == ["random:0"] * 3
+    request, _ = prepare(replace(tiny, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s")))
+    assert [spec["weights"] for _, spec in request.targets] == ["random:0"] * 3
     with pytest.raises(DenseCLIError, match="crops-scenes-s, which is no teacher's model") as caught:
         prepare(replace(tiny, teachers=("crops-scenes-s",), weights={"crops-scenes-s": "random:0"}))
     assert "scenes-s" in caught.value.hint
@@ -55,8 +55,8 @@ def test_weights__go_by_the_model_and_serve_every_teacher_of_it(tiny, tmp_path, 
     with pytest.raises(DenseCLIError, match=r"no weights for dinov2-vitb14: no dinov2-vitb14\.safetensors"):
         prepare(replace(tiny, teachers=("dinov2-vitb14",), weights={}))
     (tmp_path / "dinov2-vitb14.pth").write_bytes(b"weights")
-    job, _ = prepare(replace(tiny, teachers=("dinov2-vitb14",), weights={}))
-    assert job.targets[0][0].weights == str(tmp_path / "dinov2-vitb14.pth")
+    request, _ = prepare(replace(tiny, teachers=("dinov2-vitb14",), weights={}))
+    assert request.targets[0][0].weights == str(tmp_path / "dinov2-vitb14.pth")
 
 
 def test_student_patch__is_that_of_the_worlds_own_students_or_16(tiny):

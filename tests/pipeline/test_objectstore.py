@@ -73,13 +73,13 @@ def test_store__in_a_bucket_has_the_bytes_of_a_local_one(photos, s3, tiny, files
     remote = objects(s3, "store")
     assert local.keys() == remote.keys()
     assert all(remote[name] == local[name] for name in local if name.endswith("r") or "column" in name)
-    orders = [StoreReader(job.columns(), seed=3).iter(1) for job in (here, there)]
+    orders = [StoreReader(request.columns(), seed=3).iter(1) for request in (here, there)]
     assert list(orders[0]) == list(orders[1])
 
-    job, _ = prepare(replace(config, data=photos[1], store=f"{s3}/store"))
-    assert missing_shards(job.columns()) == []
+    request, _ = prepare(replace(config, data=photos[1], store=f"{s3}/store"))
+    assert missing_shards(request.columns()) == []
     fs.remove(there.columns()[2].receipt_url("000001"))
-    assert missing_shards(job.columns()) == ["000001"]
+    assert missing_shards(request.columns()) == ["000001"]
 
 
 @pytest.mark.ray
@@ -102,19 +102,19 @@ def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path)
         )  # fmt: skip
         train = ("train", "--student", "scenes-s", "--weights", "scenes-s=random:1", "--max-steps", 1)
         user = f"{os.environ['AWS_ACCESS_KEY_ID']}:{os.environ['AWS_SECRET_ACCESS_KEY']}@"
-        said = [
+        outputs = [
             run(*build, "--store", f"{s3}/store", "--json", tmp_path / "run" / "build.json"),
             run(*train, "--store", f"{s3}/store", "--run", tmp_path / "run", "--batch-size", 2),
             run(*build, "--store", f"{s3.replace('//', f'//{user}')}/store", code=1),
             run(*train, "--store", f"{s3.replace('//', f'//{user}')}/store", code=1),
             run(*train, "--store", f"{s3}/elsewhere", code=1),
         ]
-        assert "3 photos; skipped 1 " in said[0]
-        assert "random weights" in said[1]
-        assert all("Error: " in text and "Hint: " in text for text in said[2:])
+        assert "3 photos; skipped 1 " in outputs[0]
+        assert "random weights" in outputs[1]
+        assert all("Error: " in text and "Hint: " in text for text in outputs[2:])
         files = [path for top in (logs, tmp_path / "run") for path in Path(top).rglob("*") if path.is_file()]
         written = {
-            **{f"output {i}": text.encode() for i, text in enumerate(said)},
+            **{f"output {i}": text.encode() for i, text in enumerate(outputs)},
             **{str(path): path.read_bytes() for path in files},
             **objects(s3),
         }
@@ -132,7 +132,7 @@ def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, tmp_path):
         tiny, dataset="webdataset", data=f"{s3}/photos", split=None, limit=None, canvas=48, shard_size=2,
         categories="scenes", store=f"{s3}/store", teachers=("scenes-s", "features-scenes-s"),
     )  # fmt: skip
-    planned = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(epochs=6, build=config))
     build_here(config)
     before = objects(s3, "store")
     assert [name for name in before if name.startswith("store/index/webdataset/")]

@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from densecli.pipeline.sources.photos import decode
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_image, read_joined, read_shard
+from densecli.shards.joined import decode_image, read_joined
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import jpg_bytes
 
 EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation
@@ -98,10 +99,10 @@ def build_of(tiny, tmp_path):
             categories="scenes",
             shard_size=16,
         )
-        job, (report,) = build_here(config)
-        samples = dict(read_shard(job.store.images, "000000"))
+        request, (report,) = build_here(config)
+        samples = dict(read_shard(request.store.images, "000000"))
         # Whatever is stored, the teacher has spoken about it too.
-        assert [record.key for record in read_joined(job.columns(), "000000")] == list(samples)
+        assert [record.key for record in read_joined(request.columns(), "000000")] == list(samples)
         pixels = {key: decode_image(parts["jpg"]) for key, parts in samples.items()}
         return pixels, {key: json.loads(parts["json"]) for key, parts in samples.items()}, report.skipped
 

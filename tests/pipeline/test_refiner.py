@@ -12,7 +12,8 @@ from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.teachers import teacher_config, weights_names
 from densecli.pipeline.teachers.refiner import RefinedConfig
 from densecli.shards.codecs import LowRank, codec_from_spec
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions, stored_views
 
 SIDE = 4
@@ -28,18 +29,18 @@ def refined(tiny):
     "codec", [{}, {"rank": 8}, {"gram_rmse": 0.004}, {"codec": "fp32"}], ids=["int8", "8", "rmse", "fp32"]
 )
 def test_stored_target__has_the_live_teachers_gram_matrices(refined, photo_of, codec):
-    job, _ = build_here(replace(refined, **codec, shard_size=2, batch_size=2))
-    columns = job.columns()
+    request, _ = build_here(replace(refined, **codec, shard_size=2, batch_size=2))
+    columns = request.columns()
     assert columns[2].spec["regions"] == columns[1].key
-    teacher = job.targets[0][0].load("cpu")
+    teacher = request.targets[0][0].load("cpu")
     lowrank = codec_from_spec(columns[2].spec["codec"])
-    for shard in job.store.shard_names:
+    for shard in request.store.shard_names:
         error, rmses = columns[2].receipt(shard).error, []
         for record in read_joined(columns, shard):
-            (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
+            (live,) = live_targets(teacher, [photo_of(record, request.store.canvas)])
             arrays = decode_npz(record.parts["refiner-scenes-s"]["npz"])
-            factors = lowrank.decode(arrays).reshape(len(said), SIDE**2, -1)
-            exact, kept = said @ said.transpose(0, 2, 1), factors @ factors.transpose(0, 2, 1)
+            factors = lowrank.decode(arrays).reshape(len(live), SIDE**2, -1)
+            exact, kept = live @ live.transpose(0, 2, 1), factors @ factors.transpose(0, 2, 1)
             off = np.abs(exact - kept)
             assert off.max() <= error["max_abs"] + 1e-5
             rmses.append(np.sqrt((off**2).mean(axis=(1, 2))).mean())
@@ -49,29 +50,29 @@ def test_stored_target__has_the_live_teachers_gram_matrices(refined, photo_of, c
 
 
 def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, photo_of):
-    job, _ = build_here(replace(refined, limit=1))
-    (record,) = read_joined(job.columns()[:2], "000000")
-    photo = photo_of(record, job.store.canvas)
-    teacher = job.targets[0][0].load("cpu")
-    (said,) = live_targets(teacher, [photo])
+    request, _ = build_here(replace(refined, limit=1))
+    (record,) = read_joined(request.columns()[:2], "000000")
+    photo = photo_of(record, request.store.canvas)
+    teacher = request.targets[0][0].load("cpu")
+    (live,) = live_targets(teacher, [photo])
     views = stored_views(photo.key, photo.regions.n_views, 2)
     boxes = np.concatenate([photo.regions.boxes[photo.regions.view(view)] for view in views])
     canvas = torch.from_numpy(photo.padded()).permute(2, 0, 1)[None]
     model = teacher.model
-    for box, tokens in zip(boxes, said, strict=True):
+    for box, tokens in zip(boxes, live, strict=True):
         with torch.inference_mode():
             alone = model(model.clip.prepare(canvas), torch.from_numpy(box)[None], torch.zeros(1), SIDE)
         np.testing.assert_allclose(tokens, alone[0], atol=1e-5)
 
 
 def test_a_photo_without_boxes__has_no_rows(refined, photo_of):
-    job, _ = build_here(replace(refined, limit=2))
-    records = read_joined(job.columns()[:2], "000000")
+    request, _ = build_here(replace(refined, limit=2))
+    records = read_joined(request.columns()[:2], "000000")
     nothing = Regions(np.zeros((0, 4), np.float32), np.zeros(2, np.int32))
-    photos = [photo_of(record, job.store.canvas) for record in records]
-    teacher = job.targets[0][0].load("cpu")
-    said = live_targets(teacher, [photos[0], replace(photos[1], regions=nothing)])
-    arrays, errors = teacher.encode(replace(photos[1], regions=nothing), said[1])
+    photos = [photo_of(record, request.store.canvas) for record in records]
+    teacher = request.targets[0][0].load("cpu")
+    live = live_targets(teacher, [photos[0], replace(photos[1], regions=nothing)])
+    arrays, errors = teacher.encode(replace(photos[1], regions=nothing), live[1])
     assert arrays["x"].shape == (0, SIDE**2) and arrays["scale"].shape == (0,)
     assert arrays["views"].tolist() == [0] and set(errors.values()) == {0.0}
 

@@ -28,7 +28,8 @@ from densecli.pipeline.teachers import teacher_config
 from densecli.pipeline.teachers.labels import retrieve
 from densecli.pipeline.unit import Unit
 from densecli.shards.codecs import codec_from_spec
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.store import Store
 from densecli.train.columns import find_targets
 
@@ -44,15 +45,15 @@ def config(tiny):
 
 @pytest.fixture
 def relabel_here():
-    """Relabel in this process what is missing; the job."""
+    """Relabel in this process what is missing; the request."""
 
     def run(store, **settings):
-        job = prepare(RelabelConfig(store=store, **{**PLAIN, **settings}))
-        todo = missing_shards([job.regions, job.labels])
-        relabeller = job.relabeller()
+        request = prepare(RelabelConfig(store=store, **{**PLAIN, **settings}))
+        todo = missing_shards([request.regions, request.labels])
+        relabeller = request.relabeller()
         for shard in todo:
             relabeller.build(Unit(shard=shard, items=()))
-        return job
+        return request
 
     return run
 
@@ -61,13 +62,13 @@ def relabel_here():
 def compared(photo_of):
     """(relabelled, live) distributions and the error recorded, for every photo of a column of labels."""
 
-    def pairs(job, teacher):
-        codec = codec_from_spec(job.labels.spec["codec"])
-        for shard in job.store.shard_names:
-            error = job.labels.receipt(shard).error
-            for record in read_joined([job.store.images, job.regions, job.labels], shard):
-                (said,) = live_targets(teacher, [photo_of(record, job.store.canvas)])
-                yield codec.decode(decode_npz(record.parts[job.labels.part]["npz"])), said, error
+    def pairs(request, teacher):
+        codec = codec_from_spec(request.labels.spec["codec"])
+        for shard in request.store.shard_names:
+            error = request.labels.receipt(shard).error
+            for record in read_joined([request.store.images, request.regions, request.labels], shard):
+                (live,) = live_targets(teacher, [photo_of(record, request.store.canvas)])
+                yield codec.decode(decode_npz(record.parts[request.labels.part]["npz"])), live, error
 
     return pairs
 
@@ -77,11 +78,11 @@ def fresh(tiny, **settings):
     return teacher_config("scenes-s", replace(tiny, **settings)).load("cpu")
 
 
-def off(stored, said):
+def off(stored, live):
     """Total variation, row by row; what is stored as one class is one."""
     stored = stored.astype(np.float64)
-    others = np.where(stored[:, :-2] > 0, 0, said)
-    named = np.abs(stored[:, :-2] - (said - others)).sum(1)
+    others = np.where(stored[:, :-2] > 0, 0, live)
+    named = np.abs(stored[:, :-2] - (live - others)).sum(1)
     return (named + np.abs(stored[:, -2:].sum(1) - others.sum(1))) / 2
 
 
@@ -92,10 +93,10 @@ def test_relabelled__equals_retrieval_within_the_recorded_error(
 ):
     """Logits that are off by at most d move the odds of any set by exp(2 d), so p by tanh(d / 2)."""
     build_here(replace(config, shard_size=shard_size, batch_size=batch_size, **codec))
-    job, tau = relabel_here(config.store, tau=0.1), 0.1
-    for stored, said, error in compared(job, fresh(config, tau=tau)):
+    request, tau = relabel_here(config.store, tau=0.1), 0.1
+    for stored, live, error in compared(request, fresh(config, tau=tau)):
         features = np.tanh(error["max_cosine"] / tau / 2)
-        assert 0 < off(stored, said).max() <= features + error["max_tv"] + 1e-5
+        assert 0 < off(stored, live).max() <= features + error["max_tv"] + 1e-5
         if codec.get("codec") == "fp16":
             assert features < 0.01
 
@@ -103,13 +104,15 @@ def test_relabelled__equals_retrieval_within_the_recorded_error(
 @pytest.mark.parametrize("tau", [0.01, 0.1])
 def test_relabelled__lossless_features_equal_retrieval(config, relabel_here, photo_of, tau):
     build_here(replace(config, **LOSSLESS))
-    job, teacher = relabel_here(config.store, tau=tau), fresh(config, tau=tau)
-    relabeller = job.relabeller()
-    for shard in job.store.shard_names:
-        assert job.labels.receipt(shard).error["max_cosine"] < 3e-6
-        for record in read_joined([job.store.images, job.regions, job.features], shard):
-            photo = photo_of(record, job.store.canvas)
-            regions = relabeller.pool(decode_npz(record.parts[job.features.part]["npz"]), photo.regions.boxes)
+    request, teacher = relabel_here(config.store, tau=tau), fresh(config, tau=tau)
+    relabeller = request.relabeller()
+    for shard in request.store.shard_names:
+        assert request.labels.receipt(shard).error["max_cosine"] < 3e-6
+        for record in read_joined([request.store.images, request.regions, request.features], shard):
+            photo = photo_of(record, request.store.canvas)
+            regions = relabeller.pool(
+                decode_npz(record.parts[request.features.part]["npz"]), photo.regions.boxes
+            )
             p = retrieve(F.normalize(regions, dim=1), torch.from_numpy(relabeller.text), tau).numpy()
             np.testing.assert_allclose(p, live_targets(teacher, [photo])[0], atol=1e-5)
 
@@ -117,12 +120,12 @@ def test_relabelled__lossless_features_equal_retrieval(config, relabel_here, pho
 def test_relabelled__default_rank_names_the_same_category(config, relabel_here, compared):
     shipped = {"weights": {}, "teachers": ("features-scenes-pvlm",), "limit": 8, "shard_size": 8}
     build_here(replace(config, **shipped))
-    job = relabel_here(config.store, weights={})
+    request = relabel_here(config.store, weights={})
     teacher = teacher_config("scenes-pvlm", replace(config, weights={})).load("cpu")
-    pairs = [(stored, said) for stored, said, _ in compared(job, teacher)]
-    agree = np.concatenate([stored.argmax(1) == said.argmax(1) for stored, said in pairs])
+    pairs = [(stored, live) for stored, live, _ in compared(request, teacher)]
+    agree = np.concatenate([stored.argmax(1) == live.argmax(1) for stored, live in pairs])
     assert len(agree) == 8 * 400 and agree.mean() > 0.985
-    assert np.concatenate([off(stored, said) for stored, said in pairs]).mean() < 0.01
+    assert np.concatenate([off(stored, live) for stored, live in pairs]).mean() < 0.01
 
 
 @pytest.mark.parametrize("change", ["categories", "templates", "tau", "regions"])
@@ -141,12 +144,12 @@ def test_relabelled__new_categories_prompts_and_boxes(
         "regions": "grid-clipself",
     }
     settings = {"tau": 0.1, "regions": "grid-paper"} | {change: new[change]}
-    job = relabel_here(config.store, **settings)
-    for stored, said, error in compared(job, fresh(config, **settings)):
+    request = relabel_here(config.store, **settings)
+    for stored, live, error in compared(request, fresh(config, **settings)):
         assert stored.shape == (361 if change == "regions" else 400, 4 if change == "categories" else 22)
         features = np.tanh(error["max_cosine"] / settings["tau"] / 2)
-        assert off(stored, said).max() <= features + error["max_tv"] + 1e-5
-    assert job.labels.id != first.labels.id
+        assert off(stored, live).max() <= features + error["max_tv"] + 1e-5
+    assert request.labels.id != first.labels.id
     after = files_of(Path(config.store))
     assert {name: after[name] for name in before} == before
 
@@ -173,7 +176,7 @@ def test_text_embeddings__need_no_weights_and_no_model(config, relabel_here, mon
     assert by_file.labels.id != by_tower.labels.id
     assert by_file.labels.spec["target"]["text"].keys() == {"sha256"}
     for shard in by_file.store.shard_names:
-        a, b = (read_joined([job.labels], shard) for job in (by_file, by_tower))
+        a, b = (read_joined([request.labels], shard) for request in (by_file, by_tower))
         for one, other in zip(a, b, strict=True):
             p, q = (decode_npz(record.parts["relabel-scenes-s"]["npz"]) for record in (one, other))
             np.testing.assert_allclose(p["p"], q["p"], atol=2e-3)
@@ -195,8 +198,8 @@ def test_relabel__goes_on_where_it_stopped(config, relabel_here, files_of):
     settings = {"store": config.store, "regions": "grid-densevlm", **PLAIN}
     assert relabel(RelabelConfig(**settings, dry_run=True))["status"] == "planned"
     before = files_of(Path(config.store))
-    job = prepare(RelabelConfig(**settings))
-    job.relabeller().build(Unit(shard="000001", items=()))
+    request = prepare(RelabelConfig(**settings))
+    request.relabeller().build(Unit(shard="000001", items=()))
     first = files_of(Path(config.store))
     assert first.keys() > before.keys()
 
@@ -305,7 +308,7 @@ def test_refused__what_is_not_there_or_does_not_fit(config, tmp_path):
 
     assert "no columns of features named features-scenes-s" in refused(teacher="features-scenes-s")
     assert "--teacher features-MODEL" in refused()
-    job, _ = build_here(config)
+    request, _ = build_here(config)
     assert "not made with the weights random:1" in refused(weights={"scenes-s": "random:1"})
     assert "not used here" in refused(weights={"scenes-l": "random:0"})
     assert "needs a file of boxes" in refused(regions="proposals")
@@ -313,7 +316,7 @@ def test_refused__what_is_not_there_or_does_not_fit(config, tmp_path):
     before = len(Store.open(config.store).columns())
     assert "embeddings of 32 numbers" in refused(text_embeddings=str(tmp_path / "narrow.npy"))
     assert len(Store.open(config.store).columns()) == before
-    Path(job.columns()[2].receipt_url("000001")).unlink()
+    Path(request.columns()[2].receipt_url("000001")).unlink()
     assert "not finished: 1 of 2" in refused()
     build_here(replace(config, rank=8))
     assert "has 2 columns of features" in refused()
@@ -338,12 +341,12 @@ def test_proposals__are_added_from_their_file(config, relabel_here, tmp_path):
     images = [{"id": i, "file_name": str(i)} for i in range(2)]
     boxes = [{"image_id": 0, "bbox": [10, 10, 40, 30]}, {"image_id": 0, "bbox": [0, 0, 90, 90]}]
     (tmp_path / "boxes.json").write_text(json.dumps({"images": images, "annotations": boxes}))
-    job = relabel_here(config.store, regions="proposals", proposals=str(tmp_path / "boxes.json"))
+    request = relabel_here(config.store, regions="proposals", proposals=str(tmp_path / "boxes.json"))
     rows = [
-        len(decode_npz(record.parts[job.labels.part]["npz"])["count"])
-        for shard in job.store.shard_names
-        for record in read_joined([job.regions, job.labels], shard)
+        len(decode_npz(record.parts[request.labels.part]["npz"])["count"])
+        for shard in request.store.shard_names
+        for record in read_joined([request.regions, request.labels], shard)
     ]
     assert rows == [2, 0, 0]
     # Once it is there, the file is not needed.
-    assert relabel_here(config.store, regions="proposals").labels.id == job.labels.id
+    assert relabel_here(config.store, regions="proposals").labels.id == request.labels.id

@@ -19,7 +19,9 @@ from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sources import Index, Source, Unreadable, open_source, volumes
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_npz, read_joined, read_shard
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
+from densecli.shards.tars import read_shard
 
 CANVAS = Canvas(48)
 
@@ -227,9 +229,9 @@ def from_sa1b(tiny, sa1b):
 
 
 def test_masks__are_the_regions_of_every_teacher(from_sa1b):
-    job, reports = build_here(from_sa1b)
+    request, reports = build_here(from_sa1b)
     assert [report.samples for report in reports] == [2, 2, 1]
-    for record in read_joined(job.columns(), "000001"):
+    for record in read_joined(request.columns(), "000001"):
         boxes = decode_npz(record.parts["regions"]["npz"])["boxes"]
         # 64 x 48 pixels on a canvas of 48: the surer mask first.
         np.testing.assert_allclose(boxes, [[0.125, 0.125, 0.75, 0.75], [0, 0, 0.5, 0.375]])
@@ -241,10 +243,10 @@ def test_masks__other_thresholds_are_another_column_and_need_the_store_alone(fro
     def gone(item, canvas):
         raise AssertionError("the photos were read again")
 
-    job, _ = build_here(replace(from_sa1b, teachers=("scenes-s",)))
+    request, _ = build_here(replace(from_sa1b, teachers=("scenes-s",)))
     other, source = prepare(replace(from_sa1b, teachers=(), weights={}, min_iou=0.92))
     replace(other, load=gone).builder().build(unit_of(source, "000000", 2))
-    assert other.columns()[1].id != job.columns()[1].id
+    assert other.columns()[1].id != request.columns()[1].id
     for _, parts in read_shard(other.columns()[1], "000000"):
         assert len(decode_npz(parts["npz"])["boxes"]) == 1
 
@@ -300,9 +302,9 @@ def test_sa1b_like__builds_with_masks(tiny, shared_data):
         weights={},
         regions="masks",
     )
-    job, reports = build_here(config)
+    request, reports = build_here(config)
     assert (reports[0].samples, reports[0].skipped) == (3, {})
-    for record in read_joined(job.columns(), "000000"):
+    for record in read_joined(request.columns(), "000000"):
         boxes = decode_npz(record.parts["regions"]["npz"])["boxes"]
         valid = json.loads(bytes(record.parts["images"]["json"]))["valid"]
         assert len(boxes) > 1 and (boxes >= 0).all() and (boxes <= np.float32(valid[2:] * 2)).all()

@@ -13,7 +13,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import find_weights, load_model
-from densecli.models.vfm import load_vfm
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.scenes.art import DRAWINGS, TEXTURES, draw_thing
 from densecli.scenes.coco import write_coco
 from densecli.scenes.contrastive import ContrastiveConfig, clip_loss

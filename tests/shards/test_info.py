@@ -49,6 +49,6 @@ def test_describe__adds_up_shards(store):
 
 
 def test_report__names_columns_stages_and_reasons(store):
-    said = report(describe(store))
+    printed = report(describe(store))
     for word in ("v-", "(random weights)", "1/2", "teacher", "3 empty", "not finished", "max_tv 0.1"):
-        assert word in said
+        assert word in printed

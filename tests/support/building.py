@@ -10,15 +10,15 @@ from densecli.shards.store import Column, Store
 
 
 def build_here(config: BuildConfig) -> tuple[BuildRequest, list[Report]]:
-    """What build-shards does, one shard after another; the job with its store as it is there."""
-    job, source = prepare(config)
-    reports = build_missing(job, source, config.shard_size)
-    return replace(job, store=Store.open(job.store.root)), reports
+    """What build-shards does, one shard after another; the request with its store as it is there."""
+    request, source = prepare(config)
+    reports = build_missing(request, source, config.shard_size)
+    return replace(request, store=Store.open(request.store.root)), reports
 
 
-def build_missing(job: BuildRequest, source: Source, shard_size: int) -> list[Report]:
-    todo = missing_shards(job.columns())
-    builder = job.builder()
+def build_missing(request: BuildRequest, source: Source, shard_size: int) -> list[Report]:
+    todo = missing_shards(request.columns())
+    builder = request.builder()
     return [builder.build(unit_of(source, shard, shard_size)) for shard in todo]
 
 

@@ -20,7 +20,8 @@ from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.refiner import load_refiner
 from densecli.models.text import text_embeddings
-from densecli.models.vfm import VFM, load_vfm
+from densecli.models.vfm import VFM
+from densecli.models.vfm_checkpoints import load_vfm
 from densecli.pipeline.config import BuildConfig
 from densecli.train.dataloader import Batch
 
@@ -204,7 +205,7 @@ class Seen:
         return scd(self.dense, pooled(self.teachers.gram(self.batch), self.batch, SIDE), self.batch)
 
 
-PAPER = "qq+scale+rope+unit"
+PAPER = "qq+scale"
 Live = tuple[str, Callable[[Seen], Tensor]]
 LIVE: dict[str, Live] = {
     "densevlm": ("value", Seen.region_kl),

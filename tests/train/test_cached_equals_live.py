@@ -19,7 +19,8 @@ from registries import put
 from densecli.models import registry
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import load_model
-from densecli.models.vfms import VFMS, VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
 from densecli.pipeline.build_request import prepare
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import TeacherConfig
@@ -27,7 +28,8 @@ from densecli.pipeline.teachers.crops import CropsConfig
 from densecli.pipeline.teachers.gram import SELF_RANK
 from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import LowRank, Rows
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.train.dataloader import Batch
 from densecli.train.distillation import Distillation, TrainConfig, make_trainer
 from densecli.train.methods import METHODS
@@ -45,11 +47,11 @@ VIT = {"embed_dim": 64, "vision_cfg": VISION, "text_cfg": TEXT}
 
 def built(config: BuildConfig, change: Callable[[TeacherConfig], TeacherConfig] = lambda same: same) -> str:
     """The store, in this process. change: of the teachers' settings."""
-    job, source = prepare(config)
-    teachers = [change(teacher) for teacher, _ in job.targets]
-    job = replace(job, targets=tuple((teacher, teacher.spec()) for teacher in teachers))
-    build_missing(job, source, config.shard_size)
-    return job.store.root
+    request, source = prepare(config)
+    teachers = [change(teacher) for teacher, _ in request.targets]
+    request = replace(request, targets=tuple((teacher, teacher.spec()) for teacher in teachers))
+    build_missing(request, source, config.shard_size)
+    return request.store.root
 
 
 def build_store(world: World, root: Path, *, lossless: bool) -> str:

@@ -61,10 +61,10 @@ def test_export__texts_stay_and_the_image_tower_is_the_students(run: str, initia
 
 
 def test_export__the_card(run: str, tiny_store) -> None:
-    said = export(ExportConfig(run=run, layout="open_clip"))
-    file = Path(said["path"])
+    record = export(ExportConfig(run=run, layout="open_clip"))
+    file = Path(record["path"])
     card = json.loads(file.with_suffix(".card.json").read_text())
-    assert {"path", "bytes", "tensors"} == said.keys() - card.keys()
+    assert {"path", "bytes", "tensors"} == record.keys() - card.keys()
     assert card["sha256"] == weights_sha256(file)
     student = Path(run) / "export" / "student.safetensors"
     assert card["source"] == {"file": str(student), "sha256": weights_sha256(student)}
@@ -124,7 +124,7 @@ def test_export__a_dry_run_writes_nothing(run: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"layout": "eva"}, "scenes-s does not fit the format eva"),
         ({"out": "x.npz"}, "x.npz is no name"),
@@ -140,8 +140,8 @@ def test_export__a_dry_run_writes_nothing(run: str, tmp_path: Path) -> None:
         ({"run": "nowhere", "alpha": 0.5}, "There is no checkpoint in nowhere"),
     ],
 )
-def test_export__refusals(run: str, settings: dict, said: str) -> None:
-    with pytest.raises(DenseCLIError, match=said) as caught:
+def test_export__refusals(run: str, settings: dict, message: str) -> None:
+    with pytest.raises(DenseCLIError, match=message) as caught:
         export(ExportConfig(**{"layout": "open_clip", "run": run, **settings}))
     assert caught.value.hint
 

@@ -26,7 +26,7 @@ def stream(tiny, *, columns: int = 3, rank: int = 0, world_size: int = 1, **sett
     return Loader(tiny.store, tiny.regions, {"labels": tiny.labels}, config, **share)
 
 
-def ranks(tiny, world_size: int, **settings) -> list[Stream]:
+def processes(tiny, world_size: int, **settings) -> list[Stream]:
     return [stream(tiny, rank=rank, world_size=world_size, **settings) for rank in range(world_size)]
 
 
@@ -47,8 +47,8 @@ def all_same(a: Sequence[Batch], b: Sequence[Batch]) -> bool:
 def test_resume__at_every_step_gives_the_batches_of_an_undisturbed_run(
     tiny_store, columns, world_size, workers
 ):
-    calm = ranks(tiny_store, world_size, columns=columns, batch_size=2)
-    resumed = ranks(tiny_store, world_size, columns=columns, batch_size=2, workers=workers)
+    calm = processes(tiny_store, world_size, columns=columns, batch_size=2)
+    resumed = processes(tiny_store, world_size, columns=columns, batch_size=2, workers=workers)
     for before, after in zip(calm, resumed, strict=True):
         whole = list(before.batches(1))
         assert len(whole) == before.steps_per_epoch == -(-11 // (2 * world_size))
@@ -58,10 +58,10 @@ def test_resume__at_every_step_gives_the_batches_of_an_undisturbed_run(
 
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize(("world_size", "size"), [(2, 1), (2, 3), (3, 2), (4, 4)])
-def test_ranks__together_have_the_batches_of_one_process(tiny_store, columns, world_size, size):
-    (one,) = ranks(tiny_store, 1, columns=columns, batch_size=world_size * size)
+def test_processes__together_have_the_batches_of_one_process(tiny_store, columns, world_size, size):
+    (one,) = processes(tiny_store, 1, columns=columns, batch_size=world_size * size)
     for drop_last in (False, True):
-        parts = ranks(tiny_store, world_size, columns=columns, batch_size=size, drop_last=drop_last)
+        parts = processes(tiny_store, world_size, columns=columns, batch_size=size, drop_last=drop_last)
         steps = list(zip(*(part.batches(2) for part in parts), strict=True))
         assert (
             len(steps) == parts[0].steps_per_epoch == (11 // one.whole if drop_last else -(-11 // one.whole))
@@ -73,35 +73,35 @@ def test_ranks__together_have_the_batches_of_one_process(tiny_store, columns, wo
             assert torch.equal(whole.boxes, torch.cat([batch.boxes for batch in mine]))
 
 
-def test_ranks__without_a_sample_go_along_with_the_first_of_the_batch(tiny_store):
-    (one,) = ranks(tiny_store, 1, batch_size=10)
-    first, second = (list(part.batches(0)) for part in ranks(tiny_store, 2, batch_size=5))
+def test_processes__without_a_sample_go_along_with_the_first_of_the_batch(tiny_store):
+    (one,) = processes(tiny_store, 1, batch_size=10)
+    first, second = (list(part.batches(0)) for part in processes(tiny_store, 2, batch_size=5))
     *_, last = one.batches(0)
     assert len(last.keys) == 1 and same(last, first[-1])
     assert second[-1].keys == () and torch.equal(second[-1].images, last.images)
 
 
 # (processes, samples that each takes at once, workers), before and after.
-CREWS = [(1, 4, 0), (2, 2, 1), (2, 1, 4), (1, 3, 2), (3, 1, 2)]
+SHARES = [(1, 4, 0), (2, 2, 1), (2, 1, 4), (1, 3, 2), (3, 1, 2)]
 
 
-@pytest.mark.parametrize("before", CREWS)
-@pytest.mark.parametrize("after", CREWS)
+@pytest.mark.parametrize("before", SHARES)
+@pytest.mark.parametrize("after", SHARES)
 def test_resume__with_other_processes_and_workers_loses_and_repeats_nothing(tiny_store, before, after):
     expected = [key for batch in stream(tiny_store).batches(1) for key in batch.keys]
 
-    def crew(world_size, size, workers):
-        return ranks(tiny_store, world_size, batch_size=size, workers=workers)
+    def streams(world_size, size, workers):
+        return processes(tiny_store, world_size, batch_size=size, workers=workers)
 
-    def keys_of(crew, start, steps=None):
-        steps_of = [list(part.batches(1, start))[:steps] for part in crew]
+    def keys_of(streams, start, steps=None):
+        steps_of = [list(part.batches(1, start))[:steps] for part in streams]
         return [key for step in zip(*steps_of, strict=True) for batch in step for key in batch.keys]
 
-    first, second = crew(*before), crew(*after)
+    first, second = streams(*before), streams(*after)
     for k in range(first[0].steps_per_epoch + 1):
         seen = keys_of(first, 0, k)
         assert len(seen) == min(k * first[0].whole, 11)
-        # Resumed twice: by another crew for one step, then by the first again.
+        # Resumed twice: by other processes for one step, then by the first again.
         once = keys_of(second, len(seen), 1)
         assert seen + once + keys_of(first, len(seen) + len(once)) == expected
 
@@ -112,7 +112,7 @@ def test_resume__at_the_border_of_an_epoch_goes_on_with_the_next(tiny_store):
     assert all_same(list(stream(tiny_store).batches(1)), list(loader.batches(1)))
 
 
-def test_ranks__read_no_shard_that_has_none_of_their_samples(tiny_store, monkeypatch):
+def test_processes__read_no_shard_that_has_none_of_their_samples(tiny_store, monkeypatch):
     from densecli.shards import reader
 
     opened = []

@@ -10,8 +10,9 @@ from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.student import load_student
-from densecli.models.vfm import load_vfm
-from densecli.models.vfms import VFMS, VFMArchitecture
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfm_checkpoints import load_vfm
+from densecli.models.vfms import VFMS
 from densecli.train.distillation import TrainConfig, make_trainer, train
 
 

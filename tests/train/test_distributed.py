@@ -47,13 +47,13 @@ from densecli.core.errors import DenseCLIError
 from densecli.train.refiner import RefinerConfig, make_refiner_trainer
 from densecli.train.distillation import TrainConfig, make_trainer
 torch.set_num_threads(1)
-with joined_processes("cpu") as ranks:
+with joined_processes("cpu") as processes:
     for name, (kind, settings) in json.loads(sys.argv[1]).items():
         refiner = (make_refiner_trainer, RefinerConfig)
         made, config = refiner if kind == "refiner" else (make_trainer, TrainConfig)
-        trainer = made(config(**settings), ranks)
+        trainer = made(config(**settings), processes)
         trainer.fit()
-        torch.save(trainer.model.state_dict(), f"{settings['run']}-{ranks.rank}.pt")
+        torch.save(trainer.model.state_dict(), f"{settings['run']}-{processes.rank}.pt")
 """
 
 
@@ -85,9 +85,9 @@ def torchrun(runs: dict[str, tuple[str, dict]], processes: int, code: str = CODE
 
 
 @pytest.fixture(scope="module")
-def two_ranks(full_store, tmp_path_factory) -> Path:
+def two_processes(full_store, tmp_path_factory) -> Path:
     """The folder of the runs, and of what each of two processes ended with."""
-    folder, store = tmp_path_factory.mktemp("ranks"), full_store.store.root
+    folder, store = tmp_path_factory.mktemp("processes"), full_store.store.root
     runs = {
         name: ("train", settings_of(store, folder / name, batch_size=3, **losses_of(name))) for name in TERMS
     }
@@ -97,7 +97,7 @@ def two_ranks(full_store, tmp_path_factory) -> Path:
     begun = {**runs["grown"][1], "batch_size": 6}
     train(TrainConfig(**begun))
     forget_the_end(folder / "grown")
-    # 2 ranks of 5: the second has nothing of the last sample of 11.
+    # 2 processes of 5: the second has nothing of the last sample of 11.
     runs["one left"] = ("train", settings_of(store, folder / "one left", batch_size=5))
     torchrun(runs, 2)
     return folder
@@ -134,25 +134,31 @@ def assert_equals_one_process(kind: str, settings: dict, run: Path, ended: dict[
 
 
 @pytest.mark.parametrize("name", [*TERMS, "refiner", "one left"])
-def test_ranks__end_with_the_very_same_weights(two_ranks, name: str) -> None:
-    first, second = (state_of(two_ranks, name, rank) for rank in (0, 1))
+def test_processes__end_with_the_very_same_weights(two_processes, name: str) -> None:
+    first, second = (state_of(two_processes, name, rank) for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_ranks__two_equal_one_with_the_doubled_batch(full_store, two_ranks, tmp_path, name: str) -> None:
+def test_processes__two_equal_one_with_the_doubled_batch(
+    full_store, two_processes, tmp_path, name: str
+) -> None:
     settings = settings_of(full_store.store.root, tmp_path, batch_size=6, **losses_of(name))
-    assert_equals_one_process("train", settings, two_ranks / name, state_of(two_ranks, name))
+    assert_equals_one_process("train", settings, two_processes / name, state_of(two_processes, name))
 
 
-def test_ranks__two_train_the_refiner_of_one(full_store, two_ranks, tmp_path) -> None:
+def test_processes__two_train_the_refiner_of_one(full_store, two_processes, tmp_path) -> None:
     settings = refiner_of(full_store.store.root, tmp_path, batch_size=6)
-    assert_equals_one_process("refiner", settings, two_ranks / "refiner", state_of(two_ranks, "refiner"))
+    assert_equals_one_process(
+        "refiner", settings, two_processes / "refiner", state_of(two_processes, "refiner")
+    )
 
 
-def test_ranks__one_has_no_sample_of_the_last_batch(full_store, two_ranks, tmp_path) -> None:
+def test_processes__one_has_no_sample_of_the_last_batch(full_store, two_processes, tmp_path) -> None:
     settings = settings_of(full_store.store.root, tmp_path, batch_size=10)
-    assert_equals_one_process("train", settings, two_ranks / "one left", state_of(two_ranks, "one left"))
+    assert_equals_one_process(
+        "train", settings, two_processes / "one left", state_of(two_processes, "one left")
+    )
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
@@ -172,39 +178,39 @@ def test_accumulate__equals_the_larger_batch(full_store, tmp_path, kind: str, dr
     assert_equals_one_process(kind, whole, tmp_path / "parts", trainer.model.state_dict())
 
 
-def test_ranks__two_go_on_with_what_one_began(two_ranks) -> None:
-    ours, theirs = rows(two_ranks / "grown"), rows(two_ranks / "region_kl")
-    assert json.loads((two_ranks / "grown" / "config.json").read_text())["ranks"] == 2
+def test_processes__two_go_on_with_what_one_began(two_processes) -> None:
+    ours, theirs = rows(two_processes / "grown"), rows(two_processes / "region_kl")
+    assert json.loads((two_processes / "grown" / "config.json").read_text())["ranks"] == 2
     assert len(ours) == STEPS
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=2e-4)
 
 
-def test_ranks__one_goes_on_with_what_two_began(full_store, two_ranks, tmp_path) -> None:
+def test_processes__one_goes_on_with_what_two_began(full_store, two_processes, tmp_path) -> None:
     store, run = full_store.store.root, tmp_path / "run"
-    shutil.copytree(two_ranks / "region_kl", run)
+    shutil.copytree(two_processes / "region_kl", run)
     forget_the_end(run)
     train(TrainConfig(**settings_of(store, run, batch_size=2, accumulate=3, **losses_of("region_kl"))))
-    ours, theirs = rows(run), rows(two_ranks / "region_kl")
+    ours, theirs = rows(run), rows(two_processes / "region_kl")
     assert ours[:4] == theirs[:4] and len(ours) == STEPS
     assert ours[4] == pytest.approx(theirs[4], rel=2e-4)
     with pytest.raises(DenseCLIError, match="samples_per_step 6 -> 12"):
         train(TrainConfig(**settings_of(store, run, batch_size=12, **losses_of("region_kl"))))
 
 
-def test_ranks__an_error_of_the_first_is_everybodys(tmp_path) -> None:
+def test_processes__an_error_of_the_first_is_everybodys(tmp_path) -> None:
     code = """
 import json, sys
 from densecli.core.errors import DenseCLIError
 from densecli.core.distributed import joined_processes
 def fail():
     raise DenseCLIError("no", hint="yes")
-with joined_processes("cpu") as ranks:
-    assert ranks.on_rank_zero(lambda: ranks.rank) == 0
-    assert ranks.any(ranks.rank == 1) and not ranks.any(False)
-    assert ranks.gather(ranks.rank) == [0, 1]
+with joined_processes("cpu") as processes:
+    assert processes.on_rank_zero(lambda: processes.rank) == 0
+    assert processes.max(processes.rank) == 1
+    assert processes.gather(processes.rank) == [0, 1]
     try:
-        ranks.on_rank_zero(fail)
+        processes.on_rank_zero(fail)
     except DenseCLIError as error:
         assert (str(error), error.hint) == ("no", "yes")
     else:
