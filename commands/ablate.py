@@ -15,7 +15,7 @@ from densecli.commands.options import Command, Options, command
 from densecli.commands.train import train, train_config
 from densecli.core.settings import changed, setting
 from densecli.shards.config import DryRunSettings, StoreSettings
-from densecli.train.config import Resume, TrainerConfig
+from densecli.train.trainer_config import Resume, TrainerConfig
 
 if TYPE_CHECKING:
     from densecli.ablation.runs import Runner

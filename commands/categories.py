@@ -16,7 +16,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
 from densecli.core.tables import table
 from densecli.shards.config import DeviceSettings, DryRunSettings
-from densecli.train.config import TrainerConfig
+from densecli.train.trainer_config import TrainerConfig
 
 SHOWN = 20
 

@@ -14,7 +14,8 @@ from click.core import ParameterSource
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.plugins import use_plugins
-from densecli.core.settings import Setting, Settings, setting, settings_of
+from densecli.core.setting import Setting
+from densecli.core.settings import Settings, setting, settings_of
 
 S = TypeVar("S", bound=Settings)
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from densecli.commands.options import Options, command
-from densecli.train.config import RESOLVED, TrainConfig, with_current_values
+from densecli.train.config import TrainConfig
+from densecli.train.run_config import RESOLVED, with_current_values
 
 
 @command(TrainConfig, resolved=RESOLVED, upgrade=with_current_values)

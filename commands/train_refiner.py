@@ -4,7 +4,8 @@ from pathlib import Path
 
 from densecli.commands.options import Options, command
 from densecli.commands.train import show_result, trained
-from densecli.train.config import RESOLVED, RefinerConfig
+from densecli.train.refiner_config import RefinerConfig
+from densecli.train.run_config import RESOLVED
 
 
 @command(RefinerConfig, resolved=RESOLVED)

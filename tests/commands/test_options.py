@@ -17,7 +17,8 @@ from densecli.commands.train import train, train_config
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
 from densecli.pipeline.config import BuildConfig
-from densecli.train.config import RESOLVED, TrainConfig
+from densecli.train.config import TrainConfig
+from densecli.train.run_config import RESOLVED
 
 
 @pytest.fixture(scope="module")
