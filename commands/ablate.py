@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
-from densecli.commands.options import Command, Options, command
+from densecli.commands.options import Options
 from densecli.commands.train import train, train_config
 from densecli.core.lock import FolderLock
 from densecli.core.settings import changed, setting

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting

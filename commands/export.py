@@ -1,6 +1,7 @@
 """The command `export`: writes a student as other projects read it."""
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.train.export_config import ExportConfig
 
 

@@ -76,7 +76,11 @@ def changed(base: "type[Settings]", name: str, default: Any = MISSING, **facts: 
 
 
 class Settings:
-    """Base of the configuration classes: refuses every value that its `setting` does not allow."""
+    """Base of the configuration classes: refuses every value that its `setting` does not allow.
+
+    `dataclasses.replace` gives a copy all values of the old one. So the copy takes nothing from a preset,
+    even where the change is the choice of another preset: make a new configuration for that.
+    """
 
     # Stands for the generated one of the dataclass, which each subclass is.
     __dataclass_fields__: Any

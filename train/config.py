@@ -19,6 +19,7 @@ class TrainConfig(TrainerConfig):
     """The settings of train.
 
     A setting that is not given has the value that the preset of `method` gives it, else the field's default.
+    `dataclasses.replace` gives every setting: with another `method` the copy keeps the old one's values.
     """
 
     method: str = setting(

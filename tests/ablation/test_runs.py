@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from densecli.ablation.runs import Runner, check, run_all
+from densecli.ablation.runs import VERSION, Runner, check, run_all
 from densecli.ablation.spec import Spec
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.evaluation.segmentation import Segmentation
@@ -171,7 +171,7 @@ def test_run__a_record_of_an_earlier_version_is_not_reused(tmp_path: Path) -> No
     run(recorder, tmp_path)
     assert (
         len(recorder.trained) == len(recorder.measured) == 1
-        and json.loads(record.read_text())["version"] == 2
+        and json.loads(record.read_text())["version"] == VERSION
     )
 
 

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from densecli.cli import NAMES, main
 from densecli.commands.build_shards import build_shards
-from densecli.commands.options import Command, describe, read_config
+from densecli.commands.command import Command, describe
+from densecli.commands.config_file import read_config
 from densecli.commands.train import train, train_config
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
