@@ -107,7 +107,7 @@ class Options:
 
     @property
     def store(self) -> str:
-        """The store that was given, else the newest. Raises DenseCLIError where there is none."""
+        """The store that was given, else the newest. Raises DenseCLIError if there is none."""
         return self.given.get("store") or newest_store()
 
     def say(self, text: str, value: Any) -> None:
@@ -209,7 +209,7 @@ class Command(click.Command):
         return Options(given=given, json=given.pop("json", None))
 
     def parse(self, words: Sequence[str]) -> Options:
-        """What the words of a command line mean. Raises DenseCLIError where they mean nothing."""
+        """What the words of a command line mean. Raises DenseCLIError if they mean nothing."""
         try:
             with self.make_context(self.name, list(words)) as ctx:
                 return self.options_of(ctx)
@@ -234,7 +234,7 @@ def command(
     Args:
         configs: Configuration classes, or some settings of one (see `only`). Of settings of one name the
             first counts.
-        name: Of the command, else that of the function.
+        name: Name of the command, else that of the function.
         resolved: Keys that a configuration file may hold although they are no options: they are left out.
         upgrade: Applied to a file with such keys, the config.json of a run: values of an earlier version in
             those of this one.

@@ -30,7 +30,7 @@ class Setting:
     """One setting of a configuration class.
 
     Attributes:
-        name: Of the field.
+        name: Name of the field.
         type: int, float, bool or str: the value itself, or each of several.
         shape: `value`: one. `fixed`: a tuple of `length` values. `list`: a tuple of any length. `mapping`:
             values by name.

@@ -53,7 +53,7 @@ class Sample:
         keys: Their keys.
         samples: Number of them that could be read.
         columns: What was built.
-        receipts: Of the chunks of photos, by column.
+        receipts: Receipts of the chunks of photos, by column.
         costs: By teacher, FLOPs for the store and for a live teacher's visit, means over the samples.
     """
 
@@ -178,7 +178,7 @@ def take_sample(request: BuildRequest, source: Source, count: int, *, run_teache
     """Builds photos from all over the source in memory.
 
     Args:
-        request: Of the whole build.
+        request: Request of the whole build.
         source: Lists the photos.
         count: Number of photos.
         run_teachers: Runs the teachers, instead of only asking what they cost.
@@ -263,7 +263,7 @@ def column_bytes(sample: Sample, sizes: Sequence[int], *, exact: bool) -> tuple[
     """Estimates the size of each column.
 
     Args:
-        sample: Of the photos.
+        sample: Sample of the photos.
         sizes: Number of photos of each shard.
         exact: Whether the photos of the sample are among those of the shards.
 

@@ -96,7 +96,7 @@ class RelabelRequest:
         regions: The column of boxes.
         labels: The column to make.
         retrieval: What is retrieved for the boxes.
-        weights: Of the text tower, where one is needed.
+        weights: Weights of the text tower, where one is needed.
     """
 
     store: Store

@@ -33,8 +33,8 @@ class Relabeller:
         regions: The column of boxes.
         features: The finished column of features.
         labels: The column to fill.
-        map_codec: Of the features.
-        codec: Of the labels.
+        map_codec: Map codec of the features.
+        codec: Codec of the labels.
         text: Text embeddings (D, C) float32, unit norm.
         tau: Softmax temperature.
         device: Always the CPU.

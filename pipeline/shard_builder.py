@@ -38,7 +38,7 @@ class BuilderConfig:
     """What a builder fills, and how.
 
     Attributes:
-        canvas: Of the store.
+        canvas: Canvas of the store.
         load: Reads and decodes one photo.
         plan: The region plan.
         images: The column of photos.

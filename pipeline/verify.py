@@ -54,7 +54,7 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
     """Returns the target that a column's teacher gives now for one photo, before any codec.
 
     Args:
-        store: Of the column.
+        store: Store of the column.
         column: A column of targets.
         record: The photo, with the columns images and `regions_beside`.
         config: Where the weights are.

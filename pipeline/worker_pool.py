@@ -71,7 +71,7 @@ class Worker:
     _message: str | None = None
 
     def message(self) -> str | None:
-        """Its last progress line; None where it has no process yet and so never answered."""
+        """Its last progress line; None if it has no process yet and so never answered."""
         if self._call and ray.wait([self._call], timeout=0)[0]:
             result, self._call = result_of(self._call), None
             self._message = None if isinstance(result, Failure) else result

@@ -39,7 +39,7 @@ class Record:
     """One sample of joined columns.
 
     Attributes:
-        key: Of the sample.
+        key: Key of the sample.
         parts: Its members by extension, under "images", "regions" and the teachers' names.
     """
 
@@ -122,7 +122,7 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
     """A shard's whole tar and its receipt.
 
     Args:
-        column: Of the shard.
+        column: Column of the shard.
         shard: Its name.
         cache: Keeps the tar if the store is remote.
 
@@ -226,7 +226,7 @@ class StoreReader:
 
         Args:
             columns: Of one store.
-            seed: Of the shuffle.
+            seed: Seed of the shuffle.
             shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
             window: Number of shards that are shuffled together. As many again are fetched ahead.
             cache: Keeps the tars of a remote store.

@@ -1,4 +1,4 @@
-"""The settings of the commands that train and export, and what of a run may change when it is resumed."""
+"""The settings of the commands that train and export, and which may change when a run is resumed."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -14,8 +14,8 @@ Reduction = Literal["regions", "groups"]
 DECOUPLING_ROWS: Mapping[str, str] = {"1": "none", "2": "full", "3": "stuff-only", "4": "densevlm"}
 """Names of the decoupling variants by their row of DenseVLM's table 2."""
 
-# Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
-# the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
+# Settings that may change when a run is resumed. On the same device they change numbers only by the order of
+# sums. Processes and batches may share the samples of a step differently; `samples_per_step` must stay.
 FREE = frozenset(
     {
         "store",
@@ -52,7 +52,7 @@ RESOLVED = frozenset(
         "preset",
     }
 )
-"""Keys of a run's config.json that are no settings but follow from them, the store and the machine."""
+"""Keys of a run's config.json that are not settings, but follow from them, the store and the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +66,11 @@ class LoaderConfig(Settings):
         0, help="Seed of the order of samples, of their views and of new weights.", group="run", metavar="N"
     )
     drop_last: bool = setting(
-        False, help="Leaves out the last step of an epoch where it has fewer samples.", group="optimisation"
+        False, help="Leaves out the last step of an epoch if it has fewer samples.", group="optimisation"
     )
     workers: int = setting(
         2,
-        help="Threads that decode ahead of the training step; with 0 the step decodes itself.",
+        help="Threads that decode ahead of the training step; 0 decodes in the step itself.",
         group="speed",
         min=0,
         metavar="N",
@@ -80,7 +80,7 @@ class LoaderConfig(Settings):
         help="Local folder that keeps the shards of a remote store; processes may share it.",
         group="speed",
         metavar="DIR",
-        default_text="every epoch fetches them again",
+        default_text="no cache: every epoch fetches them again",
         path=True,
     )
     cache_gb: float = setting(
@@ -90,7 +90,7 @@ class LoaderConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings):
-    """The settings that every training has."""
+    """The settings of every training."""
 
     run: str = setting(
         help="Folder of the run.",
@@ -101,7 +101,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     student: str = setting(
         "eva02-b16",
-        help="Architecture that is trained.",
+        help="Model to train.",
         group="model",
         metavar="NAME",
         default_text="the data set's; eva02-b16 for photos",
@@ -117,24 +117,26 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     batch_size: int = changed(LoaderConfig, "batch_size", default=48)
     accumulate: int = setting(
-        1, help="Batches of each process before a step.", group="optimisation", min=1, metavar="N"
+        1, help="Batches of each process in an optimiser step.", group="optimisation", min=1, metavar="N"
     )
-    epochs: int = setting(6, help="Length of the training.", group="optimisation", min=1, metavar="N")
+    epochs: int = setting(
+        6, help="Length of the training in epochs.", group="optimisation", min=1, metavar="N"
+    )
     seen_samples: int | None = setting(
         None,
         help="Length of the training in samples, rounded up to whole steps.",
         group="optimisation",
         min=1,
         metavar="N",
-        default_text="as --epochs says",
+        default_text="from --epochs",
     )
     max_steps: int | None = setting(
         None,
-        help="Length of the training in steps, in place of both.",
+        help="Length of the training in steps; overrides --epochs and --seen-samples.",
         group="optimisation",
         min=1,
         metavar="N",
-        default_text="as --epochs or --seen-samples says",
+        default_text="from --epochs or --seen-samples",
     )
     lr: float = setting(1e-5, help="Peak learning rate.", group="optimisation", above=0)
     weight_decay: float = setting(0.1, help="Weight decay of AdamW.", group="optimisation", min=0)
@@ -143,11 +145,11 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     warmup_steps: int | None = setting(
         None,
-        help="Steps in which the learning rate rises to its peak.",
+        help="Steps over which the learning rate rises to its peak.",
         group="optimisation",
         min=0,
         metavar="N",
-        default_text="1000, or a tenth of a training shorter than 10,000 steps",
+        default_text="1000, or a tenth of a shorter training's steps",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
@@ -171,7 +173,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     keep_checkpoints: int = setting(2, help="Checkpoints to keep.", group="run", min=1, metavar="N")
     resume: Resume = setting(
         "interrupted",
-        help="What to do with a run that is there: continue it, refuse, or replace it.",
+        help="What to do with an existing run: continue it, refuse, or replace it.",
         group="run",
     )
     schedule: str = setting(
@@ -184,7 +186,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     loggers: tuple[str, ...] = setting(
         ("tensorboard",),
         flag="logger",
-        help="Logger beside metrics.jsonl; densecli list loggers describes them. May be given several times.",
+        help="Logger, besides metrics.jsonl; see densecli list loggers. May be given several times.",
         group="run",
         metavar="NAME",
         registry="loggers",
@@ -203,7 +205,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
 class TrainConfig(TrainerConfig):
     """The settings of train.
 
-    A setting that is not given has the value that the preset of `method` gives it, else the field's default.
+    A setting that is not given has its value from the preset of `method`, else the field's default.
     """
 
     method: str = setting(
@@ -216,7 +218,7 @@ class TrainConfig(TrainerConfig):
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
-        help="Loss term, the kind of target it learns from, and its weight. May be given several times.",
+        help="Loss term, kind of target to learn from, and weight. May be given several times.",
         group="method",
         above=0,
         metavar="TERM[:KIND]=W",
@@ -225,11 +227,11 @@ class TrainConfig(TrainerConfig):
     teachers: tuple[str, ...] = setting(
         (),
         flag="teacher",
-        help="Target column, NAME or NAME-ID, where the store has several of its kind. May be given several "
+        help="Target column, NAME or NAME-ID, if the store has several of a kind. May be given several "
         "times.",
         group="data",
         metavar="NAME",
-        default_text="the only one, or that of the student's own teacher",
+        default_text="the only one, else that of the student's own teacher",
     )
     regions: str | None = setting(
         None,
@@ -240,7 +242,7 @@ class TrainConfig(TrainerConfig):
     )
     categories: str | None = setting(
         None,
-        help="Reads only labels of this category set, or json or csv file of one; densecli list categories "
+        help="Reads only labels of this category set, a name or a json or csv file; densecli list categories "
         "describes the sets.",
         group="data",
         metavar="SET|FILE",
@@ -257,7 +259,7 @@ class TrainConfig(TrainerConfig):
     )
     refiner: str | None = setting(
         None,
-        help="Reads only a refined column of the Refiner of this run or file.",
+        help="Reads only refined columns of the Refiner in this run or file.",
         group="data",
         metavar="RUN|FILE",
         default_text="any",
@@ -273,7 +275,7 @@ class TrainConfig(TrainerConfig):
     )
     image_size: int | None = setting(
         None,
-        help="Side of the student's input.",
+        help="Side of the student's input in pixels.",
         group="model",
         min=16,
         metavar="PX",
@@ -281,7 +283,7 @@ class TrainConfig(TrainerConfig):
     )
     decode: Literal["cpu", "gpu"] = setting(
         "cpu",
-        help="Where JPEGs are decoded; a GPU's pixels differ slightly from those the teachers saw.",
+        help="Where JPEGs are decoded; on a GPU, pixels differ slightly from those that the teachers saw.",
         group="speed",
     )
     text_embeddings: str | None = setting(
@@ -299,15 +301,19 @@ class TrainConfig(TrainerConfig):
         metavar="NAME",
         default_text="the method's, else value",
     )
-    tau: float = setting(TAU, help="Softmax temperature of the categories.", group="method", above=0)
+    tau: float = setting(TAU, help="Temperature of the softmax over categories.", group="method", above=0)
     theta: float = setting(
-        0.3, help="Leaves out regions whose best category is less probable.", group="method", min=0, max=1
+        0.3,
+        help="Leaves out regions whose best category is less probable than this.",
+        group="method",
+        min=0,
+        max=1,
     )
     decoupling: str = setting(
         "densevlm",
-        help="Categories that regions are told apart from, by name or row of DenseVLM's table 2: none, all; "
-        "full, those of the region's own kind; stuff-only, stuff regions from stuff, things from all; "
-        "densevlm, thing regions from things, stuff from all.",
+        help="Categories that a region is compared with, by name or row of DenseVLM's table 2. none: all. "
+        "full: those of its own kind. stuff-only: stuff for stuff regions, all for things. "
+        "densevlm: things for thing regions, all for stuff.",
         group="method",
         choices=(*DECOUPLING_ROWS.values(), *DECOUPLING_ROWS),
     )
@@ -317,24 +323,24 @@ class TrainConfig(TrainerConfig):
         group="method",
         min=0,
         max=1,
-        default_text="as --decoupling says",
+        default_text="from --decoupling",
     )
     reduction: Reduction = setting(
         "regions",
-        help="Averages the losses over all regions, or over things and stuff by themselves.",
+        help="Averages losses over all regions, or over things and stuff separately.",
         group="method",
     )
     spatial_tau: float = setting(0.2, help="Temperature of the spatial term.", group="method", above=0)
     spatial_side: int = setting(
         7,
-        help="The spatial term compares N x N points of each box.",
+        help="The spatial term compares N x N points in each box.",
         group="method",
         min=1,
         metavar="N",
     )
     alpha: float = setting(
         0.9,
-        help="Share of the trained weights in the exported average with the initial ones.",
+        help="Share of the trained weights in the exported average with the initial weights.",
         group="model",
         min=0,
         max=1,
@@ -343,14 +349,14 @@ class TrainConfig(TrainerConfig):
     loss_options: Mapping[str, str] = setting(
         default_factory=dict,
         flag="loss-option",
-        help="Option of a loss term's own. May be given several times.",
+        help="Option of a single loss term. May be given several times.",
         group="method",
         metavar="TERM.NAME=VALUE",
         default_text="the term's defaults",
     )
 
     def __post_init__(self) -> None:
-        """Also replaces the number of a decoupling variant by its name."""
+        """Checks the settings, and replaces the number of a decoupling variant by its name."""
         super().__post_init__()
         object.__setattr__(self, "decoupling", DECOUPLING_ROWS.get(self.decoupling, self.decoupling))
 
@@ -369,14 +375,16 @@ class RefinerConfig(TrainerConfig):
     lr: float = changed(TrainerConfig, "lr", default=1e-4)
     depth: int | None = setting(
         None,
-        help="Clones the last K blocks of the CLIP.",
+        help="Copies the last K blocks of the CLIP.",
         group="method",
         min=1,
         metavar="K",
-        default_text="4 of 12, 6 of 24",
+        default_text="4 of 12 blocks, 6 of 24",
     )
     crops: int = setting(4, help="Crops of each photo.", group="method", min=1, metavar="N")
-    tau: float = setting(0.2, help="Temperature of the contrast between tokens.", group="method", above=0)
+    tau: float = setting(
+        0.2, help="Temperature of the contrastive loss between tokens.", group="method", above=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,7 +402,7 @@ class ExportConfig(DryRunSettings):
         help="Run whose student is exported.",
         group="source",
         metavar="DIR",
-        default_text="--checkpoint in its place",
+        default_text="give --checkpoint instead",
         path=True,
     )
     checkpoint: str | None = setting(
@@ -402,27 +410,27 @@ class ExportConfig(DryRunSettings):
         help="Checkpoint of a run, or any weights of --student.",
         group="source",
         metavar="FILE",
-        default_text="--run in its place",
+        default_text="give --run instead",
         path=True,
     )
     student: str | None = setting(
         None,
-        help="Architecture of the weights in --checkpoint.",
+        help="Model that the weights in --checkpoint belong to.",
         group="source",
         metavar="NAME",
-        default_text="what their card says",
+        default_text="from their model card",
     )
     alpha: float | None = setting(
         None,
-        help="Averages the last checkpoint of the run anew, with this share of the trained weights.",
+        help="Averages the run's last checkpoint again, with this share of the trained weights.",
         group="source",
         min=0,
         max=1,
-        default_text="what the run exported",
+        default_text="the run's export as it is",
     )
     mode: str | None = setting(
         None,
-        help="Read-out that the new card names.",
+        help="Read-out mode to write into the new model card.",
         group="export",
         metavar="NAME",
         default_text="the run's, else value",
@@ -431,7 +439,7 @@ class ExportConfig(DryRunSettings):
         None,
         help="File format.",
         group="export",
-        default_text="as --out ends, else what readers of the layout open",
+        default_text="from the ending of --out, else what readers of the layout open",
     )
     out: str | None = setting(
         None,
@@ -444,10 +452,9 @@ class ExportConfig(DryRunSettings):
 
 
 def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config.json with what it says in today's values.
+    """Brings an older run's config.json up to date.
 
-    Runs recorded the decoupling as a number before its variants had names; 2 and 3 then had each other's
-    meaning.
+    Before the decoupling variants had names, runs recorded a number, and 2 and 3 meant the opposite of today.
     """
     former = {1: "none", 2: "stuff-only", 3: "full", 4: "densevlm"}
     found = dict(recorded)
@@ -457,7 +464,7 @@ def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def defaults(config: TrainerConfig) -> dict[str, Any]:
-    """The settings that have a default, as they are in config.json."""
+    """The default values of all settings that have one, in the form of config.json."""
     found: dict[str, Any] = {}
     for field in fields(config):
         if field.default is not MISSING:

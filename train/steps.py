@@ -1,4 +1,4 @@
-"""The steps of a training: how many there are, and the batches of each."""
+"""The steps of a training: their number, and the batches of each."""
 
 import math
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ class Steps:
 
     Attributes:
         samples_per_step: Samples in a step of all processes; the last step of an epoch may have fewer.
-        per_epoch: Steps of an epoch.
-        total: Steps of the training.
-        warmup: Those in which the learning rate rises.
+        per_epoch: Steps in an epoch.
+        total: Steps of the whole training.
+        warmup: Steps over which the learning rate rises.
     """
 
     def __init__(self, loader: Stream, config: TrainerConfig, world_size: int) -> None:
@@ -28,7 +28,7 @@ class Steps:
             world_size: Number of processes.
 
         Raises:
-            DenseCLIError: Where the store has too few samples for a step.
+            DenseCLIError: The store has too few samples for a step.
         """
         self._loader, self._accumulate = loader, config.accumulate
         self.samples_per_step = config.batch_size * world_size * config.accumulate
@@ -36,24 +36,24 @@ class Steps:
         self.per_epoch = full if config.drop_last or not partial else full + 1
         if not self.per_epoch:
             raise DenseCLIError(
-                f"The store {config.store} has no batch of {self.samples_per_step} samples.",
-                hint="Choose a smaller --batch-size, or keep the last batch.",
+                f"The store {config.store} has fewer samples than a step: {self.samples_per_step}.",
+                hint="Give a smaller --batch-size, or leave out --drop-last.",
             )
         self.total = config.max_steps or self._length(config)
         shortened = min(1000, self.total // 10)
         self.warmup = shortened if config.warmup_steps is None else config.warmup_steps
 
     def _length(self, config: TrainerConfig) -> int:
-        """Number of steps that `epochs` or `seen_samples` amounts to."""
+        """Number of steps of `epochs` or `seen_samples`."""
         if not config.seen_samples:
             return config.epochs * self.per_epoch
-        # With drop_last an epoch shows fewer samples than there are; without, its last step has fewer.
+        # With drop_last, an epoch has fewer samples than the store; without it, its last step has fewer.
         samples = min(len(self._loader), self.per_epoch * self.samples_per_step)
         epochs, left = divmod(config.seen_samples, samples)
         return epochs * self.per_epoch + math.ceil(left / self.samples_per_step)
 
     def batches(self, step: int) -> Iterator[list[Batch]]:
-        """This process's batches of each step that is left after `step` steps."""
+        """Yields this process's batches of each step after the first `step` steps."""
         while step < self.total:
             epoch, start = divmod(step, self.per_epoch)
             batches = self._loader.batches(epoch, start * self.samples_per_step)

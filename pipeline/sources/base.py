@@ -41,8 +41,8 @@ class Item(NamedTuple):
     Attributes:
         key: Unique in the source, and safe as a name in a tar.
         ref: The photo's path, URL or number, for the loader and for people.
-        photo: Where the photo's bytes are; None where the file `ref` holds nothing else.
-        masks: Where the bytes of its annotations are; None where it has none.
+        photo: Where the photo's bytes are; None if the file `ref` holds nothing else.
+        masks: Where the bytes of its annotations are; None if it has none.
     """
 
     key: str
@@ -87,9 +87,9 @@ class Decoded(NamedTuple):
 
     Attributes:
         image: RGB; a large photo may be decoded at a smaller scale than its own width x height.
-        width: Of the photo itself, in pixels.
-        height: Of the photo itself, in pixels.
-        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None where
+        width: Width of the photo itself, in pixels.
+        height: Height of the photo itself, in pixels.
+        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None if
             the data set has no masks.
     """
 
@@ -108,7 +108,7 @@ class Source:
     """The listed photos of a data set.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         split: Part that was listed. Empty: all of it.
         digest: sha256 of what the listing names; a changed listing is another data set.
         items: The photos, in an order that depends on the data alone. A sequence that makes its items on
@@ -149,7 +149,7 @@ def files_source(name: str, split: str, sizes: dict[str, int], limit: int | None
     """The source of a folder's files, sorted by key. The digest covers names and sizes.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         split: Part that was listed. Empty: all of it.
         sizes: Bytes of each file, by its path below the root, with '/'.
         limit: Number of photos to keep; None for all.

@@ -113,7 +113,7 @@ def _number(name: str | bytes) -> int:
 
 
 def _refuse_twins(volumes: list[Volume]) -> None:
-    """Raises DenseCLIError where two photos have the same number, which is their key."""
+    """Raises DenseCLIError if two photos have the same number, which is their key."""
     numbers = np.concatenate(
         [np.array([_number(name) for name in volume.photos["name"].tolist()]) for volume in volumes]
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
-from densecli.models.open_clip_door import OPEN_CLIP
+from densecli.models.open_clip_models import OPEN_CLIP
 from densecli.models.registry import MODELS, resolve
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
@@ -34,7 +34,7 @@ class Photo:
     """A sample as the store has it.
 
     Attributes:
-        key: Of the sample.
+        key: Key of the sample.
         image: (h, w, 3) uint8, without padding.
         canvas: The canvas that the image is on.
         regions: The boxes of every view.

@@ -42,7 +42,7 @@ class CropsConfig:
         model: A model's name or alias.
         weights: A path or random:SEED.
         views: K, the number of a photo's views whose boxes are cropped: each box costs a forward pass.
-        seed: Of the choice of views.
+        seed: Seed of the choice of views.
         context: How much larger than its box a crop is; the region plan's.
         codec: How the embeddings are stored.
     """

@@ -87,7 +87,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
     Args:
         name: Of the teacher: MODEL for labels, VFM for a Gram matrix, features-MODEL, crops-MODEL,
             self-MODEL, refiner-MODEL, or a plug-in's.
-        settings: Of the build.
+        settings: Settings of the build.
 
     Raises:
         DenseCLIError: There is no such teacher, or its weights are missing.

@@ -157,7 +157,7 @@ class TokenTeacher:
         """Takes a loaded network.
 
         Args:
-            name: Of the teacher.
+            name: Name of the teacher.
             device: That the network is on.
             codec: How the factors are stored.
             forward: Turns canvases (B, 3, S, S) uint8 into maps (B, C, h, w), unit norm per token.

@@ -53,7 +53,7 @@ class Retrieval:
         tau: Softmax temperature.
         k: Number of categories stored for a box, see `TopK`.
         tail_mass: Probability that may be left out, see `TopK`.
-        dtype: Of the stored probabilities.
+        dtype: Dtype of the stored probabilities.
     """
 
     categories: str

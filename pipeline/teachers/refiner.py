@@ -51,7 +51,7 @@ class RefinedConfig:
         weights: The CLIP's weights, a path or random:SEED.
         refiner: The Refiner's own weights, a path or random:SEED.
         views: K, the number of a photo's views whose boxes are refined.
-        seed: Of the choice of views.
+        seed: Seed of the choice of views.
         side: A box has side * side tokens.
         codec: How the factors are stored, one factor for each box.
     """

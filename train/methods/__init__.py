@@ -1,6 +1,6 @@
-"""Methods by name: presets of weighted loss terms and of settings.
+"""Methods by name: presets of weighted loss terms and other settings.
 
-A new one is an entry in `densecli.train.methods.papers`, or a plug-in:
+To add one, write an entry in `densecli.train.methods.papers`, or a plug-in:
 
     from densecli.train.methods import METHODS, Method
 
@@ -16,13 +16,13 @@ from densecli.core.registry import Registry, registry
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A preset of a training.
+    """A preset for a training.
 
     Attributes:
         losses: Weights of loss terms, each written TERM or TERM:KIND.
-        large: Those that differ for a student of a ViT-L's size.
-        settings: Values of other settings of `TrainConfig`. A student that has no read-out of the name in
-            `mode` is read out as `value`; what is frozen follows from the mode, see `DenseCLIP.frozen_names`.
+        large: Weights that differ for a student of ViT-L's size.
+        settings: Values of other settings of `TrainConfig`. A student without the read-out in `mode` is read
+            out as `value`. The mode decides what is frozen; see `DenseCLIP.frozen_names`.
     """
 
     losses: Mapping[str, float]
@@ -31,11 +31,11 @@ class Method:
 
     @property
     def mode(self) -> str:
-        """The student's read-out."""
+        """The student's read-out mode."""
         return str(self.settings.get("mode", "value"))
 
     def weights(self, *, large: bool) -> dict[str, float]:
-        """`losses` for a student of a ViT-L's size or of another."""
+        """The weights for a student of ViT-L's size, or of another."""
         return {**self.losses, **(self.large if large else {})}
 
 
@@ -43,5 +43,5 @@ METHODS: Registry[Method] = registry("methods", package=__name__, noun="method")
 
 
 def find_method(name: str) -> Method:
-    """The preset of a name. Raises DenseCLIError with the nearest names for an unknown one."""
+    """Finds a preset. Raises DenseCLIError with the nearest names if it is unknown."""
     return METHODS[name]

@@ -1,11 +1,11 @@
-"""The methods of the papers. DeCLIP twice: as its paper and as its released code weighs and reads out."""
+"""The methods of the papers. DeCLIP is there twice: as in its paper, and as in its released code."""
 
 from densecli.train.methods import METHODS, Method
 
 METHODS.add(
     "densevlm",
     Method(losses={"region_kl": 1.0}),
-    help="DenseVLM: the categories that a P-VLM retrieves for regions, things and stuff decoupled.",
+    help="DenseVLM: categories that a P-VLM retrieves for regions, with things and stuff decoupled.",
 )
 METHODS.add(
     "clipself",
@@ -15,7 +15,7 @@ METHODS.add(
 METHODS.add(
     "regiontext",
     Method(losses={"region_text": 1.0}),
-    help="RegionText: a P-VLM's best category of each region as pseudo label.",
+    help="RegionText: the P-VLM's best category of each region as its pseudo label.",
 )
 METHODS.add(
     "declip",
@@ -50,5 +50,5 @@ METHODS.add(
 METHODS.add(
     "r-sc-v",
     Method(losses={"spatial:refined": 1.0}),
-    help="R-SC-V: the spatial correlations of a Refiner alone; also for students without texts.",
+    help="R-SC-V: the spatial correlations of a Refiner alone; also for students without a text tower.",
 )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.open_clip_door import from_open_clip
+from densecli.models.open_clip_models import from_open_clip
 from densecli.models.registry import FAMILIES, build, resolve
 
 
