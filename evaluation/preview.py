@@ -16,8 +16,7 @@ from densecli.core.tables import plain
 from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_row, point_panel
 from densecli.shards.geometry import Canvas
 from densecli.shards.kinds import KINDS
-from densecli.shards.quantise import dequantise
-from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
 
@@ -85,7 +84,7 @@ def draw_preview(store: Store, columns: Sequence[Column], request: PreviewReques
     """
     panels = []
     if request.students:
-        image = decode_image(find_record(store, [], request.key).parts["images"]["jpg"])
+        image = find_record(store, [], request.key).image()
         students = affinity_row(request.students, image, request.point, Canvas(store.canvas))
         panels.append(drawing.framed("student", students))
     for column in columns:
@@ -149,9 +148,9 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
             above theta are kept, and their probabilities are among categories of their kind alone.
     """
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
-    cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
+    cells = Regions(**record.arrays("regions"))
     rows = cells.view(view)
-    p = labels.codec.decode(decode_npz(record.parts[labels.part]["npz"]), rows)
+    p = labels.codec.decode(record.arrays(labels.part), rows)
     best, kept = p.argmax(1), None
     if theta is not None:
         kept = (p.max(1) > theta).tolist()
@@ -159,7 +158,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         kind = np.array([*things, True, False])
         p = p / np.where(kind[best][:, None], p[:, kind].sum(1, keepdims=True), 1)
     return View(
-        image=decode_image(record.parts["images"]["jpg"]),
+        image=record.image(),
         boxes=cells.boxes[rows],
         labels=[names[i] for i in best],
         thing=[things[i] for i in best],
@@ -188,36 +187,38 @@ def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) 
 
 
 def _column_panel(record: Record, column: Column, canvas: Canvas, request: PreviewRequest) -> Image.Image:
-    stored = decode_npz(record.parts[column.part]["npz"])
-    image = decode_image(record.parts["images"]["jpg"])
+    stored = record.arrays(column.part)
+    image = record.image()
     layout = KINDS[column.target_kind].layout
     if layout == "map":
         height, width = stored["grid"].tolist()
-        factors = dequantise(stored).reshape(height, width, -1)
-        return _token_map_panel(column, image, factors, canvas, request)
-    regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
-    if layout == "views":
-        crop = column.spec["target"].get("crop")
-        side, context = (crop["side"], crop["context"]) if crop else (CROP_SIDE, 1.0)
-        boxes = [regions.boxes[cell] for view in stored["views"] for cell in regions.view(view)]
-        return _crops_panel([canvas.crop(image, box, side, context) for box in boxes])
-    if request.view >= regions.n_views:
+        # Of a low-rank codec, factors with the tokens' cosines.
+        tokens = column.codec.decode(stored).reshape(height, width, -1)
+        return _token_map_panel(column, image, tokens, canvas, request)
+    regions = Regions(**record.arrays("regions"))
+    if layout == "cells" and request.view >= regions.n_views:
         raise DenseCLIError(
             f"The regions of {column.name} have no view {request.view}.",
             hint=f"Choose one of 0 to {regions.n_views - 1}.",
         )
+    if "categories" not in column.spec["target"]:
+        crop = column.spec["target"].get("crop")
+        side, context = (crop["side"], crop["context"]) if crop else (CROP_SIDE, 1.0)
+        views = stored["views"] if layout == "views" else [request.view]
+        boxes = [regions.boxes[cell] for view in views for cell in regions.view(view)]
+        return _crops_panel([canvas.crop(image, box, side, context) for box in boxes])
     thetas = [None] if request.theta is None else [None, request.theta]
     return contact_sheet([retrieved_view(record, column, view=request.view, theta=theta) for theta in thetas])
 
 
 def _token_map_panel(
-    column: Column, image: np.ndarray, factors: np.ndarray, canvas: Canvas, request: PreviewRequest
+    column: Column, image: np.ndarray, tokens: np.ndarray, canvas: Canvas, request: PreviewRequest
 ) -> Image.Image:
-    cached = affinity_panel(image, factors, request.point, canvas)
+    cached = affinity_panel(image, tokens, request.point, canvas)
     if request.live_teacher is None:
         return cached
     live = affinity_panel(image, request.live_teacher(column, request.key), request.point, canvas)
-    title = f"cached factor, {factors.shape[-1]} numbers a token"
+    title = f"from the store, {tokens.shape[-1]} numbers a token"
     return drawing.side_by_side(
         {"photo": point_panel(image, request.point), "live teacher": live, title: cached}
     )

@@ -8,6 +8,7 @@ from PIL import Image
 
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
+from densecli.evaluation.config import MeasureSettings
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, open_image
 from densecli.models.categories import load_categories
 
@@ -67,7 +68,12 @@ Labelled = SemanticDataset | PanopticLabels
 
 
 def open_labelled(
-    name: str, data: str, split: str, *, categories: str = "133", limit: int | None = None
+    name: str,
+    data: str,
+    split: str,
+    *,
+    categories: str = MeasureSettings.categories,
+    limit: int | None = None,
 ) -> Labelled:
     """Opens a split with a class for every pixel.
 

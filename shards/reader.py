@@ -4,7 +4,7 @@ import io
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import tee
 from operator import itemgetter
@@ -20,13 +20,16 @@ from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.keys import keys_digest
 from densecli.shards.npz import decode_npz as decode_npz
-from densecli.shards.receipts import Receipt
+from densecli.shards.receipts import BLOCK, Receipt
 from densecli.shards.shuffle import shuffled_blocks
 
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
 """Where a tar has the members of each sample: {key: {extension: (first byte, size)}}."""
+
+# Where the header of a tar's member has the name and, in octal digits, the size.
+_NAME, _SIZE = 100, slice(124, 135)
 
 # Files fetched at the same time: object stores are slow to answer, not to send.
 _FETCHES = 8
@@ -47,21 +50,41 @@ class Record:
     parts: dict[str, "Members"]
 
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB: the photo, not padded."""
-        return decode_image(self.parts["images"]["jpg"])
+        """(h, w, 3) uint8 RGB: the photo, not padded. Raises DenseCLIError for one that is damaged."""
+        with self._reading("images"):
+            return decode_image(self.parts["images"]["jpg"])
 
     def arrays(self, part: str) -> dict[str, np.ndarray]:
-        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`."""
-        return decode_npz(self.parts[part]["npz"])
+        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`.
+
+        Raises:
+            DenseCLIError: They are damaged.
+        """
+        with self._reading(part):
+            return decode_npz(self.parts[part]["npz"])
+
+    @contextmanager
+    def _reading(self, part: str) -> Iterator[None]:
+        try:
+            yield
+        # Pillow raises anything for a damaged photo.
+        except Exception as error:
+            cause = (
+                f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+            )
+            raise DenseCLIError(
+                f"The sample {self.key} in {self.parts[part].url} is damaged: {cause}.",
+                hint="Its checksum is right, so it was written like this: build the shard again.",
+            ) from error
 
 
 class Members(Mapping[str, memoryview]):
     """The members of a sample by extension, as views of the tar that copy nothing."""
 
-    __slots__ = ("_places", "_tar")
+    __slots__ = ("_places", "_tar", "url")
 
-    def __init__(self, tar: memoryview, places: dict[str, tuple[int, int]]) -> None:
-        self._tar, self._places = tar, places
+    def __init__(self, tar: memoryview, places: dict[str, tuple[int, int]], url: str) -> None:
+        self._tar, self._places, self.url = tar, places, url
 
     def __getitem__(self, extension: str) -> memoryview:
         first, size = self._places[extension]
@@ -79,15 +102,16 @@ class JoinedShard:
     """One shard of several columns: its records, made when asked for."""
 
     keys: list[str]
-    columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]]]]
-    """(part, tar, where the members of each sample are)."""
+    columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]]
+    """(part, tar, where the members of each sample are, address of the tar)."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, row: int) -> Record:
         return Record(
-            self.keys[row], {part: Members(tar, samples[row]) for part, tar, samples in self.columns}
+            self.keys[row],
+            {part: Members(tar, samples[row], url) for part, tar, samples, url in self.columns},
         )
 
 
@@ -148,7 +172,17 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
         raise DenseCLIError(f"The shard {tar} is gone, but its receipt is there.", hint=rebuild) from error
     if trouble := _difference(data, receipt):
         raise DenseCLIError(f"The shard {tar} {trouble}.", hint=rebuild)
+    for name, (first, size) in receipt.members.items():
+        if not _is_header(data[first - BLOCK : first], name.encode(), size):
+            raise DenseCLIError(
+                f"The receipt {receipt_url} lists other members than its tar has.", hint=rebuild
+            )
     return data, receipt
+
+
+def _is_header(block: bytes, name: bytes, size: int) -> bool:
+    """Whether a block of a tar is the header of a member with this name and size."""
+    return block[:_NAME] == name.ljust(_NAME, b"\0") and block[_SIZE] == b"%011o" % size
 
 
 def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
@@ -195,7 +229,7 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
     Raises:
         DenseCLIError: See `read_shard`; or the columns have other keys, or the same in another order.
     """
-    joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]]]] = []
+    joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]] = []
     keys: list[str] | None = None
     for column in columns:
         data, receipt = read_tar(column, shard, cache)
@@ -206,7 +240,8 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-        joined.append((column.part, memoryview(data), list(places.values())))
+        url = column.tar_url(shard)
+        joined.append((column.part, memoryview(data), list(places.values()), url))
     return JoinedShard(keys or [], joined)
 
 
@@ -325,6 +360,6 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:
     """The image (h, w, 3) uint8 RGB in a `.jpg` member."""
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
     # Converting copies even an RGB image.
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

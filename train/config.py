@@ -6,16 +6,20 @@ from typing import Any, Literal
 
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.shards.datasets import Dataset
 from densecli.shards.kinds import TAU
-from densecli.train.methods import find_method
+from densecli.train.methods import Preset, find_method
 
 Resume = Literal["interrupted", "never", "overwrite"]
 Reduction = Literal["regions", "groups"]
 DECOUPLING_ROWS: Mapping[str, str] = {"1": "none", "2": "full", "3": "stuff-only", "4": "densevlm"}
 """Names of the decoupling variants by their row of DenseVLM's table 2."""
 
-# Settings that may change when a run is resumed. On the same device they change numbers only by the order of
-# sums. Processes and batches may share the samples of a step differently; `samples_per_step` must stay.
+WARMUP_STEPS = 1000
+"""Of all three papers."""
+
+# Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
+# the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
 FREE = frozenset(
     {
         "store",
@@ -100,8 +104,8 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         path=True,
     )
     student: str = setting(
-        "eva02-b16",
-        help="Model to train.",
+        Dataset.student,
+        help="Architecture that is trained.",
         group="model",
         metavar="NAME",
         default_text="the data set's; eva02-b16 for photos",
@@ -149,7 +153,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         group="optimisation",
         min=0,
         metavar="N",
-        default_text="1000, or a tenth of a shorter training's steps",
+        default_text="1000; a tenth of a training of no more steps",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
@@ -215,6 +219,11 @@ class TrainConfig(TrainerConfig):
         metavar="NAME",
         registry="methods",
     )
+    batch_size: int = changed(
+        TrainerConfig, "batch_size", default_text="the method's, such as 48 for densevlm"
+    )
+    lr: float = changed(TrainerConfig, "lr", default_text="the method's, such as 1e-5 for densevlm")
+    betas: tuple[float, float] = changed(TrainerConfig, "betas", default_text="the method's, else 0.9 0.98")
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
@@ -344,6 +353,7 @@ class TrainConfig(TrainerConfig):
         group="model",
         min=0,
         max=1,
+        default_text="the method's, such as 0.9 for densevlm",
     )
 
     loss_options: Mapping[str, str] = setting(
@@ -362,7 +372,12 @@ class TrainConfig(TrainerConfig):
 
     def preset(self) -> Mapping[str, Any]:
         """The method's settings."""
-        return find_method(self.method).settings
+        return self.method_preset.settings
+
+    @property
+    def method_preset(self) -> Preset:
+        """What the method sets for this student. Raises DenseCLIError for an unknown method."""
+        return find_method(self.method).for_student(self.student)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import xxhash
 from PIL import Image
 
 from densecli.shards.geometry import RESAMPLE, Canvas
-from densecli.shards.reader import Record, decode_image
+from densecli.shards.reader import Record
 from densecli.shards.store import Store
 from densecli.train.config import LoaderConfig
 from densecli.train.dataloader import Sample, Stream
@@ -46,8 +46,8 @@ class CropLoader(Stream):
         self._canvas = Canvas(store.canvas)
 
     def decode(self, record: Record, epoch: int) -> Sample:
-        """Decodes a sample. Its crops depend only on key, epoch and seed."""
-        image = decode_image(record.parts["images"]["jpg"])
+        """Decodes a sample; its crops depend on (key, epoch, seed) alone."""
+        image = record.image()
         corners = random_crops(record.key, epoch, self.config.seed, self.crops, image.shape[1::-1])
         photo = Image.fromarray(image)
         size = (self.side, self.side)

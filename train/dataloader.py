@@ -13,7 +13,7 @@ from torch import Tensor
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
+from densecli.shards.reader import Record, StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.config import LoaderConfig
@@ -178,17 +178,16 @@ class Loader(Stream):
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
     def decode(self, record: Record, epoch: int) -> "Sample":
-        """Decodes a sample with one view of its regions, which depends only on key and epoch."""
-        jpeg = record.parts["images"]["jpg"]
-        regions = decode_npz(record.parts["regions"]["npz"])
-        arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}
+        """Decodes a sample with one view of its regions, chosen by (key, epoch) alone."""
+        regions = record.arrays("regions")
+        arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
         offsets = regions["offsets"]
         view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values(), self._views)
         cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
         visit = Visit(offsets=offsets, view=view, cells=cells)
         return Sample(
             key=record.key,
-            image=jpeg if self.decoder else self._canvas.pad(decode_image(jpeg)),
+            image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image()),
             boxes=regions["boxes"][visit.rows],
             targets={kind: reader.read(arrays[kind], visit) for kind, reader in self._readers.items()},
         )

@@ -23,7 +23,7 @@ from densecli.train.columns import find_regions, find_targets
 from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.gpu_decode import JpegDecoder
-from densecli.train.methods import find_method
+from densecli.train.method_notes import method_notes
 from densecli.train.optimizer import freeze
 from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
@@ -100,7 +100,7 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
     Raises:
         DenseCLIError: One is missing.
     """
-    losses = config.losses or find_method(config.method).losses
+    losses = config.losses or config.method_preset.losses
     targets = find_targets(
         store,
         sorted({term_and_kind(loss)[1] for loss in losses}),
@@ -147,13 +147,11 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
             DenseCLIError: Weights are missing, or a loss term does not fit the student.
         """
         self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
-        method = find_method(config.method)
-        # The encoder stays in eval mode: no dropout, and batch statistics do not drift.
+        # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         model, self.initial_weights = load_student(config.student, config.weights, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
-        large = isinstance(model, DenseCLIP) and model.arch.size == "large"
-        self.loss_weights = dict(config.losses or method.weights(large=large))
+        self.loss_weights = dict(config.losses or config.method_preset.losses)
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
@@ -212,6 +210,10 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
             "teachers": list(self.config.teachers),
             "columns": {kind: column.key for kind, column in columns.items()},
         }
+
+    def notes(self, samples_per_step: int) -> list[str]:
+        """See `Recipe.notes`."""
+        return method_notes(self.config, self.store, self.regions, samples_per_step)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; the names are the losses."""

@@ -78,6 +78,14 @@ class Recipe(ABC, Generic[Outputs]):
             Path of the weights.
         """
 
+    def notes(self, samples_per_step: int) -> list[str]:
+        """Sentences that a user should read before the first step.
+
+        Args:
+            samples_per_step: Samples of a step, of all processes.
+        """
+        return []
+
     def picture(self) -> np.ndarray | None:
         """Draws the current state of the model for the loggers: (H, W, 3) uint8, or None."""
         return None

@@ -152,7 +152,9 @@ class RunFolder:
             if old.get(name) != config[name]
         ]
         if changed:
-            hint = "Choose another --run, or --resume overwrite."
+            hint = (
+                f"Choose another --run, or --resume overwrite; --config {self.config} continues it as it was."
+            )
             if old.get("samples_per_step") != config.get("samples_per_step"):
                 samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."

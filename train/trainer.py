@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
+from tqdm import tqdm
 
 from densecli.core.device import pick_device, set_precision
 from densecli.core.distributed import Distributed
@@ -46,8 +48,9 @@ class Trainer(Generic[R]):
         model: The recipe's model.
         forward: The model as a step calls it; its gradients are averaged over the processes.
         steps: The steps of the training.
-        step: Number of steps taken.
-        nonfinite_steps: Number of these that were skipped, because their loss or gradient was not finite.
+        notes: What a user should read before the first step.
+        step: Steps taken.
+        nonfinite_steps: How many of them were skipped, because their loss or gradient was not finite.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Trainer(Generic[R]):
         self.precision = set_precision(config.precision, self.device)
         self.schedule = SCHEDULES[config.schedule]
         self.steps = Steps(loader, config, self.distributed.world_size)
+        self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
         self.step = 0
         self.nonfinite_steps = 0
         self.model = recipe.model
@@ -273,6 +277,8 @@ class Trainer(Generic[R]):
 
         def open_on_first() -> None:
             config = self.resolved()
+            for note in self.notes:
+                tqdm.write(note, file=sys.stderr)
             logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.steps.total))
 
         self.distributed.on_rank_zero(open_on_first)
