@@ -16,10 +16,10 @@ from densecli.core.metrics import METRICS
 
 Resume = Literal["interrupted", "never", "overwrite"]
 RECORD = "ablation.json"
-"""File in a run's folder with what was asked for and what was measured."""
+"""File in a run's folder with its arguments and its results."""
 VERSION = 3
-"""Of these files. Since 2, the rows 2 and 3 of `--decoupling` are those of DenseVLM's table; since 3, methods
-set the rate, batch and alpha of their papers. What an earlier version measured is not reused."""
+"""Version of these files. Since 2, rows 2 and 3 of `--decoupling` are those of DenseVLM's table; since 3,
+methods set the learning rate, batch size and alpha of their papers. Older results are not reused."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ SPECS = Path(__file__).parent / "specs" / "coco"
 OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas", "config", "plugin"})
 Value = str | int | float | bool | list[Any]
 MOST_CELLS = 10_000
-"""Runs of a grid: more are a slip of the pen."""
+"""Largest number of runs of a grid: more are surely a mistake."""
 LONGEST_NAME = 200
-"""Characters of a run's folder; file systems take 255 bytes."""
+"""Largest number of characters in the name of a run's folder; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +110,13 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
         flags: Flags of `train` and of `evaluate`, by command.
 
     Raises:
-        DenseCLIError: The file is no TOML, has an unknown key or a value of the wrong type, or has no grid of
-            at most `MOST_CELLS` runs.
+        DenseCLIError: The file is not TOML, has an unknown key or a value of the wrong type, or has no grid
+            of at most `MOST_CELLS` runs.
     """
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise DenseCLIError(f"The spec {path} cannot be read ({error}).", hint="It is a TOML file.") from None
+        raise DenseCLIError(f"The spec {path} cannot be read ({error}).", hint="Give a TOML file.") from None
     _check_keys(path, "", document, Spec.__dataclass_fields__)
     for table, command in (("train", "train"), ("grid", "train"), ("evaluate", "evaluate")):
         if not isinstance(document.setdefault(table, {}), dict):
@@ -128,7 +128,7 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
             if not all(isinstance(each, str | int | float) for each in _leaves(value)):
                 raise DenseCLIError(
                     f"{flag} in [{table}] of {path} is {value!r}.",
-                    hint="A value is a text, a number, true or false, or a list of these.",
+                    hint="Give a text, a number, true or false, or a list of these.",
                 )
     for key in ("title", "about"):
         if not isinstance(document.get(key, ""), str):
@@ -152,7 +152,7 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
 
 
 def cells(spec: Spec) -> list[Cell]:
-    """One run for every combination of the grid's values; values of the same meaning, 0.3 and "0.3", are one.
+    """The runs of the grid: one for each combination of values; equal values, such as 0.3 and "0.3", are one.
 
     The seed changes last, so that an unfinished ablation already has every setting. Of the other flags, the
     last one changes first.
@@ -170,7 +170,7 @@ def cells(spec: Spec) -> list[Cell]:
         if found.setdefault(cell.arguments, cell) is cell and folders.setdefault(cell.name, cell) is not cell:
             raise DenseCLIError(
                 f"Two runs of the grid would have the folder {cell.name!r}.",
-                hint="Their values differ in punctuation alone: change one of them, or split the spec.",
+                hint="Their values differ only in punctuation: change one of them, or split the spec.",
             )
     return list(found.values())
 
@@ -197,7 +197,7 @@ def value_text(value: Value) -> str:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """A value, or the values in its lists."""
+    """Yields the value itself, or the values in its lists."""
     if isinstance(value, list):
         for each in value:
             yield from _leaves(each)

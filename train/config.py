@@ -16,10 +16,10 @@ DECOUPLING_ROWS: Mapping[str, str] = {"1": "none", "2": "full", "3": "stuff-only
 """Names of the decoupling variants by their row of DenseVLM's table 2."""
 
 WARMUP_STEPS = 1000
-"""Of all three papers."""
+"""Warm-up steps of all three papers."""
 
-# Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
-# the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
+# Settings that may change when a run is resumed. On the same device they change numbers only by the order of
+# sums. Processes and batches may share the samples of a step differently; `samples_per_step` must stay.
 FREE = frozenset(
     {
         "store",
@@ -105,7 +105,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     student: str = setting(
         Dataset.student,
-        help="Architecture that is trained.",
+        help="Model to train.",
         group="model",
         metavar="NAME",
         default_text="the data set's; eva02-b16 for photos",
@@ -153,7 +153,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         group="optimisation",
         min=0,
         metavar="N",
-        default_text="1000; a tenth of a training of no more steps",
+        default_text="1000; a tenth of the steps of a training of up to 1000",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
@@ -376,7 +376,7 @@ class TrainConfig(TrainerConfig):
 
     @property
     def method_preset(self) -> Preset:
-        """What the method sets for this student. Raises DenseCLIError for an unknown method."""
+        """The settings of the method for this student. Raises DenseCLIError if the method is unknown."""
         return find_method(self.method).for_student(self.student)
 
 

@@ -46,7 +46,7 @@ class CropLoader(Stream):
         self._canvas = Canvas(store.canvas)
 
     def decode(self, record: Record, epoch: int) -> Sample:
-        """Decodes a sample; its crops depend on (key, epoch, seed) alone."""
+        """Decodes a sample. Its crops depend only on key, epoch and seed."""
         image = record.image()
         corners = random_crops(record.key, epoch, self.config.seed, self.crops, image.shape[1::-1])
         photo = Image.fromarray(image)

@@ -178,7 +178,7 @@ class Loader(Stream):
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
     def decode(self, record: Record, epoch: int) -> "Sample":
-        """Decodes a sample with one view of its regions, chosen by (key, epoch) alone."""
+        """Decodes a sample with one view of its regions, which depends only on key and epoch."""
         regions = record.arrays("regions")
         arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
         offsets = regions["offsets"]

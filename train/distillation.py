@@ -147,7 +147,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
             DenseCLIError: Weights are missing, or a loss term does not fit the student.
         """
         self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
-        # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
+        # The encoder stays in eval mode: no dropout, and batch statistics do not drift.
         model, self.initial_weights = load_student(config.student, config.weights, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode

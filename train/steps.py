@@ -14,10 +14,10 @@ class Steps:
 
     Attributes:
         samples_per_step: Samples in a step of all processes; the last step of an epoch may have fewer.
-        per_epoch: Steps of an epoch.
-        total: Steps of the training.
-        warmup: Those in which the learning rate rises.
-        notes: What a user should know of them.
+        per_epoch: Steps in an epoch.
+        total: Steps of the whole training.
+        warmup: Steps over which the learning rate rises.
+        notes: Sentences about the steps that a user should read.
     """
 
     notes: tuple[str, ...]
@@ -47,8 +47,8 @@ class Steps:
         self.notes = ()
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
             self.notes = (
-                f"The learning rate rises for {self.warmup} steps, not {WARMUP_STEPS}: the training has "
-                f"{self.total}.",
+                f"The learning rate rises over {self.warmup} steps instead of {WARMUP_STEPS}, because the "
+                f"training has only {self.total} steps.",
             )
 
     def _length(self, config: TrainerConfig) -> int:
@@ -71,5 +71,5 @@ class Steps:
 
 
 def warmup_steps(total: int) -> int:
-    """Steps in which the learning rate rises by default: the papers', less in a shorter training."""
+    """Default number of warm-up steps: that of the papers, or fewer in a short training."""
     return WARMUP_STEPS if total > WARMUP_STEPS else total // 10

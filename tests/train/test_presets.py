@@ -226,7 +226,10 @@ def test_notes__where_the_store_and_the_steps_are_not_the_papers(full_store, tmp
     assert "canvas of 1024 px" in canvas and "96 px" in canvas
     assert "grid-clipself" in regions and "grid-densevlm" in regions
     assert "over 16 photos" in batch and "over 3;" in batch
-    assert warmup == "The learning rate rises for 0 steps, not 1000: the training has 2."
+    assert (
+        warmup
+        == "The learning rate rises over 0 steps instead of 1000, because the training has only 2 steps."
+    )
     losses = {"region_cosine": 1.0}
     own = make_trainer(config(full_store.store, tmp_path, losses=losses, warmup_steps=1)).notes
     assert own == []
