@@ -6,7 +6,7 @@ from densecli.shards.datasets import DATASETS, function_of
 
 __all__ = ["Decoded", "Index", "Item", "Load", "Source", "SourceRequest", "Unreadable", "open_source"]
 
-# Names are looked up in DATASETS; from here on the built-in ones are found there.
+# Importing this makes the built-in sources known to DATASETS, where names are looked up.
 registry("datasets", package=__name__)
 
 
@@ -24,9 +24,9 @@ def open_source(
         dataset: Name of a registered data set.
         data: Folder, file, pattern or URL of the photos.
         split: Part of the data set; None for the data set's default.
-        limit: Number of photos to list, the first ones; None for all.
+        limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
-        index: Where the contents of tars are remembered between runs.
+        index: Cache of the contents of tars.
 
     Raises:
         DenseCLIError: The data set is unknown, or the folder, the split or the photos are missing.

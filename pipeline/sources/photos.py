@@ -1,4 +1,4 @@
-"""Decoding: any photo file to 8-bit RGB, or the reason why it cannot be read."""
+"""Decodes photo files to 8-bit RGB, or gives the reason why they cannot be read."""
 
 import io
 import struct
@@ -14,7 +14,7 @@ from densecli.pipeline.sources.base import Decoded, Item, Span, Unreadable
 from densecli.shards.geometry import Canvas
 from densecli.shards.store import PHOTOS
 
-# What Pillow's decoders raise on files that are truncated, damaged or crafted.
+# Errors that Pillow's decoders raise for truncated, damaged or crafted files.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
 SWAPPED = (5, 6, 7, 8)
@@ -23,10 +23,10 @@ SWAPPED = (5, 6, 7, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLoader:
-    """Loads item.photo, or the file item.ref where that is None.
+    """Loads `item.photo`, or the file `item.ref` if that is None.
 
     Attributes:
-        root: Folder or URL that paths are below. Empty: items hold URLs.
+        root: Folder or URL that contains the paths. Empty: items hold URLs.
         upright: Whether to apply the EXIF orientation.
     """
 
@@ -34,7 +34,7 @@ class PhotoLoader:
     upright: bool
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
-        """Loads a photo. Raises Unreadable; other I/O errors pass through, as they say nothing about it."""
+        """Loads a photo. Raises Unreadable; other I/O errors pass, because they are not about the photo."""
         return decode(read(self.root, item.photo or Span(item.ref)), upright=self.upright, canvas=canvas)
 
 
@@ -42,7 +42,7 @@ def read(root: str, span: Span) -> bytes:
     """Reads a range of bytes.
 
     Args:
-        root: Folder or URL that the file is below. Empty: the file is a URL.
+        root: Folder or URL that contains the file. Empty: the file is a URL.
         span: The range.
 
     Raises:
@@ -58,14 +58,14 @@ def read(root: str, span: Span) -> bytes:
     except (PermissionError, Forbidden) as error:
         raise Unreadable("forbidden") from error
     except Unreachable as error:
-        # In a list of addresses on many servers, one dead server must not stop the build.
+        # A list of addresses may name many servers; one dead server must not stop the build.
         if root or not fs.is_web(url):
             raise
         raise Unreadable("unreachable") from error
 
 
 def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
-    """Decodes a photo of any mode to RGB: alpha is dropped, an animation gives its first frame.
+    """Decodes a photo of any mode to RGB. Drops alpha, and takes the first frame of an animation.
 
     Args:
         data: Bytes of the file.
@@ -106,5 +106,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise Unreadable("float-pixels")
     if image.mode == "P":
         image = image.convert("RGBA")
-    # convert() would copy an image that is RGB already.
+    # convert() would copy an image that is already RGB.
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Photos listed by their addresses, on web servers, in object stores or wherever fsspec reads from."""
+"""Photos listed by address, on web servers, in object stores or anywhere else that fsspec can read."""
 
 import hashlib
 import zlib
@@ -22,11 +22,11 @@ COLUMN = "url"
 """Name of the column that holds the addresses."""
 BLOCK = 4096
 """Number of addresses that are compressed together."""
-_HINT = "--data is a .parquet or .csv file with a column url, or a text file with one address per line."
+_HINT = "Give a .parquet or .csv file with a column url, or a text file with one address per line, as --data."
 
 
 class Addresses(Sequence[Item]):
-    """The first `limit` addresses without repetitions, compressed in memory. A key is the address's hash."""
+    """The first `limit` distinct addresses, compressed in memory. Keys are hashes of the addresses."""
 
     def __init__(self, urls: Iterator[str], limit: int | None) -> None:
         self._blocks: list[bytes] = []
@@ -77,7 +77,7 @@ def urls_source(request: SourceRequest) -> Source:
     file = request.data
     if request.split:
         raise DenseCLIError(
-            "A list of addresses has no splits.", hint="Make one list per split, and leave --split out."
+            "A list of addresses has no splits.", hint="Make one list for each split, and leave --split out."
         )
     try:
         with fs.open_to_seek(file) as stream:
