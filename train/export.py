@@ -89,7 +89,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
 def _source(config: ExportConfig) -> _Source:
     if bool(config.run) == bool(config.checkpoint):
         raise DenseCLIError(
-            "Nothing to export is named, or two things are.",
+            "There must be exactly one thing to export.",
             hint="Give either --run DIR or --checkpoint FILE.",
         )
     if config.run and config.alpha is None:

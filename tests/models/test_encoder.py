@@ -141,7 +141,7 @@ def test_load__as_the_card_says(tmp_path: Path) -> None:
     model, _ = load_model("scenes-s")
     file = tmp_path / "x.safetensors"
     save_file(model.clip.state_dict(), file)
-    with pytest.raises(DenseCLIError, match="no card") as caught:
+    with pytest.raises(DenseCLIError, match="no model card") as caught:
         densecli.load(file)
     assert "student=" in caught.value.hint
     assert densecli.load(file, student="scenes-s", device="cpu").canvas.size == 512
