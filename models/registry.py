@@ -12,11 +12,13 @@ from densecli.models.open_clip_models import OPEN_CLIP, from_open_clip
 if TYPE_CHECKING:
     from densecli.models.dense import DenseCLIP
 
-MODELS: Registry[Architecture] = registry("models", noun="model")
-"""CLIPs by name. Fine-tuned weights are an entry of their own, with the name of the same architecture."""
+MODELS: Registry[Architecture] = registry("models", noun="model", of=Architecture)
+"""CLIPs by name. Weights tuned further are an entry of their own, with the name of the same architecture."""
 
-FAMILIES: Registry[Callable[[Any, Architecture], DenseCLIP]] = registry("families", noun="family of CLIPs")
-"""Classes that read an open_clip model out per token."""
+FAMILIES: Registry[Callable[[Any, Architecture], DenseCLIP]] = registry(
+    "families", noun="family of CLIPs", of=Callable
+)
+"""The classes that read an open_clip model out per token."""
 
 for family, target, help in (
     ("eva", "densecli.models.eva:DenseEva", "EVA-02 CLIP's ViT with rotary positions."),
