@@ -30,8 +30,8 @@ from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 TRANSIENT_REASONS = {"forbidden", "too-slow", "unreachable", *REFUSALS}
 """Reasons for which a photo may be unreadable today and readable tomorrow, or with another option."""
-CHANCE = 16
-"""So many photos are not all unreadable for such a reason by chance."""
+MIN_PHOTOS_FOR_FAULT = 16
+"""If this many photos are all unreadable for such a reason, the cause is not the photos."""
 QUIET_SECONDS = 10.0
 """Seconds after which the progress of a shard's teachers is shown."""
 
