@@ -16,7 +16,7 @@ from densecli.train.trainer_config import Resume
 
 
 class RunFolder:
-    """Paths of one run, in a local folder, and the lock of the process that writes it.
+    """The local folder of one run, with the lock of the process that writes it.
 
     Attributes:
         root: The folder.
@@ -28,14 +28,14 @@ class RunFolder:
     """
 
     LOGGERS = "loggers.json"
-    """File with the ids under which services know the run."""
+    """File with the ids of the run at logging services."""
 
     def __init__(self, root: str | Path) -> None:
-        """Raises DenseCLIError for an address."""
+        """Describes a folder. Raises DenseCLIError for an address such as s3://."""
         if "://" in str(root):
             raise DenseCLIError(
                 "A run is written to a local folder, not to an address.",
-                hint="Name a folder with --run, and copy it afterwards.",
+                hint="Give a local folder as --run, and copy it afterwards.",
             )
         self.root = Path(root)
         self.config = self.root / "config.json"
@@ -54,22 +54,22 @@ class RunFolder:
         defaults: Mapping[str, Any] | None = None,
         dry_run: bool = False,
     ) -> str | None:
-        """Locks the folder and makes it ready for a training; `close` unlocks it.
+        """Locks the folder and prepares it for a training; `close` unlocks it.
 
         Args:
             config: The resolved configuration, JSON values.
-            resume: interrupted: continue the run that is there, whose settings have to be the same; never:
-                refuse to touch a run that is there; overwrite: remove it.
-            free: Settings that may differ from those of the run that is there.
-            defaults: Values of settings that the run that is there does not know, because it was started by
-                an earlier version.
-            dry_run: Only say where it would continue; lock and write nothing.
+            resume: What to do with an existing run. "interrupted" continues it, if its settings are the same;
+                "never" refuses; "overwrite" removes it.
+            free: Settings that may differ from those of the existing run.
+            defaults: Values of settings that the existing run does not have, because an earlier version
+                started it.
+            dry_run: Whether only to find out where it would continue, without locking or writing.
 
         Returns:
-            Path of the checkpoint to continue from, None where there is none.
+            Path of the checkpoint to continue from, None if there is none.
 
         Raises:
-            DenseCLIError: Where another process writes the run, and where `resume` forbids to touch it.
+            DenseCLIError: Another process writes the run, or `resume` does not allow to continue it.
         """
         if not dry_run:
             self._lock.acquire()
@@ -119,7 +119,7 @@ class RunFolder:
         self.config.unlink()
 
     def _sweep(self) -> None:
-        """Removes files that a killed process left half written: a checkpoint may have gigabytes."""
+        """Removes files that a killed process left half-written: a checkpoint may have gigabytes."""
         for folder in (str(self.root), self.checkpoints, self.export):
             for name in filter(fs.is_temporary, fs.files(folder)):
                 fs.remove(fs.join(folder, name))
@@ -189,8 +189,8 @@ class RunFolder:
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."
             if isinstance(recorded.get("decoupling"), int) and old["decoupling"] != config["decoupling"]:
                 hint = (
-                    "Rows 2 and 3 had each other's number then: "
-                    f"--decoupling {old['decoupling']} is what the run was started with."
+                    "Rows 2 and 3 were swapped when the run was started: "
+                    f"give --decoupling {old['decoupling']} to continue it."
                 )
             raise DenseCLIError(
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
@@ -222,6 +222,6 @@ def _changed(
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings without the places of files: of the initial weights only the digest counts."""
+    """The settings without paths: initial weights are compared by their digest."""
     weights = {k: v for k, v in config.get("initial_weights", {}).items() if k != "source"}
     return {**config, "initial_weights": weights}
