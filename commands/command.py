@@ -11,7 +11,7 @@ from densecli.commands.config_file import read_config
 from densecli.commands.option_rows import Row, groups_of, row_of
 from densecli.commands.options import Options
 from densecli.core.errors import DenseCLIError
-from densecli.core.registry import use_plugins
+from densecli.core.plugins import use_plugins
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, setting, settings_of
 

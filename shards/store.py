@@ -148,7 +148,7 @@ class Store:
                     shard_sizes=tuple(document["shards"]),
                     photos=document["photos"],
                 )
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DenseCLIError(
                 f"There is no store at {os.fspath(root)}.",
                 hint="Build one with densecli build-shards, or name another with --store.",
