@@ -176,15 +176,10 @@ def measure_model(
 
 
 def photos_seen(run: Path) -> tuple[Mapping[str, str], int]:
-<<<<<<< HEAD
-    """The keys of the columns that a finished run has read, by kind, and the number of photos it has seen."""
+    """The keys of the columns that a finished run has read, by kind, and how many photos it has seen."""
     config = read_document(
         run / "config.json", _RunConfig, noun="The run's configuration", hint=f"Run {run.name} again."
     )
-=======
-    """The keys of the columns that a finished run has read, by kind, and how many photos it has seen."""
-    config = json.loads((run / "config.json").read_bytes())
->>>>>>> main
     return config["columns"], config["total_steps"] * config["samples_per_step"]
 
 

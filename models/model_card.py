@@ -18,11 +18,7 @@ def card_path(weights: str | Path) -> Path:
 
 
 def read_card(weights: str | Path) -> dict[str, Any] | None:
-<<<<<<< HEAD
-    """The card of an exported file, None where there is none. Raises DenseCLIError for a damaged one."""
-=======
-    """Reads the card of an exported file; None if there is none."""
->>>>>>> main
+    """Reads the card of an exported file; None if there is none. Raises DenseCLIError for a damaged one."""
     path = card_path(weights)
     return _read(path) if path.is_file() else None
 

@@ -219,15 +219,9 @@ def read_card(path: str) -> Mapping[str, Any]:
         raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
     try:
         with safe_open(path, framework="pt") as file:
-<<<<<<< HEAD
             found = parse(file.metadata()[METADATA].encode())
         check(found, _Card)
-    except Exception as error:  # safetensors raises its own, json and the lookups others
-=======
-            found: Mapping[str, Any] = json.loads(file.metadata()[METADATA])
-            return found
     except Exception as error:  # of safetensors, json or the look-ups
->>>>>>> main
         raise DenseCLIError(
             f"{path} is not a Refiner.", hint="Give the export/refiner.safetensors of a train-refiner run."
         ) from error

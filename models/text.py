@@ -95,15 +95,9 @@ def _alone(kept: Path) -> Iterator[None]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{kept}.lock")
         lock.acquire()
-<<<<<<< HEAD
     except (OSError, NotImplementedError):
-        # Not everybody has a home to write to.
-        lock = None
-=======
-    except OSError:
         # Some users have no home folder that can be written to.
-        return text_embeddings(model, names, templates)
->>>>>>> main
+        lock = None
     try:
         yield
     finally:
@@ -185,13 +179,8 @@ def load_text_embeddings(path: str | Path, n: int, dim: int | None = None) -> Te
     except Exception as error:  # a damaged header makes numpy raise anything
         cause = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise DenseCLIError(
-<<<<<<< HEAD
             f"{path} cannot be read as text embeddings ({cause}).",
-            hint="Expected a .npy of one row a category.",
-=======
-            f"{path} cannot be read as text embeddings ({error}).",
             hint="Expected a .npy with one row for each category.",
->>>>>>> main
         ) from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
         raise DenseCLIError(

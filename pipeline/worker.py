@@ -47,14 +47,9 @@ class PackedWork:
 
     Attributes:
         pickled: The pickled work.
-<<<<<<< HEAD
-        plugins: Plug-ins to import first: the work may hold objects of classes they define.
-        search_path: Where the driver finds modules.
-        writer: Whose the temporary files are: the driver removes those of workers that were killed.
-=======
         plugins: Plug-ins to import first, because the work may have objects of their classes.
         search_path: The module search path of the process that packed it.
->>>>>>> main
+        writer: See `fs.writer`: the driver removes temporary files of workers that were killed.
     """
 
     pickled: bytes
@@ -76,12 +71,8 @@ class PackedWork:
         Raises:
             DenseCLIError: A plug-in cannot be imported here.
         """
-<<<<<<< HEAD
         fs.write_as(self.writer)
-        # Behind the worker's own folders, so that no file of the driver's hides an installed module.
-=======
         # After the worker's own folders, so that no local file of the user hides an installed module.
->>>>>>> main
         sys.path += [folder for folder in self.search_path if folder not in sys.path]
         use_plugins(self.plugins)
         work: Work = cloudpickle.loads(self.pickled)

@@ -158,14 +158,8 @@ def finite(row: Row) -> dict[str, float | None]:
 
 
 def run_id(folder: Path, logger: str) -> str | None:
-<<<<<<< HEAD
-    """The id under which a service knows the run, None for a new one."""
-    return _ids(folder).get(logger)
-=======
     """The id of the run at a logging service; None for a new run."""
-    ids: dict[str, str] = _ids(folder)
-    return ids.get(logger)
->>>>>>> main
+    return _ids(folder).get(logger)
 
 
 def keep_run_id(folder: Path, logger: str, id: str) -> None:
