@@ -11,6 +11,7 @@ from densecli.core.pictures import Unreadable, open_picture, to_rgb
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.npz import decode_npz
+from densecli.shards.regions import Regions
 from densecli.shards.tars import places_of, read_tar
 
 
@@ -28,27 +29,31 @@ class Record:
 
     def image(self) -> np.ndarray:
         """(h, w, 3) uint8 RGB: the photo, not padded. Raises DenseCLIError for one that is damaged."""
-        with self._reading("images"):
+        with self.reading("images"):
             return decode_image(self.parts["images"]["jpg"])
 
-    def arrays(self, part: str) -> dict[str, np.ndarray]:
-        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`.
+    def regions(self) -> Regions:
+        """The boxes. Raises DenseCLIError for damaged ones."""
+        arrays = self.arrays("regions")
+        with self.reading("regions"):
+            return Regions.of(arrays)
 
-        Raises:
-            DenseCLIError: They are damaged.
-        """
-        with self._reading(part):
+    def arrays(self, part: str) -> dict[str, np.ndarray]:
+        """The stored arrays of a part by name. Raises DenseCLIError for damaged ones."""
+        with self.reading(part):
             return decode_npz(self.parts[part]["npz"])
 
     @contextmanager
-    def _reading(self, part: str) -> Iterator[None]:
+    def reading(self, part: str) -> Iterator[None]:
+        """Whatever the block raises is told as a damage of this part, by DenseCLIError."""
         try:
             yield
-        # Pillow raises anything for a damaged photo.
+        except DenseCLIError:
+            raise
+        # Decoders raise anything for damaged photos and arrays.
         except Exception as error:
-            cause = (
-                f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            )
+            cause = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
+            cause = f"it has no {cause}" if isinstance(error, KeyError) else cause
             raise DenseCLIError(
                 f"The sample {self.key} in {self.parts[part].url} is damaged: {cause}.",
                 hint="Its checksum is right, so it was written like this: build the shard again.",
