@@ -12,7 +12,7 @@ class JoinedSamples:
     """A source for `wds.DataPipeline`: samples as bytes, which `wds.decode` decodes by their extension.
 
     Their fields are `__key__` and `PART.EXTENSION`, such as `images.jpg`, `regions.npz` and `vitl14.npz`. The
-    processes and their DataLoader workers share the epoch's samples.
+    processes and their DataLoader workers share the epoch's samples: each has a lane of its own.
 
     Attributes:
         epoch: May be set between epochs.
@@ -35,8 +35,11 @@ class JoinedSamples:
         from webdataset.utils import pytorch_worker_info
 
         rank, world_size, worker, workers = pytorch_worker_info()
-        share = {"rank": rank * workers + worker, "world_size": world_size * workers}
-        for record in self.reader.iter(self.epoch, self.start, **share):
+        every = world_size * workers
+        reader = StoreReader(self.columns, lanes=every, **self.options)
+        for record in reader.iter(
+            self.epoch, self.start, batch=every, rank=rank * workers + worker, world_size=every
+        ):
             members = {
                 f"{part}.{extension}": bytes(data)
                 for part, files in record.parts.items()

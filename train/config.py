@@ -26,6 +26,7 @@ FREE = frozenset(
         "workers",
         "cache",
         "cache_gb",
+        "prefetch_mb",
         "ranks",
         "batch_size",
         "accumulate",
@@ -67,6 +68,25 @@ class LoaderConfig(Settings):
     )
     drop_last: bool = setting(
         False, help="Leaves out the last step of an epoch where it has fewer samples.", group="optimisation"
+    )
+    lanes: int | None = setting(
+        None,
+        help="Lanes that the samples are dealt to; a process reads its own lanes only. The order of the samples "
+        "depends on their number, not on that of the processes.",
+        group="run",
+        min=1,
+        metavar="N",
+        default_text="the run's, else up to four for each process",
+    )
+    shuffle_window: int = setting(
+        4, help="Shards of a lane that are shuffled together.", group="run", min=1, metavar="N"
+    )
+    prefetch_mb: float = setting(
+        1000.0,
+        help="Megabytes of photos that each process fetches ahead of their use, one shard at least.",
+        group="speed",
+        above=0,
+        metavar="MB",
     )
     workers: int = setting(
         2,

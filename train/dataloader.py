@@ -13,6 +13,7 @@ from torch import Tensor
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
+from densecli.shards.lanes import number_of_lanes
 from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
@@ -63,10 +64,13 @@ class Batch:
 
 
 class Stream:
-    """Batches in an order that is a pure function of (seed, epoch); the position is its only state.
+    """Batches in an order that is a pure function of (seed, epoch, lanes); the position is its only state.
 
     The batches of all processes, concatenated by rank, are those of one process with batches of `whole`
-    samples. Subclasses say how a sample is decoded.
+    samples and as many lanes. Subclasses say how a sample is decoded.
+
+    Attributes:
+        lanes: Number of lanes that the samples are dealt to, see `Lanes`.
     """
 
     decoder: JpegDecoder | None = None
@@ -87,8 +91,16 @@ class Stream:
             DenseCLIError: For columns that cannot be joined or are not finished.
         """
         self.config, self.rank, self.world_size = config, rank, world_size
-        cache = Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None
-        self._reader = StoreReader(columns, seed=config.seed, cache=cache)
+        shards = len(columns[0].shard_names)
+        self.lanes = config.lanes or number_of_lanes(shards, config.batch_size, world_size)
+        self._reader = StoreReader(
+            columns,
+            seed=config.seed,
+            lanes=self.lanes,
+            window=config.shuffle_window,
+            prefetch_bytes=config.prefetch_mb * 1e6,
+            cache=Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None,
+        )
 
     def __len__(self) -> int:
         """Samples in the store."""
@@ -112,11 +124,11 @@ class Stream:
             start: Number of samples of the epoch that all processes together have had, in batches of whatever
                 size.
         """
-        size, share = self.config.batch_size, {"rank": self.rank, "world_size": self.world_size}
-        mine = self._samples(self._reader.iter(epoch, start, chunk=size, **share), epoch)
+        share = {"batch": self.whole, "rank": self.rank, "world_size": self.world_size}
+        mine = self._samples(self._reader.iter(epoch, start, **share), epoch)
         with closing(mine):
             for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
-                if samples := list(islice(mine, size)):
+                if samples := list(islice(mine, self.config.batch_size)):
                     yield collate(samples, epoch, self.decoder)
                 else:
                     alone = [self.decode(next(self._reader.iter(epoch, first)), epoch)]
