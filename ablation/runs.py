@@ -17,9 +17,9 @@ from densecli.core.metrics import METRICS
 Resume = Literal["interrupted", "never", "overwrite"]
 RECORD = "ablation.json"
 """File in a run's folder with what was asked for and what was measured."""
-VERSION = 2
-"""Of these files. Since 2, the rows 2 and 3 of `--decoupling` are those of DenseVLM's table; what an earlier
-version measured is not reused."""
+VERSION = 3
+"""Of these files. Since 2, the rows 2 and 3 of `--decoupling` are those of DenseVLM's table; since 3, methods
+set the rate, batch and alpha of their papers. What an earlier version measured is not reused."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """The file of an ablation: a grid over the flags of `train`, and how the trained students are measured."""
 
+import hashlib
+import math
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import product
@@ -16,6 +18,10 @@ SPECS = Path(__file__).parent / "specs" / "coco"
 # Flags that the ablation sets itself, or that give several results.
 OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas", "config", "plugin"})
 Value = str | int | float | bool | list[Any]
+MOST_CELLS = 10_000
+"""Runs of a grid: more are a slip of the pen."""
+LONGEST_NAME = 200
+"""Characters of a run's folder; file systems take 255 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +60,11 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of the run's folder, such as theta-0.3-seed-0."""
-        parts = (f"{flag}-{value_text(value)}" for flag, value in self.settings.items())
-        return re.sub(r"[^A-Za-z0-9.=_]+", "-", "-".join(parts)).strip("-")
+        text = "-".join(f"{flag}-{value_text(value)}" for flag, value in self.settings.items())
+        name = re.sub(r"[^A-Za-z0-9.=_]+", "-", text).strip("-")
+        if len(name) <= LONGEST_NAME:
+            return name
+        return f"{name[: LONGEST_NAME - 13]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def shipped() -> dict[str, Path]:
@@ -100,11 +109,12 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
         flags: Flags of `train` and of `evaluate`, by command.
 
     Raises:
-        DenseCLIError: The file is no TOML, has an unknown key, or has no grid.
+        DenseCLIError: The file is no TOML, has an unknown key or a value of the wrong type, or has no grid of
+            at most `MOST_CELLS` runs.
     """
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DenseCLIError(f"The spec {path} cannot be read ({error}).", hint="It is a TOML file.") from None
     _check_keys(path, "", document, Spec.__dataclass_fields__)
     for table, command in (("train", "train"), ("grid", "train"), ("evaluate", "evaluate")):
@@ -113,28 +123,55 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
                 f"{table} in {path} is not a table.", hint=f"Write [{table}], then one line for each flag."
             )
         _check_keys(path, table, document[table], set(flags[command]) - OWN)
+        for flag, value in document[table].items():
+            if not all(isinstance(each, str | int | float) for each in _leaves(value)):
+                raise DenseCLIError(
+                    f"{flag} in [{table}] of {path} is {value!r}.",
+                    hint="A value is a text, a number, true or false, or a list of these.",
+                )
+    for key in ("title", "about"):
+        if not isinstance(document.get(key, ""), str):
+            raise DenseCLIError(f"{key} in {path} is not a text.", hint=f'Write {key} = "...".')
+    beside = document.get("beside", [])
+    if not (isinstance(beside, list) and all(isinstance(name, str) for name in beside)):
+        raise DenseCLIError(
+            f"beside in {path} is not a list of names.", hint='Write beside = ["openai/b16"].'
+        )
     grid = document["grid"]
     if not grid or not all(isinstance(values, list) and values for values in grid.values()):
         raise DenseCLIError(
             f"{path} has no grid of lists.", hint="Write [grid] and, for example, theta = [0.1, 0.3]."
         )
-    document["beside"] = tuple(document.get("beside", ()))
-    return Spec(**{"title": path.stem, **document})
+    if (count := math.prod(len(values) for values in grid.values())) > MOST_CELLS:
+        raise DenseCLIError(
+            f"The grid of {path} has {count:,} runs, more than {MOST_CELLS:,}.",
+            hint="Shorten its lists, or split it into several specs.",
+        )
+    return Spec(**{"title": path.stem, **document, "beside": tuple(dict.fromkeys(beside))})
 
 
 def cells(spec: Spec) -> list[Cell]:
-    """One run for every combination of the grid's values.
+    """One run for every combination of the grid's values; values of the same meaning, 0.3 and "0.3", are one.
 
     The seed changes last, so that an unfinished ablation already has every setting; of the other flags the
     last one changes first.
+
+    Raises:
+        DenseCLIError: Two runs would have the same folder.
     """
     flags = sorted(spec.grid, key=lambda flag: flag != "seed")
-    found = []
+    found: dict[tuple[str, ...], Cell] = {}
+    folders: dict[str, Cell] = {}
     for values in product(*(spec.grid[flag] for flag in flags)):
         chosen = dict(zip(flags, values, strict=True))
         settings = {flag: chosen[flag] for flag in spec.grid}
-        found.append(Cell(settings=settings, arguments=tuple(arguments({**spec.train, **settings}))))
-    return found
+        cell = Cell(settings=settings, arguments=tuple(arguments({**spec.train, **settings})))
+        if found.setdefault(cell.arguments, cell) is cell and folders.setdefault(cell.name, cell) is not cell:
+            raise DenseCLIError(
+                f"Two runs of the grid would have the folder {cell.name!r}.",
+                hint="Their values differ in punctuation alone: change one of them, or split the spec.",
+            )
+    return list(found.values())
 
 
 def measured_on(spec: Spec, folder: Path, dataset: Dataset) -> Spec:
@@ -156,6 +193,15 @@ def arguments(flags: Mapping[str, Value]) -> list[str]:
 def value_text(value: Value) -> str:
     """A value of the grid, as tables and folder names show it."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """A value, or the values in its lists."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
 
 
 def _check_keys(path: Path, table: str, found: Mapping[str, Any], known: Collection[str]) -> None:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.reader import read_joined
 from densecli.shards.store import Column, Store
 
 # Stages of a receipt: those in which a worker only waits, and those that a live teacher has too.
@@ -74,4 +74,4 @@ def _cost(column: Column, seen: int) -> TeacherCost:
 def _mean_views(column: Column, shard: str) -> float:
     """Mean number of views of the photos of a shard: some photos have fewer than were asked for."""
     records = read_joined([column], shard)
-    return statistics.mean(len(decode_npz(record.parts[column.part]["npz"])["views"]) for record in records)
+    return statistics.mean(len(record.arrays(column.part)["views"]) for record in records)

@@ -103,7 +103,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--student", default="eva02-b16")
-    parser.add_argument("--mode", default="qq+scale+rope+unit")
+    parser.add_argument("--mode", default="qq+scale")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096], help="square numbers")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--rank", type=int, default=64)

@@ -84,7 +84,7 @@ def main() -> None:
     untrained = {
         "student, untrained": ModelUnderTest(model="scenes-s"),
         "student, untrained, read as declip": ModelUnderTest(
-            model="scenes-s", settings={"canvas": IMAGE_SIZE, "mode": "qq+scale+rope+unit"}
+            model="scenes-s", settings={"canvas": IMAGE_SIZE, "mode": "qq+scale"}
         ),
         "P-VLM": ModelUnderTest(model="scenes-pvlm"),
     }
@@ -153,6 +153,7 @@ def settings(store: str, out: Path, seed: int, row: dict[str, Any]) -> TrainConf
         max_steps=300,
         batch_size=24,
         lr=3e-4,
+        alpha=0.9,
         seed=seed,
         workers=0,
         **row,

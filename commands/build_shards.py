@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
+from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options, command
 from densecli.pipeline.config import BuildConfig
 
 
-@command(BuildConfig)
+@command(BuildConfig, METHOD, STUDENT)
 def build_shards(options: Options) -> None:
     """Run teachers once over a data set and write what they say into a store.
 
@@ -17,10 +18,11 @@ def build_shards(options: Options) -> None:
 
     \b
     densecli build-shards --teacher vitl14 --dataset coco --split train2017
+    densecli build-shards --method declip --student eva02-b16 --dataset coco
     """
     from densecli.pipeline.build_shards import build_shards as build
 
-    summary = build(options.make(BuildConfig))
+    summary = build(build_for(options))
     options.write(summary)
     show_summary(summary)
 

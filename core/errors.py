@@ -1,16 +1,27 @@
 """What users see when a command fails."""
 
+import re
 from typing import Any
+
+from densecli.core.tables import plain
+
+# Characters of a message and of its hint, which may list names.
+_MESSAGE, _HINT = 800, 2000
+# Longer than any path or address worth reading, and how much of it is shown.
+_LONG_WORD, _SHOWN = re.compile(r"\S{400,}"), 120
 
 
 class DenseCLIError(Exception):
-    """A failure the user can act on: one sentence of what is wrong and one of what to do about it."""
+    """A failure the user can act on: one sentence of what is wrong and one of what to do about it.
+
+    Both may quote names, values and paths from data: each becomes one printable line of bounded length.
+    """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_line(message, _MESSAGE))
+        self.hint = _line(hint, _HINT)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle by their args alone, which would drop the hint on its way out of a Ray actor.
@@ -31,3 +42,7 @@ class Unreachable(DenseCLIError):
 
 class Forbidden(DenseCLIError):
     """A remote file system does not let the user do what was asked."""
+
+
+def _line(text: str, limit: int) -> str:
+    return plain(_LONG_WORD.sub(lambda word: f"{word[0][:_SHOWN]}…", text), limit)

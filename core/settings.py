@@ -154,21 +154,27 @@ class Setting:
         kinds: dict[type, Any] = {int: Integral, float: Real, bool: bool, str: str | os.PathLike | int}
         if not isinstance(value, kinds[self.type]) or (isinstance(value, bool) and self.type is not bool):
             raise ValueError(f"must be {self.requirement}, not {value!r}")
-        value = os.fspath(value) if isinstance(value, os.PathLike) else self.type(value)
+        try:
+            value = os.fspath(value) if isinstance(value, os.PathLike) else self.type(value)
+        except OverflowError:
+            raise ValueError(f"must be {self.requirement}, not a number of hundreds of digits") from None
         if self.choices and value not in self.choices:
             near = difflib.get_close_matches(str(value), [str(choice) for choice in self.choices], n=1)
             suggestion = f" (did you mean {near[0]}?)" if near else ""
             raise ValueError(f"must be {self.requirement}, not {value!r}{suggestion}")
         if isinstance(value, int | float) and self.type is not bool:
+            # No setting needs a whole number that arrays and other programs have no room for.
+            usable = math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
             fits = (
-                math.isfinite(value)
+                usable
                 and (self.min is None or value >= self.min)
                 and (self.max is None or value <= self.max)
                 and (self.above is None or value > self.above)
             )
             if not fits:
-                finite = " and finite" if not math.isfinite(value) else ""
-                raise ValueError(f"must be {self.requirement}{finite}, not {value:g}")
+                limit = "" if usable else " and finite" if isinstance(value, float) else " and below 2^63"
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+                raise ValueError(f"must be {self.requirement}{limit}, not {shown}")
         if self.path and value.startswith("~"):
             return os.path.expanduser(value)
         return value

@@ -1,4 +1,4 @@
-"""Affinity figures of annotated photos: each model's affinities to a point in a thing or in stuff."""
+"""Affinity figures: annotated photos with a point, and how similar each model's tokens are to it."""
 
 from collections.abc import Mapping
 
@@ -14,12 +14,12 @@ from densecli.shards.geometry import Canvas
 def affinity_figures(
     models: Mapping[str, TokenMap], dataset: PanopticDataset, canvas: int, limit: int
 ) -> list[Figure]:
-    """One figure for each of the first photos: the photo with a point, and each model's affinities to it.
+    """Draws a figure for each of the first photos: a point in it, and each model's affinities to that point.
 
-    The point lies deep inside the largest thing of one photo, the largest stuff of the next.
+    In turn, the point lies deep inside the largest thing of a photo and inside the largest stuff.
 
     Args:
-        models: By title.
+        models: Dense maps of the models by the title of their panel.
         dataset: The photos.
         canvas: Side of the canvas in pixels.
         limit: Number of photos.
@@ -41,21 +41,21 @@ def _figure(
     return Figure(
         title=f"{photo.key}: a point of {category}",
         image=picture,
-        alt=f"Photo {photo.key} with a ringed point of {category}, and how alike all tokens are to it:"
+        alt=f"Photo {photo.key} with a ringed point of {category}, and the similarity of all tokens to it:"
         f" {', '.join(models)}",
         width=picture.width,
     )
 
 
 def _largest(photo: AnnotatedPhoto, *, thing: bool) -> Segment | None:
-    """The largest segment of that kind, of the other where there is none."""
+    """The largest segment of a kind; of the other kind if the photo has none. None without segments."""
     return max(photo.segments, key=lambda s: (s.thing == thing, s.area), default=None)
 
 
 def inner_point(mask: np.ndarray) -> tuple[float, float]:
-    """Bool (H, W) with any pixel -> x and y in 0..1 of the pixel that has most of the mask around it."""
+    """x and y in 0..1 of the pixel with most of the mask around it; mask: bool (H, W), not empty."""
     radius = max(1, round(mask.sum() ** 0.5 / 2))
-    # Beyond the photo is none of it.
+    # Pixels beyond the photo do not belong to the mask.
     padded = Image.fromarray(np.pad(mask.astype(np.uint8) * 255, radius))
     around = np.asarray(padded.filter(ImageFilter.BoxBlur(radius)))[radius:-radius, radius:-radius]
     y, x = np.unravel_index(np.where(mask, around.astype(int), -1).argmax(), mask.shape)

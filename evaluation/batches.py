@@ -19,21 +19,21 @@ THREADS = min(32, (os.cpu_count() or 1) + 4)
 def batches(
     read: Callable[[int], Item], count: int, size: int, processes: Distributed
 ) -> Iterator[list[Item]]:
-    """Yields this process's batches of photos; threads read the next while the caller works on this one.
+    """Yields this process's batches of photos; threads read the next one while the caller works on this one.
 
-    The batches of all processes are the same for any number of processes.
+    Whole batches are dealt to the processes, so any number of processes sees the same batches.
 
     Args:
-        read: Reads the photo of an index, from 0 to count - 1.
+        read: Reads the photo with an index from 0 to count - 1.
         count: Number of photos.
         size: Photos in a batch.
         processes: The processes that share the batches.
     """
     starts = range(0, count, size)[processes.rank :: processes.world_size]
     parts = [range(start, min(start + size, count)) for start in starts]
-    told = Progress(sum(map(len, parts)), "photos", silence=0 if processes.first else math.inf)
+    progress = Progress(sum(map(len, parts)), "photos", silence=0 if processes.first else math.inf)
     photos = prefetch(read, chain.from_iterable(parts), threads=THREADS, window=size + 1)
-    with closing(told) as progress, closing(photos):
+    with closing(progress), closing(photos):
         for part in parts:
             yield list(islice(photos, len(part)))
             progress.advance(len(part))

@@ -1,8 +1,8 @@
-"""Region classification on panoptic ground truth: Boxes, Masks-T, Masks-S and the stuff called a thing.
+"""Region classification on panoptic ground truth: Boxes, Masks-T, Masks-S, and stuff taken for a thing.
 
-The protocol of CLIPSelf (Wu et al., ICLR 2024), kept by DenseVLM and DeCLIP: thing boxes are pooled by
-RoIAlign, thing and stuff masks by their mean over unit tokens, and a region is the class whose text
-embedding is nearest among all classes. As an upper bound, each segment's own crop through the image encoder.
+The protocol of CLIPSelf (Wu et al., ICLR 2024), which DenseVLM and DeCLIP follow. Boxes of things are pooled
+by RoIAlign, masks of things and stuff by the mean of their unit tokens. A region is assigned the class with
+the nearest text embedding. As an upper bound, each segment's own crop goes through the whole image encoder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.evaluation.batches import batches
 from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.panoptic import PanopticDataset
-from densecli.evaluation.region_counts import Classification, RegionCounts, RegionTally, count, summarize
+from densecli.evaluation.region_counts import Classification, PhotoCounts, RegionCounts, count, summarize
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import mask_pool, region_pool, token_masks
 from densecli.shards.geometry import Canvas
@@ -30,11 +30,15 @@ THING_CONTEXT = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class RegionScores:
-    """Cosines of some photos' N segments with D classes, float32.
+    """Cosines of the N segments of some photos with D classes, float32.
 
-    `boxes` (T, D) are the things', `masks` (N, D) all segments', with (N,) `labels`, `things` (whether it is
-    one) and `areas` in pixels of the photo. `skipped` segments were left out by box area. A mask without a
-    token scores 0 for every class.
+    Attributes:
+        boxes: (T, D), of the boxes of the T segments that are things.
+        masks: (N, D), of the masks of all segments; 0 for every class where a mask covers no token.
+        labels: (N,) true classes.
+        things: (N,) whether each segment is a thing.
+        areas: (N,) pixels of the photo.
+        skipped: Number of segments that were left out because of their box area.
     """
 
     boxes: np.ndarray
@@ -55,34 +59,43 @@ def classify(
     *,
     random_weights: bool = False,
 ) -> Classification:
-    """Region classification of `dataset` by `model`, `text` (D, C) being the embeddings of its D categories.
+    """Classifies every segment of a data set by its nearest text embedding.
 
-    Runs on the device of `text`; each process takes every so many batches and all get the result of all.
-    DenseCLIError if the embeddings do not fit or a feature is not finite.
+    Args:
+        model: The model, on the device of `text`.
+        dataset: Photos with their segments.
+        text: (D, C) embeddings of the data set's D categories.
+        weights: Where the model's weights are from.
+        config: Canvas, mode and box limits.
+        processes: The processes that share the photos; each gets the result for all photos.
+        random_weights: Whether the weights, or those of a teacher behind them, began as random ones.
+
+    Raises:
+        DenseCLIError: The embeddings do not fit the model and the categories, or a feature is not finite.
     """
-    own = region_tally(model, dataset, text, config, processes)
+    own = count_regions(model, dataset, text, config, processes)
     first, *others = processes.gather(own)
     return summarize(sum(others, first), dataset.categories, weights, random_weights=random_weights)
 
 
-def region_tally(
+def count_regions(
     model: DenseCLIP,
     dataset: PanopticDataset,
     text: torch.Tensor,
     config: ClassifyConfig,
     processes: Distributed,
-) -> RegionTally:
-    """`region_scores`, counted."""
+) -> PhotoCounts:
+    """Counts the predicted classes of this process's segments; see `region_scores`."""
     blank = RegionCounts.empty(len(text))
-    tally = RegionTally(boxes=blank, masks=blank, skipped=0)
+    counts = PhotoCounts(boxes=blank, masks=blank, skipped=0)
     for scores in region_scores(model, dataset, text, config, processes):
         labels, areas, things = scores.labels, scores.areas, scores.things
-        tally += RegionTally(
+        counts += PhotoCounts(
             boxes=count(scores.boxes, labels[things], areas[things]),
             masks=count(scores.masks, labels, areas),
             skipped=scores.skipped,
         )
-    return tally
+    return counts
 
 
 @torch.inference_mode()
@@ -93,7 +106,7 @@ def region_scores(
     config: ClassifyConfig,
     processes: Distributed,
 ) -> Iterator[RegionScores]:
-    """Pool and score every segment of this process's photos, a batch at a time; see `classify`."""
+    """Yields the scores of this process's segments, a batch of photos at a time; see `classify`."""
     expected = (len(dataset.categories.names), model.embed_dim)
     if tuple(text.shape) != expected:
         raise DenseCLIError(
@@ -116,8 +129,17 @@ def region_scores(
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """One photo: pixels uint8 (S, S, 3) on its canvas, or (n, s, s, 3) of the segments' crops; boxes (n, 4)
-    normalised, masks bool (n, t, t), areas (n,) in pixels of the photo."""
+    """One photo with n segments.
+
+    Attributes:
+        pixels: uint8, (S, S, 3) of the canvas or (n, s, s, 3) of the segments' crops.
+        boxes: (n, 4) normalised to the canvas.
+        masks: bool (n, t, t) on the token grid.
+        labels: (n,) classes.
+        things: (n,) whether each segment is a thing.
+        areas: (n,) pixels of the photo.
+        skipped: Number of segments that were left out.
+    """
 
     pixels: np.ndarray
     boxes: np.ndarray
@@ -159,7 +181,7 @@ def _pool(
 def _encode_crops(
     model: DenseCLIP, batch: list[_Prepared], device: torch.device, _mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """CLIP's unit embeddings of the crops of things and of all segments; no mode matters to them."""
+    """CLIP's unit embeddings of the crops of things and of all segments; the mode does not matter."""
     crops = torch.from_numpy(np.concatenate([p.pixels for p in batch])).permute(0, 3, 1, 2)
     # A batch without segments has one empty part.
     parts = [
@@ -198,10 +220,16 @@ def _prepare(
 
 
 def segment_crops(photo: np.ndarray, boxes: np.ndarray, things: Sequence[bool], side: int) -> np.ndarray:
-    """(h, w, 3) uint8 and boxes (n, 4), xyxy in its pixels -> (n, side, side, 3) uint8.
+    """Crops the segments of a photo as the released code of CLIPSelf does for its upper bound.
 
-    As the released code of CLIPSelf crops for its upper bound: things with 1.5 times the size of their box,
-    stuff by its box alone, each from the photo itself.
+    Args:
+        photo: (h, w, 3) uint8.
+        boxes: (n, 4) xyxy in pixels of the photo.
+        things: Whether each segment is a thing: things are cropped at 1.5 times their box, stuff at its box.
+        side: Side of the crops in pixels.
+
+    Returns:
+        (n, side, side, 3) uint8.
     """
     whole = Canvas(max(photo.shape[:2]))
     of_canvas = whole.to_canvas(boxes, photo.shape[1], photo.shape[0])

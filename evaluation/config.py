@@ -1,15 +1,16 @@
-"""The settings of evaluate: what is measured on what, and how each task measures it."""
+"""The settings of `evaluate`: which data, and how each task measures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from densecli.core.settings import Settings, changed, setting
+from densecli.shards.datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSettings(Settings):
-    """On what a model is measured."""
+    """The data that a model is measured on, and what is reported."""
 
     data: str = setting(
         "data/coco", help="Folder of the annotated photos.", group="data", metavar="DIR", path=True
@@ -42,14 +43,14 @@ class MeasureSettings(Settings):
     )
     alphas: tuple[float, ...] = setting(
         (),
-        help="With --run: averages of its student with the initial weights; 1 is the trained student.",
+        help="With --run: also measures averages of the initial (0) and the trained (1) weights.",
         group="model",
         metavar="A,A,...",
         default_text="the exported weights alone",
     )
-    classes: bool = setting(False, help="Prints rows for each size and class as well.", group="output")
+    classes: bool = setting(False, help="Also prints a row for each size and each class.", group="output")
     train_split: str = setting(
-        "train2017", help="Split whose patches are the neighbours.", group="knn", metavar="NAME"
+        "train2017", help="Split that neighbours are taken from.", group="knn", metavar="NAME"
     )
     train_photos: int = setting(100, help="Photos of that split to use.", group="knn", min=1, metavar="N")
 
@@ -79,12 +80,12 @@ class ReadoutConfig(Settings):
 class ClassifyConfig(ReadoutConfig):
     """How regions are classified.
 
-    Segments whose box has an area outside [min_side^2, max_side^2] are left out, in pixels of the *photo*:
-    the released code of CLIPSelf compares the annotated box before it scales it to the canvas.
+    Segments with a box area outside [min_side^2, max_side^2] are left out. The area is in pixels of the
+    *photo*: the released code of CLIPSelf compares the annotated box before it scales it to the canvas.
     """
 
     canvas: int = setting(
-        512,
+        Dataset.canvas,
         help="Side of the square canvas that photos are fitted into.",
         group="model",
         min=16,
@@ -99,7 +100,7 @@ class ClassifyConfig(ReadoutConfig):
     )
     crops: bool = setting(
         False,
-        help="Classifies each segment's own crop by [CLS] too: an upper bound.",
+        help="Also classifies each segment by the image embedding of its own crop: an upper bound.",
         group="regions",
     )
 
@@ -108,9 +109,9 @@ class ClassifyConfig(ReadoutConfig):
 class SegmentationConfig(ReadoutConfig):
     """How photos are segmented.
 
-    Where the likeliest class is less likely than `threshold`, by a softmax of `scale` x cosine over all
-    prompts, a pixel is background, if the classes have one (SCLIP; its further threshold on areas, for VOC21,
-    is left out).
+    The probabilities of a pixel are a softmax of `scale` x cosine over all prompts. If the data set has a
+    background class, pixels whose highest probability is below `threshold` are background (SCLIP). SCLIP's
+    further threshold on areas, for VOC21, is left out.
     """
 
     side: int = setting(
@@ -122,7 +123,11 @@ class SegmentationConfig(ReadoutConfig):
         40.0, help="Factor of the cosines before their softmax.", group="segmentation", above=0
     )
     threshold: float = setting(
-        0.1, help="Pixels with a less probable class are background.", group="segmentation", min=0, max=1
+        0.1,
+        help="Pixels whose best class is less probable than this are background.",
+        group="segmentation",
+        min=0,
+        max=1,
     )
 
 
@@ -150,4 +155,4 @@ TASKS: Mapping[str, type[Settings]] = MappingProxyType(
         "knn": KNNConfig,
     }
 )
-"""What `evaluate --task` measures, and the settings of each."""
+"""The settings of each task of `evaluate --task`."""

@@ -1,7 +1,7 @@
-"""Coupling: how much a token's features are those of what stands beside it in the image.
+"""Coupling: how far a token's features mix in those of its neighbours in the image.
 
-Two figures: R-SC's coupling ratio (eq. 15), which compares photos side by side with the photos alone, and the
-similarity of tokens across the segments of one photo.
+Two figures: R-SC's coupling ratio (eq. 15), which compares two photos side by side with each photo alone, and
+the similarity of tokens across the segments of one photo.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
 from densecli.models.refiner import load_refiner
+from densecli.shards.config import DeviceSettings
 from densecli.shards.geometry import Canvas
 
 DenseMap = Callable[[Tensor], Tensor]
@@ -30,11 +31,11 @@ DenseMap = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Coupling:
-    """The coupling of one network; of each figure, lower is better.
+    """The coupling of one network. Lower is better for each figure.
 
     Attributes:
         coupling_ratio_mean: Mean of R-SC's coupling ratios (eq. 15) over tokens. A single denominator near 0
-            can move it by any amount.
+            can change it by any amount.
         coupling_ratio_median: Their median.
         cross_segment_similarity: See `cross_segment_similarity`.
         random_weights: Whether the weights were random, so that the figures mean nothing.
@@ -54,14 +55,14 @@ def evaluate_coupling(
     split: str,
     categories: str,
     limit: int | None = None,
-    device: str = "auto",
+    device: str = DeviceSettings.device,
     config: ClassifyConfig,
 ) -> dict[str, Coupling]:
-    """Measures the coupling of a model and, where its file is given, of its Refiner.
+    """Measures the coupling of a model and, if a file is given, of its Refiner.
 
     Args:
         subject: The model under test.
-        refiner: File of a Refiner that was trained on this model.
+        refiner: File of a Refiner that was trained on this model, or None.
         data: Folder of a data set in the COCO or ADE20K panoptic layout.
         split: Of the data set.
         categories: Name or file of the category set.
@@ -109,9 +110,9 @@ def _coupling(
 
 
 def photo_pairs(dataset: PanopticDataset, side: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each photo with the next one of a shuffled order that is always the same.
+    """Pairs each photo with the next one, in a shuffled order that is always the same.
 
-    A photo is the square at its centre, resized: padding would be alike in every photo.
+    Photos are cropped to a square at their centre, because padding would look alike in every photo.
 
     Args:
         dataset: The photos.
@@ -144,11 +145,11 @@ def _square(photo: Image.Image, side: int) -> Tensor:
 
 @torch.inference_mode()
 def coupling_ratios(dense: DenseMap, a: Tensor, b: Tensor) -> Tensor:
-    """R-SC's coupling ratio (eq. 15), before its mean over the tokens of A.
+    """R-SC's coupling ratio (eq. 15) for each token of photo A, before the mean over tokens.
 
-    Of each token i of A in the image A|B, j is the most similar token of B there; the ratio is the cosine of
-    the two in A|B over that of the same two when A and B are encoded alone. 1 means that neither photo has
-    changed the other's features. R-SC does not say how it treats a denominator near 0.
+    In the image A|B, token j of B is the most similar to token i of A. The ratio is their cosine in A|B over
+    their cosine when A and B are encoded alone. 1 means that neither photo has changed the other's features.
+    R-SC does not say how it treats a denominator near 0.
 
     Args:
         dense: The dense map of a network.
@@ -175,14 +176,14 @@ def _tokens(dense: Tensor) -> Tensor:
 def cross_segment_similarity(
     dense: Callable[[Tensor], Tensor], dataset: PanopticDataset, canvas: int
 ) -> float:
-    """The mean over photos of `photo_similarity`: lower is better, 1 is a map that tells no segments apart.
+    """Averages `photo_similarity` over photos. Lower is better; 1 means that segments are not separated.
 
     The segments of panoptic ground truth say which tokens belong together. No paper has this figure.
 
     Args:
         dense: (1, 3, S, S) pixels in 0..255 of a canvas -> (1, C, h, w), unit norm per token.
-        dataset: Photos with their segments. Those that have no two tokens of one segment, or no two of
-            different ones, do not count.
+        dataset: Photos with their segments. A photo counts if it has two tokens of one segment and two of
+            different segments.
         canvas: S.
 
     Raises:
@@ -204,10 +205,14 @@ def cross_segment_similarity(
 
 
 def photo_similarity(tokens: Tensor, owners: Tensor) -> float | None:
-    """Mean cosine of two tokens of different segments over that of two different tokens of one segment.
+    """Mean cosine of tokens of different segments, over the mean cosine of tokens of one segment.
 
-    tokens: (N, C), unit norm. owners: (N,) each token's segment, negative where it has none: such tokens are
-    left out. All pairs of the photo count the same. None where there is no pair of either kind.
+    Args:
+        tokens: (N, C), unit norm.
+        owners: (N,) segment of each token; tokens with a negative one are left out.
+
+    Returns:
+        The ratio, in which all pairs of tokens count the same; None if there is no pair of either kind.
     """
     kept = owners >= 0
     cosines, owners = tokens[kept] @ tokens[kept].T, owners[kept]
@@ -219,7 +224,7 @@ def photo_similarity(tokens: Tensor, owners: Tensor) -> float | None:
 
 
 def token_owners(photo: AnnotatedPhoto, canvas: int, grid: tuple[int, int]) -> Tensor:
-    """(h, w) int64: the segment that covers more than half of each token of the canvas, or -1."""
+    """(h, w) int64: for each token of the canvas, the segment that covers more than half of it, or -1."""
     masks = torch.from_numpy(np.array([s.mask for s in photo.segments], np.float32))
     width, height = Canvas(canvas).fit(*photo.photo.size)
     resized = F.interpolate(masks[:, None], size=(height, width), mode="area")[:, 0]

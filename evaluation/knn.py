@@ -1,7 +1,7 @@
-"""Patch classification by nearest neighbours: what a map without texts knows about classes.
+"""Patch classification by nearest neighbours: what a dense map knows about classes, without any text.
 
-A patch of a photo is the class that most of its nearest patches of other, labelled photos are of. It needs no
-text, so that it serves visual-only students (R-SC-V) and VFMs.
+A patch gets the class of most of its nearest patches in other, labelled photos. This needs no text, so it
+also measures visual-only students (R-SC-V) and vision foundation models.
 """
 
 from collections.abc import Sequence
@@ -28,19 +28,27 @@ QUERIES_AT_ONCE = 1024
 def classify_patches(
     model: Student, bank: Labelled, queries: Labelled, config: KNNConfig, processes: Distributed
 ) -> Segmentation:
-    """Accuracy and mIoU over the labelled patches of `queries`, whose neighbours are all those of `bank`.
+    """Classifies the labelled patches of `queries` by their nearest neighbours among the patches of `bank`.
 
-    Each process reads its share of both and gets the result of all.
+    Args:
+        model: The model under test.
+        bank: Labelled photos whose patches are the neighbours.
+        queries: Labelled photos whose patches are classified.
+        config: Canvas, mode and number of neighbours.
+        processes: The processes that share both sets of photos.
+
+    Returns:
+        Accuracy and mIoU over all queries, the same in every process.
     """
     shares = processes.gather(_share(model, bank, config, processes))
-    # In the order of the photos: which of equally near patches vote depends on it.
+    # In the order of the photos, which decides among equally near patches.
     parts = [part for turn in zip_longest(*shares) for part in turn if part]
     tokens = torch.cat([tokens for tokens, _ in parts]).to(processes.device)
     labels = torch.cat([labels for _, labels in parts]).to(processes.device)
     classes = len(queries.classes.names)
     counts = torch.zeros(classes**2, dtype=torch.int64, device=processes.device)
-    for asked, truth in _share(model, queries, config, processes):
-        for some, true in zip(asked.split(QUERIES_AT_ONCE), truth.split(QUERIES_AT_ONCE), strict=True):
+    for tokens_asked, truth in _share(model, queries, config, processes):
+        for some, true in zip(tokens_asked.split(QUERIES_AT_ONCE), truth.split(QUERIES_AT_ONCE), strict=True):
             found = vote(some.to(processes.device), tokens, labels, config.k, classes)
             counts += count_pairs(true.to(processes.device), found, classes)
     total = processes.add(counts).view(classes, classes).cpu().numpy()
@@ -48,9 +56,17 @@ def classify_patches(
 
 
 def vote(queries: Tensor, bank: Tensor, labels: Tensor, k: int, classes: int) -> Tensor:
-    """(Q, C) and (M, C) unit tokens, (M,) classes -> (Q,): the class of most of the k nearest by cosine.
+    """The class of most of the k nearest tokens by cosine.
 
-    Of classes with as many votes the one whose voters are nearer, by the sum of their cosines.
+    Args:
+        queries: (Q, C) unit tokens.
+        bank: (M, C) unit tokens.
+        labels: (M,) classes of `bank`.
+        k: Number of neighbours.
+        classes: Number of classes.
+
+    Returns:
+        (Q,) classes. Of classes with equally many votes, the one whose voters have the higher sum of cosines.
     """
     cosines, nearest = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
     votes = torch.zeros(len(queries), classes, device=queries.device)
@@ -60,9 +76,16 @@ def vote(queries: Tensor, bank: Tensor, labels: Tensor, k: int, classes: int) ->
 
 
 def patch_labels(labels: np.ndarray, canvas: int, grid: tuple[int, int], classes: int) -> Tensor:
-    """(H, W) classes of a photo's pixels -> (gh * gw,) int64 classes of its canvas's patches, -1 for none.
+    """The class of most labelled pixels in each patch of a photo's canvas.
 
-    A patch is the class that most of its labelled pixels are; without any, as beyond the photo, it is none.
+    Args:
+        labels: (H, W) classes of the photo's pixels, negative where unlabelled.
+        canvas: Side of the canvas in pixels.
+        grid: Rows gh and columns gw of patches.
+        classes: Number of classes.
+
+    Returns:
+        (gh * gw,) int64 classes; -1 for a patch without labelled pixels, such as one beyond the photo.
     """
     side = (torch.tensor(grid) * max(1, round(canvas / max(grid)))).tolist()
     width, height = Canvas(canvas).fit(labels.shape[1], labels.shape[0])
@@ -77,7 +100,7 @@ def patch_labels(labels: np.ndarray, canvas: int, grid: tuple[int, int], classes
         .flatten(2)
         .flatten(0, 1)
     )
-    # One more class, the first, takes what has none.
+    # One more class, the first, counts unlabelled pixels.
     votes = F.one_hot(patches + 1, classes + 1).sum(1)[:, 1:]
     return torch.where(votes.sum(1) > 0, votes.argmax(1), -1)
 

@@ -18,16 +18,17 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.model_card import read_card, run_export
 from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
+from densecli.shards.config import DeviceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUnderTest:
-    """A model that is measured: a model by name, or the student of a run.
+    """The model that is measured: one by name, or the student of a run.
 
     Attributes:
         model: Name of the architecture.
         weights: Path or random:SEED; None finds the file by the model's name.
-        origin: Where a trained student's weights began; None for a model that no run has trained.
+        origin: The initial weights of a trained student; None for a model that no run has trained.
         random_weights: Whether a trained student, or one of its teachers, began with random weights.
         settings: Canvas and mode in which a trained student is read out.
     """
@@ -40,7 +41,7 @@ class ModelUnderTest:
 
     @classmethod
     def of_run(cls, run: str) -> "ModelUnderTest":
-        """The student that a run exported, read out at the size and in the mode of its training."""
+        """The student that a run exported, on the canvas and in the mode of its training."""
         weights, card = run_export(run)
         return cls(
             model=card["student"],
@@ -56,7 +57,7 @@ class ModelUnderTest:
 
         Args:
             run: Folder of the run.
-            weights: Where the initial weights are now, if they have moved.
+            weights: Path of the initial weights, if the file has moved.
         """
         after = cls.of_run(run)
         return cls(model=after.model, weights=weights or after.origin, settings=after.settings)
@@ -67,12 +68,12 @@ class ModelUnderTest:
         return f"{self.model} (trained)" if self.origin else self.model
 
     def load(self, device: torch.device) -> tuple[DenseCLIP, WeightsInfo]:
-        """The CLIP, and where its weights are from; see `describe`."""
+        """Loads the CLIP. Returns it with the source of its weights; see `describe`."""
         model, info = load_model(self.model, self.weights, device)
         return model, self.describe(info)
 
     def load_student(self, device: torch.device) -> tuple[Student, WeightsInfo]:
-        """The CLIP or VFM, and where its weights are from; see `describe`."""
+        """Loads the CLIP or VFM. Returns it with the source of its weights; see `describe`."""
         model, info = load_student(self.model, self.weights, device)
         return model, self.describe(info)
 
@@ -81,7 +82,7 @@ class ModelUnderTest:
         return token_map(self.load_student(device)[0], mode)
 
     def describe(self, info: WeightsInfo) -> WeightsInfo:
-        """Information on loaded weights, with a trained student's origin and what the model card knows."""
+        """Adds to information on loaded weights a trained student's origin and what the model card says."""
         card = {} if info.random else read_card(info.source) or {}
         return replace(
             info,
@@ -98,7 +99,7 @@ def evaluate_regions(
     categories: str,
     limit: int | None = None,
     text_embeddings_file: str | None = None,
-    device: str = "auto",
+    device: str = DeviceSettings.device,
     config: ClassifyConfig,
     processes: Distributed | None = None,
 ) -> Classification:
@@ -111,7 +112,7 @@ def evaluate_regions(
         categories: Name or file of the category set.
         limit: Number of photos, by default all.
         text_embeddings_file: A .npy with one row for each category, in place of the model's text tower.
-        device: Of this process, where no `processes` are given.
+        device: Used if no `processes` are given.
         config: Canvas, mode and box limits.
         processes: The processes that share the photos.
     """

@@ -1,4 +1,4 @@
-"""Panoptic ground truth: photos with their thing and stuff segments, in the COCO and the ADE20K layout.
+"""Panoptic ground truth: photos with thing and stuff segments, in the layouts of COCO and ADE20K.
 
 COCO:    ROOT/annotations/panoptic_SPLIT.json, ROOT/annotations/panoptic_SPLIT/*.png, photos ROOT/SPLIT/.
 ADE20K:  ROOT/ade20k_panoptic_SPLIT.json, ROOT/ade20k_panoptic_SPLIT/*.png, photos ROOT/images/validation/
@@ -28,8 +28,12 @@ ADE_PHOTOS = {"train": "training", "val": "validation"}
 class Segment:
     """One annotated segment.
 
-    `category` is an index into the category set and `thing` its flag there. `box` is float32 xyxy and
-    `mask` bool (H, W), both in pixels of the photo; `area` counts the mask's pixels.
+    Attributes:
+        category: Index into the category set.
+        thing: Whether that category is a thing.
+        box: (4,) float32 xyxy in pixels of the photo.
+        mask: (H, W) bool, over the pixels of the photo.
+        area: Pixels of the mask.
     """
 
     category: int
@@ -50,7 +54,7 @@ class AnnotatedPhoto:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where one split's annotation json, segment PNGs and photos lie."""
+    """Paths of one split: its annotation file, and the folders of its segment PNGs and photos."""
 
     annotations: Path
     pngs: Path
@@ -58,7 +62,11 @@ class Layout:
 
 
 def find_layout(root: Path, split: str) -> Layout:
-    """The layout of `split` under `root`; DenseCLIError names both places when neither json is there."""
+    """Finds the files of a split under `root`.
+
+    Raises:
+        DenseCLIError: There is no annotation file; the message names both places where it could be.
+    """
     coco = root / "annotations" / f"panoptic_{split}.json"
     ade = root / f"ade20k_panoptic_{split}.json"
     if coco.is_file():
@@ -78,11 +86,20 @@ def canonical(name: str) -> str:
 
 
 def match_categories(entries: list[dict[str, Any]], categories: Categories) -> tuple[dict[int, int], str]:
-    """Map the `categories` of a panoptic json to indices into a category set.
+    """Matches the categories of a panoptic annotation file to a category set.
 
-    By name (`canonical`) if every name is found, else by order of id if there are as many as in the set
-    (what the released code does). Returns ({json id: index}, "name" or "order"); DenseCLIError lists names
-    without a match.
+    They are matched by name (`canonical`) if every name is found. Otherwise they are matched by the order of
+    their ids, as in the released code of CLIPSelf, if there are as many as in the set.
+
+    Args:
+        entries: The file's `categories`.
+        categories: The category set.
+
+    Returns:
+        Index into the set by id in the file, and how they were matched: "name" or "order".
+
+    Raises:
+        DenseCLIError: They cannot be matched; the message lists the unknown names.
     """
     forms = [canonical(name) for name in categories.names]
     # A name that the set holds twice names no class.
@@ -113,7 +130,7 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 
 
 class PanopticDataset:
-    """One split of a panoptic dataset; `dataset[i]` reads photo and PNG of image i, sorted by file name."""
+    """One split of a panoptic data set. `dataset[i]` reads photo i, sorted by file name, and its PNG."""
 
     def __init__(self, root: Path | str, split: str, categories: Categories, limit: int | None = None):
         self.layout = find_layout(Path(root), split)
@@ -130,7 +147,11 @@ class PanopticDataset:
                 hint="It must hold images, annotations with segments_info, and categories.",
             ) from error
         if self.matched_by == "order":
-            log.warning("%s: matched to %s by order, not by name", self.layout.annotations, categories.name)
+            log.warning(
+                "%s: its categories are matched to %s by order, because some names differ",
+                self.layout.annotations,
+                categories.name,
+            )
         self._pairs = sorted(pairs, key=lambda pair: pair[0]["file_name"])[:limit]
         if not self._pairs:
             raise DenseCLIError(
@@ -141,7 +162,7 @@ class PanopticDataset:
         return len(self._pairs)
 
     def __getitem__(self, i: int) -> AnnotatedPhoto:
-        """Raises DenseCLIError if the photo or PNG cannot be read or the two differ in size."""
+        """Reads a photo. Raises DenseCLIError if it or its PNG cannot be read or their sizes differ."""
         image, annotation = self._pairs[i]
         photo = open_image(self.layout.photos / image["file_name"]).convert("RGB")
         ids = segment_ids(open_image(self.layout.pngs / annotation["file_name"]))
@@ -149,7 +170,7 @@ class PanopticDataset:
             raise DenseCLIError(
                 f"{annotation['file_name']} is {ids.shape[1]}x{ids.shape[0]} px,"
                 f" its photo {photo.width}x{photo.height}.",
-                hint="Photos and segments must come from the same release of the dataset.",
+                hint="Photos and segments must come from the same release of the data set.",
             )
         segments = (
             self._segment(info, ids) for info in annotation["segments_info"] if not info.get("iscrowd")
@@ -167,7 +188,7 @@ class PanopticDataset:
         if not mask.any():  # ADE20K: painted over by a later segment
             return None
         if thing:
-            # ADE20K again: the json has the box of the whole object, the PNG only what was not painted over.
+            # ADE20K: the file has the box of the whole object, the PNG only what was not painted over.
             x, y, width, height = info["bbox"]
             box = np.array([x, y, x + width, y + height], np.float32)
         else:
@@ -176,7 +197,7 @@ class PanopticDataset:
 
 
 def open_image(path: Path) -> Image.Image:
-    """A picture, wholly read. Raises DenseCLIError where it is not there or damaged."""
+    """Opens and reads a picture. Raises DenseCLIError if it is missing or damaged."""
     try:
         image = Image.open(path)
         image.load()

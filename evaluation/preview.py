@@ -1,6 +1,6 @@
-"""What a store holds of one photo, in pictures: cells with their labels, affinities to a point, crops.
+"""Pictures of what a store holds for one photo: cells with their labels, affinities to a point, crops.
 
-Things are orange in thick frames, stuff is blue in thin ones, so that a grey print still tells them apart.
+Things have thick orange frames and stuff thin blue ones, which can be told apart in a grey print too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,7 @@ from densecli.core.tables import plain
 from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_row, point_panel
 from densecli.shards.geometry import Canvas
 from densecli.shards.kinds import KINDS
-from densecli.shards.quantise import dequantise
-from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
 
@@ -38,8 +37,8 @@ class View:
         labels: N names.
         thing: N flags, False for stuff.
         confidence: N numbers in 0..1.
-        title: Above the photo.
-        kept: Which cells a loss learns from, all by default; the others are faint and have no label.
+        title: Drawn above the photo.
+        kept: Which cells the loss uses, all by default; the others are drawn faint and without a label.
     """
 
     image: np.ndarray
@@ -53,15 +52,15 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewRequest:
-    """What is drawn of a photo.
+    """What `draw_preview` draws.
 
     Attributes:
-        key: Of the photo.
+        key: Key of the photo.
         view: Number of the view whose cells are drawn.
-        point: Point of the photo to which affinities are drawn.
+        point: Point of the photo whose affinities are drawn.
         theta: If given, the cells are also drawn as DenseVLM denoises them with this threshold.
         live_teacher: If given, its token maps are drawn beside the stored ones.
-        students: Models whose affinities to the point are drawn first, by the title of their panel.
+        students: Dense maps of models by the title of their panel, drawn first.
     """
 
     key: str
@@ -73,19 +72,19 @@ class PreviewRequest:
 
 
 def draw_preview(store: Store, columns: Sequence[Column], request: PreviewRequest) -> Image.Image:
-    """Draws what target columns hold of a photo, one panel below the other.
+    """Draws what target columns hold for a photo, one panel below the other.
 
     Args:
-        store: That the columns are of.
+        store: The store of the columns.
         columns: Target columns of any kind: labels, token maps, crops.
-        request: Photo, view, point and what else is drawn.
+        request: The photo, and what is drawn.
 
     Raises:
         DenseCLIError: There is no such photo or view.
     """
     panels = []
     if request.students:
-        image = decode_image(find_record(store, [], request.key).parts["images"]["jpg"])
+        image = find_record(store, [], request.key).image()
         students = affinity_row(request.students, image, request.point, Canvas(store.canvas))
         panels.append(drawing.framed("student", students))
     for column in columns:
@@ -97,7 +96,7 @@ def draw_preview(store: Store, columns: Sequence[Column], request: PreviewReques
 
 
 def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
-    """Reads one sample by its key: the photo, and what `columns` hold of it.
+    """Reads one sample by its key: the photo, and what `columns` hold for it.
 
     Raises:
         DenseCLIError: There is no such sample, or its shard is not built yet.
@@ -120,10 +119,10 @@ def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
 def retrieved_views(
     store: Store, labels: Column, *, view: int, limit: int, theta: float | None = None
 ) -> list[View]:
-    """The cells of one view of the first `limit` photos of a store, with the label retrieved for each cell.
+    """The cells of one view in each of the first `limit` photos, with the label retrieved for each cell.
 
     Args:
-        store: That the column is of.
+        store: The store of the column.
         labels: A column of retrieval targets.
         view: Number of the view in the column's region plan.
         limit: Number of photos.
@@ -145,13 +144,13 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         record: The photo with its regions and its part of `labels`.
         labels: A column of retrieval targets.
         view: Number of the view in the column's region plan.
-        theta: If given, cells as DenseVLM (eqs. 3 and 4) denoises them: only those whose highest probability
-            is above theta are kept, and a thing's probability is among things alone.
+        theta: If given, cells are denoised as in DenseVLM (eqs. 3 and 4): those whose highest probability is
+            above theta are kept, and their probabilities are among categories of their kind alone.
     """
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
-    cells = Regions(**decode_npz(record.parts["regions"]["npz"]))
+    cells = Regions(**record.arrays("regions"))
     rows = cells.view(view)
-    p = labels.codec.decode(decode_npz(record.parts[labels.part]["npz"]), rows)
+    p = labels.codec.decode(record.arrays(labels.part), rows)
     best, kept = p.argmax(1), None
     if theta is not None:
         kept = (p.max(1) > theta).tolist()
@@ -159,7 +158,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         kind = np.array([*things, True, False])
         p = p / np.where(kind[best][:, None], p[:, kind].sum(1, keepdims=True), 1)
     return View(
-        image=decode_image(record.parts["images"]["jpg"]),
+        image=record.image(),
         boxes=cells.boxes[rows],
         labels=[names[i] for i in best],
         thing=[things[i] for i in best],
@@ -170,12 +169,12 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
 
 
 def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) -> Image.Image:
-    """Photos with their cells and titles in rows, above one legend.
+    """Draws photos with their cells and titles in rows, above one legend.
 
     Args:
         views: At least one.
         columns: Photos a row.
-        min_side: Pixels to which the short side of a smaller photo is enlarged.
+        min_side: Smaller photos are enlarged until their short side has this many pixels.
     """
     panels = [_view_panel(view, min_side) for view in views]
     rows = [drawing.row(panels[i : i + columns]) for i in range(0, len(panels), columns)]
@@ -188,36 +187,38 @@ def contact_sheet(views: Sequence[View], columns: int = 3, min_side: int = 480) 
 
 
 def _column_panel(record: Record, column: Column, canvas: Canvas, request: PreviewRequest) -> Image.Image:
-    stored = decode_npz(record.parts[column.part]["npz"])
-    image = decode_image(record.parts["images"]["jpg"])
+    stored = record.arrays(column.part)
+    image = record.image()
     layout = KINDS[column.target_kind].layout
     if layout == "map":
         height, width = stored["grid"].tolist()
-        factors = dequantise(stored).reshape(height, width, -1)
-        return _token_map_panel(column, image, factors, canvas, request)
-    regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
-    if layout == "views":
-        crop = column.spec["target"].get("crop")
-        side, context = (crop["side"], crop["context"]) if crop else (CROP_SIDE, 1.0)
-        boxes = [regions.boxes[cell] for view in stored["views"] for cell in regions.view(view)]
-        return _crops_panel([canvas.crop(image, box, side, context) for box in boxes])
-    if request.view >= regions.n_views:
+        # Of a low-rank codec, factors with the tokens' cosines.
+        tokens = column.codec.decode(stored).reshape(height, width, -1)
+        return _token_map_panel(column, image, tokens, canvas, request)
+    regions = Regions(**record.arrays("regions"))
+    if layout == "cells" and request.view >= regions.n_views:
         raise DenseCLIError(
             f"The regions of {column.name} have no view {request.view}.",
             hint=f"Choose one of 0 to {regions.n_views - 1}.",
         )
+    if "categories" not in column.spec["target"]:
+        crop = column.spec["target"].get("crop")
+        side, context = (crop["side"], crop["context"]) if crop else (CROP_SIDE, 1.0)
+        views = stored["views"] if layout == "views" else [request.view]
+        boxes = [regions.boxes[cell] for view in views for cell in regions.view(view)]
+        return _crops_panel([canvas.crop(image, box, side, context) for box in boxes])
     thetas = [None] if request.theta is None else [None, request.theta]
     return contact_sheet([retrieved_view(record, column, view=request.view, theta=theta) for theta in thetas])
 
 
 def _token_map_panel(
-    column: Column, image: np.ndarray, factors: np.ndarray, canvas: Canvas, request: PreviewRequest
+    column: Column, image: np.ndarray, tokens: np.ndarray, canvas: Canvas, request: PreviewRequest
 ) -> Image.Image:
-    cached = affinity_panel(image, factors, request.point, canvas)
+    cached = affinity_panel(image, tokens, request.point, canvas)
     if request.live_teacher is None:
         return cached
     live = affinity_panel(image, request.live_teacher(column, request.key), request.point, canvas)
-    title = f"cached factor, {factors.shape[-1]} numbers a token"
+    title = f"from the store, {tokens.shape[-1]} numbers a token"
     return drawing.side_by_side(
         {"photo": point_panel(image, request.point), "live teacher": live, title: cached}
     )
@@ -263,7 +264,7 @@ def _view_panel(view: View, min_side: int) -> Image.Image:
 
 
 def _label_words(label: str) -> list[str]:
-    """The words of the first of a category's names."""
+    """The words of a category's first name."""
     return plain(label).split(",")[0].replace("-", "- ").split()
 
 
@@ -277,6 +278,6 @@ def _legend(width: int, filtered: bool) -> Image.Image:
         draw.rectangle((x, 2, x + 30, 22), fill=faint, outline=colour, width=line)
         draw.text((x + 38, 12), text, INK, font, "lm")
         x += 60 + round(font.getlength(text))
-    text = "label and confidence of each cell" + ("; faint: not learned from" if filtered else "")
+    text = "label and confidence of each cell" + ("; faint cells are not used" if filtered else "")
     draw.text((x, 12), drawing.shorten(text, font, width - x), INK, font, "lm")
     return legend

@@ -1,6 +1,6 @@
-"""What regions were called, counted, and what the counts amount to.
+"""Counts of predicted classes of regions, and the accuracies that follow from them.
 
-Counts are integers: those of several processes, or of several batches, add up to those of one.
+Counts are integers, so those of several processes or batches add up exactly.
 """
 
 from __future__ import annotations
@@ -16,34 +16,36 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.categories import Categories
 
 SIZES = ("small", "medium", "large")
-"""COCO's: a segment of less than 32^2 pixels of the photo, of less than 96^2, and any larger one."""
+"""COCO's segment sizes: less than 32^2 pixels of the photo, less than 96^2, and the others."""
 _SIZE_LIMITS = (32**2, 96**2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionCounts:
-    """Regions counted by size, true class and what they were called.
+    """Numbers of regions.
 
-    called: (3, D, D + 1) int64; in the last column stand regions without a token, which are called nothing.
-    top5: (3, D) int64, of how many the true class is among the best five.
+    Attributes:
+        predicted: (3, D, D + 1) int64, by size, true class and predicted class. The last column counts
+            regions without a token, which have no prediction.
+        top5: (3, D) int64, by size and true class: regions whose true class is among the best five.
     """
 
-    called: np.ndarray
+    predicted: np.ndarray
     top5: np.ndarray
 
     @classmethod
     def empty(cls, classes: int) -> RegionCounts:
         return cls(
-            called=np.zeros((len(SIZES), classes, classes + 1), np.int64),
+            predicted=np.zeros((len(SIZES), classes, classes + 1), np.int64),
             top5=np.zeros((len(SIZES), classes), np.int64),
         )
 
     def __add__(self, other: RegionCounts) -> RegionCounts:
-        return RegionCounts(called=self.called + other.called, top5=self.top5 + other.top5)
+        return RegionCounts(predicted=self.predicted + other.predicted, top5=self.top5 + other.top5)
 
 
 def require_finite(scores: torch.Tensor) -> None:
-    """Raises DenseCLIError where a number is not finite."""
+    """Raises DenseCLIError if a number is not finite."""
     if not torch.isfinite(scores).all():
         raise DenseCLIError(
             "The model gives features that are not finite.",
@@ -52,42 +54,53 @@ def require_finite(scores: torch.Tensor) -> None:
 
 
 def count(scores: np.ndarray, labels: np.ndarray, areas: np.ndarray) -> RegionCounts:
-    """Scores (R, D), true classes (R,) and pixels (R,) of regions -> their tally.
+    """Counts regions by size, true class and predicted class.
 
-    A region is called by its highest score. A tie counts against the true class; a region that scores 0 for
-    every class has no token. Raises DenseCLIError for scores that are not finite.
+    Args:
+        scores: (R, D). The highest is the prediction; a tie counts against the true class. A region without a
+            token scores 0 for every class.
+        labels: (R,) true classes.
+        areas: (R,) pixels of the photo.
+
+    Raises:
+        DenseCLIError: A score is not finite.
     """
     require_finite(torch.from_numpy(scores))
-    tally = RegionCounts.empty(scores.shape[1])
+    counts = RegionCounts.empty(scores.shape[1])
     if not len(scores):
-        return tally
+        return counts
     sizes, rows = np.digitize(areas, _SIZE_LIMITS), np.arange(len(labels))
     behind = scores.astype(np.float32)
     behind[rows, labels] = np.nextafter(behind[rows, labels], np.float32(-np.inf))
-    called = np.where(scores.any(1), behind.argmax(1), scores.shape[1])
-    np.add.at(tally.called, (sizes, labels, called), 1)
-    np.add.at(tally.top5, (sizes, labels), true_class_ranks(scores, labels) < 5)
-    return tally
+    predicted = np.where(scores.any(1), behind.argmax(1), scores.shape[1])
+    np.add.at(counts.predicted, (sizes, labels, predicted), 1)
+    np.add.at(counts.top5, (sizes, labels), true_class_ranks(scores, labels) < 5)
+    return counts
 
 
 def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Scores (R, D), labels (R,) -> (R,) how many other classes score at least as high as the true one."""
+    """Scores (R, D), labels (R,) -> (R,): how many other classes score as high as the true one, or higher."""
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     ranks: np.ndarray = (scores >= true).sum(1) - 1
     return ranks
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegionTally:
-    """The regions of some photos: `boxes` of things, `masks` of all segments; `skipped` ones were left out by
-    box area."""
+class PhotoCounts:
+    """Counts over some photos.
+
+    Attributes:
+        boxes: Of the boxes of things.
+        masks: Of the masks of all segments.
+        skipped: Number of segments left out because of their box area.
+    """
 
     boxes: RegionCounts
     masks: RegionCounts
     skipped: int
 
-    def __add__(self, other: RegionTally) -> RegionTally:
-        return RegionTally(
+    def __add__(self, other: PhotoCounts) -> PhotoCounts:
+        return PhotoCounts(
             boxes=self.boxes + other.boxes,
             masks=self.masks + other.masks,
             skipped=self.skipped + other.skipped,
@@ -96,7 +109,7 @@ class RegionTally:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One class that is present; percent, and for stuff no box figures (None)."""
+    """Accuracies of one class that is present, in percent; box figures are None for stuff."""
 
     name: str
     thing: bool
@@ -109,7 +122,7 @@ class ClassRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeRow:
-    """The segments of one of `SIZES`: top-1 in percent, means over the classes that have any such."""
+    """Top-1 accuracies over the segments of one of `SIZES`, in percent: means over the classes present."""
 
     name: str
     things: int
@@ -121,20 +134,20 @@ class SizeRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
-    """Result of region classification, in percent; None where the data has no such segment.
+    """The result of region classification, in percent. A figure is None if the data has no such segment.
 
     Accuracies are means over the classes present.
 
     Attributes:
-        stuff_as_thing: Share of stuff segments whose mask is nearest to a thing.
+        stuff_as_thing: Share of stuff segments whose mask is classified as a thing: the foreground bias.
         things: Number of thing segments.
         stuffs: Number of stuff segments.
-        skipped: Segments left out by box area.
+        skipped: Segments left out because of their box area.
         vanished: Segments whose mask covers no token.
         confusion: (D, D + 1) counts of masks by true class and predicted class; the last column counts masks
             without a token.
         weights: Where the weights are from.
-        random_weights: Whether they, or a teacher's behind them, began as random ones.
+        random_weights: Whether the weights, or those of a teacher behind them, began as random ones.
     """
 
     boxes_top1: float | None
@@ -156,20 +169,20 @@ class Classification:
     random_weights: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; the confusion as {true class: {called: how many}}, "" being nothing."""
+        """JSON values. The confusion is {true class: {predicted class: count}}, with "" for no prediction."""
         names = [*self.categories.names, ""]
         confusion = {
             names[true]: {names[c]: int(row[c]) for c in np.flatnonzero(row)}
             for true, row in enumerate(self.confusion)
             if row.any()
         }
-        said = {
+        figures = {
             name: value
             for name, value in vars(self).items()
             if name not in ("classes", "sizes", "categories", "confusion")
         }
         return {
-            **said,
+            **figures,
             "classes": [asdict(row) for row in self.classes],
             "sizes": [asdict(row) for row in self.sizes],
             "confusion": confusion,
@@ -177,21 +190,21 @@ class Classification:
 
 
 def summarize(
-    tally: RegionTally, categories: Categories, weights: str, *, random_weights: bool = False
+    counts: PhotoCounts, categories: Categories, weights: str, *, random_weights: bool = False
 ) -> Classification:
-    """Accuracies from counts.
+    """Computes accuracies from counts.
 
     Args:
-        tally: The counts of all photos.
-        categories: Of the classes.
+        counts: Over all photos.
+        categories: The category set of the classes.
         weights: Where the model's weights are from.
-        random_weights: Whether they, or a teacher's behind them, began as random ones.
+        random_weights: Whether the weights, or those of a teacher behind them, began as random ones.
     """
     thing = categories.thing_flags()
-    called = tally.masks.called.sum(0)
-    of_stuff = called[~thing]
-    boxes1, boxes5, boxes = _hits(tally.boxes)
-    masks1, masks5, masks = _hits(tally.masks)
+    predicted = counts.masks.predicted.sum(0)
+    of_stuff = predicted[~thing]
+    boxes1, boxes5, boxes = _hits(counts.boxes)
+    masks1, masks5, masks = _hits(counts.masks)
     return Classification(
         boxes_top1=_accuracy(boxes1, boxes, thing),
         boxes_top5=_accuracy(boxes5, boxes, thing),
@@ -202,8 +215,8 @@ def summarize(
         stuff_as_thing=_percent(of_stuff[:, :-1][:, thing].sum(), of_stuff.sum()),
         things=int(masks.sum(0)[thing].sum()),
         stuffs=int(masks.sum(0)[~thing].sum()),
-        skipped=tally.skipped,
-        vanished=int(called[:, -1].sum()),
+        skipped=counts.skipped,
+        vanished=int(predicted[:, -1].sum()),
         classes=tuple(
             ClassRow(
                 name=categories.names[c],
@@ -228,19 +241,19 @@ def summarize(
             for s, name in enumerate(SIZES)
         ),
         categories=categories,
-        confusion=called,
+        confusion=predicted,
         weights=weights,
         random_weights=random_weights,
     )
 
 
-def _hits(tally: RegionCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(3, D) each, by size and class: regions called right, right among five, and all of them."""
-    return np.diagonal(tally.called, axis1=1, axis2=2), tally.top5, tally.called.sum(2)
+def _hits(counts: RegionCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By size and class, (3, D) each: regions classified correctly, in the top five, and in total."""
+    return np.diagonal(counts.predicted, axis1=1, axis2=2), counts.top5, counts.predicted.sum(2)
 
 
 def _accuracy(hits: np.ndarray, regions: np.ndarray, of: np.ndarray) -> float | None:
-    """(sizes, D) hits among regions -> percent, the mean over the classes `of` (D,) that have any."""
+    """(sizes, D) hits and regions -> percent, the mean over the classes `of` (D,) that are present."""
     return _mean(_percent(h, n) for h, n in zip(hits.sum(0)[of], regions.sum(0)[of], strict=True))
 
 

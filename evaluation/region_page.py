@@ -1,4 +1,4 @@
-"""The report of region classification as a page: its sections, and warnings before any number."""
+"""The HTML report of region classification: its sections, and the warnings above them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.region_counts import Classification
 from densecli.evaluation.report import block_table, class_table, comparison, regions_table, size_table
 from densecli.models.categories import load_categories
+from densecli.shards.config import DeviceSettings
 
 WORST_CLASSES, AFFINITY_PHOTOS = 15, 6
 _CHARTED = {m.heading: m.field for m in REGION_METRICS if "top-5" not in m.heading}
@@ -31,22 +32,22 @@ def write_region_page(
     categories: str,
     config: ClassifyConfig,
     limit: int | None = None,
-    device: str = "auto",
+    device: str = DeviceSettings.device,
     more: Sequence[Section] = (),
 ) -> Path:
     """Writes FOLDER/index.html about one model, or about one before and after training.
 
     Args:
-        folder: Of the page.
-        subjects: The models, by the names that `results` has.
-        results: What was measured; see `region_sections`.
-        crops: The same of crops; see `ClassifyConfig`.
-        data: Folder of the data set that was measured on; a few of its photos are drawn.
-        split: Of the data set.
+        folder: Folder of the page.
+        subjects: The models, by the names in `results`.
+        results: The results; see `region_sections`.
+        crops: Results of the segments' crops, by the same names; see `ClassifyConfig`.
+        data: Folder of the data set; affinities are drawn on a few of its photos.
+        split: Split of the data set.
         categories: Name or file of the category set.
-        config: As measured.
+        config: The configuration of the results.
         limit: Number of photos, by default all.
-        device: That draws affinities; see `pick_device`.
+        device: Device on which affinities are computed; see `pick_device`.
         more: Sections after those about regions.
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
@@ -77,11 +78,11 @@ def region_sections(
     crops: Mapping[str, Classification] | None = None,
     affinities: Sequence[Figure] = (),
 ) -> list[Section]:
-    """Sections of a page about one model, or about one before and after training.
+    """The sections of a page about one model, or about one before and after training.
 
     Args:
-        results: One by the model's title, or two called "before" and "after", in this order.
-        crops: The same of crops; see `ClassifyConfig`.
+        results: One by the model's title, or two named "before" and "after", in this order.
+        crops: Results of the segments' crops, by the same names; see `ClassifyConfig`.
         affinities: Pictures of token affinities.
     """
     before, last = results.get("before"), list(results.values())[-1]
@@ -102,7 +103,7 @@ def region_sections(
         Figure(
             title=n,
             image=picture,
-            alt=f"Confusion matrix, {n}: a row for each true class, a column for each name, things first.",
+            alt=f"Confusion matrix, {n}: rows are true classes and columns predicted ones, things first.",
             width=picture.width,
         )
         for n, picture in zip(results, confusion_pictures(list(results.values())), strict=True)
@@ -119,10 +120,10 @@ def region_sections(
 
 
 def meaning(results: Mapping[str, Classification]) -> tuple[str, list[str]]:
-    """What the numbers of a page mean.
+    """Explains the numbers of a page.
 
     Returns:
-        A warning to stand before any number, or "", and paragraphs to stand after them.
+        A warning for the top of the page, or "", and paragraphs for its end.
     """
     one = next(iter(results.values()))
     warning, paragraphs = one.categories.note, list(_MEANING)
@@ -137,24 +138,24 @@ def _value_text(name: str, value: float | None) -> str:
 
 
 _WHAT_IS_MEASURED = (
-    "Each annotated segment is pooled from the dense map; its class is the nearest text embedding of all"
-    " categories. Boxes: things, by RoIAlign of their box. Masks-T and Masks-S: things and stuff, by the"
+    "Each annotated segment is pooled from the dense map and gets the category with the nearest text"
+    " embedding. Boxes: things, by RoIAlign of their box. Masks-T and Masks-S: things and stuff, by the"
     " mean of their tokens. Accuracies are means over the classes present. Stuff as thing is the foreground"
-    " bias, the share of stuff segments that are called a thing: lower is better.",
-    "Crops: each segment's own crop through the whole image encoder, at its own resolution (things with 1.5"
-    " times their box, stuff by their box; so Boxes and Masks-T are the same). It is what CLIP says when it"
-    " is asked about one region at a time, which costs a forward a region.",
+    " bias, the share of stuff segments that are classified as a thing: lower is better.",
+    "Crops: each segment is cropped and goes through the whole image encoder (things at 1.5 times their box,"
+    " stuff at its box; so Boxes and Masks-T are the same). This is what CLIP predicts for one region at a"
+    " time, at the cost of a forward pass for each region.",
 )
 _CONFUSION = (
-    "A row is a true class, a column what its masks are called; brighter is more of the row. Rows and columns"
-    " are things first, then stuff: the lower left block is stuff called a thing, the foreground bias."
+    "Each row is a true class and each column a predicted one; brighter is a larger share of the row. Things"
+    " come first, then stuff: the lower left block is stuff classified as a thing, the foreground bias."
 )
 _AFFINITIES = (
-    "How alike every token is to that below the ringed point: yellow is the same, dark blue the least alike"
-    " of the photo. A map that tells segments apart is yellow on one segment and dark beyond it."
+    "The similarity of every token to the token below the ringed point: yellow is identical, dark blue the"
+    " least similar in the photo. A map that separates segments is yellow on one segment and dark beyond it."
 )
 _MEANING = (
-    "Numbers with random weights prove that the parts fit together, never accuracy. A paper's accuracy needs"
-    " the paper's weights on the paper's data.",
-    "A small difference between two runs may be chance: train with another --seed to see how far it goes.",
+    "Numbers with random weights only show that the parts fit together. To reproduce a paper's accuracy, use"
+    " the paper's weights and data.",
+    "A small difference between two runs may be chance: train with another --seed to see how much it varies.",
 )

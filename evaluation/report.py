@@ -62,15 +62,19 @@ def size_table(results: Results) -> Table:
 
 
 def block_table(results: Results) -> Table:
-    """One row for each result and kind of mask: how many are right, and the kind that the others get."""
+    """One row for each result and kind of mask: the share that is right, and the kinds of the mistakes."""
     rows = []
     for name, result in results.items():
         thing = result.categories.thing_flags()
         for kind, selected in (("things", thing), ("stuff", ~thing)):
-            called = result.confusion[selected]
-            if total := called.sum():
+            predicted = result.confusion[selected]
+            if total := predicted.sum():
                 right = result.confusion.diagonal()[selected].sum()
-                parts = [called[:, :-1][:, thing].sum(), called[:, :-1][:, ~thing].sum(), called[:, -1].sum()]
+                parts = [
+                    predicted[:, :-1][:, thing].sum(),
+                    predicted[:, :-1][:, ~thing].sum(),
+                    predicted[:, -1].sum(),
+                ]
                 parts[0 if kind == "things" else 1] -= right
                 shares = [_number(100 * part / total) for part in (right, *parts)]
                 rows.append([_titled(name, result), kind, str(total), *shares])
@@ -78,18 +82,18 @@ def block_table(results: Results) -> Table:
         title="Things and stuff taken for each other",
         columns=["model", "masks of", "segments", "right", "another thing", "another stuff", "no token"],
         rows=rows,
-        note="Percent of the segments, each counted once: classes with many segments count more than above.",
+        note="Percent of segments, not of classes: unlike above, frequent classes count more.",
     )
 
 
 def class_table(
     result: Classification, before: Classification | None = None, limit: int | None = None
 ) -> Table:
-    """One row for each class present, the worst masks first, among equals the most frequent first.
+    """One row for each class present: the worst masks first, and the more frequent class first among equals.
 
     Args:
-        result: What is shown.
-        before: An earlier result, whose mask accuracy is shown beside.
+        result: The result.
+        before: An earlier result, whose mask accuracy is shown too.
         limit: Number of rows, by default all.
     """
     worst = sorted(result.classes, key=lambda row: (row.masks_top1, -row.segments, row.name))[:limit]
@@ -110,7 +114,7 @@ def class_table(
 
 
 def mistaken_for(result: Classification, name: str, limit: int = 2) -> Sequence[str]:
-    """The classes that a class is most often mistaken for, with their share of its masks in percent."""
+    """The classes that a class is most often mistaken for, each with its share of the masks in percent."""
     true = result.categories.names.index(name)
     row = result.confusion[true]
     wrong = np.where(np.arange(len(row)) == true, 0, row)
@@ -123,7 +127,7 @@ def mistaken_for(result: Classification, name: str, limit: int = 2) -> Sequence[
 
 
 def coupling_table(found: Mapping[str, Coupling]) -> Table:
-    """The coupling of networks by title."""
+    """One row for each network; found: coupling by title."""
     rows = [
         [
             f"{title} (random weights)" if each.random_weights else title,
@@ -147,8 +151,8 @@ def _titled(name: str, result: Classification) -> str:
 
 def _counts(result: Classification) -> str:
     return (
-        f"Percent, top-1 where not said. {result.things} thing and {result.stuffs} stuff segments,"
-        f" {len(result.classes)} classes present; {result.skipped} left out by box area,"
+        f"Percent; top-1 unless top-5 is named. {result.things} thing and {result.stuffs} stuff segments,"
+        f" {len(result.classes)} classes present; {result.skipped} left out because of their box area,"
         f" {result.vanished} without a token."
     )
 

@@ -1,8 +1,8 @@
-"""Semantic segmentation from features: every pixel is the class whose text is nearest to its token.
+"""Semantic segmentation from dense features: every pixel gets the class with the nearest text embedding.
 
-The protocol of SCLIP, ClearCLIP and ProxyCLIP: a window slides over the photo, cosines of overlapping windows
-are averaged, enlarged to the photo, and compared; no training, no mask decoder. mIoU is over the whole split
-(MMSegmentation's): of a class, pixels it is given rightly over pixels that are it or are given it.
+The protocol of SCLIP, ClearCLIP and ProxyCLIP, without training or a mask decoder. A window slides over the
+photo; the cosines of overlapping windows are averaged and enlarged to the photo. mIoU is MMSegmentation's:
+the intersection and the union of a class are summed over the whole split.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ QUERIES_AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ClassIoU:
-    """One class that the truth or the prediction names; percent. pixels: those that are it."""
+    """The IoU of one class in percent, and how many pixels of the ground truth it has."""
 
     name: str
     iou: float
@@ -39,9 +39,14 @@ class ClassIoU:
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """What segmentation found, in percent. Classes neither true nor predicted anywhere do not count.
+    """The result of segmentation, in percent. Classes that are neither annotated nor predicted do not count.
 
-    mean_accuracy: of each class that the truth has, the share of its pixels found; its mean.
+    Attributes:
+        miou: Mean IoU over classes.
+        pixel_accuracy: Share of pixels with the right class.
+        mean_accuracy: Mean over the annotated classes of the share of their pixels that are right.
+        photos: Number of photos.
+        classes: One row for each class.
     """
 
     miou: float
@@ -58,10 +63,17 @@ class Segmentation:
 def segment(
     model: DenseCLIP, dataset: Labelled, text: Tensor, config: SegmentationConfig, processes: Distributed
 ) -> Segmentation:
-    """Segmentation of a dataset; text: (Q, D) unit embeddings of its classes' prompts, in their order.
+    """Segments the photos of a data set.
 
-    Each process takes its share of the photos and gets the result of all of them. Raises DenseCLIError for
-    windows that do not tile the photos, and for features that are not finite.
+    Args:
+        model: The model under test.
+        dataset: Labelled photos.
+        text: (Q, D) unit embeddings of the prompts of all classes, in order.
+        config: Sides, windows, and how scores become classes.
+        processes: The processes that share the photos; each gets the result for all photos.
+
+    Raises:
+        DenseCLIError: The windows do not tile the photos, or a feature is not finite.
     """
     if not config.stride <= config.window <= config.side:
         raise DenseCLIError(
@@ -81,7 +93,7 @@ def segment(
 
 
 def window_scores(model: DenseCLIP, photo: Image.Image, text: Tensor, config: SegmentationConfig) -> Tensor:
-    """(Q, h, w) cosines of each pixel of the resized photo with each prompt, the mean over its windows."""
+    """(Q, h, w) cosines of each pixel of the resized photo with each prompt, averaged over its windows."""
     scale = config.side / min(photo.size)
     size = (max(config.side, round(photo.width * scale)), max(config.side, round(photo.height * scale)))
     pixels = torch.from_numpy(np.asarray(photo.resize(size, RESAMPLE)).copy()).permute(2, 0, 1)
@@ -103,20 +115,20 @@ def window_scores(model: DenseCLIP, photo: Image.Image, text: Tensor, config: Se
 
 
 def offsets(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin so that they cover `length`: every `stride`, the last one moved back to fit in."""
+    """Starts of windows that cover `length`: one every `stride`, the last one moved back so that it fits."""
     return [*range(0, length - window, stride), length - window]
 
 
 def predict(scores: Tensor, classes: Classes, size: Sequence[int], config: SegmentationConfig) -> Tensor:
     """(Q, h, w) cosines with the classes' prompts -> (H, W) = `size` int64 classes, on the CPU.
 
-    A class scores as its best prompt. See `SegmentationConfig.threshold`.
+    The score of a class is that of its best prompt. See `SegmentationConfig.threshold`.
     """
     owners = torch.tensor([c for c, names in enumerate(classes.prompts) for _ in names], device=scores.device)
     best = torch.full(tuple(size), -torch.inf, device=scores.device)
     prompt = torch.zeros(tuple(size), dtype=torch.int64, device=scores.device)
     mass = best.clone()
-    # All prompts at the photo's own size would be gigabytes.
+    # All prompts at once, at the photo's own size, would take gigabytes.
     for start in range(0, len(scores), QUERIES_AT_ONCE):
         part = scores[start : start + QUERIES_AT_ONCE]
         part = F.interpolate(part[None], size=tuple(size), mode="bilinear")[0] * config.scale
@@ -131,13 +143,17 @@ def predict(scores: Tensor, classes: Classes, size: Sequence[int], config: Segme
 
 
 def count_pairs(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Classes of pixels, negative ones of the truth ignored -> (classes^2,) how often each pair occurs."""
+    """(classes^2,) counts of pairs of true and predicted class, without pixels of a negative true class."""
     kept = truth >= 0
     return torch.bincount(truth[kept].long() * classes + predicted[kept], minlength=classes**2)
 
 
 def confusion_to_metrics(counts: np.ndarray, names: Sequence[str], *, photos: int) -> Segmentation:
-    """(D, D) pixels, rows the truth -> figures. Raises DenseCLIError where no pixel has a class."""
+    """Computes the figures from (D, D) pixel counts with a row for each true class.
+
+    Raises:
+        DenseCLIError: No pixel has a class.
+    """
     if not counts.sum():
         raise DenseCLIError(
             "No pixel of the photos has a class.", hint="Give another split or a higher --limit."

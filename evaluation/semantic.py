@@ -1,4 +1,4 @@
-"""Semantic ground truth: photos with a class for every pixel, of a benchmark or from panoptic segments."""
+"""Semantic ground truth: photos with a class for every pixel, from a benchmark or from panoptic segments."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from PIL import Image
 
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
+from densecli.evaluation.config import MeasureSettings
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, open_image
 from densecli.models.categories import load_categories
 
@@ -21,7 +22,7 @@ class LabelledPhoto:
 
 
 class SemanticDataset:
-    """One split of a published benchmark; `dataset[i]` reads photo and PNG i, sorted by name."""
+    """One split of a published benchmark. `dataset[i]` reads photo and PNG i, sorted by name."""
 
     def __init__(self, root: Path | str, split: str, benchmark: Benchmark, limit: int | None = None) -> None:
         self.classes = benchmark.classes
@@ -32,24 +33,24 @@ class SemanticDataset:
         return len(self._pairs)
 
     def __getitem__(self, i: int) -> LabelledPhoto:
-        """Raises DenseCLIError if photo or PNG cannot be read or the two differ in size."""
+        """Reads a photo. Raises DenseCLIError if it or its PNG cannot be read or their sizes differ."""
         photo_path, png_path = self._pairs[i]
         photo, png = open_image(photo_path).convert("RGB"), open_image(png_path)
         if photo.size != png.size:
             raise DenseCLIError(
                 f"{png_path} is {png.width}x{png.height} px, its photo {photo.width}x{photo.height}.",
-                hint="Photos and labels must come from the same release of the dataset.",
+                hint="Photos and labels must come from the same release of the data set.",
             )
         if png.mode not in ("L", "P"):
             raise DenseCLIError(
-                f"{png_path} has pixels of the kind {png.mode}, not one number each.",
-                hint="Take the label PNGs of the dataset's release, not pictures of them.",
+                f"{png_path} has pixels of mode {png.mode}, not one label for each pixel.",
+                hint="Use the label PNGs of the data set's release, not colour pictures of them.",
             )
         return LabelledPhoto(photo=photo, labels=self._table[np.asarray(png)])
 
 
 class PanopticLabels:
-    """A panoptic data set as classes of pixels; crowds and pixels of no segment are ignored."""
+    """A panoptic data set with a class for every pixel; crowds and pixels without a segment are ignored."""
 
     def __init__(self, dataset: PanopticDataset) -> None:
         self.classes = Classes.of(dataset.categories.names)
@@ -67,12 +68,17 @@ Labelled = SemanticDataset | PanopticLabels
 
 
 def open_labelled(
-    name: str, data: str, split: str, *, categories: str = "133", limit: int | None = None
+    name: str,
+    data: str,
+    split: str,
+    *,
+    categories: str = MeasureSettings.categories,
+    limit: int | None = None,
 ) -> Labelled:
-    """Opens a split whose pixels have classes.
+    """Opens a split with a class for every pixel.
 
     Args:
-        name: One of BENCHMARKS, or `panoptic` for any panoptic data set with its category set.
+        name: A name in BENCHMARKS, or `panoptic` for any panoptic data set with its category set.
         data: Folder of the data set.
         split: Of the data set.
         categories: Category set of a panoptic data set.

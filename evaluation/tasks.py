@@ -1,6 +1,6 @@
-"""The tasks of `evaluate` beside regions: segmentation, image-level zero-shot, patches by nearest neighbours.
+"""The tasks of `evaluate` other than regions: segmentation, image-level zero-shot, patches by neighbours.
 
-Each measures one model, or the student of a run at several alphas.
+Each task measures one model, or the student of a run at several weight interpolations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +30,12 @@ Config = TypeVar("Config", KNNConfig, SegmentationConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(MeasureSettings):
-    """What is measured, of which model and on what.
+    """What `evaluate` is asked to measure.
 
     Attributes:
         subject: The model.
-        before: For `alphas`, the student of a run before training.
-        settings: The settings of the task's configuration that were given.
+        before: The student of a run before training; needed for `alphas`.
+        settings: The settings of the task that the user gave.
     """
 
     subject: ModelUnderTest
@@ -43,16 +43,16 @@ class EvaluationRequest(MeasureSettings):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def labelled(self, split: str, limit: int | None) -> Labelled:
-        """Opens a split whose pixels have classes."""
+        """Opens a split with a class for every pixel."""
         return open_labelled(self.dataset, self.data, split, categories=self.categories, limit=limit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """What a task measured.
+    """The result of a task.
 
     Attributes:
-        tables: To print.
+        tables: Tables to print.
         values: The same figures as JSON values, by the title of each model.
     """
 
@@ -61,7 +61,7 @@ class EvaluationResult:
 
     @property
     def warning(self) -> str:
-        """What a reader must know before any number; empty if there is nothing."""
+        """A warning to show above the numbers; empty if there is none."""
         return RANDOM_WEIGHTS if any(found["random_weights"] for found in self.values.values()) else ""
 
 
@@ -85,7 +85,7 @@ def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
     """Patch classification; see `evaluation.knn`.
 
     Raises:
-        DenseCLIError: Patches and their neighbours would be of the same split.
+        DenseCLIError: Patches and their neighbours would come from the same split.
     """
     if request.train_split == request.split:
         raise DenseCLIError(
@@ -133,12 +133,12 @@ TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] =
 
 
 def settings_for(request: EvaluationRequest, default: Config, *sides: str) -> Config:
-    """The configuration of a task.
+    """Resolves the configuration of a task.
 
     Args:
-        request: Its settings win. Next come the mode and the canvas of a run's student.
-        default: Everything else.
-        sides: Fields in pixels that are at most the canvas, where a canvas is given or a run has one.
+        request: Its settings come first, then the mode and the canvas of its run.
+        default: The configuration of all other settings.
+        sides: Fields in pixels that are limited to the canvas, if a canvas is given or the run has one.
     """
     trained, given = request.subject.settings or {}, dict(request.settings)
     canvas = given.get("canvas", trained.get("canvas"))
@@ -153,8 +153,8 @@ def _images(request: EvaluationRequest) -> Images:
         return FolderImages(request.data, request.split, request.limit)
     if request.dataset != "panoptic":
         raise DenseCLIError(
-            f"Photos of {request.dataset} have no class of their own.",
-            hint="Give --dataset folder, or panoptic.",
+            f"The photos of {request.dataset} have no class for the whole photo.",
+            hint="Give --dataset folder or --dataset panoptic.",
         )
     known = load_categories(request.categories)
     return DominantThings(PanopticDataset(request.data, request.split, known, request.limit))
@@ -166,7 +166,7 @@ def _with_text(
     """The candidate's CLIP, and the prompts' embeddings from its text tower or a file."""
     if not isinstance(candidate.model, DenseCLIP):
         raise DenseCLIError(
-            f"{candidate.title} has no texts to compare its features with.",
+            f"{candidate.title} has no text tower, which this task needs.",
             hint="Measure it with --task knn.",
         )
     text = category_embeddings(candidate.model, prompts, file=request.text_embeddings)
@@ -192,14 +192,14 @@ def _segmented(
                 [who.heading, *map(_percent, (found.miou, found.pixel_accuracy, found.mean_accuracy))]
                 for who, found in results
             ],
-            note=f"Percent; {last.photos} photos, {len(last.classes)} classes in them or predicted; {how}.",
+            note=f"Percent; {last.photos} photos, {len(last.classes)} classes annotated or predicted; {how}.",
         )
     ]
     if request.classes:
         worst = sorted(last.classes, key=lambda row: (row.iou, row.name))
         rows = [[row.name, _percent(row.iou), f"{row.pixels:,}"] for row in worst]
         of = results[-1][0].heading
-        tables.append(Table(title=f"{title}, {of}", columns=["class", "IoU", "size"], rows=rows))
+        tables.append(Table(title=f"{title}, {of}", columns=["class", "IoU", "pixels"], rows=rows))
     return EvaluationResult(tables=tables, values=_values(results))
 
 

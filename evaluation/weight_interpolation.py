@@ -1,4 +1,4 @@
-"""Weights between a student before and after training: alpha x trained + (1 - alpha) x initial."""
+"""Weight interpolation: alpha x trained + (1 - alpha) x initial weights of a student."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,13 @@ from densecli.models.student import Student, load_student
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A loaded model that is measured.
+    """A loaded model to measure.
 
     Attributes:
-        title: In tables.
-        model: In eval mode.
-        weights: Where they are from.
-        random_weights: Whether they, or a teacher's behind them, began as random ones.
+        title: Its name in tables.
+        model: The model, in eval mode.
+        weights: Where its weights are from.
+        random_weights: Whether the weights, or those of a teacher behind them, began as random ones.
         alpha: Share of the trained weights; None for a model as it was exported.
     """
 
@@ -32,22 +32,22 @@ class Candidate:
 
     @property
     def heading(self) -> str:
-        """The title, with a warning where weights were random."""
+        """The title, with a warning if weights were random."""
         return f"{self.title} (random weights)" if self.random_weights else self.title
 
 
 def candidates(
     subject: ModelUnderTest, before: ModelUnderTest | None, alphas: Sequence[float], device: torch.device
 ) -> Iterator[Candidate]:
-    """Yields the model as it is, or with its weights interpolated at every alpha.
+    """Yields the model as it is, or with its weights interpolated at each alpha.
 
-    An export with alpha a holds initial + a (trained - initial). Two of its points fix the line, so that any
-    other alpha follows. All candidates share one network: use each before the next.
+    An export with alpha a holds initial + a (trained - initial). Together with the initial weights this fixes
+    the line, so any other alpha follows. All candidates share one network: use each before the next.
 
     Args:
         subject: The model.
-        before: The same student before training; needed for alphas.
-        alphas: Shares of the trained weights; none yields the model as it is.
+        before: The same student before training; needed for `alphas`.
+        alphas: Shares of the trained weights. If empty, the model is yielded as it is.
         device: That the model is loaded to.
 
     Raises:
@@ -59,14 +59,14 @@ def candidates(
         return
     if before is None or subject.weights is None:
         raise DenseCLIError(
-            "Only a run's student has weights to average with those it began with.",
+            "Weights can only be averaged for the student of a run.",
             hint="Name the run with --run.",
         )
     card = json.loads(Path(subject.weights).with_name("card.json").read_bytes())
     before_model, before_info = load_student(before.model, before.weights, device)
     if before_info.sha256 != card["initial_weights"]["sha256"]:
         raise DenseCLIError(
-            f"{before_info.source} does not hold the weights that the run began with.",
+            f"{before_info.source} does not hold the initial weights of the run.",
             hint=f"Say where they are: --weights {before.model}=PATH.",
         )
     if not card["alpha"]:

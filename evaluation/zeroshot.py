@@ -1,7 +1,7 @@
-"""Image-level zero-shot classification: what a CLIP could do before its dense map was trained.
+"""Image-level zero-shot classification: how much of CLIP's original ability dense training has kept.
 
-A photo as CLIP sees it (short side to the pre-training side, centre crop; Radford et al. 2021) is the class
-whose text is nearest to its image embedding.
+A photo is prepared as CLIP does (short side resized to the pre-training side, centre crop; Radford et al.
+2021) and gets the class whose text embedding is nearest to its image embedding.
 """
 
 import re
@@ -29,10 +29,10 @@ _WNID = re.compile(r"n\d{8}")
 
 
 class FolderImages:
-    """A folder for each class, ROOT/SPLIT/CLASS/ (or ROOT/CLASS/ where there is no split), as ImageNet lies.
+    """Photos in a folder for each class, ROOT/SPLIT/CLASS/ (or ROOT/CLASS/ without a split), as in ImageNet.
 
-    A class is called as its folder, `_` for a space; 1,000 folders named by WordNet ids are ImageNet's
-    classes, with the names that OpenAI prompts them by.
+    The name of a class is that of its folder, with spaces for `_`. If there are 1,000 folders named by
+    WordNet ids, the classes get the names that OpenAI uses for ImageNet.
     """
 
     def __init__(self, root: Path | str, split: str, limit: int | None = None) -> None:
@@ -47,10 +47,10 @@ class FolderImages:
         ]
         if not found:
             raise DenseCLIError(
-                f"There is no photo in a folder of its class below {place}.",
+                f"There are no photos in class folders below {place}.",
                 hint="Expected CLASS/PHOTO.jpg, as ImageNet's validation set is usually laid out.",
             )
-        # Sorted by class: the first photos would be of the first class alone.
+        # Photos are sorted by class: the first N would all be of the first class.
         self._photos = found if limit is None else found[:: -(-len(found) // limit)]
         names = [folder.name for folder in folders]
         if len(names) == len(open_clip.IMAGENET_CLASSNAMES) and all(map(_WNID.fullmatch, names)):
@@ -67,9 +67,9 @@ class FolderImages:
 
 
 class DominantThings:
-    """A panoptic dataset photo by photo: its class is the thing that covers most of it, among all things.
+    """A panoptic data set in which the class of a photo is the thing that covers most of it.
 
-    A photo without a thing has the class -1, and does not count.
+    The classes are all things of the category set. A photo without a thing has class -1 and does not count.
     """
 
     def __init__(self, dataset: PanopticDataset) -> None:
@@ -110,10 +110,17 @@ class ZeroShot:
 def zero_shot(
     model: DenseCLIP, images: Images, text: Tensor, *, batch_size: int, processes: Distributed
 ) -> ZeroShot:
-    """Classify every photo; text: (D, C) unit embeddings of `images.names`.
+    """Classifies every photo.
 
-    Each process takes its share of the photos and gets the result of all. Raises DenseCLIError where no photo
-    has a class.
+    Args:
+        model: The model under test.
+        images: Photos with a class each.
+        text: (D, C) unit embeddings of `images.names`.
+        batch_size: Photos in a batch.
+        processes: The processes that share the photos; each gets the result for all photos.
+
+    Raises:
+        DenseCLIError: No photo has a class.
     """
 
     def read(i: int) -> tuple[np.ndarray, int]:
@@ -134,7 +141,7 @@ def zero_shot(
 
 
 def _hits(model: DenseCLIP, pixels: np.ndarray, labels: np.ndarray, text: Tensor) -> Tensor:
-    """(B, s, s, 3) uint8 and (B,) classes -> (3,): right at first, among the first five, and B."""
+    """(B, s, s, 3) uint8 and (B,) classes -> (3,): how many are right, how many in the top five, and B."""
     images = model.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(text.device))
     scores = F.normalize(model.encode_image(images).float(), dim=1) @ text.T
     require_finite(scores)
@@ -145,7 +152,7 @@ def _hits(model: DenseCLIP, pixels: np.ndarray, labels: np.ndarray, text: Tensor
 
 
 def centre_crop(photo: Image.Image, side: int) -> np.ndarray:
-    """The middle of a photo whose short side is resized to `side` px, bicubic: (side, side, 3) uint8."""
+    """(side, side, 3) uint8: the centre of a photo, its short side resized to `side` pixels (bicubic)."""
     scale = side / min(photo.size)
     width, height = (max(side, round(length * scale)) for length in photo.size)
     left, top = (width - side) // 2, (height - side) // 2

@@ -122,3 +122,8 @@ def build(arch: Architecture) -> DenseCLIP:
         custom = config.pop("custom_text", False)
         clip = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
     return FAMILIES[arch.family](clip, arch).eval()
+
+
+def size_of(name: str) -> str:
+    """`Architecture.size` of a model; empty for a name that is no CLIP's, such as a VFM's."""
+    return resolve(name).size if name.startswith(OPEN_CLIP) or name in MODELS else ""

@@ -11,12 +11,13 @@ from densecli.core.errors import DenseCLIError
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
-from densecli.pipeline.teachers import Spec, TeacherConfig, teacher_config, weights_names
+from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import DATASETS
 from densecli.shards.geometry import Canvas
 from densecli.shards.kinds import kind_of_spec
 from densecli.shards.regions import MaskPlan, RegionPlan, region_plan
+from densecli.shards.specs import TeacherSpec
 from densecli.shards.store import Column, Store
 
 
@@ -37,7 +38,7 @@ class BuildRequest:
     store: Store
     load: Load
     plan: RegionPlan
-    targets: tuple[tuple[TeacherConfig, Spec], ...]
+    targets: tuple[tuple[TeacherConfig, TeacherSpec], ...]
     batch_size: int
     device: str
     probe: Item | None = None

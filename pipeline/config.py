@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from densecli.core.settings import Settings, changed, setting
+from densecli.shards.codecs import Rows
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
@@ -154,7 +155,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
         7, help="Stores N x N tokens for each refined region.", group="targets", min=1, metavar="N"
     )
     codec: Literal["int8", "fp16", "fp32"] = setting(
-        "int8", help="Number format of crop embeddings and token factors.", group="targets"
+        Rows.dtype, help="Number format of crop embeddings and token factors.", group="targets"
     )
     rank: int | None = setting(
         None,
@@ -272,7 +273,7 @@ class PlanConfig(Settings):
     reads: frozenset[str] | None = None
     student: str | None = None
     image_size: int | None = None
-    epochs: int = 6
+    epochs: int
     seen: int | None = None
 
 

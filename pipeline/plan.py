@@ -32,7 +32,7 @@ from densecli.shards.datasets import defaults_for
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.reader import read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column
@@ -245,7 +245,7 @@ def _add_costs(
             key=record.key,
             image=np.zeros((1, 1, 3), np.uint8),
             canvas=Canvas(request.store.canvas),
-            regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+            regions=Regions(**record.arrays("regions")),
         )
         for record in read_joined(columns[:2], shard)
     ]

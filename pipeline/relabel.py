@@ -27,7 +27,7 @@ from densecli.shards.codecs import Features
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import RegionPlan, region_plan
-from densecli.shards.specs import ColumnInfo
+from densecli.shards.specs import ColumnInfo, RelabelSpec
 from densecli.shards.store import Column, Store
 
 MAX_ATTEMPTS = 3
@@ -164,7 +164,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         templates=config.templates,
         tau=config.tau,
     )
-    spec = {
+    spec: RelabelSpec = {
         "producer": "relabel/1",
         "features": features.key,
         "regions": regions.key,

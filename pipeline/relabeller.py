@@ -16,7 +16,7 @@ from densecli.pipeline.shard_builder import build_regions
 from densecli.pipeline.teachers.labels import encode_labels, retrieve
 from densecli.pipeline.unit import Report, Unit
 from densecli.shards.codecs import Arrays, Errors, Features, TopK, combine_errors
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.reader import read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan
 from densecli.shards.store import Column
@@ -77,8 +77,8 @@ class Relabeller:
             if stop.is_set():
                 raise Stopped
             with timer("decode"):
-                stored = decode_npz(record.parts[self.features.part]["npz"])
-                boxes = decode_npz(record.parts["regions"]["npz"])["boxes"]
+                stored = record.arrays(self.features.part)
+                boxes = record.arrays("regions")["boxes"]
             with timer("retrieve"):
                 regions = self.pool(stored, boxes)
                 p = retrieve(F.normalize(regions, dim=1), torch.from_numpy(self.text), self.tau).numpy()

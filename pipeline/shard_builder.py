@@ -19,7 +19,7 @@ from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
 from densecli.pipeline.unit import Report, Unit
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, decode_image, decode_npz, read_joined, read_shard
+from densecli.shards.reader import Record, read_joined, read_shard
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan, Regions
 from densecli.shards.store import Column
@@ -166,9 +166,9 @@ class ShardBuilder:
             with shared("decode"):
                 photo = Photo(
                     key=record.key,
-                    image=decode_image(record.parts["images"]["jpg"]),
+                    image=record.image(),
                     canvas=self.config.canvas,
-                    regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+                    regions=Regions(**record.arrays("regions")),
                 )
             return photo, [writer.prepare(photo) for writer in writers]
 

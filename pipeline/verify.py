@@ -18,8 +18,9 @@ from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, wei
 from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import canonical_json
-from densecli.shards.reader import Record, decode_image, decode_npz, read_joined
+from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
+from densecli.shards.specs import TargetSpec
 from densecli.shards.store import Column, Store
 
 
@@ -69,9 +70,9 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
 def _photo(store: Store, record: Record) -> Photo:
     return Photo(
         key=record.key,
-        image=decode_image(record.parts["images"]["jpg"]),
+        image=record.image(),
         canvas=Canvas(store.canvas),
-        regions=Regions(**decode_npz(record.parts["regions"]["npz"])),
+        regions=Regions(**record.arrays("regions")),
     )
 
 
@@ -89,7 +90,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
         receipt = column.receipt(shard)
         assert receipt is not None
         for record, target in zip(records, live_targets(loaded, photos, config.batch_size), strict=True):
-            error = _error(column, decode_npz(record.parts[column.part]["npz"]), target)
+            error = _error(column, record.arrays(column.part), target)
             for name in sorted(error):
                 if name.startswith("max_"):
                     found = {"live": error[name], "recorded": receipt.error[name]}
@@ -171,7 +172,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         "categories": config.categories or column.info.get("categories"),
         "text_embeddings": config.text_embeddings if "sha256" in target.get("text", {}) else None,
         "student_patch": target.get("student_patch"),
-        "codec": codec["dtype"],
+        "codec": codec.get("dtype"),
         "rank": codec.get("rank"),
         "gram_rmse": codec.get("rmse"),
     }
@@ -184,12 +185,13 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
             **{name: value for name, value in options.items() if value is not None},
         ),
     )
-    now = teacher.spec()
+    now: Mapping[str, object] = teacher.spec()
+    places: Mapping[str, object] = teacher.info()
     changed = [part for part in now if canonical_json(now[part]) != canonical_json(spec.get(part))]
     for part, name in names.items():
         if part in changed:
             raise DenseCLIError(
-                f"{column.full_name} was made with other weights, not {teacher.info()[part]}.",
+                f"{column.full_name} was made with other weights, not {places[part]}.",
                 hint=f"Give those of sha256 {str(digests[part])[:16]} with --weights {name}=PATH.",
             )
     if changed:
@@ -200,7 +202,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     return teacher
 
 
-def _templates(target: Mapping[str, Any]) -> str | None:
+def _templates(target: TargetSpec) -> str | None:
     """The name of the prompt templates."""
     prompts = target.get("text", {}).get("templates")
     return next((name for name, texts in TEMPLATES.items() if list(texts) == prompts), None)

@@ -59,7 +59,7 @@ class Column:
     @property
     def target_kind(self) -> str:
         """The kind of target, such as labels; "" for images and regions."""
-        return self.spec["target"]["name"] if "target" in self.spec else ""
+        return self.spec["target"].get("name", "") if "target" in self.spec else ""
 
     @property
     def regions_key(self) -> str | None:
@@ -74,7 +74,13 @@ class Column:
     @property
     def codec(self) -> Codec:
         """The codec of a target column. Raises DenseCLIError for one that no plug-in here registers."""
-        return codec_from_spec(self.spec["codec"])
+        try:
+            return codec_from_spec(self.spec["codec"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DenseCLIError(
+                f"The column {self.url} names no codec with options that this densecli knows.",
+                hint="Read it with the densecli that wrote it, or delete the folder and build it again.",
+            ) from error
 
     @property
     def side(self) -> int | None:
@@ -100,9 +106,9 @@ class Column:
             receipt = Receipt.from_json(fs.read_bytes(url))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise DenseCLIError(
-                f"The receipt {url} is damaged.",
+                f"The receipt {url} is damaged: {error}.",
                 hint="Delete it and run the build again: it redoes this shard only.",
             ) from error
         if (receipt.column, receipt.shard) != (self.key, shard):

@@ -47,7 +47,7 @@ class Dataset:
     canvas: int = 512
     student: str = "eva02-b16"
     student_patch: int = 16
-    pvlm: str = "vitb16"
+    pvlm: str = "vitl14"
     vfm: str = "dinov2-vitb14"
     categories: str = "coco_stuff_ade_316"
     features_rank: int = 96

@@ -7,9 +7,8 @@ from functools import cached_property
 import numpy as np
 import xxhash
 
-
 Share = np.ndarray
-"""(4, n) int64, what one process takes of a batch: lane, block within the lane, shard and row of each sample."""
+"""(4, n) int64, what a process takes of a batch: lane, block within the lane, shard and row of each sample."""
 
 
 class Lanes:
@@ -17,8 +16,8 @@ class Lanes:
 
     An epoch takes one sample of every lane in turn: its sample i is that number i // L of lane i % L. A batch
     is a run of the epoch's samples, sorted by lane, and each process gets an even piece of it. So the content
-    of a batch depends on no number of processes. Where L is a multiple of the processes and divides the batch,
-    a process reads its own lanes alone, in every epoch.
+    of a batch depends on no number of processes. Where L divides the batch and is a multiple of the number of
+    processes, a process reads its own lanes alone, in every epoch.
 
     Attributes:
         count: Number L of lanes.
@@ -76,9 +75,7 @@ class Lanes:
                 if lane not in orders:
                     orders[lane] = self.order(lane, epoch)
                 behind = to[lane] - ends[lane]
-                taken.append(
-                    orders[lane].rows(max(from_[lane], behind + low), min(to[lane], behind + high))
-                )
+                taken.append(orders[lane].rows(max(from_[lane], behind + low), min(to[lane], behind + high)))
             yield np.concatenate(taken, axis=1)
 
     def order(self, lane: int, epoch: int) -> "LaneOrder":
@@ -133,7 +130,9 @@ class LaneOrder:
     @cached_property
     def _ends(self) -> np.ndarray:
         """Number of samples up to the end of each block."""
-        last = np.minimum(np.arange(self.window, len(self.shards) + self.window, self.window), len(self.shards))
+        last = np.minimum(
+            np.arange(self.window, len(self.shards) + self.window, self.window), len(self.shards)
+        )
         return np.cumsum(self.high - self.low)[last - 1] if len(self.shards) else np.empty(0, dtype=np.int64)
 
     def rows(self, start: int, stop: int) -> np.ndarray:

@@ -34,6 +34,8 @@ _NPY = re.compile(
 _FIELD = re.compile(rf"\('(\w+)', '({_TYPE})'\)")
 # Magic, version and the length of what follows.
 _NPY_PREFIX = 10
+# Bytes of the longest header of an array that is read. One with ten fields has 400.
+_MAX_HEADER = 4096
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -78,7 +80,8 @@ def _decode(data: memoryview) -> dict[str, np.ndarray]:
     signature, _, _, _, count, size, first, comment = _END.unpack_from(data, max(0, len(data) - _END.size))
     if signature != b"PK\5\6" or comment or first + size + _END.size != len(data):
         raise ValueError("it is not an npz file, or its end is missing")
-    arrays, at = {}, first
+    arrays: dict[str, np.ndarray] = {}
+    at, after = first, 0
     for _ in range(count):
         entry = _ENTRY.unpack_from(data, at)
         method, crc, packed, size, length, extra, remark, place = (entry[i] for i in (4, *range(7, 13), 16))
@@ -86,9 +89,11 @@ def _decode(data: memoryview) -> dict[str, np.ndarray]:
         name = bytes(data[at : at + length])
         at += length + extra + remark
         local = _LOCAL.unpack_from(data, place)
+        if place < after:
+            raise ValueError("its arrays lie over each other")
         place += _LOCAL.size
         start = place + length + local[10]
-        content = data[start : start + size]
+        content, after = data[start : start + size], start + size
         file = name.decode()
         if (entry[0], local[0], bytes(data[place : place + length])) != (b"PK\1\2", b"PK\3\4", name):
             raise ValueError(f"its directory is damaged at {file!r}")
@@ -96,12 +101,16 @@ def _decode(data: memoryview) -> dict[str, np.ndarray]:
             raise ValueError(f"its file {file!r} is compressed or not an array")
         if len(content) != size or zlib.crc32(content) != crc:
             raise ValueError(f"its array {file!r} is damaged")
+        if after > first or file.removesuffix(".npy") in arrays:
+            raise ValueError(f"it has the array {file!r} twice, or behind its directory")
         arrays[file.removesuffix(".npy")] = _array(content, file)
     return arrays
 
 
 def _array(content: memoryview, file: str) -> np.ndarray:
     size = _NPY_PREFIX + int.from_bytes(content[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")
+    if size > _MAX_HEADER:
+        raise ValueError(f"its array {file!r} has a header longer than any that is known")
     dtype, shape, order = _layout(bytes(content[:size]))
     if len(content) != size + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"its array {file!r} does not have the size that its header says")
@@ -124,4 +133,11 @@ def _layout(header: bytes) -> tuple[np.dtype, tuple[int, ...], Literal["C", "F"]
         raise ValueError("an array in it holds neither numbers nor text")
     descr = found["type"].decode() if found["type"] else _FIELD.findall(found["fields"].decode())
     shape = tuple(int(n) for n in found["shape"].replace(b" ", b"").split(b",") if n)
-    return np.dtype(descr), shape, "F" if found["fortran"] == b"True" else "C"
+    try:
+        dtype = np.dtype(descr)
+    except (TypeError, OverflowError) as error:
+        raise ValueError("an array in it has a type that there is not") from error
+    # Without a width there could be any number of them.
+    if not dtype.itemsize or (dtype.fields and not all(kind.itemsize for kind, *_ in dtype.fields.values())):
+        raise ValueError("an array in it holds texts without a width")
+    return dtype, shape, "F" if found["fortran"] == b"True" else "C"

@@ -4,7 +4,7 @@ import io
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import tee
 from operator import itemgetter
@@ -22,8 +22,7 @@ from densecli.shards.column import Column
 from densecli.shards.keys import keys_digest
 from densecli.shards.lanes import Lanes, Share
 from densecli.shards.npz import decode_npz as decode_npz
-from densecli.shards.receipts import Receipt
-
+from densecli.shards.receipts import BLOCK, Receipt
 
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
@@ -31,6 +30,9 @@ Places = dict[str, dict[str, tuple[int, int]]]
 """Where a tar has the members of each sample: {key: {extension: (first byte, size)}}."""
 OpenTar = tuple[memoryview, Places]
 T = TypeVar("T")
+
+# Where the header of a tar's member has the name and, in octal digits, the size.
+_NAME, _SIZE = 100, slice(124, 135)
 
 # Files fetched at the same time: object stores are slow to answer, not to send.
 _FETCHES = 8
@@ -51,21 +53,41 @@ class Record:
     parts: dict[str, "Members"]
 
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB: the photo, not padded."""
-        return decode_image(self.parts["images"]["jpg"])
+        """(h, w, 3) uint8 RGB: the photo, not padded. Raises DenseCLIError for one that is damaged."""
+        with self._reading("images"):
+            return decode_image(self.parts["images"]["jpg"])
 
     def arrays(self, part: str) -> dict[str, np.ndarray]:
-        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`."""
-        return decode_npz(self.parts[part]["npz"])
+        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`.
+
+        Raises:
+            DenseCLIError: They are damaged.
+        """
+        with self._reading(part):
+            return decode_npz(self.parts[part]["npz"])
+
+    @contextmanager
+    def _reading(self, part: str) -> Iterator[None]:
+        try:
+            yield
+        # Pillow raises anything for a damaged photo.
+        except Exception as error:
+            cause = (
+                f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+            )
+            raise DenseCLIError(
+                f"The sample {self.key} in {self.parts[part].url} is damaged: {cause}.",
+                hint="Its checksum is right, so it was written like this: build the shard again.",
+            ) from error
 
 
 class Members(Mapping[str, memoryview]):
     """The members of a sample by extension, as views of the tar that copy nothing."""
 
-    __slots__ = ("_places", "_tar")
+    __slots__ = ("_places", "_tar", "url")
 
-    def __init__(self, tar: memoryview, places: dict[str, tuple[int, int]]) -> None:
-        self._tar, self._places = tar, places
+    def __init__(self, tar: memoryview, places: dict[str, tuple[int, int]], url: str) -> None:
+        self._tar, self._places, self.url = tar, places, url
 
     def __getitem__(self, extension: str) -> memoryview:
         first, size = self._places[extension]
@@ -83,15 +105,16 @@ class JoinedShard:
     """One shard of several columns: its records, made when asked for."""
 
     keys: list[str]
-    columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]]]]
-    """(part, tar, where the members of each sample are)."""
+    columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]]
+    """(part, tar, where the members of each sample are, address of the tar)."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, row: int) -> Record:
         return Record(
-            self.keys[row], {part: Members(tar, samples[row]) for part, tar, samples in self.columns}
+            self.keys[row],
+            {part: Members(tar, samples[row], url) for part, tar, samples, url in self.columns},
         )
 
 
@@ -152,7 +175,17 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
         raise DenseCLIError(f"The shard {tar} is gone, but its receipt is there.", hint=rebuild) from error
     if trouble := _difference(data, receipt):
         raise DenseCLIError(f"The shard {tar} {trouble}.", hint=rebuild)
+    for name, (first, size) in receipt.members.items():
+        if not _is_header(data[first - BLOCK : first], name.encode(), size):
+            raise DenseCLIError(
+                f"The receipt {receipt_url} lists other members than its tar has.", hint=rebuild
+            )
     return data, receipt
+
+
+def _is_header(block: bytes, name: bytes, size: int) -> bool:
+    """Whether a block of a tar is the header of a member with this name and size."""
+    return block[:_NAME] == name.ljust(_NAME, b"\0") and block[_SIZE] == b"%011o" % size
 
 
 def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
@@ -215,19 +248,15 @@ def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) ->
         DenseCLIError: The columns have other keys, or the same in another order.
     """
     keys = list(tars[0][1])
-    for column, (_, places) in zip(columns, tars, strict=True):
+    joined = []
+    for column, (tar, places) in zip(columns, tars, strict=True):
         if list(places) != keys:
             raise DenseCLIError(
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-    return JoinedShard(
-        keys,
-        [
-            (column.part, tar, list(places.values()))
-            for column, (tar, places) in zip(columns, tars, strict=True)
-        ],
-    )
+        joined.append((column.part, tar, list(places.values()), column.tar_url(shard)))
+    return JoinedShard(keys, joined)
 
 
 class StoreReader:
@@ -362,6 +391,6 @@ def _joinable(columns: Sequence[Column]) -> list[Column]:
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:
     """The image (h, w, 3) uint8 RGB in a `.jpg` member."""
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
     # Converting copies even an RGB image.
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

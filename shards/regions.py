@@ -13,12 +13,15 @@ import xxhash
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import unknown_name
+from densecli.shards.specs import RegionSpec
 
-# (rows, columns) of every grid: those of DenseVLM's paper, and those of DenseVLM's and CLIPSelf's code.
+# (rows, columns) of every grid: those of DenseVLM's and DeCLIP's papers, then of DenseVLM's and CLIPSelf's
+# code.
 # `square` is for the generated world: cells of whole pixels, whose crops have no black bars. Its CLIPs have
 # never seen such bars, and misname crops that have some twice as often.
 PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
     "paper": tuple((m, n) for m in range(2, 7) for n in range(2, 7)),
+    "declip": tuple((m, n) for m in range(1, 7) for n in range(1, 7)),
     "densevlm": tuple((m, n) for m in range(2, 7) for n in range((m + 1) // 2 + 1, min(2 * m, 6) + 1)),
     "clipself": tuple((m, n) for m in range(1, 7) for n in range((m + 1) // 2, min(2 * m, 6) + 1)),
     "square": tuple((m, m) for m in (1, 2, 3, 4, 6)),
@@ -65,7 +68,7 @@ class GridPlan:
         return f"grid-{self.pairs}"
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> RegionSpec:
         """What the column's key depends on."""
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
 
@@ -131,7 +134,7 @@ class ProposalPlan:
     limit = 20
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> RegionSpec:
         """What the column's key depends on. Raises DenseCLIError if the file is missing."""
         if not self.file:
             raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=_PROPOSALS_HINT)
@@ -188,7 +191,7 @@ class MaskPlan:
     view_size = 20
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> RegionSpec:
         """What the column's key depends on."""
         return {
             "plan": "masks",

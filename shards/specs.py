@@ -82,6 +82,8 @@ class TargetSpec(TypedDict):
     """Tokens along each side of a box: a box has side * side rows."""
     crop: NotRequired[CropSpec]
     student_patch: NotRequired[int]
+    mode: NotRequired[str]
+    """How a CLIP's last block is read out."""
 
 
 class CodecSpec(TypedDict):
@@ -104,7 +106,50 @@ class Preprocessing(TypedDict):
     input: str
 
 
-class ColumnSpec(TypedDict):
+class NetworkSpec(TypedDict, total=False):
+    """What a column says of the network that made its targets, where one did."""
+
+    architecture: str
+    weights: str
+    """sha256 of the weights, or random:SEED."""
+    refiner: str
+    """The same of a Refiner's own weights."""
+    preprocessing: Preprocessing
+
+
+class TeacherSpec(NetworkSpec):
+    """What a teacher puts into the spec of its column."""
+
+    producer: str
+    """The teacher's version."""
+    target: TargetSpec
+    codec: CodecSpec
+
+
+class RelabelSpec(TeacherSpec):
+    """What relabel puts into the spec of its column."""
+
+    features: str
+    """Key of the column that this one is made of."""
+    regions: str
+    """Key of the column of the boxes."""
+
+
+class RegionSpec(TypedDict, total=False):
+    """What a region plan puts into the spec of its column: its name and its options."""
+
+    plan: str
+    pairs: list[list[int]]
+    sha256: str
+    areas: list[int]
+    limit: int
+    min_iou: float
+    min_stability: float
+    min_area: float
+    view_size: int
+
+
+class ColumnSpec(NetworkSpec, RegionSpec):
     """`spec` of column.json: all that the column's bytes depend on. Its sha256 is the column's key.
 
     Every column has the first three keys, a region column those of its plan, a target column the others.
@@ -114,28 +159,13 @@ class ColumnSpec(TypedDict):
     """images, regions or targets."""
     name: str
     data: DataSpec
-    plan: NotRequired[str]
-    pairs: NotRequired[list[list[int]]]
-    sha256: NotRequired[str]
-    areas: NotRequired[list[int]]
-    limit: NotRequired[int]
-    min_iou: NotRequired[float]
-    min_stability: NotRequired[float]
-    min_area: NotRequired[float]
-    view_size: NotRequired[int]
     producer: NotRequired[str]
     target: NotRequired[TargetSpec]
     codec: NotRequired[CodecSpec]
+    features: NotRequired[str]
+    """See `RelabelSpec`."""
     regions: NotRequired[str]
     """Key of the region column that the targets are about."""
-    architecture: NotRequired[str]
-    weights: NotRequired[str]
-    """sha256 of the teacher's weights, or random:SEED."""
-    refiner: NotRequired[str]
-    """The same of a Refiner's own weights."""
-    preprocessing: NotRequired[Preprocessing]
-    features: NotRequired[str]
-    """Key of the column that relabel made this one of."""
 
 
 class ColumnInfo(TypedDict, total=False):
@@ -151,3 +181,11 @@ class ColumnInfo(TypedDict, total=False):
     """Name of the category set."""
     features: str
     """Full name of the column that relabel made this one of."""
+
+
+class ColumnDocument(TypedDict):
+    """column.json."""
+
+    key: str
+    spec: ColumnSpec
+    info: ColumnInfo

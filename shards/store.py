@@ -4,15 +4,23 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from densecli.core import fs
+from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.keys import canonical_json, column_key, short_id
 from densecli.shards.reader import Record, StoreReader
-from densecli.shards.specs import ColumnInfo, DatasetIdentity, DataSpec, PhotosSpec, StoreDocument
+from densecli.shards.specs import (
+    ColumnDocument,
+    ColumnInfo,
+    DatasetIdentity,
+    DataSpec,
+    PhotosSpec,
+    StoreDocument,
+)
 
 __all__ = ["FORMAT_VERSION", "PHOTOS", "Column", "Store"]
 
@@ -21,6 +29,33 @@ FORMAT_VERSION = 1
 # Stands in store.json, so that photos made in different ways never mix. With `decode` 2 the stored photo
 # differs from one of a full decode by less than its own compression does; with 1 by more.
 PHOTOS = PhotosSpec(codec="jpeg", decode=2, quality=95, resample=RESAMPLE.name.lower())
+
+
+# What the reader needs of the documents: plug-ins and earlier versions may write other values beside it.
+class _Named(TypedDict):
+    name: str
+
+
+class _Described(TypedDict):
+    dataset: _Named
+    canvas: int
+    shards: list[int]
+    photos: dict[str, Any]
+
+
+class _ColumnSpec(TypedDict):
+    kind: Literal["regions", "targets"]
+    name: str
+    data: DataSpec
+    target: NotRequired[dict[str, Any]]
+    codec: NotRequired[dict[str, Any]]
+    regions: NotRequired[str | None]
+
+
+class _ColumnDescribed(TypedDict):
+    key: str
+    spec: _ColumnSpec
+    info: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +133,13 @@ class Store:
         fs.check(os.fspath(root))
         url = fs.join(root, "store.json")
         try:
-            document = json.loads(fs.read_bytes(url))
-            version = document["format"]
+            document = parse(fs.read_bytes(url))
+            check(document, dict[str, Any])
+            version = document.get("format")
             if version == FORMAT_VERSION:
+                check(document, _Described)
+                if not (document["canvas"] > 0 <= min(document["shards"], default=0)):
+                    raise ValueError("a size is negative")
                 return cls(
                     root=os.fspath(root),
                     dataset=document["dataset"],
@@ -113,9 +152,9 @@ class Store:
                 f"There is no store at {os.fspath(root)}.",
                 hint="Build one with densecli build-shards, or name another with --store.",
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise DenseCLIError(
-                f"{url} does not describe a store: it is damaged.",
+                f"{url} does not describe a store: it is damaged ({error}).",
                 hint="Restore it, or build into an empty folder.",
             ) from error
         raise DenseCLIError(
@@ -200,7 +239,7 @@ class Store:
         """Writes the column.json of a column of `self.column`, if it is not there yet."""
         url = fs.join(column.url, "column.json")
         if not fs.exists(url):
-            document = {"key": column.key, "spec": column.spec, "info": column.info}
+            document: ColumnDocument = {"key": column.key, "spec": column.spec, "info": column.info}
             fs.write_atomic(url, canonical_json(document) + b"\n")
         return self.open_column(column.url)
 
@@ -266,19 +305,20 @@ class Store:
             FileNotFoundError: There is no column.json.
         """
         try:
-            document = json.loads(fs.read_bytes(fs.join(url, "column.json")))
-            column = Column(
-                url=url, spec=document["spec"], info=document["info"], shard_names=self.shard_names
-            )
-            genuine = column.key == document["key"] and url.endswith(column.id)
-            data = column.spec["data"]
-        except (ValueError, KeyError, TypeError):
-            genuine = False
-        if not genuine:
+            document = parse(fs.read_bytes(fs.join(url, "column.json")))
+            check(document, _ColumnDescribed)
+        except ValueError as error:
+            raise DenseCLIError(
+                f"{url}/column.json is damaged: {error}.",
+                hint="Restore it, or delete the folder and build the column again.",
+            ) from error
+        column = Column(url=url, spec=document["spec"], info=document["info"], shard_names=self.shard_names)
+        if column.key != document["key"] or not url.endswith(column.id):
             raise DenseCLIError(
                 f"{url}/column.json does not hash to the id in its folder's name.",
                 hint="It was edited or the folder renamed: restore it, or delete the folder and build again.",
             )
+        data = column.spec["data"]
         if data["canvas"] != self.canvas:
             raise DenseCLIError(
                 f"The column {url} was made for canvas {data['canvas']}, not this store's {self.canvas}.",

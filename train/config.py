@@ -6,13 +6,17 @@ from typing import Any, Literal
 
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.shards.datasets import Dataset
 from densecli.shards.kinds import TAU
-from densecli.train.methods import find_method
+from densecli.train.methods import Preset, find_method
 
 Resume = Literal["interrupted", "never", "overwrite"]
 Reduction = Literal["regions", "groups"]
 DECOUPLING_ROWS: Mapping[str, str] = {"1": "none", "2": "full", "3": "stuff-only", "4": "densevlm"}
 """Names of the decoupling variants by their row of DenseVLM's table 2."""
+
+WARMUP_STEPS = 1000
+"""Of all three papers."""
 
 # Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
 # the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
@@ -71,8 +75,8 @@ class LoaderConfig(Settings):
     )
     lanes: int | None = setting(
         None,
-        help="Lanes that the samples are dealt to; a process reads its own lanes only. The order of the samples "
-        "depends on their number, not on that of the processes.",
+        help="Lanes that the samples are dealt to; a process reads its own lanes only. The order of the "
+        "samples follows from their number, not from that of the processes.",
         group="run",
         min=1,
         metavar="N",
@@ -120,7 +124,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         path=True,
     )
     student: str = setting(
-        "eva02-b16",
+        Dataset.student,
         help="Architecture that is trained.",
         group="model",
         metavar="NAME",
@@ -167,7 +171,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         group="optimisation",
         min=0,
         metavar="N",
-        default_text="1000, or a tenth of a training shorter than 10,000 steps",
+        default_text="1000; a tenth of a training of no more steps",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
@@ -233,6 +237,11 @@ class TrainConfig(TrainerConfig):
         metavar="NAME",
         registry="methods",
     )
+    batch_size: int = changed(
+        TrainerConfig, "batch_size", default_text="the method's, such as 48 for densevlm"
+    )
+    lr: float = changed(TrainerConfig, "lr", default_text="the method's, such as 1e-5 for densevlm")
+    betas: tuple[float, float] = changed(TrainerConfig, "betas", default_text="the method's, else 0.9 0.98")
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
@@ -358,6 +367,7 @@ class TrainConfig(TrainerConfig):
         group="model",
         min=0,
         max=1,
+        default_text="the method's, such as 0.9 for densevlm",
     )
 
     loss_options: Mapping[str, str] = setting(
@@ -376,7 +386,12 @@ class TrainConfig(TrainerConfig):
 
     def preset(self) -> Mapping[str, Any]:
         """The method's settings."""
-        return find_method(self.method).settings
+        return self.method_preset.settings
+
+    @property
+    def method_preset(self) -> Preset:
+        """What the method sets for this student. Raises DenseCLIError for an unknown method."""
+        return find_method(self.method).for_student(self.student)
 
 
 @dataclass(frozen=True, kw_only=True)

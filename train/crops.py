@@ -5,7 +5,7 @@ import xxhash
 from PIL import Image
 
 from densecli.shards.geometry import RESAMPLE, Canvas
-from densecli.shards.reader import Record, decode_image
+from densecli.shards.reader import Record
 from densecli.shards.store import Store
 from densecli.train.config import LoaderConfig
 from densecli.train.dataloader import Sample, Stream
@@ -25,6 +25,7 @@ class CropLoader(Stream):
         *,
         crops: int,
         side: int,
+        lanes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -35,19 +36,20 @@ class CropLoader(Stream):
             config: How batches are read.
             crops: Crops of each photo; every epoch has others.
             side: Of a crop, in pixels.
+            lanes: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
         Raises:
             DenseCLIError: Where the photos are not finished.
         """
-        super().__init__([store.images], config, rank=rank, world_size=world_size)
+        super().__init__([store.images], config, lanes=lanes, rank=rank, world_size=world_size)
         self.crops, self.side = crops, side
         self._canvas = Canvas(store.canvas)
 
     def decode(self, record: Record, epoch: int) -> Sample:
         """Decodes a sample; its crops depend on (key, epoch, seed) alone."""
-        image = decode_image(record.parts["images"]["jpg"])
+        image = record.image()
         corners = random_crops(record.key, epoch, self.config.seed, self.crops, image.shape[1::-1])
         photo = Image.fromarray(image)
         size = (self.side, self.side)

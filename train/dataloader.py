@@ -14,7 +14,7 @@ from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
 from densecli.shards.lanes import number_of_lanes
-from densecli.shards.reader import Record, StoreReader, decode_image, decode_npz
+from densecli.shards.reader import Record, StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.config import LoaderConfig
@@ -77,13 +77,20 @@ class Stream:
     """Decodes whole batches of photos, where `decode` leaves them as they are stored."""
 
     def __init__(
-        self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
+        self,
+        columns: Sequence[Column],
+        config: LoaderConfig,
+        *,
+        lanes: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """Opens columns.
 
         Args:
             columns: Joined by key.
             config: How batches are read.
+            lanes: Number of lanes of the run that is continued; None for a new one.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -92,7 +99,7 @@ class Stream:
         """
         self.config, self.rank, self.world_size = config, rank, world_size
         shards = len(columns[0].shard_names)
-        self.lanes = config.lanes or number_of_lanes(shards, config.batch_size, world_size)
+        self.lanes = config.lanes or lanes or number_of_lanes(shards, config.batch_size, world_size)
         self._reader = StoreReader(
             columns,
             seed=config.seed,
@@ -164,6 +171,7 @@ class Loader(Stream):
         *,
         views: int | None = None,
         decoder: JpegDecoder | None = None,
+        lanes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -176,6 +184,7 @@ class Loader(Stream):
             config: How batches are read.
             views: How many views of a photo are visited, see `choose_view`.
             decoder: Decodes whole batches of photos; None where Pillow decodes each by itself.
+            lanes: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -183,7 +192,7 @@ class Loader(Stream):
             DenseCLIError: For columns that cannot be joined or are not finished.
         """
         columns = [store.images, regions, *targets.values()]
-        super().__init__(columns, config, rank=rank, world_size=world_size)
+        super().__init__(columns, config, lanes=lanes, rank=rank, world_size=world_size)
         self.regions, self.targets, self.decoder = regions, targets, decoder
         self._views = views
         self._canvas = Canvas(store.canvas)
@@ -192,16 +201,15 @@ class Loader(Stream):
 
     def decode(self, record: Record, epoch: int) -> "Sample":
         """Decodes a sample with one view of its regions, chosen by (key, epoch) alone."""
-        jpeg = record.parts["images"]["jpg"]
-        regions = decode_npz(record.parts["regions"]["npz"])
-        arrays = {kind: decode_npz(record.parts[column.part]["npz"]) for kind, column in self.targets.items()}
+        regions = record.arrays("regions")
+        arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
         offsets = regions["offsets"]
         view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values(), self._views)
         cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
         visit = Visit(offsets=offsets, view=view, cells=cells)
         return Sample(
             key=record.key,
-            image=jpeg if self.decoder else self._canvas.pad(decode_image(jpeg)),
+            image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image()),
             boxes=regions["boxes"][visit.rows],
             targets={kind: reader.read(arrays[kind], visit) for kind, reader in self._readers.items()},
         )

@@ -23,13 +23,13 @@ from densecli.train.columns import find_regions, find_targets
 from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.gpu_decode import JpegDecoder
-from densecli.train.methods import find_method
+from densecli.train.method_notes import method_notes
 from densecli.train.optimizer import freeze
 from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
-from densecli.train.trainer import Trainer
+from densecli.train.trainer import Trainer, lanes_to_continue
 
 # Fields of the resolved configuration that the model card repeats.
 CARD = (
@@ -86,6 +86,7 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
         config,
         views=config.views,
         decoder=JpegDecoder.on_gpu(store.canvas, distributed.device) if config.decode == "gpu" else None,
+        lanes=lanes_to_continue(config, distributed),
         rank=distributed.rank,
         world_size=distributed.world_size,
     )
@@ -102,7 +103,7 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
     Raises:
         DenseCLIError: Where one is missing.
     """
-    losses = config.losses or find_method(config.method).losses
+    losses = config.losses or config.method_preset.losses
     targets = find_targets(
         store,
         sorted({term_and_kind(loss)[1] for loss in losses}),
@@ -149,13 +150,11 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
             DenseCLIError: Where weights are missing, or a loss term does not fit the student.
         """
         self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
-        method = find_method(config.method)
         # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
         model, self.initial_weights = load_student(config.student, config.weights, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
-        large = isinstance(model, DenseCLIP) and model.arch.size == "large"
-        self.loss_weights = dict(config.losses or method.weights(large=large))
+        self.loss_weights = dict(config.losses or config.method_preset.losses)
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
@@ -214,6 +213,10 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
             "teachers": list(self.config.teachers),
             "columns": {kind: column.key for kind, column in columns.items()},
         }
+
+    def notes(self, samples_per_step: int) -> list[str]:
+        """See `Recipe.notes`."""
+        return method_notes(self.config, self.store, self.regions, samples_per_step)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; by loss."""

@@ -79,6 +79,14 @@ class Recipe(ABC, Generic[Outputs]):
             Path of the weights.
         """
 
+    def notes(self, samples_per_step: int) -> list[str]:
+        """Sentences that a user should read before the first step.
+
+        Args:
+            samples_per_step: Samples of a step, of all processes.
+        """
+        return []
+
     def picture(self) -> np.ndarray | None:
         """(H, W, 3) uint8 picture of what the model does now, for the loggers; None where there is none."""
         return None

@@ -24,7 +24,7 @@ from densecli.train.losses import mean, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.run_folder import RunFolder
-from densecli.train.trainer import Trainer
+from densecli.train.trainer import Trainer, lanes_to_continue
 
 WEIGHTS = "refiner.safetensors"
 
@@ -72,6 +72,7 @@ def make_refiner_trainer(
         config,
         crops=config.crops,
         side=recipe.side,
+        lanes=lanes_to_continue(config, distributed),
         rank=distributed.rank,
         world_size=distributed.world_size,
     )

@@ -90,6 +90,13 @@ class RunFolder:
             (self.root / self.LOCK).write_text("")
             self._lock.release()
 
+    def recorded_lanes(self) -> int | None:
+        """The number of lanes that the run's samples are dealt to; None where there is no run."""
+        if not self.config.exists():
+            return None
+        lanes: int | None = json.loads(self.config.read_bytes()).get("lanes")
+        return lanes
+
     def _acquire(self) -> None:
         """Locks the folder. The system releases the lock of a process that dies."""
         file = self.root / self.LOCK
@@ -144,6 +151,11 @@ class RunFolder:
 
     def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
         recorded = json.loads(self.config.read_bytes())
+        if "lanes" not in recorded:
+            raise DenseCLIError(
+                f"The run in {self.root} was started by an earlier version, which shuffled in another order.",
+                hint="Finish it with that version, or choose another --run, or --resume overwrite.",
+            )
         old = _without_places({**defaults, **with_current_values(recorded)})
         config = _without_places(config)
         changed = [
@@ -152,7 +164,9 @@ class RunFolder:
             if old.get(name) != config[name]
         ]
         if changed:
-            hint = "Choose another --run, or --resume overwrite."
+            hint = (
+                f"Choose another --run, or --resume overwrite; --config {self.config} continues it as it was."
+            )
             if old.get("samples_per_step") != config.get("samples_per_step"):
                 samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from densecli.core.errors import DenseCLIError
-from densecli.train.config import TrainerConfig
+from densecli.train.config import WARMUP_STEPS, TrainerConfig
 from densecli.train.dataloader import Batch, Stream
 
 
@@ -17,7 +17,10 @@ class Steps:
         per_epoch: Steps of an epoch.
         total: Steps of the training.
         warmup: Those in which the learning rate rises.
+        notes: What a user should know of them.
     """
+
+    notes: tuple[str, ...]
 
     def __init__(self, loader: Stream, config: TrainerConfig, world_size: int) -> None:
         """Counts the steps.
@@ -40,8 +43,13 @@ class Steps:
                 hint="Choose a smaller --batch-size, or keep the last batch.",
             )
         self.total = config.max_steps or self._length(config)
-        shortened = min(1000, self.total // 10)
-        self.warmup = shortened if config.warmup_steps is None else config.warmup_steps
+        self.warmup = warmup_steps(self.total) if config.warmup_steps is None else config.warmup_steps
+        self.notes = ()
+        if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
+            self.notes = (
+                f"The learning rate rises for {self.warmup} steps, not {WARMUP_STEPS}: the training has "
+                f"{self.total}.",
+            )
 
     def _length(self, config: TrainerConfig) -> int:
         """Number of steps that `epochs` or `seen_samples` amounts to."""
@@ -60,3 +68,8 @@ class Steps:
             for _ in range(min(self.total - step, self.per_epoch - start)):
                 yield list(islice(batches, self._accumulate))
                 step += 1
+
+
+def warmup_steps(total: int) -> int:
+    """Steps in which the learning rate rises by default: the papers', less in a shorter training."""
+    return WARMUP_STEPS if total > WARMUP_STEPS else total // 10

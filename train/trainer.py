@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
+from tqdm import tqdm
 
 from densecli.core.device import pick_device, set_precision
 from densecli.core.distributed import Distributed
@@ -46,6 +48,7 @@ class Trainer(Generic[R]):
         model: The recipe's model.
         forward: The model as a step calls it: gradients come back as the mean over the processes.
         steps: The steps of the training.
+        notes: What a user should read before the first step.
         step: Steps taken.
         nonfinite_steps: How many of them were skipped, because their loss or gradient was not finite.
     """
@@ -70,6 +73,7 @@ class Trainer(Generic[R]):
         self.precision = set_precision(config.precision, self.device)
         self.schedule = SCHEDULES[config.schedule]
         self.steps = Steps(loader, config, self.distributed.world_size)
+        self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
         self.step = 0
         self.nonfinite_steps = 0
         self.model = recipe.model
@@ -84,6 +88,7 @@ class Trainer(Generic[R]):
         return {
             **asdict(self.config),
             "betas": list(self.config.betas),
+            "lanes": self.loader.lanes,
             "loggers": list(self.config.loggers),
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
@@ -273,6 +278,8 @@ class Trainer(Generic[R]):
 
         def open_on_first() -> None:
             config = self.resolved()
+            for note in self.notes:
+                tqdm.write(note, file=sys.stderr)
             logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.steps.total))
 
         self.distributed.on_rank_zero(open_on_first)
@@ -309,3 +316,10 @@ class Trainer(Generic[R]):
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         set_rng_state(state["rng"])
         self.step, self.nonfinite_steps = state["step"], state["nonfinite_steps"]
+
+
+def lanes_to_continue(config: TrainerConfig, distributed: Distributed) -> int | None:
+    """The number of lanes of the run that a training continues; None for a new run."""
+    if config.resume != "interrupted":
+        return None
+    return distributed.on_rank_zero(lambda: RunFolder(config.run).recorded_lanes())

@@ -1,9 +1,9 @@
-"""Segmentation data sets: their classes and prompts, where their files lie, what the values of a PNG mean.
+"""Segmentation data sets: their classes and prompts, their files, and the meaning of their PNGs' values.
 
 Each module registers data sets; a plug-in may register more. Prompts and background are those of SCLIP (Wang
-et al., ECCV 2024), which ClearCLIP and ProxyCLIP took over: a class may have several names, of which the best
-counts; the background of VOC21 and COCO-Object is a list of words for what lies behind things, that of
-Context60 the word itself; a pixel without a likely class is background as well.
+et al., ECCV 2024), which ClearCLIP and ProxyCLIP use too. A class may have several prompts, and the best one
+counts. The prompts of the background are a list of words for VOC21 and COCO-Object, and the word itself for
+Context60. Pixels without a probable class are background as well.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from densecli.core.registry import Registry, registry
 from densecli.models.categories import load_categories
 
 IGNORED = -1
-"""Class of pixels that do not count."""
+"""The class of pixels that do not count."""
 BACKGROUND = (
     *("sky", "wall", "tree", "wood", "grass", "road", "sea", "river", "mountain", "sands", "desk", "bed"),
     *("building", "cloud", "lamp", "door", "window", "wardrobe", "ceiling", "shelf", "curtain", "stair"),
@@ -34,9 +34,9 @@ class Classes:
     """The classes of a data set.
 
     Attributes:
-        names: Of the classes.
-        prompts: For each class, the texts that stand for it.
-        background: Index of the class that is background, if there is one.
+        names: Their names.
+        prompts: The texts of each class.
+        background: Index of the background class, if there is one.
     """
 
     names: tuple[str, ...]
@@ -45,7 +45,7 @@ class Classes:
 
     @classmethod
     def of(cls, names: Sequence[str], prompts: Mapping[str, tuple[str, ...]] | None = None) -> "Classes":
-        """Classes whose prompts are their names, except those that `prompts` has others for."""
+        """Classes with the prompts that `prompts` has for them, else with their name as the only prompt."""
         others = prompts or {}
         return cls(names=tuple(names), prompts=tuple(others.get(name, (name,)) for name in names))
 
@@ -55,7 +55,7 @@ class Classes:
         return cls.of(load_categories(name).names, prompts)
 
     def on_background(self, *words: str) -> "Classes":
-        """The same classes after a first one, the background, with `words` or BACKGROUND as its prompts."""
+        """Adds background as the first class, with `words` or BACKGROUND as its prompts."""
         return Classes(
             names=("background", *self.names), prompts=(words or BACKGROUND, *self.prompts), background=0
         )
@@ -67,9 +67,9 @@ class Benchmark:
 
     Attributes:
         classes: Its classes.
-        table: (256,) int16, the class of each value in a PNG, or IGNORED.
+        table: (256,) int16: the class of each value in a PNG, or IGNORED.
         pairs: Finds the photos and PNGs of a split, sorted by name, given the data set's folder and the
-            split. Raises DenseCLIError where there are none.
+            split. Raises DenseCLIError if there are none.
     """
 
     classes: Classes
@@ -83,33 +83,33 @@ BENCHMARKS: Registry[Callable[[], Benchmark]] = registry(
 
 
 def value_table(values: Sequence[int], *, first: int = 0, others: int = IGNORED) -> np.ndarray:
-    """The table in which these PNG values are the classes `first`, `first` + 1, ..., all others `others`."""
+    """Makes a table: these PNG values get the classes `first`, `first` + 1, ..., all others get `others`."""
     table = np.full(256, others, np.int16)
     table[list(values)] = np.arange(first, first + len(values))
     return table
 
 
 def first_folder(*folders: Path) -> Path:
-    """The first folder that exists.
+    """Returns the first of the folders that exists.
 
     Raises:
-        DenseCLIError: None does.
+        DenseCLIError: None exists.
     """
     for folder in folders:
         if folder.is_dir():
             return folder
     raise DenseCLIError(
-        f"There is no folder {' nor '.join(map(str, folders))}.",
-        hint="--data is the data set's own folder and --split one of its splits.",
+        f"There is no folder {' or '.join(map(str, folders))}.",
+        hint="Give the folder of the data set as --data and one of its splits as --split.",
     )
 
 
 def require_pairs(pairs: Sequence[Pair], place: Path) -> list[Pair]:
-    """The pairs.
+    """Returns the pairs.
 
     Raises:
-        DenseCLIError: There are none; it names the place where they were looked for.
+        DenseCLIError: There are none; the message names `place`, where they should be.
     """
     if not pairs:
-        raise DenseCLIError(f"{place} names no labelled photo.", hint="Give another split.")
+        raise DenseCLIError(f"There are no labelled photos in {place}.", hint="Give another split.")
     return list(pairs)

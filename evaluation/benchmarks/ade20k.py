@@ -1,4 +1,4 @@
-"""ADE20K as ADEChallengeData2016.
+"""ADE20K in the layout of ADEChallengeData2016.
 
 Photos in ROOT/images/validation/, PNGs in ROOT/annotations/validation/ (SPLIT `val`; `training/` for
 `train`).

@@ -1,6 +1,6 @@
 """Cityscapes.
 
-Photos in ROOT/leftImg8bit/SPLIT/CITY/, PNGs in ROOT/gtFine/SPLIT/CITY/ with *_gtFine_labelIds.png.
+Photos in ROOT/leftImg8bit/SPLIT/CITY/, PNGs *_gtFine_labelIds.png in ROOT/gtFine/SPLIT/CITY/.
 """
 
 from pathlib import Path

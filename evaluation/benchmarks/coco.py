@@ -1,4 +1,4 @@
-"""COCO-Stuff 164k as released, and COCO-Object, which is its things on a background.
+"""COCO-Stuff 164k as released, and COCO-Object: its things, and everything else as background.
 
 Photos in ROOT/SPLIT/ or ROOT/images/SPLIT/, PNGs in ROOT/stuffthingmaps/SPLIT/ or ROOT/annotations/SPLIT/.
 The values of the PNGs are COCO's ids less 1.
@@ -19,7 +19,7 @@ from densecli.evaluation.benchmarks import (
 from densecli.models.categories import load_categories
 
 THINGS = 80
-# Ids, from 1, that COCO planned for things and never annotated: COCO-Stuff's 182 ids are 171 classes.
+# Ids, counted from 1, that COCO never annotated: the 182 ids of COCO-Stuff are 171 classes.
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 

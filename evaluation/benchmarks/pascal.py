@@ -1,4 +1,4 @@
-"""Pascal VOC 2012 and Pascal Context, with and without a class for background.
+"""Pascal VOC 2012 and Pascal Context, with and without a background class.
 
 voc: photos in ROOT/JPEGImages/, PNGs in ROOT/SegmentationClass/, splits in ROOT/ImageSets/Segmentation/.
 context: VOC2010 with the 59 classes of Pascal Context as MMSegmentation converts them: PNGs in

@@ -15,7 +15,7 @@ def open_source(
     data: str,
     split: str | None = None,
     limit: int | None = None,
-    seed: int = 0,
+    seed: int = SourceRequest.seed,
     index: Index | None = None,
 ) -> Source:
     """Lists the photos of a data set.

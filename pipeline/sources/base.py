@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline.config import BuildConfig
 from densecli.shards.geometry import Canvas
 from densecli.shards.specs import DatasetIdentity
 
@@ -78,7 +79,7 @@ class SourceRequest:
     data: str
     split: str = ""
     limit: int | None = None
-    seed: int = 0
+    seed: int = BuildConfig.seed
     index: Index | None = None
 
 

@@ -1,6 +1,6 @@
 """Teachers: frozen networks that each fill one column. A plug-in registers further ones in `TEACHERS`."""
 
-from densecli.pipeline.teachers.base import Cost, Info, Photo, Spec, Teacher, TeacherConfig
+from densecli.pipeline.teachers.base import Cost, Photo, Teacher, TeacherConfig
 from densecli.pipeline.teachers.families import (
     TEACHERS,
     TeacherFamily,
@@ -13,9 +13,7 @@ from densecli.pipeline.teachers.families import (
 __all__ = [
     "TEACHERS",
     "Cost",
-    "Info",
     "Photo",
-    "Spec",
     "Teacher",
     "TeacherConfig",
     "TeacherFamily",

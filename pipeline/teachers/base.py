@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -19,14 +19,10 @@ from densecli.models.registry import MODELS, resolve
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
+from densecli.shards.specs import ColumnInfo, NetworkSpec, TeacherSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
-
-Spec = dict[str, Any]
-"""What a teacher puts into its column's spec, see `TeacherConfig.spec`."""
-Info = dict[str, Any]
-"""What a teacher puts into its column's info, see `TeacherConfig.info`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,20 +99,18 @@ class TeacherConfig(Protocol):
         """The column's name."""
         ...
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """Returns all that a target depends on beside photos, canvas and regions; it enters the column's key.
-
-        It has `producer`, the teacher's version; `target`, with the `name` of its kind; and `codec`.
 
         Raises:
             DenseCLIError: A file is missing.
         """
         ...
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """Returns what a reader may want to know and the key does not need.
 
-        It has `random_weights`, whether any weights are random, and usually `weights`, where they are.
+        It has `random_weights`, and usually `weights`.
         """
         ...
 
@@ -162,7 +156,7 @@ def weights_id(weights: str) -> str:
     return weights if is_random(weights) else file_sha256(weights, "--weights")
 
 
-def clip_spec(model: str, weights: str, pixels: str) -> Spec:
+def clip_spec(model: str, weights: str, pixels: str) -> NetworkSpec:
     """Returns the part of a spec that all teachers have that are CLIPs.
 
     Args:
@@ -181,7 +175,7 @@ def clip_spec(model: str, weights: str, pixels: str) -> Spec:
     }
 
 
-def weights_info(weights: str) -> Info:
+def weights_info(weights: str) -> ColumnInfo:
     """Returns where a teacher's weights are, and whether they are random."""
     return {"weights": weights, "random_weights": is_random(weights)}
 

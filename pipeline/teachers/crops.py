@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +12,10 @@ from torch import Tensor
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import image_forward
 from densecli.models.registry import resolve
+from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
-    Info,
     Photo,
-    Spec,
     clip_names,
     clip_spec,
     is_clip,
@@ -29,9 +27,7 @@ from densecli.shards.codecs import Arrays, Errors, Rows
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import region_plan, stored_views
-
-if TYPE_CHECKING:
-    from densecli.pipeline.config import BuildConfig
+from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +45,8 @@ class CropsConfig:
 
     model: str
     weights: str
-    views: int = 4
-    seed: int = 0
+    views: int = BuildConfig.views
+    seed: int = BuildConfig.seed
     context: float = 1.0
     codec: Rows = field(default_factory=Rows)
 
@@ -59,7 +55,7 @@ class CropsConfig:
         """The column's name."""
         return f"{KINDS['crops'].prefix}{self.model}"
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "crop"),
@@ -78,7 +74,7 @@ class CropsConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 

@@ -10,9 +10,7 @@ from densecli.models.checkpoints import load_model
 from densecli.models.flops import dense_forward
 from densecli.pipeline.teachers.base import (
     Cost,
-    Info,
     Photo,
-    Spec,
     clip_names,
     is_clip,
     weights_for,
@@ -24,6 +22,7 @@ from densecli.pipeline.teachers.labels import map_spec, retrieval_map
 from densecli.shards.codecs import Features
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
+from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
@@ -50,7 +49,7 @@ class FeaturesConfig:
         """The column's name."""
         return f"{KINDS['features'].prefix}{self.model}"
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **map_spec(self.model, self.weights, self.resample),
@@ -59,7 +58,7 @@ class FeaturesConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 

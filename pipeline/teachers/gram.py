@@ -18,9 +18,7 @@ from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
 from densecli.pipeline.teachers.base import (
     Cost,
-    Info,
     Photo,
-    Spec,
     clip_names,
     clip_spec,
     is_clip,
@@ -30,8 +28,9 @@ from densecli.pipeline.teachers.base import (
 )
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, LowRank
-from densecli.shards.datasets import defaults_for
+from densecli.shards.datasets import Dataset, defaults_for
 from densecli.shards.kinds import KINDS
+from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
@@ -60,10 +59,10 @@ class GramConfig:
 
     name: str
     weights: str
-    student_patch: int = 16
+    student_patch: int = Dataset.student_patch
     codec: LowRank = field(default_factory=LowRank)
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights."""
         arch = find_vfm(self.name)
         return {
@@ -79,7 +78,7 @@ class GramConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 
@@ -119,7 +118,7 @@ class SelfConfig:
         """The column's name."""
         return f"{KINDS['self'].prefix}{self.model}"
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
@@ -128,7 +127,7 @@ class SelfConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`."""
         return weights_info(self.weights)
 

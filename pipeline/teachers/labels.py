@@ -21,11 +21,10 @@ from densecli.models.flops import dense_forward
 from densecli.models.pooling import region_pool
 from densecli.models.registry import resolve
 from densecli.models.text import TEMPLATES, category_embeddings, default_templates
+from densecli.pipeline.config import LabelSettings
 from densecli.pipeline.teachers.base import (
     Cost,
-    Info,
     Photo,
-    Spec,
     clip_names,
     clip_spec,
     file_sha256,
@@ -36,7 +35,7 @@ from densecli.pipeline.teachers.base import (
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, TopK
 from densecli.shards.datasets import defaults_for
-from densecli.shards.kinds import TAU
+from densecli.shards.specs import ColumnInfo, NetworkSpec, TargetSpec, TeacherSpec, TextSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
@@ -59,15 +58,15 @@ class Retrieval:
     categories: str
     text_embeddings: str | None = None
     templates: str | None = None
-    tau: float = TAU
+    tau: float = LabelSettings.tau
     k: int = TopK.k
     tail_mass: float = TopK.tail_mass
     dtype: str = "fp16"
 
-    def target_spec(self, arch: Architecture) -> Spec:
+    def target_spec(self, arch: Architecture) -> TargetSpec:
         """Returns `spec["target"]` of a column of labels; raises DenseCLIError where a file is missing."""
         if self.text_embeddings:
-            text: Spec = {"sha256": file_sha256(self.text_embeddings, "--text-embeddings")}
+            text: TextSpec = {"sha256": file_sha256(self.text_embeddings, "--text-embeddings")}
         else:
             text = {"templates": list(self.prompts(arch))}
         names = load_categories(self.categories).names
@@ -105,7 +104,7 @@ class LabelsConfig(Retrieval):
     weights: str
     resample: bool = True
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights and the text embeddings."""
         return {
             **map_spec(self.name, self.weights, self.resample),
@@ -114,7 +113,7 @@ class LabelsConfig(Retrieval):
             "codec": self.codec().spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`; with the name of the category set."""
         return {**weights_info(self.weights), "categories": load_categories(self.categories).name}
 
@@ -166,7 +165,7 @@ class LabelsTeacher:
         return encode_labels(self.codec, target)
 
 
-def map_spec(model: str, weights: str, resample: bool) -> Spec:
+def map_spec(model: str, weights: str, resample: bool) -> NetworkSpec:
     """Returns what `retrieval_map` depends on, for a column's spec."""
     return clip_spec(model, weights, "nearest multiple of the patch" if resample else "canvas")
 

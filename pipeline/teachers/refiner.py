@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +13,10 @@ from densecli.models.checkpoints import find_file
 from densecli.models.flops import refiner_forward
 from densecli.models.refiner import load_refiner
 from densecli.models.registry import resolve
+from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
-    Info,
     Photo,
-    Spec,
     absolute_weights,
     clip_names,
     clip_spec,
@@ -32,9 +30,7 @@ from densecli.pipeline.teachers.gram import factor_codec
 from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import stored_views
-
-if TYPE_CHECKING:
-    from densecli.pipeline.config import BuildConfig
+from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 BOXES_PER_BATCH = 64
 """Boxes that go through the Refiner at a time."""
@@ -59,9 +55,9 @@ class RefinedConfig:
     model: str
     weights: str
     refiner: str
-    views: int = 4
-    seed: int = 0
-    side: int = 7
+    views: int = BuildConfig.views
+    seed: int = BuildConfig.seed
+    side: int = BuildConfig.side
     codec: LowRank = field(default_factory=LowRank)
 
     @property
@@ -69,7 +65,7 @@ class RefinedConfig:
         """The column's name."""
         return f"{KINDS['refined'].prefix}{self.model}"
 
-    def spec(self) -> Spec:
+    def spec(self) -> TeacherSpec:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
@@ -79,7 +75,7 @@ class RefinedConfig:
             "codec": self.codec.spec,
         }
 
-    def info(self) -> Info:
+    def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`; with `refiner`, where the Refiner's own weights are."""
         clip, refiner = weights_info(self.weights), weights_info(self.refiner)
         random = clip["random_weights"] or refiner["random_weights"]

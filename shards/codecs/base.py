@@ -7,6 +7,7 @@ import numpy as np
 
 from densecli.core.registry import Registry, registry
 from densecli.shards.quantise import ALL, Arrays, Some
+from densecli.shards.specs import CodecSpec
 
 Errors = dict[str, float]
 """Error figures by name: of `max_NAME` the largest counts over samples, of any other name the mean."""
@@ -19,7 +20,7 @@ class Codec(Protocol):
     """Turns the target of a sample, a matrix with a row per box or token, into small arrays and back."""
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> CodecSpec:
         """`name`, the codec's name in the registry, and every option that the stored bytes depend on."""
         ...
 
@@ -44,7 +45,7 @@ CODECS: Registry[Callable[..., Codec]] = registry("codecs", package=__package__)
 """What makes a codec of the options in its spec. Usually the class itself, whose fields are these options."""
 
 
-def codec_from_spec(spec: Mapping[str, Any]) -> Codec:
+def codec_from_spec(spec: CodecSpec) -> Codec:
     """The codec whose `spec` this is.
 
     Args:

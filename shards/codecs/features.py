@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from densecli.shards.codecs.base import CODECS, Errors, largest, mean
 from densecli.shards.codecs.lowrank import LowRank
 from densecli.shards.codecs.rows import blank_rows
 from densecli.shards.quantise import ALL, Arrays, Some, dequantise
+from densecli.shards.specs import CodecSpec
 
 _BASIS = {"x": "basis", "scale": "basis_scale"}
 
@@ -24,7 +24,7 @@ class Features(LowRank):
     """
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> CodecSpec:
         """See `Codec.spec`."""
         return {**super().spec, "name": "features"}
 

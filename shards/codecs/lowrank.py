@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
-from densecli.shards.codecs.rows import blank_rows
+from densecli.shards.codecs.rows import Rows, blank_rows
 from densecli.shards.quantise import ALL, Arrays, Some, dequantise, quantise
+from densecli.shards.specs import CodecSpec
 
 
 @CODECS.register("lowrank", help="Token maps, for their correlations: a low-rank factor of the Gram matrix.")
@@ -29,14 +29,14 @@ class LowRank:
 
     rank: int | None = 64
     rmse: float | None = None
-    dtype: str = "int8"
+    dtype: str = Rows.dtype
 
     def __post_init__(self) -> None:
         if (self.rank is None) == (self.rmse is None):
             raise ValueError("LowRank takes either a rank or an rmse")
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> CodecSpec:
         """See `Codec.spec`."""
         return {"name": "lowrank", "rank": self.rank, "rmse": self.rmse, "dtype": self.dtype}
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
 from densecli.shards.quantise import ALL, Arrays, Some, dequantise, quantise
+from densecli.shards.specs import CodecSpec
 
 
 @CODECS.register("rows", help="Embeddings: int8 with a scale for each row, fp16 or fp32.")
@@ -22,7 +23,7 @@ class Rows:
     dtype: str = "int8"
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> CodecSpec:
         """See `Codec.spec`."""
         return {"name": "rows", "dtype": self.dtype}
 

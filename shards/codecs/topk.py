@@ -8,6 +8,7 @@ import numpy as np
 
 from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
 from densecli.shards.quantise import ALL, Arrays, Some
+from densecli.shards.specs import CodecSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,15 @@ class TopK:
     dtype: str = "fp16"
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> CodecSpec:
         """See `Codec.spec`."""
-        options = {"things": list(self.things), "k": self.k, "rest": self.tail_mass, "dtype": self.dtype}
-        return {"name": "topk", **options}
+        return {
+            "name": "topk",
+            "things": list(self.things),
+            "k": self.k,
+            "rest": self.tail_mass,
+            "dtype": self.dtype,
+        }
 
     def blank(self, shape: tuple[int, int]) -> Arrays:
         """See `Codec.blank`. Of (N, D) distributions of which no row needs more than k classes."""

@@ -3,11 +3,11 @@
 A plug-in registers a further kind in `KINDS`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from densecli.core.registry import Registry, registry
+from densecli.shards.specs import ColumnSpec, TeacherSpec
 
 TAU = 0.01
 """Softmax temperature at which labels are retrieved and learnt (DenseVLM, eq. 2)."""
@@ -61,7 +61,7 @@ class TargetKind:
 KINDS: Registry[TargetKind] = registry("kinds", package=__name__, noun="kind of target")
 
 
-def kind_of_spec(spec: Mapping[str, Any]) -> TargetKind:
+def kind_of_spec(spec: ColumnSpec | TeacherSpec) -> TargetKind:
     """The kind of a target column, or of a teacher, by its spec. Raises DenseCLIError for an unknown one."""
     return KINDS[spec["target"]["name"]]
 

@@ -115,3 +115,46 @@ def test_shipped__every_table_for_coco_but_those_of_one_world() -> None:
     assert of_world - of_coco == {"alpha"}
     for path in shipped().values():
         assert tomllib.loads(path.read_text())["train"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("beside = 3", "beside in .* is not a list of names"),
+        ("beside = [3]", "beside in .* is not a list of names"),
+        ("title = 3", "title in .* is not a text"),
+        ("[train]\nlr = 2026-01-01", r"lr in \[train\] of .* is"),
+        ("[train]\nlr = {a = 1}", r"lr in \[train\] of .* is"),
+    ],
+)
+def test_load__values_of_the_wrong_type(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, f"{text}\n[grid]\ntheta = [0.1]\n")
+    with pytest.raises(DenseCLIError, match=said):
+        load_spec(path, FLAGS)
+
+
+def test_load__a_grid_of_very_many_runs_is_refused_at_once(tmp_path: Path) -> None:
+    values = list(range(100))
+    text = "[grid]\n" + "".join(f"{flag} = {values}\n" for flag in ("theta", "seed", "lr", "alpha"))
+    with pytest.raises(DenseCLIError, match="100,000,000 runs"):
+        load_spec(write(tmp_path, text), FLAGS)
+
+
+def test_cells__values_of_the_same_meaning_are_one_run(tmp_path: Path) -> None:
+    text = '[grid]\ntheta = [0.3, 0.3, "0.3", 0.5]\nseed = [0, 1]\n'
+    found = cells(load_spec(write(tmp_path, text), FLAGS))
+    assert [cell.name for cell in found] == [
+        f"theta-{theta}-seed-{seed}" for seed in (0, 1) for theta in (0.3, 0.5)
+    ]
+
+
+def test_cells__that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    text = '[grid]\nstudent = ["a b", "a-b"]\n'
+    with pytest.raises(DenseCLIError, match="would have the folder 'student-a-b'"):
+        cells(load_spec(write(tmp_path, text), FLAGS))
+
+
+def test_cells__a_long_value_has_a_folder_of_bounded_name(tmp_path: Path) -> None:
+    text = f'[grid]\nstudent = ["{"x" * 10_000}a", "{"x" * 10_000}b"]\n'
+    names = {cell.name for cell in cells(load_spec(write(tmp_path, text), FLAGS))}
+    assert len(names) == 2 and max(map(len, names)) <= 200

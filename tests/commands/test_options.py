@@ -99,12 +99,13 @@ def test_precedence__flag_then_file_then_preset_then_default(tmp_path: Path) -> 
     given = train.parse(["--config", str(file), "--theta", "0.6", "--store", "s"])
     config = given.make(TrainConfig, student="s", run="r", weights=None)
     assert (config.theta, config.lr, config.batch_size, config.teachers) == (0.6, 1.0, 3, ("vitl14",))
-    assert config.mode == "qq+scale+rope+unit" and config.from_preset == ("mode",)
-    assert config.alpha == settings_of(TrainConfig)["alpha"].default
+    assert (config.mode, config.alpha) == ("qq+scale", 0.7)
+    assert {"mode", "alpha"} <= {*config.from_preset} and {"theta", "lr"}.isdisjoint(config.from_preset)
+    assert config.spatial_side == settings_of(TrainConfig)["spatial_side"].default
     file.write_text('method = "declip"\nmode = "value"\n')
     given = train.parse(["--config", str(file)])
     config = given.make(TrainConfig, student="s", run="r", store="s", weights=None)
-    assert config.mode == "value" and not config.from_preset
+    assert config.mode == "value" and "mode" not in config.from_preset
 
 
 def test_config__a_switch_of_the_file_is_turned_off_by_a_flag(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_config__of_a_run_gives_the_same_run(labelled: str, tmp_path: Path) -> N
     assert first.exit_code == 0, first.output
     file = tmp_path / "r" / "config.json"
     made = json.loads(file.read_text())
-    assert made["preset"] == ["losses"]
+    assert {"losses", "alpha"} <= {*made["preset"]} and "lr" in made["preset"]
     again = run("train", "--config", file, "--run", tmp_path / "again")
     assert again.exit_code == 0, again.output
     other = json.loads((tmp_path / "again" / "config.json").read_text())

@@ -10,7 +10,7 @@ from torch import nn
 
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.classify import ClassifyConfig, classify, region_tally, segment_crops, token_masks
+from densecli.evaluation.classify import ClassifyConfig, classify, count_regions, segment_crops, token_masks
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import Categories
 
@@ -120,16 +120,20 @@ def test_classify__text_embeddings_decide_the_class(world):
 def test_classify__batches_and_processes_change_nothing(world, crops):
     text = torch.randn(len(NAMES), len(NAMES), generator=torch.Generator().manual_seed(0))
 
-    def tally(size, rank, world_size):
+    def counts(size, rank, world_size):
         config = dataclasses.replace(CONFIG, batch_size=size, crops=crops)
         processes = Distributed(device=torch.device("cpu"), rank=rank, world_size=world_size)
-        return region_tally(Oracle(), world, text, config, processes)
+        return count_regions(Oracle(), world, text, config, processes)
 
-    one = tally(2, 0, 1)
-    for parts in ([tally(16, 0, 1)], [tally(1, r, 2) for r in (0, 1)], [tally(2, r, 3) for r in (0, 1, 2)]):
+    one = counts(2, 0, 1)
+    for parts in (
+        [counts(16, 0, 1)],
+        [counts(1, r, 2) for r in (0, 1)],
+        [counts(2, r, 3) for r in (0, 1, 2)],
+    ):
         whole = sum(parts[1:], parts[0])
         for kind in ("boxes", "masks"):
-            np.testing.assert_array_equal(getattr(whole, kind).called, getattr(one, kind).called)
+            np.testing.assert_array_equal(getattr(whole, kind).predicted, getattr(one, kind).predicted)
             np.testing.assert_array_equal(getattr(whole, kind).top5, getattr(one, kind).top5)
         assert whole.skipped == one.skipped
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from densecli.core.drawing import heat_colours
 from densecli.evaluation.confusion import confusion_pictures
-from densecli.evaluation.region_counts import RegionTally, count, summarize
+from densecli.evaluation.region_counts import PhotoCounts, count, summarize
 from densecli.models.categories import Categories
 
 # Stuff stands first here, so that the picture has to change the order.
@@ -14,11 +14,11 @@ SKY, CAT, SEA, KITE = range(4)
 
 
 def result(*seen):
-    """Of (true, called) masks; 4 has no token."""
+    """Of (true, predicted) masks; 4 has no token."""
     labels = np.array([true for true, _ in seen])
-    scores = np.eye(5, dtype=np.float32)[[called for _, called in seen], :4]
+    scores = np.eye(5, dtype=np.float32)[[predicted for _, predicted in seen], :4]
     masks = count(scores, labels, np.full(len(labels), 10))
-    return summarize(RegionTally(boxes=masks, masks=masks, skipped=0), SET, "x")
+    return summarize(PhotoCounts(boxes=masks, masks=masks, skipped=0), SET, "x")
 
 
 def cells_of(picture, share):
@@ -59,6 +59,6 @@ def test_confusion__a_hostile_name_does_not_grow_the_picture():
     labels = np.array([0, 1])
     masks = count(np.eye(4, dtype=np.float32)[:2], labels, np.full(2, 10))
     categories = Categories(name="four", names=names, thing=np.array([False, True, False, True]))
-    tally = RegionTally(boxes=masks, masks=masks, skipped=0)
-    (picture,) = confusion_pictures([summarize(tally, categories, "x")])
+    counts = PhotoCounts(boxes=masks, masks=masks, skipped=0)
+    (picture,) = confusion_pictures([summarize(counts, categories, "x")])
     assert max(picture.size) < 1_000

@@ -1,12 +1,17 @@
 """A photo of a store by its key, and a panel for each column that says something of it."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from PIL import Image
+from registries import put
 
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.preview import PreviewRequest, draw_preview, find_record, retrieved_views
-from densecli.shards.codecs import LowRank, Rows, TopK
+from densecli.shards.codecs import CODECS, LowRank, Rows, TopK
+from densecli.shards.kinds import KINDS, TargetKind
+from densecli.shards.quantise import ALL
 from densecli.shards.regions import GridPlan
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, npz_bytes
@@ -97,6 +102,52 @@ def test_draw_preview__a_live_teacher_stands_beside_its_factor(store):
     alone = preview(store, [tokens], "b", **chosen)
     beside = preview(store, [tokens], "b", **chosen, live_teacher=live)
     assert beside.width > 2.5 * alone.width and asked == [("self-v", "b")]
+
+
+class Halves:
+    """Tokens as the two halves of their numbers, a codec of a plug-in's."""
+
+    spec: ClassVar = {"name": "halves"}
+
+    def encode(self, x):
+        return dict(zip(("left", "right"), np.split(x.astype(np.float32), 2, axis=1), strict=True)), {}
+
+    def decode(self, arrays, rows=ALL):
+        return np.concatenate([arrays["left"], arrays["right"]], axis=1)[rows]
+
+
+def add_column(store, name, spec, arrays):
+    column = store.add_column("targets", name, spec)
+    for shard, keys in (("000000", "ab"), ("000001", "c")):
+        writer = ShardWriter(column, shard)
+        for key in keys:
+            writer.add(key, {"npz": npz_bytes(arrays)})
+        writer.commit()
+    return column
+
+
+def test_draw_preview__decodes_what_the_codec_of_a_plug_in_stored(store, monkeypatch):
+    put(monkeypatch, CODECS, "halves", Halves)
+    tokens, grid = np.random.default_rng(3).normal(size=(16, 8)), np.array([4, 4], np.int32)
+    drawn = []
+    for name, codec in (("self-halves", Halves()), ("self-rows", Rows(dtype="fp32"))):
+        spec = {"target": {"name": "self"}, "codec": codec.spec}
+        column = add_column(store, name, spec, {**codec.encode(tokens)[0], "grid": grid})
+        drawn.append(np.asarray(preview(store, [column], "a", view=0, point=(0.3, 0.3))))
+    # Below the title.
+    np.testing.assert_array_equal(drawn[0][60:], drawn[1][60:])
+
+
+def test_draw_preview__crops_where_a_kind_says_no_categories_of_the_cells(store, monkeypatch):
+    put(monkeypatch, KINDS, "colours", TargetKind(name="colours", prefix="colours-", layout="cells"))
+    regions = store.regions_of(store.find("targets", "v"))
+    boxes = np.ones((len(GridPlan().boxes([0, 0, 1, 0.5]).boxes), 3), np.float32)
+    spec = {"target": {"name": "colours"}, "codec": Rows().spec, "regions": regions.key}
+    column = add_column(store, "colours-v", spec, Rows().encode(boxes)[0])
+    one, all_cells = (preview(store, [column], "a", view=view, point=(0.5, 0.5)) for view in (0, 24))
+    assert min(one.height, all_cells.height) > 90 and one.size != all_cells.size
+    with pytest.raises(DenseCLIError, match="no view 25"):
+        preview(store, [column], "a", view=25, point=(0.5, 0.5))
 
 
 def test_draw_preview__denoised_labels_stand_beside_the_retrieved(store):

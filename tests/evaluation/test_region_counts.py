@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.region_counts import RegionTally, count, summarize, true_class_ranks
+from densecli.evaluation.region_counts import PhotoCounts, count, summarize, true_class_ranks
 from densecli.models.categories import Categories
 
 NAMES = ("cat", "boat", "kite", "sea", "sky", "sand", "road", "hill")
@@ -19,7 +19,7 @@ def scored(mask_scores, labels, box_scores=None, areas=None):
     things = THING[labels]
     areas = np.full(len(labels), 5000) if areas is None else np.asarray(areas)
     boxes = mask_scores[things] if box_scores is None else np.asarray(box_scores, np.float32)
-    return RegionTally(
+    return PhotoCounts(
         boxes=count(boxes, labels[things], areas[things]), masks=count(mask_scores, labels, areas), skipped=0
     )
 
@@ -90,8 +90,8 @@ def test_metrics__brute_force():
         )
         assert getattr(result, f"masks_thing_{name}") == pytest.approx(accuracy(masks, labels, k, True))
         assert getattr(result, f"masks_stuff_{name}") == pytest.approx(accuracy(masks, labels, k, False))
-    called = [THING[max(range(len(NAMES)), key=lambda i: row[i])] for row in masks[~THING[labels]]]
-    assert result.stuff_as_thing == pytest.approx(100 * sum(called) / len(called))
+    predicted = [THING[max(range(len(NAMES)), key=lambda i: row[i])] for row in masks[~THING[labels]]]
+    assert result.stuff_as_thing == pytest.approx(100 * sum(predicted) / len(predicted))
 
 
 def test_metrics__features_that_are_not_finite_are_refused():
@@ -124,15 +124,15 @@ def test_count__parts_add_up_to_the_whole():
     scores, labels, areas = rng.random((90, 8)), rng.integers(0, 8, 90), rng.integers(1, 20000, 90)
     whole = count(scores, labels, areas)
     parts = [count(scores[i::3], labels[i::3], areas[i::3]) for i in range(3)]
-    np.testing.assert_array_equal(sum(parts[1:], parts[0]).called, whole.called)
+    np.testing.assert_array_equal(sum(parts[1:], parts[0]).predicted, whole.predicted)
     np.testing.assert_array_equal(sum(parts[1:], parts[0]).top5, whole.top5)
-    assert whole.called.sum() == 90
+    assert whole.predicted.sum() == 90
 
 
 def test_count__a_tie_is_called_the_other_class_and_no_token_nothing():
     scores = np.array([[0.5, 0.5, 0.1], [0.2, 0.7, 0.7], [0, 0, 0]])
-    called = count(scores, np.array([0, 2, 1]), np.full(3, 10)).called[0]
-    assert np.argwhere(called).tolist() == [[0, 1], [1, 3], [2, 1]]
+    predicted = count(scores, np.array([0, 2, 1]), np.full(3, 10)).predicted[0]
+    assert np.argwhere(predicted).tolist() == [[0, 1], [1, 3], [2, 1]]
 
 
 def test_to_dict__keeps_every_figure_and_the_confusion_through_json():

@@ -5,7 +5,7 @@ import pytest
 
 from densecli.evaluation.classify import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
-from densecli.evaluation.region_counts import RegionTally, count, summarize
+from densecli.evaluation.region_counts import PhotoCounts, count, summarize
 from densecli.evaluation.region_page import meaning, region_sections, write_region_page
 from densecli.evaluation.report import regions_table
 from densecli.models.categories import Categories, load_categories
@@ -16,7 +16,7 @@ SET = Categories(name="two", names=("boat", "sky"), thing=np.array([True, False]
 def result(weights="x.pt", categories=SET):
     masks = count(np.eye(2, dtype=np.float32), np.array([0, 1]), np.array([10, 10]))
     return summarize(
-        RegionTally(boxes=masks, masks=masks, skipped=0),
+        PhotoCounts(boxes=masks, masks=masks, skipped=0),
         categories,
         weights,
         random_weights=weights.endswith("random:0"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from densecli.evaluation.region_counts import RegionTally, count, summarize
+from densecli.evaluation.region_counts import PhotoCounts, count, summarize
 from densecli.evaluation.report import (
     block_table,
     class_table,
@@ -16,7 +16,7 @@ from densecli.models.categories import Categories
 
 NAMES = ("cat", "kite", "sky", "sea")
 SET = Categories(name="four", names=NAMES, thing=np.array([True, True, False, False]))
-# (true class, called, area); 4 is a mask without a token.
+# (true class, predicted, area); 4 is a mask without a token.
 SEEN = [
     (0, 0, 10),
     (0, 1, 2000),
@@ -31,12 +31,12 @@ SEEN = [
 
 def result(weights="student.pt", seen=SEEN):
     labels = np.array([true for true, _, _ in seen])
-    scores = np.eye(5, dtype=np.float32)[[called for _, called, _ in seen], :4]
+    scores = np.eye(5, dtype=np.float32)[[predicted for _, predicted, _ in seen], :4]
     areas = np.array([area for _, _, area in seen])
     things = labels < 2
     boxes = count(scores[things], labels[things], areas[things])
     return summarize(
-        RegionTally(boxes=boxes, masks=count(scores, labels, areas), skipped=1),
+        PhotoCounts(boxes=boxes, masks=count(scores, labels, areas), skipped=1),
         SET,
         weights,
         random_weights=weights == "random:0",
@@ -49,7 +49,7 @@ def test_regions_table__one_row_a_model():
     assert list(made.rows[0][:2]) == ["student", "66.7"] and made.rows[0][5] == "16.7"
     assert made.rows[0][-1] == "25.0" and made.rows[1][1] == "100.0"
     assert "4 thing and 4 stuff segments, 4 classes" in made.note
-    assert "1 left out by box area, 1 without a token" in made.note
+    assert "1 left out because of their box area, 1 without a token" in made.note
 
 
 def test_regions_table__random_weights_are_named_in_their_row_only():

@@ -119,7 +119,7 @@ def test_open_labelled__says_what_is_not_there(tmp_path, name):
 
 def test_labels__coloured_pngs_are_refused(tmp_path):
     write(tmp_path, "ade", [np.ones((2, 2))], mode="RGB")
-    with pytest.raises(DenseCLIError, match="not one number"):
+    with pytest.raises(DenseCLIError, match="not one label"):
         open_labelled("ade150", str(tmp_path), "val")[0]
 
 

@@ -78,7 +78,7 @@ def test_task__random_weights_are_said(scenes, tmp_path):
 
 def test_task__a_vfm_has_no_texts_but_patches(scenes):
     who = ["--student", "scenes-vfm", "--canvas", "96"]
-    with pytest.raises(DenseCLIError, match="no texts"):
+    with pytest.raises(DenseCLIError, match="no text tower"):
         run(scenes, *who, task="segmentation")
     assert "scenes-vfm" in run(scenes, *who, "--train-split", "train", task="knn").stdout
 

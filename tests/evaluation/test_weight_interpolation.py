@@ -44,7 +44,7 @@ def test_candidates__random_weights_are_said():
 
 
 def test_candidates__a_model_that_is_no_run_s_has_no_alphas():
-    with pytest.raises(DenseCLIError, match="Only a run's student"):
+    with pytest.raises(DenseCLIError, match="only be averaged for the student of a run"):
         next(candidates(ModelUnderTest(model="scenes-s"), None, (0, 1), CPU))
 
 

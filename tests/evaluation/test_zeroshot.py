@@ -80,7 +80,7 @@ def test_folder__wordnet_ids_get_imagenet_s_names(tmp_path):
 
 def test_folder__without_photos_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DenseCLIError, match="no photo in a folder of its class"):
+    with pytest.raises(DenseCLIError, match="no photos in class folders"):
         FolderImages(tmp_path, "val")
 
 

@@ -81,7 +81,7 @@ def test_teacher__a_student_learns_from_a_new_kind_of_target(train):
 
 
 @pytest.mark.slow
-def test_codec__a_student_learns_from_one_bit_a_number(train, store):
+def test_codec__a_student_learns_from_one_bit_a_number(train, densecli, store):
     bits = train("signs", "--loss", "region_cosine:signs=1", plugins=("teacher", "codec"))
     exact = train("crops", "--loss", "region_cosine:crops=1", plugins=("teacher", "codec"))
     [column] = (store / "targets").glob("signs-*")
@@ -89,6 +89,12 @@ def test_codec__a_student_learns_from_one_bit_a_number(train, store):
     assert 0 < error["mean_cosine"] < 0.5
     # The sign of each number keeps the direction, less some of the cosine.
     assert abs(bits[0]["region_cosine:signs"] - exact[0]["region_cosine:crops"]) < 0.3
+
+    words = ("verify", "--store", "store", "--samples", 1, "--device", "cpu", "--json", "verified.json")
+    densecli(*words, plugins=("teacher", "codec"))
+    verified = json.loads((store.parent / "verified.json").read_text())
+    names = {column["name"] for column in verified["columns"]}
+    assert verified["verified"] is True and names >= {"signs-scenes-s", "colours-p12"}
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ config = BuildConfig(
     dataset="scenes", split="val", limit=6, store="store", shard_size=4, canvas=96,
     teachers=("brightness-p8",), codec="fp16", device="cpu",
 )
-planned = plan(PlanConfig(build=config, samples=6))
+planned = plan(PlanConfig(epochs=6, build=config, samples=6))
 summary = build_shards(config)
 again = build_shards(config)
 verified = verify(VerifyConfig(store="store", samples=3, device="cpu"))

@@ -115,7 +115,7 @@ def test_targets__of_several_teachers_share_the_decode(tiny, monkeypatch):
         decoded.append(jpg)
         return decode_image(jpg)
 
-    monkeypatch.setattr("densecli.pipeline.shard_builder.decode_image", counting)
+    monkeypatch.setattr("densecli.shards.reader.decode_image", counting)
     _, reports = build_here(replace(tiny, teachers=("scenes-s", "features-scenes-s", "self-scenes-s")))
     assert len(decoded) == sum(report.samples for report in reports) == tiny.limit
 

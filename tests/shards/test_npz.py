@@ -149,3 +149,41 @@ def test_npz__no_header_is_evaluated(monkeypatch):
 
     monkeypatch.setattr(ast, "literal_eval", evaluated)
     assert decode_npz(data)["x"].shape == (11, 13, 17)
+
+
+def with_header(header: str, content: bytes = b"") -> bytes:
+    """A member whose one array has this header."""
+    text = header.encode() + b"\n"
+    npy = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + content
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a.npy"), npy)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("header", "word"), [
+    ("{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000,), }", "without a width"),
+    ("{'descr': '<U0', 'fortran_order': False, 'shape': (7,), }", "without a width"),
+    ("{'descr': [('x', '|S0')], 'fortran_order': False, 'shape': (7,), }", "without a width"),
+    ("{'descr': '<f3', 'fortran_order': False, 'shape': (7,), }", "there is not"),
+    ("{'descr': '|S99999999999999999999', 'fortran_order': False, 'shape': (7,), }", "."),
+    ("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999, 0), }", "."),
+    ("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "9" * 3000 + ",), }", "."),
+    ("{'descr': '<f8', 'fortran_order': False, 'shape': (7,), }" + " " * 9000, "longer than any"),
+    ("{'descr': [('x', '<f8'), ('x', '<f8')], 'fortran_order': False, 'shape': (7,), }", "."),
+    ("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000,), }", "does not have the size"),
+])  # fmt: skip
+def test_npz__headers_that_no_array_has(header, word):
+    with pytest.raises(ValueError, match=word):
+        decode_npz(with_header(header))
+
+
+def test_npz__arrays_that_lie_over_each_other():
+    data = bytearray(npz_bytes({"a": np.zeros(100), "b": np.zeros(100)}))
+    at = data.rindex(b"PK\1\2")
+    first = data.index(b"PK\1\2")
+    # The entry of b says that its bytes are those of a, under a's name.
+    data[at : at + 46] = data[first : first + 46]
+    data[at + 46] = ord("a")
+    with pytest.raises(ValueError, match="over each other"):
+        decode_npz(bytes(data))

@@ -164,7 +164,43 @@ def test_open_column__what_does_not_hash_to_its_id_is_refused(store, part):
     fs.write_atomic(url, b"{" if part == "json" else json.dumps(document).encode())
     if part == "folder":
         shutil.move(column.url, column.url[:-1] + "z")
-    refused(store.columns, "does not hash")
+    refused(store.columns, "is damaged" if part == "json" else "does not hash")
+
+
+@pytest.mark.parametrize(("place", "value"), [
+    ("spec", None), ("spec", []), ("info", 1), ("key", 7), ("kind", "images"), ("kind", None), ("name", 1),
+    ("data", {"canvas": 512}), ("data", "x"), ("target", []), ("codec", "topk"), ("regions", 5),
+])  # fmt: skip
+def test_open_column__values_of_other_types_are_refused(store, place, value):
+    column = store.add_column("targets", "vitl14", SPEC)
+    url = fs.join(column.url, "column.json")
+    document = json.loads(fs.read_bytes(url))
+    (document if place in document else document["spec"])[place] = value
+    fs.write_atomic(url, json.dumps(document).encode())
+    refused(store.columns, url, "damaged")
+
+
+@pytest.mark.parametrize("change", [
+    {"canvas": "512"}, {"canvas": 0}, {"canvas": 512.0}, {"shards": 2}, {"shards": [2, "1"]},
+    {"shards": [-1]}, {"shards": [1e3]}, {"dataset": []}, {"dataset": {"name": 1}},
+    {"photos": None}, {"canvas": True},
+])  # fmt: skip
+def test_open__values_of_other_types_are_refused(store, change):
+    document = {**store.document(), **change}
+    fs.write_atomic(fs.join(store.root, "store.json"), json.dumps(document).encode())
+    refused(lambda: Store.open(store.root), "store.json", "damaged")
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**5, b'{"format":NaN}', b'{"format":"\\ud800"}', b"", b"\xff"])
+def test_open__what_is_no_json_is_refused(store, content):
+    fs.write_atomic(fs.join(store.root, "store.json"), content)
+    refused(lambda: Store.open(store.root), "store.json", "damaged")
+
+
+@pytest.mark.parametrize("codec", [{"name": "topk"}, {"name": "topk", "k": 1, "depth": 3}])
+def test_column__a_codec_with_other_options_is_refused(store, codec):
+    column = store.add_column("targets", "vitl14", {**SPEC, "codec": codec})
+    refused(lambda: column.codec, "names no codec with options that this densecli knows")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 import webdataset as wds
 import xxhash
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from densecli.core import fs
@@ -14,7 +12,6 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards import writer as shard_writer
 from densecli.shards.keys import keys_digest
 from densecli.shards.reader import decode_image
-from densecli.shards.receipts import Receipt
 from densecli.shards.store import PHOTOS, Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
@@ -164,21 +161,3 @@ def test_add__the_same_key_twice_is_refused(column):
     writer.add("a", {"json": b""})
     with pytest.raises(DenseCLIError, match="twice"):
         writer.add("a", {"json": b""})
-
-
-@given(
-    st.dictionaries(st.text(st.characters(codec="utf-8")), st.tuples(st.integers(), st.integers())),
-    st.floats(0, 1e6),
-)
-def test_receipt__json_round_trips(members, seconds):
-    receipt = Receipt(
-        shard="0",
-        column="c",
-        samples=1,
-        keys_digest="d",
-        bytes=1,
-        xxh3="x",
-        members=members,
-        gpu_seconds=seconds,
-    )
-    assert Receipt.from_json(receipt.to_json()) == receipt

@@ -205,7 +205,7 @@ class Seen:
         return scd(self.dense, pooled(self.teachers.gram(self.batch), self.batch, SIDE), self.batch)
 
 
-PAPER = "qq+scale+rope+unit"
+PAPER = "qq+scale"
 Live = tuple[str, Callable[[Seen], Tensor]]
 LIVE: dict[str, Live] = {
     "densevlm": ("value", Seen.region_kl),

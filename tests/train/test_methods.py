@@ -5,6 +5,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.train.config import DECOUPLING_ROWS, TrainConfig
 from densecli.train.losses import DECOUPLING
 from densecli.train.methods import METHODS, find_method
+from densecli.train.steps import warmup_steps
 from densecli.train.terms import term_and_kind
 
 
@@ -63,7 +64,7 @@ def test_losses__refuses(word: str) -> None:
 
 def test_weights__spatial_beside_regions_counts_twice_for_a_large_student() -> None:
     for _, method in METHODS.items():
-        small, large = (method.weights(large=size) for size in (False, True))
+        small, large = (method.for_student(name).losses for name in ("eva02-b16", "eva02-l14-336"))
         assert small == method.losses and small.keys() == large.keys()
         for loss in small:
             spatial = loss.startswith("spatial") and len(small) > 1
@@ -76,3 +77,59 @@ def test_decoupling__by_row_or_by_name(word: str, name: str) -> None:
         assert TrainConfig(store="", run="", decoupling=value).decoupling == name
     assert TrainConfig(store="", run="").decoupling == "densevlm"
     assert set(DECOUPLING) == set(DECOUPLING_ROWS.values())
+
+
+# Of the papers: lr, batch of a GPU, beta 2, alpha for B and L, canvas for B and L, regions, read-out.
+SETTINGS = {
+    "densevlm": (1e-5, 48, 0.98, (0.9, 0.9), (512, 512), "grid-paper", "value"),
+    "clipself": (1e-5, 2, 0.98, (0.7, 0.95), (1024, 896), "grid-clipself", "value"),
+    "declip": (1e-5, 2, 0.98, (0.7, 0.95), (1024, 896), "grid-declip", "qq+scale"),
+    "declip-released": (1e-5, 2, 0.999, (0.7, 0.95), (560, 560), "grid-clipself", "qq"),
+    "regiontext": (2e-5, 4, 0.98, (0.7, 0.95), (1024, 896), "proposals", "value"),
+    "sc-clipself": (2e-5, 4, 0.98, (0.7, 0.95), (1024, 896), "proposals", "value"),
+    "sc-regiontext": (2e-5, 4, 0.98, (0.7, 0.95), (1024, 896), "proposals", "value"),
+    "r-sc-clipself": (2e-5, 4, 0.98, (0.7, 0.95), (1024, 896), "proposals", "value"),
+    "r-sc-regiontext": (2e-5, 4, 0.98, (0.7, 0.95), (1024, 896), "proposals", "value"),
+    "r-sc-v": (2e-5, 4, 0.98, (0.7, 0.95), (1024, 896), "proposals", "value"),
+}
+LOSSES = {
+    "densevlm": [{"region_kl": 1}] * 2,
+    "clipself": [{"region_cosine": 1}] * 2,
+    "declip": [{"region_cosine": 1, "context": 0.25}] * 2,
+    "declip-released": [{"region_cosine": 1, "context": 0.1}] * 2,
+    "regiontext": [{"region_text": 1}] * 2,
+    "sc-clipself": [{"region_cosine": 1, "spatial:self": weight} for weight in (0.2, 0.4)],
+    "sc-regiontext": [{"region_text": 1, "spatial:self": weight} for weight in (0.2, 0.4)],
+    "r-sc-clipself": [{"region_cosine": 1, "spatial:refined": weight} for weight in (0.2, 0.4)],
+    "r-sc-regiontext": [{"region_text": 1, "spatial:refined": weight} for weight in (0.2, 0.4)],
+    "r-sc-v": [{"spatial:refined": 1}] * 2,
+}
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["B", "L"])
+@pytest.mark.parametrize("method", METHODS)
+def test_preset__resolves_to_the_papers_settings(method: str, large: bool) -> None:
+    student = "eva02-l14-336" if large else "eva02-b16"
+    config = TrainConfig(store="", run="", method=method, student=student)
+    lr, batch, beta, alpha, canvas, regions, mode = SETTINGS[method]
+    assert (config.lr, config.batch_size, config.betas) == (lr, batch, (0.9, beta))
+    assert (config.weight_decay, config.schedule, config.epochs) == (0.1, "cosine", 6)
+    assert (config.alpha, config.mode) == (alpha[large], mode)
+    assert (config.theta, config.tau, config.decoupling) == (0.3, 0.01, "densevlm")
+    assert (config.spatial_tau, config.spatial_side) == (0.2, 7)
+    assert config.method_preset.store == {"canvas": canvas[large], "regions": regions}
+    assert config.method_preset.losses == LOSSES[method][large]
+    steps_of_coco = 6 * (118287 // (batch * METHODS[method].gpus))
+    assert warmup_steps(steps_of_coco) == 1000
+
+
+def test_preset__a_flag_wins() -> None:
+    config = TrainConfig(store="", run="", method="r-sc-clipself", lr=1e-3, alpha=1, batch_size=8)
+    assert (config.lr, config.alpha, config.batch_size) == (1e-3, 1, 8)
+    assert {"lr", "alpha", "batch_size"}.isdisjoint(config.from_preset)
+    assert "betas" in config.from_preset
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1001, 1000), (1000, 100), (300, 30), (5, 0)])
+def test_warmup__is_shortened_where_the_training_is_no_longer(total: int, warmup: int) -> None:
+    assert warmup_steps(total) == warmup

@@ -120,7 +120,7 @@ def test_losses__any_mix_in_place_of_the_methods(full_store, tmp_path) -> None:
     [row] = rows(tmp_path)
     assert row["loss"] == pytest.approx(sum(w * row[loss] for loss, w in losses.items()), rel=1e-5)
     resolved = json.loads((tmp_path / "config.json").read_text())
-    assert resolved["losses"] == losses and resolved["mode"] == "qq+scale+rope+unit"
+    assert resolved["losses"] == losses and resolved["mode"] == "qq+scale"
     assert set(resolved["columns"]) == {"images", "regions", "labels", "self", "gram"}
 
 
@@ -217,3 +217,16 @@ def test_train__the_weights_of_a_large_students_preset(full_store, tmp_path, mon
     losses = {"spatial:self": 0.2}
     mine = make_trainer(config(full_store.store, tmp_path, method="sc-clipself", losses=losses))
     assert mine.recipe.loss_weights == losses
+
+
+def test_notes__where_the_store_and_the_steps_are_not_the_papers(full_store, tmp_path) -> None:
+    notes = make_trainer(config(full_store.store, tmp_path, method="clipself")).notes
+    assert [note.partition(" ")[0] for note in notes] == ["clipself", "clipself", "A", "The"]
+    canvas, regions, batch, warmup = notes
+    assert "canvas of 1024 px" in canvas and "96 px" in canvas
+    assert "grid-clipself" in regions and "grid-densevlm" in regions
+    assert "over 16 photos" in batch and "over 3;" in batch
+    assert warmup == "The learning rate rises for 0 steps, not 1000: the training has 2."
+    losses = {"region_cosine": 1.0}
+    own = make_trainer(config(full_store.store, tmp_path, losses=losses, warmup_steps=1)).notes
+    assert own == []

@@ -1,54 +1,118 @@
-"""The methods of the papers. DeCLIP twice: as its paper and as its released code weighs and reads out."""
+"""The methods of the papers, each with its authors' settings for a ViT-B and a ViT-L.
 
-from densecli.train.methods import METHODS, Method
+DeCLIP stands here twice: as its paper and as its released code. Where the papers say nothing, a setting is
+that of CLIPSelf's released code, which DeCLIP, R-SC and DenseVLM are built on.
+"""
+
+from densecli.train.methods import METHODS, Method, Preset
+
+ADAMW = {"weight_decay": 0.1, "betas": (0.9, 0.98), "schedule": "cosine", "epochs": 6}
+CLIPSELF = {**ADAMW, "lr": 1e-5, "batch_size": 2, "alpha": 0.7, "mode": "value"}
+CANVAS = {"canvas": 1024}
+LARGE = Preset(settings={"alpha": 0.95}, store={"canvas": 896})
+
+# R-SC takes the boxes of a region proposal network.
+RSC = {**CLIPSELF, "lr": 2e-5, "batch_size": 4}
+PROPOSALS = {**CANVAS, "regions": "proposals"}
+
 
 METHODS.add(
     "densevlm",
-    Method(losses={"region_kl": 1.0}),
+    # The rate of the text; its table 9 has 1e-4.
+    Method(
+        losses={"region_kl": 1.0},
+        settings={
+            **ADAMW,
+            "lr": 1e-5,
+            "batch_size": 48,
+            "alpha": 0.9,
+            "mode": "value",
+            "theta": 0.3,
+            "decoupling": "densevlm",
+        },
+        store={"canvas": 512, "regions": "grid-paper"},
+        gpus=4,
+    ),
     help="DenseVLM: the categories that a P-VLM retrieves for regions, things and stuff decoupled.",
 )
 METHODS.add(
     "clipself",
-    Method(losses={"region_cosine": 1.0}),
+    Method(
+        losses={"region_cosine": 1.0},
+        settings=CLIPSELF,
+        store={**CANVAS, "regions": "grid-clipself"},
+        large=LARGE,
+        gpus=8,
+    ),
     help="CLIPSelf: the student's own [CLS] embeddings of crops.",
 )
 METHODS.add(
-    "regiontext",
-    Method(losses={"region_text": 1.0}),
-    help="RegionText: a P-VLM's best category of each region as pseudo label.",
-)
-METHODS.add(
     "declip",
-    Method(losses={"region_cosine": 1.0, "context": 0.25}, settings={"mode": "qq+scale+rope+unit"}),
+    Method(
+        losses={"region_cosine": 1.0, "context": 0.25},
+        settings={**CLIPSELF, "mode": "qq+scale"},
+        store={**CANVAS, "regions": "grid-declip"},
+        large=LARGE,
+        gpus=8,
+    ),
     help="DeCLIP as in its paper: crops, and the token cosines of a vision foundation model.",
 )
 METHODS.add(
     "declip-released",
-    Method(losses={"region_cosine": 1.0, "context": 0.1}, settings={"mode": "qq"}),
+    Method(
+        losses={"region_cosine": 1.0, "context": 0.1},
+        settings={**CLIPSELF, "betas": (0.9, 0.999), "mode": "qq"},
+        store={"canvas": 560, "regions": "grid-clipself"},
+        large=Preset(settings=LARGE.settings),
+        gpus=8,
+    ),
     help="DeCLIP as in its released code.",
 )
 METHODS.add(
-    "sc-clipself",
-    Method(losses={"region_cosine": 1.0, "spatial:self": 0.2}, large={"spatial:self": 0.4}),
-    help="SC-CLIPSelf: CLIPSelf, and the spatial correlations of the original CLIP.",
+    "regiontext",
+    Method(losses={"region_text": 1.0}, settings=RSC, store=PROPOSALS, large=LARGE, gpus=8),
+    help="RegionText: a P-VLM's best category of each region as pseudo label.",
 )
-METHODS.add(
-    "sc-regiontext",
-    Method(losses={"region_text": 1.0, "spatial:self": 0.2}, large={"spatial:self": 0.4}),
-    help="SC-RegionText: RegionText, and the spatial correlations of the original CLIP.",
-)
-METHODS.add(
-    "r-sc-clipself",
-    Method(losses={"region_cosine": 1.0, "spatial:refined": 0.2}, large={"spatial:refined": 0.4}),
-    help="R-SC-CLIPSelf: CLIPSelf, and the spatial correlations of a Refiner.",
-)
-METHODS.add(
-    "r-sc-regiontext",
-    Method(losses={"region_text": 1.0, "spatial:refined": 0.2}, large={"spatial:refined": 0.4}),
-    help="R-SC-RegionText: RegionText, and the spatial correlations of a Refiner.",
-)
-METHODS.add(
-    "r-sc-v",
-    Method(losses={"spatial:refined": 1.0}),
-    help="R-SC-V: the spatial correlations of a Refiner alone; also for students without texts.",
-)
+for name, losses, large, help in (
+    (
+        "sc-clipself",
+        {"region_cosine": 1.0, "spatial:self": 0.2},
+        {"spatial:self": 0.4},
+        "SC-CLIPSelf: CLIPSelf, and the spatial correlations of the original CLIP.",
+    ),
+    (
+        "sc-regiontext",
+        {"region_text": 1.0, "spatial:self": 0.2},
+        {"spatial:self": 0.4},
+        "SC-RegionText: RegionText, and the spatial correlations of the original CLIP.",
+    ),
+    (
+        "r-sc-clipself",
+        {"region_cosine": 1.0, "spatial:refined": 0.2},
+        {"spatial:refined": 0.4},
+        "R-SC-CLIPSelf: CLIPSelf, and the spatial correlations of a Refiner.",
+    ),
+    (
+        "r-sc-regiontext",
+        {"region_text": 1.0, "spatial:refined": 0.2},
+        {"spatial:refined": 0.4},
+        "R-SC-RegionText: RegionText, and the spatial correlations of a Refiner.",
+    ),
+    (
+        "r-sc-v",
+        {"spatial:refined": 1.0},
+        {},
+        "R-SC-V: the spatial correlations of a Refiner alone; also for students without texts.",
+    ),
+):
+    METHODS.add(
+        name,
+        Method(
+            losses=losses,
+            settings={**RSC, "spatial_tau": 0.2},
+            store=PROPOSALS,
+            large=Preset(losses=large, settings=LARGE.settings, store=LARGE.store),
+            gpus=8,
+        ),
+        help=help,
+    )

@@ -1,0 +1,75 @@
+"""What a method reads of a store: teachers, canvas and region plan, for the commands that build one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from densecli.commands.options import Options, only
+from densecli.pipeline.config import BuildConfig
+from densecli.train.config import TrainConfig
+
+METHOD = only(
+    TrainConfig,
+    "method",
+    default=None,
+    default_text="none: as the other options say",
+    help="Builds what a "
+    "training by this method reads: its teachers, on the canvas and the regions of its paper.",
+)
+STUDENT = only(TrainConfig, "student")
+
+
+def training(options: Options, build: BuildConfig) -> TrainConfig:
+    """The training that options of build-shards and of train describe."""
+    from densecli.shards.datasets import defaults_for
+
+    student = options.get("student") or defaults_for(build.dataset).student
+    # The batch is the training's: --batch-size means both.
+    given = {name: value for name, value in options.given.items() if name not in ("store", "weights")}
+    return Options(given=given).make(TrainConfig, store="", run="", student=student)
+
+
+def kinds_read(config: TrainConfig) -> frozenset[str]:
+    """Kinds of target that a training reads."""
+    from densecli.train.terms import term_and_kind
+
+    return frozenset(term_and_kind(loss)[1] for loss in config.losses or config.method_preset.losses)
+
+
+def build_for(options: Options) -> BuildConfig:
+    """The build of the options, with what a method reads where --method or --loss names one.
+
+    Says on standard error what the method adds.
+    """
+    from densecli.models.student import patch_of
+    from densecli.pipeline.teachers import kind_of
+    from densecli.shards.datasets import defaults_for
+    from densecli.train.columns import default_teacher
+
+    build = options.make(BuildConfig)
+    if not any(options.get(name) for name in ("method", "losses")):
+        return build
+    config = training(options, build)
+    there = {{"features": "labels"}.get(kind := kind_of(name), kind) for name in build.teachers}
+    reads = sorted(kinds_read(config) - there)
+    teachers = [default_teacher(build.dataset, kind, config.student) for kind in reads]
+    added: dict[str, Any] = {"teachers": (*build.teachers, *teachers)} if teachers else {}
+    if "gram" in reads and options.get("student"):
+        added["student_patch"] = options.get("student_patch") or patch_of(config.student)
+    if options.get("method") and not defaults_for(build.dataset).generated:
+        added |= {
+            name: value for name, value in config.method_preset.store.items() if name not in options.given
+        }
+    if added:
+        _say(options.get("method") or "The losses", {**added, **({"teachers": teachers} if teachers else {})})
+    return options.make(BuildConfig, **added)
+
+
+def _say(what: str, added: Mapping[str, Any]) -> None:
+    """Prints the options that a method amounts to."""
+    words = []
+    for name, value in added.items():
+        for each in value if isinstance(value, list) else [value]:
+            words.append(f"--{'teacher' if name == 'teachers' else name.replace('_', '-')} {each}")
+    click.echo(f"{what}: {' '.join(words)}", err=True)

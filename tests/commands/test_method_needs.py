@@ -1,0 +1,42 @@
+"""What build-shards and plan take from a method."""
+
+import pytest
+
+from densecli.commands.build_shards import build_shards
+from densecli.commands.method_needs import build_for
+
+
+@pytest.mark.parametrize(
+    ("words", "canvas", "regions", "teachers"),
+    [
+        ("--method densevlm", 512, "grid-paper", ("vitl14",)),
+        ("--method clipself", 1024, "grid-clipself", ("crops-vitb16",)),
+        ("--method clipself --student eva02-l14-336", 896, "grid-clipself", ("crops-vitl14",)),
+        ("--method declip", 1024, "grid-declip", ("crops-vitb16", "dinov2-vitb14")),
+        ("--method declip-released", 560, "grid-clipself", ("crops-vitb16", "dinov2-vitb14")),
+        ("--method sc-clipself --canvas 640", 640, "proposals", ("crops-vitb16", "self-vitb16")),
+        ("--method sc-clipself --regions masks", 1024, "masks", ("crops-vitb16", "self-vitb16")),
+        ("--teacher vitb16", None, "grid-paper", ("vitb16",)),
+        ("--method densevlm --teacher vitb16", 512, "grid-paper", ("vitb16",)),
+    ],
+)
+def test_build__on_the_canvas_and_regions_of_the_method(words, canvas, regions, teachers) -> None:
+    build = build_for(build_shards.parse(["--dataset", "coco", *words.split()]))
+    assert (build.canvas, build.regions, build.teachers) == (canvas, regions, teachers)
+
+
+def test_build__a_vfms_tokens_for_the_students_patch() -> None:
+    words = ["--dataset", "coco", "--method", "declip", "--student", "eva02-l14-336"]
+    assert build_for(build_shards.parse(words)).student_patch == 14
+    assert build_for(build_shards.parse([*words, "--student-patch", "16"])).student_patch == 16
+
+
+def test_build__a_generated_world_keeps_its_own_canvas() -> None:
+    build = build_for(build_shards.parse(["--dataset", "scenes", "--method", "clipself"]))
+    assert (build.canvas, build.regions, build.teachers) == (None, "grid-paper", ("crops-scenes-s",))
+
+
+def test_build__says_what_the_method_adds(capsys: pytest.CaptureFixture) -> None:
+    build_for(build_shards.parse(["--dataset", "coco", "--method", "clipself"]))
+    said = capsys.readouterr().err
+    assert said == "clipself: --teacher crops-vitb16 --canvas 1024 --regions grid-clipself\n"
