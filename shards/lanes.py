@@ -8,7 +8,7 @@ import numpy as np
 import xxhash
 
 Share = np.ndarray
-"""(4, n) int64, what a process takes of a batch: lane, block within the lane, shard and row of each sample."""
+"""(4, n) int64, what a process takes of a batch: lane, block in the lane, shard and row of each sample."""
 
 
 class Lanes:
