@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.codecs import Rows
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
@@ -86,6 +87,13 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
     )
     limit: int | None = setting(
         None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS,
+        help="Skips photos of more pixels; WebP and JPEG 2000 count double, as they take twice the memory.",
+        group="data",
+        min=1,
+        metavar="N",
     )
     seed: int = setting(
         0, help="Seed of generated photos and of the choice of views.", group="data", metavar="N"

@@ -11,8 +11,9 @@ from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column
 from densecli.shards.geometry import RESAMPLE
+from densecli.shards.joined import Record
 from densecli.shards.keys import canonical_json, column_key, short_id
-from densecli.shards.reader import Record, StoreReader
+from densecli.shards.reader import StoreReader
 from densecli.shards.specs import (
     ColumnDocument,
     ColumnInfo,

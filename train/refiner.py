@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from densecli.core import fs
 from densecli.core.device import pick_device, set_precision
 from densecli.core.distributed import Distributed, joined_processes
+from densecli.core.errors import DenseCLIError
 from densecli.core.startup import started
 from densecli.models.checkpoints import load_model, seeded
 from densecli.models.model_card import CARD
 from densecli.models.refiner import METADATA, Refiner, card_of, make_refiner
+from densecli.models.vfms import is_vfm
 from densecli.shards.store import Store
-from densecli.train.config import RefinerConfig
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
 from densecli.train.losses import mean, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
+from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder
 from densecli.train.trainer import Trainer, lanes_to_continue
 
@@ -93,9 +95,14 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
             device: Where the Refiner is trained.
 
         Raises:
-            DenseCLIError: Where weights are missing, or the CLIP has too few blocks.
+            DenseCLIError: Where weights are missing, the student is no CLIP, or it has too few blocks.
         """
         self.config, self.store = config, store
+        if is_vfm(config.student):
+            raise DenseCLIError(
+                f"{config.student} is a vision foundation model; a Refiner is made of a CLIP.",
+                hint="Choose a CLIP with --student, such as eva02-b16.",
+            )
         clip, self.initial_weights = load_model(config.student, config.weights)
         self.side = clip.arch.native_side
         model = seeded(lambda: make_refiner(clip, depth=config.depth), config.seed).to(device)
