@@ -138,12 +138,12 @@ def test_lock__a_second_writer_is_told_who_holds_it(tmp_path: Path) -> None:
 def test_lock__a_dead_holders_is_taken_over(tmp_path: Path) -> None:
     code = (
         "import os, sys; from densecli.train.run_folder import RunFolder; "
-        "RunFolder(sys.argv[1]).open({}, 'interrupted'); os._exit(9)"
+        "RunFolder(sys.argv[1]).open({'lanes': 1}, 'interrupted'); os._exit(9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False)
     assert done.returncode == 9 and "process " in (tmp_path / ".lock").read_text()
     folder = RunFolder(tmp_path)
-    folder.open({}, "interrupted")
+    folder.open({"lanes": 1}, "interrupted")
     assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
     folder.close()
 
