@@ -14,7 +14,7 @@ from densecli.pipeline.config import BuildConfig
 
 @command(BuildConfig, METHOD, STUDENT)
 def build_shards(options: Options) -> None:
-    """Run teachers once over a data set and write what they say into a store.
+    """Run teachers once over a data set and write their outputs into a store.
 
     What the store has already is left alone: the same command continues a build that was stopped.
 
@@ -30,7 +30,7 @@ def build_shards(options: Options) -> None:
 
 
 def examples(count: int, names: Sequence[str]) -> str:
-    """The first names of so many, in brackets; empty where there are none."""
+    """The first few names in brackets; empty if there are none."""
     more = ", ..." if names and count > len(names) else ""
     return f" ({', '.join(map(plain, names))}{more})" if names else ""
 

@@ -170,5 +170,5 @@ def test_run__a_record_of_an_earlier_version_is_not_reused(tmp_path: Path) -> No
     run(recorder, tmp_path)
     assert (
         len(recorder.trained) == len(recorder.measured) == 1
-        and json.loads(record.read_text())["version"] == 2
+        and json.loads(record.read_text())["version"] == 3
     )

@@ -122,9 +122,9 @@ def test_load_text_embeddings__normalises(tmp_path: Path) -> None:
     ("array", "message"),
     [
         (np.ones((3, 2)), "3 rows for 2 categories"),
-        (np.ones((2, 5)), "embeddings of 5 numbers, the model's have 2"),
-        (np.ones(2), "no table"),
-        (np.array([["a", "b"]] * 2), "no table"),
+        (np.ones((2, 5)), "embeddings of 5 numbers, but the model's have 2"),
+        (np.ones(2), "not a table"),
+        (np.array([["a", "b"]] * 2), "not a table"),
         (np.array([[1.0, np.nan]] * 2), "not finite"),
         (np.array([{}, {}]), "cannot be read"),
     ],
