@@ -74,6 +74,8 @@ def find_targets(
                 hint=f"Choose one with --teacher: {', '.join(c.full_name for c in choice)}{others}.",
             )
         found[kind] = choice[0]
+        if not (named or refiner):
+            _check_refiner(store, found[kind], student, asked)
     if strays:
         _missing(store, list(found), strays[0], student, asked)
     return found
@@ -131,6 +133,19 @@ def _fitting(
         sha256 = weights_sha256(file) if file.is_file() else None
         columns = [c for c in columns if c.spec.get("refiner", sha256) == sha256]
     return columns
+
+
+def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[str, str | int | None]) -> None:
+    """Raises DenseCLIError where a VFM, unasked, would learn from the Refiner of a CLIP."""
+    model = column.name.removeprefix(KINDS["refined"].prefix)
+    if column.target_kind != "refined" or not is_vfm(student) or is_vfm(model):
+        return
+    flags = {name: value for name, value in asked.items() if value}
+    own = _commands(store, default_teacher(store.dataset["name"], "refined", student), student, flags)
+    raise DenseCLIError(
+        f"{column.name} is of the Refiner of the CLIP {model}, not of {student}.",
+        hint=f"Make its own with: {own}; or learn from that one with --teacher {column.name}.",
+    )
 
 
 def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
@@ -242,8 +257,9 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     """Name of the teacher that a student learns a kind of target from by default."""
     defaults = defaults_for(dataset)
     if KINDS[kind].own_teacher:
-        # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, defaults.student if is_vfm(student) else student)[0]
+        # Crops and own tokens are a CLIP's, and a VFM can learn from its tokens; a Refiner is any network's.
+        other = is_vfm(student) and kind != "refined"
+        return _own_teachers(kind, defaults.student if other else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 
 
