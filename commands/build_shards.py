@@ -1,12 +1,14 @@
 """The command `build-shards`: runs teachers once over photos."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from densecli.commands.command import command
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
-from densecli.commands.options import Options, command
+from densecli.commands.options import Options
+from densecli.core.tables import plain
 from densecli.pipeline.config import BuildConfig
 
 
@@ -27,12 +29,22 @@ def build_shards(options: Options) -> None:
     show_summary(summary)
 
 
+def examples(count: int, names: Sequence[str]) -> str:
+    """The first names of so many, in brackets; empty where there are none."""
+    more = ", ..." if names and count > len(names) else ""
+    return f" ({', '.join(map(plain, names))}{more})" if names else ""
+
+
 def show_summary(summary: Mapping[str, Any]) -> None:
     """Prints the columns of a build or a relabelling and how many photos they have."""
     for column in summary["columns"]:
         click.echo(f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards")
     counts = f", {summary['samples']} photos" if "samples" in summary else ""
-    skipped = ", ".join(f"{n} {reason}" for reason, n in summary.get("skipped", {}).items())
+    first = summary.get("skipped_first", {})
+    skipped = ", ".join(
+        f"{n} {reason}{examples(n, first.get(reason, ()))}"
+        for reason, n in summary.get("skipped", {}).items()
+    )
     click.echo(
         f"{summary['store']}: {summary['status']}{counts}" + (f"; skipped {skipped}" if skipped else "")
     )

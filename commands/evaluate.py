@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
-from densecli.commands.options import Options, command, only
+from densecli.commands.command import command, only
+from densecli.commands.options import Options
 from densecli.core.settings import setting, settings_of
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings
+from densecli.shards.datasets import Dataset
 from densecli.train.config import TrainConfig
 
 COMMON = frozenset((*settings_of(ReadoutConfig), "canvas"))
@@ -39,7 +41,7 @@ class EvaluateSettings(DeviceSettings):
         default_text="--student in its place",
         path=True,
     )
-    student: str = setting("eva02-b16", help="Model that is measured.", group="model", metavar="NAME")
+    student: str = setting(Dataset.student, help="Model that is measured.", group="model", metavar="NAME")
     coupling: bool = setting(
         False,
         help="Measures R-SC's coupling ratio (eq. 15) and the similarity of tokens across segments instead.",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from densecli.core.settings import Settings, changed, setting
+from densecli.shards.datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class ClassifyConfig(ReadoutConfig):
     """
 
     canvas: int = setting(
-        512,
+        Dataset.canvas,
         help="Side of the square canvas that photos are fitted into.",
         group="model",
         min=16,

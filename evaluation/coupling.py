@@ -22,6 +22,7 @@ from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
 from densecli.models.refiner_checkpoints import load_refiner
+from densecli.shards.config import DeviceSettings
 from densecli.shards.geometry import Canvas
 
 DenseMap = Callable[[Tensor], Tensor]
@@ -54,7 +55,7 @@ def evaluate_coupling(
     split: str,
     categories: str,
     limit: int | None = None,
-    device: str = "auto",
+    device: str = DeviceSettings.device,
     config: ClassifyConfig,
 ) -> dict[str, Coupling]:
     """Measures the coupling of a model and, if a file is given, of its Refiner.

@@ -18,6 +18,7 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.model_card import read_card, run_export
 from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
+from densecli.shards.config import DeviceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def evaluate_regions(
     categories: str,
     limit: int | None = None,
     text_embeddings_file: str | None = None,
-    device: str = "auto",
+    device: str = DeviceSettings.device,
     config: ClassifyConfig,
     processes: Distributed | None = None,
 ) -> Classification:

@@ -17,10 +17,12 @@ import numpy as np
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import read_photo, read_picture
 from densecli.models.categories import Categories
 
 log = logging.getLogger(__name__)
 
+NEEDED = "Evaluation needs every annotated photo and PNG of the split."
 ADE_PHOTOS = {"train": "training", "val": "validation"}
 
 
@@ -164,8 +166,8 @@ class PanopticDataset:
     def __getitem__(self, i: int) -> AnnotatedPhoto:
         """Reads a photo. Raises DenseCLIError if it or its PNG cannot be read or their sizes differ."""
         image, annotation = self._pairs[i]
-        photo = open_image(self.layout.photos / image["file_name"]).convert("RGB")
-        ids = segment_ids(open_image(self.layout.pngs / annotation["file_name"]))
+        photo = read_photo(self.layout.photos / image["file_name"], NEEDED)
+        ids = segment_ids(read_picture(self.layout.pngs / annotation["file_name"], NEEDED))
         if ids.shape != (photo.height, photo.width):
             raise DenseCLIError(
                 f"{annotation['file_name']} is {ids.shape[1]}x{ids.shape[0]} px,"
@@ -194,16 +196,3 @@ class PanopticDataset:
         else:
             box = mask_box(mask)
         return Segment(category=category, thing=thing, box=box, mask=mask, area=int(mask.sum()))
-
-
-def open_image(path: Path) -> Image.Image:
-    """Opens and reads a picture. Raises DenseCLIError if it is missing or damaged."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except OSError as error:
-        raise DenseCLIError(
-            f"Could not read {path}: {error}.",
-            hint="Evaluation needs every annotated photo and PNG of the split.",
-        ) from error
-    return image

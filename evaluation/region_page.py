@@ -15,6 +15,7 @@ from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.region_counts import Classification
 from densecli.evaluation.report import block_table, class_table, comparison, regions_table, size_table
 from densecli.models.categories import load_categories
+from densecli.shards.config import DeviceSettings
 
 WORST_CLASSES, AFFINITY_PHOTOS = 15, 6
 _CHARTED = {m.heading: m.field for m in REGION_METRICS if "top-5" not in m.heading}
@@ -31,7 +32,7 @@ def write_region_page(
     categories: str,
     config: ClassifyConfig,
     limit: int | None = None,
-    device: str = "auto",
+    device: str = DeviceSettings.device,
     more: Sequence[Section] = (),
 ) -> Path:
     """Writes FOLDER/index.html about one model, or about one before and after training.

@@ -7,8 +7,10 @@ import numpy as np
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import read_photo, read_picture
 from densecli.evaluation.benchmarks import BENCHMARKS, IGNORED, Benchmark, Classes
-from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, open_image
+from densecli.evaluation.config import MeasureSettings
+from densecli.evaluation.panoptic import NEEDED, AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
 
 
@@ -34,7 +36,7 @@ class SemanticDataset:
     def __getitem__(self, i: int) -> LabelledPhoto:
         """Reads a photo. Raises DenseCLIError if it or its PNG cannot be read or their sizes differ."""
         photo_path, png_path = self._pairs[i]
-        photo, png = open_image(photo_path).convert("RGB"), open_image(png_path)
+        photo, png = read_photo(photo_path, NEEDED), read_picture(png_path, NEEDED)
         if photo.size != png.size:
             raise DenseCLIError(
                 f"{png_path} is {png.width}x{png.height} px, its photo {photo.width}x{photo.height}.",
@@ -67,7 +69,12 @@ Labelled = SemanticDataset | PanopticLabels
 
 
 def open_labelled(
-    name: str, data: str, split: str, *, categories: str = "133", limit: int | None = None
+    name: str,
+    data: str,
+    split: str,
+    *,
+    categories: str = MeasureSettings.categories,
+    limit: int | None = None,
 ) -> Labelled:
     """Opens a split with a class for every pixel.
 

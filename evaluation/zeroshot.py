@@ -18,13 +18,13 @@ from torch import Tensor
 
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import EXTENSIONS, read_photo
 from densecli.evaluation.batches import batches
-from densecli.evaluation.panoptic import PanopticDataset, open_image
+from densecli.evaluation.panoptic import NEEDED, PanopticDataset
 from densecli.evaluation.region_counts import require_finite
 from densecli.models.dense import DenseCLIP
 from densecli.shards.geometry import RESAMPLE
 
-PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -43,7 +43,7 @@ class FolderImages:
             (path, label)
             for label, folder in enumerate(folders)
             for path in sorted(folder.iterdir())
-            if path.suffix.lower() in PHOTOS
+            if path.suffix.lower() in EXTENSIONS
         ]
         if not found:
             raise DenseCLIError(
@@ -63,7 +63,7 @@ class FolderImages:
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
         path, label = self._photos[i]
-        return open_image(path).convert("RGB"), label
+        return read_photo(path, NEEDED), label
 
 
 class DominantThings:

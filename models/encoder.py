@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import read_photo
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import mask_pool, region_pool, token_masks
 from densecli.models.student import Student
@@ -131,8 +132,7 @@ def _photos(images: Any) -> tuple[list[Photo], bool]:
 
 def _photo(image: Photo) -> Image.Image:
     if isinstance(image, str | Path):
-        with Image.open(image) as opened:
-            return ImageOps.exif_transpose(opened)
+        return read_photo(image, "Give the photo itself, or another file.", turned=True)
     if isinstance(image, Image.Image):
         return image
     pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.stage_timer import StageTimer
+from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import Photo, Teacher
 
 
@@ -98,7 +99,9 @@ class Batcher:
             torch.cuda.synchronize(self._teacher.device)
 
 
-def live_targets(teacher: Teacher, photos: Iterable[Photo], batch_size: int = 16) -> list[np.ndarray]:
+def live_targets(
+    teacher: Teacher, photos: Iterable[Photo], batch_size: int = BuildConfig.batch_size
+) -> list[np.ndarray]:
     """Returns a teacher's target for each photo, before any codec.
 
     Args:

@@ -149,6 +149,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         config.limit,
         config.seed,
         Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
+        config.max_pixels,
     )
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(

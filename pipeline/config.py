@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
+from densecli.shards.codecs import Rows
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
@@ -86,6 +88,13 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
     limit: int | None = setting(
         None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
     )
+    max_pixels: int = setting(
+        MAX_PIXELS,
+        help="Skips photos of more pixels; WebP and JPEG 2000 count double, as they take twice the memory.",
+        group="data",
+        min=1,
+        metavar="N",
+    )
     seed: int = setting(
         0, help="Seed of generated photos and of the choice of views.", group="data", metavar="N"
     )
@@ -154,7 +163,7 @@ class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSet
         7, help="Stores N x N tokens for each refined region.", group="targets", min=1, metavar="N"
     )
     codec: Literal["int8", "fp16", "fp32"] = setting(
-        "int8", help="Number format of crop embeddings and token factors.", group="targets"
+        Rows.dtype, help="Number format of crop embeddings and token factors.", group="targets"
     )
     rank: int | None = setting(
         None,
@@ -272,7 +281,7 @@ class PlanConfig(Settings):
     reads: frozenset[str] | None = None
     student: str | None = None
     image_size: int | None = None
-    epochs: int = 6
+    epochs: int
     seen: int | None = None
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import ray
 
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.unit import Report, Unit
+from densecli.core.tables import plain
+from densecli.pipeline.sources.base import readable
+from densecli.pipeline.unit import PhotoError, Report, Unit, told
 from densecli.pipeline.worker_pool import Failure, Worker, WorkerPool, result_of
 
 POLL_SECONDS = 0.5
@@ -40,10 +42,11 @@ def run_units(
     failures: Counter[str] = Counter()
     running: dict[ray.ObjectRef[Any], tuple[Unit, Worker]] = {}
 
-    def failed(what: str, cause: BaseException) -> None:
+    def failed(cause: BaseException, unit: Unit | None = None) -> None:
+        what = f"Shard {unit.shard}" if unit else "A worker"
         failures[what] += 1
         if failures[what] >= max_attempts:
-            raise _gave_up(what, max_attempts, cause) from cause
+            raise _gave_up(what, max_attempts, cause, unit) from cause
 
     def unit_for(worker: Worker) -> Unit | None:
         if suspects and not worker.units:
@@ -65,7 +68,7 @@ def run_units(
                 if call in pool.starting:
                     worker = pool.starting.pop(call)
                     if isinstance(result, Failure):
-                        failed("A worker", result.cause)
+                        failed(result.cause)
                     else:
                         pool.ready.append(worker)
                         del failures["A worker"]
@@ -75,12 +78,12 @@ def run_units(
                     # A dead worker keeps its units: each of them learns that it was not alone.
                     pool.lose(worker)
                     if len(worker.units) == 1:
-                        failed(f"Shard {unit.shard}", result.cause)
+                        failed(result.cause, unit)
                     suspects.append(unit)
                     continue
                 pool.finished(worker, unit)
                 if isinstance(result, Failure):
-                    failed(f"Shard {unit.shard}", result.cause)
+                    failed(result.cause, unit)
                     retries.append(unit)
                 else:
                     yield result
@@ -88,9 +91,10 @@ def run_units(
         pool.stop(list(running))
 
 
-def _gave_up(what: str, attempts: int, cause: BaseException) -> DenseCLIError:
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return DenseCLIError(
-        f"{what} failed {attempts} times, the last time with {type(cause).__name__}: {lines[0]}",
-        hint="Finished shards are kept: run the same command again once the cause is gone.",
-    )
+def _gave_up(what: str, attempts: int, cause: BaseException, unit: Unit | None) -> DenseCLIError:
+    hint = "Finished shards are kept: run the same command again once the cause is gone."
+    if unit and unit.items and not isinstance(cause, PhotoError):
+        # A photo that ends its worker cannot be named by it.
+        first, last = (plain(readable(unit.items[i].ref)) for i in (0, -1))
+        hint = f"The shard has the photos {first} to {last}. {hint}"
+    return DenseCLIError(f"{what} failed {attempts} times, the last time with {told(cause)}", hint=hint)

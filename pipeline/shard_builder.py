@@ -15,14 +15,16 @@ from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
 from densecli.pipeline.sources import Item, Load, Unreadable
+from densecli.pipeline.sources.base import readable
 from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
-from densecli.pipeline.unit import Report, Unit
+from densecli.pipeline.unit import NAMED, Report, Unit, at_photo
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, read_joined, read_shard
+from densecli.shards.joined import Record, read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan, Regions
 from densecli.shards.store import Column
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 TRANSIENT_REASONS = {"forbidden", "unreachable"}
@@ -81,8 +83,9 @@ class ShardBuilder:
         """
         config, shard, stop = self.config, unit.shard, stop or Event()
         receipts: list[Receipt] = []
+        skipped_first: dict[str, list[str]] = {}
         if not config.images.has(shard):
-            receipts.append(self._build_images(unit, stop))
+            receipts.append(self._build_images(unit, stop, skipped_first))
         if not config.regions.has(shard):
             receipts.append(build_regions(config.plan, config.images, config.regions, shard))
         records = read_joined([config.images, config.regions], shard)
@@ -104,19 +107,32 @@ class ShardBuilder:
         for receipt in receipts:
             skipped.update(receipt.skipped)
             seconds.update(receipt.seconds)
-        return Report(shard=shard, samples=len(records), skipped=dict(skipped), seconds=dict(seconds))
+        return Report(
+            shard=shard,
+            samples=len(records),
+            skipped=dict(skipped),
+            seconds=dict(seconds),
+            skipped_first=skipped_first,
+        )
 
-    def _build_images(self, unit: Unit, stop: Event) -> Receipt:
+    def _build_images(self, unit: Unit, stop: Event, skipped_first: dict[str, list[str]]) -> Receipt:
+        """Writes the shard of photos; adds the first skipped ones by reason to `skipped_first`."""
         config = self.config
         writer, timer, skipped = ShardWriter(config.images, unit.shard), StageTimer(), Counter[str]()
 
         def members(item: Item) -> dict[str, bytes] | str:
             """The sample's members, or the reason why there are none."""
-            with timer("decode"):
+            with at_photo(readable(item.ref)):
                 try:
-                    photo = config.load(item, config.canvas)
+                    return members_of(item)
                 except Unreadable as reason:
                     return str(reason)
+                except MemoryError:
+                    return "out-of-memory"
+
+        def members_of(item: Item) -> dict[str, bytes]:
+            with timer("decode"):
+                photo = config.load(item, config.canvas)
             with timer("resize"):
                 resized = config.canvas.resize(photo.image, (photo.width, photo.height))
             with timer("encode"):
@@ -125,7 +141,7 @@ class ShardBuilder:
                 "width": photo.width,
                 "height": photo.height,
                 "valid": config.canvas.valid_box(photo.width, photo.height).tolist(),
-                "source": item.ref,
+                "source": readable(item.ref),
             }
             if photo.masks is not None:
                 facts["masks"] = photo.masks
@@ -136,6 +152,8 @@ class ShardBuilder:
             for item, result in zip(unit.items, results, strict=True):
                 if isinstance(result, str):
                     skipped[result] += 1
+                    if skipped[result] <= NAMED:
+                        skipped_first.setdefault(result, []).append(readable(item.ref))
                 else:
                     writer.add(item.key, result)
         if not writer.keys:
@@ -163,14 +181,15 @@ class ShardBuilder:
 
         def prepare(record: Record) -> tuple[Photo, list[np.ndarray]]:
             """The photo, decoded once for all teachers, and the inputs of each teacher."""
-            with shared("decode"):
+            with at_photo(record.key), shared("decode"):
                 photo = Photo(
                     key=record.key,
                     image=record.image(),
                     canvas=self.config.canvas,
                     regions=Regions(**record.arrays("regions")),
                 )
-            return photo, [writer.prepare(photo) for writer in writers]
+            with at_photo(record.key):
+                return photo, [writer.prepare(photo) for writer in writers]
 
         with (
             self._teachers_turn,
@@ -178,8 +197,9 @@ class ShardBuilder:
         ):
             prepared = prefetch(prepare, records, threads=self._pool, window=self._window, stop=stop)
             for photo, inputs in shared.each("wait", prepared):
-                for writer, of_teacher in zip(writers, inputs, strict=True):
-                    writer.add(photo, of_teacher)
+                with at_photo(photo.key):
+                    for writer, of_teacher in zip(writers, inputs, strict=True):
+                        writer.add(photo, of_teacher)
                 progress.advance(1, f"of shard {shard}")
             for writer in writers:
                 writer.finish()
@@ -193,7 +213,8 @@ def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str)
     writer, timer = ShardWriter(regions, shard), StageTimer()
     for key, members in read_shard(images, shard):
         with timer("encode"):
-            boxes = plan.of_photo(json.loads(members["json"]))
+            with at_photo(key):
+                boxes = plan.of_photo(json.loads(members["json"]))
             npz = npz_bytes({"boxes": boxes.boxes, "offsets": boxes.offsets})
         writer.add(key, {"npz": npz})
     return writer.commit(seconds=timer.seconds)

@@ -9,7 +9,8 @@ from typing import Any
 from densecli.core.errors import Interrupted
 from densecli.core.progress import Progress
 from densecli.core.signals import Stop, heeding_signals
-from densecli.pipeline.unit import Report
+from densecli.core.tables import plain
+from densecli.pipeline.unit import NAMED, Report
 from densecli.shards.store import Column, Store
 
 Summary = dict[str, Any]
@@ -55,6 +56,7 @@ class Totals:
         self.stop = stop
         self.progress = progress
         self.skipped: Counter[str] = Counter()
+        self.skipped_first: dict[str, list[str]] = {}
         self._samples = 0
         self._seconds: Counter[str] = Counter()
         self._photos = _photos_of(store, todo)
@@ -65,13 +67,18 @@ class Totals:
         self.progress.advance(self._photos[report.shard])
         self._samples += report.samples
         self.skipped.update(report.skipped)
+        for reason, photos in report.skipped_first.items():
+            there = self.skipped_first.setdefault(reason, [])
+            for photo in photos[: NAMED - len(there)]:
+                self.progress.say(f"Skipped the photo {plain(photo)}: {reason}.")
+                there.append(photo)
         self._seconds.update(report.seconds)
 
     def summary(self) -> Summary:
         """Returns the sums.
 
-        `shards` and `samples` built, `skipped` photos by reason, `seconds` by stage and in `total`, and
-        `images_per_second`.
+        `shards` and `samples` built, `skipped` photos by reason and the first of them in `skipped_first`,
+        `seconds` by stage and in `total`, and `images_per_second`.
         """
         elapsed = time.monotonic() - self._start
         stages = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
@@ -79,6 +86,7 @@ class Totals:
             "shards": len(self._photos),
             "samples": self._samples,
             "skipped": dict(self.skipped),
+            "skipped_first": self.skipped_first,
             "seconds": {**stages, "total": round(elapsed, 3)},
             "images_per_second": round(self._samples / elapsed, 2),
         }

@@ -1,8 +1,16 @@
 """A unit of work and the report on it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import Stopped
+from densecli.core.tables import plain
 from densecli.pipeline.sources import Item
+
+NAMED = 3
+"""So many of the photos that share a reason are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +35,39 @@ class Report:
         samples: Number of samples in the shard.
         skipped: Number of unreadable photos by reason, of photos that were read this time.
         seconds: Time spent by stage, summed over threads and columns.
+        skipped_first: The first of the skipped photos by reason.
     """
 
     shard: str
     samples: int
     skipped: dict[str, int]
     seconds: dict[str, float]
+    skipped_first: dict[str, list[str]] = field(default_factory=dict)
+
+
+class PhotoError(Exception):
+    """What was raised while a photo was at hand, with the photo's name."""
+
+    @classmethod
+    def of(cls, error: Exception, photo: str) -> "PhotoError":
+        """Names the photo."""
+        return cls(f"{told(error)}, at the photo {plain(photo)}")
+
+
+def told(error: BaseException) -> str:
+    """What an exception is and says, in one line."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, PhotoError):
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def at_photo(photo: str) -> Iterator[None]:
+    """What the block raises becomes a PhotoError, unless it is a sentence already."""
+    try:
+        yield
+    except (DenseCLIError, Stopped):
+        raise
+    except Exception as error:
+        raise PhotoError.of(error, photo) from error

@@ -19,7 +19,7 @@ class Garbage(NamedTuple):
     column: bool
 
 
-def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float = 3600.0) -> list[Garbage]:
+def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float) -> list[Garbage]:
     """Finds what may be deleted.
 
     A target column may go if no run and nothing in `keep` names it; a region plan if no remaining column and

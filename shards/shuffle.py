@@ -6,9 +6,7 @@ import numpy as np
 import xxhash
 
 
-def shuffled_blocks(
-    n_per_shard: Sequence[int], seed: int, epoch: int, window: int = 4
-) -> Iterator[np.ndarray]:
+def shuffled_blocks(n_per_shard: Sequence[int], seed: int, epoch: int, window: int) -> Iterator[np.ndarray]:
     """Yields the samples of an epoch, each once, in an order that follows from the arguments alone.
 
     The shards are shuffled and taken `window` at a time. A block is the shuffled samples of one window.

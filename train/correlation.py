@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from densecli.models.pooling import region_tokens
+from densecli.train.config import TrainConfig
 from densecli.train.losses import mean
 
 BLOCK = 2**21
@@ -59,7 +60,9 @@ def _row_distances(x: Tensor, f: Tensor, rows: slice) -> Tensor:
     return distances
 
 
-def correlation_cross_entropy(student: Tensor, teacher: Tensor, tau: float = 0.2) -> Tensor:
+def correlation_cross_entropy(
+    student: Tensor, teacher: Tensor, tau: float = TrainConfig.spatial_tau
+) -> Tensor:
     """Cross entropy of softmax(C_teacher / tau) and softmax(C_student / tau), mean over rows (R-SC).
 
     Args:
@@ -80,8 +83,8 @@ def spatial_loss(
     boxes: Tensor,
     batch_index: Tensor,
     *,
-    side: int = 7,
-    tau: float = 0.2,
+    side: int = TrainConfig.spatial_side,
+    tau: float = TrainConfig.spatial_tau,
     count: Tensor | None = None,
     block: int = BLOCK,
 ) -> Tensor:

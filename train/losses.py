@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densecli.shards.kinds import TAU
-from densecli.train.config import Reduction
+from densecli.train.config import Reduction, TrainConfig
 
 # Which classes each group of regions contrasts with, as the weight of the *other* group's classes:
 # variant -> (weight of stuff classes for thing regions, weight of thing classes for stuff regions).
@@ -18,7 +17,7 @@ DECOUPLING: dict[str, tuple[float, float]] = {
 }
 
 
-def teacher_probs(cosines: Tensor, tau: float = TAU) -> Tensor:
+def teacher_probs(cosines: Tensor, tau: float = TrainConfig.tau) -> Tensor:
     """The distribution softmax(cos / tau) over categories that a teacher retrieves (DenseVLM, eq. 2).
 
     Args:
@@ -86,11 +85,11 @@ def decoupled_kl(
     teacher: Tensor,
     thing: Tensor,
     *,
-    tau: float = TAU,
-    theta: float = 0.3,
-    variant: str = "densevlm",
+    tau: float = TrainConfig.tau,
+    theta: float = TrainConfig.theta,
+    variant: str = TrainConfig.decoupling,
     beta: float | None = None,
-    reduction: Reduction = "regions",
+    reduction: Reduction = TrainConfig.reduction,
     counts: Tensor | None = None,
 ) -> Tensor:
     """Decoupled distillation: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
@@ -181,7 +180,9 @@ def region_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None)
     return mean(1 - F.cosine_similarity(student, teacher, dim=-1), count)
 
 
-def region_text(student: Tensor, labels: Tensor, tau: float = TAU, count: Tensor | None = None) -> Tensor:
+def region_text(
+    student: Tensor, labels: Tensor, tau: float = TrainConfig.tau, count: Tensor | None = None
+) -> Tensor:
     """Cross entropy between softmax(cos / tau) over categories and pseudo labels (RegionText).
 
     Args:

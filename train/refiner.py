@@ -28,12 +28,12 @@ from densecli.models.refiner import (
 from densecli.models.refiner_checkpoints import METADATA, VERSION, card_of
 from densecli.models.student import DenseVFM, load_student
 from densecli.shards.store import Store
-from densecli.train.config import RefinerConfig
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
 from densecli.train.losses import mean, token_cosine, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
+from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder
 from densecli.train.trainer import Trainer
 

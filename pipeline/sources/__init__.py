@@ -1,5 +1,7 @@
 """Sources: the photos of a data set, listed once and loaded one by one."""
 
+from dataclasses import replace
+
 from densecli.core.registry import registry
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
 from densecli.shards.datasets import DATASETS, function_of
@@ -15,8 +17,9 @@ def open_source(
     data: str,
     split: str | None = None,
     limit: int | None = None,
-    seed: int = 0,
+    seed: int = SourceRequest.seed,
     index: Index | None = None,
+    max_pixels: int = SourceRequest.max_pixels,
 ) -> Source:
     """Lists the photos of a data set.
 
@@ -27,11 +30,22 @@ def open_source(
         limit: Number of photos to list, the first ones; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
+        max_pixels: Pixels of the largest photo that is decoded.
 
     Raises:
         DenseCLIError: The data set is unknown, or the folder, the split or the photos are missing.
     """
     found = DATASETS[dataset]
-    request = SourceRequest(data=data, split=split or found.split, limit=limit, seed=seed, index=index)
+    request = SourceRequest(
+        data=data,
+        split=split or found.split,
+        limit=limit,
+        seed=seed,
+        index=index,
+        max_pixels=max_pixels,
+    )
     source: Source = function_of(found.source)(request)
+    if max_pixels != SourceRequest.max_pixels:
+        # Other photos are skipped: it is another data set.
+        source = replace(source, options={**source.options, "max_pixels": max_pixels})
     return source

@@ -10,15 +10,13 @@ from typing import Any, NamedTuple, cast
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import Unreadable as Unreadable
+from densecli.pipeline.config import BuildConfig
 from densecli.shards.geometry import Canvas
 from densecli.shards.specs import DatasetIdentity
 
 MAX_KEY = 80
 """Longest key in characters: a tar member is named KEY.EXTENSION, for which USTAR has 100 bytes."""
-
-
-class Unreadable(Exception):
-    """A photo that cannot be used. `str()` is one word, the reason under which the build counts it."""
 
 
 class Span(NamedTuple):
@@ -73,13 +71,15 @@ class SourceRequest:
         limit: Number of photos to list, the first ones; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
+        max_pixels: Pixels of the largest photo that is decoded.
     """
 
     data: str
     split: str = ""
     limit: int | None = None
-    seed: int = 0
+    seed: int = BuildConfig.seed
     index: Index | None = None
+    max_pixels: int = BuildConfig.max_pixels
 
 
 class Decoded(NamedTuple):
@@ -135,6 +135,11 @@ class Source:
         identity = {"name": self.name, "split": self.split, "digest": self.digest, "n": n, **self.options}
         # The options of a plug-in's source have names that the type does not list.
         return cast(DatasetIdentity, identity)
+
+
+def readable(name: str) -> str:
+    """A file name as text. Bytes in it that are not UTF-8, as old archives have, are written as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def listing_digest(lines: Iterable[str]) -> str:

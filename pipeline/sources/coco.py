@@ -35,7 +35,13 @@ def coco_source(request: SourceRequest) -> Source:
     sizes = _sizes(folder)
     if not sizes:
         raise DenseCLIError(f"{folder} holds no .jpg photo.", hint="The layout is ROOT/<split>/*.jpg.")
-    return files_source("coco", split, sizes, request.limit, PhotoLoader(root=folder, upright=False))
+    return files_source(
+        "coco",
+        split,
+        sizes,
+        request.limit,
+        PhotoLoader(root=folder, upright=False, max_pixels=request.max_pixels),
+    )
 
 
 def _sizes(folder: str) -> dict[str, int]:

@@ -43,7 +43,13 @@ def folder_source(request: SourceRequest) -> Source:
             f"{folder} and its subfolders hold no photo.",
             hint=f"Photos are files in {', '.join(EXTENSIONS)}.",
         )
-    return files_source("folder", split, sizes, request.limit, PhotoLoader(root=folder, upright=True))
+    return files_source(
+        "folder",
+        split,
+        sizes,
+        request.limit,
+        PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels),
+    )
 
 
 DATASETS.add(

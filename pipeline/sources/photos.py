@@ -1,24 +1,14 @@
-"""Decoding: any photo file to 8-bit RGB, or the reason why it cannot be read."""
+"""Loading: a listed photo as 8-bit RGB, or the reason why it cannot be used."""
 
-import io
-import struct
-import zlib
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from densecli.core import fs
 from densecli.core.errors import Forbidden, Unreachable
+from densecli.core.pictures import MAX_PIXELS, open_picture, to_rgb
+from densecli.core.pictures import upright as turn_upright
 from densecli.pipeline.sources.base import Decoded, Item, Span, Unreadable
 from densecli.shards.geometry import Canvas
 from densecli.shards.store import PHOTOS
-
-# What Pillow's decoders raise on files that are truncated, damaged or crafted.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
-
-SWAPPED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +18,17 @@ class PhotoLoader:
     Attributes:
         root: Folder or URL that paths are below. Empty: items hold URLs.
         upright: Whether to apply the EXIF orientation.
+        max_pixels: Pixels of the largest photo that is decoded.
     """
 
     root: str
     upright: bool
+    max_pixels: int = MAX_PIXELS
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
         """Loads a photo. Raises Unreadable; other I/O errors pass through, as they say nothing about it."""
-        return decode(read(self.root, item.photo or Span(item.ref)), upright=self.upright, canvas=canvas)
+        data = read(self.root, item.photo or Span(item.ref))
+        return decode(data, upright=self.upright, canvas=canvas, max_pixels=self.max_pixels)
 
 
 def read(root: str, span: Span) -> bytes:
@@ -64,47 +57,26 @@ def read(root: str, span: Span) -> bytes:
         raise Unreadable("unreachable") from error
 
 
-def decode(data: bytes, *, upright: bool, canvas: Canvas) -> Decoded:
+def decode(data: bytes, *, upright: bool, canvas: Canvas, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decodes a photo of any mode to RGB: alpha is dropped, an animation gives its first frame.
 
     Args:
         data: Bytes of the file.
         upright: Whether to apply the EXIF orientation.
         canvas: A JPEG much larger than this is decoded at a smaller scale (`PHOTOS["decode"]`).
+        max_pixels: See `open_picture`.
 
     Raises:
         Unreadable: The bytes are empty, damaged, not an image, too large, or of unknown brightness.
     """
-    if not data:
-        raise Unreadable("empty")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        width, height = image.size
+
+    def enough(width: int, height: int) -> tuple[int, int]:
         fitted_width, fitted_height = canvas.fit(width, height)
-        image.draft(None, (PHOTOS["decode"] * fitted_width, PHOTOS["decode"] * fitted_height))
-        image.load()
-        if upright:
-            if image.getexif().get(ExifTags.Base.Orientation, 1) in SWAPPED:
-                width, height = height, width
-            ImageOps.exif_transpose(image, in_place=True)
-        return Decoded(_to_rgb(image), width, height)
-    except UnidentifiedImageError as error:
-        raise Unreadable("not-an-image") from error
-    except Image.DecompressionBombError as error:
-        raise Unreadable("too-large") from error
-    except BROKEN as error:
-        raise Unreadable("truncated" if "truncated" in str(error).lower() else "corrupt") from error
+        return PHOTOS["decode"] * fitted_width, PHOTOS["decode"] * fitted_height
 
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit values at 255; 65535 / 255 = 257.
-        levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(np.round(levels / 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        # The file does not say which value is white.
-        raise Unreadable("float-pixels")
-    if image.mode == "P":
-        image = image.convert("RGBA")
-    # convert() would copy an image that is RGB already.
-    return image if image.mode == "RGB" else image.convert("RGB")
+    image, width, height = open_picture(data, max_pixels=max_pixels, enough=enough)
+    if upright:
+        image, swapped = turn_upright(image)
+        if swapped:
+            width, height = height, width
+    return Decoded(to_rgb(image), width, height)

@@ -8,6 +8,7 @@ import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import MAX_PIXELS
 from densecli.pipeline.sources.base import Decoded, Item, Source, SourceRequest, Span, Unreadable, no_folder
 from densecli.pipeline.sources.photos import decode, read
 from densecli.pipeline.sources.volumes import Listing, Volume, list_volumes, table, tar_volumes
@@ -24,10 +25,12 @@ class Sa1bLoader:
     """Loads a photo with its masks. EXIF orientation is not applied: masks refer to the pixels as stored."""
 
     root: str
+    max_pixels: int = MAX_PIXELS
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
         """Loads a photo; one without annotations has an empty list of masks. Raises Unreadable."""
-        decoded = decode(read(self.root, item.photo or Span(item.ref)), upright=False, canvas=canvas)
+        data = read(self.root, item.photo or Span(item.ref))
+        decoded = decode(data, upright=False, canvas=canvas, max_pixels=self.max_pixels)
         return decoded._replace(masks=parse_masks(read(self.root, item.masks)) if item.masks else [])
 
 
@@ -87,7 +90,7 @@ def sa1b_source(request: SourceRequest) -> Source:
         split=request.split,
         digest=listing.digest,
         items=listing,
-        load=Sa1bLoader(root=folder),
+        load=Sa1bLoader(root=folder, max_pixels=request.max_pixels),
         has_masks=any(volume.photos["masks_size"].any() for volume in volumes),
         index_bytes=listing.index_bytes,
     )

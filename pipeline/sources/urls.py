@@ -90,7 +90,11 @@ def urls_source(request: SourceRequest) -> Source:
     if not items:
         raise DenseCLIError(f"{file} lists no photo.", hint=_HINT)
     return Source(
-        name="urls", split="", digest=items.digest, items=items, load=PhotoLoader(root="", upright=True)
+        name="urls",
+        split="",
+        digest=items.digest,
+        items=items,
+        load=PhotoLoader(root="", upright=True, max_pixels=request.max_pixels),
     )
 
 

@@ -51,7 +51,7 @@ def webdataset_source(request: SourceRequest) -> Source:
         split=split,
         digest=listing.digest,
         items=listing,
-        load=PhotoLoader(root=folder, upright=True),
+        load=PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels),
         index_bytes=listing.index_bytes,
     )
 

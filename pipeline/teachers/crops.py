@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import image_forward
 from densecli.models.registry import resolve
+from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -28,9 +28,6 @@ from densecli.shards.geometry import RESAMPLE
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import region_plan, stored_views
 from densecli.shards.specs import ColumnInfo, TeacherSpec
-
-if TYPE_CHECKING:
-    from densecli.pipeline.config import BuildConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +45,8 @@ class CropsConfig:
 
     model: str
     weights: str
-    views: int = 4
-    seed: int = 0
+    views: int = BuildConfig.views
+    seed: int = BuildConfig.seed
     context: float = 1.0
     codec: Rows = field(default_factory=Rows)
 

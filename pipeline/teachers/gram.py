@@ -28,7 +28,7 @@ from densecli.pipeline.teachers.base import (
 )
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, LowRank
-from densecli.shards.datasets import defaults_for
+from densecli.shards.datasets import Dataset, defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.specs import ColumnInfo, TeacherSpec
 
@@ -59,7 +59,7 @@ class GramConfig:
 
     name: str
     weights: str
-    student_patch: int = 16
+    student_patch: int = Dataset.student_patch
     codec: LowRank = field(default_factory=LowRank)
 
     def spec(self) -> TeacherSpec:

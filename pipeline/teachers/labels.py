@@ -21,6 +21,7 @@ from densecli.models.flops import dense_forward
 from densecli.models.pooling import region_pool
 from densecli.models.registry import resolve
 from densecli.models.text import TEMPLATES, category_embeddings, default_templates
+from densecli.pipeline.config import LabelSettings
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -34,7 +35,6 @@ from densecli.pipeline.teachers.base import (
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, TopK
 from densecli.shards.datasets import defaults_for
-from densecli.shards.kinds import TAU
 from densecli.shards.specs import ColumnInfo, NetworkSpec, TargetSpec, TeacherSpec, TextSpec
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Retrieval:
     categories: str
     text_embeddings: str | None = None
     templates: str | None = None
-    tau: float = TAU
+    tau: float = LabelSettings.tau
     k: int = TopK.k
     tail_mass: float = TopK.tail_mass
     dtype: str = "fp16"

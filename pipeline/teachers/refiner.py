@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from densecli.models.flops import refiner_forward
 from densecli.models.refiner_checkpoints import load_refiner
 from densecli.models.registry import resolve
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
+from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -32,9 +32,6 @@ from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import stored_views
 from densecli.shards.specs import ColumnInfo, TeacherSpec
-
-if TYPE_CHECKING:
-    from densecli.pipeline.config import BuildConfig
 
 BOXES_PER_BATCH = 64
 """Boxes that go through the Refiner at a time."""
@@ -59,9 +56,9 @@ class RefinedConfig:
     model: str
     weights: str
     refiner: str
-    views: int = 4
-    seed: int = 0
-    side: int = 7
+    views: int = BuildConfig.views
+    seed: int = BuildConfig.seed
+    side: int = BuildConfig.side
     codec: LowRank = field(default_factory=LowRank)
 
     @property

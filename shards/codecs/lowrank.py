@@ -7,7 +7,7 @@ import numpy as np
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
-from densecli.shards.codecs.rows import blank_rows
+from densecli.shards.codecs.rows import Rows, blank_rows
 from densecli.shards.quantise import ALL, Arrays, Some, dequantise, quantise
 from densecli.shards.specs import CodecSpec
 
@@ -29,7 +29,7 @@ class LowRank:
 
     rank: int | None = 64
     rmse: float | None = None
-    dtype: str = "int8"
+    dtype: str = Rows.dtype
 
     def __post_init__(self) -> None:
         if (self.rank is None) == (self.rmse is None):

@@ -1,25 +1,15 @@
 """What the model tests share: a tiny EVA-CLIP and the small networks of the other families."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from timm.models import VisionTransformer, register_model
-from timm.models.vision_transformer import vit_base_patch16_siglip_224
+from small_siglip import SIGLIP, TEXT
 
 from densecli.models.architecture import Architecture
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build
 
-
-@register_model
-def vit_nano_patch16_siglip_64(pretrained: bool = False, **options: Any) -> VisionTransformer:
-    """A SigLIP tower that builds in no time: open_clip passes no sizes on to timm."""
-    return vit_base_patch16_siglip_224(pretrained, img_size=64, embed_dim=32, depth=2, num_heads=2, **options)
-
-
-TEXT = {"context_length": 16, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 EVA = {
     "embed_dim": 32,
     "vision_cfg": {
@@ -57,19 +47,6 @@ CONVNEXT = {
         "image_size": 64,
     },
     "text_cfg": TEXT,
-}
-SIGLIP = {
-    "embed_dim": 32,
-    "custom_text": True,
-    "init_logit_bias": -10,
-    "vision_cfg": {
-        "timm_model_name": "vit_nano_patch16_siglip_64",
-        "timm_model_pretrained": False,
-        "timm_pool": "map",
-        "timm_proj": "none",
-        "image_size": 64,
-    },
-    "text_cfg": {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
 }
 CONFIGS = {"eva": EVA, "vit": VIT, "resnet": RESNET, "convnext": CONVNEXT, "siglip": SIGLIP}
 

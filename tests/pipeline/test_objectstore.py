@@ -132,7 +132,7 @@ def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, tmp_path):
         tiny, dataset="webdataset", data=f"{s3}/photos", split=None, limit=None, canvas=48, shard_size=2,
         categories="scenes", store=f"{s3}/store", teachers=("scenes-s", "features-scenes-s"),
     )  # fmt: skip
-    planned = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(epochs=6, build=config))
     build_here(config)
     before = objects(s3, "store")
     assert [name for name in before if name.startswith("store/index/webdataset/")]

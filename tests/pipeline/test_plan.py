@@ -27,7 +27,7 @@ def test_bytes__of_scenes_are_those_of_the_store(tiny, regions):
     config = replace(
         tiny, limit=12, shard_size=5, teachers=TEACHERS, weights=RANDOM, views=1, rank=8, regions=regions
     )
-    planned = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(epochs=6, build=config))
     assert not Path(config.store).exists()
     request, _ = build_here(config)
     assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
@@ -49,14 +49,14 @@ def test_bytes__of_photos_are_those_of_the_store(shared_data, tiny):
         teachers=("scenes-s", "self-scenes-s"),
         categories="scenes",
     )
-    planned = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(epochs=6, build=config))
     build_here(config)
     assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
 
 
 def test_bytes__of_a_sample_stand_for_all(tiny):
     config = replace(tiny, limit=90, shard_size=32, teachers=(), weights={})
-    planned = plan(PlanConfig(build=config, samples=40))
+    planned = plan(PlanConfig(epochs=6, build=config, samples=40))
     build_here(config)
     assert planned["sampled"] == 40
     assert 0 < planned["uncertainty"] < 0.1
@@ -65,7 +65,7 @@ def test_bytes__of_a_sample_stand_for_all(tiny):
 
 def test_bytes__of_more_photos_like_these(tiny):
     config = replace(tiny, limit=32, shard_size=32, teachers=("scenes-s",))
-    some, more = (plan(PlanConfig(build=config, photos=n)) for n in (32, 3200))
+    some, more = (plan(PlanConfig(epochs=6, build=config, photos=n)) for n in (32, 3200))
     assert more["photos"] == 3200
     assert more["bytes"] == pytest.approx(100 * some["bytes"], rel=0.02)
 
@@ -83,14 +83,14 @@ def test_unreadable_photos_are_left_out_of_the_estimate(tiny, tmp_path):
     config = replace(
         tiny, dataset="folder", data=str(folder), split=None, limit=None, teachers=(), weights={}, canvas=64
     )
-    planned = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(epochs=6, build=config))
     build_here(config)
     assert planned["skipped"] == pytest.approx(1 / 3)
     assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)
     for path in folder.iterdir():
         path.write_bytes(b"")
     with pytest.raises(DenseCLIError, match="None of the 12 photos"):
-        plan(PlanConfig(build=replace(config, store=str(tmp_path / "other"))))
+        plan(PlanConfig(epochs=6, build=replace(config, store=str(tmp_path / "other"))))
 
 
 def test_work__of_labels_pays_after_one_epoch_and_that_of_crops_after_as_many_views(tiny):
@@ -101,7 +101,7 @@ def test_work__of_labels_pays_after_one_epoch_and_that_of_crops_after_as_many_vi
     assert planned["break_even"] == {"epochs": 1, "trainings": pytest.approx(1 / 6)}
 
     # Every view: the 400 cells of 25 views, of which a live teacher sees 16 an epoch.
-    planned = plan(PlanConfig(build=replace(tiny, teachers=TEACHERS[1:2], views=25)))
+    planned = plan(PlanConfig(epochs=6, build=replace(tiny, teachers=TEACHERS[1:2], views=25)))
     (crops,) = planned["teachers"]
     assert crops["tflop"] == pytest.approx(6 * 400 * image_forward("scenes-s").flops / 1e12)
     assert planned["break_even"]["epochs"] == pytest.approx(25)
@@ -109,15 +109,17 @@ def test_work__of_labels_pays_after_one_epoch_and_that_of_crops_after_as_many_vi
 
 def test_training__pays_for_the_teachers_it_reads_alone_and_for_as_long_as_it_is(tiny):
     build = replace(tiny, teachers=TEACHERS[:3], weights=RANDOM, views=25)
-    every, one = (plan(PlanConfig(build=build, reads=reads)) for reads in (None, frozenset(["labels"])))
+    every, one = (
+        plan(PlanConfig(epochs=6, build=build, reads=reads)) for reads in (None, frozenset(["labels"]))
+    )
     assert [t["epoch_tflop"] > 0 for t in every["teachers"]] == [True, True, True]
     assert [t["epoch_tflop"] > 0 for t in one["teachers"]] == [True, False, False]
     assert [t["tflop"] for t in one["teachers"]] == [t["tflop"] for t in every["teachers"]]
     assert one["break_even"]["epochs"] > every["break_even"]["epochs"] > 1
     assert report(one).count("live, an epoch") == 1
-    assert plan(PlanConfig(build=build, seen=12))["epochs"] == 2
+    assert plan(PlanConfig(epochs=6, build=build, seen=12))["epochs"] == 2
     small, large = (
-        plan(PlanConfig(build=build, student=student, image_size=side))["student"]["epoch_tflop"]
+        plan(PlanConfig(epochs=6, build=build, student=student, image_size=side))["student"]["epoch_tflop"]
         for student, side in (("scenes-s", None), ("scenes-vfm", 192))
     )
     assert large > 2 * small > 0
@@ -130,7 +132,7 @@ def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, tmp_path):
         tiny, dataset="webdataset", data=str(tmp_path), split=None, limit=None, teachers=(), weights={},
         canvas=48,
     )  # fmt: skip
-    planned = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(epochs=6, build=config))
     assert not Path(config.store).exists()
     build_here(config)
     assert planned["index_bytes"] == pytest.approx(du(Path(config.store) / "index"), abs=100)
@@ -141,17 +143,17 @@ def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, tmp_path):
 def test_weights__are_needed_to_calibrate_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
     config = replace(tiny, teachers=("vitb16",), weights={})
-    planned = plan(PlanConfig(build=config))
+    planned = plan(PlanConfig(epochs=6, build=config))
     assert [teacher["name"] for teacher in planned["teachers"]] == ["vitb16"]
     assert "vitb16, once" in report(planned)
     with pytest.raises(DenseCLIError, match="no weights for vitb16"):
-        plan(PlanConfig(build=config, calibrate=True))
+        plan(PlanConfig(epochs=6, build=config, calibrate=True))
 
 
 def test_calibrate__measures_the_teachers_and_the_rank_they_need(tiny):
     config = replace(tiny, teachers=("self-scenes-s",), gram_rmse=0.05)
-    most = plan(PlanConfig(build=config))
-    planned = plan(PlanConfig(build=config, calibrate=True))
+    most = plan(PlanConfig(epochs=6, build=config))
+    planned = plan(PlanConfig(epochs=6, build=config, calibrate=True))
     build_here(config)
     assert planned["measured"] and planned["teachers"][0]["gpu_hours"] > 0
     assert planned["bytes"] == pytest.approx(du(config.store), rel=0.02)

@@ -18,8 +18,11 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.build_request import prepare, unit_of
+from densecli.pipeline.unit import PhotoError
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_image, decode_npz, read_joined, read_shard
+from densecli.shards.joined import decode_image, read_joined
+from densecli.shards.npz import decode_npz
+from densecli.shards.tars import read_shard
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_targets__of_several_teachers_share_the_decode(tiny, monkeypatch):
         decoded.append(jpg)
         return decode_image(jpg)
 
-    monkeypatch.setattr("densecli.shards.reader.decode_image", counting)
+    monkeypatch.setattr("densecli.shards.joined.decode_image", counting)
     _, reports = build_here(replace(tiny, teachers=("scenes-s", "features-scenes-s", "self-scenes-s")))
     assert len(decoded) == sum(report.samples for report in reports) == tiny.limit
 
@@ -284,3 +287,48 @@ def test_device__that_names_a_gpu_is_refused(tiny):
     with pytest.raises(DenseCLIError, match="Ray chooses") as caught:
         prepare(replace(tiny, device="cuda:1"))
     assert "CUDA_VISIBLE_DEVICES" in caught.value.hint
+
+
+def test_a_photo_that_fails__is_named(from_folder):
+    job, source = prepare(from_folder)
+
+    def failing(item, canvas):
+        raise TypeError("what a strange photo")
+
+    with pytest.raises(PhotoError, match=r"^TypeError: what a strange photo, at the photo a\.jpg$"):
+        replace(job, load=failing).builder().build(unit_of(source, "000000", 4))
+
+
+def test_a_photo_that_its_teacher_fails_at__is_named(tiny):
+    job, source = prepare(tiny)
+    builder = job.builder()
+    ((_, teacher),) = builder.config.targets
+
+    def failing(picture):
+        raise ValueError("no such picture")
+
+    teacher.inputs = failing
+    with pytest.raises(PhotoError, match=r"^ValueError: no such picture, at the photo \S+$"):
+        builder.build(unit_of(source, "000000", 4))
+
+
+def test_too_little_memory__skips_the_photo(from_folder):
+    job, source = prepare(from_folder)
+
+    def hungry(item, canvas):
+        if item.ref == "b.png":
+            raise MemoryError
+        return job.load(item, canvas)
+
+    report = replace(job, load=hungry).builder().build(unit_of(source, "000000", 8))
+    assert report.skipped["out-of-memory"] == 1
+    assert report.skipped_first["out-of-memory"] == ["b.png"]
+
+
+def test_max_pixels__skips_larger_photos_and_makes_another_data_set(from_folder):
+    job, source = prepare(replace(from_folder, max_pixels=5000, shard_size=8))
+    report = job.builder().build(unit_of(source, "000000", 8))
+    # b.png and d.jpg; the others cannot be opened at all, or are as large as b.png.
+    assert (report.samples, report.skipped["too-large"]) == (0, 3)
+    assert source.identity["max_pixels"] == 5000
+    assert "max_pixels" not in prepare(replace(from_folder, store=None))[1].identity

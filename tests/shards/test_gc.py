@@ -3,16 +3,20 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from densecli.core.errors import DenseCLIError
-from densecli.shards.gc import delete, garbage
+from densecli.shards import gc
+from densecli.shards.gc import delete
 from densecli.shards.lint import lint
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, npz_bytes
+
+garbage = partial(gc.garbage, min_age=3600)
 
 
 def age(root, hours):

@@ -69,7 +69,7 @@ def test_spatial__zero_gradient_only_where_student_agrees() -> None:
     gradients = []
     for x in (dense * 5, random(2, 16, 4, 4, seed=5)):
         x = x.clone().requires_grad_()
-        call(Spatial("self"), StudentOutput(x, x, {}), target)[0].backward()
+        call(Spatial("self", tau=0.2, side=7), StudentOutput(x, x, {}), target)[0].backward()
         assert x.grad is not None
         gradients.append(float(x.grad.abs().max()))
     assert gradients[0] < 1e-6 < 1e-4 < gradients[1]
@@ -78,7 +78,7 @@ def test_spatial__zero_gradient_only_where_student_agrees() -> None:
 def test_region_text__leaves_out_what_the_teacher_doubts() -> None:
     text = F.normalize(random(4, 16, seed=1), dim=1)
     teacher = torch.tensor([[0.9, 0.1, 0, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1.0]])
-    term = RegionText(text, tau=0.1, theta=0.3)
+    term = RegionText(text, tau=0.1, theta=0.3, kind="labels")
     loss, extra = call(term, student(), batch(labels=teacher))
     regions = student().regions[[0, 2]]
     expected = F.cross_entropy(regions @ text.T / 0.1, torch.tensor([0, 3]))

@@ -15,9 +15,9 @@ from densecli.models.student import load_student
 from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS
-from densecli.train.config import RefinerConfig
 from densecli.train.distillation import TrainConfig, make_trainer, train
 from densecli.train.refiner import train_refiner
+from densecli.train.refiner_config import RefinerConfig
 
 
 @pytest.fixture(autouse=True)

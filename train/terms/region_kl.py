@@ -5,7 +5,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from densecli.shards.kinds import TAU
 from densecli.shards.store import Column
 from densecli.train.config import Reduction
 from densecli.train.dataloader import Batch
@@ -25,12 +24,12 @@ class RegionKL(Term):
         column: Column,
         text: Tensor,
         *,
-        tau: float = TAU,
-        theta: float = 0.3,
-        variant: str = "densevlm",
-        beta: float | None = None,
-        reduction: Reduction = "regions",
-        kind: str = "labels",
+        tau: float,
+        theta: float,
+        variant: str,
+        beta: float | None,
+        reduction: Reduction,
+        kind: str,
     ) -> None:
         """Keeps the categories of a column.
 

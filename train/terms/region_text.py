@@ -5,7 +5,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from densecli.shards.kinds import TAU
 from densecli.train.dataloader import Batch
 from densecli.train.losses import kept_regions, mean, region_text
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
@@ -20,7 +19,7 @@ class RegionText(Term):
 
     reads = ("labels",)
 
-    def __init__(self, text: Tensor, *, tau: float = TAU, theta: float = 0.3, kind: str = "labels") -> None:
+    def __init__(self, text: Tensor, *, tau: float, theta: float, kind: str) -> None:
         """Keeps the categories.
 
         Args:

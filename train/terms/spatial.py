@@ -19,7 +19,7 @@ class Spatial(Term):
 
     reads = ("self", "refined", "gram")
 
-    def __init__(self, kind: str, *, tau: float = 0.2, side: int = 7) -> None:
+    def __init__(self, kind: str, *, tau: float, side: int) -> None:
         """Keeps the settings.
 
         Args:
