@@ -1,4 +1,4 @@
-"""What an ablation leaves: tables as CSV and markdown, and a page with charts and the teachers' cost."""
+"""The report of an ablation: tables as CSV and markdown, and a page with charts and teacher costs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def summary(results: Sequence[RunResult], costs: Sequence[TeacherCost], *, title
 def write_report(
     folder: Path, spec: Spec, results: Sequence[RunResult], costs: Sequence[TeacherCost]
 ) -> Path:
-    """Writes table.csv, runs.csv, table.md and index.html into a folder; returns the path of the last."""
+    """Writes table.csv, runs.csv, table.md and index.html into a folder. Returns the path of the page."""
     rows = aggregate(results)
     headings = _headings(rows)
     table = settings_table(rows, headings, title="Settings")
@@ -50,6 +50,6 @@ def write_report(
 
 
 def _headings(rows: Sequence[SettingRow]) -> list[str]:
-    """The figures of all rows, except the top-5 ones of regions, which are in the CSV files only."""
+    """The figures of all rows, except top-5 accuracies of regions, which are only in the CSV files."""
     every = dict.fromkeys(heading for row in rows for heading in row.figures)
     return [heading for heading in every if "top-5" not in heading]

@@ -46,7 +46,7 @@ class Options:
 
     @property
     def store(self) -> str:
-        """The store that was given, else the newest. Raises DenseCLIError where there is none."""
+        """The store that was given, else the newest. Raises DenseCLIError if there is none."""
         return self.given.get("store") or newest_store()
 
     def say(self, text: str, value: Any) -> None:

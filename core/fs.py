@@ -229,7 +229,7 @@ def write_atomic(url: str, data: bytes | memoryview | list[bytes]) -> None:
     which object stores publish as a whole.
 
     Args:
-        url: Of the file.
+        url: Address of the file.
         data: Its content, whole or in parts.
 
     Raises:

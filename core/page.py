@@ -66,7 +66,7 @@ class Figure:
         image: A picture, or an <svg> element of ours, which is not escaped.
         alt: What the picture shows, for readers who do not see it.
         note: A sentence below it.
-        width: Of the picture on the page, in CSS pixels; never more than its own.
+        width: Width of the picture on the page, in CSS pixels; never more than its own.
     """
 
     title: str
@@ -103,7 +103,7 @@ def render_page(title: str, sections: Sequence[Section], *, summary: str = "", w
     """Renders a page.
 
     Args:
-        title: Of the page.
+        title: Title of the page.
         sections: With links to them at the top.
         summary: One sentence below the title.
         warning: What a reader must know before any number, in a frame at the top.

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a training needs to continue as if it had never stopped."""
+"""Checkpoints: everything that a run needs to continue as if it had never stopped."""
 
 import io
 import re
@@ -16,9 +16,9 @@ def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
     """Writes a checkpoint atomically, then removes the oldest ones.
 
     Args:
-        folder: Of the checkpoints.
-        state: Tensors and plain values, among them `step`.
-        keep: How many of the newest checkpoints stay.
+        folder: Folder of the checkpoints.
+        state: Tensors and plain values, including `step`.
+        keep: Number of newest checkpoints to keep.
 
     Returns:
         Path of the checkpoint.
@@ -33,7 +33,7 @@ def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
 
 
 def latest_checkpoint(folder: str) -> str | None:
-    """Path of the newest checkpoint in a folder, None where there is none."""
+    """Path of the newest checkpoint in a folder, None if there is none."""
     names = _names(folder)
     return fs.join(folder, names[-1]) if names else None
 
@@ -49,13 +49,13 @@ def load_checkpoint(path: str) -> dict[str, Any]:
             f"The checkpoint {path} cannot be read: {error}.",
             hint="Remove it to continue from the one before, or start again with --resume overwrite.",
         ) from error
-    if "bad_steps" in state:  # its name in checkpoints of version 0.1
+    if "bad_steps" in state:  # the name in version 0.1
         state["nonfinite_steps"] = state.pop("bad_steps")
     return state
 
 
 def rng_state() -> dict[str, Any]:
-    """Torch's random state on the CPU and on the current GPU, which a training step may draw from."""
+    """Torch's random state on the CPU and on the current GPU, which training steps may use."""
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,

@@ -1,4 +1,4 @@
-"""Training of a Refiner: a region's tokens in the whole photo learn to be those of its crop (R-SC)."""
+"""Trains a Refiner: a region's tokens in the whole photo learn to match those of its crop (R-SC)."""
 
 import json
 from dataclasses import asdict
@@ -55,7 +55,7 @@ def train_refiner(config: RefinerConfig) -> dict[str, Any]:
         See `Trainer.fit`.
 
     Raises:
-        DenseCLIError: Where weights or photos are missing, or the run folder holds another run.
+        DenseCLIError: Weights or photos are missing, or the run folder holds a different run.
     """
     start = started()
     with joined_processes(config.device) as distributed:
@@ -69,7 +69,7 @@ def make_refiner_trainer(
 
     Args:
         config: The configuration.
-        distributed: None for this process alone.
+        distributed: The processes that train together; by default this one alone.
 
     Raises:
         DenseCLIError: See `train_refiner`.
@@ -106,7 +106,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         Args:
             config: The configuration.
             store: The store.
-            device: Where the Refiner is trained.
+            device: The device of the Refiner.
 
         Raises:
             DenseCLIError: Where weights are missing, or the network has too few blocks.
@@ -179,7 +179,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         return token_infonce(student, teacher, self.config.tau, tokens), {"cosine": cosine}
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
-        """Writes the Refiner's own weights, which say in the file itself what they are, and a model card."""
+        """Writes the Refiner's own weights, with metadata in the file, and a model card."""
         card = card_of(self.model, self.initial_weights)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.own_state().items()}
         path = fs.join(folder, WEIGHTS)

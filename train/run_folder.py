@@ -19,7 +19,7 @@ from densecli.train.trainer_config import Resume
 
 
 class RunFolder:
-    """Paths of one run, in a local folder, and the lock of the process that writes it.
+    """The local folder of one run, with the lock of the process that writes it.
 
     Attributes:
         root: The folder.
@@ -31,16 +31,16 @@ class RunFolder:
     """
 
     LOGGERS = "loggers.json"
-    """File with the ids under which services know the run."""
+    """File with the ids of the run at logging services."""
     LOCK = ".lock"
-    """Locked by the process that writes the run; says which one it is."""
+    """File that is locked by the process that writes the run, and names that process."""
 
     def __init__(self, root: str | Path) -> None:
-        """Raises DenseCLIError for an address."""
+        """Describes a folder. Raises DenseCLIError for an address such as s3://."""
         if "://" in str(root):
             raise DenseCLIError(
                 "A run is written to a local folder, not to an address.",
-                hint="Name a folder with --run, and copy it afterwards.",
+                hint="Give a local folder as --run, and copy it afterwards.",
             )
         self.root = Path(root)
         self.config = self.root / "config.json"
@@ -59,22 +59,22 @@ class RunFolder:
         defaults: Mapping[str, Any] | None = None,
         dry_run: bool = False,
     ) -> str | None:
-        """Locks the folder and makes it ready for a training; `close` unlocks it.
+        """Locks the folder and prepares it for a training; `close` unlocks it.
 
         Args:
             config: The resolved configuration, JSON values.
-            resume: interrupted: continue the run that is there, whose settings have to be the same; never:
-                refuse to touch a run that is there; overwrite: remove it.
-            free: Settings that may differ from those of the run that is there.
-            defaults: Values of settings that the run that is there does not know, because it was started by
-                an earlier version.
-            dry_run: Only say where it would continue; lock and write nothing.
+            resume: What to do with an existing run. "interrupted" continues it, if its settings are the same;
+                "never" refuses; "overwrite" removes it.
+            free: Settings that may differ from those of the existing run.
+            defaults: Values of settings that the existing run does not have, because an earlier version
+                started it.
+            dry_run: Whether only to find out where it would continue, without locking or writing.
 
         Returns:
-            Path of the checkpoint to continue from, None where there is none.
+            Path of the checkpoint to continue from, None if there is none.
 
         Raises:
-            DenseCLIError: Where another process writes the run, and where `resume` forbids to touch it.
+            DenseCLIError: Another process writes the run, or `resume` does not allow to continue it.
         """
         if not dry_run:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -92,14 +92,14 @@ class RunFolder:
             self._lock.release()
 
     def _acquire(self) -> None:
-        """Locks the folder. The system releases the lock of a process that dies."""
+        """Locks the folder. If the process dies, the system releases the lock."""
         file = self.root / self.LOCK
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise DenseCLIError(
                 f"The run in {self.root} is being written by {file.read_text() or 'another process'}.",
-                hint="Wait for it to end, stop it, or choose another --run.",
+                hint="Wait until it ends, stop it, or choose another --run.",
             ) from None
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}")
@@ -138,7 +138,7 @@ class RunFolder:
         self.config.unlink()
 
     def _sweep(self) -> None:
-        """Removes files that a killed process left half written: a checkpoint may have gigabytes."""
+        """Removes files that a killed process left half-written: a checkpoint may have gigabytes."""
         for folder in (str(self.root), self.checkpoints, self.export):
             for name in filter(fs.is_temporary, fs.files(folder)):
                 fs.remove(fs.join(folder, name))
@@ -161,8 +161,8 @@ class RunFolder:
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."
             if isinstance(recorded.get("decoupling"), int) and old["decoupling"] != config["decoupling"]:
                 hint = (
-                    "Rows 2 and 3 had each other's number then: "
-                    f"--decoupling {old['decoupling']} is what the run was started with."
+                    "Rows 2 and 3 were swapped when the run was started: "
+                    f"give --decoupling {old['decoupling']} to continue it."
                 )
             raise DenseCLIError(
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
@@ -170,6 +170,6 @@ class RunFolder:
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings without the places of files: of the initial weights only the digest counts."""
+    """The settings without paths: initial weights are compared by their digest."""
     weights = {k: v for k, v in config.get("initial_weights", {}).items() if k != "source"}
     return {**config, "initial_weights": weights}

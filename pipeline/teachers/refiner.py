@@ -34,9 +34,9 @@ from densecli.shards.regions import stored_views
 from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 BOXES_PER_BATCH = 64
-"""Boxes that go through the Refiner at a time."""
+"""Number of boxes in a pass of the Refiner."""
 DEFAULT_RANK = 64
-"""Of the factors."""
+"""Default rank of the factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,9 @@ class RefinedConfig:
         weights: Its weights, a path or random:SEED.
         refiner: The Refiner's own weights, a path or random:SEED.
         views: K, the number of a photo's views whose boxes are refined.
-        seed: Of the choice of views.
-        side: A box has side * side tokens.
-        codec: How the factors are stored, one factor for each box.
+        seed: Seed of the choice of views.
+        side: Side of the token grid of a box.
+        codec: How the factors are stored; each box has its own.
     """
 
     model: str
@@ -77,13 +77,13 @@ class RefinedConfig:
         }
 
     def info(self) -> ColumnInfo:
-        """See `TeacherConfig.info`; with `refiner`, where the Refiner's own weights are."""
+        """See `TeacherConfig.info`; `refiner` is the source of the Refiner's own weights."""
         clip, refiner = weights_info(self.weights), weights_info(self.refiner)
         random = clip["random_weights"] or refiner["random_weights"]
         return {**clip, "refiner": refiner["weights"], "random_weights": random}
 
     def cost(self, photo: Photo) -> Cost:
-        """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at a visit."""
+        """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at each visit."""
         entry, box = refiner_forward(self.model, photo.canvas.size, self.side)
         cells, views = np.diff(photo.regions.offsets), self.stored_views(photo)
         boxes = int(cells[views].sum())
@@ -136,9 +136,10 @@ class RefinedTeacher:
         """Encodes unit tokens (M, side * side, D).
 
         Returns:
-            The codec's arrays, box after box, and `views` (K,) int32; the errors of the boxes' Gram matrices.
+            The codec's arrays, box after box, with `views` (K,) int32; and the errors of the boxes' Gram
+            matrices.
         """
-        # A photo without boxes gets arrays of the same types as others, without rows.
+        # A photo without boxes gets arrays of the same types as other photos, but without rows.
         boxes = target if len(target) else np.zeros((1, *target.shape[1:]), np.float32)
         coded, errors = zip(*map(self.config.codec.encode, boxes), strict=True)
         rank = max(arrays["x"].shape[1] for arrays in coded)
@@ -150,7 +151,7 @@ class RefinedTeacher:
 
 
 def _widened(array: np.ndarray, rank: int) -> np.ndarray:
-    """Pads (L, r) to (L, rank) with zeros, which leave the Gram matrix as it is; returns (L,) unchanged."""
+    """Pads (L, r) to (L, rank) with zeros, which do not change the Gram matrix; returns (L,) unchanged."""
     return np.pad(array, [(0, 0), (0, rank - array.shape[1])]) if array.ndim == 2 else array
 
 
@@ -175,7 +176,7 @@ def _find_refiner(name: str, model: str) -> str:
     except DenseCLIError as error:
         raise DenseCLIError(
             str(error),
-            hint=f"Train it with densecli train-refiner --student {arch}, then name it: "
+            hint=f"Train it with densecli train-refiner --student {arch}, then give it as "
             f"--weights {name}=RUN/export/refiner.safetensors.",
         ) from None
 

@@ -155,4 +155,4 @@ def test_open__a_numbered_decoupling_keeps_what_it_meant(tmp_path: Path, number:
         else:
             with pytest.raises(DenseCLIError, match=f"decoupling '{FORMER[number]}' -> '{name}'") as caught:
                 opened(folder, {**CONFIG, "decoupling": name}, "interrupted")
-            assert f"--decoupling {FORMER[number]} is what" in caught.value.hint
+            assert f"--decoupling {FORMER[number]} to continue" in caught.value.hint
