@@ -6,16 +6,16 @@ time, so nothing outside the region can be mixed in.
 """
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import (
     WeightsInfo,
@@ -204,15 +204,26 @@ def card_of(refiner: Refiner, info: WeightsInfo) -> dict[str, Any]:
     return {"clip": info.sha256, "architecture": refiner.clip.arch.name, **asdict(refiner.shape)}
 
 
+class _Card(TypedDict):
+    """`card_of`."""
+
+    clip: str
+    depth: int
+    layers: list[int]
+    hidden: int
+
+
 def read_card(path: str) -> Mapping[str, Any]:
     """Reads the metadata of a Refiner's file. Raises DenseCLIError if it is not a Refiner."""
     if not Path(path).is_file():
         raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
     try:
         with safe_open(path, framework="pt") as file:
-            found: Mapping[str, Any] = json.loads(file.metadata()[METADATA])
-            return found
+            found = parse(file.metadata()[METADATA].encode())
+        check(found, _Card)
     except Exception as error:  # of safetensors, json or the look-ups
         raise DenseCLIError(
             f"{path} is not a Refiner.", hint="Give the export/refiner.safetensors of a train-refiner run."
         ) from error
+    card: Mapping[str, Any] = found
+    return card
