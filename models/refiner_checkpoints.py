@@ -1,14 +1,14 @@
 """The file of a Refiner's own weights, which says whose Refiner it is and what it consists of."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors import safe_open
 
+from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import WeightsInfo, load_strictly, random_seed, seeded
 from densecli.models.refiner import Refiner, RefinerShape, make_refiner
@@ -19,6 +19,19 @@ METADATA = "refiner"
 """Name under which the file says what it is: json of `card_of`."""
 VERSION = 2
 """Of the network. Version 1 had one linear layer for FC_Inter, and pooled a region's [CLS] after it."""
+
+
+class _Card(TypedDict):
+    """`card_of`, of any version."""
+
+    clip: str
+    depth: int
+    layers: list[int]
+    hidden: int
+    version: NotRequired[int]
+    fc_inter: NotRequired[bool]
+    fc_cls: NotRequired[bool]
+    exogenous: NotRequired[bool]
 
 
 def load_refiner(name: str, weights: str | None, refiner: str, device: str | torch.device = "cpu") -> Refiner:
@@ -40,8 +53,8 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
     card = read_card(refiner)
     if card["clip"] != info.sha256:
         raise DenseCLIError(
-            f"The Refiner {refiner} was trained on other weights of {name} than {info.source}.",
-            hint="Give the weights that it was trained on, or train another with densecli train-refiner.",
+            f"The Refiner {refiner} was trained with other weights of {name} than {info.source}.",
+            hint="Give the weights that it was trained with, or train another with densecli train-refiner.",
         )
     fields = {key: card[key] for key in RefinerShape.__dataclass_fields__}
     shape = RefinerShape(**{**fields, "layers": tuple(card["layers"])})
@@ -67,9 +80,9 @@ def read_card(path: str) -> Mapping[str, Any]:
         raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
     try:
         with safe_open(path, framework="pt") as file:
-            found: Mapping[str, Any] = json.loads(file.metadata()[METADATA])
-            found["clip"]
-    except Exception as error:  # safetensors raises its own, json and the lookups others
+            found = parse(file.metadata()[METADATA].encode())
+        check(found, _Card)
+    except Exception as error:  # of safetensors, json or the look-ups
         raise DenseCLIError(
             f"{path} is not a Refiner.", hint="Give the export/refiner.safetensors of a train-refiner run."
         ) from error
@@ -79,4 +92,5 @@ def read_card(path: str) -> Mapping[str, Any]:
             "FC_Inter was one linear layer, and the [CLS] of a region was pooled after it.",
             hint="Train it anew with densecli train-refiner; columns that it has made stay usable.",
         )
-    return found
+    card: Mapping[str, Any] = found
+    return card
