@@ -60,8 +60,14 @@ class Options:
             json.dump(value, sys.stdout, indent=1)
             sys.stdout.write("\n")
         elif self.json:
-            Path(self.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(self.json).write_text(json.dumps(value, indent=1) + "\n")
+            try:
+                Path(self.json).parent.mkdir(parents=True, exist_ok=True)
+                Path(self.json).write_text(json.dumps(value, indent=1) + "\n")
+            except OSError as error:
+                raise DenseCLIError(
+                    f"The result cannot be written to {self.json}: {error.strerror}.",
+                    hint="Name another file with --json.",
+                ) from error
 
 
 def newest_store() -> str:

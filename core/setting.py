@@ -161,6 +161,8 @@ class Setting:
                 limit = "" if usable else " and finite" if isinstance(value, float) else " and below 2^63"
                 shown = f"{value:g}" if isinstance(value, float) else str(value)
                 raise ValueError(f"must be {self.requirement}{limit}, not {shown}")
+        if (self.path or self.registry) and not value:
+            raise ValueError("must not be empty")
         if self.path and value.startswith("~"):
             return os.path.expanduser(value)
         return value
