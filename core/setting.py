@@ -8,6 +8,8 @@ from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
+from densecli.core.addresses import expanded
+
 Shape = Literal["value", "fixed", "list", "mapping"]
 
 
@@ -163,6 +165,4 @@ class Setting:
                 raise ValueError(f"must be {self.requirement}{limit}, not {shown}")
         if (self.path or self.registry) and not value:
             raise ValueError("must not be empty")
-        if self.path and value.startswith("~"):
-            return os.path.expanduser(value)
-        return value
+        return expanded(value) if self.path else value

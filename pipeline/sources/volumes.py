@@ -1,4 +1,4 @@
-"""Listings of millions of photos in tars and folders, held as arrays and turned into items on access."""
+"""Listings of millions of photos in tars and folders, kept as arrays and turned into items on access."""
 
 import hashlib
 import tarfile
@@ -34,7 +34,7 @@ class Volume(NamedTuple):
     Attributes:
         name: Path below the source's root.
         photos: A `table`.
-        kept: Whether an index can remember it.
+        kept: Whether an index can cache it.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Volume(NamedTuple):
 
 
 def table(rows: Sequence[Row]) -> np.ndarray:
-    """Packs rows into a structured array (N,) of 24 bytes per photo and its name. Masks of 0 bytes: none."""
+    """Packs rows into a structured array (N,): 24 bytes and the name per photo. No masks have 0 bytes."""
     width = max((len(row[0]) for row in rows), default=1)
     numbers = [("offset", "<i8"), ("size", "<u4"), ("masks_offset", "<i8"), ("masks_size", "<u4")]
     return np.array(rows, dtype=[("name", f"S{width}"), *numbers])
@@ -71,7 +71,7 @@ class Listing(Sequence[Item]):
 
         Args:
             volumes: Tars and folders, in their order.
-            limit: Number of photos to keep, the first ones; None for all.
+            limit: Number of photos to keep, from the start; None for all.
             prefixed: Whether keys start with the volume's name, for names that repeat from tar to tar.
         """
         self.volumes = list(volumes)
@@ -89,7 +89,7 @@ class Listing(Sequence[Item]):
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of an index that remembers the volumes."""
+        """Size in bytes of an index of the volumes."""
         photos = [volume.photos for volume in self.volumes if volume.kept]
         return sum(len(npz_bytes({"photos": each[:0]})) + each.nbytes for each in photos)
 
@@ -141,9 +141,9 @@ def tar_volumes(
     Args:
         root: Folder or URL of the tars.
         tars: The tars by their path below `root`.
-        wanted: Whether a member is a photo or, where it ends in .json, a photo's masks.
-        limit: Number of photos after which no further tar is read; None for all.
-        index: Where the contents of tars are remembered between runs.
+        wanted: Whether a member is a photo or, if it ends in .json, a photo's masks.
+        limit: Number of photos after which no other tar is read; None for all.
+        index: Cache of the contents of tars.
 
     Raises:
         DenseCLIError: A file is not a complete tar.
@@ -169,11 +169,11 @@ def list_volumes(
     Args:
         root: Folder or URL of the volumes.
         entries: The volumes by their path below `root`.
-        scan: Makes the `table` of a volume. It is called for each that the index does not know, and for each
-            whose file system does not tell whether it has changed.
+        scan: Makes the `table` of a volume. It is called for volumes that the index does not have, and for
+            those of which the file system does not say whether they have changed.
         unit: What the progress line counts, such as "tars listed".
-        limit: Number of photos after which no further volume is read; None for all.
-        index: Where the contents of volumes are remembered between runs.
+        limit: Number of photos after which no other volume is read; None for all.
+        index: Cache of the contents of volumes.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
@@ -185,7 +185,7 @@ def list_volumes(
     def volume(name: str) -> Volume:
         known = name in kept
         if index and known and kept[name] in there:
-            with suppress(ValueError, KeyError):  # a damaged entry is made again
+            with suppress(ValueError, KeyError):  # a damaged entry is replaced
                 photos = decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"]
                 return Volume(name, photos, known)
         photos = scan(name)
@@ -212,7 +212,7 @@ def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:
 
     Args:
         url: The tar.
-        wanted: Whether a member is a photo or, where it ends in .json, a photo's masks.
+        wanted: Whether a member is a photo or, if it ends in .json, a photo's masks.
 
     Returns:
         A `table`.
@@ -241,8 +241,8 @@ def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:
             whole = False
     if not whole:
         raise DenseCLIError(
-            f"{url} is not a whole tar: it is damaged, compressed, or ends too early.",
-            hint="Download it again, or move it away to go on without its photos.",
+            f"{url} is not a complete tar: it is damaged, compressed or truncated.",
+            hint="Download it again, or move it away to continue without its photos.",
         )
     none = (0, 0)
     return table(

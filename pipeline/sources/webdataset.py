@@ -1,4 +1,4 @@
-"""Photos in any WebDataset: a folder of tars or a pattern of their names, local or in an object store."""
+"""Photos in any WebDataset: a folder of tars or a pattern of names, local or in an object store."""
 
 import re
 
@@ -34,7 +34,7 @@ def webdataset_source(request: SourceRequest) -> Source:
     if not tars:
         raise DenseCLIError(
             f"There is no .tar at {data}.",
-            hint="--data is a folder of tars, or a pattern such as 'DIR/{000..127}.tar'.",
+            hint="Give a folder of tars, or a pattern such as 'DIR/{000..127}.tar', as --data.",
         )
     volumes = [
         volume
