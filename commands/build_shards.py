@@ -7,6 +7,7 @@ import click
 
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options, command
+from densecli.core.passed_over import in_words
 from densecli.core.tables import plain
 from densecli.pipeline.config import BuildConfig
 
@@ -47,3 +48,5 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     click.echo(
         f"{summary['store']}: {summary['status']}{counts}" + (f"; skipped {skipped}" if skipped else "")
     )
+    if passed := in_words(summary.get("passed_over", {})):
+        click.echo(f"Passed over in the listing: {passed}")
