@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.registry import unknown_name
 from densecli.shards.datasets import DATASETS, Dataset, defaults_for
 
 SPECS = Path(__file__).parent / "specs" / "coco"
@@ -91,12 +92,15 @@ def find_spec(name: str, dataset: str) -> Path:
         DenseCLIError: There is no such spec.
     """
     specs = shipped()
-    for known in (name, f"{dataset if defaults_for(dataset).ablations else 'coco'}/{name}"):
+    folder = f"{dataset if defaults_for(dataset).ablations else 'coco'}/"
+    for known in (name, f"{folder}{name}"):
         if known in specs:
             return specs[known]
     if not (path := Path(name)).is_file():
-        raise DenseCLIError(
-            f"There is no spec {name!r}.", hint=f"Name a .toml file, or one of these: {', '.join(specs)}."
+        short = [spec.removeprefix(folder) for spec in specs if spec.startswith(folder)]
+        names = list(specs) if "/" in name else short
+        raise unknown_name(
+            "ablation", name, names, more="densecli ablate --list lists all; a .toml file will do."
         )
     return path
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from densecli.shards.reader import read_joined
+from densecli.shards.joined import read_joined
 from densecli.shards.store import Column, Store
 
 # Stages of a receipt: those in which a worker only waits, and those that a live teacher has too.

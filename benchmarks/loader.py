@@ -31,10 +31,12 @@ from PIL import Image
 from densecli.core.tables import table
 from densecli.shards.codecs import TopK
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import StoreReader, decode_image, read_shard
+from densecli.shards.joined import decode_image
+from densecli.shards.reader import StoreReader
 from densecli.shards.regions import region_plan
 from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Column, Store
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 if TYPE_CHECKING:

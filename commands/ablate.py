@@ -10,12 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
-from densecli.commands.options import Command, Options, command
+from densecli.commands.options import Options
 from densecli.commands.train import train, train_config
 from densecli.core.settings import changed, setting
 from densecli.shards.config import DryRunSettings, StoreSettings
-from densecli.train.config import Resume, TrainerConfig
+from densecli.train.trainer_config import Resume, TrainerConfig
 
 if TYPE_CHECKING:
     from densecli.ablation.runs import Runner

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from densecli.commands.command import command
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
-from densecli.commands.options import Options, command
+from densecli.commands.options import Options
 from densecli.core.passed_over import in_words
 from densecli.core.tables import plain
 from densecli.pipeline.config import BuildConfig

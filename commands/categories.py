@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
 from densecli.core.tables import table
 from densecli.shards.config import DeviceSettings, DryRunSettings
-from densecli.train.config import TrainerConfig
+from densecli.train.trainer_config import TrainerConfig
 
 SHOWN = 20
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from densecli.commands.options import Options, command, only
+from densecli.commands.command import command, only
+from densecli.commands.options import Options
 from densecli.core.settings import setting, settings_of
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings

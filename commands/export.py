@@ -1,7 +1,8 @@
 """The command `export`: writes a student as other projects read it."""
 
-from densecli.commands.options import Options, command
-from densecli.train.config import ExportConfig
+from densecli.commands.command import command
+from densecli.commands.options import Options
+from densecli.train.export_config import ExportConfig
 
 
 @command(ExportConfig)

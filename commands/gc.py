@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.core.settings import setting
 from densecli.shards.config import StoreSettings
 

@@ -2,7 +2,8 @@
 
 from contextlib import closing
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.shards.config import StoreSettings
 
 

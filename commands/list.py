@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 import click
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import registry, unknown_name
 from densecli.core.settings import Settings, setting

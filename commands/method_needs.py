@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from densecli.commands.options import Options, only
+from densecli.commands.command import only
+from densecli.commands.options import Options
 from densecli.pipeline.config import BuildConfig
 from densecli.train.config import TrainConfig
 

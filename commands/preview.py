@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.core.settings import changed, setting
 from densecli.pipeline.config import VerifyConfig
 from densecli.shards.config import DeviceSettings, StoreSettings

@@ -1,7 +1,8 @@
 """The command `relabel`: labels from stored features, without the teacher."""
 
 from densecli.commands.build_shards import show_summary
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.pipeline.config import RelabelConfig
 
 

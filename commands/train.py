@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from densecli.commands.options import Options, command
-from densecli.train.config import RESOLVED, TrainConfig, with_current_values
+from densecli.commands.command import command
+from densecli.commands.options import Options
+from densecli.train.config import TrainConfig
+from densecli.train.run_config import RESOLVED, with_current_values
 
 
 @command(TrainConfig, resolved=RESOLVED, upgrade=with_current_values)

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.commands.train import show_result, trained
-from densecli.train.config import RESOLVED, RefinerConfig
+from densecli.train.refiner_config import RefinerConfig
+from densecli.train.run_config import RESOLVED
 
 
 @command(RefinerConfig, resolved=RESOLVED)

@@ -1,6 +1,7 @@
 """The command `verify`: runs the teachers again on some photos and compares."""
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.pipeline.config import VerifyConfig
 
 

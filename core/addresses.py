@@ -9,7 +9,8 @@ from densecli.core.errors import DenseCLIError
 # USER@; USER:PASSWORD@, whose password may have slashes (HOST:PORT/a@b.jpg has none); ?NAME=VALUE.
 _SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
 # Lists of photos may have signed addresses of these schemes.
-_WEB = ("http://", "https://")
+_WEB = re.compile("https?://", re.IGNORECASE)
+_USER = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 
 
 def join(url: str | os.PathLike[str], *parts: str) -> str:
@@ -39,15 +40,19 @@ def check(url: str) -> None:
 
 def is_web(url: str) -> bool:
     """Whether an address begins with http:// or https://."""
-    return url.startswith(_WEB)
+    return bool(_WEB.match(url))
 
 
 def public(url: str) -> str:
     """An address that may be written down: a web address without user and query, which carry credentials.
 
-    Only addresses in lists of photos may have any; all others have passed `check`.
+    Only addresses in lists of photos may have any; all others have passed `check`. A list may hold anything:
+    of what is no address, the same parts are left out.
     """
     if not is_web(url):
-        return url
-    parts = urlsplit(url)
+        return _USER.sub(r"\1", url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _USER.sub(r"\1", re.split("[?#]", url, maxsplit=1)[0])
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

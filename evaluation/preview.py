@@ -15,8 +15,8 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain
 from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_row, point_panel
 from densecli.shards.geometry import Canvas
+from densecli.shards.joined import Record, read_joined
 from densecli.shards.kinds import KINDS
-from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
 

@@ -53,7 +53,7 @@ class Categories:
         return self.thing
 
 
-CATEGORY_SETS: Registry[Categories] = registry("categories", noun="category set")
+CATEGORY_SETS: Registry[Categories] = registry("categories", noun="category set", of=Categories)
 """Category sets by name."""
 
 

@@ -12,10 +12,12 @@ from densecli.models.open_clip_door import OPEN_CLIP, from_open_clip
 if TYPE_CHECKING:
     from densecli.models.dense import DenseCLIP
 
-MODELS: Registry[Architecture] = registry("models", noun="model")
+MODELS: Registry[Architecture] = registry("models", noun="model", of=Architecture)
 """CLIPs by name. Weights tuned further are an entry of their own, with the name of the same architecture."""
 
-FAMILIES: Registry[Callable[[Any, Architecture], DenseCLIP]] = registry("families", noun="family of CLIPs")
+FAMILIES: Registry[Callable[[Any, Architecture], DenseCLIP]] = registry(
+    "families", noun="family of CLIPs", of=Callable
+)
 """The classes that read an open_clip model out per token."""
 
 for family, target, help in (

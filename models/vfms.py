@@ -9,7 +9,7 @@ SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 
 
-VFMS: Registry[VFMArchitecture] = registry("vfms", noun="vision foundation model")
+VFMS: Registry[VFMArchitecture] = registry("vfms", noun="vision foundation model", of=VFMArchitecture)
 """Vision foundation models by name."""
 
 for registers, tag in (("", ""), ("-reg", "_reg4")):

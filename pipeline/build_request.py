@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.config import BuildConfig
+from densecli.core.settings import settings_of
+from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
@@ -150,6 +151,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         config.seed,
         Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
         config.max_pixels,
+        WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
     )
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(

@@ -61,7 +61,35 @@ class ModelWeightsSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig(ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSettings):
+class WebSettings(Settings):
+    """What may be fetched from the addresses of a list, which strangers may have written."""
+
+    allow_private: bool = setting(
+        False,
+        help="Lets a list of addresses name servers of this machine and its network.",
+        group="data",
+    )
+    allow_local: bool = setting(
+        False, help="Lets a list of addresses name files of this machine.", group="data"
+    )
+    max_bytes: int = setting(
+        64_000_000,
+        help="Skips photos of a list of addresses that are larger, also once they are unpacked.",
+        group="data",
+        min=1,
+        metavar="N",
+    )
+    photo_timeout: float = setting(
+        60.0,
+        help="Seconds for a photo of a list of addresses, with redirects and further attempts.",
+        group="data",
+        above=0,
+        metavar="S",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSettings):
     """The settings of build-shards."""
 
     dataset: str = setting(

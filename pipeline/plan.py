@@ -31,9 +31,9 @@ from densecli.pipeline.teachers import Photo, weights_names
 from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import defaults_for
 from densecli.shards.geometry import Canvas
+from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
-from densecli.shards.reader import read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import Regions
 from densecli.shards.store import Column

@@ -193,7 +193,8 @@ def _features(store: Store, name: str | None) -> Column:
     found = [c for c in columns if name in (None, c.name, c.full_name)]
     if len(found) != 1:
         listed = ", ".join(c.full_name for c in columns)
-        teacher = name or f"{KINDS['features'].prefix}MODEL"
+        prefix = KINDS["features"].prefix
+        teacher = f"{prefix}{(name or 'MODEL').removeprefix(prefix)}"
         raise DenseCLIError(
             f"The store at {store.root} has {len(found) or 'no'} columns of features"
             + (f" named {name}." if name else "."),

@@ -16,7 +16,7 @@ from densecli.pipeline.shard_builder import build_regions
 from densecli.pipeline.teachers.labels import encode_labels, retrieve
 from densecli.pipeline.unit import Report, Unit
 from densecli.shards.codecs import Arrays, Errors, Features, TopK, combine_errors
-from densecli.shards.reader import read_joined
+from densecli.shards.joined import read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan
 from densecli.shards.store import Column

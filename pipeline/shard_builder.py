@@ -16,18 +16,20 @@ from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
 from densecli.core.tables import readable
 from densecli.pipeline.sources import Item, Load, Unreadable
+from densecli.pipeline.sources.address_loader import REFUSALS
 from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
 from densecli.pipeline.unit import NAMED, Report, Unit, at_photo
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, read_joined, read_shard
+from densecli.shards.joined import Record, read_joined
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan, Regions
 from densecli.shards.store import Column
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
-TRANSIENT_REASONS = {"forbidden", "unreachable"}
-"""Reasons for which a photo may be unreadable today and readable tomorrow."""
+TRANSIENT_REASONS = {"forbidden", "too-slow", "unreachable", *REFUSALS}
+"""Reasons for which a photo may be unreadable today and readable tomorrow, or with another option."""
 CHANCE = 16
 """So many photos are not all unreadable for such a reason by chance."""
 QUIET_SECONDS = 10.0
@@ -164,12 +166,14 @@ class ShardBuilder:
         """Raises DenseCLIError if all photos of a unit were out of reach, which is not the photos' fault."""
         by_chance = len(unit.items) < CHANCE and len(self.config.images.shard_names) > 1
         if unit.items and skipped.keys() <= TRANSIENT_REASONS and not by_chance:
-            kind = Forbidden if skipped.keys() == {"forbidden"} else Unreachable
+            kind = Unreachable if skipped.keys() & {"too-slow", "unreachable"} else Forbidden
+            hints = [REFUSALS[reason] for reason in skipped if reason in REFUSALS]
+            if skipped.keys() - REFUSALS.keys():
+                hints.append("Check the credentials in the environment and the network.")
             raise kind(
                 f"None of the {len(unit.items)} photos from {unit.items[0].ref} on could be read "
                 f"({' and '.join(skipped)}).",
-                hint="Check the credentials in the environment and the network, then run the same command "
-                "again.",
+                hint=f"{' '.join(hints)} Then run the same command again.",
             )
 
     def _build_targets(

@@ -17,8 +17,8 @@ from densecli.pipeline.config import BuildConfig, VerifyConfig
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
 from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
+from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
-from densecli.shards.reader import Record, read_joined
 from densecli.shards.regions import Regions
 from densecli.shards.specs import TargetSpec
 from densecli.shards.store import Column, Store

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from ray import cloudpickle
 
+from densecli.core.plugins import load_plugins, plugins, use_plugins
 from densecli.core.progress import listener
-from densecli.core.registry import load_plugins, plugins, use_plugins
 from densecli.pipeline.unit import Report, Unit
 
 UNITS_PER_WORKER = 2

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from densecli.commands.options import Options, command
+from densecli.commands.command import command
+from densecli.commands.options import Options
 from densecli.core.settings import setting
 from densecli.shards.config import DeviceSettings
 

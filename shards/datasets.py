@@ -56,7 +56,7 @@ class Dataset:
     test_split: str = "test"
 
 
-DATASETS: Registry[Dataset] = registry("datasets", noun="data set")
+DATASETS: Registry[Dataset] = registry("datasets", noun="data set", of=Dataset)
 """Data sets by name. The built-in ones are there where `densecli.pipeline.sources` is imported."""
 
 

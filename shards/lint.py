@@ -8,8 +8,8 @@ from typing import NamedTuple
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column
-from densecli.shards.reader import places_of, read_tar
 from densecli.shards.store import Store
+from densecli.shards.tars import places_of, read_tar
 
 FOLDERS = ("images", "regions", "targets")
 

@@ -11,8 +11,9 @@ from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column
 from densecli.shards.geometry import RESAMPLE
+from densecli.shards.joined import Record
 from densecli.shards.keys import canonical_json, column_key, short_id
-from densecli.shards.reader import Record, StoreReader
+from densecli.shards.reader import StoreReader
 from densecli.shards.specs import (
     ColumnDocument,
     ColumnInfo,
@@ -147,7 +148,7 @@ class Store:
                     shard_sizes=tuple(document["shards"]),
                     photos=document["photos"],
                 )
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DenseCLIError(
                 f"There is no store at {os.fspath(root)}.",
                 hint="Build one with densecli build-shards, or name another with --store.",

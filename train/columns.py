@@ -1,5 +1,6 @@
 """Finds the columns of a store that a training reads."""
 
+import difflib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
@@ -68,9 +69,10 @@ def find_targets(
         if views:
             choice = _with_fewest_views(choice)
         if len(choice) > 1:
+            none = f", none of {', '.join(strays)}" if strays else ""
             others = "".join(f", or with --{option}" for option in KINDS[kind].options)
             raise DenseCLIError(
-                f"The store at {store.root} has {len(choice)} {kind} columns.",
+                f"The store at {store.root} has {len(choice)} {kind} columns{none}.",
                 hint=f"Choose one with --teacher: {', '.join(c.full_name for c in choice)}{others}.",
             )
         found[kind] = choice[0]
@@ -172,11 +174,13 @@ def _missing(
         command = shlex.join(words)
     else:
         command = _commands(store, wanted, student, flags)
+    near = difflib.get_close_matches(wanted, [column.name for column in store.columns("targets")], n=1)
     of = "".join(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
     raise DenseCLIError(
-        f"The store at {store.root} has no {' or '.join(kinds)} column{of}.", hint=f"Make it with: {command}"
+        f"The store at {store.root} has no {' or '.join(kinds)} column{of}.",
+        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != wanted else ''}Make it with: {command}",
     )
 
 

@@ -5,10 +5,10 @@ import xxhash
 from PIL import Image
 
 from densecli.shards.geometry import RESAMPLE, Canvas
-from densecli.shards.reader import Record
+from densecli.shards.joined import Record
 from densecli.shards.store import Store
-from densecli.train.config import LoaderConfig
 from densecli.train.dataloader import Sample, Stream
+from densecli.train.trainer_config import LoaderConfig
 
 SCALE = (0.3, 0.7)
 RATIO = (3 / 4, 4 / 3)

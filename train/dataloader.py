@@ -13,12 +13,13 @@ from torch import Tensor
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, StoreReader
+from densecli.shards.joined import Record
+from densecli.shards.reader import StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
-from densecli.train.config import LoaderConfig
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.targets import TargetReader, Visit, choose_view, join
+from densecli.train.trainer_config import LoaderConfig
 
 
 @dataclass(frozen=True, kw_only=True)

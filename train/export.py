@@ -21,8 +21,8 @@ from densecli.models.model_card import card_path, read_card, run_export
 from densecli.models.student import Student, load_student
 from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
-from densecli.train.config import ExportConfig
 from densecli.train.distillation import CARD as CARD_FIELDS
+from densecli.train.export_config import ExportConfig
 from densecli.train.exports import EXPORTS, export_weights
 from densecli.train.run_folder import RunFolder
 

@@ -10,8 +10,9 @@ from densecli.core.drawing import GAP, column
 from densecli.models.affinity import TokenMap, affinity_row, token_map
 from densecli.models.student import Student
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_image, read_shard
+from densecli.shards.joined import decode_image
 from densecli.shards.store import Store
+from densecli.shards.tars import read_shard
 
 PHOTOS = 3
 CENTRE = (0.5, 0.5)

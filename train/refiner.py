@@ -19,12 +19,12 @@ from densecli.models.model_card import CARD
 from densecli.models.refiner import METADATA, Refiner, card_of, make_refiner
 from densecli.models.vfms import is_vfm
 from densecli.shards.store import Store
-from densecli.train.config import RefinerConfig
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
 from densecli.train.losses import mean, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
+from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder
 from densecli.train.trainer import Trainer
 

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import latest_checkpoint
-from densecli.train.config import Resume, with_current_values
+from densecli.train.run_config import with_current_values
+from densecli.train.trainer_config import Resume
 
 
 class RunFolder:

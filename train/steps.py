@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from densecli.core.errors import DenseCLIError
-from densecli.train.config import WARMUP_STEPS, TrainerConfig
 from densecli.train.dataloader import Batch, Stream
+from densecli.train.trainer_config import WARMUP_STEPS, TrainerConfig
 
 
 class Steps:

@@ -21,14 +21,15 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.signals import heeding_signals
 from densecli.train.checkpoints import load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from densecli.train.config import FREE, TrainerConfig, defaults
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.loggers import RunLog, open_log
 from densecli.train.optimizer import adamw, set_learning_rate
 from densecli.train.recipe import Recipe
+from densecli.train.run_config import FREE, defaults
 from densecli.train.run_folder import RunFolder
 from densecli.train.schedules import SCHEDULES
 from densecli.train.steps import Steps
+from densecli.train.trainer_config import TrainerConfig
 
 R = TypeVar("R", bound=Recipe[Any])
 

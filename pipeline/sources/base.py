@@ -14,7 +14,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
-from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.shards.geometry import Canvas
 from densecli.shards.specs import DatasetIdentity
 
@@ -75,6 +75,7 @@ class SourceRequest:
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
         max_pixels: Pixels of the largest photo that is decoded.
+        web: What may be fetched from the addresses of a list.
     """
 
     data: str
@@ -83,6 +84,7 @@ class SourceRequest:
     seed: int = BuildConfig.seed
     index: Index | None = None
     max_pixels: int = BuildConfig.max_pixels
+    web: WebSettings = field(default_factory=WebSettings)
 
 
 class Decoded(NamedTuple):

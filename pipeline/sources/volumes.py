@@ -16,7 +16,7 @@ from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
 from densecli.pipeline.sources.tars import Choose, Row, scan_tar
-from densecli.shards.reader import decode_npz
+from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
 
 THREADS = 16

@@ -64,7 +64,9 @@ class TeacherFamily:
         return model if known else None
 
 
-TEACHERS: Registry[TeacherFamily] = registry("teachers", package="densecli.pipeline.teachers", noun="teacher")
+TEACHERS: Registry[TeacherFamily] = registry(
+    "teachers", package="densecli.pipeline.teachers", noun="teacher", of=TeacherFamily
+)
 """Families of teachers by name."""
 
 
@@ -109,15 +111,14 @@ def weights_names(name: str) -> Mapping[str, str]:
 
 def _unknown(name: str, families: list[TeacherFamily]) -> DenseCLIError:
     names = [f"{family.prefix}{model}" for family in families for model in family.models()]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    message = f"There is no teacher called {name!r}."
+    if near := difflib.get_close_matches(name, names, n=3, cutoff=0.6):
+        hint = f"Did you mean {' or '.join(near)}? densecli list teachers (models, vfms) describes them."
+        return DenseCLIError(message, hint=hint)
     forms = []
     for placeholder in dict.fromkeys(family.placeholder for family in families):
         alike = [family for family in families if family.placeholder == placeholder]
         prefixed = " or ".join(f"{family.prefix}{placeholder}" for family in alike)
         models = dict.fromkeys(model for family in alike for model in family.models())
         forms.append(f"{prefixed}, {placeholder} being one of {', '.join(models)}")
-    hint = f"A teacher is {'; or '.join(forms)}."
-    return DenseCLIError(
-        f"There is no teacher called {name!r}.",
-        hint=f"Did you mean {' or '.join(near)}? {hint}" if near else hint,
-    )
+    return DenseCLIError(message, hint=f"A teacher is {'; or '.join(forms)}.")

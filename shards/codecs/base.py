@@ -41,7 +41,7 @@ class Codec(Protocol):
         ...
 
 
-CODECS: Registry[Callable[..., Codec]] = registry("codecs", package=__package__)
+CODECS: Registry[Callable[..., Codec]] = registry("codecs", package=__package__, of=Callable)
 """What makes a codec of the options in its spec. Usually the class itself, whose fields are these options."""
 
 

@@ -58,7 +58,7 @@ class TargetKind:
         return f"{self.prefix}{model}"
 
 
-KINDS: Registry[TargetKind] = registry("kinds", package=__name__, noun="kind of target")
+KINDS: Registry[TargetKind] = registry("kinds", package=__name__, noun="kind of target", of=TargetKind)
 
 
 def kind_of_spec(spec: ColumnSpec | TeacherSpec) -> TargetKind:

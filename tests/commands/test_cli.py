@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
 
-from densecli.cli import main
+from densecli.cli import COMMANDS, main
 from densecli.core.errors import Interrupted
 from densecli.models import registry
 from densecli.models.checkpoints import find_weights, load_model
@@ -61,6 +61,46 @@ def build(photos: Path, tmp_path: Path) -> list[object]:
         "build-shards", "--dataset", "folder", "--data", photos, "--store", tmp_path / "store",
         "--canvas", 96, "--teacher", "scenes-l", "--weights", "scenes-l=random:0", "--categories", "scenes",
     ]  # fmt: skip
+
+
+def plugin(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plug-in whose command is forgotten when the test ends."""
+    monkeypatch.setenv("DENSECLI_PLUGINS", "")
+    for attribute in ("_entries", "_values"):
+        monkeypatch.setattr(COMMANDS, attribute, dict(getattr(COMMANDS, attribute)))
+    path = folder / f"{name}.py"
+    path.write_text(f"from densecli.core.registry import registry\nimport click\n{text}\n")
+    return path
+
+
+GREET = """
+@registry("commands").register("{name}", help="Says hello.")
+@click.command()
+def greet():
+    click.echo("hello")
+"""
+
+
+def test_plugin__before_a_command_that_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = plugin(tmp_path, "greeting_command", GREET.format(name="greet"), monkeypatch)
+    assert "No such command 'greet'" in refused("greet", code=2)
+    assert passed("--plugin", path, "greet") == "hello\n"
+    assert "greet" in passed("--help")
+
+
+def test_plugin__may_not_hide_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = plugin(tmp_path, "train_command", GREET.format(name="train"), monkeypatch)
+    output = refused("--plugin", path, "train")
+    assert "train_command.py" in output and "called 'train'" in output
+
+
+def test_plugin__a_broken_one_is_told_by_the_help_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = plugin(tmp_path, "broken_command", "raise Warning('odd')", monkeypatch)
+    monkeypatch.setenv("DENSECLI_PLUGINS", str(path))
+    for words in (["--help"], ["list", "commands"]):
+        assert "Warning: odd" in refused(*words)
 
 
 @pytest.mark.ray

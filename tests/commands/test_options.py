@@ -12,12 +12,14 @@ from click.testing import CliRunner, Result
 
 from densecli.cli import NAMES, main
 from densecli.commands.build_shards import build_shards
-from densecli.commands.options import Command, describe, read_config
+from densecli.commands.command import Command, describe
+from densecli.commands.config_file import read_config
 from densecli.commands.train import train, train_config
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
 from densecli.pipeline.config import BuildConfig
-from densecli.train.config import RESOLVED, TrainConfig
+from densecli.train.config import TrainConfig
+from densecli.train.run_config import RESOLVED
 
 
 @pytest.fixture(scope="module")

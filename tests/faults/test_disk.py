@@ -15,7 +15,7 @@ import pytest
 from building import build_here
 
 from densecli.core.errors import DenseCLIError
-from densecli.shards.reader import read_joined
+from densecli.shards.joined import read_joined
 from densecli.shards.store import Store
 
 SHARD = "000001"

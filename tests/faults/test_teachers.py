@@ -9,7 +9,8 @@ from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.shard_builder import ShardBuilder
 from densecli.pipeline.sources import Source
-from densecli.shards.reader import decode_npz, read_shard
+from densecli.shards.npz import decode_npz
+from densecli.shards.tars import read_shard
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from s3fs import S3FileSystem
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.cache import Cache
-from densecli.shards.reader import StoreReader, read_shard, read_tar
+from densecli.shards.reader import StoreReader
 from densecli.shards.store import Store
+from densecli.shards.tars import read_shard, read_tar
 from densecli.shards.writer import ShardWriter
 
 ALWAYS = 10**6

@@ -7,8 +7,9 @@ from typing import Any
 from densecli.ablation.spec import SPECS, cells, load_spec
 from densecli.commands.ablate import flags_of
 from densecli.commands.build_shards import build_shards
+from densecli.commands.command import Command
+from densecli.commands.config_file import read_config
 from densecli.commands.evaluate import evaluate
-from densecli.commands.options import Command, read_config
 from densecli.commands.train import train
 
 from .frame import Target

@@ -8,7 +8,8 @@ import pytest
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import Photo
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import Record, decode_image, decode_npz
+from densecli.shards.joined import Record, decode_image
+from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions
 
 

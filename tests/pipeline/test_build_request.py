@@ -20,8 +20,8 @@ from densecli.train.columns import find_targets
 
 
 def test_prepare__unknown_teacher_lists_the_known(tiny):
-    with pytest.raises(DenseCLIError, match="vitg99") as caught:
-        prepare(replace(tiny, teachers=("vitg99",), weights={}))
+    with pytest.raises(DenseCLIError, match="xyz99") as caught:
+        prepare(replace(tiny, teachers=("xyz99",), weights={}))
     assert all(name in caught.value.hint for name in ("vitl14", "eva02-b16", "scenes-s"))
 
 

@@ -24,7 +24,7 @@ from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources.base import Decoded
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
-from densecli.shards.reader import read_joined
+from densecli.shards.joined import read_joined
 
 pytestmark = pytest.mark.ray
 

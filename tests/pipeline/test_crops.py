@@ -14,7 +14,8 @@ from densecli.pipeline.teachers import Photo
 from densecli.pipeline.teachers.crops import CropsConfig
 from densecli.shards.codecs import Rows, codec_from_spec
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions, region_plan, stored_views
 
 

@@ -14,7 +14,8 @@ from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.teachers.features import FeaturesConfig
 from densecli.pipeline.teachers.gram import GramConfig, SelfConfig
 from densecli.shards.codecs import Features, LowRank, codec_from_spec
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 
 TEACHERS = ("self-scenes-s", "dinov2-vits14")
 WEIGHTS = {"scenes-s": "random:0", "dinov2-vits14": "random:0"}

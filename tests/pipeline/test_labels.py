@@ -15,7 +15,8 @@ from densecli.pipeline.teachers import Photo
 from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import codec_from_spec
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions
 
 # A matrix product may differ in its last bits with the size of the batch; over tau = 0.01 that is up to this

@@ -22,8 +22,8 @@ from densecli.pipeline.plan import report as plan_report
 from densecli.pipeline.sources import Index, Source, open_source
 from densecli.shards.geometry import Canvas
 from densecli.shards.info import describe, passed_over, remember_passed_over, report
-from densecli.shards.reader import read_shard
 from densecli.shards.store import Store
+from densecli.shards.tars import read_shard
 
 CANVAS = Canvas(48)
 

@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from densecli.pipeline.sources.photos import decode
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_image, read_joined, read_shard
+from densecli.shards.joined import decode_image, read_joined
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import jpg_bytes
 
 EXIF_ORIENTATION = ImageOps.ExifTags.Base.Orientation

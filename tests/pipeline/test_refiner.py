@@ -12,7 +12,8 @@ from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.teachers import teacher_config, weights_names
 from densecli.pipeline.teachers.refiner import RefinedConfig
 from densecli.shards.codecs import LowRank, codec_from_spec
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions, stored_views
 
 SIDE = 4

@@ -28,7 +28,8 @@ from densecli.pipeline.teachers import teacher_config
 from densecli.pipeline.teachers.labels import retrieve
 from densecli.pipeline.unit import Unit
 from densecli.shards.codecs import codec_from_spec
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.store import Store
 from densecli.train.columns import find_targets
 

@@ -19,7 +19,9 @@ from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sources import Index, Source, Unreadable, open_source, volumes
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_npz, read_joined, read_shard
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
+from densecli.shards.tars import read_shard
 
 CANVAS = Canvas(48)
 

@@ -20,7 +20,9 @@ from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.unit import PhotoError
 from densecli.shards.geometry import Canvas
-from densecli.shards.reader import decode_image, decode_npz, read_joined, read_shard
+from densecli.shards.joined import decode_image, read_joined
+from densecli.shards.npz import decode_npz
+from densecli.shards.tars import read_shard
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_targets__of_several_teachers_share_the_decode(tiny, monkeypatch):
         decoded.append(jpg)
         return decode_image(jpg)
 
-    monkeypatch.setattr("densecli.shards.reader.decode_image", counting)
+    monkeypatch.setattr("densecli.shards.joined.decode_image", counting)
     _, reports = build_here(replace(tiny, teachers=("scenes-s", "features-scenes-s", "self-scenes-s")))
     assert len(decoded) == sum(report.samples for report in reports) == tiny.limit
 

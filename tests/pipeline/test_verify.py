@@ -13,9 +13,11 @@ from densecli.cli import main
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.pipeline.verify import VerifyConfig, live_target, regions_beside, report, verify
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.shards.quantise import dequantise
-from densecli.shards.reader import decode_npz, read_joined, read_shard
 from densecli.shards.store import Store
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, npz_bytes
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards import reader
+from densecli.shards.joined import read_joined
 from densecli.shards.keys import keys_digest
-from densecli.shards.reader import StoreReader, read_joined, read_shard
+from densecli.shards.reader import StoreReader
 from densecli.shards.shuffle import shuffled_blocks
 from densecli.shards.store import Store
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, json_bytes, npz_bytes
 
 SIZES = (3, 1, 4, 2, 5)

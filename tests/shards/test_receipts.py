@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densecli.core.errors import DenseCLIError
+from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json
-from densecli.shards.reader import read_joined, read_shard
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import Store
+from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, npz_bytes
 
 MEMBERS = {"a.jpg": (512, 700), "a.json": (2048, 30), "b.jpg": (3072, 0), "b.json": (3584, 512)}

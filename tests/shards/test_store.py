@@ -74,6 +74,10 @@ def test_open__what_is_not_a_store_is_refused(tmp_path, content, word):
     refused(lambda: Store.open(tmp_path), word)
 
 
+def test_open__a_file_in_place_of_the_folder(store):
+    refused(lambda: Store.open(f"{store.root}/store.json"), "no store")
+
+
 def test_add_column__the_same_spec_is_the_same_column(store):
     column = store.add_column("targets", "vitl14", SPEC, {"seen": 1})
     again = store.add_column("targets", "vitl14", dict(reversed(SPEC.items())), {"seen": 2})

@@ -10,8 +10,8 @@ from PIL import Image
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards import writer as shard_writer
+from densecli.shards.joined import decode_image
 from densecli.shards.keys import keys_digest
-from densecli.shards.reader import decode_image
 from densecli.shards.store import PHOTOS, Store
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 

@@ -28,7 +28,8 @@ from densecli.pipeline.teachers.crops import CropsConfig
 from densecli.pipeline.teachers.gram import SELF_RANK
 from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import LowRank, Rows
-from densecli.shards.reader import decode_npz, read_joined
+from densecli.shards.joined import read_joined
+from densecli.shards.npz import decode_npz
 from densecli.train.dataloader import Batch
 from densecli.train.distillation import Distillation, TrainConfig, make_trainer
 from densecli.train.methods import METHODS

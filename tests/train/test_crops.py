@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 
 from densecli.shards.geometry import RESAMPLE
-from densecli.shards.reader import decode_image, read_shard
+from densecli.shards.joined import decode_image
+from densecli.shards.tars import read_shard
 from densecli.train.crops import CropLoader, random_crops
 from densecli.train.dataloader import LoaderConfig
 

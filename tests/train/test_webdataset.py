@@ -3,7 +3,9 @@
 import numpy as np
 import webdataset as wds
 
-from densecli.shards.reader import StoreReader, decode_image, decode_npz
+from densecli.shards.joined import decode_image
+from densecli.shards.npz import decode_npz
+from densecli.shards.reader import StoreReader
 from densecli.shards.webdataset import JoinedSamples
 
 

@@ -43,7 +43,7 @@ class ExportFormat:
     config: Callable[[Student], dict[str, Any] | None] = lambda model: None
 
 
-EXPORTS: Registry[ExportFormat] = registry("exports", package=__name__, noun="export format")
+EXPORTS: Registry[ExportFormat] = registry("exports", package=__name__, noun="export format", of=ExportFormat)
 
 
 def formats_of(model: Student) -> list[str]:

@@ -71,7 +71,7 @@ class Logger:
         """Ends the log."""
 
 
-LOGGERS: Registry[type[Logger]] = registry("loggers", package=__name__, noun="logger")
+LOGGERS: Registry[type[Logger]] = registry("loggers", package=__name__, noun="logger", of=Callable)
 
 
 class RunLog:

@@ -54,7 +54,7 @@ class Method(Preset):
         )
 
 
-METHODS: Registry[Method] = registry("methods", package=__name__, noun="method")
+METHODS: Registry[Method] = registry("methods", package=__name__, noun="method", of=Method)
 
 
 def find_method(name: str) -> Method:

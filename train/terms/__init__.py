@@ -21,7 +21,7 @@ from densecli.train.terms.base import StudentOutput as StudentOutput
 from densecli.train.terms.base import Term as Term
 from densecli.train.terms.base import TermSetup as TermSetup
 
-TERMS: Registry[type[Term]] = registry("losses", package=__name__, noun="loss term")
+TERMS: Registry[type[Term]] = registry("losses", package=__name__, noun="loss term", of=type)
 
 
 def term_and_kind(loss: str) -> tuple[str, str]:

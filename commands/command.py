@@ -1,0 +1,233 @@
+"""Commands made from configuration classes: each of their settings is an option."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from densecli.commands.config_file import read_config
+from densecli.commands.option_rows import Row, groups_of, row_of
+from densecli.commands.options import Options
+from densecli.core.errors import DenseCLIError
+from densecli.core.plugins import use_plugins
+from densecli.core.setting import Setting
+from densecli.core.settings import Settings, setting, settings_of
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    # Older releases of click give it no type arguments.
+    ParamType = click.ParamType
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings(Settings):
+    """What every command takes."""
+
+    config: str | None = setting(
+        None,
+        help="Options by name, from a .toml file or a run's config.json; the command line wins.",
+        group="general",
+        metavar="FILE",
+        default_text="none",
+        path=True,
+    )
+    plugin: tuple[str, ...] = setting(
+        (),
+        help="Module or .py file that registers more names. May be given several times.",
+        group="general",
+        metavar="MODULE",
+        default_text="none",
+        path=True,
+    )
+    json: str | None = setting(
+        None,
+        help="Writes the result as JSON; - is standard output.",
+        group="general",
+        metavar="FILE",
+        default_text="none",
+        path=True,
+    )
+
+
+class SettingType(ParamType):
+    """The values of a setting: a word of the command line is parsed and checked."""
+
+    def __init__(self, of: Setting) -> None:
+        self.of = of
+        self.name = of.metavar or of.type.__name__
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        try:
+            return self.of.parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SettingOption(click.Option):
+    """The option of a setting."""
+
+    def __init__(self, of: Setting) -> None:
+        self.setting = of
+        switch = of.type is bool
+        unset: dict[str, Any] = {} if _required(of) else {"default": None}
+        super().__init__(
+            [f"{of.flag}/--no-{of.option}" if switch else of.flag, of.name],
+            type=None if switch else SettingType(of),
+            multiple=of.repeatable,
+            nargs=of.length,
+            required=_required(of),
+            is_eager=of.name in ("plugin", "config"),
+            callback={"plugin": _load_plugins, "config": _load_config}.get(of.name),
+            expose_value=of.name not in ("plugin", "config"),
+            **unset,
+        )
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """The option and its help with range and default."""
+        row = row_of(self.setting)
+        return f"{row.flag} {row.values}".strip(), row.text
+
+
+class Command(click.Command):
+    """A command whose options are the settings of configuration classes."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Sequence[Setting],
+        resolved: Collection[str],
+        upgrade: Callable[[Mapping[str, Any]], dict[str, Any]],
+        callback: Callable[..., Any],
+        help: str,
+    ) -> None:
+        self.settings = {each.name: each for each in settings}
+        self.resolved, self.upgrade = resolved, upgrade
+        params: list[click.Parameter] = [
+            click.Argument([each.name], type=SettingType(each), required=_required(each))
+            if each.argument
+            else SettingOption(each)
+            for each in settings
+        ]
+        super().__init__(name, params=params, callback=callback, help=help)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options under the heading of their group."""
+        if arguments := [each for each in self.settings.values() if each.argument]:
+            with formatter.section("Arguments"):
+                formatter.write_dl([(each.name.upper(), row_of(each).text) for each in arguments])
+        for group, heading in groups_of(self.settings.values()):
+            params = [p for p in self.params if isinstance(p, SettingOption) and p.setting.group == group]
+            records = [param.get_help_record(ctx) for param in params]
+            with formatter.section(heading):
+                formatter.write_dl([*records, *([HELP] if group == "general" else [])])
+
+    def options_of(self, ctx: click.Context) -> Options:
+        """What was given: each value by the name of its setting."""
+        given = {
+            name: _collected(self.settings[name], value)
+            for name, value in ctx.params.items()
+            if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+        }
+        return Options(given=given, json=given.pop("json", None))
+
+    def parse(self, words: Sequence[str]) -> Options:
+        """What the words of a command line mean. Raises DenseCLIError where they mean nothing."""
+        try:
+            with self.make_context(self.name, list(words)) as ctx:
+                return self.options_of(ctx)
+        except click.UsageError as error:
+            raise DenseCLIError(
+                f"densecli {self.name} refuses these options: {error.format_message()}",
+                hint=f"See densecli {self.name} --help.",
+            ) from None
+
+
+HELP = ("-h, --help", "Shows this text.")
+
+
+def command(
+    *configs: type[Settings] | Sequence[Setting],
+    name: str = "",
+    resolved: Collection[str] = (),
+    upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> Callable[[Callable[[Options], int | None]], Command]:
+    """Makes a command of a function that takes `Options`; what it returns is the exit code.
+
+    Args:
+        configs: Configuration classes, or some settings of one (see `only`). Of settings of one name the
+            first counts.
+        name: Of the command, else that of the function.
+        resolved: Keys that a configuration file may hold although they are no options: they are left out.
+        upgrade: Applied to a file with such keys, the config.json of a run: values of an earlier version in
+            those of this one.
+    """
+
+    def decorate(function: Callable[[Options], int | None]) -> Command:
+        found: dict[str, Setting] = {}
+        for config in (*configs, CommonSettings):
+            for each in settings_of(config).values() if isinstance(config, type) else config:
+                found.setdefault(each.name, each)
+
+        @click.pass_context
+        def callback(ctx: click.Context, /, **_: Any) -> None:
+            assert isinstance(ctx.command, Command)
+            if code := function(ctx.command.options_of(ctx)):
+                ctx.exit(code)
+
+        return Command(
+            name or function.__name__.replace("_", "-"),
+            settings=list(found.values()),
+            resolved=frozenset(resolved) - found.keys(),
+            upgrade=upgrade,
+            callback=callback,
+            help=function.__doc__ or "",
+        )
+
+    return decorate
+
+
+def only(config: type[Settings], *names: str, **facts: Any) -> list[Setting]:
+    """Some settings of a configuration class, perhaps with other facts."""
+    return [replace(settings_of(config)[name], **facts) for name in names]
+
+
+def describe(command: click.Command) -> list[Row]:
+    """The options of a command in the order of its help; none of a command that is not made of settings."""
+    if not isinstance(command, Command):
+        return []
+    arguments = [row_of(each) for each in command.settings.values() if each.argument]
+    options = [
+        row_of(each)
+        for group, _ in groups_of(command.settings.values())
+        for each in command.settings.values()
+        if each.group == group and not each.argument
+    ]
+    return [*arguments, *options]
+
+
+def _required(of: Setting) -> bool:
+    return not of.shown() and not of.optional and of.type is not bool
+
+
+def _collected(of: Setting, value: Any) -> Any:
+    """The pairs of a mapping as one."""
+    return dict(value) if of.shape == "mapping" else value
+
+
+def _load_plugins(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> None:
+    if value:
+        use_plugins(value)
+
+
+def _load_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    assert isinstance(ctx.command, Command)
+    values = read_config(value, ctx.command)
+    use_plugins(values.pop("plugin", ()))
+    ctx.default_map = values

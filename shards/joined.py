@@ -1,0 +1,130 @@
+"""Joins one shard of several columns by key, into records."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from densecli.core.errors import DenseCLIError
+from densecli.core.pictures import Unreadable, open_picture, to_rgb
+from densecli.shards.cache import Cache
+from densecli.shards.column import Column
+from densecli.shards.npz import decode_npz
+from densecli.shards.tars import places_of, read_tar
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample of joined columns.
+
+    Attributes:
+        key: Of the sample.
+        parts: Its members by extension, under "images", "regions" and the teachers' names.
+    """
+
+    key: str
+    parts: dict[str, "Members"]
+
+    def image(self) -> np.ndarray:
+        """(h, w, 3) uint8 RGB: the photo, not padded. Raises DenseCLIError for one that is damaged."""
+        with self._reading("images"):
+            return decode_image(self.parts["images"]["jpg"])
+
+    def arrays(self, part: str) -> dict[str, np.ndarray]:
+        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`.
+
+        Raises:
+            DenseCLIError: They are damaged.
+        """
+        with self._reading(part):
+            return decode_npz(self.parts[part]["npz"])
+
+    @contextmanager
+    def _reading(self, part: str) -> Iterator[None]:
+        try:
+            yield
+        # Pillow raises anything for a damaged photo.
+        except Exception as error:
+            cause = (
+                f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+            )
+            raise DenseCLIError(
+                f"The sample {self.key} in {self.parts[part].url} is damaged: {cause}.",
+                hint="Its checksum is right, so it was written like this: build the shard again.",
+            ) from error
+
+
+class Members(Mapping[str, memoryview]):
+    """The members of a sample by extension, as views of the tar that copy nothing."""
+
+    __slots__ = ("_places", "_tar", "url")
+
+    def __init__(self, tar: memoryview, places: dict[str, tuple[int, int]], url: str) -> None:
+        self._tar, self._places, self.url = tar, places, url
+
+    def __getitem__(self, extension: str) -> memoryview:
+        first, size = self._places[extension]
+        return self._tar[first : first + size]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@dataclass(frozen=True)
+class JoinedShard:
+    """One shard of several columns: its records, made when asked for."""
+
+    keys: list[str]
+    columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]]
+    """(part, tar, where the members of each sample are, address of the tar)."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, row: int) -> Record:
+        return Record(
+            self.keys[row],
+            {part: Members(tar, samples[row], url) for part, tar, samples, url in self.columns},
+        )
+
+
+def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
+    """The samples of one shard with the members of all columns. Raises the errors of `open_joined`."""
+    joined = open_joined(columns, shard)
+    return [joined[row] for row in range(len(joined))]
+
+
+def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = None) -> JoinedShard:
+    """One shard of all columns.
+
+    Raises:
+        DenseCLIError: See `read_shard`; or the columns have other keys, or the same in another order.
+    """
+    joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]] = []
+    keys: list[str] | None = None
+    for column in columns:
+        data, receipt = read_tar(column, shard, cache)
+        places = places_of(column, shard, receipt)
+        keys = list(places) if keys is None else keys
+        if list(places) != keys:
+            raise DenseCLIError(
+                f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
+                hint="Delete the receipts of both and build them again, from the same data.",
+            )
+        url = column.tar_url(shard)
+        joined.append((column.part, memoryview(data), list(places.values()), url))
+    return JoinedShard(keys or [], joined)
+
+
+def decode_image(data: bytes | memoryview) -> np.ndarray:
+    """The image (h, w, 3) uint8 RGB in a `.jpg` member. Raises DenseCLIError if it is damaged."""
+    try:
+        return np.asarray(to_rgb(open_picture(data, formats=["JPEG"]).image))
+    except Unreadable as error:
+        raise DenseCLIError(
+            f"A stored photo {error.sentence}.", hint="densecli lint names the damaged shard."
+        ) from error

@@ -1,0 +1,156 @@
+"""The settings that every training has."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from densecli.core.settings import Settings, changed, setting
+from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.shards.datasets import Dataset
+
+Resume = Literal["interrupted", "never", "overwrite"]
+WARMUP_STEPS = 1000
+"""Of all three papers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig(Settings):
+    """How batches are read from a store."""
+
+    batch_size: int = setting(
+        help="Samples in a batch of each process.", group="optimisation", min=1, metavar="N"
+    )
+    seed: int = setting(
+        0, help="Seed of the order of samples, of their views and of new weights.", group="run", metavar="N"
+    )
+    drop_last: bool = setting(
+        False, help="Leaves out the last step of an epoch where it has fewer samples.", group="optimisation"
+    )
+    workers: int = setting(
+        2,
+        help="Threads that decode ahead of the training step; with 0 the step decodes itself.",
+        group="speed",
+        min=0,
+        metavar="N",
+    )
+    cache: str | None = setting(
+        None,
+        help="Local folder that keeps the shards of a remote store; processes may share it.",
+        group="speed",
+        metavar="DIR",
+        default_text="every epoch fetches them again",
+        path=True,
+    )
+    cache_gb: float = setting(
+        100.0, help="Largest size of that folder in GB (1e9 bytes).", group="speed", above=0, metavar="GB"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings):
+    """The settings that every training has."""
+
+    run: str = setting(
+        help="Folder of the run.",
+        group="run",
+        metavar="DIR",
+        default_text="runs/, named after what is trained on what",
+        path=True,
+    )
+    student: str = setting(
+        Dataset.student,
+        help="Architecture that is trained.",
+        group="model",
+        metavar="NAME",
+        default_text="the data set's; eva02-b16 for photos",
+    )
+    weights: str | None = setting(
+        None,
+        help="Initial weights: NAME=PATH or PATH; random:SEED for random ones.",
+        group="model",
+        metavar="NAME=PATH",
+        default_text="looked up by name, weights/NAME.*",
+        path=True,
+        named=True,
+    )
+    batch_size: int = changed(LoaderConfig, "batch_size", default=48)
+    accumulate: int = setting(
+        1, help="Batches of each process before a step.", group="optimisation", min=1, metavar="N"
+    )
+    epochs: int = setting(6, help="Length of the training.", group="optimisation", min=1, metavar="N")
+    seen_samples: int | None = setting(
+        None,
+        help="Length of the training in samples, rounded up to whole steps.",
+        group="optimisation",
+        min=1,
+        metavar="N",
+        default_text="as --epochs says",
+    )
+    max_steps: int | None = setting(
+        None,
+        help="Length of the training in steps, in place of both.",
+        group="optimisation",
+        min=1,
+        metavar="N",
+        default_text="as --epochs or --seen-samples says",
+    )
+    lr: float = setting(1e-5, help="Peak learning rate.", group="optimisation", above=0)
+    weight_decay: float = setting(0.1, help="Weight decay of AdamW.", group="optimisation", min=0)
+    betas: tuple[float, float] = setting(
+        (0.9, 0.98), help="Betas of AdamW.", group="optimisation", min=0, max=1, metavar="B1 B2"
+    )
+    warmup_steps: int | None = setting(
+        None,
+        help="Steps in which the learning rate rises to its peak.",
+        group="optimisation",
+        min=0,
+        metavar="N",
+        default_text="1000; a tenth of a training of no more steps",
+    )
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
+        "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
+    )
+    compile: bool = setting(False, help="Compiles the network with torch.compile.", group="speed")
+    activation_checkpointing: bool = setting(
+        False,
+        help="Recomputes activations in the backward pass: less memory, more time.",
+        group="speed",
+    )
+    max_nonfinite_steps: int = setting(
+        0,
+        help="Skips up to this many steps of the run whose loss or gradient is not finite.",
+        group="run",
+        min=0,
+        metavar="N",
+    )
+    checkpoint_every: int = setting(
+        500, help="Steps between checkpoints.", group="run", min=1, metavar="STEPS"
+    )
+    keep_checkpoints: int = setting(2, help="Checkpoints to keep.", group="run", min=1, metavar="N")
+    resume: Resume = setting(
+        "interrupted",
+        help="What to do with a run that is there: continue it, refuse, or replace it.",
+        group="run",
+    )
+    schedule: str = setting(
+        "cosine",
+        help="Learning-rate schedule; densecli list schedules describes them.",
+        group="optimisation",
+        metavar="NAME",
+        registry="schedules",
+    )
+    loggers: tuple[str, ...] = setting(
+        ("tensorboard",),
+        flag="logger",
+        help="Logger beside metrics.jsonl; densecli list loggers describes them. May be given several times.",
+        group="run",
+        metavar="NAME",
+        registry="loggers",
+    )
+    picture_every: int | None = setting(
+        None,
+        help="Steps between pictures of a few photos in the log.",
+        group="run",
+        min=1,
+        metavar="STEPS",
+        default_text="one with every checkpoint",
+    )
