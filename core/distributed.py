@@ -76,7 +76,7 @@ class Distributed:
             Its result, in all processes.
 
         Raises:
-            DenseCLIError: Where the function raises one, in all processes.
+            DenseCLIError: The function raises one, in all processes.
         """
         result: list[Any] = [None]
         if self.first:
@@ -100,7 +100,7 @@ def joined_processes(device: str) -> Iterator[Distributed]:
         device: See `pick_device`. On a machine with several GPUs each process takes that of its local rank.
 
     Raises:
-        DenseCLIError: Where there is no such device.
+        DenseCLIError: There is no such device.
     """
     picked = pick_device(device)
     if "TORCHELASTIC_RUN_ID" not in os.environ:

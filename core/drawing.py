@@ -108,7 +108,7 @@ def upright_text(picture: Image.Image, text: str, at: tuple[int, int], font: Fon
         picture: Drawn on.
         text: One line.
         at: Middle of the text's bottom edge (anchor "b"), or of all of it (anchor "m"), in pixels.
-        font: Of the text.
+        font: Font of the text.
         anchor: See `at`.
     """
     width, height = round(font.getlength(text)) + 2, round(font.getbbox("Ag")[3] * 1.2)

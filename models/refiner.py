@@ -1,21 +1,21 @@
-"""R-SC's Refiner: a CLIP's own last blocks, trained anew to see a region of an image as they see its crop.
+"""R-SC's Refiner: a copy of a CLIP's last blocks, trained to see a region of an image as CLIP sees its crop.
 
-Of Qiu et al., Refining CLIP's Spatial Awareness (ICLR 2025). The CLIP stays as it is; the tokens that enter
-its last blocks still keep regions apart, and the clone of those blocks runs on the tokens of one region, so
-that nothing outside it can be mixed in.
+From Qiu et al., Refining CLIP's Spatial Awareness (ICLR 2025). The CLIP itself stays as it is. The tokens
+that enter its last blocks still keep regions apart. The copied blocks run on the tokens of one region at a
+time, so nothing outside the region can be mixed in.
 """
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import (
     WeightsInfo,
@@ -30,14 +30,19 @@ from densecli.models.state_dict import read_state_dict
 from densecli.models.transformer import DenseTransformer
 
 METADATA = "refiner"
-"""Name under which a Refiner's file says what it is: json with `clip` (sha256 of the CLIP's weights) and the
-fields of RefinerShape."""
+"""Key in the metadata of a Refiner's file: JSON with `clip` (sha256 of the CLIP's weights) and the fields of
+RefinerShape."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerShape:
-    """depth: of the CLIP's last blocks, how many are cloned. layers: the two numbers of blocks after which
-    tokens are mixed into those that enter the clone. hidden: width of the region CLS's MLP."""
+    """The size of a Refiner.
+
+    Attributes:
+        depth: Number of the CLIP's last blocks that are copied.
+        layers: Two numbers of blocks; the tokens after these are mixed into those that enter the copies.
+        hidden: Width of the MLP that makes a region's [CLS] token.
+    """
 
     depth: int
     layers: tuple[int, int]
@@ -45,9 +50,14 @@ class RefinerShape:
 
     @classmethod
     def of(cls, clip: DenseTransformer, depth: int | None = None) -> "RefinerShape":
-        """The paper's, for ViT-B and ViT-L; half of the blocks and the rest in proportion to B for others.
+        """The paper's shape for ViT-B and ViT-L; else half of the blocks, and layers in proportion to B.
 
-        depth: another one. Raises DenseCLIError at more than there are blocks.
+        Args:
+            clip: The CLIP of the Refiner.
+            depth: Another depth.
+
+        Raises:
+            DenseCLIError: The CLIP has fewer blocks.
         """
         blocks = len(clip.blocks())
         published = {"base": (4, (4, 7)), "large": (6, (9, 14))}
@@ -62,11 +72,13 @@ class RefinerShape:
 
 
 class Refiner(nn.Module):
-    """Around a frozen CLIP. Its own parts are all that is not below `clip.`; it begins as the CLIP's blocks,
-    but for the region CLS."""
+    """A Refiner around a frozen CLIP. Its own parts are everything that is not below `clip.`.
+
+    Before training it computes what the CLIP's blocks compute, except for a region's [CLS] token.
+    """
 
     def __init__(self, clip: DenseTransformer, shape: RefinerShape | None = None) -> None:
-        """The linear parts are random, from torch's current generator; what is mixed in begins with zeros."""
+        """Initialises the MLP from torch's current random generator, and the mixing layer with zeros."""
         super().__init__()
         self.clip = clip
         self.shape = shape = shape or RefinerShape.of(clip)
@@ -79,7 +91,7 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.mix.bias)
 
     def frozen_names(self) -> set[str]:
-        """Names of the parameters of the CLIP, and of those that the clone's last block never reads."""
+        """Names of the CLIP's parameters, and of those that the last copied block never reads."""
         of_clip = dict(self.clip.named_parameters())
         frozen = {of_clip[name] for name in self.clip.frozen_names("value")}
         unread = {name for name, p in self.clip.blocks()[-1].named_parameters() if p in frozen}
@@ -91,7 +103,7 @@ class Refiner(nn.Module):
         return {name: t for name, t in self.state_dict().items() if not name.startswith("clip.")}
 
     def forward(self, images: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
-        """(B, 3, H, W) normalised pixels and boxes as `refine` takes them -> the same."""
+        """(B, 3, H, W) normalised pixels, and boxes as in `refine` -> the result of `refine`."""
         return self.refine(self.entry(images), boxes, batch_index, side)
 
     def dense(self, images: Tensor) -> Tensor:
@@ -104,8 +116,10 @@ class Refiner(nn.Module):
         return found
 
     def entry(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, C, h, w): the tokens that enter the CLIP's last blocks, plus
-        a linear function of those of two earlier layers."""
+        """(B, 3, H, W) normalised pixels -> (B, C, h, w): the tokens before the copied blocks.
+
+        They are the tokens that enter the CLIP's last blocks, plus a linear function of two earlier layers.
+        """
         first, second = self.shape.layers
         with torch.no_grad():
             *early, late = self.clip.layers(
@@ -118,11 +132,17 @@ class Refiner(nn.Module):
     def refine(
         self, entry: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tuple[int, int]
     ) -> Tensor:
-        """The regions' own tokens, as the clone of the last blocks says them in CLIP's `value` reading.
+        """Computes the refined tokens of regions, in CLIP's mode `value`.
 
-        entry: (B, C, h, w) of `entry`. boxes: (R, 4) normalised xyxy of images batch_index (R,); each becomes
-        side x side tokens by RoIAlign, or (height, width), and its CLS is made of its mean. Returns float32
-        (R, side * side, D), unit norm.
+        Args:
+            entry: (B, C, h, w), the result of `entry`.
+            boxes: (R, 4) xyxy normalised to the canvas. RoIAlign makes the tokens of a box, and an MLP makes
+                its [CLS] token from their mean.
+            batch_index: (R,) which image each box belongs to.
+            side: Side of a box's token grid, or its (height, width).
+
+        Returns:
+            (R, side * side, D) float32, unit norm.
         """
         tokens = region_tokens(entry, boxes, batch_index, side)
         cls = self.region_cls(region_pool(entry, boxes, batch_index, normalize=False))
@@ -132,23 +152,35 @@ class Refiner(nn.Module):
 
 
 def make_refiner(clip: DenseCLIP, shape: RefinerShape | None = None, *, depth: int | None = None) -> Refiner:
-    """A Refiner of a loaded CLIP, of a shape or else of `RefinerShape.of` this depth.
+    """Makes a Refiner for a loaded CLIP.
 
-    Raises DenseCLIError for a network without blocks, or with fewer.
+    Args:
+        clip: The CLIP.
+        shape: Its shape, by default `RefinerShape.of(clip, depth)`.
+        depth: Number of blocks to copy, by default the paper's.
+
+    Raises:
+        DenseCLIError: The network has no blocks with a [CLS] token, or fewer than `depth`.
     """
     if not isinstance(clip, DenseTransformer) or not clip.prefix:
         raise DenseCLIError(
-            f"{clip.arch.name} has no transformer blocks with a [CLS] token, of which a Refiner is made.",
+            f"{clip.arch.name} has no transformer blocks with a [CLS] token, which a Refiner copies.",
             hint="Choose a vision transformer, such as eva02-b16.",
         )
     return Refiner(clip, shape or RefinerShape.of(clip, depth)).to(clip.device).eval()
 
 
 def load_refiner(name: str, weights: str | None, refiner: str, device: str | torch.device = "cpu") -> Refiner:
-    """The Refiner of the model called `name`, in eval mode; `weights` are the model's, see `load_model`.
+    """Loads a CLIP and its Refiner, in eval mode.
 
-    refiner: its own, a file that train-refiner wrote or random:SEED. Raises DenseCLIError for a file that is
-    no Refiner's, or that of another CLIP.
+    Args:
+        name: Name of the CLIP.
+        weights: The CLIP's weights; see `load_model`.
+        refiner: A file that train-refiner wrote, or random:SEED.
+        device: Where the model is put.
+
+    Raises:
+        DenseCLIError: The file is not a Refiner, or it belongs to another CLIP.
     """
     clip, info = load_model(name, weights, device)
     seed = random_seed(refiner)
@@ -157,8 +189,8 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
     card = read_card(refiner)
     if card["clip"] != info.sha256:
         raise DenseCLIError(
-            f"The Refiner {refiner} was trained on other weights of {name} than {info.source}.",
-            hint="Give the weights that it was trained on, or train another with densecli train-refiner.",
+            f"The Refiner {refiner} was trained with other weights of {name} than {info.source}.",
+            hint="Give the weights that it was trained with, or train another with densecli train-refiner.",
         )
     shape = RefinerShape(depth=card["depth"], layers=tuple(card["layers"]), hidden=card["hidden"])
     model = seeded(lambda: make_refiner(clip, shape), 0)
@@ -168,19 +200,30 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
 
 
 def card_of(refiner: Refiner, info: WeightsInfo) -> dict[str, Any]:
-    """What a Refiner's file says about itself; info: of the CLIP's weights."""
+    """The metadata of a Refiner's file; info: the source of the CLIP's weights."""
     return {"clip": info.sha256, "architecture": refiner.clip.arch.name, **asdict(refiner.shape)}
 
 
+class _Card(TypedDict):
+    """`card_of`."""
+
+    clip: str
+    depth: int
+    layers: list[int]
+    hidden: int
+
+
 def read_card(path: str) -> Mapping[str, Any]:
-    """`card_of` of a Refiner's file. Raises DenseCLIError where it is none."""
+    """Reads the metadata of a Refiner's file. Raises DenseCLIError if it is not a Refiner."""
     if not Path(path).is_file():
         raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
     try:
         with safe_open(path, framework="pt") as file:
-            found: Mapping[str, Any] = json.loads(file.metadata()[METADATA])
-            return found
-    except Exception as error:  # safetensors raises its own, json and the lookups others
+            found = parse(file.metadata()[METADATA].encode())
+        check(found, _Card)
+    except Exception as error:  # of safetensors, json or the look-ups
         raise DenseCLIError(
             f"{path} is not a Refiner.", hint="Give the export/refiner.safetensors of a train-refiner run."
         ) from error
+    card: Mapping[str, Any] = found
+    return card

@@ -1,4 +1,4 @@
-"""Vision foundation models over timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
+"""Vision foundation models of timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ HIERA_STAGE, HIERA_STRIDE = 2, 16
 
 
 class VFM(nn.Module):
-    """A timm network read out per patch; `forward` gives its unit tokens."""
+    """A timm network that is read out per patch; `forward` returns its unit tokens."""
 
     _mean: Tensor
     _std: Tensor
@@ -37,12 +37,12 @@ class VFM(nn.Module):
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
     def prepare(self, canvases: Tensor, student_patch: int, *, side: int | None = None) -> Tensor:
-        """Prepares canvases so that the token grid is the student's.
+        """Resizes canvases so that the token grid is the student's, and normalises them.
 
         Args:
             canvases: (B, 3, S, S) pixels in 0..255.
             student_patch: Patch of the student in pixels.
-            side: Side of the canvas as that student sees it, if it is not S.
+            side: Side in pixels of the canvas as the student sees it, by default S.
 
         Returns:
             Normalised float32 input of `forward`.
@@ -53,9 +53,9 @@ class VFM(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Computes the patch tokens, after the network's final norm.
 
-        For Segment Anything they are the map after the neck, for SAM 2's Hiera the map of the third stage,
-        before the neck. Learned positions of a ViT are resized bicubic without antialiasing, to any grid;
-        rotary positions need no resizing.
+        Segment Anything gives the map after its neck, SAM 2's Hiera that of its third stage, before the neck.
+        Learned positions of a ViT are resized to the grid, bicubic without antialiasing; rotary positions
+        need no resizing.
 
         Args:
             images: (B, 3, H, W) normalised pixels, H and W multiples of the patch.
@@ -85,17 +85,17 @@ class VFM(nn.Module):
             return self._hiera_tokens
         raise DenseCLIError(
             f"{self.arch.name} is a {type(net).__name__}, which has no patch grid that can be read.",
-            hint="Name a ViT of timm's, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, "
+            hint="Name a ViT of timm, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, "
             "SAM 2 or RADIO encoder.",
         )
 
     def _vit_tokens(self, images: Tensor) -> Tensor:
-        """As timm's own `forward_features` at the native side, which elsewhere would antialias positions."""
+        """Like timm's `forward_features`, but never antialiases positions."""
         net = self.net
         patches = net.patch_embed.norm(net.patch_embed.proj(images).permute(0, 2, 3, 1))
         grid = (patches.shape[1], patches.shape[2])
         prefix = [token for token in (net.cls_token, net.reg_token) if token is not None]
-        # With registers, timm has no position for CLS: it was added to CLS itself.
+        # With registers, timm has no position for [CLS]: it is part of the token itself.
         own = 0 if net.no_embed_class else net.num_prefix_tokens
         x = patches.flatten(1, 2) + resize_grid(net.pos_embed[0, own:], grid)
         if prefix:

@@ -245,7 +245,7 @@ def region_plan(
     """The region plan of a name on the command line: grid-PAIRS, masks or proposals.
 
     Args:
-        name: Of the plan.
+        name: Name of the plan.
         proposals: See `ProposalPlan.file`.
         min_iou: See `MaskPlan`.
         min_stability: See `MaskPlan`.
@@ -288,7 +288,7 @@ def cells_of_visit(key: str, epoch: int, n_cells: int, max_cells: int | None) ->
     A uniform subset that follows from key and epoch. CLIPSelf draws 20 cells at random.
 
     Args:
-        key: Of the sample.
+        key: Key of the sample.
         epoch: Counted from 0.
         n_cells: Number of cells in the view.
         max_cells: Size of the subset; None for all cells.

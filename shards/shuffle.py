@@ -13,7 +13,7 @@ def shuffled_blocks(n_per_shard: Sequence[int], seed: int, epoch: int, window: i
 
     Args:
         n_per_shard: Number of samples in every shard.
-        seed: Of the run.
+        seed: Seed of the run.
         epoch: Counted from 0.
         window: Number of shards that are shuffled together.
 

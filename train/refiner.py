@@ -1,4 +1,4 @@
-"""Training of a Refiner: a region's tokens in the whole photo learn to be those of its crop (R-SC)."""
+"""Trains a Refiner: a region's tokens in the whole photo learn to match those of its crop (R-SC)."""
 
 import json
 from dataclasses import asdict
@@ -46,7 +46,7 @@ def train_refiner(config: RefinerConfig) -> dict[str, Any]:
         See `Trainer.fit`.
 
     Raises:
-        DenseCLIError: Where weights or photos are missing, or the run folder holds another run.
+        DenseCLIError: Weights or photos are missing, or the run folder holds a different run.
     """
     start = started()
     with joined_processes(config.device) as distributed:
@@ -60,7 +60,7 @@ def make_refiner_trainer(
 
     Args:
         config: The configuration.
-        distributed: None for this process alone.
+        distributed: The processes that train together; by default this one alone.
 
     Raises:
         DenseCLIError: See `train_refiner`.
@@ -81,7 +81,7 @@ def make_refiner_trainer(
 
 
 class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
-    """A Refiner and its token InfoNCE (R-SC)."""
+    """A Refiner with token InfoNCE as its loss (R-SC)."""
 
     model: Refiner
 
@@ -91,7 +91,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         Args:
             config: The configuration.
             store: The store.
-            device: Where the Refiner is trained.
+            device: The device of the Refiner.
 
         Raises:
             DenseCLIError: Where weights are missing, the student is no CLIP, or it has too few blocks.
@@ -119,7 +119,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Recipe.counts`; of tokens."""
+        """See `Recipe.counts`; counts tokens."""
         tokens = len(batch.boxes) * (self.side // self.model.clip.patch_size) ** 2
         return {"tokens": torch.tensor([tokens], device=batch.boxes.device)}
 
@@ -141,7 +141,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         return token_infonce(student, teacher, self.config.tau, tokens), {"cosine": cosine}
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
-        """Writes the Refiner's own weights, which say in the file itself what they are, and a model card."""
+        """Writes the Refiner's own weights, with metadata in the file, and a model card."""
         card = card_of(self.model, self.initial_weights)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.own_state().items()}
         path = fs.join(folder, WEIGHTS)

@@ -55,7 +55,7 @@ def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """
     former = {1: "none", 2: "stuff-only", 3: "full", 4: "densevlm"}
     found = dict(recorded)
-    if recorded.get("decoupling") in former:
+    if isinstance(recorded.get("decoupling"), int) and recorded["decoupling"] in former:
         found["decoupling"] = former[recorded["decoupling"]]
     return found
 

@@ -1,4 +1,4 @@
-"""What a source is: a listing of photos with an identity, and a small loader that is sent to workers."""
+"""The base of sources: a listing of photos with an identity, and a small loader that is sent to workers."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.specs import DatasetIdentity
 
 MAX_KEY = 80
-"""Longest key in characters: a tar member is named KEY.EXTENSION, for which USTAR has 100 bytes."""
+"""Longest key in characters. Tar members are named KEY.EXTENSION, and USTAR allows 100 bytes."""
 
 
 class Span(NamedTuple):
@@ -42,8 +42,8 @@ class Item(NamedTuple):
     Attributes:
         key: Unique in the source, and safe as a name in a tar.
         ref: The photo's path, URL or number, for the loader and for people.
-        photo: Where the photo's bytes are; None where the file `ref` holds nothing else.
-        masks: Where the bytes of its annotations are; None where it has none.
+        photo: Where the photo's bytes are; None if the file `ref` holds nothing else.
+        masks: Where the bytes of its annotations are; None if it has none.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Item(NamedTuple):
 
 
 class Index(NamedTuple):
-    """A folder that remembers the contents of tars, so that an unchanged tar is not read again.
+    """A folder that caches the contents of tars, so that unchanged tars are not read again.
 
     Attributes:
         folder: Path or URL of the folder.
@@ -66,12 +66,12 @@ class Index(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRequest:
-    """What a source is asked to list.
+    """A request to list photos.
 
     Attributes:
         data: Folder, file, pattern or URL of the photos.
         split: Part of the data set. Empty: all of it.
-        limit: Number of photos to list, the first ones; None for all.
+        limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
         max_pixels: Pixels of the largest photo that is decoded.
@@ -91,10 +91,10 @@ class Decoded(NamedTuple):
     """A loaded photo.
 
     Attributes:
-        image: RGB; a large photo may be decoded at a smaller scale than its own width x height.
-        width: Of the photo itself, in pixels.
-        height: Of the photo itself, in pixels.
-        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None where
+        image: RGB. A large photo may be decoded at a smaller scale than width x height.
+        width: Width of the photo itself, in pixels.
+        height: Height of the photo itself, in pixels.
+        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None if
             the data set has no masks.
     """
 
@@ -113,13 +113,13 @@ class Source:
     """The listed photos of a data set.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         split: Part that was listed. Empty: all of it.
-        digest: sha256 of what the listing names; a changed listing is another data set.
-        items: The photos, in an order that depends on the data alone. A sequence that makes its items on
-            access keeps a long listing small.
-        load: Loads one of them. It is pickled and sent to workers, so it must not hold the listing.
-        options: Further flags of build-shards that the listing depends on, such as {"seed": 0}.
+        digest: sha256 of the listing; a changed listing is another data set.
+        items: The photos, in an order that depends only on the data. A sequence that makes items on access
+            keeps a long listing small.
+        load: Loads a photo. It is pickled and sent to workers, so it must not hold the listing.
+        options: Other flags of build-shards on which the listing depends, such as {"seed": 0}.
         has_masks: Whether photos come with masks.
         index_bytes: Bytes that the index of this listing takes in a store.
         passed: What the listing leaves out.
@@ -137,7 +137,7 @@ class Source:
 
     @property
     def identity(self) -> DatasetIdentity:
-        """What a store records of its data set. It is part of every column key."""
+        """The facts about its data set that a store records. They are part of every column key."""
         n = len(self.items)
         identity = {"name": self.name, "split": self.split, "digest": self.digest, "n": n, **self.options}
         # The options of a plug-in's source have names that the type does not list.
@@ -183,7 +183,7 @@ def files_source(
     """The source of a folder's files, sorted by key. The digest covers names and sizes.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         split: Part that was listed. Empty: all of it.
         sizes: Bytes of each file, by its path below the root, with '/'.
         limit: Number of photos to keep; None for all.
@@ -198,10 +198,10 @@ def files_source(
 
 
 def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
-    """Makes a key of each relative file name.
+    """Makes a key for each relative file name.
 
-    A key is the path without its extension; every character but letters, digits, '-' and '_' becomes '_'.
-    Names that would share a key, and names that are too long, get 12 hex digits of their own digest.
+    A key is the path without its extension, with '_' for every character except letters, digits, '-' and '_'.
+    Names that would have the same key, and names that are too long, get 12 hex digits of their digest.
 
     Args:
         names: Relative paths with '/'.
@@ -230,8 +230,8 @@ def no_photo(where: str, layout: str, passed: PassedOver) -> DenseCLIError:
 
 
 def no_folder(folder: str, what: str) -> DenseCLIError:
-    """The error for a missing data folder. what: the data set."""
+    """The error for a missing data folder of the data set `what`."""
     return DenseCLIError(
         f"There is no folder {folder} with the photos of {what}.",
-        hint="Name the folder with --data DIR, or move or link it there.",
+        hint="Give the folder with --data DIR, or move or link it there.",
     )

@@ -1,4 +1,4 @@
-"""SA-1B as released: tars of sa_N.jpg and sa_N.json, read in place, or the folders they extract to."""
+"""SA-1B as released: tars with sa_N.jpg and sa_N.json, read in place, or the extracted folders."""
 
 import math
 import re
@@ -74,7 +74,7 @@ def _row(annotation: Any) -> list[float]:
 def sa1b_source(request: SourceRequest) -> Source:
     """Lists the photos of all tars, each in the tar's own order, then those of extracted folders.
 
-    A folder that has the name of a tar beside it is skipped.
+    Folders with the same name as a tar are skipped.
 
     Args:
         request: `data` is the root folder; `split` names a subfolder to read alone.
@@ -161,7 +161,7 @@ def _number(name: str | bytes) -> int:
 
 
 def _refuse_twins(volumes: list[Volume]) -> None:
-    """Raises DenseCLIError where two photos have the same number, which is their key."""
+    """Raises DenseCLIError if two photos have the same number, which is their key."""
     numbers = np.concatenate(
         [np.array([_number(name) for name in volume.photos["name"].tolist()]) for volume in volumes]
     )
@@ -169,13 +169,13 @@ def _refuse_twins(volumes: list[Volume]) -> None:
     twins = numbers[1:][numbers[1:] == numbers[:-1]]
     if len(twins):
         raise DenseCLIError(
-            f"{len(twins)} photos are there more than once, the first sa_{twins[0]}.jpg.",
-            hint="Move the second copy of the tar or folder away.",
+            f"{len(twins)} photos exist more than once, the first sa_{twins[0]}.jpg.",
+            hint="Move one copy of the tar or folder away.",
         )
 
 
 DATASETS.add(
     "sa1b",
     Dataset(source=sa1b_source),
-    help="SA-1B as released: tars or the folders that they extract to, with masks.",
+    help="SA-1B as released: tars or the extracted folders, with masks.",
 )

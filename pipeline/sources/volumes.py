@@ -1,4 +1,4 @@
-"""Listings of millions of photos in tars and folders, held as arrays and turned into items on access."""
+"""Listings of millions of photos in tars and folders, kept as arrays and turned into items on access."""
 
 import hashlib
 from bisect import bisect_right
@@ -57,7 +57,7 @@ class Volume(NamedTuple):
 
 
 def table(rows: Sequence[Row]) -> np.ndarray:
-    """Packs rows into a structured array (N,) of 24 bytes per photo and its name. Masks of 0 bytes: none."""
+    """Packs rows into a structured array (N,): 24 bytes and the name per photo. No masks have 0 bytes."""
     width = max((len(row[0]) for row in rows), default=1)
     numbers = [("offset", "<i8"), ("size", "<u4"), ("masks_offset", "<i8"), ("masks_size", "<u4")]
     return np.array(rows, dtype=[("name", f"S{width}"), *numbers])
@@ -73,7 +73,7 @@ class Listing(Sequence[Item]):
 
         Args:
             volumes: Tars and folders, in their order.
-            limit: Number of photos to keep, the first ones; None for all.
+            limit: Number of photos to keep, from the start; None for all.
             prefixed: Whether keys start with the volume's name, for names that repeat from tar to tar.
         """
         self.volumes = list(volumes)
@@ -186,8 +186,8 @@ def list_volumes(
         scan: Makes the `table` of a volume, and counts what is left out. It is called for each that the index
             does not know, and for each whose file system does not tell whether it has changed.
         unit: What the progress line counts, such as "tars listed".
-        limit: Number of photos after which no further volume is read; None for all.
-        index: Where the contents of volumes are remembered between runs.
+        limit: Number of photos after which no other volume is read; None for all.
+        index: Cache of the contents of volumes.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"

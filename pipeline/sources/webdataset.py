@@ -1,4 +1,4 @@
-"""Photos in any WebDataset: a folder of tars or a pattern of their names, local or in an object store."""
+"""Photos in any WebDataset: a folder of tars or a pattern of names, local or in an object store."""
 
 import re
 from collections import Counter

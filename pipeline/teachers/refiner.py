@@ -33,9 +33,9 @@ from densecli.shards.regions import stored_views
 from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 BOXES_PER_BATCH = 64
-"""Boxes that go through the Refiner at a time."""
+"""Number of boxes in a pass of the Refiner."""
 DEFAULT_RANK = 64
-"""Of the factors."""
+"""Default rank of the factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class RefinedConfig:
         weights: The CLIP's weights, a path or random:SEED.
         refiner: The Refiner's own weights, a path or random:SEED.
         views: K, the number of a photo's views whose boxes are refined.
-        seed: Of the choice of views.
-        side: A box has side * side tokens.
-        codec: How the factors are stored, one factor for each box.
+        seed: Seed of the choice of views.
+        side: Side of the token grid of a box.
+        codec: How the factors are stored; each box has its own.
     """
 
     model: str
@@ -76,13 +76,13 @@ class RefinedConfig:
         }
 
     def info(self) -> ColumnInfo:
-        """See `TeacherConfig.info`; with `refiner`, where the Refiner's own weights are."""
+        """See `TeacherConfig.info`; `refiner` is the source of the Refiner's own weights."""
         clip, refiner = weights_info(self.weights), weights_info(self.refiner)
         random = clip["random_weights"] or refiner["random_weights"]
         return {**clip, "refiner": refiner["weights"], "random_weights": random}
 
     def cost(self, photo: Photo) -> Cost:
-        """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at a visit."""
+        """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at each visit."""
         entry, box = refiner_forward(self.model, photo.canvas.size, self.side)
         cells, views = np.diff(photo.regions.offsets), self.stored_views(photo)
         boxes = int(cells[views].sum())
@@ -117,7 +117,7 @@ class RefinedTeacher:
         return photo.padded()[None]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the tokens (B, C, h, w) that the Refiner starts from, of canvases (B, 3, S, S)."""
+        """Returns the tokens (B, C, h, w) that the Refiner starts from, for canvases (B, 3, S, S)."""
         return self.model.entry(self.model.clip.prepare(inputs))
 
     def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
@@ -135,9 +135,10 @@ class RefinedTeacher:
         """Encodes unit tokens (M, side * side, D).
 
         Returns:
-            The codec's arrays, box after box, and `views` (K,) int32; the errors of the boxes' Gram matrices.
+            The codec's arrays, box after box, with `views` (K,) int32; and the errors of the boxes' Gram
+            matrices.
         """
-        # A photo without boxes gets arrays of the same types as others, without rows.
+        # A photo without boxes gets arrays of the same types as other photos, but without rows.
         boxes = target if len(target) else np.zeros((1, *target.shape[1:]), np.float32)
         coded, errors = zip(*map(self.config.codec.encode, boxes), strict=True)
         rank = max(arrays["x"].shape[1] for arrays in coded)
@@ -149,7 +150,7 @@ class RefinedTeacher:
 
 
 def _widened(array: np.ndarray, rank: int) -> np.ndarray:
-    """Pads (L, r) to (L, rank) with zeros, which leave the Gram matrix as it is; returns (L,) unchanged."""
+    """Pads (L, r) to (L, rank) with zeros, which do not change the Gram matrix; returns (L,) unchanged."""
     return np.pad(array, [(0, 0), (0, rank - array.shape[1])]) if array.ndim == 2 else array
 
 
@@ -167,14 +168,14 @@ def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
 
 
 def _find_refiner(name: str, model: str) -> str:
-    """The file of a model's Refiner; raises DenseCLIError with how to train one."""
+    """The file of a model's Refiner. Raises DenseCLIError with the command that trains one."""
     arch = resolve(model).name
     try:
         return str(find_file(name, f"{KINDS['refined'].prefix}{arch}"))
     except DenseCLIError as error:
         raise DenseCLIError(
             str(error),
-            hint=f"Train it with densecli train-refiner --student {arch}, then name it: "
+            hint=f"Train it with densecli train-refiner --student {arch}, then give it as "
             f"--weights {name}=RUN/export/refiner.safetensors.",
         ) from None
 

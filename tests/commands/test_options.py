@@ -1,6 +1,8 @@
 """Options of every command: help, defaults, ranges, the configuration file, suggestions."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +201,20 @@ def test_weights__of_another_model_are_refused(labelled: str) -> None:
     assert train_config(train.parse([*words, "--weights", "random:3"])).weights == "random:3"
     with pytest.raises(DenseCLIError, match="eva02-b16"):
         train_config(train.parse([*words, "--weights", "eva02-b16=random:3"]))
+
+
+def test_paths__every_option_that_names_one_takes_a_tilde() -> None:
+    """`--run=~/x` reaches the program as it is written: shells expand a ~ only where a word begins."""
+    group = click.Context(main)
+    words = re.compile(r"\b(FILE|DIR|PATH|URL|MODULE|RUN)\b")
+    named = [
+        (name, of)
+        for name in NAMES
+        for of in main.get_command(group, name).settings.values()
+        if words.search(of.metavar) and of.name != "ray_address"
+    ]
+    assert len(named) > 80
+    home = os.path.expanduser("~")
+    for name, of in named:
+        value = of.parse("vitb16=~/x" if of.named or of.shape == "mapping" else "~/x")
+        assert f"{home}/x" in (value if isinstance(value, tuple) else (value,)), f"{name} {of.flag}"

@@ -94,7 +94,7 @@ def test_load__gives_what_was_saved(file) -> None:
 
 def test_load__refuses_another_clip_and_other_files(file, tmp_path) -> None:
     path, _ = file
-    with pytest.raises(DenseCLIError, match="was trained on other weights of scenes-s than random:1"):
+    with pytest.raises(DenseCLIError, match="was trained with other weights of scenes-s than random:1"):
         load_refiner("scenes-s", "random:1", str(path))
     other = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"x": torch.zeros(1)}, other)

@@ -114,7 +114,7 @@ def test_sa1b__a_tar_that_is_not_whole_is_refused(sa1b, cut):
         "at nothing": 0,
     }[cut]
     path.write_bytes(path.read_bytes()[:end])
-    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a whole tar"):
+    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a complete tar"):
         open_source("sa1b", str(sa1b))
 
 
@@ -125,7 +125,7 @@ def test_sa1b__a_tar_with_a_damaged_header_is_refused(sa1b, damage):
         start = file.getmembers()[2].offset
     data = path.read_bytes()
     path.write_bytes(data[:start] + damage + data[start + len(damage) :])
-    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a whole tar"):
+    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a complete tar"):
         open_source("sa1b", str(sa1b))
 
 

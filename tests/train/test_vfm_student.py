@@ -57,7 +57,7 @@ def test_export__is_a_student_again_and_a_teacher(full_store, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", ["densevlm", "regiontext", "sc-regiontext"])
 def test_train__labels_need_texts(full_store, tmp_path, method: str) -> None:
-    with pytest.raises(DenseCLIError, match="dinov2-vits14 has no texts") as caught:
+    with pytest.raises(DenseCLIError, match="dinov2-vits14 has no text tower") as caught:
         make_trainer(config(full_store.store, tmp_path, method=method))
     assert "r-sc-v" in caught.value.hint
 
