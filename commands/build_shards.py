@@ -6,6 +6,7 @@ from typing import Any
 from densecli.commands.command import command
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options
+from densecli.core.passed_over import in_words
 from densecli.core.tables import plain
 from densecli.pipeline.config import BuildConfig
 
@@ -45,4 +46,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         for reason, n in summary.get("skipped", {}).items()
     )
     skipping = f"; skipped {skipped}" if skipped else ""
-    return "\n".join([*lines, f"{summary['store']}: {summary['status']}{counts}{skipping}"])
+    lines.append(f"{summary['store']}: {summary['status']}{counts}{skipping}")
+    if passed := in_words(summary.get("passed_over", {})):
+        lines.append(f"Passed over in the listing: {passed}")
+    return "\n".join(lines)
