@@ -189,13 +189,14 @@ def _missing(
         command = shlex.join(words)
     else:
         command = _commands(store, wanted, student, flags)
-    near = difflib.get_close_matches(wanted, [column.name for column in store.columns("targets")], n=1)
+    columns = [column.name for column in store.columns("targets") if column.target_kind in kinds]
+    near = difflib.get_close_matches(teacher or "", columns, n=1)
     of = "".join(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
     raise DenseCLIError(
         f"The store at {store.root} has no {' or '.join(kinds)} column{of}.",
-        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != wanted else ''}Make it with: {command}",
+        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != teacher else ''}Make it with: {command}",
     )
 
 
