@@ -15,6 +15,7 @@ from densecli.ablation.charts import metric_chart
 from densecli.ablation.runs import RunResult
 from densecli.ablation.spec import Spec
 from densecli.ablation.teacher_cost import TeacherCost
+from densecli.core import fs
 from densecli.core.page import RANDOM_WEIGHTS, Section, write_page
 
 
@@ -32,10 +33,9 @@ def write_report(
     rows = aggregate(results)
     headings = _headings(rows)
     table = settings_table(rows, headings, title="Settings")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.csv").write_text(settings_csv(rows), encoding="utf-8")
-    (folder / "runs.csv").write_text(runs_csv(results), encoding="utf-8")
-    (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
+    fs.write_text(folder / "table.csv", settings_csv(rows))
+    fs.write_text(folder / "runs.csv", runs_csv(results))
+    fs.write_text(folder / "table.md", table.markdown())
     sections = [Section(title="Settings", parts=[table])]
     drawn = [h for h in headings if any(row.settings and h in row.figures for row in rows)]
     if drawn:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import click
 
 from densecli.ablation.spec import Cell, Spec, Value, arguments, cells
 from densecli.core import fs
+from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.core.metrics import METRICS
 
@@ -142,7 +143,8 @@ def run_cell(
         return RunResult(name=cell.name, settings=cell.settings, **_figures(recorded))
     try:
         trained = runner.train([*cell.arguments, "--run", str(run), "--resume", resume])
-        if not trained["export"]:
+        # One that came in the last step ends the ablation too, although the cell is trained.
+        if trained["signal"]:
             name = trained["signal"].name
             hint = "Run the same command to continue."
             raise Interrupted(trained["signal"], f"{name} stopped {run}.", hint=hint)
@@ -175,14 +177,29 @@ def measure_model(
 
 def photos_seen(run: Path) -> tuple[Mapping[str, str], int]:
     """The keys of the columns that a finished run has read, by kind, and how many photos it has seen."""
-    config = json.loads((run / "config.json").read_bytes())
+    config = read_document(
+        run / "config.json", _RunConfig, noun="The run's configuration", hint=f"Run {run.name} again."
+    )
     return config["columns"], config["total_steps"] * config["samples_per_step"]
+
+
+class _RunConfig(TypedDict):
+    columns: dict[str, str]
+    total_steps: int
+    samples_per_step: int
+
+
+class _Record(TypedDict):
+    version: NotRequired[int]
+    asked: dict[str, Any]
+    result: dict[str, Any]
 
 
 def _recorded(path: Path, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The recorded result, if it was recorded for exactly these arguments."""
     try:
-        found = json.loads(path.read_bytes())
+        hint = "Delete it: the run is measured again."
+        found = read_document(path, _Record, noun="The record", hint=hint)
     except FileNotFoundError:
         return None
     same = found["asked"] == asked and found.get("version") == VERSION

@@ -14,6 +14,7 @@ from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
 from densecli.commands.options import Options
 from densecli.commands.train import train, train_config
+from densecli.core.lock import FolderLock
 from densecli.core.settings import changed, setting
 from densecli.shards.config import DryRunSettings, StoreSettings
 from densecli.train.trainer_config import Resume, TrainerConfig
@@ -86,13 +87,14 @@ def ablate(options: Options) -> int:
         lines = [f"densecli train {shlex.join(c.arguments)} --run {folder / c.name}" for c in cells(spec)]
         options.say("\n".join(lines), {"commands": lines})
         return 0
-    if annotated:
-        where = spec.evaluate
-        function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
-    results = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
-    finished = [result for result in results if result.settings and not result.error]
-    costs = teacher_costs(store, [photos_seen(folder / result.name) for result in finished])
-    page = write_report(folder, spec, results, costs)
+    with FolderLock(folder, "The ablation", "--run"):
+        if annotated:
+            where = spec.evaluate
+            function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
+        results = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
+        finished = [result for result in results if result.settings and not result.error]
+        costs = teacher_costs(store, [photos_seen(folder / result.name) for result in finished])
+        page = write_report(folder, spec, results, costs)
     value = {
         "spec": str(path),
         "runs": [asdict(result) for result in results],

@@ -29,6 +29,7 @@ class CollectSettings(StoreSettings):
         min=0,
         metavar="HOURS",
     )
+    leftovers: bool = setting(False, help="Only what killed writers left, no column.", group="data")
     delete: bool = setting(False, help="Deletes what is listed.", group="run")
 
 
@@ -48,7 +49,13 @@ def gc(options: Options) -> None:
 
     config = options.make(CollectSettings, store=options.store)
     store = Store.open(config.store)
-    found = collector.garbage(store, runs=config.runs, keep=config.keep, min_age=config.min_age * 3600)
+    found = collector.garbage(
+        store,
+        runs=config.runs,
+        keep=config.keep,
+        min_age=config.min_age * 3600,
+        leftovers=config.leftovers,
+    )
     if config.delete:
         collector.delete(found)
     total = size(sum(item.bytes for item in found))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, settings_of
@@ -60,8 +61,7 @@ class Options:
             json.dump(value, sys.stdout, indent=1)
             sys.stdout.write("\n")
         elif self.json:
-            Path(self.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(self.json).write_text(json.dumps(value, indent=1) + "\n")
+            fs.write_text(self.json, json.dumps(value, indent=1) + "\n")
 
 
 def newest_store() -> str:

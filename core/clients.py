@@ -26,11 +26,11 @@ def client(url: str, action: str = "read") -> Iterator[tuple[AbstractFileSystem,
 
     Args:
         url: A path or an address.
-        action: read or write.
+        verb: read, write or delete.
 
     Raises:
-        DenseCLIError: Something in the block fails. When reading, a FileNotFoundError and the errors of a
-            local disk pass unchanged.
+        DenseCLIError: Something in the block fails. Unless it writes, a FileNotFoundError passes unchanged;
+            when reading, so do all errors of a local disk.
     """
     if not is_web(url):
         check(url)
@@ -56,9 +56,8 @@ def client(url: str, action: str = "read") -> Iterator[tuple[AbstractFileSystem,
         raise
     except Exception as error:
         # Clients of object stores raise exceptions of many kinds, not only OSError.
-        if (local and not isinstance(error, OSError)) or (
-            action == "read" and (local or isinstance(error, FileNotFoundError))
-        ):
+        gone = isinstance(error, FileNotFoundError) and verb != "write"
+        if gone or (local and (verb == "read" or not isinstance(error, OSError))):
             raise
         status = getattr(error, "status", None)
         if action == "read" and status == _GONE:

@@ -14,6 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, Template, select_autoescape
 from PIL import Image
 
+from densecli.core import fs
 from densecli.core.tables import markdown_table, plain, table
 
 RANDOM_WEIGHTS = (
@@ -119,8 +120,7 @@ def write_page(
 ) -> Path:
     """Writes `render_page` to a file, makes its folder, and returns the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(title, sections, summary=summary, warning=warning), encoding="utf-8")
+    fs.write_text(path, render_page(title, sections, summary=summary, warning=warning))
     return path
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from densecli.core.addresses import expanded
 from densecli.core.errors import DenseCLIError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def load(
     from densecli.models.model_card import read_card, run_export
     from densecli.models.student import load_student
 
-    path = Path(path)
+    path = Path(expanded(path))
     weights, card = run_export(path) if path.is_dir() else (path, read_card(path) or {})
     name = student or card.get("student")
     if name is None:

@@ -1,7 +1,6 @@
 """Finds and loads weights of CLIPs in any published format. Loading is strict and never unpickles objects."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from densecli.core.addresses import from_environment
 from densecli.core.errors import DenseCLIError
 from densecli.core.fs import file_name
 from densecli.models.dense import DenseCLIP
@@ -117,7 +117,7 @@ def find_file(*names: str) -> Path:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("DENSECLI_WEIGHTS", "weights")).expanduser()
+    return Path(from_environment("DENSECLI_WEIGHTS", "weights"))
 
 
 def _in_folder(names: Iterable[str]) -> Path | None:

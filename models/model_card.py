@@ -1,9 +1,9 @@
 """Model cards: the JSON file beside exported weights that says what they are and how to read them."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError
 
 WEIGHTS = "student.safetensors"
@@ -18,9 +18,9 @@ def card_path(weights: str | Path) -> Path:
 
 
 def read_card(weights: str | Path) -> dict[str, Any] | None:
-    """Reads the card of an exported file; None if there is none."""
+    """Reads the card of an exported file; None if there is none. Raises DenseCLIError for a damaged one."""
     path = card_path(weights)
-    return json.loads(path.read_bytes()) if path.is_file() else None
+    return _read(path) if path.is_file() else None
 
 
 def run_export(run: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -33,4 +33,33 @@ def run_export(run: str | Path) -> tuple[Path, dict[str, Any]]:
                 f"There is no exported student in {run}: {path} does not exist.",
                 hint="Let densecli train finish, or give the folder of a finished run.",
             )
-    return weights, json.loads(card_path(weights).read_bytes())
+    return weights, _read(card_path(weights), _RunCard)
+
+
+class _Weights(TypedDict):
+    source: str
+    sha256: NotRequired[str]
+
+
+class _Card(TypedDict, total=False):
+    """What readers rely on, where a card has it."""
+
+    student: str | None
+    mode: str | None
+    image_size: int | None
+
+
+class _RunCard(TypedDict):
+    """What readers rely on in the card of a run."""
+
+    student: str
+    mode: str
+    image_size: int
+    random_weights: bool
+    initial_weights: _Weights
+
+
+def _read(path: Path, of: Any = _Card) -> dict[str, Any]:
+    hint = "Export the weights again, with densecli export."
+    card: dict[str, Any] = read_document(path, of, noun="The model card", hint=hint)
+    return card

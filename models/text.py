@@ -2,9 +2,8 @@
 
 import hashlib
 import io
-import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ from filelock import FileLock
 from torch import Tensor
 
 from densecli.core import fs
+from densecli.core.addresses import from_environment
 from densecli.core.errors import DenseCLIError
-from densecli.core.progress import Progress
+from densecli.core.progress import Progress, listener
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import values_sha256
 from densecli.models.dense import DenseCLIP
@@ -67,21 +67,52 @@ def category_embeddings(
         return load_text_embeddings(file, len(names), model.embed_dim).to(model.device)
     templates = templates or default_templates(model.arch)
     kept = _kept(model, names, templates)
+    shape = len(names), model.embed_dim
+    if (rows := _read_kept(kept, shape)) is None:
+        with _alone(kept):
+            # Another process may just have done it.
+            if (rows := _read_kept(kept, shape)) is None:
+                rows = text_embeddings(model, names, templates).cpu()
+                _keep(kept, rows)
+    return rows.to(model.device)
+
+
+def _read_kept(kept: Path, shape: tuple[int, int]) -> Tensor | None:
+    """What is kept; None where nothing is, or not what was written there."""
+    try:
+        rows = np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(rows, np.ndarray) or (rows.shape, rows.dtype) != (shape, np.float32):
+        return None
+    return torch.from_numpy(rows) if np.isfinite(rows).all() else None
+
+
+@contextmanager
+def _alone(kept: Path) -> Iterator[None]:
+    """Lets one process at a time into the block, where files can be locked there."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{kept}.lock")
         lock.acquire()
-    except OSError:
+    except (OSError, NotImplementedError):
         # Some users have no home folder that can be written to.
-        return text_embeddings(model, names, templates)
+        lock = None
     try:
-        if not kept.exists():
-            buffer = io.BytesIO()
-            np.save(buffer, text_embeddings(model, names, templates).cpu().numpy())
-            fs.write_atomic(str(kept), buffer.getvalue())
+        yield
     finally:
-        lock.release()
-    return torch.from_numpy(np.load(kept, allow_pickle=False)).to(model.device)
+        if lock:
+            lock.release()
+
+
+def _keep(kept: Path, rows: Tensor) -> None:
+    """Keeps the embeddings, or says that they cannot be kept."""
+    buffer = io.BytesIO()
+    np.save(buffer, rows.numpy())
+    try:
+        fs.write_atomic(str(kept), buffer.getvalue())
+    except DenseCLIError as error:
+        listener.get()(f"The text embeddings are not kept for the next time. {error}")
 
 
 def _kept(model: DenseCLIP, names: Sequence[str], templates: Sequence[str]) -> Path:
@@ -94,7 +125,7 @@ def _kept(model: DenseCLIP, names: Sequence[str], templates: Sequence[str]) -> P
         "names": list(names),
         "templates": list(templates),
     }
-    folder = Path(os.environ.get("DENSECLI_CACHE", "~/.cache/densecli")).expanduser()
+    folder = Path(from_environment("DENSECLI_CACHE", "~/.cache/densecli"))
     return folder / "text" / f"{hashlib.sha256(canonical_json(about)).hexdigest()[:24]}.npy"
 
 
@@ -143,10 +174,12 @@ def load_text_embeddings(path: str | Path, n: int, dim: int | None = None) -> Te
         DenseCLIError: The file is not such an array, or has another number of rows or another width.
     """
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # Mapped: a header that promises more rows than the file has takes no memory.
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header makes numpy raise anything
+        cause = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise DenseCLIError(
-            f"{path} cannot be read as text embeddings ({error}).",
+            f"{path} cannot be read as text embeddings ({cause}).",
             hint="Expected a .npy with one row for each category.",
         ) from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from densecli.core import fs
+from densecli.core.addresses import from_environment
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
@@ -140,9 +141,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
     root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
-    data = config.data or os.path.join(
-        os.path.expanduser(os.environ.get("DENSECLI_DATA", "data")), config.dataset
-    )
+    data = config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset)
     source = open_source(
         config.dataset,
         fs.absolute(data),

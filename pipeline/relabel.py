@@ -3,11 +3,13 @@
 from collections.abc import Generator, Iterable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.lock import FolderLock
 from densecli.core.prefetch import Stopped
 from densecli.core.signals import Stop
 from densecli.models.categories import load_categories
@@ -30,6 +32,8 @@ from densecli.shards.regions import RegionPlan, region_plan
 from densecli.shards.specs import ColumnInfo, RelabelSpec
 from densecli.shards.store import Column, Store
 
+LOCK = f"{fs.TEMPORARY[0]}relabel.lock{fs.TEMPORARY[1]}"
+"""Name of a file in the column's folder: `lint` and `gc` take what a killed relabelling leaves for that."""
 MAX_ATTEMPTS = 3
 """A relabelling ends after a shard has failed this many times."""
 
@@ -64,7 +68,10 @@ def relabel(config: RelabelConfig) -> Summary:
     units = (Unit(shard=shard, items=()) for shard in todo)
     # Ray takes seconds to start; in that time one process relabels hundreds of photos.
     alone = config.workers == 1
+    here = Path(request.labels.url) if fs.is_local(request.labels.url) else None
     with (
+        fs.swept([column.url for column in columns]),
+        FolderLock(here, "The column", name=LOCK) if here else nullcontext(),
         nullcontext() if alone else connected(None, config.workers),
         totals_of(request.store, todo, run="the relabelling") as totals,
     ):

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from ray import cloudpickle
 
+from densecli.core import fs
 from densecli.core.plugins import load_plugins, plugins, use_plugins
 from densecli.core.progress import listener
 from densecli.pipeline.unit import Report, Unit
@@ -48,11 +49,13 @@ class PackedWork:
         pickled: The pickled work.
         plugins: Plug-ins to import first, because the work may have objects of their classes.
         search_path: The module search path of the process that packed it.
+        writer: See `fs.writer`: the driver removes temporary files of workers that were killed.
     """
 
     pickled: bytes
     plugins: Sequence[str]
     search_path: Sequence[str]
+    writer: str
 
     @classmethod
     def pack(cls, work: Work) -> "PackedWork":
@@ -60,7 +63,7 @@ class PackedWork:
         load_plugins()
         search_path = [str(Path(folder).absolute()) for folder in sys.path]
         pickled: bytes = cloudpickle.dumps(work)  # type: ignore[no-untyped-call]
-        return cls(pickled=pickled, plugins=plugins(), search_path=search_path)
+        return cls(pickled=pickled, plugins=plugins(), search_path=search_path, writer=fs.writer())
 
     def unpack(self) -> Work:
         """Unpickles the work in a worker.
@@ -68,6 +71,7 @@ class PackedWork:
         Raises:
             DenseCLIError: A plug-in cannot be imported here.
         """
+        fs.write_as(self.writer)
         # After the worker's own folders, so that no local file of the user hides an installed module.
         sys.path += [folder for folder in self.search_path if folder not in sys.path]
         use_plugins(self.plugins)

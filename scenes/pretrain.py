@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densecli.core import fs
 from densecli.core.progress import Progress
 from densecli.models.checkpoints import load_model
 from densecli.models.state_dict import read_state_dict
@@ -84,7 +85,7 @@ def record(folder: Path, name: str, row: dict[str, Any], config: dict[str, Any])
     file = folder / "scenes.json"
     known = json.loads(file.read_text()) if file.exists() else {"config": {}, "models": {}}
     known = {"config": known["config"] | config, "models": known["models"] | {name: row}}
-    file.write_text(json.dumps(known, indent=1) + "\n")
+    fs.write_text(file, json.dumps(known, indent=1) + "\n")
 
 
 def render_pairs(seed: int, split: str, count: int) -> tuple[np.ndarray, list[str]]:

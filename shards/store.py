@@ -138,7 +138,8 @@ class Store:
             DenseCLIError: There is no store at `root`, its description is damaged, or it has another format
                 version.
         """
-        fs.check(os.fspath(root))
+        root = fs.expanded(root)
+        fs.check(root)
         url = fs.join(root, "store.json")
         try:
             document = parse(fs.read_bytes(url))

@@ -76,6 +76,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         "densecli": version("densecli"),
     }
     if not config.dry_run:
+        fs.sweep_behind(file)
         fs.write_atomic(str(file), data)
         fs.write_atomic(str(card_path(file)), json.dumps(card, indent=2).encode())
         if own := EXPORTS[config.layout].config(model):
@@ -125,7 +126,13 @@ def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Pat
 def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
     """A checkpoint of a run, interpolated with the initial weights of the run."""
     root = file.parent.parent
-    settings = json.loads((root / "config.json").read_bytes())
+    try:
+        settings = RunFolder(root).read_config()
+    except FileNotFoundError:
+        raise DenseCLIError(
+            f"There is no {root / 'config.json'} that says what {file} is a checkpoint of.",
+            hint="Name a checkpoint in the folder of its run, or other weights with --student.",
+        ) from None
     if "alpha" not in settings:
         raise DenseCLIError(
             f"The run in {root} trained no student.",

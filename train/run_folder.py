@@ -1,18 +1,15 @@
 """The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/."""
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, NotRequired, TypedDict
 
 from densecli.core import fs
+from densecli.core.documents import parse, read_document
 from densecli.core.errors import DenseCLIError
+from densecli.core.lock import FolderLock
 from densecli.train.checkpoints import latest_checkpoint
 from densecli.train.run_config import with_current_values
 from densecli.train.trainer_config import Resume
@@ -32,8 +29,6 @@ class RunFolder:
 
     LOGGERS = "loggers.json"
     """File with the ids of the run at logging services."""
-    LOCK = ".lock"
-    """File that is locked by the process that writes the run, and names that process."""
 
     def __init__(self, root: str | Path) -> None:
         """Describes a folder. Raises DenseCLIError for an address such as s3://."""
@@ -48,7 +43,7 @@ class RunFolder:
         self.tensorboard = self.root / "tensorboard"
         self.checkpoints = str(self.root / "checkpoints")
         self.export = str(self.root / "export")
-        self._lock = FileLock(self.root / self.LOCK)
+        self._lock = FolderLock(self.root, "The run", "--run")
 
     def open(
         self,
@@ -77,8 +72,9 @@ class RunFolder:
             DenseCLIError: Another process writes the run, or `resume` does not allow to continue it.
         """
         if not dry_run:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._acquire()
+            self._lock.acquire()
+        elif self.root.is_file():
+            raise DenseCLIError(f"{self.root} is a file.", hint="Choose another --run.")
         try:
             return self._prepare(config, resume, free, defaults or {}, dry_run=dry_run)
         except BaseException:
@@ -87,22 +83,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Unlocks the folder."""
-        if self._lock.is_locked:
-            (self.root / self.LOCK).write_text("")
-            self._lock.release()
-
-    def _acquire(self) -> None:
-        """Locks the folder. If the process dies, the system releases the lock."""
-        file = self.root / self.LOCK
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise DenseCLIError(
-                f"The run in {self.root} is being written by {file.read_text() or 'another process'}.",
-                hint="Wait until it ends, stop it, or choose another --run.",
-            ) from None
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}")
+        self._lock.release()
 
     def _prepare(
         self,
@@ -143,20 +124,67 @@ class RunFolder:
             for name in filter(fs.is_temporary, fs.files(folder)):
                 fs.remove(fs.join(folder, name))
 
-    def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
-        recorded = json.loads(self.config.read_bytes())
-        old = _without_places({**defaults, **with_current_values(recorded)})
-        config = _without_places(config)
-        changed = [
-            f"{name} {old.get(name)!r} -> {config[name]!r}"
-            for name in sorted(config.keys() - set(free))
-            if old.get(name) != config[name]
-        ]
+    def read_config(self) -> dict[str, Any]:
+        """The recorded configuration. Raises FileNotFoundError, and DenseCLIError for a damaged one."""
+        config: dict[str, Any] = read_document(
+            self.config,
+            _Config,
+            noun="The run's configuration",
+            hint="Restore it, choose another --run, or start again with --resume overwrite.",
+        )
+        return config
+
+    def check_checkpoint(
+        self,
+        path: str,
+        state: Mapping[str, Any],
+        config: dict[str, Any],
+        *,
+        free: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Checks that a checkpoint belongs to this run, whose files two processes may have mixed.
+
+        Args:
+            path: Of the checkpoint.
+            state: Its content. One of version 0.1 has no `config`.
+            config: The resolved configuration of this run.
+            free: See `open`.
+            defaults: See `open`.
+
+        Raises:
+            DenseCLIError: It was written under other settings, or after more steps than are logged.
+        """
+        hint = f"Remove {path} to continue from the one before, or start again with --resume overwrite."
+        changed = _changed(state.get("config", config), config, free, defaults or {})
         if changed:
+            raise DenseCLIError(
+                f"The checkpoint {path} was written with other settings: {'; '.join(changed)}.",
+                hint=hint,
+            )
+        step = state["step"]
+        rows = self.metrics.read_bytes().splitlines() if self.metrics.is_file() else []
+        if len(rows) < step:
+            raise DenseCLIError(
+                f"The checkpoint {path} was written after step {step}, but {self.metrics} has only the first "
+                f"{len(rows)} steps.",
+                hint=hint,
+            )
+        try:
+            same = not step or parse(rows[step - 1])["step"] == step
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise DenseCLIError(f"Line {step} of {self.metrics} is not that of step {step}.", hint=hint)
+
+    def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
+        recorded = self.read_config()
+        old = with_current_values(recorded)
+        if changed := _changed(recorded, config, free, defaults):
             hint = (
                 f"Choose another --run, or --resume overwrite; --config {self.config} continues it as it was."
             )
-            if old.get("samples_per_step") != config.get("samples_per_step"):
+            if "samples_per_step" in old and old["samples_per_step"] != config.get("samples_per_step"):
                 samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."
             if isinstance(recorded.get("decoupling"), int) and old["decoupling"] != config["decoupling"]:
@@ -167,6 +195,30 @@ class RunFolder:
             raise DenseCLIError(
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
             )
+
+
+class _Config(TypedDict):
+    """What readers of a run's configuration rely on."""
+
+    student: NotRequired[str]
+    alpha: NotRequired[float]
+    initial_weights: NotRequired[dict[str, Any]]
+
+
+def _changed(
+    recorded: Mapping[str, Any],
+    config: dict[str, Any],
+    free: Collection[str],
+    defaults: Mapping[str, Any],
+) -> list[str]:
+    """The settings that differ from recorded ones, as NAME OLD -> NEW."""
+    old = _without_places({**defaults, **with_current_values(recorded)})
+    config = _without_places(config)
+    return [
+        f"{name} {old.get(name)!r} -> {config[name]!r}"
+        for name in sorted(config.keys() - set(free))
+        if old.get(name) != config[name]
+    ]
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training loop: optimiser steps, metrics and checkpoints; a killed run resumes exactly."""
 
+import json
 import math
 import signal
 import sys
@@ -87,9 +88,7 @@ class Trainer(Generic[R]):
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration as JSON values: no defaults or look-ups are left."""
         return {
-            **asdict(self.config),
-            "betas": list(self.config.betas),
-            "loggers": list(self.config.loggers),
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()},
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
             "samples_per_step": self.steps.samples_per_step,
@@ -122,14 +121,14 @@ class Trainer(Generic[R]):
             return {
                 "planned": True,
                 "run": self.config.run,
-                "step": load_checkpoint(checkpoint)["step"] if checkpoint else 0,
+                "step": self._read(folder, checkpoint)["step"] if checkpoint else 0,
                 "total_steps": self.steps.total,
                 "random_weights": self.recipe.random_weights,
             }
         with closing(folder):
             torch.manual_seed(self.config.seed)
             if checkpoint:
-                self._load(checkpoint)
+                self._load(folder, checkpoint)
             result = self._run(folder, start)
             if self.step == self.steps.total:
                 result["export"] = self.distributed.on_rank_zero(
@@ -177,6 +176,8 @@ class Trainer(Generic[R]):
                     log.picture(self._picture, self.step)
                 if ended_by:
                     break
+            # One that came while the last step was saved.
+            ended_by = ended_by or self.distributed.max(stop.signal or 0)
         return {
             **log.last,
             "run": self.config.run,
@@ -305,14 +306,28 @@ class Trainer(Generic[R]):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng,
+            "config": json.loads(json.dumps(self.resolved())),
         }
         save_checkpoint(folder.checkpoints, state, keep=self.config.keep_checkpoints)
 
-    def _load(self, checkpoint: str) -> None:
+    def _read(self, folder: RunFolder, checkpoint: str) -> dict[str, Any]:
+        """A checkpoint, if it belongs to the run."""
         state = load_checkpoint(checkpoint)
-        self.model.load_state_dict(state["model"])
-        # Only the moments: the other settings of AdamW depend on the device, which may have changed.
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        set_rng_state(state["rng"])
+        folder.check_checkpoint(checkpoint, state, self.resolved(), free=FREE, defaults=defaults(self.config))
+        return state
+
+    def _load(self, folder: RunFolder, checkpoint: str) -> None:
+        state = self._read(folder, checkpoint)
+        try:
+            self.model.load_state_dict(state["model"])
+            # The moments only: how AdamW computes depends on the device, which may be another now.
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+            set_rng_state(state["rng"])
+        # Torch raises anything for a state that is another model's.
+        except Exception as error:
+            raise DenseCLIError(
+                f"The checkpoint {checkpoint} does not fit this model ({type(error).__name__}).",
+                hint="Remove it to continue from the one before, or start again with --resume overwrite.",
+            ) from error
         self.step, self.nonfinite_steps = state["step"], state["nonfinite_steps"]

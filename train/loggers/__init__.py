@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from densecli.core import fs
+from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.registry import Registry, registry
@@ -158,8 +159,7 @@ def finite(row: Row) -> dict[str, float | None]:
 
 def run_id(folder: Path, logger: str) -> str | None:
     """The id of the run at a logging service; None for a new run."""
-    ids: dict[str, str] = _ids(folder)
-    return ids.get(logger)
+    return _ids(folder).get(logger)
 
 
 def keep_run_id(folder: Path, logger: str, id: str) -> None:
@@ -168,8 +168,11 @@ def keep_run_id(folder: Path, logger: str, id: str) -> None:
 
 
 def _ids(folder: Path) -> dict[str, str]:
-    file = folder / RunFolder.LOGGERS
-    return dict(json.loads(file.read_bytes())) if file.exists() else {}
+    hint = "Delete it: the run then continues as a new one in these services."
+    try:
+        return dict(read_document(folder / RunFolder.LOGGERS, dict[str, str], noun="The list", hint=hint))
+    except FileNotFoundError:
+        return {}
 
 
 def missing_package(package: str) -> DenseCLIError:
