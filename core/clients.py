@@ -26,7 +26,7 @@ def client(url: str, action: str = "read") -> Iterator[tuple[AbstractFileSystem,
 
     Args:
         url: A path or an address.
-        verb: read, write or delete.
+        action: read, write or delete.
 
     Raises:
         DenseCLIError: Something in the block fails. Unless it writes, a FileNotFoundError passes unchanged;
@@ -56,8 +56,8 @@ def client(url: str, action: str = "read") -> Iterator[tuple[AbstractFileSystem,
         raise
     except Exception as error:
         # Clients of object stores raise exceptions of many kinds, not only OSError.
-        gone = isinstance(error, FileNotFoundError) and verb != "write"
-        if gone or (local and (verb == "read" or not isinstance(error, OSError))):
+        gone = isinstance(error, FileNotFoundError) and action != "write"
+        if gone or (local and (action == "read" or not isinstance(error, OSError))):
             raise
         status = getattr(error, "status", None)
         if action == "read" and status == _GONE:
