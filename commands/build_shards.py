@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
-
 from densecli.commands.command import command
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options
+from densecli.core.passed_over import in_words
 from densecli.core.tables import plain
 from densecli.pipeline.config import BuildConfig
 
@@ -25,8 +24,7 @@ def build_shards(options: Options) -> None:
     from densecli.pipeline.build_shards import build_shards as build
 
     summary = build(build_for(options))
-    options.write(summary)
-    show_summary(summary)
+    options.say(summary_text(summary), summary)
 
 
 def examples(count: int, names: Sequence[str]) -> str:
@@ -35,16 +33,20 @@ def examples(count: int, names: Sequence[str]) -> str:
     return f" ({', '.join(map(plain, names))}{more})" if names else ""
 
 
-def show_summary(summary: Mapping[str, Any]) -> None:
-    """Prints the columns of a build or a relabelling and how many photos they have."""
-    for column in summary["columns"]:
-        click.echo(f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards")
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """The columns of a build or a relabelling and how many photos they have."""
+    lines = [
+        f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards"
+        for column in summary["columns"]
+    ]
     counts = f", {summary['samples']} photos" if "samples" in summary else ""
     first = summary.get("skipped_first", {})
     skipped = ", ".join(
         f"{n} {reason}{examples(n, first.get(reason, ()))}"
         for reason, n in summary.get("skipped", {}).items()
     )
-    click.echo(
-        f"{summary['store']}: {summary['status']}{counts}" + (f"; skipped {skipped}" if skipped else "")
-    )
+    skipping = f"; skipped {skipped}" if skipped else ""
+    lines.append(f"{summary['store']}: {summary['status']}{counts}{skipping}")
+    if passed := in_words(summary.get("passed_over", {})):
+        lines.append(f"Passed over in the listing: {passed}")
+    return "\n".join(lines)

@@ -54,7 +54,9 @@ def read_config(path: str, command: Configurable) -> dict[str, Any]:
     if not document.keys().isdisjoint(command.resolved):
         document = command.upgrade(document)
     keys = {each.option.replace("-", "_"): name for name, each in command.settings.items()}
-    keys |= {name: name for name in command.settings if name != "config"}
+    keys |= {name: name for name in command.settings}
+    # A file names no other file.
+    keys.pop("config", None)
     values: dict[str, Any] = {}
     for key, value in document.items():
         name = keys.get(key.replace("-", "_"))
@@ -66,6 +68,8 @@ def read_config(path: str, command: Configurable) -> dict[str, Any]:
             raise DenseCLIError(f"{path}: densecli {command.name} has no option {key!r}.", hint=hint)
         if value is None:
             continue
+        if name in values:
+            raise DenseCLIError(f"{path} sets {command.settings[name].flag} twice.", hint="Leave one out.")
         of = command.settings[name]
         try:
             checked = of.checked(value)

@@ -42,6 +42,7 @@ RESOLVED = frozenset(
         "initial_weights",
         "random_weights",
         "preset",
+        "refiner_version",
     }
 )
 """Keys of a run's config.json that are no settings but follow from them, the store and the machine."""
