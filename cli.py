@@ -1,13 +1,15 @@
 """The group of commands: names, errors, suggestions."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.plugins import use_plugins
 from densecli.core.registry import Registry, registry
 
 NAMES = (
@@ -16,7 +18,7 @@ NAMES = (
 )
 """The built-in commands in the order of `densecli --help`; each is a module of `densecli.commands`."""
 
-COMMANDS: Registry[click.Command] = registry("commands", noun="command")
+COMMANDS: Registry[click.Command] = registry("commands", noun="command", of=click.Command, reserved=NAMES)
 """Commands of plug-ins."""
 
 
@@ -31,7 +33,7 @@ class Commands(click.Group):
         return [*NAMES, *COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command of a name; its module is imported only now."""
+        """Finds a command and imports its module."""
         if name in NAMES:
             attribute = name.replace("-", "_")
             found: click.Command = getattr(import_module(f"densecli.commands.{attribute}"), attribute)
@@ -52,24 +54,52 @@ class Commands(click.Group):
                 raise click.UsageError(f"{error.message} Did you mean {near[0]}?", ctx) from None
             raise
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """See click.Group: it shows the help, for which the commands of plug-ins are looked up."""
+        with said(debug="--debug" in args):
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command, and says what went wrong."""
-        try:
+        """Runs the command."""
+        with said(debug=ctx.params["debug"]):
             return super().invoke(ctx)
-        except DenseCLIError as error:
-            if ctx.params.get("debug"):
-                raise
-            click.echo(f"Error: {error}", err=True)
-            if error.hint:
-                click.echo(f"Hint: {error.hint}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Error: stopped.", err=True)
-            ctx.exit(130)
+
+
+@contextmanager
+def said(*, debug: bool) -> Iterator[None]:
+    """Ends the process where something fails, and says what."""
+    try:
+        yield
+    except DenseCLIError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        if error.hint:
+            click.echo(f"Hint: {error.hint}", err=True)
+        raise click.exceptions.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        click.echo("Error: stopped.", err=True)
+        raise click.exceptions.Exit(130) from None
+
+
+def load(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> None:
+    """Loads plug-ins before a command is looked up, which may be theirs."""
+    use_plugins(value)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--debug", is_flag=True, help="Shows the traceback of an error.")
+@click.option(
+    "--plugin",
+    metavar="MODULE",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=load,
+    help="Module or .py file that registers more names, here of commands. May be given several times.",
+)
 @click.version_option(package_name="densecli", help="Shows the version.")
 def main(debug: bool) -> None:
     """Run vision-language teachers once, then train dense students from their shards."""

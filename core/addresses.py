@@ -9,12 +9,24 @@ from densecli.core.errors import DenseCLIError
 # USER@; USER:PASSWORD@, whose password may have slashes (HOST:PORT/a@b.jpg has none); ?NAME=VALUE.
 _SECRETS = re.compile(r"://([^/]*@|[^/]*:(?!\d+/).*@|.*\?.*=)")
 # Lists of photos may have signed addresses of these schemes.
-_WEB = ("http://", "https://")
+_WEB = re.compile("https?://", re.IGNORECASE)
+_USER = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 
 
 def join(url: str | os.PathLike[str], *parts: str) -> str:
     """The address of `parts` below `url`."""
     return "/".join([os.fspath(url).rstrip("/"), *parts])
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """A path whose leading ~ stands for the home folder, written out. Shells leave it alone in --flag=~/x."""
+    path = os.fspath(path)
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
+def from_environment(variable: str, default: str) -> str:
+    """The path that an environment variable holds, or `default` where it is not set or empty."""
+    return expanded(os.environ.get(variable) or default)
 
 
 def absolute(url: str) -> str:
@@ -39,15 +51,19 @@ def check(url: str) -> None:
 
 def is_web(url: str) -> bool:
     """Whether an address begins with http:// or https://."""
-    return url.startswith(_WEB)
+    return bool(_WEB.match(url))
 
 
 def public(url: str) -> str:
     """An address that may be written down: a web address without user and query, which carry credentials.
 
-    Only addresses in lists of photos may have any; all others have passed `check`.
+    Only addresses in lists of photos may have any; all others have passed `check`. A list may hold anything:
+    of what is no address, the same parts are left out.
     """
     if not is_web(url):
-        return url
-    parts = urlsplit(url)
+        return _USER.sub(r"\1", url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _USER.sub(r"\1", re.split("[?#]", url, maxsplit=1)[0])
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -8,32 +8,30 @@ whose modules register the built-in values. A plug-in is any module that registe
     @registry("schedules").register("constant", help="The peak rate throughout.")
     def constant(step, *, peak, warmup_steps, total_steps): ...
 
-It is loaded by `--plugin MODULE`, through the environment variable DENSECLI_PLUGINS (names separated by the
-path separator), or through an entry point of the group `densecli` in an installed distribution.
+`densecli.core.plugins` says how it is found.
 """
 
 import difflib
 import importlib
-import importlib.util
-import os
 import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.plugins import load_plugins
 
 T = TypeVar("T")
 V = TypeVar("V")
-GROUP = "densecli"
-"""Group of the entry points that name plug-in modules."""
-VARIABLE = "DENSECLI_PLUGINS"
-"""Environment variable with the plug-ins of this process and of those that it starts."""
+KINDS = (
+    *("benchmarks", "categories", "codecs", "commands", "datasets", "exports", "families", "kinds"),
+    *("loggers", "losses", "methods", "models", "schedules", "teachers", "vfms"),
+)
+"""Kinds whose names densecli reads; others are refused, because a plug-in may have misspelt one."""
+
+
+SHOWN = 40
+"""Names that an error lists: there may be thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +52,25 @@ class Entry:
 
 
 class Registry(Generic[T]):
-    """The values of one kind by name. Built-in modules and plug-ins are imported at the first look-up."""
+    """The values of one kind by name. The first look-up imports the built-in modules and plug-ins."""
 
     def __init__(self, kind: str) -> None:
-        """See `registry`, which makes them."""
+        """Use `registry` instead, which returns the same registry for the same kind."""
         self.kind = kind
         self.noun = kind.removesuffix("s")
         self.package: str | None = None
+        self.of: type[Any] = object
+        self.reserved: frozenset[str] = frozenset()
         self._entries: dict[str, Entry] = {}
         self._values: dict[str, T] = {}
 
     def register(self, name: str, *, help: str, needs: str = "") -> Callable[[V], V]:
-        """A decorator that registers a class or function under a name.
+        """Returns a decorator that registers a class or function.
 
         Args:
-            name: What users write.
+            name: The name that users write.
             help: One line for `densecli list`.
-            needs: What it needs beside densecli itself.
+            needs: What it needs besides densecli itself, such as a package.
 
         Raises:
             DenseCLIError: The name is taken.
@@ -94,7 +94,8 @@ class Registry(Generic[T]):
 
     def _claim(self, entry: Entry) -> None:
         # Importing a module twice under two names (by path and by name) registers equal things twice.
-        if entry.name in self._entries and self._entries[entry.name] != entry:
+        other = entry.name in self._entries and self._entries[entry.name] != entry
+        if other or entry.name in self.reserved:
             raise DenseCLIError(
                 f"There are two {self.kind} called {entry.name!r}.",
                 hint="Register the second one under another name.",
@@ -107,9 +108,26 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise self.unknown(name)
         if name not in self._values:
-            module, _, attribute = self._entries[name].target.partition(":")
-            self._values[name] = getattr(importlib.import_module(module), attribute)
-        return self._values[name]
+            self._values[name] = self._imported(self._entries[name])
+        value = self._values[name]
+        if not isinstance(value, self.of):
+            raise DenseCLIError(
+                f"The {self.noun} {name} is registered as {type(value).__name__}, not as {self.of.__name__}.",
+                hint="Correct the plug-in that registers it.",
+            )
+        return value
+
+    def _imported(self, entry: Entry) -> T:
+        """Imports the value of a lazy entry."""
+        module, _, attribute = entry.target.partition(":")
+        try:
+            value: T = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise DenseCLIError(
+                f"The {self.noun} {entry.name} cannot be imported from {entry.target}: {error}.",
+                hint="Install what is missing, or correct the plug-in that registers it.",
+            ) from error
+        return value
 
     def unknown(self, name: str, *, noun: str | None = None) -> DenseCLIError:
         """The error for a name that is not registered: it suggests the nearest names, or lists all."""
@@ -148,112 +166,46 @@ class Registry(Generic[T]):
 _REGISTRIES: dict[str, Registry[Any]] = {}
 
 
-def registry(kind: str, *, package: str | None = None, noun: str | None = None) -> Registry[Any]:
-    """The registry of a kind, made at the first call.
+def registry(
+    kind: str,
+    *,
+    package: str | None = None,
+    noun: str | None = None,
+    of: Any = None,
+    reserved: Iterable[str] = (),
+) -> Registry[Any]:
+    """Returns the registry of a kind, and makes it at the first call.
+
+    A plug-in gives only the kind. The other arguments are for the module that owns the kind.
 
     Args:
         kind: A plural, as in `densecli list KIND`.
-        package: Package whose modules register the built-in values; given by the room that owns the kind.
-        noun: What one of them is called in error messages. By default `kind` without its s.
+        package: Package whose modules register the built-in values.
+        noun: Singular for error messages, by default `kind` without its s.
+        of: Class of the values, checked at look-up.
+        reserved: Names that cannot be registered.
+
+    Returns:
+        The registry, whose `register` and `add` take new names.
+
+    Raises:
+        DenseCLIError: There is no such kind.
     """
+    if kind not in _REGISTRIES and kind not in KINDS and not (package or noun):
+        raise unknown_name("kind of name", kind, KINDS)
     found = _REGISTRIES.setdefault(kind, Registry(kind))
     found.package = package or found.package
     found.noun = noun or found.noun
+    found.of = of or found.of
+    found.reserved |= frozenset(reserved)
     return found
 
 
 def unknown_name(noun: str, name: str, known: Iterable[str], *, more: str = "") -> DenseCLIError:
-    """The error for a name that is not among `known`: its hint names the nearest of them, or all."""
+    """The error for a name that is not among `known`: its hint names the nearest, or the first of them."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+    others = f" and {len(names) - SHOWN} others" if len(names) > SHOWN else ""
+    known_ones = f"Known: {', '.join(names[:SHOWN]) or 'none'}{others}."
+    hint = f"Did you mean {' or '.join(near)}?" if near else known_ones
     return DenseCLIError(f"There is no {noun} called {name!r}.", hint=f"{hint} {more}".strip())
-
-
-def load_plugins() -> None:
-    """Imports the plug-ins of installed distributions and those that the environment names, each once.
-
-    Raises:
-        DenseCLIError: One cannot be imported.
-    """
-    _load_installed()
-    use_plugins([])
-
-
-def plugins() -> list[str]:
-    """The plug-ins that the environment names."""
-    return [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
-
-
-def use_plugins(names: Iterable[str]) -> None:
-    """Adds plug-ins to this process and to those that it starts.
-
-    Args:
-        names: Dotted modules, or paths of .py files. A module that is not installed is also looked for as a
-            file in the working folder; that folder is not put on Python's path.
-
-    Raises:
-        DenseCLIError: One cannot be imported.
-    """
-    # Located now: a later look-up may come from another working folder.
-    wanted = dict.fromkeys(_located(name) for name in [*plugins(), *names])
-    for name in wanted:
-        _load(name)
-    if wanted:
-        os.environ[VARIABLE] = os.pathsep.join(wanted)
-
-
-def _located(name: str) -> str:
-    path = Path(name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
-    installed = not name.endswith(".py") and importlib.util.find_spec(name.partition(".")[0]) is not None
-    return name if installed or not path.is_file() else str(path.absolute())
-
-
-@cache
-def _load_installed() -> None:
-    for point in entry_points(group=GROUP):
-        _imported(point.value, point.load)
-
-
-@cache
-def _load(name: str) -> None:
-    if name.endswith(".py"):
-        _imported(name, lambda: _load_file(Path(name)))
-    else:
-        _imported(name, lambda: importlib.import_module(name))
-
-
-def _load_file(path: Path) -> ModuleType:
-    """Imports a file under its own name, by which unpickling also finds what it defines."""
-    name = path.stem
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
-        return sys.modules[name]
-    # A folder of that name, which is a namespace package, has no origin.
-    other = None if name in sys.modules else importlib.util.find_spec(name)
-    if name in sys.modules or (other and other.origin and Path(other.origin) != path):
-        raise DenseCLIError(
-            f"The plug-in {path} has the name of another module, {name}, which it would hide.",
-            hint="Rename the file.",
-        )
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no Python file at {path}")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _imported(name: str, load: Callable[[], object]) -> None:
-    try:
-        load()
-    except DenseCLIError:
-        raise
-    except Exception as error:  # a plug-in is anybody's code
-        raise DenseCLIError(
-            f"The plug-in {name} cannot be imported: {type(error).__name__}: {error}.",
-            hint="Name an importable module, or the path of a .py file.",
-        ) from error

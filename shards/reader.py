@@ -38,7 +38,7 @@ class StoreReader:
 
         Args:
             columns: Of one store.
-            seed: Of the shuffle.
+            seed: Seed of the shuffle.
             shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
             lanes: Number of lanes that the samples are dealt to, see `Lanes`.
             window: Number of shards of a lane that are shuffled together.

@@ -78,7 +78,10 @@ class Benchmark:
 
 
 BENCHMARKS: Registry[Callable[[], Benchmark]] = registry(
-    "benchmarks", package="densecli.evaluation.benchmarks", noun="segmentation data set"
+    "benchmarks",
+    package="densecli.evaluation.benchmarks",
+    noun="segmentation data set",
+    of=Callable,
 )
 
 

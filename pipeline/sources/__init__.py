@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 from densecli.core.registry import registry
+from densecli.pipeline.config import WebSettings
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
 from densecli.shards.datasets import DATASETS, function_of
 
 __all__ = ["Decoded", "Index", "Item", "Load", "Source", "SourceRequest", "Unreadable", "open_source"]
 
-# Names are looked up in DATASETS; from here on the built-in ones are found there.
+# Importing this makes the built-in sources known to DATASETS, where names are looked up.
 registry("datasets", package=__name__)
 
 
@@ -20,6 +21,7 @@ def open_source(
     seed: int = SourceRequest.seed,
     index: Index | None = None,
     max_pixels: int = SourceRequest.max_pixels,
+    web: WebSettings | None = None,
 ) -> Source:
     """Lists the photos of a data set.
 
@@ -27,10 +29,11 @@ def open_source(
         dataset: Name of a registered data set.
         data: Folder, file, pattern or URL of the photos.
         split: Part of the data set; None for the data set's default.
-        limit: Number of photos to list, the first ones; None for all.
+        limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
         max_pixels: Pixels of the largest photo that is decoded.
+        web: What may be fetched from the addresses of a list; None for the defaults.
 
     Raises:
         DenseCLIError: The data set is unknown, or the folder, the split or the photos are missing.
@@ -43,6 +46,7 @@ def open_source(
         seed=seed,
         index=index,
         max_pixels=max_pixels,
+        web=web or WebSettings(),
     )
     source: Source = function_of(found.source)(request)
     if max_pixels != SourceRequest.max_pixels:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from densecli.core import fs
-from densecli.core.errors import Forbidden, Unreachable
+from densecli.core.errors import Forbidden
 from densecli.core.pictures import MAX_PIXELS, open_picture, to_rgb
 from densecli.core.pictures import upright as turn_upright
 from densecli.pipeline.sources.base import Decoded, Item, Span, Unreadable
@@ -13,10 +13,10 @@ from densecli.shards.store import PHOTOS
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLoader:
-    """Loads item.photo, or the file item.ref where that is None.
+    """Loads `item.photo`, or the file `item.ref` if that is None.
 
     Attributes:
-        root: Folder or URL that paths are below. Empty: items hold URLs.
+        root: Folder or URL that paths are below.
         upright: Whether to apply the EXIF orientation.
         max_pixels: Pixels of the largest photo that is decoded.
     """
@@ -35,13 +35,13 @@ def read(root: str, span: Span) -> bytes:
     """Reads a range of bytes.
 
     Args:
-        root: Folder or URL that the file is below. Empty: the file is a URL.
+        root: Folder or URL that the file is below.
         span: The range.
 
     Raises:
-        Unreadable: The file is missing, forbidden, or on a web server of its own that cannot be reached.
+        Unreadable: The file is missing or forbidden.
     """
-    url = fs.join(root, span.file) if root else span.file
+    url = fs.join(root, span.file)
     try:
         if span.size is None:
             return fs.read_bytes(url)
@@ -50,11 +50,6 @@ def read(root: str, span: Span) -> bytes:
         raise Unreadable("missing") from error
     except (PermissionError, Forbidden) as error:
         raise Unreadable("forbidden") from error
-    except Unreachable as error:
-        # In a list of addresses on many servers, one dead server must not stop the build.
-        if root or not fs.is_web(url):
-            raise
-        raise Unreadable("unreachable") from error
 
 
 def decode(data: bytes, *, upright: bool, canvas: Canvas, max_pixels: int = MAX_PIXELS) -> Decoded:

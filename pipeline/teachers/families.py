@@ -1,6 +1,6 @@
-"""What the name of a teacher means: families of teachers, one for each kind of target and sort of model.
+"""Families of teachers, which give meaning to a teacher's name: one for each kind of target.
 
-A plug-in adds a family of its own:
+A plug-in adds its own family:
 
     TEACHERS.add(
         "depth",
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherFamily:
-    """Teachers that give one kind of target. A teacher's name is the kind's prefix and a model's name.
+    """Teachers of one kind of target. A teacher's name is the prefix of the kind and a model's name.
 
     Attributes:
         kind: Name of the kind of target in `densecli.shards.kinds.KINDS`.
         models: Names of the models, for suggestions.
         configure: Makes the config of a teacher from a model's name and the settings of the build.
-        has_model: Whether a name is that of a model. None: whether `models` lists it.
-        weights: The weights that a model's teacher needs: names by which --weights gives them, by the key
-            under which the teacher's spec has their digest.
-        placeholder: Stands for the model in messages.
+        has_model: Whether a model of this name exists. None: whether `models` lists it.
+        weights: The weights that a model's teacher needs: their names in --weights, by the key of their
+            digest in the teacher's spec.
+        placeholder: Stands for a model's name in messages.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class TeacherFamily:
 
     @property
     def prefix(self) -> str:
-        """What precedes the model in a teacher's name."""
+        """The part of a teacher's name before the model's name."""
         return KINDS[self.kind].prefix
 
     def model_of(self, name: str) -> str | None:
@@ -64,15 +64,17 @@ class TeacherFamily:
         return model if known else None
 
 
-TEACHERS: Registry[TeacherFamily] = registry("teachers", package="densecli.pipeline.teachers", noun="teacher")
+TEACHERS: Registry[TeacherFamily] = registry(
+    "teachers", package="densecli.pipeline.teachers", noun="teacher", of=TeacherFamily
+)
 """Families of teachers by name."""
 
 
 def find_teacher(name: str) -> tuple[TeacherFamily, str]:
-    """Returns the family of a teacher, and the model that its name ends with.
+    """Returns the family of a teacher, and the name of its model.
 
     Raises:
-        DenseCLIError: There is no such teacher; the hint says which there are.
+        DenseCLIError: There is no such teacher; the hint lists those that exist.
     """
     families = sorted((family for _, family in TEACHERS.items()), key=lambda family: -len(family.prefix))
     for family in families:
@@ -82,12 +84,12 @@ def find_teacher(name: str) -> tuple[TeacherFamily, str]:
 
 
 def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
-    """Returns the teacher of a name, configured for a build.
+    """Configures a teacher for a build.
 
     Args:
-        name: Of the teacher: MODEL for labels, VFM for a Gram matrix, features-MODEL, crops-MODEL,
-            self-MODEL, refiner-MODEL, or a plug-in's.
-        settings: Of the build.
+        name: Name of the teacher: MODEL for labels, VFM for a Gram matrix, features-MODEL, crops-MODEL,
+            self-MODEL, refiner-MODEL, or that of a plug-in.
+        settings: Settings of the build.
 
     Raises:
         DenseCLIError: There is no such teacher, or its weights are missing.
@@ -97,7 +99,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
 
 
 def kind_of(name: str) -> str:
-    """Returns the name of the kind of target that a teacher gives."""
+    """Returns the kind of target of a teacher."""
     return find_teacher(name)[0].kind
 
 
@@ -109,15 +111,14 @@ def weights_names(name: str) -> Mapping[str, str]:
 
 def _unknown(name: str, families: list[TeacherFamily]) -> DenseCLIError:
     names = [f"{family.prefix}{model}" for family in families for model in family.models()]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    message = f"There is no teacher called {name!r}."
+    if near := difflib.get_close_matches(name, names, n=3, cutoff=0.6):
+        hint = f"Did you mean {' or '.join(near)}? densecli list teachers (models, vfms) describes them."
+        return DenseCLIError(message, hint=hint)
     forms = []
     for placeholder in dict.fromkeys(family.placeholder for family in families):
         alike = [family for family in families if family.placeholder == placeholder]
         prefixed = " or ".join(f"{family.prefix}{placeholder}" for family in alike)
         models = dict.fromkeys(model for family in alike for model in family.models())
         forms.append(f"{prefixed}, {placeholder} being one of {', '.join(models)}")
-    hint = f"A teacher is {'; or '.join(forms)}."
-    return DenseCLIError(
-        f"There is no teacher called {name!r}.",
-        hint=f"Did you mean {' or '.join(near)}? {hint}" if near else hint,
-    )
+    return DenseCLIError(message, hint=f"A teacher is {'; or '.join(forms)}.")

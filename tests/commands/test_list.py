@@ -11,6 +11,7 @@ from registries import put
 
 from densecli.cli import main
 from densecli.commands.list import KINDS
+from densecli.core import registry
 from densecli.core.registry import Registry
 from densecli.pipeline.teachers import TEACHERS, TeacherFamily
 
@@ -25,6 +26,10 @@ def listed(*words: str) -> dict:
 
 def test_list__names_the_kinds() -> None:
     assert listed().keys() == KINDS.keys()
+
+
+def test_list__shows_every_kind_that_is_read() -> None:
+    assert sorted(KINDS) == sorted(registry.KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

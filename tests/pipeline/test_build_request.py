@@ -20,13 +20,13 @@ from densecli.train.columns import find_targets
 
 
 def test_prepare__unknown_teacher_lists_the_known(tiny):
-    with pytest.raises(DenseCLIError, match="vitg99") as caught:
-        prepare(replace(tiny, teachers=("vitg99",), weights={}))
+    with pytest.raises(DenseCLIError, match="xyz99") as caught:
+        prepare(replace(tiny, teachers=("xyz99",), weights={}))
     assert all(name in caught.value.hint for name in ("vitl14", "eva02-b16", "scenes-s"))
 
 
 def test_prepare__weights_of_no_teacher_are_refused(tiny):
-    with pytest.raises(DenseCLIError, match="vitb16, which is no teacher") as caught:
+    with pytest.raises(DenseCLIError, match="vitb16, which no teacher") as caught:
         prepare(replace(tiny, weights={"scenes-s": "random:0", "vitb16": "random:0"}))
     assert "scenes-s" in caught.value.hint
 
@@ -53,7 +53,7 @@ def test_prepare__unknown_templates_list_the_known(tiny):
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "cut into shards")],
+    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "division into shards")],
 )
 def test_prepare__a_store_of_something_else_is_refused(tiny, change, what):
     build_here(tiny)

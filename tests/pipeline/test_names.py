@@ -30,10 +30,16 @@ def test_name__says_what_a_teacher_is_asked_for(tiny, name, kind, model):
     assert config.info()["random_weights"] is True
 
 
-@pytest.mark.parametrize("name", ["vitg99", "crops-vitg99", "self-dinov2-vits14", "dinov2-vitg14", "crops-"])
-def test_name__unknown_ones_list_the_known(tiny, name):
+@pytest.mark.parametrize("name", ["crops-vitl41", "self-dinov2-vits14", "dinov2-vitg14", "vitg14"])
+def test_name__unknown_ones_suggest_the_nearest(tiny, name):
     with pytest.raises(DenseCLIError, match=f"no teacher called '{name}'") as caught:
         teacher_config(name, tiny)
+    assert "Did you mean" in caught.value.hint and len(caught.value.hint) < 200
+
+
+def test_name__an_unknown_one_with_no_near_one_lists_the_known(tiny):
+    with pytest.raises(DenseCLIError, match="no teacher called 'xyz99'") as caught:
+        teacher_config("xyz99", tiny)
     assert all(
         word in caught.value.hint for word in ("vitl14", "crops-MODEL", "features-MODEL", "self-MODEL", *VFMS)
     )
@@ -42,7 +48,7 @@ def test_name__unknown_ones_list_the_known(tiny, name):
 def test_weights__go_by_the_model_and_serve_every_teacher_of_it(tiny, tmp_path, monkeypatch):
     request, _ = prepare(replace(tiny, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s")))
     assert [spec["weights"] for _, spec in request.targets] == ["random:0"] * 3
-    with pytest.raises(DenseCLIError, match="crops-scenes-s, which is no teacher's model") as caught:
+    with pytest.raises(DenseCLIError, match="crops-scenes-s, which no teacher") as caught:
         prepare(replace(tiny, teachers=("crops-scenes-s",), weights={"crops-scenes-s": "random:0"}))
     assert "scenes-s" in caught.value.hint
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))

@@ -90,7 +90,7 @@ registry("teachers").add(
 
 BUILD = """
 import json
-from densecli.core.registry import use_plugins
+from densecli.core.plugins import use_plugins
 from densecli.pipeline.build_shards import BuildConfig, build_shards
 from densecli.pipeline.plan import PlanConfig, plan
 from densecli.pipeline.verify import VerifyConfig, verify
@@ -152,7 +152,7 @@ def test_plugin__a_teacher_in_a_file_is_planned_built_by_ray_workers_and_verifie
 def test_plugin__unknown_teachers_name_it_too(folder):
     script = """
 from densecli.core.errors import DenseCLIError
-from densecli.core.registry import use_plugins
+from densecli.core.plugins import use_plugins
 from densecli.pipeline.teachers import find_teacher
 use_plugins(["brightness_plugin.py"])
 try:

@@ -108,9 +108,9 @@ def test_urls__a_longer_list_keeps_the_keys(tmp_path):
     assert few.digest != many.digest
 
 
-def test_urls__photos_come_from_the_store_and_missing_ones_are_a_reason(tmp_path):
-    fsspec.filesystem("memory").pipe_file("/photos/1.jpg", jpg())
-    urls = ["memory://photos/1.jpg", "memory://photos/2.jpg"]
+def test_urls__photos_come_from_the_store_and_missing_ones_are_a_reason(tmp_path, s3):
+    fs.write_atomic(f"{s3}/photos/1.jpg", jpg())
+    urls = [f"{s3}/photos/1.jpg", f"{s3}/photos/2.jpg"]
     source = open_source("urls", str(addresses(tmp_path / "list.txt", urls)))
     assert source.load(source.items[0], CANVAS).image.size == (64, 48)
     with pytest.raises(Unreadable, match=r"^missing$"):
@@ -132,7 +132,7 @@ def test_urls__signatures_are_used_and_never_written_down(tmp_path):
     [
         ("no.txt", None, "no file"),
         ("empty.txt", b"", "not a list|no photo"),
-        ("other.csv", b"a,b\n1,2\n", "not a list"),
+        ("other.csv", b"a,b\n1,2\n", "no column 'url'; its columns: 'a', 'b'"),
         ("not.parquet", b"text", "not a list"),
     ],
 )

@@ -13,7 +13,7 @@ from tars import jpg, tar
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
-from densecli.pipeline.sources import open_source
+from densecli.pipeline.sources import open_source, web
 
 PHOTO = jpg()
 TAR = tar({f"{i}.jpg": PHOTO for i in range(50)})
@@ -57,6 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(fs, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(web, "_PAUSES", (1e-9, 1e-9))
     with Server() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -71,7 +72,7 @@ def from_web(tiny, tmp_path: Path, server: Server):
         (tmp_path / "list.txt").write_text("\n".join(map(server.url, paths)))
         return replace(
             tiny, dataset="urls", data=str(tmp_path / "list.txt"), split=None, limit=None, canvas=48,
-            teachers=(), weights={}, shard_size=shard_size,
+            teachers=(), weights={}, shard_size=shard_size, allow_private=True,
         )  # fmt: skip
 
     return config

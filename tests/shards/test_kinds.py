@@ -49,7 +49,7 @@ READS = """
 import sys
 import numpy as np
 import densecli
-from densecli.core.registry import use_plugins
+from densecli.core.plugins import use_plugins
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 from densecli.train.targets import TargetReader, Visit
 from PIL import Image

@@ -41,7 +41,7 @@ def test_create__writes_what_open_reads(store, tmp_path):
         (DATASET, 560, [2, 1], "canvas"),
         ({**DATASET, "digest": "abd"}, 512, [2, 1], "dataset"),
         (DATASET, 512, [3], "number of shards"),
-        (DATASET, 512, [1, 2], "cut into shards"),
+        (DATASET, 512, [1, 2], "division into shards"),
     ],
 )
 def test_create__another_identity_is_refused(store, dataset, canvas, shards, word):
@@ -54,7 +54,7 @@ def test_create__photos_made_otherwise_are_refused(store, monkeypatch):
     for name, other in (("quality", 90), ("resample", "lanczos"), ("codec", "png")):
         with monkeypatch.context() as patch:
             patch.setitem(PHOTOS, name, other)
-            refused(lambda: Store.create(store.root, DATASET, 512, [2, 1]), "another way of making photos")
+            refused(lambda: Store.create(store.root, DATASET, 512, [2, 1]), "another storage of photos")
             assert Store.open(store.root) == store
 
 
@@ -72,6 +72,10 @@ def test_open__what_is_not_a_store_is_refused(tmp_path, content, word):
     if content is not None:
         (tmp_path / "store.json").write_bytes(content)
     refused(lambda: Store.open(tmp_path), word)
+
+
+def test_open__a_file_in_place_of_the_folder(store):
+    refused(lambda: Store.open(f"{store.root}/store.json"), "no store")
 
 
 def test_add_column__the_same_spec_is_the_same_column(store):

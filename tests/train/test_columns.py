@@ -69,6 +69,14 @@ def test_find__what_is_missing_comes_with_the_command_that_makes_it(store: Store
     assert "build-shards --teacher tiny" in caught.value.hint
 
 
+def test_find__a_misspelt_teacher_suggests_that_of_a_column(store: Store) -> None:
+    with pytest.raises(DenseCLIError, match="no labels column of tinny") as caught:
+        find(store, teachers=["tinny"], regions="grid-square")
+    assert caught.value.hint.startswith("Did you mean tiny? Make it with: densecli build-shards")
+    with pytest.raises(DenseCLIError, match="3 labels columns, none of tinny"):
+        find(store, teachers=["tinny"])
+
+
 def test_find__views_that_a_column_does_not_hold(store: Store) -> None:
     target = {"name": "crops", "views": 4}
     crops = store.add_column("targets", "crops-scenes-s", {"target": target})

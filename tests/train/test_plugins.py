@@ -76,7 +76,7 @@ EXPORTS.add(
 
 TRAINING = """
 import json, sys
-from densecli.core.registry import use_plugins
+from densecli.core.plugins import use_plugins
 use_plugins(["my_plugin"])
 from densecli.train.distillation import TrainConfig, train
 from densecli.train.export import ExportConfig, export

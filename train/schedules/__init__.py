@@ -1,6 +1,6 @@
 """Learning-rate schedules by name.
 
-A schedule is a pure function of the step. A new one is a function in this package, or a plug-in:
+A schedule is a pure function of the step. To add one, write a function in this package, or a plug-in:
 
     from densecli.train.schedules import SCHEDULES
 
@@ -9,6 +9,7 @@ A schedule is a pure function of the step. A new one is a function in this packa
         return peak / 2
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from densecli.core.registry import Registry, registry
@@ -29,4 +30,4 @@ class Schedule(Protocol):
         ...
 
 
-SCHEDULES: Registry[Schedule] = registry("schedules", package=__name__, noun="schedule")
+SCHEDULES: Registry[Schedule] = registry("schedules", package=__name__, noun="schedule", of=Callable)
