@@ -49,5 +49,12 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     click.echo(
         f"{summary['store']}: {summary['status']}{counts}" + (f"; skipped {skipped}" if skipped else "")
     )
+    if proposals := summary.get("proposals"):
+        click.echo(
+            f"Proposals: {proposals['matched']} of {proposals['photos']} photos have boxes; "
+            f"{proposals['unmatched']} names in the file are of no listed photo; "
+            f"of {proposals['boxes']} boxes {proposals['left_out']} are left out by their area, "
+            f"{proposals['duplicates']} are there twice"
+        )
     if passed := in_words(summary.get("passed_over", {})):
         click.echo(f"Passed over in the listing: {passed}")
