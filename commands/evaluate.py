@@ -72,7 +72,7 @@ WEIGHTS = only(
 
 @command(EvaluateSettings, MeasureSettings, WEIGHTS, *TASKS.values())
 def evaluate(options: Options) -> None:
-    """Measure a model, or the student of a run: region classification on a panoptic data set (boxes of things,
+    """Measure a model, or the student of a run: region classification on a panoptic data set (boxes and
     masks of things, masks of stuff, stuff called a thing).
 
     Or, with --task, segmentation from features, image-level zero-shot classification, or patches by nearest

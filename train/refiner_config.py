@@ -26,8 +26,8 @@ class RefinerConfig(TrainerConfig):
     )
     init: str = setting(
         "own",
-        help="Initial blocks: own, the network's last blocks; random; exogenous, random blocks after all blocks "
-        "of the network; or the last blocks of another model, NAME or NAME=WEIGHTS.",
+        help="Initial blocks: own, the network's last blocks; random; exogenous, random blocks after all of "
+        "the network's blocks; or the last blocks of another model, NAME or NAME=WEIGHTS.",
         group="method",
         metavar="NAME",
     )
@@ -39,7 +39,7 @@ class RefinerConfig(TrainerConfig):
     )
     direction: Literal["global-to-local", "local-to-global"] = setting(
         "global-to-local",
-        help="Whether a region in the whole photo learns the tokens of its crop, or a crop those of its region.",
+        help="A region in the whole photo learns the tokens of its crop, or a crop those of its region.",
         group="method",
     )
     align: Literal["infonce", "cosine"] = setting(
