@@ -21,7 +21,7 @@ from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
-from densecli.models.refiner import load_refiner
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.shards.config import DeviceSettings
 from densecli.shards.geometry import Canvas
 

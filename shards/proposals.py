@@ -85,10 +85,8 @@ def _names(file: str, images: list[Any]) -> dict[Any, str]:
             or not isinstance(image.get("id"), int | str)
             or not isinstance(image.get("file_name"), str)
         ):
-            raise DenseCLIError(
-                f"{file} does not have the layout of COCO's annotations: images[{place}] has no id or file_name.",
-                hint=HINT,
-            )
+            which = f"{file} does not have the layout of COCO's annotations: images[{place}]"
+            raise DenseCLIError(f"{which} has no id or file_name.", hint=HINT)
         if names.setdefault(image["id"], image["file_name"]) != image["file_name"]:
             raise DenseCLIError(
                 f"{file}: two images have the id {image['id']}, {plain(names[image['id']])} and "

@@ -232,7 +232,7 @@ def region_plan(
     min_iou: float = MaskPlan.min_iou,
     min_stability: float = MaskPlan.min_stability,
 ) -> RegionPlan:
-    """The region plan of a name on the command line: grid-PAIRS, masks or proposals.
+    """Makes the region plan of a name on the command line: grid-NAME, masks or proposals.
 
     Args:
         name: Name of the plan.
@@ -261,7 +261,7 @@ def view_of(key: str, epoch: int, n_views: int) -> int:
 
 
 def stored_views(key: str, n_views: int, k: int, seed: int = 0) -> np.ndarray:
-    """The views of sample `key` that are stored where a teacher is asked about some views only.
+    """The views of sample `key` that are stored if a teacher sees only some views.
 
     They are the first k in an order that follows from key and seed: a larger k adds views after them.
 

@@ -88,9 +88,7 @@ class Trainer(Generic[R]):
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration as JSON values: no defaults or look-ups are left."""
         return {
-            **asdict(self.config),
-            "betas": list(self.config.betas),
-            "loggers": list(self.config.loggers),
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()},
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
             "samples_per_step": self.steps.samples_per_step,
