@@ -1,1 +1,1 @@
-"""Ablations: a grid of trainings on one store, measured, aggregated over seeds, with teacher costs."""
+"""Ablations: a grid of trainings on one store, evaluated and aggregated over seeds, with teacher costs."""

@@ -1,4 +1,4 @@
-"""The runs of an ablation as one table: for every setting the mean over seeds, and the range."""
+"""Aggregates the runs of an ablation: for each setting, the mean and the range over seeds."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,21 +27,21 @@ class SeedAggregate(NamedTuple):
         return cls(statistics.mean(values), min(values), max(values))
 
     def text(self, digits: int = 1) -> str:
-        """68.3 (68.2 to 68.6), or only the number where there is one."""
+        """The mean and the range, such as 68.3 (68.2 to 68.6); only the mean if all values are equal."""
         mean = f"{self.mean:.{digits}f}"
         alone = self.low == self.high
         return mean if alone else f"{mean} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 class SettingRow(NamedTuple):
-    """One setting, or one model that was measured as it is.
+    """The aggregate of one setting, or of a model that was evaluated without training.
 
     Attributes:
-        name: Of the model; "trained" for a setting.
+        name: Name of the model; "trained" for a setting.
         settings: Values of the grid's flags except the seed; empty for a model.
         figures: Aggregates by heading.
-        finished: Number of runs behind the figures.
-        started: Number of runs with and without figures.
+        finished: Number of runs that have figures.
+        started: Number of all runs.
     """
 
     name: str
@@ -52,12 +52,12 @@ class SettingRow(NamedTuple):
 
     @property
     def title(self) -> str:
-        """theta 0.3, decoupling 4; or the model's name."""
+        """The settings, such as "theta 0.3, decoupling full", or the model's name."""
         return ", ".join(f"{flag} {value}" for flag, value in self.settings.items()) or self.name
 
 
 def aggregate(results: Iterable[RunResult]) -> list[SettingRow]:
-    """Groups runs that differ only in their seed, in the order of their first run."""
+    """Aggregates runs that differ only in their seed, in the order of the first run of each setting."""
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[RunResult]] = {}
     for run in results:
         settings = tuple((flag, value_text(value)) for flag, value in run.settings.items() if flag != SEED)
@@ -75,12 +75,12 @@ def aggregate(results: Iterable[RunResult]) -> list[SettingRow]:
 
 
 def settings_table(rows: Sequence[SettingRow], headings: Sequence[str], *, title: str = "") -> Table:
-    """One row for every setting and every model that was measured as it is.
+    """One row for each setting and each model that was evaluated without training.
 
     Args:
         rows: See `aggregate`.
-        headings: The figures that are shown.
-        title: Of the table.
+        headings: The figures to show.
+        title: Title of the table.
     """
     flags = list(dict.fromkeys(flag for row in rows for flag in row.settings))
     cells = []
@@ -96,12 +96,12 @@ def settings_table(rows: Sequence[SettingRow], headings: Sequence[str], *, title
 
 
 def digits(heading: str) -> int:
-    """Decimals that a figure is shown with: a ratio needs more than a percentage."""
+    """Number of decimals of a figure: ratios need more than percentages."""
     return 1 if heading not in METRICS or METRICS[heading].percent else 3
 
 
 def settings_csv(rows: Sequence[SettingRow]) -> str:
-    """One line for every setting, with the mean, lowest and highest value of each figure."""
+    """CSV with one line for each setting: the mean, lowest and highest value of each figure."""
     return csv_table(
         [
             {
@@ -119,7 +119,7 @@ def settings_csv(rows: Sequence[SettingRow]) -> str:
 
 
 def runs_csv(results: Sequence[RunResult]) -> str:
-    """One line for every run, with its settings, its figures and, if it failed, its error."""
+    """CSV with one line for each run: its settings, its figures and, if it failed, its error."""
     return csv_table(
         [
             {"run": run.name, **{f: value_text(v) for f, v in run.settings.items()}, **run.figures}
@@ -130,7 +130,7 @@ def runs_csv(results: Sequence[RunResult]) -> str:
 
 
 def cost_table(costs: Sequence[TeacherCost]) -> Table:
-    """What the teachers cost once, and what they would have cost in every training step."""
+    """What the teachers cost to run once, and what they would have cost live in every training step."""
     lines = [
         [
             cost.column,
@@ -147,8 +147,8 @@ def cost_table(costs: Sequence[TeacherCost]) -> Table:
         title="Teacher cost",
         columns=["column", "seconds, once", "ms per photo, live", "photos seen", "seconds, live"],
         rows=[*lines, ["all", f"{stored:,.1f}", "", "", f"{live:,.1f}"]],
-        note=f"Building the store took its workers {stored:,.1f} s, once. Live teachers would have run for"
+        note=f"Building the columns took the workers {stored:,.1f} s, once. Live teachers would have taken"
         f" {live:,.1f} s in the steps of these runs{ratio}. Times are from the store's receipts, on the"
-        " machine that built it; a live teacher is charged for its forward pass only, the store also for"
+        " machine that built it. Those of live teachers are forward passes only; those of the store include"
         " decoding and encoding.",
     )

@@ -1,4 +1,4 @@
-"""The charts of an ablation: each figure over the setting that takes the most values."""
+"""The charts of an ablation: each figure over the setting with the most values."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from densecli.core.page import Figure
 
 
 def metric_chart(heading: str, rows: Sequence[SettingRow]) -> Figure:
-    """A chart of one figure, with a line for each combination of the other settings.
+    """Draws a chart of one figure, with a line for each combination of the other settings.
 
     Args:
-        heading: Of the figure.
-        rows: At least one setting has the figure. Models that were measured as they are become dashed lines.
+        heading: Heading of the figure.
+        rows: At least one setting has the figure. Models that were not trained become dashed lines.
     """
     trained = [row for row in rows if row.settings and heading in row.figures]
     models = {r.name: r.figures[heading].mean for r in rows if not r.settings and heading in r.figures}
@@ -34,7 +34,7 @@ def metric_chart(heading: str, rows: Sequence[SettingRow]) -> Figure:
 
 
 def chart_axis(settings: Sequence[Mapping[str, str]]) -> str:
-    """The flag that takes the most values."""
+    """The flag with the most values."""
     return max(settings[0], key=lambda flag: len({each[flag] for each in settings}))
 
 
@@ -54,4 +54,4 @@ def _note(trained: Sequence[SettingRow], models: Mapping[str, float]) -> str:
         else "One seed: a small difference may be chance."
     )
     dashed = ", ".join(f"{name} {value:.4g}" for name, value in models.items())
-    return f"{text} Not trained (dashed, where within the chart): {dashed}." if models else text
+    return f"{text} Not trained (dashed, if within the chart): {dashed}." if models else text

@@ -1,4 +1,4 @@
-"""What an ablation leaves: tables as CSV and markdown, and a page with charts and the teachers' cost."""
+"""The report of an ablation: tables as CSV and markdown, and a page with charts and teacher costs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from densecli.ablation.charts import metric_chart
 from densecli.ablation.runs import RunResult
 from densecli.ablation.spec import Spec
 from densecli.ablation.teacher_cost import TeacherCost
+from densecli.core import fs
 from densecli.core.page import RANDOM_WEIGHTS, Section, write_page
 
 
@@ -28,14 +29,13 @@ def summary(results: Sequence[RunResult], costs: Sequence[TeacherCost], *, title
 def write_report(
     folder: Path, spec: Spec, results: Sequence[RunResult], costs: Sequence[TeacherCost]
 ) -> Path:
-    """Writes table.csv, runs.csv, table.md and index.html into a folder; returns the path of the last."""
+    """Writes table.csv, runs.csv, table.md and index.html into a folder. Returns the path of the page."""
     rows = aggregate(results)
     headings = _headings(rows)
     table = settings_table(rows, headings, title="Settings")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.csv").write_text(settings_csv(rows), encoding="utf-8")
-    (folder / "runs.csv").write_text(runs_csv(results), encoding="utf-8")
-    (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
+    fs.write_text(folder / "table.csv", settings_csv(rows))
+    fs.write_text(folder / "runs.csv", runs_csv(results))
+    fs.write_text(folder / "table.md", table.markdown())
     sections = [Section(title="Settings", parts=[table])]
     drawn = [h for h in headings if any(row.settings and h in row.figures for row in rows)]
     if drawn:
@@ -50,6 +50,6 @@ def write_report(
 
 
 def _headings(rows: Sequence[SettingRow]) -> list[str]:
-    """The figures of all rows, except the top-5 ones of regions, which are in the CSV files only."""
+    """The figures of all rows, except top-5 accuracies of regions, which are only in the CSV files."""
     every = dict.fromkeys(heading for row in rows for heading in row.figures)
     return [heading for heading in every if "top-5" not in heading]

@@ -1,34 +1,35 @@
-"""The runs of an ablation, one after another: each is trained and measured, unless it has been already."""
+"""Trains and evaluates the runs of an ablation, one after another, except those that are finished."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import click
 
 from densecli.ablation.spec import Cell, Spec, Value, arguments, cells
 from densecli.core import fs
+from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.core.metrics import METRICS
 
 Resume = Literal["interrupted", "never", "overwrite"]
 RECORD = "ablation.json"
-"""File in a run's folder with what was asked for and what was measured."""
+"""File in a run's folder with its arguments and its results."""
 VERSION = 3
-"""Of these files. Since 2, the rows 2 and 3 of `--decoupling` are those of DenseVLM's table; since 3, methods
-set the rate, batch and alpha of their papers. What an earlier version measured is not reused."""
+"""Version of these files. Since 2, rows 2 and 3 of `--decoupling` are those of DenseVLM's table; since 3,
+methods set the learning rate, batch size and alpha of their papers. Older results are not reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """How to train and measure, given by the command that composes the two.
+    """How to train and evaluate, given by the command that composes the two.
 
     Attributes:
         flags: Flags of `train` and of `evaluate`, by command.
-        columns: Arguments of `train` -> keys of the target columns it would read, by kind. Trains nothing;
+        columns: From arguments of `train` to the keys of the columns it would read, by kind. Trains nothing;
             raises DenseCLIError where a column is missing.
         train: Arguments of `train` -> its JSON.
         evaluate: Arguments of `evaluate` -> its JSON.
@@ -42,14 +43,14 @@ class Runner:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What one run measured.
+    """The result of one run.
 
     Attributes:
-        name: Of the run's folder, or of a model that was measured as it is.
+        name: Name of the run's folder, or of a model that was evaluated without training.
         settings: Values of the grid's flags; empty for a model.
-        figures: By heading.
+        figures: Figures by heading.
         random_weights: Whether the weights began as random ones.
-        error: Why there are no figures.
+        error: Why there are no figures; empty otherwise.
     """
 
     name: str
@@ -63,10 +64,11 @@ def check(spec: Spec, runner: Runner) -> dict[str, Mapping[str, str]]:
     """Finds the columns that each cell reads.
 
     Returns:
-        For each cell, by name, the keys of its columns by kind.
+        The keys of each cell's columns by kind, by name of the cell.
 
     Raises:
-        DenseCLIError: Columns are missing; one error names them all, with the commands that build them.
+        DenseCLIError: Columns are missing. One error names them all, and the hint has the commands that build
+            them.
     """
     found: dict[str, Mapping[str, str]] = {}
     messages: dict[str, None] = {}
@@ -82,14 +84,14 @@ def check(spec: Spec, runner: Runner) -> dict[str, Mapping[str, str]]:
 
 
 def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Resume) -> list[RunResult]:
-    """Measures the models of `spec.beside`, then trains and measures every cell.
+    """Evaluates the models of `spec.beside`, then trains and evaluates every cell.
 
-    Prints each result on standard error as it comes.
+    Prints each result on standard error as soon as it is known.
 
     Args:
-        spec: What is run.
-        folder: Of the ablation; each run has a folder in it.
-        runner: Trains and measures.
+        spec: The ablation.
+        folder: Folder of the ablation; each run has a folder in it.
+        runner: Trains and evaluates.
         canvas: Side of the store's canvas in pixels.
         resume: See `run_cell`.
 
@@ -118,15 +120,15 @@ def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Re
 def run_cell(
     spec: Spec, cell: Cell, columns: Mapping[str, str], folder: Path, runner: Runner, *, resume: Resume
 ) -> RunResult:
-    """Trains and measures a cell in FOLDER/NAME, or reads what it has measured before.
+    """Trains and evaluates a cell in FOLDER/NAME, or reads its recorded result.
 
     Args:
-        spec: That the cell is of.
+        spec: The ablation.
         cell: The run.
         columns: Keys of the columns that it reads, by kind.
-        folder: Of the ablation.
-        runner: Trains and measures.
-        resume: As of `train`; with "interrupted" a finished cell is left alone.
+        folder: Folder of the ablation.
+        runner: Trains and evaluates.
+        resume: As in `train`; with "interrupted" a finished cell is not run again.
 
     Returns:
         The figures, or the error that the run failed with.
@@ -141,14 +143,15 @@ def run_cell(
         return RunResult(name=cell.name, settings=cell.settings, **_figures(recorded))
     try:
         trained = runner.train([*cell.arguments, "--run", str(run), "--resume", resume])
-        if not trained["export"]:
+        # One that came in the last step ends the ablation too, although the cell is trained.
+        if trained["signal"]:
             name = trained["signal"].name
             hint = "Run the same command to continue."
             raise Interrupted(trained["signal"], f"{name} stopped {run}.", hint=hint)
         result = runner.evaluate([*measure, "--run", str(run)])
     except Interrupted:
         raise
-    except Exception as error:  # one run that is out of memory must not end a night of others
+    except Exception as error:  # a run that fails, say for lack of memory, must not end the others
         return RunResult(name=cell.name, settings=cell.settings, error=_sentence(error))
     _record(run / RECORD, asked, result)
     return RunResult(name=cell.name, settings=cell.settings, **_figures(result))
@@ -157,7 +160,7 @@ def run_cell(
 def measure_model(
     spec: Spec, name: str, folder: Path, runner: Runner, *, canvas: int, resume: Resume
 ) -> RunResult:
-    """Measures a model as it is, on the store's canvas unless the spec gives another; see `run_cell`."""
+    """Evaluates a model without training, on the store's canvas or that of the spec; see `run_cell`."""
     given = spec.train.get("weights", [])
     weights = [w for w in (given if isinstance(given, list) else [given]) if str(w).startswith(f"{name}=")]
     asked = {"evaluate": arguments({"canvas": canvas, **spec.evaluate, "student": name, "weights": weights})}
@@ -173,15 +176,30 @@ def measure_model(
 
 
 def photos_seen(run: Path) -> tuple[Mapping[str, str], int]:
-    """The keys of the columns that a finished run has read, by kind, and the number of photos it has seen."""
-    config = json.loads((run / "config.json").read_bytes())
+    """The keys of the columns that a finished run has read, by kind, and how many photos it has seen."""
+    config = read_document(
+        run / "config.json", _RunConfig, noun="The run's configuration", hint=f"Run {run.name} again."
+    )
     return config["columns"], config["total_steps"] * config["samples_per_step"]
 
 
+class _RunConfig(TypedDict):
+    columns: dict[str, str]
+    total_steps: int
+    samples_per_step: int
+
+
+class _Record(TypedDict):
+    version: NotRequired[int]
+    asked: dict[str, Any]
+    result: dict[str, Any]
+
+
 def _recorded(path: Path, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The recorded result, if exactly this was asked for."""
+    """The recorded result, if it was recorded for exactly these arguments."""
     try:
-        found = json.loads(path.read_bytes())
+        hint = "Delete it: the run is measured again."
+        found = read_document(path, _Record, noun="The record", hint=hint)
     except FileNotFoundError:
         return None
     same = found["asked"] == asked and found.get("version") == VERSION
@@ -196,7 +214,7 @@ def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> 
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """From the JSON of `evaluate`: figures by heading, and whether weights were random."""
+    """The figures by heading in the JSON of `evaluate`, and whether weights were random."""
     first = next(iter(result.values()))
     named = {heading: first.get(metric.field) for heading, metric in METRICS.items()}
     return {

@@ -1,4 +1,4 @@
-"""The file of an ablation: a grid over the flags of `train`, and how the trained students are measured."""
+"""The file of an ablation: a grid over the flags of `train`, and how the students are evaluated."""
 
 import hashlib
 import math
@@ -16,13 +16,13 @@ from densecli.core.registry import unknown_name
 from densecli.shards.datasets import DATASETS, Dataset, defaults_for
 
 SPECS = Path(__file__).parent / "specs" / "coco"
-# Flags that the ablation sets itself, or that give several results.
+# Flags that an ablation sets itself, or that would give several results.
 OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas", "config", "plugin"})
 Value = str | int | float | bool | list[Any]
 MOST_CELLS = 10_000
-"""Runs of a grid: more are a slip of the pen."""
+"""Largest number of runs of a grid: more are surely a mistake."""
 LONGEST_NAME = 200
-"""Characters of a run's folder; file systems take 255 bytes."""
+"""Largest number of characters in the name of a run's folder; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,11 @@ class Spec:
     """The content of an ablation's file.
 
     Attributes:
-        title: Of the report.
+        title: Title of the report.
         about: What the ablation shows, and after which paper.
-        beside: Models that are measured as they are, beside the trained ones.
+        beside: Models that are evaluated without training, for comparison.
         train: Flags of `train` without their dashes; a list repeats its flag.
-        grid: Flags of `train`, each with the values it takes in turn.
+        grid: Flags of `train`, each with a list of values.
         evaluate: Flags of `evaluate`.
     """
 
@@ -84,8 +84,8 @@ def find_spec(name: str, dataset: str) -> Path:
     """Finds the file of a spec.
 
     Args:
-        name: A path, or the name of a shipped spec, such as coco/theta. Without a folder, such as theta, the
-            one for `dataset`, or for COCO where the data set has no specs of its own.
+        name: A path, or the name of a shipped spec, such as coco/theta. A name without a folder, such as
+            theta, means the spec for `dataset`, or for COCO if the data set has no specs of its own.
         dataset: Name of the store's data set.
 
     Raises:
@@ -113,13 +113,13 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
         flags: Flags of `train` and of `evaluate`, by command.
 
     Raises:
-        DenseCLIError: The file is no TOML, has an unknown key or a value of the wrong type, or has no grid of
-            at most `MOST_CELLS` runs.
+        DenseCLIError: The file is not TOML, has an unknown key or a value of the wrong type, or has no grid
+            of at most `MOST_CELLS` runs.
     """
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise DenseCLIError(f"The spec {path} cannot be read ({error}).", hint="It is a TOML file.") from None
+        raise DenseCLIError(f"The spec {path} cannot be read ({error}).", hint="Give a TOML file.") from None
     _check_keys(path, "", document, Spec.__dataclass_fields__)
     for table, command in (("train", "train"), ("grid", "train"), ("evaluate", "evaluate")):
         if not isinstance(document.setdefault(table, {}), dict):
@@ -131,7 +131,7 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
             if not all(isinstance(each, str | int | float) for each in _leaves(value)):
                 raise DenseCLIError(
                     f"{flag} in [{table}] of {path} is {value!r}.",
-                    hint="A value is a text, a number, true or false, or a list of these.",
+                    hint="Give a text, a number, true or false, or a list of these.",
                 )
     for key in ("title", "about"):
         if not isinstance(document.get(key, ""), str):
@@ -144,7 +144,7 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
     grid = document["grid"]
     if not grid or not all(isinstance(values, list) and values for values in grid.values()):
         raise DenseCLIError(
-            f"{path} has no grid of lists.", hint="Write [grid] and, for example, theta = [0.1, 0.3]."
+            f"{path} has no grid of lists.", hint="Write [grid], then lines such as theta = [0.1, 0.3]."
         )
     if (count := math.prod(len(values) for values in grid.values())) > MOST_CELLS:
         raise DenseCLIError(
@@ -155,9 +155,9 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
 
 
 def cells(spec: Spec) -> list[Cell]:
-    """One run for every combination of the grid's values; values of the same meaning, 0.3 and "0.3", are one.
+    """The runs of the grid: one for each combination of values; equal values, such as 0.3 and "0.3", are one.
 
-    The seed changes last, so that an unfinished ablation already has every setting; of the other flags the
+    The seed changes last, so that an unfinished ablation already has every setting. Of the other flags, the
     last one changes first.
 
     Raises:
@@ -173,13 +173,13 @@ def cells(spec: Spec) -> list[Cell]:
         if found.setdefault(cell.arguments, cell) is cell and folders.setdefault(cell.name, cell) is not cell:
             raise DenseCLIError(
                 f"Two runs of the grid would have the folder {cell.name!r}.",
-                hint="Their values differ in punctuation alone: change one of them, or split the spec.",
+                hint="Their values differ only in punctuation: change one of them, or split the spec.",
             )
     return list(found.values())
 
 
 def measured_on(spec: Spec, folder: Path, dataset: Dataset) -> Spec:
-    """The spec, with its students measured on the annotated photos that a data set generates in a folder."""
+    """Changes a spec so that students are evaluated on annotated photos generated by a data set."""
     chosen: dict[str, Value] = {"split": dataset.test_split, "limit": 300, "categories": dataset.categories}
     return replace(spec, evaluate={**chosen, **spec.evaluate, "data": str(folder)})
 
@@ -200,7 +200,7 @@ def value_text(value: Value) -> str:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """A value, or the values in its lists."""
+    """Yields the value itself, or the values in its lists."""
     if isinstance(value, list):
         for each in value:
             yield from _leaves(each)

@@ -1,4 +1,4 @@
-"""What teachers cost: once, to build the columns of a store, and live, if they ran in every training step."""
+"""The cost of teachers: once, to build the columns of a store, and live, in every training step."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from densecli.shards.joined import read_joined
 from densecli.shards.store import Column, Store
 
-# Stages of a receipt: those in which a worker only waits, and those that a live teacher has too.
+# Stages in a receipt: those in which a worker only waits, and those that a live teacher has too.
 WAITING, LIVE = {"wait"}, {"prepare", "teacher"}
 
 
@@ -17,9 +17,9 @@ class TeacherCost:
 
     Attributes:
         column: NAME-ID.
-        stored_seconds: Seconds of all workers that built the column.
-        seconds_per_photo: Seconds that its teacher would take in a step for one photo.
-        photos_seen: Photos that the runs which read the column have seen, repeats counted.
+        stored_seconds: Seconds of all workers to build the column.
+        seconds_per_photo: Seconds that a live teacher would take for one photo in a step.
+        photos_seen: Photos that all runs with this column have seen, including repetitions.
     """
 
     column: str
@@ -34,15 +34,14 @@ class TeacherCost:
 
 
 def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -> list[TeacherCost]:
-    """The cost of each target column that runs have read, from the store's receipts.
+    """Computes the cost of each target column that runs have read, from the store's receipts.
 
-    A live teacher sees one view a step: where a column holds K views of a photo, a K-th of its seconds
-    counts.
-    A relabelled column is charged to its features column, whose teacher would have to run, if that column
-    still exists.
+    A live teacher sees one view in a step, so if a column holds K views of a photo, a K-th of its time
+    counts. The live cost of a relabelled column is that of its features column, if that still exists: its
+    teacher would have to run.
 
     Args:
-        store: That the runs have read.
+        store: The store that the runs have read.
         runs: For each run, the keys of its columns by kind, and the number of photos it has seen.
     """
     columns = {column.key: column for column in store.columns("targets")}
@@ -72,6 +71,6 @@ def _cost(column: Column, seen: int) -> TeacherCost:
 
 
 def _mean_views(column: Column, shard: str) -> float:
-    """Mean number of views of the photos of a shard: some photos have fewer than were asked for."""
+    """Mean number of stored views of a shard's photos; some photos have fewer than the column says."""
     records = read_joined([column], shard)
     return statistics.mean(len(record.arrays(column.part)["views"]) for record in records)

@@ -1,4 +1,4 @@
-"""The command `ablate`: trains and measures a grid of settings."""
+"""The command `ablate`: trains and evaluates a grid of settings."""
 
 import io
 import json
@@ -14,6 +14,7 @@ from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
 from densecli.commands.options import Options
 from densecli.commands.train import train, train_config
+from densecli.core.lock import FolderLock
 from densecli.core.settings import changed, setting
 from densecli.shards.config import DryRunSettings, StoreSettings
 from densecli.train.trainer_config import Resume, TrainerConfig
@@ -44,13 +45,13 @@ class AblateSettings(StoreSettings, DryRunSettings):
         path=True,
     )
     resume: Resume = changed(
-        TrainerConfig, "resume", help="What to do with runs that are there: continue, refuse or replace them."
+        TrainerConfig, "resume", help="What to do with existing runs: continue, refuse or replace them."
     )
 
 
 @command(AblateSettings)
 def ablate(options: Options) -> int:
-    """Train and measure a grid of settings on one store: a table over seeds, and what the teachers cost.
+    """Train and evaluate a grid of settings on one store: a table over seeds, and the teachers' cost.
 
     What is finished is not run again. Exits with 1 where a run failed; the others are run all the same.
 
@@ -86,13 +87,14 @@ def ablate(options: Options) -> int:
         lines = [f"densecli train {shlex.join(c.arguments)} --run {folder / c.name}" for c in cells(spec)]
         options.say("\n".join(lines), {"commands": lines})
         return 0
-    if annotated:
-        where = spec.evaluate
-        function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
-    results = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
-    finished = [result for result in results if result.settings and not result.error]
-    costs = teacher_costs(store, [photos_seen(folder / result.name) for result in finished])
-    page = write_report(folder, spec, results, costs)
+    with FolderLock(folder, "The ablation", "--run"):
+        if annotated:
+            where = spec.evaluate
+            function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
+        results = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
+        finished = [result for result in results if result.settings and not result.error]
+        costs = teacher_costs(store, [photos_seen(folder / result.name) for result in finished])
+        page = write_report(folder, spec, results, costs)
     value = {
         "spec": str(path),
         "runs": [asdict(result) for result in results],
@@ -109,7 +111,7 @@ def flags_of(command: Command) -> set[str]:
 
 
 def make_runner() -> "Runner":
-    """How the runs of an ablation are trained and measured, in this process."""
+    """Trains and evaluates the runs of an ablation in this process."""
     from densecli.ablation.runs import Runner
     from densecli.shards.store import Store
     from densecli.train.distillation import columns_read

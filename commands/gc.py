@@ -24,17 +24,18 @@ class CollectSettings(StoreSettings):
     )
     min_age: float = setting(
         1.0,
-        help="Leaves alone what was written in the last so many hours.",
+        help="Keeps everything that was written in the last HOURS hours.",
         group="data",
         min=0,
         metavar="HOURS",
     )
+    leftovers: bool = setting(False, help="Only what killed writers left, no column.", group="data")
     delete: bool = setting(False, help="Deletes what is listed.", group="run")
 
 
 @command(CollectSettings)
 def gc(options: Options) -> None:
-    """List, or delete, the columns that no run names and what killed writers left.
+    """List, or delete, columns that no run uses and files that killed writers left behind.
 
     A column is named by the config.json of a run, or by --keep. Where none is named, no column is listed.
 
@@ -48,7 +49,13 @@ def gc(options: Options) -> None:
 
     config = options.make(CollectSettings, store=options.store)
     store = Store.open(config.store)
-    found = collector.garbage(store, runs=config.runs, keep=config.keep, min_age=config.min_age * 3600)
+    found = collector.garbage(
+        store,
+        runs=config.runs,
+        keep=config.keep,
+        min_age=config.min_age * 3600,
+        leftovers=config.leftovers,
+    )
     if config.delete:
         collector.delete(found)
     total = size(sum(item.bytes for item in found))

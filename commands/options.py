@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, settings_of
@@ -29,7 +30,7 @@ class Options:
     json: str | None = None
 
     def make(self, config: type[S], **others: Any) -> S:
-        """A configuration of the given values; `others` take their place. Raises DenseCLIError.
+        """Makes a configuration of the given values; `others` override them. Raises DenseCLIError.
 
         A setting that is given as NAME=VALUE is left to `others`: the command knows which NAME is meant.
         """
@@ -46,7 +47,7 @@ class Options:
 
     @property
     def store(self) -> str:
-        """The store that was given, else the newest. Raises DenseCLIError where there is none."""
+        """The store that was given, else the newest. Raises DenseCLIError if there is none."""
         return self.given.get("store") or newest_store()
 
     def say(self, text: str, value: Any) -> None:
@@ -60,8 +61,7 @@ class Options:
             json.dump(value, sys.stdout, indent=1)
             sys.stdout.write("\n")
         elif self.json:
-            Path(self.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(self.json).write_text(json.dumps(value, indent=1) + "\n")
+            fs.write_text(self.json, json.dumps(value, indent=1) + "\n")
 
 
 def newest_store() -> str:
@@ -70,7 +70,7 @@ def newest_store() -> str:
     if not stores:
         raise DenseCLIError(
             "There is no store in stores/.",
-            hint="Build one with densecli build-shards, or name it with --store.",
+            hint="Build one with densecli build-shards, or give it as --store.",
         )
     click.echo(f"The newest store is taken, {stores[-1].parent}.", err=True)
     return str(stores[-1].parent)

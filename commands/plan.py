@@ -12,7 +12,7 @@ TRAINING = only(
     TrainConfig,
     *("losses", "student", "image_size", "epochs", "seen_samples", "max_steps", "accumulate"),
 )
-"""What a training reads and for how long."""
+"""What a training reads, and how long it is."""
 
 
 @command(BuildConfig, PlanConfig, METHOD, TRAINING)
@@ -37,7 +37,7 @@ def plan(options: Options) -> None:
 
 
 def _training(options: Options, build: BuildConfig) -> dict[str, Any]:
-    """What of the training PlanConfig takes."""
+    """The settings of the training that PlanConfig takes."""
     config = training(options, build)
     found: dict[str, Any] = {
         "student": config.student,

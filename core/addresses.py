@@ -18,6 +18,17 @@ def join(url: str | os.PathLike[str], *parts: str) -> str:
     return "/".join([os.fspath(url).rstrip("/"), *parts])
 
 
+def expanded(path: str | os.PathLike[str]) -> str:
+    """A path whose leading ~ stands for the home folder, written out. Shells leave it alone in --flag=~/x."""
+    path = os.fspath(path)
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
+def from_environment(variable: str, default: str) -> str:
+    """The path that an environment variable holds, or `default` where it is not set or empty."""
+    return expanded(os.environ.get(variable) or default)
+
+
 def absolute(url: str) -> str:
     """An absolute path, or a URL unchanged. Raises the errors of `check`."""
     check(url)

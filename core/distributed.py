@@ -54,7 +54,7 @@ class Distributed:
         return tensor
 
     def max(self, number: int) -> int:
-        """The largest of the processes' numbers."""
+        """The maximum of a number over the processes."""
         if self.world_size == 1:
             return number
         largest = torch.tensor(number, device=self.device)
@@ -62,7 +62,7 @@ class Distributed:
         return int(largest.item())
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, by rank."""
+        """Collects a value from all processes, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -76,7 +76,7 @@ class Distributed:
             Its result, in all processes.
 
         Raises:
-            DenseCLIError: Where the function raises one, in all processes.
+            DenseCLIError: The function raises one, in all processes.
         """
         result: list[Any] = [None]
         if self.first:
@@ -100,7 +100,7 @@ def joined_processes(device: str) -> Iterator[Distributed]:
         device: See `pick_device`. On a machine with several GPUs each process takes that of its local rank.
 
     Raises:
-        DenseCLIError: Where there is no such device.
+        DenseCLIError: There is no such device.
     """
     picked = pick_device(device)
     if "TORCHELASTIC_RUN_ID" not in os.environ:

@@ -25,13 +25,20 @@ def read_document(url: str | os.PathLike[str], of: Any, *, noun: str, hint: str)
 
     Raises:
         FileNotFoundError: There is no such file.
-        DenseCLIError: It is no JSON, or its values have other types.
+        NotADirectoryError: What should be its folder is a file.
+        DenseCLIError: It cannot be read, is no JSON, or its values have other types.
     """
     try:
         value = parse(fs.read_bytes(os.fspath(url)))
         check(value, of)
     except ValueError as error:
         raise DenseCLIError(f"{noun} {os.fspath(url)} is damaged: {error}.", hint=hint) from error
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DenseCLIError(
+            f"{noun} {os.fspath(url)} cannot be read: {error.strerror}.", hint="Check its permissions."
+        ) from error
     return value
 
 

@@ -17,14 +17,19 @@ from fsspec.utils import glob_translate
 
 from densecli.core.addresses import absolute as absolute
 from densecli.core.addresses import check as check
+from densecli.core.addresses import expanded as expanded
 from densecli.core.addresses import is_web as is_web
 from densecli.core.addresses import join as join
 from densecli.core.addresses import public as public
 from densecli.core.clients import client
 from densecli.core.errors import Unreachable
+from densecli.core.passed_over import PassedOver
 
 # How the names of temporary files start and end: no shard, receipt or column has such a name.
 TEMPORARY = (".", ".tmp")
+
+# Part of the names of this process's temporary files, and of those of the processes that it starts.
+_writer = uuid.uuid4().hex[:12]
 
 # Seconds before the second and third attempt at a file on the web. Other clients retry by themselves.
 _PAUSES = (0.5, 2.0)
@@ -131,12 +136,48 @@ def is_temporary(name: str) -> bool:
     return name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])
 
 
+def writer() -> str:
+    """By which the temporary files of this process are known."""
+    return _writer
+
+
+def write_as(name: str) -> None:
+    """Takes over the `writer` of the process that started this one and sweeps up behind it."""
+    global _writer  # noqa: PLW0603
+    _writer = name
+
+
+@contextmanager
+def swept(folders: Sequence[str]) -> Iterator[None]:
+    """Removes from local folders, after the block, what this `writer` left there in killed processes.
+
+    No process that it started may be alive then.
+    """
+    try:
+        yield
+    finally:
+        for folder in filter(is_local, folders):
+            for name in files(folder):
+                if is_temporary(name) and f".{_writer}-" in name:
+                    with suppress(FileNotFoundError):
+                        remove(join(folder, name))
+
+
+def sweep_behind(path: str | os.PathLike[str]) -> None:
+    """Removes what killed writers of one local file have left beside it."""
+    folder, name = os.path.split(os.path.abspath(path))
+    for other in files(folder):
+        if is_temporary(other) and other.startswith(f"{TEMPORARY[0]}{name}."):
+            with suppress(FileNotFoundError):
+                remove(join(folder, other))
+
+
 def _listing(url: str) -> dict[str, dict[str, Any]]:
     """fsspec's entries of a folder by name."""
     with client(url) as (fs, path):
         try:
             entries = fs.ls(path, detail=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
     return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in entries}
 
@@ -156,18 +197,22 @@ class Entry(NamedTuple):
     is_folder: bool
 
 
-def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
+def find(
+    folder: str, pattern: str = "**", *, passed: PassedOver | None = None, within: str = ""
+) -> dict[str, Entry]:
     """Finds files and folders by a pattern. Skips names that begin with a dot, and links to folders.
 
     Args:
         folder: To look in.
         pattern: Of the names relative to it: `*`, `**`, `?` and `[...]`. A plain name is looked up without a
             listing.
+        passed: Counts what is skipped. Where it is given, links out of a local folder are skipped as well.
+        within: The folder that such links may not lead out of. Empty: `folder`.
 
     Returns:
         Entries by relative name, sorted. Empty if there is no such folder.
     """
-    with client(folder) as (fs, root):
+    with client(folder) as (fs, root), client(within or folder) as (_, bound):
         root = root.rstrip("/")
         if not has_magic(pattern):
             try:
@@ -191,7 +236,13 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
             for info in entries:
                 name = info["name"].rstrip("/").rsplit("/", 1)[-1]
                 # An object store may list an empty object for the folder itself.
-                if name.startswith(".") or info["name"].endswith("/"):
+                if info["name"].endswith("/"):
+                    continue
+                hidden = name.startswith(".")
+                if passed and (trouble := "hidden" if hidden else _trouble(info, (root, bound))):
+                    passed.add(trouble, below + name)
+                    continue
+                if hidden:
                     continue
                 is_folder = info["type"] == "directory"
                 if is_folder and (deepest is None or below.count("/") < deepest):
@@ -199,6 +250,21 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
                 if matches(below + name) and (is_folder or info["type"] == "file" or fs.isfile(info["name"])):
                     found[below + name] = _entry(info)
     return dict(sorted(found.items()))
+
+
+def _trouble(info: dict[str, Any], within: Sequence[str]) -> str:
+    """Why an entry is neither a file nor a folder that may be read; empty if it is one."""
+    if info.get("islink"):
+        target = os.path.realpath(info["name"])
+        if not os.path.exists(target):
+            return "a link to nothing"
+        if os.path.isdir(target):
+            return "a link to a folder"
+        roots = [os.path.realpath(folder).rstrip("/") + "/" for folder in within]
+        if not target.startswith(tuple(roots)):
+            return "a link out of the folder"
+        return "" if os.path.isfile(target) else "a link to no file"
+    return "" if info["type"] in ("file", "directory") else "neither a file nor a folder"
 
 
 def _entry(info: dict[str, Any]) -> Entry:
@@ -211,14 +277,18 @@ def _entry(info: dict[str, Any]) -> Entry:
 
 
 def remove(url: str) -> None:
-    """Removes one file. Raises FileNotFoundError if there is none and the file system can tell."""
-    with client(url) as (fs, path):
+    """Removes one file. Raises FileNotFoundError if there is none and the file system can tell.
+
+    Raises:
+        DenseCLIError: It cannot be removed.
+    """
+    with client(url, "delete") as (fs, path):
         fs.rm_file(path)
 
 
 def remove_folder(url: str) -> None:
-    """Removes a folder and everything in it."""
-    with client(url) as (fs, path):
+    """Removes a folder and everything in it. Raises DenseCLIError where it cannot be removed."""
+    with client(url, "delete") as (fs, path):
         fs.rm(path, recursive=True)
 
 
@@ -229,7 +299,7 @@ def write_atomic(url: str, data: bytes | memoryview | list[bytes]) -> None:
     which object stores publish as a whole.
 
     Args:
-        url: Of the file.
+        url: Address of the file.
         data: Its content, whole or in parts.
 
     Raises:
@@ -246,7 +316,7 @@ def write_atomic(url: str, data: bytes | memoryview | list[bytes]) -> None:
 def _write_local(path: str, parts: Sequence[bytes | memoryview]) -> None:
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f"{TEMPORARY[0]}{name}.{uuid.uuid4().hex}{TEMPORARY[1]}")
+    temporary = os.path.join(folder, f"{TEMPORARY[0]}{name}.{_writer}-{uuid.uuid4().hex}{TEMPORARY[1]}")
     try:
         with open(temporary, "wb") as file:
             file.writelines(parts)
@@ -263,3 +333,18 @@ def _write_local(path: str, parts: Sequence[bytes | memoryview]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a local file that a user has named, whole or not at all; a device or a pipe at once.
+
+    Raises:
+        DenseCLIError: It cannot be written.
+    """
+    path = os.path.abspath(path)
+    if path.startswith(("/dev/", "/proc/")) or (os.path.exists(path) and not os.path.isfile(path)):
+        with client(path, "write"), open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        # A link stays one.
+        write_atomic(os.path.realpath(path), text.encode())

@@ -14,6 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, Template, select_autoescape
 from PIL import Image
 
+from densecli.core import fs
 from densecli.core.tables import markdown_table, plain, table
 
 RANDOM_WEIGHTS = (
@@ -66,7 +67,7 @@ class Figure:
         image: A picture, or an <svg> element of ours, which is not escaped.
         alt: What the picture shows, for readers who do not see it.
         note: A sentence below it.
-        width: Of the picture on the page, in CSS pixels; never more than its own.
+        width: Width of the picture on the page, in CSS pixels; never more than its own.
     """
 
     title: str
@@ -103,7 +104,7 @@ def render_page(title: str, sections: Sequence[Section], *, summary: str = "", w
     """Renders a page.
 
     Args:
-        title: Of the page.
+        title: Title of the page.
         sections: With links to them at the top.
         summary: One sentence below the title.
         warning: What a reader must know before any number, in a frame at the top.
@@ -119,8 +120,7 @@ def write_page(
 ) -> Path:
     """Writes `render_page` to a file, makes its folder, and returns the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(title, sections, summary=summary, warning=warning), encoding="utf-8")
+    fs.write_text(path, render_page(title, sections, summary=summary, warning=warning))
     return path
 
 

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from densecli.core.addresses import expanded
 from densecli.core.errors import DenseCLIError
 
 GROUP = "densecli"
@@ -35,7 +36,7 @@ def load_plugins() -> None:
 
 def plugins() -> list[str]:
     """The plug-ins that the environment names."""
-    return [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    return [expanded(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
 def use_plugins(names: Iterable[str]) -> None:

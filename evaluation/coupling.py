@@ -21,7 +21,7 @@ from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
-from densecli.models.refiner import load_refiner
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.shards.config import DeviceSettings
 from densecli.shards.geometry import Canvas
 
@@ -64,7 +64,7 @@ def evaluate_coupling(
         subject: The model under test.
         refiner: File of a Refiner that was trained on this model, or None.
         data: Folder of a data set in the COCO or ADE20K panoptic layout.
-        split: Of the data set.
+        split: Split of the data set.
         categories: Name or file of the category set.
         limit: Number of photos, by default all.
         device: See `pick_device`.
@@ -116,7 +116,7 @@ def photo_pairs(dataset: PanopticDataset, side: int) -> Iterator[tuple[Tensor, T
 
     Args:
         dataset: The photos.
-        side: Of the squares in pixels.
+        side: Side of the squares in pixels.
 
     Yields:
         Two (1, 3, side, side) images, pixels in 0..255.

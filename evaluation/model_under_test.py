@@ -108,7 +108,7 @@ def evaluate_regions(
     Args:
         subject: The model under test.
         data: Folder of a data set in the COCO or ADE20K panoptic layout.
-        split: Of the data set.
+        split: Split of the data set.
         categories: Name or file of the category set.
         limit: Number of photos, by default all.
         text_embeddings_file: A .npy with one row for each category, in place of the model's text tower.

@@ -90,8 +90,8 @@ class PhotoCounts:
     """Counts over some photos.
 
     Attributes:
-        boxes: Of the boxes of things.
-        masks: Of the masks of all segments.
+        boxes: Counts of the boxes of things.
+        masks: Counts of the masks of all segments.
         skipped: Number of segments left out because of their box area.
     """
 

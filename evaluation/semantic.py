@@ -81,7 +81,7 @@ def open_labelled(
     Args:
         name: A name in BENCHMARKS, or `panoptic` for any panoptic data set with its category set.
         data: Folder of the data set.
-        split: Of the data set.
+        split: Split of the data set.
         categories: Category set of a panoptic data set.
         limit: Number of photos, by default all.
 

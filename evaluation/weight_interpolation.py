@@ -1,6 +1,5 @@
 """Weight interpolation: alpha x trained + (1 - alpha) x initial weights of a student."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.models.model_card import run_export
 from densecli.models.student import Student, load_student
 
 
@@ -62,14 +62,14 @@ def candidates(
             "Weights can only be averaged for the student of a run.",
             hint="Name the run with --run.",
         )
-    card = json.loads(Path(subject.weights).with_name("card.json").read_bytes())
+    card = run_export(Path(subject.weights).parents[1])[1]
     before_model, before_info = load_student(before.model, before.weights, device)
-    if before_info.sha256 != card["initial_weights"]["sha256"]:
+    if before_info.sha256 != card["initial_weights"].get("sha256"):
         raise DenseCLIError(
             f"{before_info.source} does not hold the initial weights of the run.",
             hint=f"Say where they are: --weights {before.model}=PATH.",
         )
-    if not card["alpha"]:
+    if not card.get("alpha"):
         raise DenseCLIError(
             "The run exported its initial weights (alpha 0).", hint="Train with --alpha above 0."
         )

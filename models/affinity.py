@@ -19,14 +19,14 @@ PANEL_WIDTH = 260
 Point = tuple[float, float]
 """x and y of a point of a photo, each in 0..1."""
 TokenMap = Callable[[np.ndarray], np.ndarray]
-"""A network's dense map: (S, S, 3) uint8 canvas -> (h, w, C) tokens."""
+"""A function from a canvas, (S, S, 3) uint8, to its dense map, (h, w, C)."""
 
 
 def token_map(model: Student, mode: str) -> TokenMap:
-    """The dense map of a model, a CLIP or a VFM, as `affinity_row` calls it.
+    """Makes the dense map of a model into a function that `affinity_row` can call.
 
     Args:
-        model: In eval mode, on any device.
+        model: A CLIP or a VFM in eval mode, on any device.
         mode: How the last block is read out.
     """
     device = next(model.parameters()).device
@@ -46,10 +46,10 @@ def affinity_row(
     """A photo with a point, and beside it the affinities of each model's tokens to that point.
 
     Args:
-        models: By the title of their panel.
+        models: Dense maps by the title of their panel.
         image: (h, w, 3) uint8, the photo at canvas scale, not padded.
-        point: Ringed in every panel.
-        canvas: What the models see.
+        point: The point, which is ringed in every panel.
+        canvas: The canvas that the models see.
     """
     panels = {"the point": point_panel(image, point, PANEL_WIDTH)}
     for name, dense in models.items():
@@ -64,10 +64,10 @@ def affinity_panel(
 
     Args:
         image: (h, w, 3) uint8, the photo at canvas scale, not padded.
-        tokens: (gh, gw, C) map of the whole canvas, or the factors of one with the same cosines.
-        point: Ringed.
-        canvas: Of the map.
-        width: Of the panel, in pixels.
+        tokens: (gh, gw, C) map of the whole canvas, or factors with the same cosines.
+        point: The point, which is ringed.
+        canvas: The canvas of the map.
+        width: Width of the panel in pixels.
     """
     valid = (image.shape[1] / canvas.size, image.shape[0] / canvas.size)
     grid = (tokens.shape[0], tokens.shape[1])
@@ -103,7 +103,7 @@ def affinity(tokens: np.ndarray, token: tuple[int, int]) -> np.ndarray:
 
     Args:
         tokens: (h, w, C).
-        token: Row and column of the one.
+        token: Row and column of that one.
 
     Returns:
         (h, w) cosines.
@@ -117,8 +117,8 @@ def token_at(point: Point, valid: tuple[float, float], grid: tuple[int, int]) ->
     """Row and column of the token below a point of the photo.
 
     Args:
-        point: In the photo.
-        valid: The photo's share of the canvas, width and height.
+        point: The point in the photo.
+        valid: The photo's share of the width and the height of the canvas.
         grid: Rows and columns of the map, which covers the whole canvas.
     """
     x, y = point[0] * valid[0], point[1] * valid[1]

@@ -1,4 +1,4 @@
-"""The facts about a CLIP's network, without its weights. Importing this loads no torch."""
+"""The description of a CLIP's network, without weights. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Architecture:
 
     Attributes:
         name: Its name in the specs of columns and in model cards.
-        family: The name in `FAMILIES` of the class that reads it out.
-        config: The name of an open_clip configuration, or one written out, which may also use EVA-CLIP's
-            vocabulary (`eva_model_name` in `vision_cfg`).
-        size: "base" or "large" where it is a ViT of that size: papers print settings for B and L.
-        aliases: Further names of the same network with the same weights. Each is registered too.
-        weights: Path of a weights file that ships with whoever registered the architecture.
-        tokenizer: Makes its tokenizer; None for the one that open_clip has for the configuration.
-        templates: The name in `densecli.models.text.TEMPLATES` of its default prompt templates.
-        mean: Of pixels in 0..1, by channel.
-        std: Of pixels in 0..1, by channel.
+        family: Name in `FAMILIES` of the class that reads it out.
+        config: Name of an open_clip configuration, or the configuration itself, which may also use EVA-CLIP's
+            keys (`eva_model_name` in `vision_cfg`).
+        size: "base" or "large" for a ViT of that size; the papers have settings for each.
+        aliases: Other names of the same network with the same weights. Each is registered too.
+        weights: Path of a weights file that ships with the package that registered the architecture.
+        tokenizer: Makes the tokenizer; None for open_clip's tokenizer of the configuration.
+        templates: Name in `densecli.models.text.TEMPLATES` of the default prompt templates.
+        mean: Channel means of pixels in 0..1.
+        std: Channel standard deviations of pixels in 0..1.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Architecture:
     std: tuple[float, ...] = OPENAI_STD
 
     def clip_config(self) -> dict[str, Any]:
-        """The configuration written out."""
+        """The configuration as a dict."""
         if not isinstance(self.config, str):
             return dict(self.config)
         import open_clip
@@ -56,14 +56,14 @@ class Architecture:
 
     @property
     def native_side(self) -> int:
-        """Side in pixels of the square images that it was pre-trained on."""
+        """Side in pixels of the square images of pre-training."""
         return int(self.clip_config()["vision_cfg"]["image_size"])
 
     def make_tokenizer(self) -> Tokenizer:
         """Makes the tokenizer: a list of N texts -> (N, context length) token ids.
 
         Raises:
-            DenseCLIError: It needs files from Hugging Face that are not here.
+            DenseCLIError: It needs files from Hugging Face that cannot be loaded.
         """
         if self.tokenizer is not None:
             return self.tokenizer()
@@ -81,5 +81,5 @@ class Architecture:
             raise DenseCLIError(
                 f"{self.name} needs the tokenizer {text['hf_tokenizer_name']}, which cannot be loaded.",
                 hint="Install transformers and let it download the tokenizer from Hugging Face once, or give "
-                "the categories' embeddings with --text-embeddings FILE.",
+                "the embeddings of the categories with --text-embeddings FILE.",
             ) from error

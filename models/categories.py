@@ -1,4 +1,4 @@
-"""Category sets: names in a fixed order, each a thing or stuff."""
+"""Category sets: lists of category names in a fixed order, each a thing or stuff."""
 
 import csv
 import json
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import Registry, registry
 
-_SHAPES = "Expected a json list of {name, thing} or a csv with the columns name and thing, true or false."
+_SHAPES = (
+    "Expected a JSON list of {name, thing}, or a CSV file with the columns name and thing (true or false)."
+)
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -23,10 +25,10 @@ class Categories:
     """A category set of D names.
 
     Attributes:
-        name: Of the set, or the path of its file.
+        name: Name of the set, or the path of its file.
         names: The D categories, in the order of the label indices.
-        thing: Whether each is a thing, bool (D,); None where that is not known.
-        note: What a reader must know of any accuracy on this set; reports show it before the numbers.
+        thing: Whether each is a thing, bool (D,); None if that is not known.
+        note: A caveat about any accuracy on this set, which reports show above the numbers.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Categories:
 
     @classmethod
     def of(cls, name: str, *, things: Sequence[str], stuff: Sequence[str], note: str = "") -> "Categories":
-        """A set of things, then stuff."""
+        """Makes a set of things followed by stuff."""
         thing = np.arange(len(things) + len(stuff)) < len(things)
         return cls(name=name, names=(*things, *stuff), thing=thing, note=note)
 
@@ -44,11 +46,11 @@ class Categories:
         return len(self.names)
 
     def thing_flags(self) -> NDArray[np.bool_]:
-        """Whether each category is a thing, bool (D,). Raises DenseCLIError where that is not known."""
+        """Whether each category is a thing, bool (D,). Raises DenseCLIError if that is not known."""
         if self.thing is None:
             raise DenseCLIError(
                 f"The category set {self.name} does not say which of its names are things.",
-                hint="Give a json or csv file that has a 'thing' for every name.",
+                hint="Give a JSON or CSV file that says for every name whether it is a thing.",
             )
         return self.thing
 
@@ -58,11 +60,10 @@ CATEGORY_SETS: Registry[Categories] = registry("categories", noun="category set"
 
 
 def load_categories(set_or_file: str) -> Categories:
-    """A category set by name, or from a file.
+    """Loads a category set by name, or from a file.
 
     Args:
-        set_or_file: The name of a registered set, such as 133 or ade150, else the path of a .json or .csv
-            file.
+        set_or_file: Name of a registered set, such as 133 or ade150, or path of a .json or .csv file.
 
     Raises:
         DenseCLIError: The set is unknown, or the file has a duplicate, an empty name, or a thing flag that
@@ -73,13 +74,13 @@ def load_categories(set_or_file: str) -> Categories:
     path = Path(set_or_file)
     if path.suffix not in (".json", ".csv"):
         error = CATEGORY_SETS.unknown(set_or_file)
-        raise DenseCLIError(str(error), hint=f"{error.hint} A .json or .csv file is a set too.")
+        raise DenseCLIError(str(error), hint=f"{error.hint} You can also give a .json or .csv file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError:
         raise DenseCLIError(f"There is no category file {path}.", hint="Check the path.") from None
     except UnicodeDecodeError:
-        raise DenseCLIError(f"The category file {path} is no UTF-8 text.", hint=_SHAPES) from None
+        raise DenseCLIError(f"The category file {path} is not UTF-8 text.", hint=_SHAPES) from None
     try:
         rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except (json.JSONDecodeError, csv.Error) as error:
@@ -88,7 +89,7 @@ def load_categories(set_or_file: str) -> Categories:
     if twice := [name for name, count in Counter(categories.names).items() if count > 1]:
         raise DenseCLIError(
             f"{path} names {', '.join(map(repr, twice[:3]))} more than once.",
-            hint="A name may appear only once.",
+            hint="Remove the duplicates.",
         )
     return categories
 
@@ -96,11 +97,12 @@ def load_categories(set_or_file: str) -> Categories:
 def _categories(source: str, rows: Any) -> Categories:
     named = isinstance(rows, list) and all(isinstance(row, dict) and "name" in row for row in rows)
     if not named or not rows:
-        raise DenseCLIError(f"The category set {source} is no list of names.", hint=_SHAPES)
+        raise DenseCLIError(f"The category set {source} is not a list of names.", hint=_SHAPES)
     names = tuple(str(row["name"] or "").strip() for row in rows)
     if "" in names:
         raise DenseCLIError(
-            f"Category {names.index('') + 1} of {source} has an empty name.", hint="Every one needs a name."
+            f"Category {names.index('') + 1} of {source} has an empty name.",
+            hint="Give every category a name.",
         )
     thing = _things(source, names, [row.get("thing") for row in rows])
     return Categories(name=source, names=names, thing=thing)

@@ -1,6 +1,6 @@
-"""A student's weights under the names that other projects read; `checkpoints` reads those of a CLIP back.
+"""Converts a student's weights to the names that other projects use; `checkpoints` reads them back.
 
-The formats themselves are in `densecli.train.exports`.
+The export formats themselves are in `densecli.train.exports`.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ _ATTENTION = {
     "all": "the softmax of the mean of q with q, k with k and v with v",
 }
 _OPTIONS = {"scale": "logits divided by sqrt(d)", "rope": "with rotary positions"}
-# timm's own, by family: from a CLIP's state dict to that of the image tower.
+# timm's own filters by family: from a CLIP's state dict to that of the image tower.
 _TIMM_FILTERS: Mapping[str, Callable[[Any, Any], Any]] = {
     "eva": eva.checkpoint_filter_fn,
     "vit": vision_transformer.checkpoint_filter_fn,
@@ -55,7 +55,7 @@ def timm_weights(model: Student) -> dict[str, Tensor]:
 
 
 def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
-    """The name and options by which `timm.create_model` makes the image tower, None where it cannot."""
+    """Name and options with which `timm.create_model` makes the image tower, or None if it cannot."""
     if isinstance(model, DenseVFM):
         return model.arch.timm, {"num_classes": 0, **model.arch.options}
     config = model.arch.clip_config()
@@ -63,7 +63,7 @@ def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
     if "timm_model_name" in vision:
         projection = vision.get("timm_proj")
         if projection == "none":
-            # An attention pool has the embedding's width already.
+            # The output of an attention pool already has the embedding's width.
             options = {"num_classes": 0}
         elif projection == "mlp":
             # open_clip's projection is an MLP twice as wide as the embedding.
@@ -73,7 +73,7 @@ def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
         return f"resnet{model.arch.config.removeprefix('RN').removesuffix('-quickgelu')}_clip", options
     if model.arch.family != "vit":
         return None
-    # One name for every size: the options say all that it stands for but the activation.
+    # One name serves every size: the options below say everything except the activation.
     return f"vit_base_patch16_clip_{'quickgelu_' if config.get('quick_gelu') else ''}224", options | {
         "img_size": vision["image_size"],
         "patch_size": vision["patch_size"],
@@ -84,7 +84,7 @@ def timm_model(model: Student) -> tuple[str, dict[str, Any]] | None:
 
 
 def mode_means(model: Student, mode: str) -> str:
-    """What a dense mode makes of the network, in words that need no densecli."""
+    """Describes what a dense mode computes, for readers who do not have densecli."""
     if isinstance(model, DenseVFM):
         return "the patch tokens after the final norm, of unit norm"
     if isinstance(model, DenseSigLIP):
@@ -100,17 +100,16 @@ def mode_means(model: Student, mode: str) -> str:
     elif name not in READS:
         last = "the last block without attention, x + proj(ln(v(norm1(x)))) and x + mlp(norm2(x))"
     else:
-        said = "".join(f", {words}" for option, words in _OPTIONS.items() if option in options)
-        last = f"the last block's attention alone, no residual, no MLP: {_ATTENTION[name]}{said}"
+        extra = "".join(f", {words}" for option, words in _OPTIONS.items() if option in options)
+        last = f"the last block's attention alone, no residual, no MLP: {_ATTENTION[name]}{extra}"
     unit = ", of unit norm" if name == "value" or "unit" in options else ""
     return f"{last}; then {head}{unit}"
 
 
 def _rope_tables(model: DenseEva) -> dict[str, Tensor]:
-    """The buffers of VisionRotaryEmbeddingFast on the native grid, of the tower and again of each block.
+    """The buffers of VisionRotaryEmbeddingFast on the native grid, for the tower and again for each block.
 
-    EVA-CLIP's loaders leave them out where the environment has RoPE=1, as their `create_model` sets it, and
-    miss them elsewhere.
+    EVA-CLIP's loaders need them, except when RoPE=1 is set in the environment, as `create_model` does.
     """
     side = model.arch.native_side // model.patch_size
     sin, cos = model.rope((side, side)).chunk(2, dim=-1)
@@ -119,7 +118,7 @@ def _rope_tables(model: DenseEva) -> dict[str, Tensor]:
 
 
 def openai_builds(arch: Architecture) -> bool:
-    """Whether OpenAI's `build_model`, which sees shapes only, would make this very network of its weights."""
+    """Whether OpenAI's `build_model`, which sees only the weights' shapes, would build this network."""
     config = arch.clip_config()
     vision, text = config["vision_cfg"], config["text_cfg"]
     return (
@@ -131,7 +130,7 @@ def openai_builds(arch: Architecture) -> bool:
 
 
 def _openai_integers(arch: Architecture, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What OpenAI's archives hold beside weights. CAT-Seg's copy of `build_model` fails where they lack."""
+    """The integers in OpenAI's archives, without which CAT-Seg's copy of `build_model` fails."""
     return {
         "input_resolution": torch.tensor(arch.native_side),
         "context_length": torch.tensor(len(state["positional_embedding"])),

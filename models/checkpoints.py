@@ -1,7 +1,6 @@
-"""Weights in and out of the layouts that CLIPs are published in: strict, and never by unpickling objects."""
+"""Finds and loads weights of CLIPs in any published format. Loading is strict and never unpickles objects."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from densecli.core.addresses import from_environment
 from densecli.core.errors import DenseCLIError
 from densecli.core.fs import file_name
 from densecli.models.dense import DenseCLIP
@@ -22,8 +22,8 @@ from densecli.models.vfms import find_vfm, is_vfm
 Renames = tuple[tuple[str, str], ...]
 Network = TypeVar("Network", bound=nn.Module)
 
-# (theirs, ours) where ours is open_clip's; ^ is the beginning of the key. Each is undone by its reverse.
-# timm's own filter knows the same names, but resamples positions of another resolution without a word.
+# Pairs of (their name, open_clip's name); ^ marks the beginning of a key. The reversed pairs undo a renaming.
+# timm's own filter renames the same keys, but silently resamples positions of another resolution.
 EVA_CLIP: Renames = (
     ("^visual.", "^visual.trunk."),
     (".attn.q_bias", ".attn.q_proj.bias"),
@@ -38,7 +38,7 @@ PLAIN_TEXT: Renames = tuple(
     (f"^{part}", f"^text.{part}")
     for part in ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
 )
-# Constants that a checkpoint carries and a network computes, and OpenAI's three integers.
+# Constants in checkpoints that the network computes itself, and OpenAI's three integers.
 _NOT_WEIGHTS = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|^(input_resolution|context_length|vocab_size)$")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _RANDOM = re.compile(r"random:([0-9]+)")
@@ -46,7 +46,13 @@ _RANDOM = re.compile(r"random:([0-9]+)")
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsInfo:
-    """Where weights are from (a path or `random:SEED`) and the sha256 of the file or of the random values."""
+    """The source of loaded weights.
+
+    Attributes:
+        source: A path or `random:SEED`.
+        sha256: Digest of the file, or of the random values, in hex.
+        random: Whether the weights are random.
+    """
 
     source: str
     sha256: str
@@ -56,10 +62,18 @@ class WeightsInfo:
 def load_model(
     name: str, weights: str | None = None, device: str | torch.device = "cpu"
 ) -> tuple[DenseCLIP, WeightsInfo]:
-    """A model by name or alias with its weights, in eval mode.
+    """Loads a CLIP with its weights, in eval mode. Leaves torch's random state as it was.
 
-    `weights` is a path, `random:SEED`, or None to look for NAME.safetensors (.pt, .pth, .bin) in
-    $DENSECLI_WEIGHTS (else ./weights) and among the shipped ones. Leaves torch's random state as it was.
+    Args:
+        name: A model's name or alias.
+        weights: A path or `random:SEED`; by default the file that `find_weights` finds.
+        device: Where the model is put.
+
+    Returns:
+        The model, and where its weights are from.
+
+    Raises:
+        DenseCLIError: There is no such model, no weights file, or the file does not fit the model.
     """
     arch, seed = resolve(name), random_seed(weights)
     if seed is not None:
@@ -75,13 +89,13 @@ def load_model(
 
 
 def find_weights(name: str) -> Path:
-    """The weights file of a CLIP or a VFM where the user names none.
+    """Finds the weights file of a CLIP or a VFM for which the user gives no path.
 
-    Looks in the folder of weights for the model's name, and for an alias also for its architecture's; then
-    among what ships with the model.
+    Looks for NAME.safetensors, .pt, .pth or .bin in $DENSECLI_WEIGHTS (else ./weights), where NAME is the
+    name given or, for an alias, also that of its architecture. Next come weights that ship with the model.
 
     Raises:
-        DenseCLIError: There is none; the message says where it was looked for.
+        DenseCLIError: There is none; the message says where it was expected.
     """
     shipped = (find_vfm(name) if is_vfm(name) else resolve(name)).weights
     names = dict.fromkeys((name, canonical(name)))
@@ -92,10 +106,10 @@ def find_weights(name: str) -> Path:
 
 
 def find_file(*names: str) -> Path:
-    """The first file in the folder of weights that has one of these names, for weights that never ship.
+    """Finds the first file in the folder of weights with one of these names, for weights that never ship.
 
     Raises:
-        DenseCLIError: There is none; the message says where it was looked for.
+        DenseCLIError: There is none; the message says where it was expected.
     """
     if found := _in_folder(names):
         return found
@@ -103,7 +117,7 @@ def find_file(*names: str) -> Path:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("DENSECLI_WEIGHTS", "weights")).expanduser()
+    return Path(from_environment("DENSECLI_WEIGHTS", "weights"))
 
 
 def _in_folder(names: Iterable[str]) -> Path | None:
@@ -120,11 +134,11 @@ def _no_weights(name: str, names: Iterable[str]) -> DenseCLIError:
 
 
 def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
-    """The path for a model among (name, path) pairs; None where there is none.
+    """The path that was given for a model, or None.
 
     Args:
         model: A model's name or alias.
-        weights: Names of models or aliases, with paths. An empty name is the model's own.
+        weights: Pairs of a model's name or alias and a path. An empty name stands for `model`.
 
     Raises:
         DenseCLIError: A pair is for another model.
@@ -133,7 +147,7 @@ def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
     given = {canonical(name) if name else wanted: path for name, path in weights}
     if stray := sorted(set(given) - {wanted}):
         raise DenseCLIError(
-            f"There are weights for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
+            f"Weights are given for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
         )
     return given.get(wanted)
 
@@ -141,11 +155,17 @@ def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
 def load_weights(
     model: DenseCLIP, weights: str | Path | Mapping[str, Any], *, source: str = "The checkpoint"
 ) -> None:
-    """Load a file or a state dict, every tensor of it or none.
+    """Loads a checkpoint into a model: every tensor of it, or none.
 
-    In the layout of EVA-CLIP (also CLIPSelf's, DenseVLM's, DeCLIP's), OpenAI or OpenCLIP, wrapped or not.
-    Raises DenseCLIError with the first names, in the file's own layout, of what is missing, unexpected or of
-    another shape.
+    Args:
+        model: The model.
+        weights: A file or a state dict, wrapped or not, with the names of EVA-CLIP (also CLIPSelf, DenseVLM
+            and DeCLIP), OpenAI or OpenCLIP.
+        source: What error messages call the weights.
+
+    Raises:
+        DenseCLIError: Tensors are missing, unexpected or of another shape; the message gives the first names
+            as the file has them.
     """
     if isinstance(weights, str | Path):
         source, weights = str(weights), read_state_dict(weights)
@@ -159,9 +179,14 @@ def load_weights(
 def load_strictly(
     network: nn.Module, state: Mapping[str, Any], *, name: str, source: str, theirs: Renames = ()
 ) -> None:
-    """Load every tensor of `state` into the network called `name`, or none: see `load_weights`.
+    """Loads every tensor of a state dict into a network, or none; see `load_weights`.
 
-    theirs: from the network's keys back to those of the file.
+    Args:
+        network: The network.
+        state: Tensors by the network's own names.
+        name: What error messages call the network.
+        source: What error messages call the weights.
+        theirs: Renames from the network's names to those in the file, for error messages.
     """
     expected = network.state_dict()
     wrong = {
@@ -177,13 +202,13 @@ def load_strictly(
         problems = "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in wrong.items() if keys)
         raise DenseCLIError(
             f"{source} does not fit {name}: {problems}.",
-            hint="These are the weights of another architecture or an incomplete file; nothing was loaded.",
+            hint="Nothing was loaded: the file is incomplete or has the weights of another architecture.",
         )
     network.load_state_dict(state)
 
 
 def rename(key: str, renames: Renames) -> str:
-    """A key with every pair applied."""
+    """Applies every pair to a key."""
     key = f"^{key}"
     for old, new in renames:
         key = key.replace(old, new)
@@ -202,8 +227,8 @@ def weights_sha256(path: str | Path) -> str:
 
 
 def values_sha256(network: nn.Module, without: str | None = None) -> str:
-    """sha256 of the names and values of a network, of all its parts or of those `without` one, in hex."""
-    # Of the values, not of the seed: torch releases may draw differently.
+    """sha256 of the names and values of a network, in hex, leaving out the part called `without`."""
+    # Of the values, because the same seed may give others in another release of torch.
     digest = hashlib.sha256()
     for key, value in network.state_dict().items():
         if without is None or not key.startswith(f"{without}."):
@@ -224,7 +249,7 @@ def _renames(state: Iterable[str], expected: Iterable[str]) -> Renames:
 
 
 def seeded(build: Callable[[], Network], seed: int) -> Network:
-    """What `build` makes with torch's generator at `seed`, which is then put back."""
+    """Calls `build` with torch's random generator at `seed`, and restores the generator."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()
@@ -239,7 +264,9 @@ def random_seed(weights: str | None) -> int | None:
     if weights is None or not weights.startswith("random:"):
         return None
     if not is_random(weights):
-        raise DenseCLIError(f"{weights!r} has no seed.", hint="Write random:0, or any other whole number.")
+        raise DenseCLIError(
+            f"{weights!r} has no seed.", hint="Write random: and a whole number, such as random:0."
+        )
     return int(weights.removeprefix("random:"))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DenseConvNeXt(DenseCLIP):
-    """Around open_clip's TimmModel with a ConvNeXt: trunk map, head norm, projection, per location."""
+    """Reads open_clip's TimmModel with a ConvNeXt: head norm and projection at every location of the map."""
 
     def __init__(self, clip: Any, arch: Architecture) -> None:
         super().__init__(clip, arch, patch_size=32)

@@ -20,15 +20,22 @@ Grid = tuple[int, int]
 
 
 class DenseCLIP(nn.Module):
-    """An open_clip model read out per token. `forward` is `dense`, so that DDP can wrap the training call.
+    """An open_clip model read out per token. `forward` is `dense`, so that DDP wraps the training call.
 
-    `clip` is the whole open_clip model (its parameters keep their names below `clip.`), `patch_size` the
-    stride of the token grid in pixels, `embed_dim` the width D that images and texts share. Any input side
-    that is a multiple of the patch will do.
+    Inputs may have any side that is a multiple of the patch.
+
+    Attributes:
+        clip: The whole open_clip model; its parameters keep their names below `clip.`.
+        arch: Its architecture.
+        patch_size: Stride of the token grid in pixels.
+        embed_dim: Width D of image and text embeddings.
+        modes: Dense modes; see `dense`.
+        options: The options that may be added to a mode, as error messages list them.
+        activation_checkpointing: Whether activations are computed again in the backward pass, to save memory.
     """
 
     modes: tuple[str, ...] = ("value", "maskclip")
-    options = ""  # what may be added to them, in words
+    options = ""
     _mean: Tensor
     _std: Tensor
 
@@ -46,7 +53,7 @@ class DenseCLIP(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """What is exported: the whole open_clip model."""
+        """The module that is exported: the whole open_clip model."""
         found: nn.Module = self.clip
         return found
 
@@ -55,7 +62,7 @@ class DenseCLIP(nn.Module):
         return self._mean.device
 
     def input_side(self, canvas: int) -> int:
-        """The multiple of the patch nearest to a canvas side in pixels: 518 for patch 14 on 512."""
+        """The multiple of the patch that is nearest to a canvas side in pixels: 518 for patch 14 on 512."""
         return max(1, round(canvas / self.patch_size)) * self.patch_size
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -63,30 +70,36 @@ class DenseCLIP(nn.Module):
         return (images.float() - self._mean) / self._std
 
     def prepare(self, canvases: Tensor, *, side: int | None = None, resample: bool = True) -> Tensor:
-        """(B, 3, S, S) canvases, pixels in 0..255 -> float32 input of the encoder.
+        """Makes canvases into input of the encoder.
 
-        With `resample` the canvas becomes `input_side(side or S)`, so that boxes normalised to the canvas are
-        exact on the token grid. Without, it goes in as it is, the released behaviour: patch 14 on 512 gives
-        36 tokens that cover 504 px, and boxes are off by up to 8 px.
+        Args:
+            canvases: (B, 3, S, S) pixels in 0..255.
+            side: Side in pixels of the canvas as the student sees it, by default S.
+            resample: Whether canvases are resized to `input_side(side)`, so that boxes normalised to the
+                canvas are exact on the token grid. The released code does not: patch 14 on 512 gives 36
+                tokens that cover 504 pixels, and boxes are off by up to 8 pixels.
+
+        Returns:
+            (B, 3, s, s) float32, normalised.
         """
         if resample:
             canvases = resample_canvas(canvases, self.input_side(side or canvases.shape[-1]))
         return self.normalize(canvases)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, D), CLIP's image embedding, not unit norm."""
+        """(B, 3, H, W) normalised pixels -> (B, D): CLIP's image embeddings, not of unit norm."""
         raise NotImplementedError
 
     def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
-        """`dense`, and by name DeCLIP's context features of the same pass, each (B, C, h, w)."""
+        """Returns `dense`, and DeCLIP's context features of the same pass by name, each (B, C, h, w)."""
         raise NotImplementedError
 
     def frozen_names(self, mode: str = "value") -> set[str]:
-        """Names of the parameters that distillation leaves alone, and of those that `mode` never reads.
+        """Names of the parameters that distillation does not train, and of those that `mode` never reads.
 
-        The former are the text tower (all that is not `clip.visual`), the patch embedding, CLS, positions,
-        the final norm and the projection, as in CLIPSelf, DeCLIP and DenseVLM. The latter get no gradient,
-        which DDP would refuse.
+        The former are the text tower (everything outside `clip.visual`), the patch embedding, [CLS],
+        positions, the final norm and the projection, as in CLIPSelf, DeCLIP and DenseVLM. The latter get no
+        gradient, which DDP would refuse.
         """
         frozen = self._frozen_parts(parse_mode(mode)[0])
         return {
@@ -97,7 +110,7 @@ class DenseCLIP(nn.Module):
         }
 
     def names_outside(self, last: int) -> set[str]:
-        """Names of all parameters but those of the `last` blocks. Raises DenseCLIError at too many."""
+        """Names of all parameters outside the `last` blocks. Raises DenseCLIError if there are fewer."""
         raise DenseCLIError(
             f"{self.arch.name} has no transformer blocks to choose from.", hint="Leave --blocks out."
         )
@@ -107,17 +120,22 @@ class DenseCLIP(nn.Module):
         raise NotImplementedError
 
     def dense(self, images: Tensor, mode: str = "value") -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, D, h, w) in the space of the text embeddings.
+        """Computes the dense map, in the space of the text embeddings.
 
-        `value` is float32 of unit norm per token, `maskclip` the same before normalisation. A transformer
-        also has DeCLIP's readings of the last block, with options: see `models.transformer`.
+        Args:
+            images: (B, 3, H, W) normalised pixels.
+            mode: `value` gives float32 tokens of unit norm, `maskclip` the same before normalisation.
+                Transformers also have DeCLIP's modes, with options; see `models.transformer`.
+
+        Returns:
+            (B, D, h, w).
         """
         return self.dense_and_context(images, mode)[0]
 
     def forward(
         self, images: Tensor, mode: str = "value", *, context: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """`dense`, or with `context` `dense_and_context`."""
+        """Returns `dense`, or with `context` the pair of `dense_and_context`."""
         dense, features = self.dense_and_context(images, mode)
         return (dense, features) if context else dense
 
@@ -130,10 +148,10 @@ class DenseCLIP(nn.Module):
         return self.arch.make_tokenizer()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """(N, context length) token ids -> (N, D), not unit norm, each read at its last token.
+        """(N, context length) token ids -> (N, D), not of unit norm, each read at its last token.
 
-        As open_clip's. Where attention is causal, tokens are cut after the longest text: what comes after a
-        text never reaches it, and prompts are short (a quarter of the context).
+        The result is open_clip's. If attention is causal, tokens are cut after the longest text: later tokens
+        never influence it, and prompts fill a quarter of the context.
         """
         text: Any = getattr(self.clip, "text", self.clip)
         pooling = text.text_pool_type if text is self.clip else text.pool_type
@@ -155,11 +173,11 @@ class DenseCLIP(nn.Module):
         return function(*args)
 
     def has_mode(self, mode: str) -> bool:
-        """Whether `dense` reads out in this mode, with its options."""
+        """Whether `dense` has this mode, with its options."""
         return mode in self.modes
 
     def _check_mode(self, mode: str) -> tuple[str, frozenset[str]]:
-        """The name and the options of a mode that this model has."""
+        """Splits a mode into its name and options. Raises DenseCLIError if this model does not have it."""
         if not self.has_mode(mode):
             raise DenseCLIError(
                 f"{self.arch.name} has no dense mode {mode!r}.",
@@ -169,15 +187,16 @@ class DenseCLIP(nn.Module):
 
 
 def parse_mode(mode: str) -> tuple[str, frozenset[str]]:
-    """ "qq+scale" -> "qq" and {"scale"}."""
+    """Splits a mode into its name and options: "qq+scale" is "qq" with {"scale"}."""
     name, *options = mode.split("+")
     return name, frozenset(options)
 
 
 def resize_positions(positions: Tensor, grid: Grid) -> Tensor:
-    """(1 + n*n, C) learned positions, CLS first -> (1 + h*w, C): bicubic, not antialiased.
+    """(1 + n*n, C) learned positions, [CLS] first -> (1 + h*w, C), bicubic without antialiasing.
 
-    A library default with antialiasing misses the released numbers by 3e-3 at twice the native size.
+    With antialiasing, a library default, features differ from the released ones by 3e-3 at twice the native
+    size.
     """
     patches = positions[1:]
     resized = resize_grid(patches, grid)
@@ -185,7 +204,7 @@ def resize_positions(positions: Tensor, grid: Grid) -> Tensor:
 
 
 def resize_grid(positions: Tensor, grid: Grid) -> Tensor:
-    """(n*n, C) learned positions of patches -> (h*w, C), as `resize_positions`."""
+    """(n*n, C) learned positions of patches -> (h*w, C); see `resize_positions`."""
     side = round(positions.shape[0] ** 0.5)
     if grid == (side, side):
         return positions

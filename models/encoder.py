@@ -1,4 +1,4 @@
-"""A finished student as other programs use it: photos in, embeddings out, in the geometry of evaluation."""
+"""A trained student for use in other programs: photos in, embeddings out, as evaluation computes them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,46 +18,74 @@ from densecli.models.text import text_embeddings
 from densecli.shards.geometry import Canvas
 
 BATCH = 8
-"""Photos that the network sees at once."""
+"""Photos in a forward pass."""
 Photo = Any
-"""A PIL image, the path of one, or uint8 pixels: a numpy array (H, W, 3) or (H, W), or a tensor (3, H, W).
+"""A PIL image, a path, or uint8 pixels: a numpy array (H, W, 3) or (H, W), or a tensor (3, H, W).
 
-A file is turned upright as its EXIF says, as a build from a folder does, and regions are of the photo as
-turned. Where they are of the pixels as stored (COCO's), give the PIL image: it is taken as it is.
+A file is turned upright according to its EXIF orientation, as in a build from a folder, and regions refer to
+the upright photo. If your regions refer to the pixels as stored (as COCO's do), give a PIL image instead: it
+is not turned.
 """
 
 
 class Encoder:
-    """A model, the mode of its dense read-out, and the canvas that photos are put on.
+    """A model with the mode of its dense read-out and the canvas that photos are fitted into.
 
-    Every method takes one photo and gives one result, or a list of photos (for pixels, an array with one more
-    axis in front) and gives as many. What comes out is float32, on the model's device, without gradients, of
-    unit norm where it is pooled and where the mode's own tokens are.
+    Every method takes one photo and returns one result, or takes a list of photos (or an array with one more
+    axis in front) and returns a list of results. Results are float32 tensors on the model's device, without
+    gradients. Pooled embeddings have unit norm; tokens have it if the mode says so, as `value` does.
+
+    Attributes:
+        model: The network, a CLIP or a vision foundation model.
+        canvas: The square that photos are fitted into.
+        mode: How the last block is read out.
+        card: The model card: what is known of the weights.
     """
 
     def __init__(
         self, model: Student, *, canvas: int, mode: str = "value", card: dict[str, Any] | None = None
     ) -> None:
-        """canvas: its side in pixels. card: what is known of the weights."""
+        """Wraps a model.
+
+        Args:
+            model: The network, in eval mode.
+            canvas: Side of the canvas in pixels.
+            mode: How the last block is read out.
+            card: The model card.
+        """
         self.model = model
         self.canvas = Canvas(canvas)
         self.mode = mode
         self.card = card or {}
 
     def dense(self, images: Photo | Sequence[Photo]) -> Tensor:
-        """(D, h, w) of a photo, (B, D, h, w) of B: the token map of the whole canvas.
+        """Computes the token map of the whole canvas.
 
-        The photo is in the map's top left, its longest side the map's; tokens to the right or below are of
-        the black that fills the square (`canvas.valid_box`).
+        The photo fills the top left of the map, its longest side the whole of it. Tokens to the right of it
+        or below belong to the black padding (`canvas.valid_box`).
+
+        Args:
+            images: A photo or a list of B photos.
+
+        Returns:
+            (D, h, w) for a photo, (B, D, h, w) for a list.
         """
         photos, one = _photos(images)
         maps = torch.stack([dense for dense, _ in self._maps(photos)])
         return maps[0] if one else maps
 
     def regions(self, images: Photo | Sequence[Photo], boxes: Any) -> Any:
-        """(N, D) of a photo, a list of such of several: the embeddings of its N boxes, of unit norm.
+        """Computes the embeddings of boxes, by RoIAlign on the token map.
 
-        boxes: (N, 4) xyxy in pixels of the photo, of several photos a list of such.
+        Args:
+            images: A photo or a list of photos.
+            boxes: (N, 4) xyxy in pixels of the photo; for a list of photos, a list of such arrays.
+
+        Returns:
+            (N, D) unit embeddings; for a list of photos, a list of such tensors.
+
+        Raises:
+            DenseCLIError: There are not as many arrays as photos.
         """
 
         def pool(dense: Tensor, photo: Image.Image, boxes: Any) -> Tensor:
@@ -68,10 +96,18 @@ class Encoder:
         return self._each(images, boxes, pool)
 
     def masks(self, images: Photo | Sequence[Photo], masks: Any) -> Any:
-        """(N, D) of a photo, a list of such of several: the embeddings of its N masks, of unit norm.
+        """Computes the embeddings of masks: the mean over the tokens that a mask covers.
 
-        masks: bool (N, H, W) of the photo's own size, of several photos a list of such. A mask that covers no
-        token gives zeros.
+        Args:
+            images: A photo or a list of photos.
+            masks: (N, H, W) bool of the photo's own size; for a list of photos, a list of such arrays.
+
+        Returns:
+            (N, D) unit embeddings, or zeros for a mask that covers no token; for a list of photos, a list of
+            such tensors.
+
+        Raises:
+            DenseCLIError: Masks do not have the photo's size, or there are not as many arrays as photos.
         """
 
         def pool(dense: Tensor, photo: Image.Image, masks: Any) -> Tensor:
@@ -88,10 +124,23 @@ class Encoder:
 
     @torch.no_grad()
     def text(self, names: Sequence[str], *, templates: Sequence[str] | None = None) -> Tensor:
-        """(len(names), D) unit embeddings of category names, with CLIP's prompt templates or those given."""
+        """Computes the text embeddings of category names.
+
+        Args:
+            names: N category names.
+            templates: Prompt templates with {} for the name; by default those of the model, for most CLIP's
+                80.
+
+        Returns:
+            (N, D) unit embeddings.
+
+        Raises:
+            DenseCLIError: The model has no text tower.
+        """
         if not isinstance(self.model, DenseCLIP):
             raise DenseCLIError(
-                f"{self.model.arch.name} has no text tower.", hint="Compare its regions with each other."
+                f"{self.model.arch.name} has no text tower.",
+                hint="Load a CLIP to compare regions with texts.",
             )
         return text_embeddings(self.model, names, templates)
 
@@ -100,14 +149,14 @@ class Encoder:
         regions = [regions] if one else regions
         if len(regions) != len(photos):
             raise DenseCLIError(
-                f"There are regions of {len(regions)} photos for {len(photos)} photos.",
-                hint="Give a list with an array for every photo.",
+                f"There are {len(regions)} arrays of regions for {len(photos)} photos.",
+                hint="Give a list with one array for each photo.",
             )
         pooled = [pool(*seen, of) for seen, of in zip(self._maps(photos), regions, strict=True)]
         return pooled[0] if one else pooled
 
     def _maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Tensor, Image.Image]]:
-        """Each photo's map and the photo, of which no more than a batch are open."""
+        """Yields each photo's map and the photo, with at most one batch of photos open."""
         for start in range(0, len(photos), BATCH):
             opened = [_photo(photo) for photo in photos[start : start + BATCH]]
             yield from zip(self._dense(opened), opened, strict=True)
@@ -118,12 +167,12 @@ class Encoder:
         device = next(self.model.parameters()).device
         canvases = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
         dense = self.model(self.model.prepare(canvases), self.mode)
-        assert isinstance(dense, Tensor)  # a tuple with context, which is not asked for
+        assert isinstance(dense, Tensor)  # it is a tuple only with context
         return dense
 
 
 def _photos(images: Any) -> tuple[list[Photo], bool]:
-    """The photos, and whether there was one that no list held."""
+    """The photos as a list, and whether a single photo was given."""
     one = isinstance(images, Image.Image | str | Path)
     if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
         return [images], True
@@ -139,7 +188,7 @@ def _photo(image: Photo) -> Image.Image:
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or pixels.shape[2:] == (3,)):
         raise DenseCLIError(
-            f"Pixels are {pixels.dtype} {tuple(np.shape(image))}.",
+            f"These pixels cannot be read: {pixels.dtype} of shape {tuple(np.shape(image))}.",
             hint="Give uint8 pixels, an array (H, W, 3) or a tensor (3, H, W), not normalised.",
         )
     return Image.fromarray(pixels)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class DenseEva(DenseTransformer):
-    """Around an open_clip model whose image tower holds a timm Eva as `trunk` (q, k, v apart; SwiGLU)."""
+    """Reads an open_clip model whose image tower has a timm Eva as its `trunk` (separate q, k, v; SwiGLU)."""
 
     def __init__(self, clip: Any, arch: Architecture) -> None:
         super().__init__(clip, arch, patch_size=clip.visual.trunk.patch_embed.patch_size[0])
@@ -47,9 +47,9 @@ class DenseEva(DenseTransformer):
         return found
 
     def rope(self, grid: Grid) -> Tensor:
-        """(h*w, 2d) sines and cosines of a grid, its coordinates stretched to the pre-training grid.
+        """(h*w, 2d) sines and cosines of a grid, whose coordinates are stretched to the pre-training grid.
 
-        Not from `trunk.rope`, which keeps the table of one input size.
+        `trunk.rope` cannot be used: it keeps the table of one input size.
         """
         trunk = self.clip.visual.trunk
         sin_cos = build_rotary_pos_embed(
@@ -96,10 +96,10 @@ class DenseEva(DenseTransformer):
 
 
 def build_eva_clip(config: Mapping[str, Any]) -> open_clip.CustomTextCLIP:
-    """A configuration in EVA-CLIP's vocabulary (`pt_hw_seq_len`, `subln`, ...) -> an open_clip model."""
+    """Builds an open_clip model from a configuration with EVA-CLIP's keys (`pt_hw_seq_len`, `subln`, ...)."""
     vision = config["vision_cfg"]
     text = {k: v for k, v in config["text_cfg"].items() if k not in ("xattn", "fusedLN")}
-    # open_clip knows timm models by name only: build with the smallest tower, then put the trunk in.
+    # open_clip takes timm models by name only: build with a tiny tower, then replace it by the trunk.
     clip = open_clip.CustomTextCLIP(config["embed_dim"], {"layers": 1, "width": 64, "patch_size": 224}, text)
     trunk = Eva(
         img_size=vision["image_size"],

@@ -1,36 +1,65 @@
-"""The card of an exported model: json beside its weights that says what they are and how to read them."""
+"""Model cards: the JSON file beside exported weights that says what they are and how to read them."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError
 
 WEIGHTS = "student.safetensors"
 CARD = "card.json"
-"""What a run leaves in its folder export/."""
+"""Files of a run's folder export/."""
 
 
 def card_path(weights: str | Path) -> Path:
-    """Where the card of an exported file is: x.pt has x.card.json, and a run's WEIGHTS have CARD."""
+    """The path of an exported file's card: x.card.json for x.pt, and CARD for a run's WEIGHTS."""
     weights = Path(weights)
     return weights.with_name(CARD) if weights.name == WEIGHTS else weights.with_suffix(".card.json")
 
 
 def read_card(weights: str | Path) -> dict[str, Any] | None:
-    """The card of an exported file, None where there is none."""
+    """Reads the card of an exported file; None if there is none. Raises DenseCLIError for a damaged one."""
     path = card_path(weights)
-    return json.loads(path.read_bytes()) if path.is_file() else None
+    return _read(path) if path.is_file() else None
 
 
 def run_export(run: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The weights and the card of the student that a finished run exported. Raises DenseCLIError."""
+    """The weights and the model card that a finished run exported. Raises DenseCLIError if there are none."""
     weights = Path(run) / "export" / WEIGHTS
-    # A Refiner's run leaves a card too, beside weights of another name.
+    # A Refiner's run has a card too, but weights of another name.
     for path in (card_path(weights), weights):
         if not path.is_file():
             raise DenseCLIError(
-                f"There is no exported student in {run}: no {path}.",
-                hint="Let densecli train finish, or name the folder of a finished run.",
+                f"There is no exported student in {run}: {path} does not exist.",
+                hint="Let densecli train finish, or give the folder of a finished run.",
             )
-    return weights, json.loads(card_path(weights).read_bytes())
+    return weights, _read(card_path(weights), _RunCard)
+
+
+class _Weights(TypedDict):
+    source: str
+    sha256: NotRequired[str]
+
+
+class _Card(TypedDict, total=False):
+    """What readers rely on, where a card has it."""
+
+    student: str | None
+    mode: str | None
+    image_size: int | None
+
+
+class _RunCard(TypedDict):
+    """What readers rely on in the card of a run."""
+
+    student: str
+    mode: str
+    image_size: int
+    random_weights: bool
+    initial_weights: _Weights
+
+
+def _read(path: Path, of: Any = _Card) -> dict[str, Any]:
+    hint = "Export the weights again, with densecli export."
+    card: dict[str, Any] = read_document(path, of, noun="The model card", hint=hint)
+    return card

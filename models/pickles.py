@@ -1,4 +1,4 @@
-"""Reads pickles as plain data. Nothing that a pickle names is imported or called."""
+"""Reads pickles as plain data. Nothing that a pickle names is ever imported or called."""
 
 import pickletools
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 
 MAX_BYTES = 64 * 2**20
-"""Largest pickle that is read, in bytes. The values of tensors lie outside of it."""
+"""Size of the largest pickle that is read, in bytes. The values of tensors are stored outside of it."""
 MAX_OPCODES = 1_000_000
 """Longest pickle that is read, in opcodes, which bounds time and memory. A tensor takes about 40."""
 
-# Names whose objects are kept as `Inert`. They are what trainers put beside the weights.
+# Objects of these names become `Inert`. Trainers store such objects beside the weights.
 _INERT_ROOTS = ("torch", "numpy")
 _INERT = {
     "argparse.Namespace", "_codecs.encode", "collections.OrderedDict", "collections.defaultdict",
@@ -41,7 +41,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
 class NotPlainData(Exception):
-    """A pickle that is not read. `str()` is the cause, which continues a sentence."""
+    """A pickle that is refused. Its text is the cause, which continues the sentence of an error."""
 
 
 class GlobalName(NamedTuple):
@@ -56,7 +56,7 @@ class GlobalName(NamedTuple):
 
 @dataclass(eq=False)
 class Inert:
-    """An object that was not made: the name of its class, and its state where it has one."""
+    """Stands for an object that is never made: the name of its class, and its state if it has one."""
 
     name: GlobalName
     state: Any = None
@@ -64,11 +64,11 @@ class Inert:
 
 @dataclass(eq=False)
 class StorageRef:
-    """The values of one or more tensors, not read yet.
+    """The values of one or more tensors, before they are read.
 
     Attributes:
         key: Name of the values in the file.
-        dtype: Of the values.
+        dtype: Type of the values.
         numel: Number of values.
     """
 
@@ -79,7 +79,7 @@ class StorageRef:
 
 @dataclass(eq=False)
 class TensorRef:
-    """A tensor whose values are not read yet; offset and strides count values, as in `torch.as_strided`."""
+    """A tensor before its values are read; offset and strides count values, as in `torch.as_strided`."""
 
     storage: StorageRef
     dtype: torch.dtype
@@ -96,11 +96,11 @@ def read_pickle(
     Args:
         stream: The pickle, of at most `MAX_BYTES`.
         storages: Filled with the storages that the pickle refers to, by key.
-        scripted: Whether classes of TorchScript (`__torch__.*`) are expected, which become `Inert`.
+        scripted: Whether classes of TorchScript (`__torch__.*`) are allowed; they become `Inert`.
 
     Raises:
         NotPlainData: The pickle names another class or function, or is too long.
-        Exception: Any; the pickle is damaged.
+        Exception: Of any kind, if the pickle is damaged.
     """
     stack: list[Any] = []
     marks: list[list[Any]] = []
@@ -158,7 +158,7 @@ def read_pickle(
             stack.append(_allowed(GlobalName(*parts), scripted))
         elif op in ("REDUCE", "NEWOBJ"):
             args = stack.pop()
-            # One call may copy a long list, and be repeated.
+            # A call may copy a long list, and may be repeated.
             work += sum(len(arg) for arg in args if isinstance(arg, list | tuple))
             if work > MAX_OPCODES:
                 raise NotPlainData(_TOO_MANY)
@@ -180,12 +180,12 @@ def read_pickle(
         elif op == "STOP":
             return stack.pop()
         elif op not in ("PROTO", "FRAME"):
-            raise NotPlainData(f"it has the pickle opcode {op}, which plain data needs not")
+            raise NotPlainData(f"it has the pickle opcode {op}, which plain data does not need")
     raise EOFError("no STOP")
 
 
 def _fill(target: Any, items: list[Any]) -> Any:
-    """Adds keys and values that alternate to a dict."""
+    """Adds alternating keys and values to a dict."""
     if len(items) % 2:
         raise ValueError("a key without a value")
     if isinstance(target, dict):
@@ -195,7 +195,7 @@ def _fill(target: Any, items: list[Any]) -> Any:
 
 
 def _hashes_well(key: Any) -> bool:
-    """Whether many such keys cannot be chosen to share a hash, nor one to be nested without end."""
+    """Whether a key is safe to hash: such keys cannot be crafted to collide or to nest endlessly."""
     return isinstance(key, str | bytes | None) or (isinstance(key, int) and abs(key) < 2**31)
 
 
@@ -207,11 +207,11 @@ def _allowed(name: GlobalName, scripted: bool) -> GlobalName:
         return name
     if scripted and full.startswith("__torch__."):
         return name
-    raise NotPlainData(f"it holds an object of {full[:80]!r}, and no object is ever unpickled")
+    raise NotPlainData(f"it holds an object of {full[:80]!r}, and objects are never unpickled")
 
 
 def _made(function: Any, args: Any) -> Any:
-    """What a call stands for; nothing is called."""
+    """What stands for the result of a call; nothing is called."""
     if not isinstance(function, GlobalName) or not isinstance(args, tuple):
         raise TypeError("a call of what is no name")
     full = str(function)
@@ -259,7 +259,7 @@ def tensor(
     Args:
         ref: The tensor.
         values: Reads the bytes of a storage.
-        made: Storages that have been read, as uint8 (bytes,), by key. Is added to.
+        made: Storages read so far by key, as uint8 (bytes,); this one is added.
 
     Raises:
         ValueError: The tensor reaches beyond its values.

@@ -1,4 +1,4 @@
-"""Region embeddings from a dense map: boxes by RoIAlign, masks by weighted mean."""
+"""Region embeddings from a dense map: boxes by RoIAlign, masks by a weighted mean."""
 
 import numpy as np
 import torch
@@ -10,21 +10,35 @@ from densecli.shards.geometry import Canvas
 
 
 def region_pool(dense: Tensor, boxes: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:
-    """(B, D, h, w), boxes (R, 4) xyxy normalised to the canvas, their images (R,) -> float32 (R, D).
+    """Pools boxes by RoIAlign to 1x1 on the token grid, as CLIPSelf, DenseVLM and DeCLIP do.
 
-    RoIAlign to 1x1 (scale 1, sampling -1, aligned) on the token grid, as CLIPSelf, DenseVLM and DeCLIP; then
-    unit norm if asked for.
+    Args:
+        dense: (B, D, h, w) dense maps.
+        boxes: (R, 4) xyxy normalised to the canvas.
+        batch_index: (R,) which map each box belongs to.
+        normalize: Whether to scale the result to unit norm.
+
+    Returns:
+        (R, D) float32. RoIAlign has scale 1, adaptive sampling (-1), and is aligned.
     """
     pooled = _roi_align(dense, boxes, batch_index, 1)[:, :, 0, 0]
     return F.normalize(pooled, dim=1) if normalize else pooled
 
 
 def region_tokens(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tuple[int, int]) -> Tensor:
-    """As `region_pool`, but RoIAlign to side x side, or to (height, width): float32 (R, side * side, D), not
-    normalised.
+    """Samples a grid of tokens in each box by RoIAlign.
 
-    It is linear in the map: tokens of a factor F of the map X = F V^T (V orthonormal) have the very
-    correlations of the tokens of X.
+    This is linear in the map. So if X = F V^T with orthonormal V, the tokens of F have the same correlations
+    as those of X.
+
+    Args:
+        dense: (B, D, h, w) dense maps.
+        boxes: (R, 4) xyxy normalised to the canvas.
+        batch_index: (R,) which map each box belongs to.
+        side: Side of the grid, or its (height, width).
+
+    Returns:
+        (R, side * side, D) float32, not normalised.
     """
     return _roi_align(dense, boxes, batch_index, side).flatten(2).transpose(1, 2)
 
@@ -40,13 +54,19 @@ def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tu
 
 
 def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:
-    """(B, D, h, w), masks (R, h, w) bool or weights, their images (R,) -> float32 (R, D).
+    """Pools masks by the weighted mean of their tokens, sum(feature * mask) / sum(mask).
 
-    sum(feature * mask) / sum(mask) over tokens, then unit norm if asked for. A mask without any token gives
-    zeros.
+    Args:
+        dense: (B, D, h, w) dense maps.
+        masks: (R, h, w) bool or weights.
+        batch_index: (R,) which map each mask belongs to.
+        normalize: Whether to scale the result to unit norm.
+
+    Returns:
+        (R, D) float32; zeros for a mask without tokens.
     """
     tokens, weights = dense.float().flatten(2).transpose(1, 2), masks.float().flatten(1)
-    # One image at a time: gathering every region's own map would cost R * D * h * w.
+    # One image at a time: a copy of the map for every region would take R * D * h * w numbers.
     rows = [torch.where(batch_index == i)[0] for i in range(len(tokens))]
     sums = torch.cat([weights[row] @ tokens[i] for i, row in enumerate(rows)])
     pooled = sums[torch.cat(rows).argsort()] / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
@@ -54,16 +74,23 @@ def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: b
 
 
 def token_masks(masks: np.ndarray, tokens: int) -> Tensor:
-    """Photo masks, bool (N, H, W), to the canvas's token grid, bool (N, tokens, tokens).
+    """Resizes the masks of a photo to the token grid of its canvas.
 
-    Resized as the photo is (longest side to `tokens`) and padded right and bottom; a token belongs to the
-    segment if its bicubic value is above 0 (the released code of CLIPSelf).
+    The masks are resized like the photo (longest side to `tokens`) and padded at the right and the bottom. A
+    token belongs to a mask if its bicubic value is above 0, as in the released code of CLIPSelf.
+
+    Args:
+        masks: (N, H, W) bool of the photo's size.
+        tokens: Side of the token grid.
+
+    Returns:
+        (N, tokens, tokens) bool.
     """
     width, height = Canvas(tokens).fit(masks.shape[2], masks.shape[1])
     values = torch.from_numpy(masks).float()[:, None]
-    # The released code left `antialias` to a default that torchvision has turned over since. It decides the
-    # result: antialiased, the filter is wider than a token and `> 0` takes in neighbours that the segment
-    # does not even touch (1.5 times the tokens on 50 photos of COCO val2017, 32 x 32); without it, a tenth of
-    # the segments vanish.
+    # The released code relied on a default of `antialias` that torchvision has changed since. It matters: the
+    # antialiasing filter is wider than a token, so that `> 0` includes neighbours that the segment does not
+    # touch (1.5 times as many tokens on 50 photos of COCO val2017 at 32 x 32); without it, a tenth of the
+    # segments vanish.
     values = F.interpolate(values, size=(height, width), mode="bicubic", align_corners=False, antialias=False)
     return F.pad(values[:, 0] > 0, (0, tokens - width, 0, tokens - height))

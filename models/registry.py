@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from densecli.core.registry import Registry, registry
 from densecli.models.architecture import Architecture
-from densecli.models.open_clip_door import OPEN_CLIP, from_open_clip
+from densecli.models.open_clip_models import OPEN_CLIP, from_open_clip
 
 if TYPE_CHECKING:
     from densecli.models.dense import DenseCLIP
@@ -29,7 +29,7 @@ for family, target, help in (
 ):
     FAMILIES.add_lazy(family, target, help=help)
 
-# SigLIP's pixels go from -1 to 1.
+# SigLIP takes pixels from -1 to 1.
 HALF = (0.5, 0.5, 0.5)
 
 for arch, help in (
@@ -94,19 +94,20 @@ for arch, help in (
 
 
 def resolve(name: str) -> Architecture:
-    """The architecture of a model.
+    """Finds the architecture of a model.
 
     Args:
-        name: A model's name or alias, or open_clip/NAME with open_clip's name of a model.
+        name: A model's name or alias, or open_clip/NAME with a name of open_clip.
 
     Raises:
-        DenseCLIError: There is no such model, with the nearest names, or its family cannot be read.
+        DenseCLIError: There is no such model (the hint has the nearest names), or its family cannot be read
+            out per token.
     """
     return from_open_clip(name) if name.startswith(OPEN_CLIP) else MODELS[name]
 
 
 def canonical(name: str) -> str:
-    """The name of the architecture for an alias, and any other name as it is."""
+    """Replaces an alias by the name of its architecture; leaves other names as they are."""
     return MODELS[name].name if name in MODELS and name in MODELS[name].aliases else name
 
 

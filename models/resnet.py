@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class DenseResNet(DenseCLIP):
-    """Around open_clip's ModifiedResNet: the attention pool per location,
-    that is positions, value projection and output projection."""
+    """Reads open_clip's ModifiedResNet: positions, value and output projection of the attention pool at every
+    location."""
 
     def __init__(self, clip: Any, arch: Architecture) -> None:
         super().__init__(clip, arch, patch_size=32)
 
     def train(self, mode: bool = True) -> DenseResNet:
-        """Batch statistics stay those of the checkpoint: a few padded canvases are no basis for new ones."""
+        """Sets the mode, but keeps the checkpoint's batch statistics: padded canvases would spoil them."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):

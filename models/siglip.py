@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class DenseSigLIP(DenseTransformer):
-    """Reads an open_clip model whose image tower is a timm ViT with attention pooling, without [CLS].
+    """Reads an open_clip model whose image tower is a timm ViT with attention pooling and no [CLS] token.
 
-    The pool attends from one learned query over the tokens of the final norm. Each token's embedding is what
-    the pool would give if it attended to that token alone: its value projection, output projection and
-    residual MLP. So tokens lie in the space of the texts, as MaskCLIP (Zhou et al., ECCV 2022) reads CLIP's
-    ResNets, and a map of one token is the image embedding.
+    The pool attends from one learned query to the tokens after the final norm. The embedding of a token is
+    what the pool would return if it attended to that token alone: value projection, output projection and
+    residual MLP. So tokens lie in the space of the text embeddings, just as MaskCLIP (Zhou et al., ECCV 2022)
+    reads CLIP's ResNets. For a map of one token, this is the image embedding.
     """
 
     prefix = 0
@@ -84,11 +84,11 @@ class DenseSigLIP(DenseTransformer):
         trunk = "clip.visual.trunk"
         frozen = [f"{trunk}.{part}" for part in ("patch_embed", "pos_embed", "norm", "attn_pool")]
         last = f"{trunk}.blocks.{len(self.blocks()) - 1}"
-        # q, k and v are one parameter here: what a mode does not read of it gets a zero gradient.
+        # q, k and v are one parameter here: parts that a mode does not read get a zero gradient.
         return frozen + ([f"{last}.norm2", f"{last}.mlp"] if mode in READS else [])
 
 
 def _last(linear: nn.Linear, parts: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the last of the projections that are stacked in one layer."""
+    """Weight and bias of the last of several projections that are stacked in one layer."""
     start = linear.out_features // parts * (parts - 1)
     return linear.weight[start:], linear.bias[start:]

@@ -1,4 +1,4 @@
-"""Weights out of files: safetensors, files of torch.save and archives of TorchScript. No code is ever run."""
+"""Reads weights from files of safetensors, torch.save and TorchScript. No code in a file is ever run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ from densecli.models.torch_files import read_legacy, read_zip
 
 _WRAPPERS = ("state_dict", "model", "module")
 _DOWNLOAD = "Download it again, and compare its size with the page's."
-_SAVE = "Save the model's state_dict() alone, best as safetensors; no object is ever unpickled."
+_SAVE = "Save only the model's state_dict(), preferably as safetensors; objects are never unpickled."
 _OTHERS = (
     (b"version https://git-lfs", "it is a Git LFS pointer, not the file", "Fetch the file: git lfs pull."),
-    (b"<", "it is a web page", "Download the file itself; the page may ask to log in or to confirm."),
+    (b"<", "it is a web page", "Download the file itself; the page may ask you to log in or to confirm."),
     (b"\x1f\x8b", "it is compressed by gzip", "Unpack it first: gunzip or tar -xzf."),
     (b"BZh", "it is compressed by bzip2", "Unpack it first."),
     (b"\x28\xb5\x2f\xfd", "it is compressed by zstd", "Unpack it first."),
@@ -26,16 +26,16 @@ _OTHERS = (
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
-    """Reads the names and tensors of a file, out of any wrapper and without a `module.` prefix.
+    """Reads the names and tensors of a file, without wrappers and the prefix `module.`.
 
-    What the file is shows in its content, not in its name. Values beside the weights, such as an optimizer's,
-    are not read.
+    The format is recognised by the content, not by the name of the file. Other values, such as an
+    optimizer's, are not read.
 
     Args:
         path: A file of safetensors, torch.save or torch.jit.save.
 
     Raises:
-        DenseCLIError: There is no such file, it holds no weights or other than plain data, or it is damaged.
+        DenseCLIError: There is no such file, it is damaged, or it holds no weights or more than plain data.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,7 +48,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         raise _refused(path, str(error), _SAVE) from error
     except PermissionError as error:
         raise _refused(path, "permission denied", "Check the rights of the file.") from error
-    # A damaged file makes its readers raise anything.
+    # Readers raise errors of any kind for a damaged file.
     except Exception as error:
         raise _refused(path, f"it is cut off or damaged ({type(error).__name__})", _DOWNLOAD) from error
 
@@ -85,10 +85,10 @@ def _refused(path: Path, cause: str, hint: str) -> DenseCLIError:
 
 
 def unwrap(state: Any, source: str = "The checkpoint") -> dict[str, Any]:
-    """A checkpoint's state dict, out of `state_dict`, `model` and `module` and without a `module.` prefix.
+    """Takes the state dict out of `state_dict`, `model` or `module`, and removes the prefix `module.`.
 
     Raises:
-        DenseCLIError: There are no weights in it, or a name that is not text, or it holds itself.
+        DenseCLIError: It holds no weights, a name that is not text, or itself.
     """
     hint = "Expected names and tensors, bare or as 'state_dict'."
     seen: list[Any] = []
@@ -98,10 +98,10 @@ def unwrap(state: Any, source: str = "The checkpoint") -> dict[str, Any]:
         if inner is None:
             break
         if any(inner is outer for outer in seen) or len(seen) > 16:
-            raise DenseCLIError(f"{source} holds no weights: its dictionaries hold themselves.", hint=hint)
+            raise DenseCLIError(f"{source} holds no weights: a dictionary in it holds itself.", hint=hint)
         state = inner
     if not isinstance(state, Mapping):
-        raise DenseCLIError(f"{source} holds no weights: it is no dictionary of them.", hint=hint)
+        raise DenseCLIError(f"{source} holds no weights: it is not a dictionary.", hint=hint)
     if not any(isinstance(value, Tensor | TensorRef) for value in state.values()):
         names = ", ".join(repr(key)[:40] for key in list(state)[:5] if isinstance(key, str))
         raise DenseCLIError(f"{source} holds no weights; its entries: {names or 'none'}.", hint=hint)

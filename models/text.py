@@ -1,10 +1,9 @@
-"""Text embeddings of category names: from a text tower with prompt templates, or from a file."""
+"""Text embeddings of category names, from a text tower with prompt templates or from a file."""
 
 import hashlib
 import io
-import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,28 @@ from filelock import FileLock
 from torch import Tensor
 
 from densecli.core import fs
+from densecli.core.addresses import from_environment
 from densecli.core.errors import DenseCLIError
-from densecli.core.progress import Progress
+from densecli.core.progress import Progress, listener
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import values_sha256
 from densecli.models.dense import DenseCLIP
 from densecli.shards.keys import canonical_json
 
-# Enters the name of what is kept: to be raised when the same model and prompts shall give other numbers.
+# Part of the name of a cached file. Raise it when the same model and prompts should give other numbers.
 VERSION = 1
-# Seconds that embedding may take before anything is said of it.
+# Seconds before progress is shown.
 SILENCE = 3.0
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("a photo of a {}",),
-    # open_clip holds CLIP's 80 as functions; each is a format string of its own argument.
+    # open_clip has CLIP's 80 templates as functions; calling one with "{}" gives the format string.
     "imagenet": tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
 }
 
 
 def default_templates(arch: Architecture) -> tuple[str, ...]:
-    """The templates that a model's prompts use by default."""
+    """The default prompt templates of a model."""
     return TEMPLATES[arch.templates]
 
 
@@ -46,35 +46,77 @@ def category_embeddings(
     file: str | None = None,
     templates: Sequence[str] | None = None,
 ) -> Tensor:
-    """(D, C) unit embeddings of D names on the model's device: from a file, else from its own text tower.
+    """Loads the embeddings of category names from a file, or computes them with the model's text tower.
 
-    What the text tower says is kept in $DENSECLI_CACHE (else ~/.cache/densecli) by the tower's weights and
-    the prompts: it is asked once a machine, whatever verb or process asks first. Raises DenseCLIError for a
-    file of other categories or another width.
+    Computed embeddings are cached in $DENSECLI_CACHE (else ~/.cache/densecli), by the tower's weights and the
+    prompts. So they are computed once on each machine, for all commands and processes.
+
+    Args:
+        model: The CLIP.
+        names: D category names.
+        file: A .npy file with one row for each name.
+        templates: Prompt templates, by default the model's.
+
+    Returns:
+        (D, C) unit embeddings on the model's device.
+
+    Raises:
+        DenseCLIError: The file has another number of rows or another width.
     """
     if file is not None:
         return load_text_embeddings(file, len(names), model.embed_dim).to(model.device)
     templates = templates or default_templates(model.arch)
     kept = _kept(model, names, templates)
+    shape = len(names), model.embed_dim
+    if (rows := _read_kept(kept, shape)) is None:
+        with _alone(kept):
+            # Another process may just have done it.
+            if (rows := _read_kept(kept, shape)) is None:
+                rows = text_embeddings(model, names, templates).cpu()
+                _keep(kept, rows)
+    return rows.to(model.device)
+
+
+def _read_kept(kept: Path, shape: tuple[int, int]) -> Tensor | None:
+    """What is kept; None where nothing is, or not what was written there."""
+    try:
+        rows = np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(rows, np.ndarray) or (rows.shape, rows.dtype) != (shape, np.float32):
+        return None
+    return torch.from_numpy(rows) if np.isfinite(rows).all() else None
+
+
+@contextmanager
+def _alone(kept: Path) -> Iterator[None]:
+    """Lets one process at a time into the block, where files can be locked there."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{kept}.lock")
         lock.acquire()
-    except OSError:
-        # Not everybody has a home to write to.
-        return text_embeddings(model, names, templates)
+    except (OSError, NotImplementedError):
+        # Some users have no home folder that can be written to.
+        lock = None
     try:
-        if not kept.exists():
-            buffer = io.BytesIO()
-            np.save(buffer, text_embeddings(model, names, templates).cpu().numpy())
-            fs.write_atomic(str(kept), buffer.getvalue())
+        yield
     finally:
-        lock.release()
-    return torch.from_numpy(np.load(kept, allow_pickle=False)).to(model.device)
+        if lock:
+            lock.release()
+
+
+def _keep(kept: Path, rows: Tensor) -> None:
+    """Keeps the embeddings, or says that they cannot be kept."""
+    buffer = io.BytesIO()
+    np.save(buffer, rows.numpy())
+    try:
+        fs.write_atomic(str(kept), buffer.getvalue())
+    except DenseCLIError as error:
+        listener.get()(f"The text embeddings are not kept for the next time. {error}")
 
 
 def _kept(model: DenseCLIP, names: Sequence[str], templates: Sequence[str]) -> Path:
-    """The file of what this text tower says of these prompts, on a device of this kind."""
+    """The cache file for this text tower and these prompts, on a device of this kind."""
     about = {
         "version": VERSION,
         "architecture": model.arch.name,
@@ -83,7 +125,7 @@ def _kept(model: DenseCLIP, names: Sequence[str], templates: Sequence[str]) -> P
         "names": list(names),
         "templates": list(templates),
     }
-    folder = Path(os.environ.get("DENSECLI_CACHE", "~/.cache/densecli")).expanduser()
+    folder = Path(from_environment("DENSECLI_CACHE", "~/.cache/densecli"))
     return folder / "text" / f"{hashlib.sha256(canonical_json(about)).hexdigest()[:24]}.npy"
 
 
@@ -91,10 +133,19 @@ def _kept(model: DenseCLIP, names: Sequence[str], templates: Sequence[str]) -> P
 def text_embeddings(
     model: DenseCLIP, names: Sequence[str], templates: Sequence[str] | None = None, *, batch_size: int = 256
 ) -> Tensor:
-    """Names -> float32 (len(names), D) of unit norm on the model's device; says how far it is.
+    """Computes the embeddings of names by prompt ensembling, and shows its progress.
 
-    Each prompt's embedding is normalised, a name's prompts are averaged, the mean is normalised again (prompt
-    ensembling, Radford et al. 2021, section 3.1.4).
+    The embeddings of a name's prompts are normalised and averaged, and the mean is normalised again (Radford
+    et al. 2021, section 3.1.4).
+
+    Args:
+        model: The CLIP.
+        names: N names.
+        templates: Prompt templates, by default the model's.
+        batch_size: Prompts in a batch.
+
+    Returns:
+        (N, D) float32 of unit norm on the model's device.
     """
     templates = templates or default_templates(model.arch)
     prompts = [template.format(name) for name in names for template in templates]
@@ -109,27 +160,40 @@ def text_embeddings(
 
 
 def load_text_embeddings(path: str | Path, n: int, dim: int | None = None) -> Tensor:
-    """A .npy of (n, D) rows in the order of the categories -> float32 (n, D) of unit norm.
+    """Reads text embeddings from a .npy file and normalises them, which the published files are not.
 
-    The published files for 316 categories are not of unit norm. Raises DenseCLIError where the file is no
-    such array, has another number of rows, or another width than `dim`.
+    Args:
+        path: A file with one row for each category, in their order.
+        n: Number of categories.
+        dim: Width D of the model's embeddings, if it is known.
+
+    Returns:
+        (n, D) float32 of unit norm.
+
+    Raises:
+        DenseCLIError: The file is not such an array, or has another number of rows or another width.
     """
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # Mapped: a header that promises more rows than the file has takes no memory.
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header makes numpy raise anything
+        cause = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise DenseCLIError(
-            f"{path} cannot be read as text embeddings ({error}).",
-            hint="Expected a .npy of one row a category.",
+            f"{path} cannot be read as text embeddings ({cause}).",
+            hint="Expected a .npy with one row for each category.",
         ) from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
-        raise DenseCLIError(f"{path} is no table of numbers.", hint="Expected a .npy of one row a category.")
+        raise DenseCLIError(
+            f"{path} is not a table of numbers.", hint="Expected a .npy with one row for each category."
+        )
     if len(rows) != n:
         raise DenseCLIError(
-            f"{path} has {len(rows)} rows for {n} categories.", hint="Name the category set it was made for."
+            f"{path} has {len(rows)} rows for {n} categories.",
+            hint="Give the category set that the file was made for.",
         )
     if dim is not None and rows.shape[1] != dim:
         raise DenseCLIError(
-            f"{path} has embeddings of {rows.shape[1]} numbers, the model's have {dim}.",
+            f"{path} has embeddings of {rows.shape[1]} numbers, but the model's have {dim}.",
             hint="Text and image embeddings must come from the same model.",
         )
     if not np.isfinite(rows).all():

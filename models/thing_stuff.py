@@ -1,4 +1,4 @@
-"""Names of things and stuff: cleaned, counted, and told apart by rules that say why."""
+"""Classifies names as things or stuff, by rules that give their reason."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from torch import Tensor
 from densecli.models.categories import Categories, load_categories
 
 SETS = ("133", "ade150", "171")
-"""The published sets whose flags are believed: of two that disagree the first."""
+"""Published sets that say which names are things; the first one wins where they disagree."""
 LONGEST = 3
-"""Words of the longest name that is looked for in a caption."""
+"""Number of words of the longest name that is searched for in captions."""
 NEIGHBOURS = 5
 _SUFFIX = re.compile(r"-(stuff|merged|other)\b")
 _WORD = re.compile(r"[a-z]+(?:[-'][a-z]+)*")
@@ -33,7 +33,7 @@ _AS_THEY_ARE = frozenset(
 
 
 class Known(NamedTuple):
-    """What a list says of a name, and which list."""
+    """Whether a name is a thing, and the list that says so."""
 
     thing: bool
     source: str
@@ -41,7 +41,14 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A name of a category set to be; count: how often it was named."""
+    """The classification of a name.
+
+    Attributes:
+        name: The name.
+        thing: Whether it is a thing.
+        count: How often the name was found.
+        why: The rule that decided.
+    """
 
     name: str
     thing: bool
@@ -50,13 +57,13 @@ class Verdict:
 
 
 def clean(name: str) -> str:
-    """A name in lower case and in the singular, without what COCO appends: "Wall  Clocks" -> "wall clock"."""
+    """Lower case, singular, and without COCO's suffixes: "Wall  Clocks" becomes "wall clock"."""
     words = _SUFFIX.sub("", name.lower().replace("_", " ")).split()
     return " ".join([*words[:-1], *map(singular, words[-1:])])
 
 
 def singular(word: str) -> str:
-    """By English spelling alone: boats, boxes, berries, and the most common exceptions."""
+    """The singular by English spelling (boats, boxes, berries), with the most common exceptions."""
     if word in _SINGULAR or word in _AS_THEY_ARE:
         return _SINGULAR.get(word, word)
     if word.endswith("ies") and len(word) > 4:
@@ -69,15 +76,15 @@ def singular(word: str) -> str:
 
 
 def counted(names: Iterable[str]) -> Counter[str]:
-    """The cleaned names of a list with how often they are there, in the order in which they come."""
+    """Counts the cleaned names of a list, in the order in which they first appear."""
     return Counter(name for name in map(clean, names) if name)
 
 
 def named_in(captions: Iterable[str], known: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """How many captions name each of the `known` names, and how many hold each other word.
+    """Counts the captions that have each known name, and those that have each other word.
 
-    The longest name at each place counts, its last word in the singular or the plural. There is no grammar
-    in this: "orange" is a fruit in every caption.
+    The longest name at each place counts, in the singular or the plural. Grammar is ignored: "orange" is a
+    fruit in every caption.
     """
     known = set(known)
     names, others = Counter[str](), Counter[str]()
@@ -102,7 +109,7 @@ def named_in(captions: Iterable[str], known: Iterable[str]) -> tuple[Counter[str
 
 
 def word_list(own: Categories | None = None) -> dict[str, Known]:
-    """The names whose kind is known: by the user's own list, else by the sets', else by the shipped one."""
+    """Known names: those of the user's list, then of the published sets, then of the shipped list."""
     return {**_shipped(), **(_of(own, own.name) if own else {})}
 
 
@@ -118,7 +125,7 @@ def _shipped() -> dict[str, Known]:
 
 
 def _of(categories: Categories, source: str) -> dict[str, Known]:
-    """Each name of a set, and each of ADE's synonyms."""
+    """The names of a set, with each of ADE20K's synonyms."""
     flags = categories.thing_flags().tolist()
     return {
         clean(synonym): Known(thing, source)
@@ -132,22 +139,28 @@ def classify_thing_stuff(
     known: Mapping[str, Known],
     embed: Callable[[Sequence[str]], Tensor] | None = None,
 ) -> list[Verdict]:
-    """Thing or stuff of every name, by the first rule that knows it.
+    """Classifies names as things or stuff, by the first of these rules that applies.
 
-    1. The word list has the name. 2. It has its last word: a wooden table is a table. 3. Of the NEIGHBOURS
-    names of the list whose text embeddings are nearest, most are of one kind; embed: names -> (N, C) unit
-    rows, None where there is no text tower. 4. It is taken for a thing, and says so.
+    1. The word list has the name.
+    2. The word list has its last word: a wooden table is a table.
+    3. The names in the word list with the nearest text embeddings, NEIGHBOURS of them, vote.
+    4. The name is taken for a thing.
+
+    Args:
+        names: Names with their counts.
+        known: The word list.
+        embed: Computes (N, C) unit embeddings of N names; None without a text tower.
     """
     found = {name: _by_list(name, known) for name in names}
-    unknown = [name for name, said in found.items() if said is None]
+    unknown = [name for name, kind in found.items() if kind is None]
     if unknown and embed:
         listed = list(known)
         near = (embed(unknown) @ embed(listed).T).topk(min(NEIGHBOURS, len(listed))).indices.tolist()
         for name, rows in zip(unknown, near, strict=True):
             nearest = [listed[row] for row in rows]
             things = sum(known[each].thing for each in nearest)
-            said = ", ".join(f"{each} ({_kind(known[each].thing)})" for each in nearest)
-            found[name] = (2 * things > len(nearest), f"nearest in text space: {said}")
+            kinds = ", ".join(f"{each} ({_kind(known[each].thing)})" for each in nearest)
+            found[name] = (2 * things > len(nearest), f"nearest in text space: {kinds}")
     verdicts = []
     for name, count in names.items():
         thing, why = found[name] or (True, "no rule knows it: taken for a thing")
@@ -157,9 +170,9 @@ def classify_thing_stuff(
 
 def _by_list(name: str, known: Mapping[str, Known]) -> tuple[bool, str] | None:
     last = name.rsplit(maxsplit=1)[-1].rsplit("-", maxsplit=1)[-1]
-    for each, said in ((name, "it"), (last, f"its last word, {last},")):
+    for each, subject in ((name, "it"), (last, f"its last word, {last},")):
         if each in known:
-            return known[each].thing, f"{said} is {_kind(known[each].thing)} in {known[each].source}"
+            return known[each].thing, f"{subject} is {_kind(known[each].thing)} in {known[each].source}"
     return None
 
 

@@ -22,21 +22,21 @@ def read_zip(file: BinaryIO, size: int) -> tuple[Any, Values]:
 
     Args:
         file: The file.
-        size: Its bytes, which bound those of all values.
+        size: Its size in bytes, which limits the size of all values.
 
     Returns:
-        The data, with tensors as `TensorRef`, and what reads their values while the file is open. Of an
-        archive of TorchScript: the names and tensors of its parameters and buffers.
+        The data with tensors as `TensorRef`, and a function that reads their values while the file is open.
+        For an archive of TorchScript, the data are the names and tensors of its parameters and buffers.
 
     Raises:
         NotPlainData: The file holds anything but plain data.
-        Exception: Any; the file is damaged.
+        Exception: Of any kind, if the file is damaged.
     """
     archive = zipfile.ZipFile(file)
     names = archive.namelist()
     pickles = [name for name in names if PurePosixPath(name).name == "data.pkl" and name.count("/") == 1]
     if len(pickles) != 1:
-        raise NotPlainData("it is a zip, but none of torch.save")
+        raise NotPlainData("it is a zip file, but not one of torch.save")
     root = pickles[0].removesuffix("data.pkl")
     scripted = f"{root}constants.pkl" in names
     if f"{root}byteorder" in names and _record(archive, f"{root}byteorder", 16) != b"little":
@@ -49,10 +49,10 @@ def read_zip(file: BinaryIO, size: int) -> tuple[Any, Values]:
         info = archive.getinfo(f"{root}data/{storage.key}")
         left -= info.file_size
         if info.compress_type != zipfile.ZIP_STORED or left < 0:
-            raise NotPlainData("its tensors are compressed or lie over each other")
+            raise NotPlainData("its tensors are compressed or overlap")
         buffer = bytearray(info.file_size)
         with archive.open(info) as record:
-            # The end of a record is where its checksum is compared.
+            # The checksum is compared at the end of a record.
             if record.readinto(buffer) != len(buffer) or record.read(1):  # type: ignore[attr-defined]
                 raise EOFError(storage.key)
         return buffer
@@ -64,7 +64,7 @@ def read_legacy(file: BinaryIO, size: int) -> tuple[Any, Values]:
     """Reads a file that torch.save wrote before torch 1.6: pickles, then values. See `read_zip`."""
     head = io.BytesIO(file.read(MAX_BYTES))
     if read_pickle(head) != _MAGIC:
-        raise NotPlainData("it is a pickle, but none of torch.save")
+        raise NotPlainData("it is a pickle, but not one of torch.save")
     read_pickle(head)
     if read_pickle(head).get("little_endian") is not True:
         raise NotPlainData("it was written on a big-endian machine")
@@ -98,7 +98,7 @@ def _record(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def _parameters(archive: zipfile.ZipFile, root: str, module: Any) -> dict[str, Any]:
-    """Names and tensors of a module of TorchScript. Its code is searched for their names, and never run."""
+    """Names and tensors of a TorchScript module. Its code is searched for their names and never run."""
     found: dict[str, Any] = {}
     listed: dict[str, set[str] | None] = {}
     seen: set[int] = set()
@@ -121,7 +121,7 @@ def _parameters(archive: zipfile.ZipFile, root: str, module: Any) -> dict[str, A
 
 
 def _listed(archive: zipfile.ZipFile, root: str, module: Inert) -> set[str] | None:
-    """Names that a module's class lists as parameters and buffers; None where its code is not there."""
+    """Names that a module's class lists as parameters and buffers; None if its code is missing."""
     name = f"{root}code/{module.name.module.replace('.', '/')}.py"
     if name not in archive.NameToInfo:
         return None

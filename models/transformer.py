@@ -1,4 +1,4 @@
-"""The dense side of a CLIP's ViT: what its last block becomes when its tokens are read out."""
+"""Dense modes of a CLIP's ViT: how its last block is changed to read out its tokens."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP, Grid, parse_mode
 
 READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "k")}
-"""Which of q and k a DeCLIP mode reads; v it always does."""
+"""Which of q and k a DeCLIP mode reads; it always reads v."""
 OPTIONS = frozenset({"scale", "rope", "unit"})
-"""What may be added to a DeCLIP mode; see `DenseTransformer`."""
+"""Options that may be added to a DeCLIP mode; see `DenseTransformer`."""
 
 
 class DenseTransformer(DenseCLIP):
-    """What a ViT's last block becomes when its tokens are read out.
+    """A CLIP with a ViT. The mode says how its last block is changed.
 
-    `value` and `maskclip`: the block with attention replaced by its value path, residuals and FFN kept
-    (MaskCLIP, CLIPSelf, DenseVLM). `vanilla`: the block as it is. The others are DeCLIP's, without residual,
-    FFN or rotary positions: attention of q, k or v with itself (`qq`, `kk`, `vv`), the sum of the q and k
-    softmaxes (`csa`), the softmax of the mean of all three (`all`). Context features are the q and k that
-    such a mode reads, with their biases, before positions, heads concatenated, without CLS.
+    - `value` and `maskclip` replace attention by its value path and keep residuals and MLP (MaskCLIP,
+    CLIPSelf,
+      DenseVLM).
+    - `vanilla` keeps the block as it is.
+    - DeCLIP's modes leave out residuals, MLP and rotary positions. In `qq`, `kk` and `vv`, q, k or v attends
+    to
+      itself; `csa` adds the softmaxes of q and k; `all` takes the softmax of the mean of all three.
 
-    DeCLIP's released code reads `qq`. Options name what it leaves out, as in `qq+scale+unit`: `scale` divides
-    attention logits by sqrt(d), as the paper prints them; `rope` rotates q and k by the positions that the
-    other blocks use, where the model has such; `unit` normalises tokens, as CLIPSelf does before RoIAlign.
+    Context features are the q and k that a DeCLIP mode reads: with biases, before positions, heads
+    concatenated, without [CLS].
+
+    DeCLIP's released code reads `qq`. Options add what it leaves out, as in `qq+scale+unit`: `scale` divides
+    attention logits by sqrt(d), as in the paper; `rope` rotates q and k by the positions of the other blocks,
+    if the model has rotary positions; `unit` normalises tokens, as CLIPSelf does before RoIAlign.
     """
 
     prefix = 1
-    """Number of tokens before those of patches: [CLS]."""
+    """Number of tokens before the patches: one, [CLS]."""
     modes = ("value", "maskclip", "vanilla", *READS)
     options = f"; after {', '.join(READS)} also +{', +'.join(sorted(OPTIONS))}"
 
@@ -43,7 +48,7 @@ class DenseTransformer(DenseCLIP):
         return name in self.modes and (not options or (name in READS and options <= OPTIONS))
 
     def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
-        """See `DenseCLIP.dense`; context has "q" and "k", (B, C, h, w) each, where the mode reads them."""
+        """See `DenseCLIP.dense`; context features are "q" and "k", (B, C, h, w), if the mode reads them."""
         mode, options = self._check_mode(mode)
         x, grid = self._embed(images)
         rope = self.rope(grid)
@@ -69,7 +74,7 @@ class DenseTransformer(DenseCLIP):
         return (F.normalize(dense.float(), dim=1) if unit else dense), context
 
     def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
-        """(B, 3, H, W) normalised pixels -> tokens after each of those numbers of blocks, (B, C, h, w)."""
+        """(B, 3, H, W) normalised pixels -> (B, C, h, w) tokens after each of these numbers of blocks."""
         x, grid = self._embed(images)
         rope, found = self.rope(grid), {0: x}
         for number, block in enumerate(self.blocks()[: max(after)], start=1):
@@ -77,7 +82,7 @@ class DenseTransformer(DenseCLIP):
         return [self._to_map(found[number], grid) for number in after]
 
     def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
-        """(B, 1 + hw, C) with CLS -> (B, D, h, w): what mode `value` makes of it with these last blocks."""
+        """(B, 1 + hw, C) with [CLS] -> (B, D, h, w): the map of mode `value` with these last blocks."""
         rope = self.rope(grid)
         *body, last = blocks
         for block in body:
@@ -95,11 +100,11 @@ class DenseTransformer(DenseCLIP):
 
     @property
     def width(self) -> int:
-        """C, the numbers of a token between blocks."""
+        """C, the width of tokens between blocks."""
         raise NotImplementedError
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Grid]:
-        """(B, 3, H, W) -> (B, 1 + hw, C) and (h, w): CLS, patches and positions, as the blocks get them."""
+        """(B, 3, H, W) -> (B, 1 + hw, C) and (h, w): [CLS] and patches with positions."""
         raise NotImplementedError
 
     def blocks(self) -> nn.ModuleList:
@@ -122,7 +127,7 @@ class DenseTransformer(DenseCLIP):
         return found
 
     def rope(self, grid: Grid) -> Tensor | None:
-        """The rotary positions that every block gets, if any."""
+        """The rotary positions of every block, if it has any."""
         return None
 
     def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
@@ -130,7 +135,7 @@ class DenseTransformer(DenseCLIP):
         raise NotImplementedError
 
     def _run(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
-        """A block as CLIP has it."""
+        """Runs a block unchanged."""
         raise NotImplementedError
 
     def _value_path(self, block: Any, x: Tensor) -> Tensor:
@@ -141,7 +146,7 @@ class DenseTransformer(DenseCLIP):
         raise NotImplementedError
 
     def _merge(self, block: Any, x: Tensor) -> Tensor:
-        """(B, N, C) heads concatenated -> (B, N, C): the attention's own output projection."""
+        """(B, N, C) concatenated heads -> (B, N, C): the output projection of attention."""
         raise NotImplementedError
 
     def _head(self, x: Tensor) -> Tensor:
@@ -150,7 +155,7 @@ class DenseTransformer(DenseCLIP):
 
 
 def self_correlation(q: Tensor, k: Tensor, v: Tensor, mode: str, *, scale: bool) -> Tensor:
-    """Three of (B, heads, N, d) -> (B, N, heads * d); see `DenseTransformer` for each mode of `READS`."""
+    """q, k and v (B, heads, N, d) -> (B, N, heads * d); see `DenseTransformer` for the modes."""
     factor = q.shape[-1] ** -0.5 if scale else 1.0
     if mode == "all":
         # The mean of three products is one product of the three side by side.

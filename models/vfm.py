@@ -1,4 +1,4 @@
-"""Vision foundation models over timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
+"""Vision foundation models of timm: unit patch tokens, whose cosines are a target (DeCLIP)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ HIERA_STAGE, HIERA_STRIDE = 2, 16
 
 
 class VFM(nn.Module):
-    """A timm network read out per patch; `forward` gives its unit tokens."""
+    """A timm network that is read out per patch; `forward` returns its unit tokens."""
 
     _mean: Tensor
     _std: Tensor
@@ -37,25 +37,29 @@ class VFM(nn.Module):
         self.register_buffer("_std", torch.tensor(arch.std).view(3, 1, 1) * 255, persistent=False)
 
     def prepare(self, canvases: Tensor, student_patch: int, *, side: int | None = None) -> Tensor:
-        """Prepares canvases so that the token grid is the student's.
+        """Resizes canvases so that the token grid is the student's, and normalises them.
 
         Args:
             canvases: (B, 3, S, S) pixels in 0..255.
             student_patch: Patch of the student in pixels.
-            side: Side of the canvas as that student sees it, if it is not S.
+            side: Side in pixels of the canvas as the student sees it, by default S.
 
         Returns:
             Normalised float32 input of `forward`.
         """
         side = self.arch.input_side(side or canvases.shape[-1], student_patch)
-        return (resample_canvas(canvases, side) - self._mean) / self._std
+        return self.normalize(resample_canvas(canvases, side))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) pixels in 0..255 -> float32 input of `forward`."""
+        return (images.float() - self._mean) / self._std
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes the patch tokens, after the network's final norm.
 
-        For Segment Anything they are the map after the neck, for SAM 2's Hiera the map of the third stage,
-        before the neck. Learned positions of a ViT are resized bicubic without antialiasing, to any grid;
-        rotary positions need no resizing.
+        Segment Anything gives the map after its neck, SAM 2's Hiera that of its third stage, before the neck.
+        Learned positions of a ViT are resized to the grid, bicubic without antialiasing; rotary positions
+        need no resizing.
 
         Args:
             images: (B, 3, H, W) normalised pixels, H and W multiples of the patch.
@@ -85,30 +89,46 @@ class VFM(nn.Module):
             return self._hiera_tokens
         raise DenseCLIError(
             f"{self.arch.name} is a {type(net).__name__}, which has no patch grid that can be read.",
-            hint="Name a ViT of timm's, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, "
+            hint="Name a ViT of timm, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, "
             "SAM 2 or RADIO encoder.",
         )
 
+    @property
+    def has_cls(self) -> bool:
+        """Whether it is a plain ViT with a [CLS] token and learned positions."""
+        return self._read == self._vit_tokens and self.net.cls_token is not None
+
     def _vit_tokens(self, images: Tensor) -> Tensor:
         """As timm's own `forward_features` at the native side, which elsewhere would antialias positions."""
+        x, grid = self.embed(images)
+        return to_map(self.net.norm(self._blocks(x))[:, self.net.num_prefix_tokens :], grid)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """Computes what enters the blocks of a plain ViT.
+
+        Args:
+            images: See `forward`.
+
+        Returns:
+            (B, prefix + h * w, C), [CLS] and registers first; h and w.
+        """
         net = self.net
         patches = net.patch_embed.norm(net.patch_embed.proj(images).permute(0, 2, 3, 1))
         grid = (patches.shape[1], patches.shape[2])
         prefix = [token for token in (net.cls_token, net.reg_token) if token is not None]
-        # With registers, timm has no position for CLS: it was added to CLS itself.
+        # With registers, timm has no position for [CLS]: it is part of the token itself.
         own = 0 if net.no_embed_class else net.num_prefix_tokens
         x = patches.flatten(1, 2) + resize_grid(net.pos_embed[0, own:], grid)
         if prefix:
             before = torch.cat(prefix, dim=1)
             before = before + net.pos_embed[:, :own] if own else before
             x = torch.cat([before.expand(len(x), -1, -1), x], dim=1)
-        x = net.norm(self._blocks(net.norm_pre(x)))
-        return _to_map(x[:, net.num_prefix_tokens :], grid)
+        return net.norm_pre(x), grid
 
     def _timm_tokens(self, images: Tensor) -> Tensor:
         net = self.net
         grid = (images.shape[2] // self.arch.patch, images.shape[3] // self.arch.patch)
-        return _to_map(net.forward_features(images)[:, net.num_prefix_tokens :], grid)
+        return to_map(net.forward_features(images)[:, net.num_prefix_tokens :], grid)
 
     def _blocks(self, x: Tensor) -> Tensor:
         net = self.net
@@ -142,7 +162,7 @@ def build_vfm(arch: VFMArchitecture) -> VFM:
     return VFM(arch).eval()
 
 
-def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
+def to_map(tokens: Tensor, grid: Grid) -> Tensor:
     """(B, h*w, C) -> (B, C, h, w)."""
     found: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
     return found

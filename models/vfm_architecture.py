@@ -1,4 +1,4 @@
-"""What describes the network of a vision foundation model. Importing this loads no torch."""
+"""The description of a vision foundation model's network, without weights. Importing this loads no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ class VFMArchitecture:
     Attributes:
         name: Its name in the specs of columns and in model cards.
         timm: The model's name in timm.
-        patch: Pixels of input to a token, along a side.
-        options: Arguments of `timm.create_model` beside the name.
-        weights: Path of a weights file that ships with whoever registered the network.
-        mean: Of pixels in 0..1, by channel.
-        std: Of pixels in 0..1, by channel.
+        patch: Side of a patch in pixels.
+        options: Other arguments of `timm.create_model`.
+        weights: Path of a weights file that ships with the package that registered the network.
+        mean: Channel means of pixels in 0..1.
+        std: Channel standard deviations of pixels in 0..1.
     """
 
     name: str
@@ -30,5 +30,5 @@ class VFMArchitecture:
     std: tuple[float, ...] = IMAGENET_STD
 
     def input_side(self, canvas: int, student_patch: int) -> int:
-        """Side in pixels whose token grid is the student's on this canvas: 448 for patch 14 on 512."""
+        """Input side in pixels that gives the student's token grid: 448 for patches 14 and 16 on 512."""
         return max(1, round(canvas / student_patch)) * self.patch

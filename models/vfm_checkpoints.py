@@ -1,4 +1,4 @@
-"""Weights of vision foundation models, in timm's layout or in their publisher's."""
+"""Loads weights of vision foundation models, with the names of timm or of their publisher."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM
     """Loads a VFM with its weights, in eval mode.
 
     Args:
-        name: A registered name, or timm/NAME for a ViT of timm's.
-        weights: `random:SEED`, or a file in timm's layout or in its publisher's.
-        device: Where it runs.
+        name: A registered name, or timm/NAME for a ViT of timm.
+        weights: `random:SEED`, or a file with the names of timm or of its publisher.
+        device: Where the model is put.
 
     Raises:
-        DenseCLIError: The name is unknown, or the file does not fit; the message names the keys.
+        DenseCLIError: The name is unknown, or the file does not fit; the message names the tensors.
     """
     arch, seed = find_vfm(name), random_seed(weights)
     model = seeded(lambda: build_vfm(arch), seed or 0)
@@ -29,20 +29,20 @@ def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM
         state = _timm_layout(read_state_dict(Path(weights)))
         published = model.net.pretrained_cfg
         if published.get("num_classes"):
-            # A classifier is never read.
+            # The classifier is not used.
             state = {key: t for key, t in state.items() if not key.startswith(f"{published['classifier']}.")}
         load_strictly(model.net, state, name=name, source=weights)
     return model.to(device)
 
 
 def _timm_layout(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict as timm has it, from that of facebookresearch's dinov2 or segment-anything."""
+    """Renames a state dict of facebookresearch's dinov2 or segment-anything to timm's names."""
     sam = "image_encoder."
     if any(key.startswith(sam) for key in state):
-        # The prompt encoder and the mask decoder are not read.
+        # The prompt encoder and the mask decoder are not used.
         encoder = {key.removeprefix(sam): value for key, value in state.items() if key.startswith(sam)}
         return {key.replace("mlp.lin", "mlp.fc"): value for key, value in encoder.items()}
-    # Only DINOv2's pre-training masks tokens.
+    # DINOv2 needs the mask token only in pre-training.
     state = {key: value for key, value in state.items() if key != "mask_token"}
     if "register_tokens" in state:
         state["reg_token"] = state.pop("register_tokens")

@@ -1,7 +1,7 @@
 """Vision foundation models by name. Importing this loads no torch."""
 
 from densecli.core.registry import Registry, registry
-from densecli.models.timm_door import TIMM, from_timm
+from densecli.models.timm_models import TIMM, from_timm
 from densecli.models.vfm_architecture import VFMArchitecture
 
 # segment_anything's own pixel_mean and pixel_std, over 255.
@@ -50,6 +50,6 @@ def find_vfm(name: str) -> VFMArchitecture:
             weights: timm/vit_base_patch14_reg4_dinov2.lvd142m.
 
     Raises:
-        DenseCLIError: There is no such model, with the nearest names, or it has no patch grid to read.
+        DenseCLIError: There is no such model (the hint has the nearest names), or it has no patch grid.
     """
     return from_timm(name) if name.startswith(TIMM) else VFMS[name]

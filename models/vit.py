@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DenseViT(DenseTransformer):
-    """Around open_clip's VisionTransformer with CLS pooling and its default blocks."""
+    """Reads open_clip's VisionTransformer with [CLS] pooling and default blocks."""
 
     def __init__(self, clip: Any, arch: Architecture) -> None:
         super().__init__(clip, arch, patch_size=clip.visual.patch_size[0])

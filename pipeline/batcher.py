@@ -1,4 +1,4 @@
-"""The batcher: runs a teacher on full batches, however many inputs a photo has."""
+"""The batcher: runs a teacher on full batches, whatever the number of inputs of a photo."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,15 +14,16 @@ from densecli.pipeline.teachers.base import Photo, Teacher
 
 
 class Batcher:
-    """Runs one teacher on photos whose inputs share batches: every batch is full but the last."""
+    """Runs one teacher on photos whose inputs share batches. All batches but the last are full."""
 
     def __init__(self, teacher: Teacher, batch_size: int, timer: StageTimer) -> None:
         """Starts with no photos.
 
         Args:
-            teacher: Takes the batches.
-            batch_size: In canvases; of inputs of another side, as many as have the same number of pixels.
-            timer: Its stage "teacher" ends when the device has finished, so on a GPU it is GPU time too.
+            teacher: The teacher.
+            batch_size: Number of canvases in a batch. Inputs of another size are batched to as many pixels.
+            timer: Measures the stage "teacher", which ends when the device has finished, so it covers GPU
+                time.
         """
         self._teacher = teacher
         self._batch_size = batch_size
@@ -63,9 +64,9 @@ class Batcher:
 
     @torch.inference_mode()
     def _forward(self, inputs: Tensor) -> Iterator[Tensor]:
-        """The outputs for a batch, in parts where it does not fit the device's memory.
+        """Yields the outputs for a batch, in parts if it does not fit into the device's memory.
 
-        Once half of a batch was all that fitted, the rest of the shard goes in halves.
+        Once a batch had to be halved, the batches of the rest of the shard are halved too.
         """
         start = 0
         while start < len(inputs):
@@ -90,7 +91,7 @@ class Batcher:
             if not np.isfinite(target).all():
                 raise DenseCLIError(
                     f"The teacher {self._teacher.name} returned NaN or infinite values for {photo.key}.",
-                    hint="Check its weights. Nothing was written of this shard.",
+                    hint="Check its weights. Nothing of this shard was written.",
                 )
             yield photo, target
 
@@ -106,7 +107,7 @@ def live_targets(
 
     Args:
         teacher: A loaded teacher.
-        photos: As the store has them.
+        photos: Photos as stored.
         batch_size: See `Batcher`.
     """
     batcher = Batcher(teacher, batch_size, StageTimer())

@@ -1,4 +1,4 @@
-"""A build request: everything workers need to know to build any unit of a store."""
+"""The build request: everything that workers need to build any unit of a store."""
 
 import os
 import socket
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from densecli.core import fs
+from densecli.core.addresses import from_environment
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
@@ -24,10 +25,10 @@ from densecli.shards.store import Column, Store
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """A build without its listing: small, picklable, and the same in the driver and in every worker.
+    """A build without the listing of its photos: small, picklable, and the same for every worker.
 
     Attributes:
-        store: The store as it will be; it need not exist yet.
+        store: The store, which may not exist yet.
         load: Reads and decodes one photo.
         plan: The region plan.
         targets: The teachers with the specs of their columns.
@@ -49,7 +50,7 @@ class BuildRequest:
         return self._columns(self.store.column)
 
     def make_columns(self) -> list[Column]:
-        """Creates the store and those columns where they do not exist yet, without any shard."""
+        """Creates the store and these columns, if they do not exist yet, without any shard."""
         _create(self.store)
         return self._columns(self.store.add_column)
 
@@ -70,7 +71,7 @@ class BuildRequest:
         """Loads the teachers, then creates the columns, so that a failing teacher leaves nothing behind.
 
         Args:
-            threads: Number of threads of the builder beside the one that its teachers run in.
+            threads: Number of the builder's threads, in addition to the one that runs its teachers.
 
         Raises:
             DenseCLIError: A teacher cannot be loaded, or this node cannot see the store or the photos.
@@ -93,7 +94,7 @@ class BuildRequest:
         return ShardBuilder(config)
 
     def _check_reach(self, probe: Item) -> None:
-        hint = "Every node must find the store and the photos under the same path, or by URL."
+        hint = "Every node must find the store and the photos under the same path or URL."
         node = socket.gethostname()
         if not fs.exists(fs.join(self.store.root, "store.json")):
             raise DenseCLIError(f"The node {node} does not see {self.store.root}.", hint=hint)
@@ -108,7 +109,7 @@ class BuildRequest:
 def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     """Resolves the settings of a build and lists its photos.
 
-    Writes nothing but the index of a source's tars, and in a dry run not even that.
+    Writes only the index of a source's tars, and nothing in a dry run.
 
     Args:
         config: What to build.
@@ -123,13 +124,13 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     models = list(dict.fromkeys(model for name in names for model in weights_names(name).values()))
     if stray := sorted(set(config.weights) - set(models)):
         raise DenseCLIError(
-            f"There are weights for {stray[0]}, which is no teacher's model in this build.",
+            f"Weights are given for {stray[0]}, which no teacher of this build uses.",
             hint=f"Models: {', '.join(models) or 'none'}.",
         )
     if ":" in config.device:
         raise DenseCLIError(
             f"build-shards cannot be told which GPU to use, as {config.device!r} does: Ray chooses it.",
-            hint="Give cuda, and name the GPUs it may choose from in CUDA_VISIBLE_DEVICES.",
+            hint="Give cuda, and list the GPUs to use in CUDA_VISIBLE_DEVICES.",
         )
     plan = region_plan(
         config.regions,
@@ -140,9 +141,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
     root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
-    data = config.data or os.path.join(
-        os.path.expanduser(os.environ.get("DENSECLI_DATA", "data")), config.dataset
-    )
+    data = config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset)
     source = open_source(
         config.dataset,
         fs.absolute(data),
@@ -165,7 +164,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         shard_sizes=tuple(shard_sizes(len(source.items), config.shard_size)),
     )
     if fs.exists(fs.join(store.root, "store.json")):
-        # Raises if that store is another one.
+        # Raises if the existing store is a different one.
         _create(store)
     request = BuildRequest(
         store=store,
@@ -173,23 +172,23 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         plan=plan,
         targets=tuple((teacher, teacher.spec()) for teacher in teachers),
         batch_size=config.batch_size,
-        # The GPUs of a cluster are not the driver's.
+        # The GPUs of a cluster are not those of this machine.
         device=config.device if config.ray_address else str(pick_device(config.device)),
     )
     return request, source
 
 
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
-    """Returns the unit of a shard: the n-th shard has the n-th `shard_size` photos of the listing."""
+    """Returns the unit of a shard. The n-th shard has the n-th `shard_size` photos of the listing."""
     first = int(shard) * shard_size
     return Unit(shard=shard, items=tuple(source.items[first : first + shard_size]))
 
 
 def shard_sizes(photos: int, shard_size: int) -> list[int]:
-    """Returns the number of photos of each shard: all are full but the last."""
+    """Returns the number of photos in each shard; all but the last are full."""
     return [min(shard_size, photos - first) for first in range(0, photos, shard_size)]
 
 
 def _create(store: Store) -> None:
-    """Creates the store or checks the one that is there."""
+    """Creates the store, or checks that the existing one is the same."""
     Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))

@@ -1,9 +1,10 @@
-"""Building: prepares the request, finds the missing shards, runs the units and adds up their reports."""
+"""Builds shards: prepares the request, finds the missing shards, runs the units and adds up their reports."""
 
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import replace
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.cluster import connected
@@ -14,19 +15,21 @@ from densecli.pipeline.summary import Summary, describe, totals_of
 from densecli.pipeline.unit import Report
 from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.geometry import Canvas
+from densecli.shards.info import remember_passed_over
 
 __all__ = ["BuildConfig", "build_shards"]
 
 
 def build_shards(config: BuildConfig) -> Summary:
-    """Builds whatever is missing of a store; finished shards are not touched.
+    """Builds whatever a store lacks; finished shards are not touched.
 
     Args:
         config: What to build.
 
     Returns:
-        The columns as `describe` gives them, with `status` "built", "up to date" or "planned" (a dry run);
-        for a build also the sums of `Totals.summary`.
+        The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
+        the listing has `passed_over`, as in `PassedOver.document`. A build also has the sums of
+        `Totals.summary`.
 
     Raises:
         DenseCLIError: The build cannot start or continue. The same call continues where it stopped.
@@ -36,18 +39,22 @@ def build_shards(config: BuildConfig) -> Summary:
     columns = request.columns()
     missing = [column.missing() for column in columns]
     todo = sorted(set().union(*missing))
+    passed = source.passed.document()
     if not todo:
         if not config.dry_run:
-            # The shards are there, but the files that describe them may have been lost.
+            # The shards exist, but the files that describe them may be lost.
             request.make_columns()
-        return describe(request.store, columns, missing, status="up to date")
+            remember_passed_over(request.store, passed)
+        return {**describe(request.store, columns, missing, status="up to date"), "passed_over": passed}
     if config.dry_run:
-        return describe(request.store, columns, missing, status="planned")
+        return {**describe(request.store, columns, missing, status="planned"), "passed_over": passed}
 
-    described = describe(request.store, columns, missing, status="built")
+    described = {**describe(request.store, columns, missing, status="built"), "passed_over": passed}
+    remember_passed_over(request.store, passed)
     units = (unit_of(source, shard, config.shard_size) for shard in todo)
     budget = FailureBudget(config.max_unreadable)
     with (
+        fs.swept([column.url for column in columns]),
         connected(config.ray_address, config.workers),
         totals_of(request.store, todo, run="the build") as totals,
     ):
@@ -61,7 +68,7 @@ def build_shards(config: BuildConfig) -> Summary:
 
 
 class FailureBudget:
-    """Ends a build after too many unreadable photos in a row, counted over whole shards."""
+    """Ends a build after too many unreadable photos in a row, counted in whole shards."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -71,7 +78,7 @@ class FailureBudget:
         """Counts the unreadable photos of a shard.
 
         Args:
-            report: On the shard.
+            report: The report on the shard.
             skipped: Unreadable photos of the build so far, by reason.
 
         Raises:
@@ -87,10 +94,10 @@ class FailureBudget:
 
 
 def _with_probe(request: BuildRequest, source: Source) -> BuildRequest:
-    """Prepares a request for other machines: it makes the store and names a photo that is readable here.
+    """Prepares a request for other machines: creates the store, and names a photo that can be read here.
 
-    A node that cannot see the store or the photo is refused, so that none builds into a folder of its own or
-    skips photos that are out of its reach.
+    Nodes that cannot read this store and photo are refused. Otherwise they might build into a folder of their
+    own, or skip photos that only they cannot reach.
     """
     request.make_columns()
     for item in source.items[:100]:

@@ -1,4 +1,4 @@
-"""Ray for the workers: a local one for the time of a build, or a running cluster."""
+"""Ray for the workers: a local one for the duration of a build, or a running cluster."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from ray._private import ray_constants
 from densecli.core.errors import DenseCLIError
 
 OBJECT_STORE_BYTES = 80 * 2**20
-"""Memory of Ray's object store: only units and reports pass through it. Ray's own minimum is 75 MiB."""
+"""Memory of Ray's object store, which only carries units and reports. Ray's minimum is 75 MiB."""
 
 LOOPBACK = "127.0.0.1"
 """Where a local Ray listens."""
@@ -31,8 +31,8 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
     folder of this user alone, which is gone at the end, or in $RAY_TMPDIR.
 
     Args:
-        address: Of a running cluster: auto, HOST:PORT or ray://HOST:PORT. None starts a local Ray.
-        workers: Number of workers that a local Ray has room for.
+        address: Address of a running cluster: auto, HOST:PORT or ray://HOST:PORT. None starts a local Ray.
+        workers: Number of workers that a local Ray can run.
 
     Raises:
         DenseCLIError: The cluster cannot be reached, or Ray does not start.
@@ -122,7 +122,7 @@ def _working_folder(folder: str) -> Iterator[None]:
 
 
 def _start(**options: Any) -> None:
-    """Starts a local Ray, with a second try: its processes have 30 seconds, too few for a busy machine."""
+    """Starts a local Ray. Tries twice, because Ray gives its processes only 30 seconds to start."""
     try:
         ray.init(address="local", **options)
     except Exception:
@@ -131,7 +131,7 @@ def _start(**options: Any) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises OSError where nobody listens: Ray itself would try for minutes."""
+    """Raises OSError if nothing listens at the address. Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -141,7 +141,7 @@ def _no_ray(address: str | None, error: Exception) -> DenseCLIError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if address is None:
         return DenseCLIError(
-            f"Ray does not start on this machine: {lines[0]}",
+            f"Ray could not start on this machine: {lines[0]}",
             hint="Check the machine's load and free memory, then run the same command again: it continues.",
         )
     return DenseCLIError(
@@ -151,8 +151,8 @@ def _no_ray(address: str | None, error: Exception) -> DenseCLIError:
 
 
 def gpus_of_worker(workers: int, gpus: int) -> float:
-    """Returns the GPUs of each worker so that all can run at once: 1, or 1/n where n workers share one."""
-    # Ray counts in ten-thousandths, and a share rounded up would leave the last worker without room.
+    """Returns the GPUs of each worker so that all can run at once: 1, or 1/n if n workers share a GPU."""
+    # Ray counts in units of 1/10,000. A share that is rounded up would leave no room for the last worker.
     return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0
 
 

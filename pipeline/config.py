@@ -38,17 +38,17 @@ class LabelSettings(Settings):
     )
     templates: str | None = setting(
         None,
-        help="Prompt templates for the categories: plain or imagenet.",
+        help="Prompt templates for the categories, plain or imagenet.",
         group="labels",
         metavar="NAME",
         default_text="the model's own",
     )
-    tau: float = setting(TAU, help="Softmax temperature of labels.", group="labels", above=0)
+    tau: float = setting(TAU, help="Temperature of the softmax over categories.", group="labels", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelWeightsSettings(Settings):
-    """Where the weights of several models are."""
+    """The weights of several models."""
 
     weights: Mapping[str, str] = setting(
         default_factory=dict,
@@ -182,7 +182,7 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     )
     views: int = setting(
         4,
-        help="Views of each photo for which crops are embedded or regions refined.",
+        help="Number of views of each photo whose boxes are cropped or refined.",
         group="targets",
         min=1,
         metavar="K",
@@ -203,7 +203,7 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     )
     gram_rmse: float | None = setting(
         None,
-        help="Chooses the lowest rank, photo by photo, that keeps token cosines within this RMSE.",
+        help="Chooses for each photo the lowest rank that keeps token cosines within this RMSE.",
         group="targets",
         above=0,
         metavar="RMSE",
@@ -211,7 +211,7 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     )
     student_patch: int | None = setting(
         None,
-        help="Patch size of the students that a VFM's token grid is made for.",
+        help="Patch size of the students whose token grid a VFM's map gets.",
         group="targets",
         min=1,
         metavar="PX",
@@ -219,7 +219,7 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     )
     batch_size: int = setting(
         16,
-        help="Canvases in a batch, or crops with as many pixels.",
+        help="Canvases in a batch; for crops, as many pixels.",
         group="speed",
         min=1,
         metavar="N",
@@ -233,17 +233,17 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         group="speed",
         above=0,
         metavar="F",
-        default_text="all GPUs, shared evenly",
+        default_text="all GPUs are shared evenly",
     )
     ray_address: str | None = setting(
         None,
         help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT.",
         group="speed",
         metavar="URL",
-        default_text="a local Ray of its own",
+        default_text="starts a local Ray",
     )
     max_attempts: int = setting(
-        3, help="Attempts at a shard whose worker dies before the build stops.", group="run", min=1
+        3, help="Stops the build after a shard has failed this many times.", group="run", min=1
     )
     max_unreadable: int = setting(
         1000,
@@ -256,21 +256,21 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSettings):
-    """The settings of relabel; of the weights only those of a text tower are used."""
+    """The settings of relabel; only the weights of a text tower are used."""
 
     teacher: str | None = setting(
         None,
         help="Column of features: features-MODEL, or with its id.",
         group="teachers",
         metavar="NAME",
-        default_text="the only one there",
+        default_text="the only one in the store",
     )
     regions: str | None = setting(
         None,
-        help="Region plan, one of the store's or a new one.",
+        help="Region plan, new or from the store.",
         group="regions",
         metavar="PLAN",
-        default_text="the only one there",
+        default_text="the only one in the store",
     )
     proposals: str | None = changed(BuildConfig, "proposals")
     workers: int = changed(BuildConfig, "workers", help="Worker processes.")
@@ -281,11 +281,11 @@ class PlanConfig(Settings):
     """The settings of plan.
 
     Attributes:
-        build: What would be built.
-        reads: Kinds of column that a training reads, whose teachers it would otherwise run at every step.
-            None: all that are built.
-        student: Architecture that is trained. None: the data set's.
-        image_size: Side of the student's input in pixels. None: the canvas.
+        build: The build to plan.
+        reads: Kinds of column that the training reads, whose live teachers it would run at every step; None
+            for all that are built.
+        student: The model to train; None for the data set's.
+        image_size: Side of the student's input in pixels; None for the canvas.
         epochs: Length of the training.
         seen: Length of the training in photos, in place of `epochs`.
     """
@@ -297,13 +297,13 @@ class PlanConfig(Settings):
         group="plan",
         min=1,
         metavar="N",
-        default_text="as many as there are",
+        default_text="as many as listed",
     )
-    samples: int = setting(256, help="Photos to look at.", group="plan", min=1, metavar="N")
+    samples: int = setting(256, help="Photos to build as a sample.", group="plan", min=1, metavar="N")
     tflops: float = setting(100.0, help="Speed of a GPU in 1e12 FLOP/s.", group="plan", above=0)
     calibrate: bool = setting(
         False,
-        help="Measures that speed instead, on the sample and with the teachers' weights.",
+        help="Measures the speed instead, on the sample and with the teachers' weights.",
         group="plan",
     )
     reads: frozenset[str] | None = None
@@ -328,15 +328,13 @@ class VerifyConfig(StoreSettings, ModelWeightsSettings, DeviceSettings):
     samples: int = setting(16, help="Photos to check in each column.", group="data", min=1, metavar="N")
     tolerance: float = setting(
         0.01,
-        help="How much larger an error may be than recorded, on another machine or release.",
+        help="How much an error may exceed the recorded one, on another machine or release.",
         group="data",
         min=0,
     )
     weights: Mapping[str, str] = changed(
-        ModelWeightsSettings, "weights", default_text="where they were at the build, else looked up by name"
+        ModelWeightsSettings, "weights", default_text="the paths at the build, else looked up by name"
     )
-    categories: str | None = changed(
-        LabelSettings, "categories", default_text="the file or set named at the build"
-    )
+    categories: str | None = changed(LabelSettings, "categories", default_text="as at the build")
     text_embeddings: str | None = changed(LabelSettings, "text_embeddings")
     batch_size: int = changed(BuildConfig, "batch_size", help="Photos in a batch.")

@@ -1,7 +1,7 @@
-"""Plan: what a build costs before it runs: bytes, FLOPs, hours, and when it has paid for itself.
+"""Plans a build: estimates its bytes, FLOPs and hours, and when it has paid for itself.
 
-Bytes come from building a sample of the photos in memory with the code of the build. Only the teachers do not
-run: their targets have a known size, and their architectures tell the FLOPs.
+Bytes come from building a sample of the photos in memory with the code of the build. Teachers do not run: the
+sizes of their targets are known, and FLOPs follow from their architectures.
 """
 
 import time
@@ -18,6 +18,7 @@ import torch
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.core.passed_over import in_words
 from densecli.core.progress import Progress
 from densecli.core.tables import size as as_size
 from densecli.core.tables import table
@@ -39,22 +40,23 @@ from densecli.shards.store import Column
 from densecli.shards.writer import ShardWriter, npz_bytes
 
 BLOCK_BYTES, RECORD_BYTES = 512, 10240
-"""Units in which a tar grows: of a member, and of the file."""
+"""Units in which a tar grows: for a member, and for the whole file."""
 CHUNK = 32
-"""Photos of the sample that are built at a time."""
+"""Number of photos of the sample that are built at a time."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample of a source's photos, built.
+    """A sample of a source's photos, after it was built.
 
     Attributes:
-        places: Their positions in the listing.
-        keys: Their keys.
-        samples: Number of them that could be read.
-        columns: What was built.
-        receipts: Of the chunks of photos, by column.
-        costs: By teacher, FLOPs for the store and for a live teacher's visit, means over the samples.
+        places: Positions of the photos in the listing.
+        keys: Keys of the photos.
+        samples: Number of photos that could be read.
+        columns: The columns that were built.
+        receipts: Receipts of each column, one for each chunk of photos.
+        costs: For each teacher, the mean FLOPs of a photo, once for the store and at each visit of a live
+            teacher.
     """
 
     places: np.ndarray
@@ -69,12 +71,13 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     """Plans a build; writes nothing.
 
     Returns:
-        JSON values: `photos`; `sampled` of them; `skipped`, the unreadable share of the sample; `bytes` in
-        all; `uncertainty`, the relative half-width of the 95 % interval that the sample leaves; `columns`
-        (kind, name, bytes); `index_bytes` of the listing; `cpu_hours` of reading and writing photos;
-        `measured`, whether speeds are; `tflops`; `device`; `teachers` (name, TFLOP and GPU hours of the
-        build, and of an epoch with the live teacher, 0 where the training does not read it); `student` (name,
-        TFLOP and GPU hours of an epoch); `epochs`; `break_even`, in epochs and in trainings.
+        JSON values: `photos`; files that the listing has `passed_over`; `sampled` of the photos; `skipped`,
+        the unreadable share of the sample; `bytes` in all; `uncertainty`, the relative half-width of the 95 %
+        interval that the sample leaves; `columns` (kind, name, bytes); `index_bytes` of the listing;
+        `cpu_hours` of reading and writing photos; `measured`, whether speeds are; `tflops`; `device`;
+        `teachers` (name, TFLOP and GPU hours of the build, and of an epoch with the live teacher, 0 where the
+        training does not read it); `student` (name, TFLOP and GPU hours of an epoch); `epochs`; `break_even`,
+        in epochs and in trainings.
 
     Raises:
         DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
@@ -120,6 +123,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     epochs = config.seen / readable if config.seen else config.epochs
     return {
         "photos": n,
+        "passed_over": source.passed.document(),
         "sampled": listed,
         "skipped": 1 - sample.samples / listed,
         "bytes": sum(column["bytes"] for column in columns) + store_json + index,
@@ -159,7 +163,7 @@ def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
 
 
 def _student_speed(student: str, side: int, request: BuildRequest, steps: int = 3) -> float:
-    """The FLOP/s of the fastest of a few training steps; random weights are as fast as any."""
+    """The FLOP/s of the fastest of a few training steps, with random weights."""
     device = pick_device(request.device)
     model, _ = load_student(student, "random:0", device)
     canvases = torch.zeros(request.batch_size, 3, request.store.canvas, request.store.canvas, device=device)
@@ -175,13 +179,13 @@ def _student_speed(student: str, side: int, request: BuildRequest, steps: int = 
 
 
 def take_sample(request: BuildRequest, source: Source, count: int, *, run_teachers: bool) -> Sample:
-    """Builds photos from all over the source in memory.
+    """Builds photos from all parts of the source in memory.
 
     Args:
-        request: Of the whole build.
+        request: Request of the whole build.
         source: Lists the photos.
         count: Number of photos.
-        run_teachers: Runs the teachers, instead of only asking what they cost.
+        run_teachers: Whether to run the teachers. Otherwise their costs are computed.
 
     Raises:
         DenseCLIError: None of the photos can be read.
@@ -223,7 +227,7 @@ def _means(figures: list[tuple[float, float]]) -> tuple[float, float]:
 
 @contextmanager
 def _in_memory(request: BuildRequest, sizes: Sequence[int]) -> Iterator[BuildRequest]:
-    """The request with a store in memory, for as long as the block lasts."""
+    """Yields the request with a store in memory, which is removed at the end of the block."""
     root = f"memory://plan-{uuid4().hex}"
     try:
         yield replace(request, store=replace(request.store, root=root, shard_sizes=tuple(sizes)))
@@ -239,7 +243,7 @@ def _add_costs(
     *,
     write: bool,
 ) -> None:
-    """Adds the costs of a shard's photos; `write`: stores blank targets of the right size."""
+    """Adds the costs of a shard's photos. With `write`, stores blank targets of the right size."""
     photos = [
         Photo(
             key=record.key,
@@ -263,13 +267,13 @@ def column_bytes(sample: Sample, sizes: Sequence[int], *, exact: bool) -> tuple[
     """Estimates the size of each column.
 
     Args:
-        sample: Of the photos.
+        sample: The sample.
         sizes: Number of photos of each shard.
         exact: Whether the photos of the sample are among those of the shards.
 
     Returns:
-        Each column's kind, name and bytes without its column.json; and the relative half-width of the 95 %
-        interval of their sum.
+        Kind, name and bytes (without column.json) of each column; and the relative half-width of the 95 %
+        interval of the total bytes.
     """
     n, listed = sum(sizes), len(sample.places)
     columns, totals = [], np.zeros(listed)
@@ -293,7 +297,7 @@ def column_bytes(sample: Sample, sizes: Sequence[int], *, exact: bool) -> tuple[
 
 
 def report(planned: dict[str, Any]) -> str:
-    """Formats a plan for people."""
+    """Formats a plan as text."""
     n, student, even, epochs = (planned[name] for name in ("photos", "student", "break_even", "epochs"))
     doubt = f", give or take {planned['uncertainty']:.1%}" if planned["uncertainty"] else ""
     sizes = {c["name"]: c["bytes"] for c in planned["columns"]}
@@ -308,12 +312,13 @@ def report(planned: dict[str, Any]) -> str:
         for who, as_what in [(student, " (student)"), *((teacher, " live") for teacher in read)]
     ]
     lines = [
-        f"{n} photos: {as_size(planned['bytes'])}{doubt} ({planned['sampled']} photos looked at, "
+        f"{n} photos: {as_size(planned['bytes'])}{doubt} (from a sample of {planned['sampled']}, "
         f"{planned['skipped']:.1%} unreadable)",
+        *([f"Passed over in the listing: {passed}"] if (passed := in_words(planned["passed_over"])) else []),
         "",
         table([["column", "bytes", "a photo"], *columns]),
         "",
-        f"To decode, resize, encode and write the photos: {planned['cpu_hours']:.2f} core hours.",
+        f"Decoding, resizing, encoding and writing the photos: {planned['cpu_hours']:.2f} core hours.",
         "",
         table([["work", "TFLOP", f"GPU hours {speed}"], *work]),
     ]
@@ -322,9 +327,9 @@ def report(planned: dict[str, Any]) -> str:
         live = alone + sum(t["epoch_gpu_hours"] for t in read) * epochs
         lines += [
             "",
-            f"The cache has paid for itself after {even['epochs']:.1f} epochs, "
-            f"{even['trainings']:.2f} of a training of {epochs:.3g}.",
-            f"A training takes {alone:.3g} GPU hours from the store, {live:.3g} with live teachers.",
+            f"The store has paid for itself after {even['epochs']:.1f} epochs, "
+            f"or {even['trainings']:.2f} trainings of {epochs:.3g} epochs.",
+            f"A training takes {alone:.3g} GPU hours with the store and {live:.3g} with live teachers.",
         ]
     return "\n".join(lines)
 

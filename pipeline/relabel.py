@@ -1,13 +1,15 @@
-"""Relabelling: labels for other categories, prompts or boxes from a column of features, without a teacher."""
+"""Relabels: makes labels for other categories, prompts or boxes from stored features, without a teacher."""
 
 from collections.abc import Generator, Iterable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.lock import FolderLock
 from densecli.core.prefetch import Stopped
 from densecli.core.signals import Stop
 from densecli.models.categories import load_categories
@@ -30,18 +32,20 @@ from densecli.shards.regions import RegionPlan, region_plan
 from densecli.shards.specs import ColumnInfo, RelabelSpec
 from densecli.shards.store import Column, Store
 
+LOCK = f"{fs.TEMPORARY[0]}relabel.lock{fs.TEMPORARY[1]}"
+"""Name of a file in the column's folder: `lint` and `gc` take what a killed relabelling leaves for that."""
 MAX_ATTEMPTS = 3
-"""Failures of one shard that end a relabelling."""
+"""A relabelling ends after a shard has failed this many times."""
 
 
 def relabel(config: RelabelConfig) -> Summary:
-    """Adds the column of labels that `config` describes, or what is missing of it.
+    """Adds the column of labels that `config` describes, or the shards that it lacks.
 
     Args:
-        config: Which features, and the categories, prompts and boxes to retrieve for.
+        config: The features, and the categories, prompts and boxes of the labels.
 
     Returns:
-        A summary as `build_shards` does.
+        A summary like that of `build_shards`.
 
     Raises:
         DenseCLIError: The labels cannot be made. The same call continues where it stopped.
@@ -53,7 +57,7 @@ def relabel(config: RelabelConfig) -> Summary:
     todo = sorted(set().union(*missing))
     if not todo:
         if not config.dry_run:
-            # The shards are there, but the files that describe them may have been lost.
+            # The shards exist, but the files that describe them may be lost.
             request.make_columns()
         return describe(request.store, columns, missing, status="up to date")
     if config.dry_run:
@@ -62,9 +66,12 @@ def relabel(config: RelabelConfig) -> Summary:
     described = describe(request.store, columns, missing, status="built")
     relabeller = request.relabeller()
     units = (Unit(shard=shard, items=()) for shard in todo)
-    # Ray takes seconds to start, in which a single process relabels hundreds of photos.
+    # Ray takes seconds to start; in that time one process relabels hundreds of photos.
     alone = config.workers == 1
+    here = Path(request.labels.url) if fs.is_local(request.labels.url) else None
     with (
+        fs.swept([column.url for column in columns]),
+        FolderLock(here, "The column", name=LOCK) if here else nullcontext(),
         nullcontext() if alone else connected(None, config.workers),
         totals_of(request.store, todo, run="the relabelling") as totals,
     ):
@@ -87,16 +94,16 @@ def _run_here(units: Iterable[Unit], relabeller: Relabeller, stop: Stop) -> Gene
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelRequest:
-    """What is read and what is written; the columns need not exist yet.
+    """The columns to read and to write, which may not exist yet.
 
     Attributes:
         store: The store.
         features: The finished column of features.
-        plan: The region plan, where the column of boxes may not be finished.
+        plan: The region plan, if the column of boxes may not be finished.
         regions: The column of boxes.
         labels: The column to make.
-        retrieval: What is retrieved for the boxes.
-        weights: Of the text tower, where one is needed.
+        retrieval: How labels are retrieved for the boxes.
+        weights: Weights of the text tower, if one is needed.
     """
 
     store: Store
@@ -108,7 +115,7 @@ class RelabelRequest:
     weights: str | None
 
     def relabeller(self) -> Relabeller:
-        """Gets the text embeddings, then makes the columns, so that a failure leaves nothing behind."""
+        """Gets the text embeddings, then creates the columns, so that a failure leaves nothing behind."""
         map_codec = self.features.codec
         assert isinstance(map_codec, Features)
         text = self.text()
@@ -126,7 +133,7 @@ class RelabelRequest:
         )
 
     def make_columns(self) -> None:
-        """Creates the columns where they do not exist yet, without any shard."""
+        """Creates the columns, if they do not exist yet, without any shard."""
         for column in (self.regions, self.labels):
             self.store.make(column)
 
@@ -156,7 +163,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         if weights_id(weights) != features.spec["weights"]:
             raise DenseCLIError(
                 f"The column {features.full_name} was not made with the weights {weights}.",
-                hint=f"Give its weights, --weights {model}=PATH, or --text-embeddings of the same model.",
+                hint=f"Give those as --weights {model}=PATH, or the same model's --text-embeddings.",
             )
     retrieval = Retrieval(
         categories=config.categories or defaults_for(store.dataset["name"]).categories,
@@ -212,7 +219,7 @@ def _features(store: Store, name: str | None) -> Column:
 
 
 def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Column, RegionPlan | None]:
-    """The column of boxes, and the plan that makes it unless it is finished."""
+    """The column of boxes, and the plan that makes it; None instead of the plan if it is finished."""
     there = store.columns("regions")
     if name is None and len(there) != 1:
         raise DenseCLIError(

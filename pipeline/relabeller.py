@@ -1,4 +1,4 @@
-"""The relabeller: makes the labels of one shard from its features."""
+"""The relabeller: makes the labels of a shard from its features."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ from densecli.shards.writer import ShardWriter, npz_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Relabeller:
-    """Builds units of labels. It needs no loading: every worker uses a copy.
+    """Builds units of labels. Nothing has to be loaded: every worker uses a copy.
 
     Attributes:
         images: The column of photos.
-        plan: The region plan, where the column of boxes may not be finished.
+        plan: The region plan, if the column of boxes may not be finished.
         regions: The column of boxes.
         features: The finished column of features.
         labels: The column to fill.
-        map_codec: Of the features.
-        codec: Of the labels.
+        map_codec: Codec of the features.
+        codec: Codec of the labels.
         text: Text embeddings (D, C) float32, unit norm.
         tau: Softmax temperature.
         device: Always the CPU.
@@ -56,7 +56,7 @@ class Relabeller:
         return self
 
     def build(self, unit: Unit, stop: Event | None = None) -> Report:
-        """Makes the labels of the unit's shard, and its boxes where they are missing.
+        """Makes the labels of the unit's shard, and its boxes if they are missing.
 
         Raises:
             Stopped: `stop` was set.
@@ -92,10 +92,10 @@ class Relabeller:
     def pool(self, stored: Arrays, boxes: np.ndarray) -> Tensor:
         """Pools a photo's features over its boxes by RoIAlign.
 
-        Pooling is linear in the map, so it pools the factor with r numbers a token, not the map with C.
+        Pooling is linear in the map, so it can pool the factor, with r numbers for a token instead of C.
 
         Args:
-            stored: The photo's features as they are stored.
+            stored: The photo's features as stored.
             boxes: (N, 4).
 
         Returns:
@@ -108,13 +108,13 @@ class Relabeller:
 
 
 def cosine_error(regions: Tensor, max_norm: float) -> float:
-    """Returns a bound of the error of the cosine between any region and any text.
+    """Returns a bound on the error of the cosine between any region and any text.
 
     The unit vectors of a and b differ by at most 2 |a - b| / (|a| + |b|) (Dunkl and Williams, 1964).
 
     Args:
-        regions: (N, C), as RoIAlign gives them.
-        max_norm: Largest norm of a token's error, hence of the error of a mean of tokens.
+        regions: (N, C), not normalised.
+        max_norm: Largest norm of a token's error, and so of the error of any mean of tokens.
     """
     norms = regions.norm(dim=1)
     bound = 2 * max_norm / torch.maximum(2 * norms - max_norm, norms)

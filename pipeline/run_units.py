@@ -1,4 +1,4 @@
-"""Hands units to the workers of a pool until all are built, and tries again what fails."""
+"""Hands units to the workers of a pool until all are built, and retries those that fail."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -7,13 +7,12 @@ from typing import Any
 import ray
 
 from densecli.core.errors import DenseCLIError
-from densecli.core.tables import plain
-from densecli.pipeline.sources.base import readable
+from densecli.core.tables import plain, readable
 from densecli.pipeline.unit import PhotoError, Report, Unit, told
 from densecli.pipeline.worker_pool import Failure, Worker, WorkerPool, result_of
 
 POLL_SECONDS = 0.5
-"""Seconds between two looks at the signals."""
+"""Seconds between two checks for signals."""
 
 
 def run_units(
@@ -24,19 +23,20 @@ def run_units(
 ) -> Generator[Report]:
     """Yields a report on each unit, in the order in which they finish.
 
-    A unit that fails is tried again. A worker that dies is replaced; where there is no room for another, the
-    remaining ones do its part. The units of a dead worker are tried again one by one, so that no unit pays
-    for another. However the run ends, units under way are stopped and nothing half written is left.
+    A unit that fails is retried. A worker that dies is replaced; if there is no room for another, the others
+    do its work. The units of a dead worker are retried one at a time, so that a unit that kills its worker
+    does not count against others. However the run ends, running units are stopped and nothing half-written is
+    left.
 
     Args:
-        units: What to build.
+        units: The units to build.
         pool: The workers.
-        max_attempts: Failures of one unit, or of workers to start, that end the run.
-        stopping: Whether to end the run early, asked several times a second.
+        max_attempts: The run ends after this many failures of one unit, or of workers to start.
+        stopping: Whether to end the run early; called several times a second.
 
     Raises:
-        DenseCLIError: A unit or the workers failed too often, or a worker raised one that would only come
-            again (any but Unreachable).
+        DenseCLIError: A unit or the workers failed too often, or a worker raised an error that would only
+            occur again (any DenseCLIError except Unreachable).
     """
     retries, suspects = deque[Unit](), deque[Unit]()
     failures: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def run_units(
                     continue
                 unit, worker = running.pop(call)
                 if isinstance(result, Failure) and result.fatal:
-                    # A dead worker keeps its units: each of them learns that it was not alone.
+                    # A dead worker keeps its units, so that each of them knows that it was not alone.
                     pool.lose(worker)
                     if len(worker.units) == 1:
                         failed(result.cause, unit)

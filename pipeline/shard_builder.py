@@ -1,4 +1,4 @@
-"""The shard builder: fills every missing column of one shard."""
+"""The shard builder: fills all missing columns of a shard."""
 
 import json
 from collections import Counter
@@ -14,9 +14,9 @@ from densecli.core.errors import Forbidden, Unreachable
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
+from densecli.core.tables import readable
 from densecli.pipeline.sources import Item, Load, Unreadable
 from densecli.pipeline.sources.address_loader import REFUSALS
-from densecli.pipeline.sources.base import readable
 from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
 from densecli.pipeline.unit import NAMED, Report, Unit, at_photo
@@ -30,25 +30,25 @@ from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 TRANSIENT_REASONS = {"forbidden", "too-slow", "unreachable", *REFUSALS}
 """Reasons for which a photo may be unreadable today and readable tomorrow, or with another option."""
-CHANCE = 16
-"""So many photos are not all unreadable for such a reason by chance."""
+MIN_PHOTOS_FOR_FAULT = 16
+"""If this many photos are all unreadable for such a reason, the cause is not the photos."""
 QUIET_SECONDS = 10.0
-"""Seconds after which a shard reports how far its teachers are."""
+"""Seconds after which the progress of a shard's teachers is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuilderConfig:
-    """What a builder fills, and how.
+    """The columns that a builder fills, and its settings.
 
     Attributes:
-        canvas: Of the store.
+        canvas: Canvas of the store.
         load: Reads and decodes one photo.
         plan: The region plan.
         images: The column of photos.
         regions: The column of boxes.
         targets: The teachers with their columns.
         batch_size: Canvases in a batch.
-        threads: Number of threads that decode, prepare and encode, beside the one that runs the teachers.
+        threads: Number of threads that decode, prepare and encode, in addition to the one that runs teachers.
     """
 
     canvas: Canvas
@@ -62,13 +62,13 @@ class BuilderConfig:
 
 
 class ShardBuilder:
-    """Builds units. Of two at once, one has its photos read while the teachers work on the other."""
+    """Builds units, two at a time: it reads the photos of one while the teachers work on the other."""
 
     def __init__(self, config: BuilderConfig) -> None:
         self.config = config
         self._pool = ThreadPoolExecutor(config.threads, "densecli")
         self._photos_turn, self._teachers_turn = Lock(), Lock()
-        # Photos that are ready for the teachers or wait for the codec: a batch, and one for each thread.
+        # Photos that wait for the teachers or the codec: a batch, and one for each thread.
         self._window = config.batch_size + config.threads
 
     def build(self, unit: Unit, stop: Event | None = None) -> Report:
@@ -76,11 +76,11 @@ class ShardBuilder:
 
         Args:
             unit: The shard and its photos.
-            stop: Once set, the build ends soon. Each column then has the whole shard or nothing of it.
+            stop: Once set, the build ends soon. Each column then has the whole shard, or nothing of it.
 
         Raises:
             Stopped: `stop` was set.
-            DenseCLIError: No photo is within reach, or a teacher fails.
+            DenseCLIError: No photo can be reached, or a teacher fails.
         """
         config, shard, stop = self.config, unit.shard, stop or Event()
         receipts: list[Receipt] = []
@@ -159,12 +159,12 @@ class ShardBuilder:
                     writer.add(item.key, result)
         if not writer.keys:
             self._check_in_reach(unit, skipped)
-        # Outside the turn: the other unit's photos are read while this one's are published.
+        # Outside the lock, so that the other unit's photos are read while this shard is published.
         return writer.commit(seconds=timer.seconds, skipped=skipped)
 
     def _check_in_reach(self, unit: Unit, skipped: Counter[str]) -> None:
-        """Raises DenseCLIError if all photos of a unit were out of reach, which is not the photos' fault."""
-        by_chance = len(unit.items) < CHANCE and len(self.config.images.shard_names) > 1
+        """Raises DenseCLIError if no photo of a unit can be reached, because of a password or the network."""
+        by_chance = len(unit.items) < MIN_PHOTOS_FOR_FAULT and len(self.config.images.shard_names) > 1
         if unit.items and skipped.keys() <= TRANSIENT_REASONS and not by_chance:
             kind = Unreachable if skipped.keys() & {"too-slow", "unreachable"} else Forbidden
             hints = [REFUSALS[reason] for reason in skipped if reason in REFUSALS]
@@ -179,7 +179,7 @@ class ShardBuilder:
     def _build_targets(
         self, shard: str, records: list[Record], writers: list[TargetWriter], stop: Event
     ) -> list[Receipt]:
-        """Teachers get the stored JPEG, decoded again: the very pixels that the student will get."""
+        """Runs the teachers on the stored JPEGs, decoded again: the very pixels that the student will get."""
         shared = StageTimer()
 
         def prepare(record: Record) -> tuple[Photo, list[np.ndarray]]:
@@ -206,7 +206,7 @@ class ShardBuilder:
                 progress.advance(1, f"of shard {shard}")
             for writer in writers:
                 writer.finish()
-        # What was done for all teachers counts for each of them in equal parts.
+        # The time that was spent for all teachers is divided equally among them.
         parts = {stage: seconds / len(writers) for stage, seconds in shared.seconds.items()}
         return [writer.commit(parts) for writer in writers]
 

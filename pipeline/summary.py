@@ -1,4 +1,4 @@
-"""What a build or a relabelling did: its columns, and the sums of the reports on its units."""
+"""Summaries of builds and relabellings: their columns, and the sums of the reports on their units."""
 
 import time
 from collections import Counter
@@ -23,9 +23,9 @@ def describe(
     """Returns `status`, `store` and `columns`: kind, name, id, shards and how many of them are missing.
 
     Args:
-        store: Where the columns belong.
-        columns: What was asked for.
-        missing: The shards that each of the columns lacks.
+        store: The store of the columns.
+        columns: The requested columns.
+        missing: The shards that each column lacks.
         status: One of "built", "up to date" and "planned".
     """
     described = [
@@ -45,13 +45,13 @@ class Totals:
     """Adds up the reports of a run and shows its progress."""
 
     def __init__(self, store: Store, todo: Sequence[str], stop: Stop, progress: Progress) -> None:
-        """Starts the clock.
+        """Starts to measure time.
 
         Args:
-            store: What is built.
+            store: The store.
             todo: Names of the shards to build.
             stop: Set once a signal asks to stop.
-            progress: Counts photos.
+            progress: Shows the number of photos.
         """
         self.stop = stop
         self.progress = progress
@@ -94,12 +94,12 @@ class Totals:
 
 @contextmanager
 def totals_of(store: Store, todo: Sequence[str], *, run: str) -> Iterator[Totals]:
-    """Yields the totals of a run that SIGINT and SIGTERM end in good order.
+    """Yields the totals of a run. SIGINT and SIGTERM end it in good order.
 
     Args:
-        store: What is built.
+        store: The store.
         todo: Names of the shards to build.
-        run: What a signal stops, for the message: the build.
+        run: What the message says that a signal stopped, such as "the build".
 
     Raises:
         Interrupted: At the end of the block, if a signal asked to stop.

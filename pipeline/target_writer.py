@@ -1,4 +1,4 @@
-"""The target writer: one shard of one teacher's column, from the teacher's inputs to the finished tar."""
+"""The target writer: makes a shard of a teacher's column, from the inputs to the finished tar."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ class _Encoded(NamedTuple):
 
 
 class TargetWriter:
-    """Writes one shard of a teacher's column. A pool encodes targets while the teacher goes on."""
+    """Writes a shard of a teacher's column. A pool encodes targets while the teacher continues."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class TargetWriter:
         """Publishes the shard.
 
         Args:
-            shared: This teacher's part of the seconds that were spent for all teachers, by stage.
+            shared: This teacher's share of the seconds that were spent for all teachers, by stage.
         """
         self._write(keep=0)
         own = self._timer.seconds
@@ -92,7 +92,7 @@ class TargetWriter:
             return _Encoded(photo.key, npz_bytes(arrays), error)
 
     def _write(self, keep: int) -> None:
-        """Writes what is encoded, in order, until `keep` targets are left to wait for."""
+        """Writes encoded targets, in order, until only `keep` of them are still being encoded."""
         for encoded in self._encoding.results(keep=keep):
             self._writer.add(encoded.key, {"npz": encoded.npz})
             self._errors.append(encoded.error)

@@ -28,12 +28,12 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What building a unit did.
+    """The result of building a unit.
 
     Attributes:
         shard: The shard's name.
         samples: Number of samples in the shard.
-        skipped: Number of unreadable photos by reason, of photos that were read this time.
+        skipped: Number of unreadable photos by reason, among the photos that were read this time.
         seconds: Time spent by stage, summed over threads and columns.
         skipped_first: The first of the skipped photos by reason.
     """

@@ -1,4 +1,4 @@
-"""Verify: compares stored targets with what the live teachers give for some of the photos."""
+"""Verifies a store: compares stored targets with the outputs of live teachers for some photos."""
 
 import os
 from collections.abc import Mapping
@@ -25,19 +25,19 @@ from densecli.shards.store import Column, Store
 
 
 def verify(config: VerifyConfig) -> dict[str, Any]:
-    """Runs the teachers on some photos again and compares.
+    """Runs the teachers on some photos again, and compares their outputs with what is stored.
 
     Returns:
         `verified`, `store`, `tolerance` and `columns`, each with its name, id, samples, `random_weights` and
-        `figures`. A figure is one of the codec's largest errors: `live`, between what is stored and what the
-        teacher gives now, the worst of the samples; `recorded`, from the receipt of that sample's shard; and
+        `figures`. A figure is one of the codec's maximum errors: `live`, between the stored target and the
+        teacher's output now, for the worst sample; `recorded`, from the receipt of that sample's shard; and
         whether it `holds`.
 
     Raises:
-        DenseCLIError: A teacher would not be the column's own, or its weights are missing.
+        DenseCLIError: A teacher is not the one of the column, or its weights are missing.
     """
     store = Store.open(config.store)
-    # Columns that relabel made have no teacher.
+    # Columns made by relabel have no teacher.
     taught = [column for column in store.columns("targets") if "features" not in column.spec]
     columns = [store.find("targets", name) for name in config.teachers] or taught
     if not columns:
@@ -52,16 +52,16 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
 
 
 def live_target(store: Store, column: Column, record: Record, config: VerifyConfig) -> np.ndarray:
-    """Returns the target that a column's teacher gives now for one photo, before any codec.
+    """Runs a column's teacher on one photo. Returns the target before any codec.
 
     Args:
-        store: Of the column.
+        store: Store of the column.
         column: A column of targets.
         record: The photo, with the columns images and `regions_beside`.
-        config: Where the weights are.
+        config: The weights, and how the teacher is run.
 
     Raises:
-        DenseCLIError: The weights are missing or not those of the column.
+        DenseCLIError: The weights are missing, or are not those of the column.
     """
     teacher = _teacher(store, column, config).load(str(pick_device(config.device)))
     return live_targets(teacher, [_photo(store, record)])[0]
@@ -110,7 +110,7 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
 
 
 def _choose(column: Column, samples: int) -> dict[str, list[int]]:
-    """The rows to check by shard, spread evenly over what is built."""
+    """The rows to check in each shard, spread evenly over all finished shards."""
     missing = set(column.missing())
     found = [column.receipt(shard) for shard in column.shard_names if shard not in missing]
     receipts = [receipt for receipt in found if receipt is not None]
@@ -129,18 +129,18 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
 
 
 def regions_beside(store: Store, column: Column) -> Column:
-    """Returns the column of boxes that a column's targets are about; any for a map, which has none."""
+    """Returns the column of boxes of a column's targets. For maps, which have no boxes, returns any."""
     return store.regions_of(column) if column.regions_key else store.columns("regions")[0]
 
 
 def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray) -> Errors:
-    """The codec's errors of stored arrays from a live target, box by box where each has its own factors."""
+    """The codec's errors between stored arrays and a live target, box by box if each has its own factors."""
     codec, side = column.codec, column.side
     rows = target.reshape(-1, target.shape[-1])
     arrays = {name: stored[name] for name in codec.blank(rows.shape)}
     if len(next(iter(arrays.values()))) != len(rows):
         raise DenseCLIError(
-            f"The column {column.url} has targets of another shape than its teacher gives.",
+            f"The targets in {column.url} have another shape than the outputs of their teacher.",
             hint="Run densecli lint; if that finds nothing, build the column again with this release.",
         )
     if not side:
@@ -155,7 +155,7 @@ def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray)
 
 
 def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfig:
-    """The teacher of a column's spec, with weights; raises DenseCLIError if its spec would be another."""
+    """Configures the teacher of a column. Raises DenseCLIError if its spec would differ from the column's."""
     spec, target, codec = column.spec, column.spec["target"], column.spec["codec"]
     digests: Mapping[str, object] = spec
     info: Mapping[str, object] = column.info
@@ -196,8 +196,8 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
             )
     if changed:
         raise DenseCLIError(
-            f"The teacher of {column.full_name} would now have another {' and '.join(changed)}.",
-            hint="Give --categories and --text-embeddings as at its build. A producer changes with releases.",
+            f"The teacher of {column.full_name} would now have a different {' and '.join(changed)}.",
+            hint="Give --categories and --text-embeddings as at the build; releases may differ.",
         )
     return teacher
 
@@ -209,7 +209,7 @@ def _templates(target: TargetSpec) -> str | None:
 
 
 def report(verified: dict[str, Any]) -> str:
-    """Formats the result of `verify` for people."""
+    """Formats the result of `verify` as text."""
     rows = [
         [
             f"{c['name']}-{c['id']}" + (" (random weights)" if c["random_weights"] else ""),

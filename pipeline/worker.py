@@ -1,4 +1,4 @@
-"""The Ray actor that builds units, and what it needs from the work it is given."""
+"""The Ray actor that builds units, and the protocol of the work that it does."""
 
 import os
 import sys
@@ -11,16 +11,17 @@ from typing import Protocol
 import torch
 from ray import cloudpickle
 
+from densecli.core import fs
 from densecli.core.plugins import load_plugins, plugins, use_plugins
 from densecli.core.progress import listener
 from densecli.pipeline.unit import Report, Unit
 
 UNITS_PER_WORKER = 2
-"""Units a worker has at once: it reads the photos of one while its teachers are busy with the other."""
+"""Units that a worker has at once: it reads the photos of one while its teachers work on the other."""
 
 
 class Builder(Protocol):
-    """Builds the units it is given, UNITS_PER_WORKER at once."""
+    """Builds units, up to UNITS_PER_WORKER at once."""
 
     def build(self, unit: Unit, stop: Event) -> Report:
         """Builds a unit; raises core.prefetch.Stopped soon after `stop` is set."""
@@ -28,31 +29,33 @@ class Builder(Protocol):
 
 
 class Work(Protocol):
-    """What workers do: a picklable recipe from which each worker makes its own builder."""
+    """The work of a pool: a picklable recipe from which each worker makes its own builder."""
 
     @property
     def device(self) -> str:
-        """A torch device; workers ask Ray for no GPU where it is `cpu`."""
+        """A torch device; for `cpu`, workers need no GPU of Ray."""
         ...
 
     def builder(self, threads: int) -> Builder:
-        """Makes a builder that uses this many threads beside the one its teachers run in."""
+        """Makes a builder with this many threads, in addition to the one that runs its teachers."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedWork:
-    """Work on its way to a worker, with all that is needed to unpickle it there.
+    """Pickled work, with everything that a worker needs to unpickle it.
 
     Attributes:
         pickled: The pickled work.
-        plugins: Plug-ins to import first: the work may hold objects of classes they define.
-        search_path: Where the driver finds modules.
+        plugins: Plug-ins to import first, because the work may have objects of their classes.
+        search_path: The module search path of the process that packed it.
+        writer: See `fs.writer`: the driver removes temporary files of workers that were killed.
     """
 
     pickled: bytes
     plugins: Sequence[str]
     search_path: Sequence[str]
+    writer: str
 
     @classmethod
     def pack(cls, work: Work) -> "PackedWork":
@@ -60,7 +63,7 @@ class PackedWork:
         load_plugins()
         search_path = [str(Path(folder).absolute()) for folder in sys.path]
         pickled: bytes = cloudpickle.dumps(work)  # type: ignore[no-untyped-call]
-        return cls(pickled=pickled, plugins=plugins(), search_path=search_path)
+        return cls(pickled=pickled, plugins=plugins(), search_path=search_path, writer=fs.writer())
 
     def unpack(self) -> Work:
         """Unpickles the work in a worker.
@@ -68,7 +71,8 @@ class PackedWork:
         Raises:
             DenseCLIError: A plug-in cannot be imported here.
         """
-        # Behind the worker's own folders, so that no file of the driver's hides an installed module.
+        fs.write_as(self.writer)
+        # After the worker's own folders, so that no local file of the user hides an installed module.
         sys.path += [folder for folder in self.search_path if folder not in sys.path]
         use_plugins(self.plugins)
         work: Work = cloudpickle.loads(self.pickled)
@@ -76,15 +80,15 @@ class PackedWork:
 
 
 class WorkerActor:
-    """A worker's process: it makes its builder, with all teachers, once and keeps it."""
+    """The process of a worker. It makes its builder, with all teachers, once and keeps it."""
 
     def __init__(self, work: PackedWork, neighbours: int, threads: int) -> None:
         """Stores the settings; `start` does the rest.
 
         Args:
-            work: What to do.
-            neighbours: Number of workers, this one included, that share the node's processors.
-            threads: Number of threads that torch uses.
+            work: The work.
+            neighbours: Number of workers, including this one, that share the node's processors.
+            threads: Number of torch threads.
         """
         self._work = work
         self._neighbours = neighbours
@@ -106,7 +110,7 @@ class WorkerActor:
         return self._builder.build(unit, self._stop)
 
     def message(self) -> str:
-        """The last progress line: of the start, then of a shard that takes long."""
+        """The last progress line, of the start or of a shard that takes long."""
         return self._message
 
     def stop(self) -> None:

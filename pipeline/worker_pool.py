@@ -17,11 +17,11 @@ from densecli.pipeline.unit import Unit
 from densecli.pipeline.worker import UNITS_PER_WORKER, PackedWork, Work, WorkerActor
 
 SILENCE = 15.0
-"""Seconds without news after which the pool says what it is waiting for."""
+"""The pool says what it waits for after this many seconds without news."""
 START_TIMEOUT = 1800.0
-"""Seconds without news from any starting worker after which the build gives up."""
+"""The build gives up after this many seconds without news from any starting worker."""
 STOP_TIMEOUT = 30.0
-"""Seconds that units under way have to stop."""
+"""Seconds that running units have to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Failure:
 
     Attributes:
         cause: The exception.
-        fatal: Whether the worker is gone.
+        fatal: Whether the worker has died.
     """
 
     cause: BaseException
@@ -38,10 +38,10 @@ class Failure:
 
 
 def result_of(call: ray.ObjectRef[Any]) -> Any:
-    """The result of a finished call, or its Failure.
+    """Returns the result of a finished call, or a Failure.
 
     Raises:
-        DenseCLIError: The call raised it, and it would only come again: any but Unreachable.
+        DenseCLIError: The call raised an error that would only occur again (any except Unreachable).
     """
     try:
         return ray.get(call)
@@ -56,12 +56,12 @@ def result_of(call: ray.ObjectRef[Any]) -> Any:
 
 @dataclass(eq=False)
 class Worker:
-    """A worker as the driver sees it.
+    """A worker, as the pool sees it.
 
     Attributes:
         handle: The actor.
         units: Names of the shards it is building.
-        exclusive: Whether it gets no further unit while it has one.
+        exclusive: Whether it gets no second unit while it has one.
     """
 
     handle: ActorHandle[Any]
@@ -71,7 +71,7 @@ class Worker:
     _message: str | None = None
 
     def message(self) -> str | None:
-        """Its last progress line; None where it has no process yet and so never answered."""
+        """The worker's last progress line; None if it has no process yet, and so has never answered."""
         if self._call and ray.wait([self._call], timeout=0)[0]:
             result, self._call = result_of(self._call), None
             self._message = None if isinstance(result, Failure) else result
@@ -80,7 +80,7 @@ class Worker:
 
 
 class WorkerPool:
-    """The workers of a build: as many as were asked for, or as there is room for."""
+    """The workers of a build: as many as requested, or as fit into the cluster."""
 
     def __init__(
         self,
@@ -92,12 +92,12 @@ class WorkerPool:
         """Starts no worker yet.
 
         Args:
-            work: What the workers do.
+            work: The work.
             size: Number of workers.
-            gpus_per_worker: GPUs of each, or a fraction of one. None shares all GPUs evenly. Work for the
-                CPU gets none.
-            say: Prints a progress line: why nothing is built yet, or how far a worker is while no shard has
-                been finished for long.
+            gpus_per_worker: GPUs of each worker, or a fraction of one. None shares all GPUs evenly. Work for
+                the CPU gets none.
+            say: Prints a progress line: why nothing is built yet, or the progress of a worker while a shard
+                takes long.
         """
         gpus = gpus_of_worker(size, total_gpus()) if gpus_per_worker is None else gpus_per_worker
         self.size = size
@@ -107,17 +107,17 @@ class WorkerPool:
         self._say = say
         self._last_line = ""
         self._last_news = self._last_finished = time.monotonic()
-        # Two calls more than units: `stop` and `message` must not wait for them.
+        # Two more calls than units, because `stop` and `message` must not wait.
         self._actor: Any = ray.remote(WorkerActor).options(
             max_concurrency=UNITS_PER_WORKER + 2, scheduling_strategy="SPREAD", **self.needs
         )
         neighbours = math.ceil(size / machines())
-        # Ray would give each actor a single thread; the workers of a node share what one process would use.
+        # Ray would give each actor one thread; here the workers of a node share the threads of one process.
         threads = max(1, torch.get_num_threads() // neighbours)
         self._settings = (ray.put(PackedWork.pack(work)), neighbours, threads)
 
     def fill(self) -> None:
-        """Starts the workers that are missing and says what the pool is waiting for.
+        """Starts missing workers, and says what the pool waits for.
 
         Raises:
             DenseCLIError: No worker could start for a long time.
@@ -131,13 +131,13 @@ class WorkerPool:
             self._tell_start()
 
     def _tell_progress(self) -> None:
-        """Passes on a worker's progress line while no shard has been finished for long."""
+        """Shows a worker's progress line if no shard has been finished for some time."""
         self._last_news = time.monotonic()
         if self._last_news - self._last_finished > SILENCE:
             self._tell(next(filter(None, (worker.message() for worker in self.ready)), ""))
 
     def _tell_start(self) -> None:
-        """Says why no worker is ready; raises DenseCLIError once there has been no news for too long."""
+        """Says why no worker is ready. Raises DenseCLIError after too long without news."""
         messages = [m for worker in self.starting.values() if (m := worker.message()) is not None]
         needs = f"each needs {self.needs['num_cpus']} CPU and {self.needs['num_gpus']:g} GPU"
         silent = time.monotonic() - self._last_news
@@ -153,7 +153,7 @@ class WorkerPool:
             )
 
     def _tell(self, line: str) -> bool:
-        """Prints a line unless it is empty or was the last; returns whether it did."""
+        """Prints a line, unless it is empty or the same as the last. Returns whether it did."""
         if new := bool(line) and line != self._last_line:
             self._last_line = line
             self._say(line)
@@ -165,18 +165,18 @@ class WorkerPool:
         return min(free, key=lambda worker: len(worker.units), default=None)
 
     def finished(self, worker: Worker, unit: Unit) -> None:
-        """Takes a unit off a worker's hands."""
+        """Notes that a worker has finished a unit."""
         worker.units.remove(unit.shard)
         worker.exclusive = False
         self._last_finished = time.monotonic()
 
     def lose(self, worker: Worker) -> None:
-        """Drops a worker whose process is gone. Each of its units may report so: only the first counts."""
+        """Removes a worker whose process died. Each of its units may report this; only the first counts."""
         if worker in self.ready:
             self.ready.remove(worker)
 
     def stop(self, running: list[ray.ObjectRef[Any]]) -> None:
-        """Stops the calls under way without leaving half a file."""
+        """Stops the running calls. No half-written file is left."""
         for worker in self.ready:
             worker.handle.stop.remote()
         if running:

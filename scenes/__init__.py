@@ -1,6 +1,6 @@
 """The generated world: small scenes with exact annotations and captions, and models trained on them.
 
-A plug-in: everything is registered here by name, and imported only when it is used.
+This is a plug-in: everything is registered here by name and imported only when it is used.
 """
 
 from densecli.core.registry import registry

@@ -1,4 +1,4 @@
-"""The generated world's looks: a texture for each stuff class, a drawing for each thing class."""
+"""How the generated world looks: a texture for each stuff class and a drawing for each thing class."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 OVERSAMPLE = 3
-"""Factor by which things are drawn larger and then averaged down."""
+"""Things are drawn larger by this factor, then averaged down."""
 Draw = ImageDraw.ImageDraw
 Rng = np.random.Generator
 
@@ -274,5 +274,5 @@ def draw_thing(thing: str, rng: Rng, size: int) -> tuple[np.ndarray, np.ndarray]
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     alpha = pixels[..., 3:] / 255
-    # reduce() averages colours with transparent black; this undoes it where a thing covers part of a pixel.
+    # reduce() mixes colours with transparent black; undo this for pixels that a thing covers partly.
     return np.clip(pixels[..., :3] / np.maximum(alpha, 1 / 255), 0, 255).astype(np.uint8), alpha[..., 0]

@@ -1,4 +1,4 @@
-"""Contrastive training of a small CLIP on images and captions in memory."""
+"""Contrastive training of a small CLIP, with all images and captions in memory."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ class ContrastiveConfig:
     """Settings of a contrastive training.
 
     Attributes:
-        pairs: Number of image-caption pairs that are shown, repetitions included.
+        pairs: Number of image-caption pairs seen, including repetitions.
         batch_size: Pairs in a batch.
         lr: Peak learning rate.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         warmup: Share of the steps over which the learning rate rises.
-        seed: Of the order of the pairs.
+        seed: Seed of the order of the pairs.
     """
 
     pairs: int = 160_000
@@ -40,9 +40,9 @@ class ContrastiveConfig:
 
 
 def clip_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """CLIP's symmetric InfoNCE loss (Radford et al. 2021), with equal captions as further positives.
+    """CLIP's symmetric InfoNCE loss (Radford et al. 2021), with equal captions as additional positives.
 
-    Captions of a small world are often word for word the same; such pairs are no negatives of each other.
+    In a small world many captions are identical; such pairs must not be negatives of each other.
 
     Args:
         image: Unit features (B, C).
@@ -75,8 +75,8 @@ def train_contrastive(
     Args:
         model: The network.
         images: (N, H, W, 3) uint8.
-        captions: One per image.
-        config: Settings; equal seeds give equal batches.
+        captions: One for each image.
+        config: Settings; the same seed gives the same batches.
         on_step: Called with the loss of each step.
 
     Returns:

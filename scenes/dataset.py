@@ -15,7 +15,7 @@ SCENES = Dataset(
     pvlm="scenes-pvlm",
     vfm="scenes-vfm",
     categories="scenes",
-    # A scene's map has 64 tokens, of which no more than this many are independent enough to matter.
+    # A scene's map has 64 tokens, which this rank represents well.
     features_rank=16,
     ablations=str(Path(__file__).parent / "ablations"),
     annotated="densecli.scenes.coco:write_coco",

@@ -1,4 +1,4 @@
-"""The command `demo`: builds shards of generated scenes, trains a student, evaluates before and after."""
+"""The command `demo`: builds shards of generated scenes, trains a student, evaluates it before and after."""
 
 import os
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class DemoSettings(DeviceSettings):
     max_steps: int = setting(300, help="Steps of the training.", group="optimisation", min=1, metavar="N")
     pretrain: bool = setting(
         False,
-        help="First trains the scenes' own models again: an hour on 2 cores. Those in RUN/weights are kept.",
+        help="First trains the generated world's models that RUN/weights lacks: an hour on 2 cores.",
         group="run",
     )
     run: str | None = setting(
         None,
-        help="Folder for everything that is made.",
+        help="Folder for everything that the demo writes.",
         group="run",
         metavar="DIR",
         default_text="runs/demo; with --pretrain runs/pretrain",
@@ -64,7 +64,7 @@ def demo(options: Options) -> None:
 
         from densecli.scenes.pretrain import PretrainConfig, pretrain_models, tune_pvlm
 
-        # torch uses one thread per core; these small layers gain from hyperthreads as well.
+        # torch uses one thread for each core; these small layers profit from hyperthreads too.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         weights = folder / "weights"
         pretrain_models(PretrainConfig(seed=seed), weights)
@@ -94,7 +94,7 @@ def demo(options: Options) -> None:
             device=device,
         )
     )
-    # The store may hold labels of other P-VLMs too.
+    # The store may hold the labels of other P-VLMs too.
     labels = "{name}-{id}".format(**built["columns"][-1])
     click.echo(f"2/4 The student before training is evaluated on {config.test_scenes} other scenes.")
     write_coco(folder / "data", seed=0, split="test", count=config.test_scenes)
@@ -110,7 +110,7 @@ def demo(options: Options) -> None:
         max_steps=config.max_steps,
         batch_size=24,
         lr=3e-4,
-        # Chosen on the split val: DenseVLM's own (0.3, and no stuff at all) halve Boxes at this rate.
+        # Chosen on the split val: DenseVLM's values (theta 0.3, beta 0) halve Boxes at this learning rate.
         theta=0.8,
         beta=0.3,
         seed=seed,

@@ -1,4 +1,4 @@
-"""The pictures and the report that the demo writes."""
+"""Writes the pictures and the report of the demo."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,13 +25,13 @@ def write_demo(
     results: Mapping[str, Classification],
     where: Mapping[str, Any],
 ) -> None:
-    """Draws a column's labels and the confusion matrices, writes the report, and prints where they are.
+    """Draws the labels of a column and the confusion matrices, writes the report, and prints their paths.
 
     Args:
         folder: Folder to write to.
         store: The store.
-        labels: Name and id of the column of labels.
-        theta: Confidence below which the loss ignores a label.
+        labels: NAME-ID of the column of labels.
+        theta: The loss ignores labels with a confidence below this.
         subjects: The models, "before" and "after".
         results: Their results by the same names.
         where: Data and settings of the evaluation; see `write_region_page`.
@@ -45,7 +45,7 @@ def write_demo(
     ]
     taught = contact_sheet(views, min_side=360)
     taught.save(cells)
-    click.echo(f"Grid cells with their retrieved labels, and those that the loss keeps: {cells}")
+    click.echo(f"Grid cells with their retrieved labels, and the cells that the loss keeps: {cells}")
     pictures = dict(zip(results, confusion_pictures(list(results.values())), strict=True))
     side_by_side(pictures).save(confusion)
     click.echo(f"Confusion matrices before and after: {confusion}")

@@ -1,4 +1,4 @@
-"""The generated world's models as densecli's registries describe them."""
+"""Describes the generated world's models for densecli's registries."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,5 +38,5 @@ CATEGORIES = Categories.of(
     things=THINGS,
     stuff=STUFF,
     note="Numbers on the generated world are real accuracies of small models on scenes they have not seen."
-    " They show the foreground bias and its cure, not how large either is on photographs.",
+    " They show the foreground bias and how it is reduced, but not how large either effect is on photos.",
 )

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densecli.core import fs
 from densecli.core.progress import Progress
 from densecli.models.checkpoints import load_model
 from densecli.models.state_dict import read_state_dict
@@ -32,9 +33,9 @@ class PretrainConfig:
     """Settings of the pre-training.
 
     Attributes:
-        scenes: Number of scenes to render; the CLIPs are shown `contrastive.pairs` of them, with repetitions.
-        held_out: Number of further pairs on which retrieval is measured.
-        seed: Of the world and of the weights.
+        scenes: Number of scenes to render. The CLIPs see `contrastive.pairs` of them, with repetitions.
+        held_out: Number of other pairs on which retrieval is measured.
+        seed: Seed of the world and of the weights.
         contrastive: Settings for the CLIPs.
         selfsup: Settings for the VFM.
     """
@@ -49,7 +50,7 @@ class PretrainConfig:
 def pretrain_models(config: PretrainConfig, folder: Path) -> None:
     """Trains scenes-s, scenes-l and scenes-vfm, and writes them as fp16 safetensors.
 
-    A model that is in the folder already is kept. scenes.json in the folder records how each was trained.
+    Models that are already in the folder are kept. The file scenes.json there records how each was trained.
 
     Args:
         config: Settings.
@@ -80,11 +81,11 @@ def pretrain_models(config: PretrainConfig, folder: Path) -> None:
 
 
 def record(folder: Path, name: str, row: dict[str, Any], config: dict[str, Any]) -> None:
-    """Adds a model and the settings that made it to the folder's scenes.json."""
+    """Adds a model and the settings of its training to the folder's scenes.json."""
     file = folder / "scenes.json"
     known = json.loads(file.read_text()) if file.exists() else {"config": {}, "models": {}}
     known = {"config": known["config"] | config, "models": known["models"] | {name: row}}
-    file.write_text(json.dumps(known, indent=1) + "\n")
+    fs.write_text(file, json.dumps(known, indent=1) + "\n")
 
 
 def render_pairs(seed: int, split: str, count: int) -> tuple[np.ndarray, list[str]]:
@@ -111,7 +112,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _fitted(name: str, fit: Callable[..., list[float]], steps: int) -> dict[str, Any]:
-    """Runs a training loop and returns its record."""
+    """Runs a training and returns its record."""
     started = time.monotonic()
     with _progress(name, steps) as on_step:
         losses = fit(on_step=on_step)
@@ -124,7 +125,7 @@ def _fitted(name: str, fit: Callable[..., list[float]], steps: int) -> dict[str,
 
 @contextmanager
 def _progress(name: str, steps: int) -> Iterator[Callable[[float], None]]:
-    """Shows progress; yields the function to call with the loss of each step."""
+    """Shows progress. Yields the function to call with the loss of each step."""
     progress = Progress(steps, "steps")
     yield lambda loss: progress.advance(1, f"{name} loss {loss:.3f}")
     progress.close()
@@ -139,14 +140,14 @@ def tune_pvlm(
     scenes: int = 2000,
     max_steps: int = 1000,
 ) -> None:
-    """Tunes scenes-l into the P-VLM scenes-pvlm by CLIPSelf: stored crops teach its dense map.
+    """Fine-tunes scenes-l by CLIPSelf to make the P-VLM scenes-pvlm: stored crops teach its dense map.
 
-    A scenes-pvlm that is there already is kept.
+    An existing scenes-pvlm is kept.
 
     Args:
-        weights: Folder with scenes-l, to which scenes-pvlm is written.
-        train: Trains with the given settings and returns what `densecli.train.distillation.train` does.
-        seed: Of the world and the training.
+        weights: Folder with scenes-l, into which scenes-pvlm is written.
+        train: Trains with the given settings, and returns what `densecli.train.distillation.train` returns.
+        seed: Seed of the world and the training.
         device: cpu, cuda or auto.
         scenes: Number of scenes to train on.
         max_steps: Number of training steps.

@@ -1,4 +1,4 @@
-"""Self-supervised training of the generated world's VFM: two views of a scene agree, token by token."""
+"""Self-supervised training of the generated world's VFM: two views of a scene must agree, token by token."""
 
 import copy
 from collections.abc import Callable
@@ -20,19 +20,19 @@ class SelfSupConfig:
 
     Attributes:
         scenes: Number of scenes to train on.
-        visits: Number of scenes that are shown, repetitions included.
+        visits: Number of scenes seen, including repetitions.
         side: Side of a view in pixels.
-        window: Smallest share of a scene's side that a view shows. More than half, so that two views overlap.
-        points: Tokens that are compared in the overlap, along each side.
+        window: Smallest share of a scene's side in a view. More than half, so that two views overlap.
+        points: Number of tokens along each side of the overlap that are compared.
         batch_size: Scenes in a batch.
         lr: Peak learning rate.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         warmup: Share of the steps over which the learning rate rises.
-        prototypes: Number of clusters that tokens are assigned to.
+        prototypes: Number of clusters of tokens.
         tau: Softmax temperature of the student.
         eps: Softmax temperature of the assignment.
-        momentum: Of the teacher, a moving average of the student.
-        seed: Of weights, order and views.
+        momentum: Momentum of the teacher, a moving average of the student.
+        seed: Seed of weights, order and views.
     """
 
     scenes: int = 12_000
@@ -57,7 +57,7 @@ class SelfSupConfig:
 
 
 class Clustered(nn.Module):
-    """A VFM with K prototypes of its tokens."""
+    """A VFM with K prototypes for its tokens."""
 
     def __init__(self, vfm: VFM, prototypes: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def sinkhorn(cosines: Tensor, eps: float, rounds: int = 3) -> Tensor:
     """Assigns tokens to clusters of equal size (SwAV, Caron et al. 2020, eq. 3).
 
     Args:
-        cosines: Of tokens and prototypes, (N, K).
+        cosines: (N, K) between tokens and prototypes.
         eps: Softmax temperature.
         rounds: Number of normalisations of columns and rows.
 
@@ -97,9 +97,9 @@ def train_vfm(
     """Trains a VFM in place, without labels or captions.
 
     Each scene gives two views of different position, size and colour. A moving average of the network assigns
-    the tokens of one view's overlap with the other to prototypes, each equally often; the network predicts
-    these assignments from the other view, and vice versa. This is SwAV's swapped prediction for each token,
-    as in Leopart (Ziegler and Asano 2022), with the momentum teacher of iBOT and DINOv2.
+    tokens in their overlap to prototypes, each prototype equally often. The network predicts the assignments
+    of one view from the other, and vice versa. This is SwAV's swapped prediction for each token, as in
+    Leopart (Ziegler and Asano 2022), with the momentum teacher of iBOT and DINOv2.
 
     Args:
         vfm: The network.
@@ -150,7 +150,7 @@ class View:
 
     Attributes:
         pixels: (B, 3, S, S) in 0..255.
-        window: The part of the scene that is shown, (B, 4) normalised xyxy.
+        window: (B, 4) xyxy, the part of the scene in the view, normalised.
     """
 
     pixels: Tensor
@@ -183,7 +183,7 @@ def cut(maps: Tensor, boxes: Tensor, side: int) -> Tensor:
 def _swapped_loss(
     target: Tensor, target_window: Tensor, prediction: Tensor, window: Tensor, config: SelfSupConfig
 ) -> Tensor:
-    """Cross entropy of one view's assignments and the other's prediction (both B, K, h, w) in the overlap."""
+    """Cross entropy of one view's assignments and the other's prediction, (B, K, h, w), in the overlap."""
     common = torch.cat(
         [torch.maximum(target_window, window)[:, :2], torch.minimum(target_window, window)[:, 2:]], dim=1
     )

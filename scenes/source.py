@@ -1,4 +1,4 @@
-"""The generated world as a source: scenes are rendered when they are loaded, the same on every machine."""
+"""The generated world as a source. Scenes are rendered when they are loaded, the same on every machine."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ from densecli.scenes.world import GENERATOR_VERSION, SPLITS, render
 from densecli.shards.geometry import Canvas
 
 DEFAULT_LIMIT = 512
-"""Number of scenes where no limit is given; the world itself has no end."""
+"""Number of scenes by default; the world itself is unlimited."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneLoader:
-    """Renders the scene with the index that item.ref holds."""
+    """Renders the scene whose index is `item.ref`."""
 
     seed: int
     split: str
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
-        """The scene at its own size, whatever the canvas."""
+        """Renders a scene at its own size, whatever the canvas."""
         image = Image.fromarray(render(seed=self.seed, split=self.split, index=int(item.ref)).image)
         return Decoded(image, *image.size)
 

@@ -7,7 +7,7 @@ from densecli.scenes.vocabulary import CONTEXT_LENGTH, WORDS
 
 
 class WordTokenizer:
-    """Token ids: start, words, end, zeros. open_clip pools a text at its highest id, which is the end."""
+    """Makes token ids: start, words, end, zeros. open_clip pools a text at its highest id, the end."""
 
     start, end = len(WORDS) + 1, len(WORDS) + 2
 
@@ -26,12 +26,12 @@ class WordTokenizer:
             if unknown := [word for word in words if word not in self.ids]:
                 raise DenseCLIError(
                     f"The generated world's models do not know the word {unknown[0]!r}.",
-                    hint=f"They know: {', '.join(WORDS)}; use --categories scenes with them.",
+                    hint=f"Use --categories scenes. The models know: {', '.join(WORDS)}.",
                 )
             if len(words) > CONTEXT_LENGTH - 2:
                 raise DenseCLIError(
                     f"A text of {len(words)} words is too long.",
-                    hint=f"At most {CONTEXT_LENGTH - 2} words fit.",
+                    hint=f"Give at most {CONTEXT_LENGTH - 2} words.",
                 )
             ids = [self.start, *(self.ids[word] for word in words), self.end]
             tokens[row, : len(ids)] = torch.tensor(ids)

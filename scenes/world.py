@@ -1,8 +1,8 @@
 """The generated world: small seeded scenes of things on stuff, with panoptic annotations and captions.
 
 Things and stuff occur together as in real photos (boat on water, kite in the sky), and captions name things
-more often than stuff. Both together give a CLIP that is trained on whole images the foreground bias that
-dense distillation is meant to cure.
+more often than stuff. So a CLIP that is trained on whole images gets the foreground bias that dense
+distillation is meant to reduce.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SIZE = IMAGE_SIZE
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val", "test", "pretrain")
 
-# Of each place: its stuff from top to bottom, and its things, each with the stuff that it stands on.
+# Places: their stuff from top to bottom, and their things, each with the stuff that it stands on.
 PLACES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "harbour": (("sky", "water"), (("boat", "water"), ("bird", "sky"))),
     "beach": (
@@ -38,13 +38,13 @@ PLACES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "terrace": (("wall", "sand"), (("umbrella", "sand"), ("chair", "sand"))),
 }
 STRAY = 0.12
-"""Share of things that are put where they do not belong."""
+"""Share of things that are put in a place where they do not belong."""
 THING_NAMED, STUFF_NAMED = 0.9, 0.1
-"""Probabilities with which a caption names a thing and a stuff that are in the picture."""
+"""Probability that a caption names a thing in the picture, and a stuff in it."""
 CLOSE_UP, MAX_ZOOM, OF_A_THING = 0.5, 4.0, 0.6
 """Share of close-ups, their largest zoom, and the share of them that centre on a thing."""
 NOTICED = 0.006
-"""Share of the picture that a segment must exceed for a caption to name it."""
+"""Captions name segments that are larger than this share of the picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _place_things(
     stuff: tuple[str, ...],
     homes: tuple[tuple[str, str], ...],
 ) -> tuple[np.ndarray, list[int]]:
-    """Paints 1 to 5 things into `image`: the thing at each pixel (0: none, i: thing i - 1), their classes."""
+    """Paints 1 to 5 things. Returns the thing at each pixel (0: none, i: thing i - 1) and their classes."""
     owner = np.zeros((SIZE, SIZE), np.int32)
     kinds: list[int] = []
     for _ in range(int(rng.choice([1, 2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.15, 0.1]))):
@@ -133,7 +133,7 @@ def _place_things(
 def _zoom(
     rng: np.random.Generator, image: np.ndarray, panoptic: np.ndarray, owner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An enlarged window of the scene: a close-up."""
+    """Makes a close-up: an enlarged window of the scene."""
     side = round(SIZE / np.exp(rng.uniform(0, np.log(MAX_ZOOM))))
     middle = rng.integers(0, SIZE, 2)
     things = np.argwhere(owner)
@@ -148,7 +148,7 @@ def _zoom(
 
 
 def _caption(rng: np.random.Generator, things: list[str], stuff: list[str]) -> str:
-    """A sentence that names nearly every thing, and stuff now and then."""
+    """A sentence that names nearly every thing, and sometimes stuff."""
     named = [t for t in things if rng.random() < THING_NAMED]
     ground = [s for s in stuff if rng.random() < STUFF_NAMED]
     if not named and not ground:
@@ -163,7 +163,7 @@ def _caption(rng: np.random.Generator, things: list[str], stuff: list[str]) -> s
 
 
 def render(seed: int, split: str, index: int) -> Scene:
-    """Renders a scene, which depends on the arguments alone.
+    """Renders a scene, which depends only on the arguments.
 
     Args:
         seed: Seed of the world.

@@ -63,7 +63,7 @@ class Column:
 
     @property
     def regions_key(self) -> str | None:
-        """Key of the region column that the targets are about; None where they hold for any boxes."""
+        """Key of the region column that the targets are about; None if they hold for any boxes."""
         return self.spec.get("regions")
 
     @property
@@ -84,7 +84,7 @@ class Column:
 
     @property
     def side(self) -> int | None:
-        """Tokens along each side of a box, where a box has side * side rows; None where it has one row."""
+        """Tokens along each side of a box, where a box has side * side rows; None if it has one row."""
         return self.spec["target"].get("side")
 
     def tar_url(self, shard: str) -> str:

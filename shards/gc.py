@@ -1,13 +1,21 @@
 """Garbage in a store: columns that no run uses, and files that killed writers left."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from densecli.core import fs
+from densecli.core.documents import read_document
 from densecli.shards.column import Column
 from densecli.shards.store import Store
+
+_RESTORE = "Restore or delete it: until then nobody knows which columns the run uses."
+
+
+class _RunConfig(TypedDict):
+    columns: NotRequired[dict[str, str]]
+    regions: NotRequired[str | None]
 
 
 class Garbage(NamedTuple):
@@ -19,7 +27,14 @@ class Garbage(NamedTuple):
     column: bool
 
 
-def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float) -> list[Garbage]:
+def garbage(
+    store: Store,
+    *,
+    runs: str,
+    keep: Sequence[str] = (),
+    min_age: float,
+    leftovers: bool = False,
+) -> list[Garbage]:
     """Finds what may be deleted.
 
     A target column may go if no run and nothing in `keep` names it; a region plan if no remaining column and
@@ -29,16 +44,22 @@ def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float
         store: To look through.
         runs: Folder of the runs, whose config.json name the columns that they use.
         keep: Columns to keep, NAME or NAME-ID.
-        min_age: Nothing younger than this many seconds may go: somebody may still be writing it.
+        min_age: Nothing younger than this many seconds may go: somebody may still be writing it. A date in
+            the future says no more than one as far in the past.
+        leftovers: Whether only what killed writers left may go.
 
     Raises:
         DenseCLIError: A column.json is damaged, or a name in `keep` is unknown.
     """
-    newest = time.time() - min_age
+    now = time.time()
+
+    def old(file: fs.File) -> bool:
+        return abs(now - file.modified) >= min_age
+
     found = []
-    for column in _unnamed(store, runs, keep):
+    for column in [] if leftovers else _unnamed(store, runs, keep):
         files = fs.files(column.url).values()
-        if all(file.modified <= newest for file in files):
+        if all(map(old, files)):
             found.append(Garbage(column.url, sum(file.bytes for file in files), "named by no run", True))
     gone = {item.url for item in found}
     for folder in _folders(store):
@@ -46,7 +67,7 @@ def garbage(store: Store, *, runs: str, keep: Sequence[str] = (), min_age: float
             found += [
                 Garbage(fs.join(folder, name), file.bytes, "left by a killed writer", False)
                 for name, file in fs.files(folder).items()
-                if fs.is_temporary(name) and file.modified <= newest
+                if fs.is_temporary(name) and old(file)
             ]
     return found
 
@@ -57,9 +78,11 @@ def delete(items: Sequence[Garbage]) -> None:
         if not item.column:
             fs.remove(item.url)
             continue
-        # Receipts first: without its receipt, a shard does not exist.
-        for name in fs.listdir(item.url):
-            if name.endswith(".json") and name != "column.json":
+        # Receipts first: without its receipt, a shard does not exist. The description last: without it nobody
+        # knows that the folder is a column.
+        names = [name for name in fs.files(item.url) if name != "column.json"]
+        for name in sorted(names, key=lambda name: not name.endswith(".json")):
+            with suppress(FileNotFoundError):
                 fs.remove(fs.join(item.url, name))
         fs.remove_folder(item.url)
 
@@ -93,7 +116,8 @@ def _configs(runs: str) -> Iterator[dict[str, Any]]:
         folder = fs.join(runs, run)
         for place in (folder, *(fs.join(folder, name) for name in fs.listdir(folder))):
             try:
-                yield json.loads(fs.read_bytes(fs.join(place, "config.json")))
+                url = fs.join(place, "config.json")
+                yield read_document(url, _RunConfig, noun="The run's configuration", hint=_RESTORE)
             except (FileNotFoundError, NotADirectoryError):
                 continue
 

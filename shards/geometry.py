@@ -47,7 +47,7 @@ class Canvas:
         Args:
             image: (h, w, 3) uint8, a resized photo.
             box: (4,) xyxy normalised to the canvas.
-            side: Of the crop, in pixels.
+            side: Side of the crop, in pixels.
             context: The crop is the box enlarged by this factor around its centre, cut at the photo's edge.
                 CLIPSelf uses 1 for grids and 1.5 for proposals.
 

@@ -19,23 +19,36 @@ class Record:
     """One sample of joined columns.
 
     Attributes:
-        key: Of the sample.
-        parts: Its members by extension, under "images", "regions" and the teachers' names.
+        key: Key of the sample.
+        parts: Members by extension, under "images", "regions" and the names of teachers.
     """
 
     key: str
     parts: dict[str, "Members"]
 
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB: the photo, not padded. Raises DenseCLIError for one that is damaged."""
+        """Decodes the photo.
+
+        Returns:
+            (h, w, 3) uint8 RGB, not padded.
+
+        Raises:
+            DenseCLIError: The photo is damaged.
+        """
         with self._reading("images"):
             return decode_image(self.parts["images"]["jpg"])
 
     def arrays(self, part: str) -> dict[str, np.ndarray]:
-        """The stored arrays of a part by name; of "regions" its `boxes` and `offsets`, see `Regions`.
+        """Reads the stored arrays of a part.
+
+        Args:
+            part: "regions" or the name of a teacher.
+
+        Returns:
+            Arrays by name. "regions" has `boxes` and `offsets`; see `densecli.shards.regions.Regions`.
 
         Raises:
-            DenseCLIError: They are damaged.
+            DenseCLIError: The arrays are damaged.
         """
         with self._reading(part):
             return decode_npz(self.parts[part]["npz"])
@@ -44,7 +57,7 @@ class Record:
     def _reading(self, part: str) -> Iterator[None]:
         try:
             yield
-        # Pillow raises anything for a damaged photo.
+        # Pillow raises errors of any kind for a damaged photo.
         except Exception as error:
             cause = (
                 f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

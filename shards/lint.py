@@ -1,6 +1,7 @@
 """Checks a store: whether everything in it is as its receipts and descriptions say."""
 
 import io
+import shlex
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,21 +16,25 @@ FOLDERS = ("images", "regions", "targets")
 
 
 class Finding(NamedTuple):
-    """Something wrong at `url`: one sentence about what it is, and one about what to do."""
+    """Something at `url`: one sentence about what it is, and one about what to do.
+
+    leftover: Whether a killed writer left it, so that nothing of the store is wrong.
+    """
 
     url: str
     trouble: str
     remedy: str
+    leftover: bool = False
 
 
 def lint(store: Store, advance: Callable[[int], None] = lambda shards: None) -> Iterator[Finding]:
-    """Yields what is wrong with a store. Reads every byte of it and changes none.
+    """Yields everything that is wrong with a store. Reads every byte and changes none.
 
     Args:
         store: To check.
         advance: Called with the number of shards that were just checked.
     """
-    yield from _strays(store.root, {"store.json", "index", *FOLDERS})
+    yield from _strays(store, store.root, {"store.json", "index", *FOLDERS})
     digests: dict[str, str] = {}
     for column in [store.images, *_folders(store)]:
         if isinstance(column, Finding):
@@ -37,7 +42,7 @@ def lint(store: Store, advance: Callable[[int], None] = lambda shards: None) -> 
             continue
         description = set() if column.kind == "images" else {"column.json"}
         shards = {name for shard in column.shard_names for name in (f"{shard}.tar", f"{shard}.json")}
-        yield from _strays(column.url, description | shards)
+        yield from _strays(store, column.url, description | shards)
         yield from _whole(store, column)
         there = fs.files(column.url)
         for shard, planned in zip(column.shard_names, store.shard_sizes, strict=True):
@@ -66,14 +71,16 @@ def _folders(store: Store) -> Iterator[Column | Finding]:
                 yield Finding(url, str(error), error.hint)
 
 
-def _strays(url: str, expected: set[str]) -> Iterator[Finding]:
+def _strays(store: Store, url: str, expected: set[str]) -> Iterator[Finding]:
     for name in sorted({*fs.listdir(url), *fs.files(url)} - expected):
         stray = fs.join(url, name)
         if fs.is_temporary(name):
             yield Finding(
                 stray,
-                f"{stray} was left by a killed writer.",
-                "Run densecli gc --delete.",
+                f"{stray} was left by a killed writer, or is being written.",
+                "Once nothing writes to the store, run densecli gc --leftovers --min-age 0 --delete --store "
+                f"{shlex.quote(store.root)}.",
+                leftover=True,
             )
         else:
             yield Finding(stray, f"{stray} is not part of the store.", "Delete it, or move it elsewhere.")

@@ -34,7 +34,7 @@ class StoreReader:
 
         Args:
             columns: Of one store.
-            seed: Of the shuffle.
+            seed: Seed of the shuffle.
             shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
             window: Number of shards that are shuffled together. As many again are fetched ahead.
             cache: Keeps the tars of a remote store.

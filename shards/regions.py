@@ -242,10 +242,10 @@ def region_plan(
     min_iou: float = MaskPlan.min_iou,
     min_stability: float = MaskPlan.min_stability,
 ) -> RegionPlan:
-    """The region plan of a name on the command line: grid-PAIRS, masks or proposals.
+    """Makes the region plan of a name on the command line: grid-NAME, masks or proposals.
 
     Args:
-        name: Of the plan.
+        name: Name of the plan.
         proposals: See `ProposalPlan.file`.
         min_iou: See `MaskPlan`.
         min_stability: See `MaskPlan`.
@@ -271,7 +271,7 @@ def view_of(key: str, epoch: int, n_views: int) -> int:
 
 
 def stored_views(key: str, n_views: int, k: int, seed: int = 0) -> np.ndarray:
-    """The views of sample `key` that are stored where a teacher is asked about some views only.
+    """The views of sample `key` that are stored if a teacher sees only some views.
 
     They are the first k in an order that follows from key and seed: a larger k adds views after them.
 
@@ -288,7 +288,7 @@ def cells_of_visit(key: str, epoch: int, n_cells: int, max_cells: int | None) ->
     A uniform subset that follows from key and epoch. CLIPSelf draws 20 cells at random.
 
     Args:
-        key: Of the sample.
+        key: Key of the sample.
         epoch: Counted from 0.
         n_cells: Number of cells in the view.
         max_cells: Size of the subset; None for all cells.

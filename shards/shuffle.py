@@ -1,4 +1,4 @@
-"""Shuffling: the order of the samples of an epoch."""
+"""Shuffles the samples of an epoch."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,13 +7,13 @@ import xxhash
 
 
 def shuffled_blocks(n_per_shard: Sequence[int], seed: int, epoch: int, window: int) -> Iterator[np.ndarray]:
-    """Yields the samples of an epoch, each once, in an order that follows from the arguments alone.
+    """Yields the samples of an epoch, each once, in an order that depends only on the arguments.
 
-    The shards are shuffled and taken `window` at a time. A block is the shuffled samples of one window.
+    The shards are shuffled and taken `window` at a time. A block has the shuffled samples of one window.
 
     Args:
         n_per_shard: Number of samples in every shard.
-        seed: Of the run.
+        seed: Seed of the run.
         epoch: Counted from 0.
         window: Number of shards that are shuffled together.
 
@@ -30,6 +30,6 @@ def shuffled_blocks(n_per_shard: Sequence[int], seed: int, epoch: int, window: i
 
 
 def _permutation(n: int, seed: int, epoch: int, what: str) -> np.ndarray:
-    # Raw Philox words: numpy keeps its bit streams stable for ever, its shuffles only until the next release.
+    # Raw Philox output: numpy keeps its bit streams stable for ever, but its shuffles only until a release.
     key = xxhash.xxh3_128_intdigest(f"{seed}/{epoch}/{what}".encode())
     return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable")

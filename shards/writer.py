@@ -44,7 +44,7 @@ class ShardWriter:
         """Adds a sample.
 
         Args:
-            key: Of the sample.
+            key: Key of the sample.
             parts: Its members by extension ("jpg", "json", "npz"). They are written in sorted order.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Weight interpolation: the student that a training leaves, between its initial and its trained weights."""
+"""Weight interpolation: the exported student lies between its initial and its trained weights."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ from densecli.models.model_card import CARD, WEIGHTS
 def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """Interpolates weights: alpha * student + (1 - alpha) * initial, as CLIPSelf does.
 
-    A tensor that the training left alone comes out bit-equal; integer buffers are the student's.
+    Tensors that were not trained come out bit-equal; integer buffers are the student's.
 
     Args:
-        student: State dict after the training.
-        initial: State dict before it.
-        alpha: Share of the student.
+        student: State dict after training.
+        initial: State dict before training.
+        alpha: Share of the trained weights.
     """
     return {
         name: torch.lerp(initial[name].to(tensor), tensor, alpha) if tensor.is_floating_point() else tensor
@@ -31,22 +31,24 @@ def average(student: dict[str, Tensor], initial: dict[str, Tensor], alpha: float
 
 
 def cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies tensors to the CPU for a file: safetensors refuses tensors that share memory, and torch.save
-    would write all of the memory they share."""
+    """Copies tensors to the CPU, to be written to a file.
+
+    safetensors refuses tensors that share memory, and torch.save would write all of the shared memory.
+    """
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def export_student(
     network: nn.Module, initial: dict[str, Tensor], *, alpha: float, folder: str, card: dict[str, Any]
 ) -> str:
-    """Writes an interpolated network, a CLIP in OpenCLIP's format or a VFM in timm's, and its model card.
+    """Writes an interpolated network and its model card: a CLIP in OpenCLIP's format, a VFM in timm's.
 
     Args:
         network: The trained network.
-        initial: Its state dict before the training.
+        initial: Its state dict before training.
         alpha: Share of the trained weights.
-        folder: Gets the files WEIGHTS and CARD of `models.model_card`.
-        card: Further fields of the card.
+        folder: Folder for the files WEIGHTS and CARD of `models.model_card`.
+        card: Other fields of the card.
 
     Returns:
         Path of the weights.

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a training needs to continue as if it had never stopped."""
+"""Checkpoints: everything that a run needs to continue as if it had never stopped."""
 
 import io
 import re
@@ -15,25 +15,34 @@ _NAME = re.compile(r"step-(\d{8})\.pt")
 def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
     """Writes a checkpoint atomically, then removes the oldest ones.
 
-    Args:
-        folder: Of the checkpoints.
-        state: Tensors and plain values, among them `step`.
-        keep: How many of the newest checkpoints stay.
+        Args:
+    <<<<<<< HEAD
+            folder: Of the checkpoints.
+            state: Tensors and plain values, among them `step`.
+            keep: How many stay, of those that were written last. One of a later step may be older: another
+                run's.
+    =======
+            folder: Folder of the checkpoints.
+            state: Tensors and plain values, including `step`.
+            keep: Number of newest checkpoints to keep.
+    >>>>>>> main
 
-    Returns:
-        Path of the checkpoint.
+        Returns:
+            Path of the checkpoint.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     path = fs.join(folder, f"step-{state['step']:08d}.pt")
     fs.write_atomic(path, buffer.getvalue())
-    for name in _names(folder)[:-keep]:
-        fs.remove(fs.join(folder, name))
+    files = fs.files(folder)
+    for name in sorted(_names(folder), key=lambda name: (files[name].modified, name))[:-keep]:
+        if fs.join(folder, name) != path:
+            fs.remove(fs.join(folder, name))
     return path
 
 
 def latest_checkpoint(folder: str) -> str | None:
-    """Path of the newest checkpoint in a folder, None where there is none."""
+    """Path of the newest checkpoint in a folder, None if there is none."""
     names = _names(folder)
     return fs.join(folder, names[-1]) if names else None
 
@@ -44,18 +53,21 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(
             io.BytesIO(fs.read_bytes(path)), map_location="cpu", weights_only=True
         )
+        if type(state["step"]) is not int or not isinstance(state.get("config", {}), dict):
+            raise TypeError("it is no checkpoint of a training")
     except Exception as error:  # torch.load raises anything from KeyError to RuntimeError on a damaged file
+        cause = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
         raise DenseCLIError(
-            f"The checkpoint {path} cannot be read: {error}.",
+            f"The checkpoint {path} cannot be read: {cause}.",
             hint="Remove it to continue from the one before, or start again with --resume overwrite.",
         ) from error
-    if "bad_steps" in state:  # its name in checkpoints of version 0.1
+    if "bad_steps" in state:  # the name in version 0.1
         state["nonfinite_steps"] = state.pop("bad_steps")
     return state
 
 
 def rng_state() -> dict[str, Any]:
-    """Torch's random state on the CPU and on the current GPU, which a training step may draw from."""
+    """Torch's random state on the CPU and on the current GPU, which training steps may use."""
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,

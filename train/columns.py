@@ -31,8 +31,8 @@ def find_targets(
 ) -> dict[str, Column]:
     """Finds the target column of each kind.
 
-    Where the store has several of a kind, the one named in `teachers` is taken, else that of the student's
-    own teacher.
+    If the store has several of a kind, the one named in `teachers` is chosen, else that of the student's own
+    teacher.
 
     Args:
         store: The store.
@@ -41,16 +41,16 @@ def find_targets(
         student: Name of the student.
         regions: Only columns of this region plan.
         categories: Only labels of this category set or file.
-        views: Only columns that hold so many views; of several that differ in the number of views alone, the
-            smallest.
+        views: Only columns with at least this many views. Of columns that differ only in the number of views,
+            the smallest is chosen.
         refiner: Only columns of the Refiner of this run or file.
 
     Returns:
         The columns by kind.
 
     Raises:
-        DenseCLIError: Where there is no such column (its hint is the command that makes it), where several
-            fit, and for a teacher that has no column.
+        DenseCLIError: There is no such column (the hint is the command that makes it), several columns fit,
+            or a teacher has no column.
     """
     everything = store.columns("targets")
     strays = [t for t in teachers if not any(t in _names(c) for c in everything)]
@@ -76,6 +76,8 @@ def find_targets(
                 hint=f"Choose one with --teacher: {', '.join(c.full_name for c in choice)}{others}.",
             )
         found[kind] = choice[0]
+        if not (named or refiner):
+            _check_refiner(store, found[kind], student, asked)
     if strays:
         _missing(store, list(found), strays[0], student, asked)
     return found
@@ -87,10 +89,10 @@ def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None =
     Args:
         store: The store.
         targets: Target columns by kind.
-        plan: Name of the plan, where no target is about boxes and the store has several plans.
+        plan: Name of the plan; needed if no target is about boxes and the store has several plans.
 
     Raises:
-        DenseCLIError: Where the targets are about different plans, and where several plans fit.
+        DenseCLIError: The targets are about different plans, or several plans fit.
     """
     of_boxes = [column for column in targets.values() if column.regions_key]
     if len({column.regions_key for column in of_boxes}) > 1:
@@ -112,7 +114,7 @@ def find_regions(store: Store, targets: Mapping[str, Column], plan: str | None =
 def _fitting(
     store: Store, regions: str | None, categories: str | None, views: int | None, refiner: str | None
 ) -> list[Column]:
-    """The target columns of these regions, categories, views and Refiner; None stands for any."""
+    """The target columns with these regions, categories, views and Refiner; None stands for any."""
     columns = store.columns("targets")
     if regions:
         plans = {plan.key for plan in store.columns("regions") if plan.name == regions}
@@ -135,8 +137,21 @@ def _fitting(
     return columns
 
 
+def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[str, str | int | None]) -> None:
+    """Raises DenseCLIError where a VFM, unasked, would learn from the Refiner of a CLIP."""
+    model = column.name.removeprefix(KINDS["refined"].prefix)
+    if column.target_kind != "refined" or not is_vfm(student) or is_vfm(model):
+        return
+    flags = {name: value for name, value in asked.items() if value}
+    own = _commands(store, default_teacher(store.dataset["name"], "refined", student), student, flags)
+    raise DenseCLIError(
+        f"{column.name} is of the Refiner of the CLIP {model}, not of {student}.",
+        hint=f"Make its own with: {own}; or learn from that one with --teacher {column.name}.",
+    )
+
+
 def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
-    """Of columns that differ in the number of views alone, the smallest; and all others."""
+    """Keeps the smallest of columns that differ only in the number of views, and all others."""
     found = {}
     for column in sorted(columns, key=lambda c: c.spec["target"].get("views", 0), reverse=True):
         found[column_key({**column.spec, "target": {**column.spec["target"], "views": None}})] = column
@@ -148,7 +163,7 @@ def _names(column: Column) -> set[str]:
 
 
 def _own_teachers(kind: str, student: str) -> list[str]:
-    """Names of the column whose teacher is the student as it came, the short one first."""
+    """Names of the column whose teacher is the untrained student, the short one first."""
     if not KINDS[kind].own_teacher:
         return []
     short = MODELS[student].aliases if student in MODELS else ()
@@ -174,13 +189,14 @@ def _missing(
         command = shlex.join(words)
     else:
         command = _commands(store, wanted, student, flags)
-    near = difflib.get_close_matches(wanted, [column.name for column in store.columns("targets")], n=1)
+    columns = [column.name for column in store.columns("targets") if column.target_kind in kinds]
+    near = difflib.get_close_matches(teacher or "", columns, n=1)
     of = "".join(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
     raise DenseCLIError(
         f"The store at {store.root} has no {' or '.join(kinds)} column{of}.",
-        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != wanted else ''}Make it with: {command}",
+        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != teacher else ''}Make it with: {command}",
     )
 
 
@@ -193,7 +209,7 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
 
 
 def _relabelled_from(name: str) -> str:
-    """Name of the teacher whose column `relabel` makes the column `name` from; empty if there is none."""
+    """Name of the teacher whose column `relabel` needs to make the column `name`; empty if there is none."""
     for _, kind in KINDS.items():
         if kind.relabelled_prefix and name.startswith(kind.relabelled_prefix):
             return kind.teacher_name(name.removeprefix(kind.relabelled_prefix))
@@ -213,8 +229,8 @@ def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str 
         return build
     words = ["train-refiner", "--student", teacher.removeprefix(refined.prefix), "--store", store.root]
     train = shlex.join(["densecli", *words, "--run", run])
-    # A name such as runs/refiner-2 may well stand for a depth, which cannot be known here.
-    depth = " (and --depth K, where it is not the paper's)" if "refiner" in asked else ""
+    # A name such as runs/refiner-2 may imply a depth, which is not known here.
+    depth = " (and --depth K, if it is not the paper's)" if "refiner" in asked else ""
     return f"{train}{depth}, then {build}"
 
 
@@ -238,16 +254,17 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
     command = shlex.join(["densecli", "build-shards", *_words(flags)])
     if defaults_for(dataset["name"]).generated:
         return command
-    # A store does not say where its photos were: it may have been made on another machine.
+    # A store does not record where its photos were: it may have been built on another machine.
     return f"{command} (and --data DIR, if the photos are not in the default place)"
 
 
 def default_teacher(dataset: str, kind: str, student: str) -> str:
-    """Name of the teacher that a student learns a kind of target from by default."""
+    """Name of the teacher from which a student learns a kind of target by default."""
     defaults = defaults_for(dataset)
     if KINDS[kind].own_teacher:
-        # Correlations of tokens are those of any network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, defaults.student if is_vfm(student) else student)[0]
+        # Crops and own tokens are a CLIP's, and a VFM can learn from its tokens; a Refiner is any network's.
+        other = is_vfm(student) and kind != "refined"
+        return _own_teachers(kind, defaults.student if other else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 
 

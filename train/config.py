@@ -37,7 +37,7 @@ class TrainConfig(TrainerConfig):
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
-        help="Loss term, the kind of target it learns from, and its weight. May be given several times.",
+        help="Loss term, kind of target to learn from, and weight. May be given several times.",
         group="method",
         above=0,
         metavar="TERM[:KIND]=W",
@@ -46,11 +46,11 @@ class TrainConfig(TrainerConfig):
     teachers: tuple[str, ...] = setting(
         (),
         flag="teacher",
-        help="Target column, NAME or NAME-ID, where the store has several of its kind. May be given several "
+        help="Target column, NAME or NAME-ID, if the store has several of a kind. May be given several "
         "times.",
         group="data",
         metavar="NAME",
-        default_text="the only one, or that of the student's own teacher",
+        default_text="the only one, else that of the student's own teacher",
     )
     regions: str | None = setting(
         None,
@@ -61,7 +61,7 @@ class TrainConfig(TrainerConfig):
     )
     categories: str | None = setting(
         None,
-        help="Reads only labels of this category set, or json or csv file of one; densecli list categories "
+        help="Reads only labels of this category set, a name or a json or csv file; densecli list categories "
         "describes the sets.",
         group="data",
         metavar="SET|FILE",
@@ -78,7 +78,7 @@ class TrainConfig(TrainerConfig):
     )
     refiner: str | None = setting(
         None,
-        help="Reads only a refined column of the Refiner of this run or file.",
+        help="Reads only refined columns of the Refiner in this run or file.",
         group="data",
         metavar="RUN|FILE",
         default_text="any",
@@ -94,7 +94,7 @@ class TrainConfig(TrainerConfig):
     )
     image_size: int | None = setting(
         None,
-        help="Side of the student's input.",
+        help="Side of the student's input in pixels.",
         group="model",
         min=16,
         metavar="PX",
@@ -102,7 +102,7 @@ class TrainConfig(TrainerConfig):
     )
     decode: Literal["cpu", "gpu"] = setting(
         "cpu",
-        help="Where JPEGs are decoded; a GPU's pixels differ slightly from those the teachers saw.",
+        help="Where JPEGs are decoded; on a GPU, pixels differ slightly from those that the teachers saw.",
         group="speed",
     )
     text_embeddings: str | None = setting(
@@ -120,15 +120,19 @@ class TrainConfig(TrainerConfig):
         metavar="NAME",
         default_text="the method's, else value",
     )
-    tau: float = setting(TAU, help="Softmax temperature of the categories.", group="method", above=0)
+    tau: float = setting(TAU, help="Temperature of the softmax over categories.", group="method", above=0)
     theta: float = setting(
-        0.3, help="Leaves out regions whose best category is less probable.", group="method", min=0, max=1
+        0.3,
+        help="Leaves out regions whose best category is less probable than this.",
+        group="method",
+        min=0,
+        max=1,
     )
     decoupling: str = setting(
         "densevlm",
-        help="Categories that regions are told apart from, by name or row of DenseVLM's table 2: none, all; "
-        "full, those of the region's own kind; stuff-only, stuff regions from stuff, things from all; "
-        "densevlm, thing regions from things, stuff from all.",
+        help="Categories that a region is compared with, by name or row of DenseVLM's table 2. none: all. "
+        "full: those of its own kind. stuff-only: stuff for stuff regions, all for things. "
+        "densevlm: things for thing regions, all for stuff.",
         group="method",
         choices=(*DECOUPLING_ROWS.values(), *DECOUPLING_ROWS),
     )
@@ -138,24 +142,24 @@ class TrainConfig(TrainerConfig):
         group="method",
         min=0,
         max=1,
-        default_text="as --decoupling says",
+        default_text="from --decoupling",
     )
     reduction: Reduction = setting(
         "regions",
-        help="Averages the losses over all regions, or over things and stuff by themselves.",
+        help="Averages losses over all regions, or over things and stuff separately.",
         group="method",
     )
     spatial_tau: float = setting(0.2, help="Temperature of the spatial term.", group="method", above=0)
     spatial_side: int = setting(
         7,
-        help="The spatial term compares N x N points of each box.",
+        help="The spatial term compares N x N points in each box.",
         group="method",
         min=1,
         metavar="N",
     )
     alpha: float = setting(
         0.9,
-        help="Share of the trained weights in the exported average with the initial ones.",
+        help="Share of the trained weights in the exported average with the initial weights.",
         group="model",
         min=0,
         max=1,
@@ -165,14 +169,14 @@ class TrainConfig(TrainerConfig):
     loss_options: Mapping[str, str] = setting(
         default_factory=dict,
         flag="loss-option",
-        help="Option of a loss term's own. May be given several times.",
+        help="Option of a single loss term. May be given several times.",
         group="method",
         metavar="TERM.NAME=VALUE",
         default_text="the term's defaults",
     )
 
     def __post_init__(self) -> None:
-        """Also replaces the number of a decoupling variant by its name."""
+        """Checks the settings, and replaces the number of a decoupling variant by its name."""
         super().__post_init__()
         object.__setattr__(self, "decoupling", DECOUPLING_ROWS.get(self.decoupling, self.decoupling))
 
@@ -182,5 +186,5 @@ class TrainConfig(TrainerConfig):
 
     @property
     def method_preset(self) -> Preset:
-        """What the method sets for this student. Raises DenseCLIError for an unknown method."""
+        """The settings of the method for this student. Raises DenseCLIError if the method is unknown."""
         return find_method(self.method).for_student(self.student)

@@ -1,6 +1,6 @@
-"""Losses of token correlations.
+"""Losses on token correlations.
 
-The correlation matrices are never kept: they are computed in blocks, and again in the backward pass.
+Correlation matrices are never kept: they are computed in blocks, and again in the backward pass.
 """
 
 from typing import Any
@@ -36,9 +36,9 @@ def context_loss(
     """DeCLIP's context loss: the mean over rows of || R_teacher - R_student ||_2 with R = X X^T.
 
     Args:
-        student: (B, N, C) float32 tokens; of unit norm where R is to hold cosines.
+        student: (B, N, C) float32 tokens; of unit norm if R should hold cosines.
         teacher: (B, N, r) float32 tokens, or rank-r factors F of them with R = F F^T.
-        count: Images of the whole step, see `losses.mean`.
+        count: Number of images of the whole step; see `losses.mean`.
         block: Entries of R in memory at a time.
 
     Returns:
@@ -55,7 +55,7 @@ def context_loss(
 
 
 def _row_distances(x: Tensor, f: Tensor, rows: slice) -> Tensor:
-    """(B, N, C), (B, N, r) -> (B, rows): || (F F^T - X X^T)_i ||_2 of some rows i."""
+    """X (B, N, C) and F (B, N, r) -> (B, rows): || (F F^T - X X^T)_i ||_2 for some rows i."""
     distances: Tensor = torch.linalg.vector_norm(f[:, rows] @ f.mT - x[:, rows] @ x.mT, dim=-1)
     return distances
 
@@ -67,7 +67,7 @@ def correlation_cross_entropy(
 
     Args:
         student: (R, L, L) correlations C = Z Z^T of the L tokens Z of each of R boxes.
-        teacher: The same of the teacher.
+        teacher: The same for the teacher.
         tau: Temperature of both.
 
     Returns:
@@ -92,18 +92,18 @@ def spatial_loss(
 
     Args:
         student: (B, C, h, w), unit norm per token.
-        teacher: (B, r, h', w'), a map of unit tokens or of their rank-r factor (RoIAlign is linear, so the
-            factor gives a region's correlations too); or (R, L, r), the tokens of each box.
+        teacher: (B, r, h', w') map of unit tokens, or of a rank-r factor of them (RoIAlign is linear, so the
+            factor gives a region's correlations too); or (R, L, r) tokens of each box.
         boxes: (R, 4) xyxy, normalised.
         batch_index: (R,), the image of each box.
-        side: RoIAlign turns a box into L = side * side tokens. Where the teacher gives the tokens of each
-            box, L is theirs.
+        side: RoIAlign makes L = side * side tokens of a box. If the teacher has tokens for each box, L is
+            given by them.
         tau: Temperature.
-        count: Boxes of the whole step, see `losses.mean`.
+        count: Number of boxes of the whole step; see `losses.mean`.
         block: Entries of tokens or correlations in memory at a time.
 
     Returns:
-        A scalar, 0 without a box.
+        A scalar, 0 without boxes.
     """
     of_boxes = teacher.ndim == 3
     side = round(teacher.shape[1] ** 0.5) if of_boxes else side
@@ -131,12 +131,11 @@ def _box_losses(
 
 
 def pooled_diagonal(diagonal: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """W D W^T for the tokens W X that RoIAlign makes of boxes, with a diagonal D.
+    """Computes W D W^T for a diagonal D, where W X are the tokens that RoIAlign makes of boxes.
 
-    Corrects correlations from a low-rank factor. The parts that the factor drops from two different tokens
-    have almost nothing in common, so only the diagonal D, the norm that it drops from each token, matters;
-    and tokens of a region share tokens of the map. RoIAlign is separable: W is a product of weights of rows
-    and of columns.
+    This corrects correlations that come from a low-rank factor. What the factor drops from two different
+    tokens is almost uncorrelated, so only the diagonal D matters: the norm that it drops from each token.
+    RoIAlign is separable, so W is a product of weights for rows and for columns.
 
     Args:
         diagonal: (R, h, w), D for each box.

@@ -1,4 +1,4 @@
-"""Batches of a store: photos, one view of their regions, and the stored targets of those."""
+"""Reads batches from a store: photos, one view of their regions, and the stored targets of that view."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -24,16 +24,16 @@ from densecli.train.trainer_config import LoaderConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """B samples with R regions in all.
+    """B samples with R regions in total.
 
     Attributes:
         images: (B, 3, S, S) uint8 canvases.
         boxes: (R, 4) float32 xyxy, normalised to the canvas.
         batch_index: (R,) int64, the sample of each box.
-        targets: By kind of target, float32; see `TargetReader.read`. `labels` is the teacher's distribution,
-            (R, D + 2), see `decoupled_kl`.
+        targets: float32 by kind of target; see `TargetReader.read`. `labels` is the teacher's distribution,
+            (R, D + 2); see `decoupled_kl`.
         keys: Keys of the B samples. Empty in a process that has no sample of its own in the last batch of an
-            epoch, and computes another's with weight 0.
+            epoch; it computes another's with weight 0.
         epoch: Counted from 0.
     """
 
@@ -45,15 +45,15 @@ class Batch:
     epoch: int
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; from the CPU to a GPU it moves while the GPU computes."""
+        """Moves the batch to a device; a copy from the CPU to a GPU runs while the GPU computes."""
 
         def move(tensor: Tensor) -> Tensor:
-            # Only pinned memory moves while the GPU computes; what the GPU decoded is there already.
+            # Only pinned memory is copied while the GPU computes; what the GPU decoded is already there.
             tensor = tensor.pin_memory() if (tensor.device.type, device.type) == ("cpu", "cuda") else tensor
             return tensor.to(device, non_blocking=True)
 
         return Batch(
-            # The permutation to planes is cheap on the GPU only.
+            # The permutation to planes is cheap only on the GPU.
             images=move(self.images).contiguous(),
             boxes=move(self.boxes),
             batch_index=move(self.batch_index),
@@ -64,14 +64,14 @@ class Batch:
 
 
 class Stream:
-    """Batches in an order that is a pure function of (seed, epoch); the position is its only state.
+    """Batches in an order that depends only on seed and epoch; the position is the only state.
 
-    The batches of all processes, concatenated by rank, are those of one process with batches of `whole`
-    samples. Subclasses say how a sample is decoded.
+    The batches of all processes, concatenated by rank, are those of a single process with batches of `whole`
+    samples. Subclasses define how a sample is decoded.
     """
 
     decoder: JpegDecoder | None = None
-    """Decodes whole batches of photos, where `decode` leaves them as they are stored."""
+    """Decodes whole batches of photos, if `decode` leaves them as they are stored."""
 
     def __init__(
         self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
@@ -85,7 +85,7 @@ class Stream:
             world_size: Number of processes.
 
         Raises:
-            DenseCLIError: For columns that cannot be joined or are not finished.
+            DenseCLIError: The columns cannot be joined or are not finished.
         """
         self.config, self.rank, self.world_size = config, rank, world_size
         cache = Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None
@@ -106,12 +106,11 @@ class Stream:
         return self._steps(len(self))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's batches of an epoch.
+        """Yields this process's batches of an epoch.
 
         Args:
             epoch: Counted from 0.
-            start: Number of samples of the epoch that all processes together have had, in batches of whatever
-                size.
+            start: Number of samples of the epoch that all processes together have already seen.
         """
         size, share = self.config.batch_size, {"rank": self.rank, "world_size": self.world_size}
         mine = self._samples(self._reader.iter(epoch, start, chunk=size, **share), epoch)
@@ -128,7 +127,7 @@ class Stream:
         return full if self.config.drop_last or not partial else full + 1
 
     def decode(self, record: Record, epoch: int) -> "Sample":
-        """Decodes a sample for an epoch, a pure function of both."""
+        """Decodes a sample; the result depends only on the record and the epoch."""
         raise NotImplementedError
 
     def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
@@ -142,7 +141,7 @@ class Stream:
 
 
 class Loader(Stream):
-    """Batches of photos, one view of their regions, and the targets of those."""
+    """Batches of photos, one view of their regions, and the targets of that view."""
 
     def __init__(
         self,
@@ -161,15 +160,15 @@ class Loader(Stream):
         Args:
             store: The store.
             regions: Column of the region plan.
-            targets: Target columns by kind; those about boxes are about the boxes of `regions`.
+            targets: Target columns by kind; their boxes, if any, are those of `regions`.
             config: How batches are read.
-            views: How many views of a photo are visited, see `choose_view`.
-            decoder: Decodes whole batches of photos; None where Pillow decodes each by itself.
+            views: Number of views of a photo that are used; see `choose_view`.
+            decoder: Decodes whole batches of photos; by default Pillow decodes them one by one.
             rank: Number of this process.
             world_size: Number of processes.
 
         Raises:
-            DenseCLIError: For columns that cannot be joined or are not finished.
+            DenseCLIError: The columns cannot be joined or are not finished.
         """
         columns = [store.images, regions, *targets.values()]
         super().__init__(columns, config, rank=rank, world_size=world_size)
@@ -180,7 +179,7 @@ class Loader(Stream):
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
     def decode(self, record: Record, epoch: int) -> "Sample":
-        """Decodes a sample with one view of its regions, chosen by (key, epoch) alone."""
+        """Decodes a sample with one view of its regions, which depends only on key and epoch."""
         regions = record.arrays("regions")
         arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
         offsets = regions["offsets"]
@@ -201,9 +200,9 @@ class Sample:
 
     Attributes:
         key: Its key.
-        image: (S, S, 3) uint8 canvas, or the JPEG where a `JpegDecoder` decodes it.
+        image: (S, S, 3) uint8 canvas, or the JPEG if a `JpegDecoder` decodes it later.
         boxes: (R, 4) float32 xyxy, normalised to the canvas.
-        targets: By kind, see `TargetReader.read`.
+        targets: Targets by kind; see `TargetReader.read`.
     """
 
     key: str
@@ -213,12 +212,12 @@ class Sample:
 
 
 def collate(samples: list[Sample], epoch: int, decoder: JpegDecoder | None = None) -> Batch:
-    """Makes one batch of samples.
+    """Makes a batch of samples.
 
     Args:
         samples: The samples.
         epoch: Counted from 0.
-        decoder: Decodes their photos, where those are still JPEGs.
+        decoder: Decodes their photos, if these are still JPEGs.
     """
     counts = torch.tensor([len(sample.boxes) for sample in samples])
     photos: list[Any] = [sample.image for sample in samples]

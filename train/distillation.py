@@ -31,7 +31,7 @@ from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_
 from densecli.train.terms.base import term_options, weighted_sum
 from densecli.train.trainer import Trainer
 
-# Fields of the resolved configuration that the model card repeats.
+# Fields of the resolved configuration that are copied into the model card.
 CARD = (
     "student",
     "canvas",
@@ -47,9 +47,7 @@ CARD = (
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains a student, or continues its training.
-
-    Under torchrun all its processes train together.
+    """Trains a student, or continues its training. The processes of torchrun train together.
 
     Args:
         config: The configuration.
@@ -58,7 +56,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         See `Trainer.fit`.
 
     Raises:
-        DenseCLIError: Where a column or file is missing, or the run folder holds another run.
+        DenseCLIError: A column or file is missing, or the run folder holds a different run.
     """
     start = started()
     with joined_processes(config.device) as distributed:
@@ -70,7 +68,7 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
 
     Args:
         config: The configuration.
-        distributed: None for this process alone.
+        distributed: The processes that train together; by default this one alone.
 
     Raises:
         DenseCLIError: See `train`.
@@ -100,7 +98,7 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
         The region plan's column, and the target columns by kind.
 
     Raises:
-        DenseCLIError: Where one is missing.
+        DenseCLIError: One is missing.
     """
     losses = config.losses or config.method_preset.losses
     targets = find_targets(
@@ -120,9 +118,9 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
     """A student and the weighted sum of its loss terms.
 
     Attributes:
-        terms: By loss, TERM or TERM:KIND.
-        loss_weights: By loss.
-        mode: The student's read-out.
+        terms: Loss terms by loss, TERM or TERM:KIND.
+        loss_weights: Weights by loss.
+        mode: The student's read-out mode.
         initial: State dict of the student's network before the first step.
     """
 
@@ -143,13 +141,13 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
             store: The store.
             regions: Column of the region plan.
             targets: Target columns by kind.
-            device: Where the student is trained.
+            device: The device of the student.
 
         Raises:
-            DenseCLIError: Where weights are missing, or a loss term does not fit the student.
+            DenseCLIError: Weights are missing, or a loss term does not fit the student.
         """
         self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
-        # The encoder stays in eval mode, as it was loaded: no dropout, and batch statistics do not drift.
+        # The encoder stays in eval mode: no dropout, and batch statistics do not drift.
         model, self.initial_weights = load_student(config.student, config.weights, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
@@ -166,7 +164,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
-        """The loss terms by loss."""
+        """Builds the loss terms."""
         reads = {loss: term_and_kind(loss) for loss in self.loss_weights}
         options = options_by_term(self.config.loss_options, [term for term, _ in reads.values()])
         return {
@@ -183,18 +181,18 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         }
 
     def _text(self, column: Column) -> Tensor:
-        """(D, C) the student's embeddings of a labels column's categories."""
+        """(D, C) the student's text embeddings of the categories of a labels column."""
         if not isinstance(self.model, DenseCLIP):
             raise DenseCLIError(
-                f"{self.config.student} has no texts, and cannot learn from the labels of {column.name}.",
-                hint="Train it by its tokens alone: --method r-sc-v, or --loss spatial:gram=1.",
+                f"{self.config.student} has no text tower and cannot learn from the labels of {column.name}.",
+                hint="Train it on tokens alone: --method r-sc-v, or --loss spatial:gram=1.",
             )
         names = column.spec["target"]["categories"]
         return category_embeddings(self.model, names, file=self.config.text_embeddings)
 
     @property
     def random_weights(self) -> bool:
-        """Whether the student or a teacher began with random weights, so that the results mean nothing."""
+        """Whether the student or a teacher began with random weights, so that results mean nothing."""
         teachers = (column.random_weights for column in self.targets.values())
         return self.initial_weights.random or any(teachers)
 
@@ -218,7 +216,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         return method_notes(self.config, self.store, self.regions, samples_per_step)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Recipe.counts`; by loss."""
+        """See `Recipe.counts`; the names are the losses."""
         return {loss: term.counts(batch) for loss, term in self.terms.items()}
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -230,13 +228,13 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
     def loss(
         self, outputs: tuple[Tensor, dict[str, Tensor]], batch: Batch, counts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the terms; logs each of them before its weight."""
+        """The weighted sum of the terms; logs each term before its weight."""
         dense, context = outputs[0].float(), outputs[1]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
 
     def picture(self) -> np.ndarray:
-        """Affinities of a few fixed photos, before the first step and now."""
+        """Draws affinities on a few fixed photos, before the first step and now."""
         if self._pictures is None:
             self._pictures = AffinityPictures(self.model, self.mode, self.store, self.initial)
         return self._pictures.draw()

@@ -31,7 +31,7 @@ _SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """What is exported: a model, where its weights are from, fields of its card, and the folder for files."""
+    """What is exported: a model, the source of its weights, fields of its card, and the folder for files."""
 
     model: Student
     file: Path
@@ -47,18 +47,18 @@ def export(config: ExportConfig) -> dict[str, Any]:
         config: The configuration; a dry run writes nothing.
 
     Returns:
-        The card with `path`, `bytes`, `tensors` and, as `load`, the Python code that loads the file from its
-        path.
+        The card with `path`, `bytes`, `tensors`, and as `load` the Python code that loads the file.
 
     Raises:
-        DenseCLIError: Where there is no such student, and where the format cannot hold it.
+        DenseCLIError: There is no such student, or the format cannot hold it.
     """
     source = _source(config)
     model, about = source.model, source.about
     about["mode"] = config.mode or about.get("mode", "value")
     if not model.has_mode(about["mode"]):
         raise DenseCLIError(
-            f"{model.arch.name} has no dense mode {about['mode']!r}.", hint="Leave --mode out, or correct it."
+            f"{model.arch.name} has no dense mode {about['mode']!r}.",
+            hint="Leave --mode out, or give another mode.",
         )
     tensors = export_weights(model, config.layout)
     file, format = _target(config, source.folder)
@@ -76,6 +76,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         "densecli": version("densecli"),
     }
     if not config.dry_run:
+        fs.sweep_behind(file)
         fs.write_atomic(str(file), data)
         fs.write_atomic(str(card_path(file)), json.dumps(card, indent=2).encode())
         if own := EXPORTS[config.layout].config(model):
@@ -89,7 +90,8 @@ def export(config: ExportConfig) -> dict[str, Any]:
 def _source(config: ExportConfig) -> _Source:
     if bool(config.run) == bool(config.checkpoint):
         raise DenseCLIError(
-            "There must be exactly one thing to export.", hint="Give either --run DIR or --checkpoint FILE."
+            "There must be exactly one thing to export.",
+            hint="Give either --run DIR or --checkpoint FILE.",
         )
     if config.run and config.alpha is None:
         file, card = run_export(config.run)
@@ -104,13 +106,13 @@ def _source(config: ExportConfig) -> _Source:
         return _of_checkpoint(file, config.alpha)
     if config.alpha is not None:
         raise DenseCLIError(
-            f"{file} is no checkpoint of a run, so its initial weights are not known.",
+            f"{file} is not a checkpoint of a run, so its initial weights are not known.",
             hint="Leave --alpha out.",
         )
     card = read_card(file) or {}
     student = config.student or card.get("student")
     if student is None:
-        raise DenseCLIError(f"Nothing says which model {file} is of.", hint="Name it with --student.")
+        raise DenseCLIError(f"Nothing says which model {file} belongs to.", hint="Name it with --student.")
     return _of_weights(str(file), student, card)
 
 
@@ -124,17 +126,24 @@ def _of_weights(weights: str, student: str, card: Mapping[str, Any], folder: Pat
 def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
     """A checkpoint of a run, interpolated with the initial weights of the run."""
     root = file.parent.parent
-    settings = json.loads((root / "config.json").read_bytes())
+    try:
+        settings = RunFolder(root).read_config()
+    except FileNotFoundError:
+        raise DenseCLIError(
+            f"There is no {root / 'config.json'} that says what {file} is a checkpoint of.",
+            hint="Name a checkpoint in the folder of its run, or other weights with --student.",
+        ) from None
     if "alpha" not in settings:
         raise DenseCLIError(
-            f"The run in {root} trained no student.", hint="A Refiner is read by densecli alone."
+            f"The run in {root} trained no student.",
+            hint="A Refiner cannot be exported: only densecli reads it.",
         )
     began = settings["initial_weights"]
     model, info = load_student(settings["student"], began["source"])
     if info.sha256 != began["sha256"]:
         raise DenseCLIError(
-            f"{began['source']} holds other weights than those that the run in {root} began with.",
-            hint="Put them back where they were.",
+            f"{began['source']} does not hold the initial weights of the run in {root}.",
+            hint="Put the initial weights back at this path.",
         )
     initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     state = load_checkpoint(str(file))
@@ -163,8 +172,8 @@ def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
     ends = _SUFFIXES.get(Path(config.out).suffix)
     if ends is None or "://" in config.out or config.format not in (None, ends):
         raise DenseCLIError(
-            f"{config.out} is no name for a file in the format {config.format or 'safetensors or pt'}.",
-            hint="Name a local file that ends in .safetensors or .pt, as its format says.",
+            f"{config.out} is not a name for a file in the format {config.format or 'safetensors or pt'}.",
+            hint="Give a local file with the ending of its format, .safetensors or .pt.",
         )
     return Path(config.out), ends
 

@@ -1,4 +1,4 @@
-"""JPEG decoding on the GPU by nvJPEG, for machines with too few CPU cores."""
+"""Decodes JPEGs on the GPU with nvJPEG, for machines with few CPU cores."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,20 @@ from densecli.core.errors import DenseCLIError
 class JpegDecoder:
     """Decodes stored photos to canvases on a device.
 
-    Its pixels differ slightly from Pillow's, which the teachers saw: nvJPEG interpolates the subsampled
-    colour of a JPEG in another way.
+    Pixels differ slightly from Pillow's, which the teachers saw: nvJPEG interpolates subsampled colours in
+    another way.
     """
 
     def __init__(self, canvas: int, device: torch.device) -> None:
-        """Keeps the side of the canvas in pixels and the device."""
+        """Makes a decoder for canvases with this side in pixels, on this device."""
         self.canvas, self.device = canvas, device
 
     @classmethod
     def on_gpu(cls, canvas: int, device: torch.device) -> "JpegDecoder":
-        """The decoder of a GPU. Raises DenseCLIError for a device that is none."""
+        """Makes a decoder on a GPU. Raises DenseCLIError for any other device."""
         if device.type != "cuda":
             raise DenseCLIError(
-                f"Photos cannot be decoded on a GPU: the run is on {device}.",
+                f"Photos cannot be decoded on a GPU, because the run uses {device}.",
                 hint="Leave --decode out, or give --device cuda on a machine with a GPU.",
             )
         return cls(canvas, device)
@@ -34,7 +34,7 @@ class JpegDecoder:
         """Decodes photos.
 
         Args:
-            jpegs: B photos as a store has them, resized and not padded.
+            jpegs: B photos as stored, resized and not padded.
 
         Returns:
             (B, 3, S, S) uint8, padded with black.

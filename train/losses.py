@@ -6,7 +6,7 @@ from torch import Tensor
 
 from densecli.train.config import Reduction, TrainConfig
 
-# Which classes each group of regions contrasts with, as the weight of the *other* group's classes:
+# Which classes each group of regions is compared with, as the weight of the *other* group's classes:
 # variant -> (weight of stuff classes for thing regions, weight of thing classes for stuff regions).
 # In the order of the rows of DenseVLM's table 2, as in `train.config.DECOUPLING_ROWS`.
 DECOUPLING: dict[str, tuple[float, float]] = {
@@ -31,19 +31,19 @@ def teacher_probs(cosines: Tensor, tau: float = TrainConfig.tau) -> Tensor:
 
 
 def retemper(probs: Tensor, stored_tau: float, tau: float, thing: Tensor) -> Tensor:
-    """Changes the temperature of a distribution: from softmax(z / stored_tau) to softmax(z / tau).
+    """Changes the temperature of a distribution, from softmax(z / stored_tau) to softmax(z / tau).
 
-    Exact for a full distribution. Of one with tail mass only the tail mass is approximate: the classes in it
+    This is exact for a full distribution. With tail mass, only the tail mass is approximate: its classes
     count as equally probable.
 
     Args:
-        probs: (R, D), or (R, D + 2) with the tail mass of things and of stuff, as a store has it.
+        probs: (R, D), or (R, D + 2) with the tail mass of things and of stuff, as in a store.
         stored_tau: Its temperature.
-        tau: The temperature that is wanted.
+        tau: The new temperature.
         thing: (D,) bool, which classes are things.
 
     Returns:
-        The distribution, of the shape of `probs`.
+        The distribution, with the shape of `probs`.
     """
     if tau == stored_tau:
         return probs
@@ -59,17 +59,17 @@ def retemper(probs: Tensor, stored_tau: float, tau: float, thing: Tensor) -> Ten
 
 
 def kept_regions(teacher: Tensor, theta: float) -> Tensor:
-    """(R,) bool: regions whose most probable class has more than theta; for `teacher` see `decoupled_kl`."""
+    """(R,) bool: regions whose most probable class is above theta; for `teacher` see `decoupled_kl`."""
     return teacher.amax(dim=-1) > theta
 
 
 def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
-    """The mean of values, 0 without any.
+    """The mean of values, or 0 without values.
 
     Args:
         values: Any shape.
-        count: Number of values of the whole step, where these are a part of them: the result is then their
-            share of the mean.
+        count: Number of values in the whole step, if `values` are a part of it. The result is then their
+            share of the step's mean.
     """
     return values.sum() / (max(values.numel(), 1) if count is None else count.clamp(min=1))
 
@@ -94,28 +94,28 @@ def decoupled_kl(
 ) -> Tensor:
     """Decoupled distillation: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
 
-    A kept region is a thing or a stuff region by its most probable class. Each group contrasts with the
-    classes that its variant of DECOUPLING names; teacher and student are both renormalised over them.
+    The most probable class makes a kept region a thing or a stuff region. Each group is compared over the
+    classes that DECOUPLING names for the variant; teacher and student are both renormalised over them.
 
     Args:
         student: (R, D) cosines of the student's regions with its own text embeddings.
-        teacher: (R, D) distribution over the D categories (`teacher_probs`), or (R, D + 2) as a store has it:
-            the named classes, 0 for the others, and the tail mass of the other things and of other stuff. The
-            two tails are compared as one class each.
+        teacher: (R, D) distribution over the D categories (`teacher_probs`), or (R, D + 2) as in a store: the
+            named classes, 0 for the others, and the tail mass of other things and of other stuff. Each tail
+            is compared as one class.
         thing: (D,) bool, which classes are things.
         tau: The student's temperature.
-        theta: Regions whose best class is not more probable are dropped.
+        theta: Regions whose best class is not above this probability are dropped.
         variant: Key of DECOUPLING.
-        beta: Weight in [0, 1] of the stuff classes for thing regions on both sides, i.e. an offset of log
-            beta on their logits, in place of the variant's own (with `densevlm`: 0 is `densevlm` itself, 1 is
-            `none`).
-        reduction: `regions`: the mean over kept regions (the paper). `groups`: the sum of the two groups'
+        beta: Weight in [0, 1] of the stuff classes for thing regions, for teacher and student (an offset of
+            log beta on their logits). Overrides the variant's own weight: with `densevlm`, 0 is `densevlm`
+            itself and 1 is `none`.
+        reduction: `regions` is the mean over kept regions (the paper), `groups` the sum of the two groups'
             means (the released code).
-        counts: `group_counts` of the whole step, where these regions are a part of it: the result is then
-            their share of its loss.
+        counts: `group_counts` of the whole step, if these regions are a part of it. The result is then their
+            share of the step's loss.
 
     Returns:
-        A float32 scalar. Without a kept region it is 0, with gradient 0.
+        A float32 scalar. Without kept regions it is 0, with gradient 0.
     """
     kept = kept_regions(teacher, theta)
     logits, probs = student[kept].float() / tau, teacher[kept].float()
@@ -132,7 +132,7 @@ def decoupled_kl(
 
     probs = probs * weight
     probs = probs / probs.sum(dim=-1, keepdim=True)
-    # An excluded class has log-probability -inf and probability 0: fill, or 0 * inf poisons the sum.
+    # An excluded class has log-probability -inf and probability 0: without the fill, 0 * inf gives NaN.
     log_q = (logits + weight.log()).log_softmax(dim=-1).masked_fill(weight == 0, 0.0)
     kl = (torch.xlogy(probs, probs) - probs * log_q).sum(dim=-1)
 
@@ -143,7 +143,7 @@ def decoupled_kl(
 
 
 def _sides(thing: Tensor, teacher: Tensor) -> Tensor:
-    """Whether each column of `teacher` belongs to things, including the two tails where it has them."""
+    """Whether each column of `teacher` belongs to things, including its two tails if it has them."""
     return torch.cat([thing, thing.new_tensor([True, False])])[: teacher.shape[1]]
 
 
@@ -151,31 +151,31 @@ def merge_tail(logits: Tensor, teacher: Tensor, thing: Tensor) -> Tensor:
     """Merges the classes that a teacher does not name into the two tails.
 
     Args:
-        logits: (R, D) of classes.
+        logits: (R, D) over classes.
         teacher: (R, D + 2) distribution with tail mass.
         thing: (D,) bool, which classes are things.
 
     Returns:
-        (R, D + 2) logits. Their softmax gives each tail the sum of what it gave the classes in it.
+        (R, D + 2) logits. Their softmax gives each tail the total probability of its classes.
     """
     unnamed = teacher[:, :-2] == 0
-    # Not -inf: a logsumexp over nothing else has no gradient.
+    # Not -inf: logsumexp has no gradient if all values are -inf.
     tails = [logits.masked_fill(~(unnamed & side), -1e9).logsumexp(dim=1) for side in (thing, ~thing)]
     return torch.cat([logits.masked_fill(unnamed, -1e9), torch.stack(tails, dim=1)], dim=1)
 
 
 def region_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None) -> Tensor:
-    """1 - mean cosine between a region and the [CLS] embedding of its crop (CLIPSelf, eq. 1).
+    """1 - mean cosine between regions and the [CLS] embeddings of their crops (CLIPSelf, eq. 1).
 
-    It is DeCLIP's content loss too.
+    This is also DeCLIP's content loss.
 
     Args:
         student: (R, C) regions, of any norm.
         teacher: (R, C) embeddings of crops, of any norm.
-        count: Regions of the whole step, see `mean`.
+        count: Number of regions of the whole step; see `mean`.
 
     Returns:
-        A scalar, 0 without a region.
+        A scalar, 0 without regions.
     """
     return mean(1 - F.cosine_similarity(student, teacher, dim=-1), count)
 
@@ -189,10 +189,10 @@ def region_text(
         student: (R, D) cosines of regions with the text embeddings of D categories.
         labels: (R,) int64.
         tau: Temperature.
-        count: Regions of the whole step, see `mean`.
+        count: Number of regions of the whole step; see `mean`.
 
     Returns:
-        The mean over regions, a scalar; 0 without a region.
+        A scalar, the mean over regions; 0 without regions.
     """
     return mean(F.cross_entropy(student.float() / tau, labels, reduction="none"), count)
 
@@ -200,18 +200,32 @@ def region_text(
 def token_infonce(student: Tensor, teacher: Tensor, tau: float, count: Tensor | None = None) -> Tensor:
     """InfoNCE between the tokens of each crop, mean over tokens (R-SC's Refiner).
 
-    A token's positive is the teacher's token at its place, its negatives are the teacher's at the other
-    places of the crop.
+    The positive of a token is the teacher's token at the same place, its negatives are the teacher's tokens
+    at the other places of the crop.
+
+    Args:
+        student: (R, L, D) tokens of R crops, unit norm.
+        teacher: The same for the teacher, without gradient.
+        tau: Temperature.
+        count: Number of tokens of the whole step; see `mean`.
+
+    Returns:
+        A scalar, 0 without crops.
+    """
+    logits = student.float() @ teacher.detach().float().mT / tau
+    places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    return mean(F.cross_entropy(logits.flatten(0, 1), places.flatten(), reduction="none"), count)
+
+
+def token_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None) -> Tensor:
+    """1 - cosine of corresponding tokens, mean over tokens (R-SC, eq. 14 plus one).
 
     Args:
         student: (R, L, D) tokens of R crops, unit norm.
         teacher: The same of the teacher; it gets no gradient.
-        tau: Temperature.
         count: Tokens of the whole step, see `mean`.
 
     Returns:
         A scalar, 0 without a crop.
     """
-    logits = student.float() @ teacher.detach().float().mT / tau
-    places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return mean(F.cross_entropy(logits.flatten(0, 1), places.flatten(), reduction="none"), count)
+    return mean(1 - (student.float() * teacher.detach().float()).sum(dim=-1), count)

@@ -1,4 +1,4 @@
-"""What of a training differs from that of its method's authors and nobody asked for."""
+"""Notes on where a training differs from that of its method's authors, unless the user asked for it."""
 
 from densecli.shards.datasets import defaults_for
 from densecli.shards.store import Column, Store
@@ -7,16 +7,16 @@ from densecli.train.methods import find_method
 
 
 def method_notes(config: TrainConfig, store: Store, regions: Column, samples_per_step: int) -> list[str]:
-    """Says where the store and the size of a step differ from what the method's authors use.
+    """Describes where the store and the size of a step differ from those of the method's authors.
 
     Args:
         config: The configuration.
         store: The store.
         regions: Column of the region plan.
-        samples_per_step: Photos of a step, of all processes.
+        samples_per_step: Photos in a step of all processes.
 
     Returns:
-        A sentence for each difference; none on a generated data set, and none with losses of one's own.
+        A sentence for each difference; none on a generated data set or with the user's own losses.
     """
     if config.losses or defaults_for(store.dataset["name"]).generated:
         return []
@@ -24,13 +24,17 @@ def method_notes(config: TrainConfig, store: Store, regions: Column, samples_per
     notes = []
     canvas, plan = wanted.store.get("canvas"), wanted.store.get("regions")
     if canvas and config.image_size is None and canvas != store.canvas:
-        notes.append(f"{config.method} trains on a canvas of {canvas} px; this store has {store.canvas} px.")
+        notes.append(
+            f"{config.method} trains on a canvas of {canvas} px, but this store has {store.canvas} px."
+        )
     if plan and plan != regions.name:
-        notes.append(f"{config.method} trains on the regions of {plan}; these are of {regions.name}.")
+        notes.append(
+            f"{config.method} trains on regions of the plan {plan}, but these are of {regions.name}."
+        )
     batch = wanted.settings.get("batch_size")
     if batch and method.gpus and samples_per_step != batch * method.gpus:
         notes.append(
-            f"A step of {config.method} is over {batch * method.gpus} photos ({method.gpus} GPUs with "
-            f"--batch-size {batch}), of this training over {samples_per_step}; --accumulate makes it larger."
+            f"{config.method} trains with {batch * method.gpus} photos in a step ({method.gpus} GPUs with "
+            f"--batch-size {batch}), this training with {samples_per_step}; --accumulate raises this number."
         )
     return notes

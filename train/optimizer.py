@@ -1,4 +1,4 @@
-"""AdamW: its parameter groups, its learning rate, and what stays frozen."""
+"""AdamW with its parameter groups and learning rate, and frozen parameters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +15,10 @@ def freeze(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trained parameters in AdamW's two groups, with and without weight decay.
+    """The trained parameters in two groups, with and without weight decay.
 
-    1-D tensors (norms, biases, layer scales) and scalars (logit_scale) get none, as in CLIP, CLIPSelf, DeCLIP
-    and DenseVLM.
+    1-D tensors (norms, biases, layer scales) and scalars (logit_scale) have none, as in CLIP, CLIPSelf,
+    DeCLIP and DenseVLM.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
@@ -30,11 +30,11 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def adamw(
     model: nn.Module, *, weight_decay: float, betas: tuple[float, float], fused: bool = False
 ) -> torch.optim.AdamW:
-    """AdamW over `decay_groups`. Set its rate before each step with `set_learning_rate`.
+    """Makes AdamW over `decay_groups`. Set its rate before each step with `set_learning_rate`.
 
     Args:
-        model: Its frozen parameters are left out.
-        weight_decay: Of tensors with two or more dimensions.
+        model: The model; frozen parameters are left out.
+        weight_decay: Weight decay of tensors with two or more dimensions.
         betas: Decay rates of the two moments.
         fused: Updates all tensors in one kernel.
     """
@@ -42,6 +42,6 @@ def adamw(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the rate of all parameter groups."""
+    """Sets the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate

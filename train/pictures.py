@@ -1,4 +1,4 @@
-"""Pictures of a training for the loggers: what a student's tokens are similar to, before and after."""
+"""Pictures of a training for the loggers: the similarity of a student's tokens, before and after."""
 
 from collections.abc import Mapping
 
@@ -19,15 +19,15 @@ CENTRE = (0.5, 0.5)
 
 
 class AffinityPictures:
-    """Affinities of a store's first photos to their centres, as `densecli preview --run` draws them."""
+    """Affinities to the centre of a store's first photos, as `densecli preview --run` draws them."""
 
     def __init__(self, model: Student, mode: str, store: Store, initial: Mapping[str, Tensor]) -> None:
         """Reads the photos and runs the student with its initial weights on them.
 
         Args:
             model: The student.
-            mode: Its read-out.
-            store: Where the photos are from.
+            mode: Its read-out mode.
+            store: The store of the photos.
             initial: State dict of the student's network before the first step.
         """
         self._canvas = Canvas(store.canvas)
@@ -40,12 +40,12 @@ class AffinityPictures:
         model.network.load_state_dict(trained)
 
     def _run(self, photo: np.ndarray) -> np.ndarray:
-        # Compiling for so few photos would take longer than running on them.
+        # Compilation would take longer than these few photos.
         with torch.compiler.set_stance("force_eager"):
             return self._after(self._canvas.pad(photo))
 
     def draw(self) -> np.ndarray:
-        """(H, W, 3) uint8: a row for each photo with its affinities before the first step and now."""
+        """Draws (H, W, 3) uint8: a row for each photo with affinities before the first step and now."""
         rows = [
             affinity_row(
                 {"before": _always(before), "after": _always(self._run(photo))}, photo, CENTRE, self._canvas
@@ -56,5 +56,5 @@ class AffinityPictures:
 
 
 def _always(tokens: np.ndarray) -> TokenMap:
-    """A map that has been computed before."""
+    """A token map that is already computed."""
     return lambda canvas: tokens

@@ -1,4 +1,4 @@
-"""What a training trains: a model and its loss."""
+"""Recipes: a model and its loss, which the trainer trains."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
@@ -16,8 +16,8 @@ class Recipe(ABC, Generic[Outputs]):
     """A model with its loss, for `train.trainer.Trainer`.
 
     Attributes:
-        model: On its device, with what is not trained frozen.
-        initial_weights: Weights that the model has before the first step.
+        model: The model on its device; parameters that are not trained are frozen.
+        initial_weights: The source of its initial weights.
     """
 
     model: nn.Module
@@ -25,7 +25,7 @@ class Recipe(ABC, Generic[Outputs]):
 
     @property
     def random_weights(self) -> bool:
-        """Whether any weights involved were random, so that the results mean nothing."""
+        """Whether any weights involved were random, so that results mean nothing."""
         return self.initial_weights.random
 
     @abstractmethod
@@ -33,7 +33,7 @@ class Recipe(ABC, Generic[Outputs]):
         """Counts what the loss averages over in a batch: regions, tokens, images.
 
         Returns:
-            int64 counts by any names, of the same shapes for every batch.
+            int64 counts under names of your choice, with the same shapes for every batch.
         """
 
     @abstractmethod
@@ -41,8 +41,8 @@ class Recipe(ABC, Generic[Outputs]):
         """Runs the model on a batch; called under autocast.
 
         Args:
-            model: `model` as it is to be called: with several processes it is wrapped in DDP.
-            batch: On the model's device.
+            model: The model to call: `self.model`, which is wrapped in DDP if there are several processes.
+            batch: A batch on the model's device.
         """
 
     @abstractmethod
@@ -51,29 +51,28 @@ class Recipe(ABC, Generic[Outputs]):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the batch's share of the loss of its step.
 
-        The shares of all batches of a step add up to the loss; the mean of the batches' means would be
-        another number.
+        The shares of all batches of a step add up to its loss, which the mean over batches would not be.
 
         Args:
-            outputs: What `forward` returned for the batch.
+            outputs: The outputs of `forward` for the batch.
             batch: The batch.
             counts: The sum of `counts` over all batches of the step.
 
         Returns:
-            The share of the loss, a scalar, and further scalars to log by name.
+            The share of the loss, a scalar, and other scalars to log, by name.
         """
 
     @abstractmethod
     def resolved(self) -> dict[str, Any]:
-        """Settings with nothing left to a default or to look up, as JSON values, for config.json."""
+        """The resolved settings for config.json, as JSON values: no defaults or look-ups are left."""
 
     @abstractmethod
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
         """Writes the trained weights and their model card.
 
         Args:
-            folder: Where to.
-            resolved: The training's whole resolved configuration.
+            folder: Folder to write to.
+            resolved: The whole resolved configuration of the training.
 
         Returns:
             Path of the weights.
@@ -88,5 +87,5 @@ class Recipe(ABC, Generic[Outputs]):
         return []
 
     def picture(self) -> np.ndarray | None:
-        """(H, W, 3) uint8 picture of what the model does now, for the loggers; None where there is none."""
+        """Draws the current state of the model for the loggers: (H, W, 3) uint8, or None."""
         return None

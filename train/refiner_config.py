@@ -1,26 +1,71 @@
 """The settings of train-refiner."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
 from densecli.train.trainer_config import TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerConfig(TrainerConfig):
-    """The settings of train-refiner; `student` is the Refiner's CLIP."""
+    """The settings of train-refiner; `student` is the Refiner's network."""
 
-    student: str = changed(TrainerConfig, "student", help="CLIP whose Refiner is trained.")
+    student: str = changed(TrainerConfig, "student", help="CLIP or VFM whose Refiner is trained.")
     batch_size: int = changed(TrainerConfig, "batch_size", default=16)
     epochs: int = changed(TrainerConfig, "epochs", default=4)
     lr: float = changed(TrainerConfig, "lr", default=1e-4)
     depth: int | None = setting(
         None,
-        help="Clones the last K blocks of the CLIP.",
+        help="Clones the last K blocks of the network.",
         group="method",
         min=1,
         metavar="K",
         default_text="4 of 12, 6 of 24",
     )
+    init: str = setting(
+        "own",
+        help="What the blocks begin as: own, the network's last blocks; random; exogenous, random ones after "
+        "all blocks of the network; or the last blocks of another model, NAME or NAME=WEIGHTS.",
+        group="method",
+        metavar="NAME",
+    )
+    fc_inter: bool = setting(True, help="Mixes in the tokens of two earlier layers.", group="method")
+    fc_cls: bool = setting(
+        True, help="Makes a region's [CLS] by an MLP; without, it is the mean of its tokens.", group="method"
+    )
+    direction: Literal["global-to-local", "local-to-global"] = setting(
+        "global-to-local",
+        help="A region in the whole photo learns the tokens of its crop, or a crop those of its region.",
+        group="method",
+    )
+    align: Literal["infonce", "cosine"] = setting(
+        "infonce", help="How tokens are compared with those of the crop.", group="method"
+    )
+    tau: float = setting(0.2, help="Temperature of InfoNCE between tokens.", group="method", above=0)
     crops: int = setting(4, help="Crops of each photo.", group="method", min=1, metavar="N")
-    tau: float = setting(0.2, help="Temperature of the contrast between tokens.", group="method", above=0)
+    scale: tuple[float, float] = setting(
+        (0.3, 0.7),
+        help="Smallest and largest area of a crop, as a share of the photo's.",
+        group="method",
+        above=0,
+        max=1,
+        metavar="LOW HIGH",
+    )
+    tokens: int | None = setting(
+        None,
+        help="A crop has N x N tokens.",
+        group="method",
+        min=1,
+        metavar="N",
+        default_text="as many as a picture of the network's own size, 14 for a ViT-B/16",
+    )
+
+    def __post_init__(self) -> None:
+        """Also refuses a scale that ends before it begins."""
+        super().__post_init__()
+        if self.scale[0] > self.scale[1]:
+            raise DenseCLIError(
+                f"scale goes from {self.scale[0]:g} to {self.scale[1]:g}.", hint="Give --scale LOW HIGH."
+            )

@@ -42,6 +42,7 @@ RESOLVED = frozenset(
         "initial_weights",
         "random_weights",
         "preset",
+        "refiner_version",
     }
 )
 """Keys of a run's config.json that are no settings but follow from them, the store and the machine."""
@@ -55,7 +56,7 @@ def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """
     former = {1: "none", 2: "stuff-only", 3: "full", 4: "densevlm"}
     found = dict(recorded)
-    if recorded.get("decoupling") in former:
+    if isinstance(recorded.get("decoupling"), int) and recorded["decoupling"] in former:
         found["decoupling"] = former[recorded["decoupling"]]
     return found
 

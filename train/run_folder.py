@@ -1,25 +1,22 @@
 """The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/."""
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, NotRequired, TypedDict
 
 from densecli.core import fs
+from densecli.core.documents import parse, read_document
 from densecli.core.errors import DenseCLIError
+from densecli.core.lock import FolderLock
 from densecli.train.checkpoints import latest_checkpoint
 from densecli.train.run_config import with_current_values
 from densecli.train.trainer_config import Resume
 
 
 class RunFolder:
-    """Paths of one run, in a local folder, and the lock of the process that writes it.
+    """The local folder of one run, with the lock of the process that writes it.
 
     Attributes:
         root: The folder.
@@ -31,16 +28,14 @@ class RunFolder:
     """
 
     LOGGERS = "loggers.json"
-    """File with the ids under which services know the run."""
-    LOCK = ".lock"
-    """Locked by the process that writes the run; says which one it is."""
+    """File with the ids of the run at logging services."""
 
     def __init__(self, root: str | Path) -> None:
-        """Raises DenseCLIError for an address."""
+        """Describes a folder. Raises DenseCLIError for an address such as s3://."""
         if "://" in str(root):
             raise DenseCLIError(
                 "A run is written to a local folder, not to an address.",
-                hint="Name a folder with --run, and copy it afterwards.",
+                hint="Give a local folder as --run, and copy it afterwards.",
             )
         self.root = Path(root)
         self.config = self.root / "config.json"
@@ -48,7 +43,7 @@ class RunFolder:
         self.tensorboard = self.root / "tensorboard"
         self.checkpoints = str(self.root / "checkpoints")
         self.export = str(self.root / "export")
-        self._lock = FileLock(self.root / self.LOCK)
+        self._lock = FolderLock(self.root, "The run", "--run")
 
     def open(
         self,
@@ -59,26 +54,27 @@ class RunFolder:
         defaults: Mapping[str, Any] | None = None,
         dry_run: bool = False,
     ) -> str | None:
-        """Locks the folder and makes it ready for a training; `close` unlocks it.
+        """Locks the folder and prepares it for a training; `close` unlocks it.
 
         Args:
             config: The resolved configuration, JSON values.
-            resume: interrupted: continue the run that is there, whose settings have to be the same; never:
-                refuse to touch a run that is there; overwrite: remove it.
-            free: Settings that may differ from those of the run that is there.
-            defaults: Values of settings that the run that is there does not know, because it was started by
-                an earlier version.
-            dry_run: Only say where it would continue; lock and write nothing.
+            resume: What to do with an existing run. "interrupted" continues it, if its settings are the same;
+                "never" refuses; "overwrite" removes it.
+            free: Settings that may differ from those of the existing run.
+            defaults: Values of settings that the existing run does not have, because an earlier version
+                started it.
+            dry_run: Whether only to find out where it would continue, without locking or writing.
 
         Returns:
-            Path of the checkpoint to continue from, None where there is none.
+            Path of the checkpoint to continue from, None if there is none.
 
         Raises:
-            DenseCLIError: Where another process writes the run, and where `resume` forbids to touch it.
+            DenseCLIError: Another process writes the run, or `resume` does not allow to continue it.
         """
         if not dry_run:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._acquire()
+            self._lock.acquire()
+        elif self.root.is_file():
+            raise DenseCLIError(f"{self.root} is a file.", hint="Choose another --run.")
         try:
             return self._prepare(config, resume, free, defaults or {}, dry_run=dry_run)
         except BaseException:
@@ -87,22 +83,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Unlocks the folder."""
-        if self._lock.is_locked:
-            (self.root / self.LOCK).write_text("")
-            self._lock.release()
-
-    def _acquire(self) -> None:
-        """Locks the folder. The system releases the lock of a process that dies."""
-        file = self.root / self.LOCK
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise DenseCLIError(
-                f"The run in {self.root} is being written by {file.read_text() or 'another process'}.",
-                hint="Wait for it to end, stop it, or choose another --run.",
-            ) from None
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}")
+        self._lock.release()
 
     def _prepare(
         self,
@@ -138,38 +119,109 @@ class RunFolder:
         self.config.unlink()
 
     def _sweep(self) -> None:
-        """Removes files that a killed process left half written: a checkpoint may have gigabytes."""
+        """Removes files that a killed process left half-written: a checkpoint may have gigabytes."""
         for folder in (str(self.root), self.checkpoints, self.export):
             for name in filter(fs.is_temporary, fs.files(folder)):
                 fs.remove(fs.join(folder, name))
 
-    def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
-        recorded = json.loads(self.config.read_bytes())
-        old = _without_places({**defaults, **with_current_values(recorded)})
-        config = _without_places(config)
-        changed = [
-            f"{name} {old.get(name)!r} -> {config[name]!r}"
-            for name in sorted(config.keys() - set(free))
-            if old.get(name) != config[name]
-        ]
+    def read_config(self) -> dict[str, Any]:
+        """The recorded configuration. Raises FileNotFoundError, and DenseCLIError for a damaged one."""
+        config: dict[str, Any] = read_document(
+            self.config,
+            _Config,
+            noun="The run's configuration",
+            hint="Restore it, choose another --run, or start again with --resume overwrite.",
+        )
+        return config
+
+    def check_checkpoint(
+        self,
+        path: str,
+        state: Mapping[str, Any],
+        config: dict[str, Any],
+        *,
+        free: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Checks that a checkpoint belongs to this run, whose files two processes may have mixed.
+
+        Args:
+            path: Of the checkpoint.
+            state: Its content. One of version 0.1 has no `config`.
+            config: The resolved configuration of this run.
+            free: See `open`.
+            defaults: See `open`.
+
+        Raises:
+            DenseCLIError: It was written under other settings, or after more steps than are logged.
+        """
+        hint = f"Remove {path} to continue from the one before, or start again with --resume overwrite."
+        changed = _changed(state.get("config", config), config, free, defaults or {})
         if changed:
+            raise DenseCLIError(
+                f"The checkpoint {path} was written with other settings: {'; '.join(changed)}.",
+                hint=hint,
+            )
+        step = state["step"]
+        rows = self.metrics.read_bytes().splitlines() if self.metrics.is_file() else []
+        if len(rows) < step:
+            raise DenseCLIError(
+                f"The checkpoint {path} was written after step {step}, but {self.metrics} has only the first "
+                f"{len(rows)} steps.",
+                hint=hint,
+            )
+        try:
+            same = not step or parse(rows[step - 1])["step"] == step
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise DenseCLIError(f"Line {step} of {self.metrics} is not that of step {step}.", hint=hint)
+
+    def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
+        recorded = self.read_config()
+        old = with_current_values(recorded)
+        if changed := _changed(recorded, config, free, defaults):
             hint = (
                 f"Choose another --run, or --resume overwrite; --config {self.config} continues it as it was."
             )
-            if old.get("samples_per_step") != config.get("samples_per_step"):
+            if "samples_per_step" in old and old["samples_per_step"] != config.get("samples_per_step"):
                 samples = f"--batch-size x --accumulate x processes = {old['samples_per_step']}"
                 hint = f"Keep {samples}, or choose another --run, or --resume overwrite."
             if isinstance(recorded.get("decoupling"), int) and old["decoupling"] != config["decoupling"]:
                 hint = (
-                    "Rows 2 and 3 had each other's number then: "
-                    f"--decoupling {old['decoupling']} is what the run was started with."
+                    "Rows 2 and 3 were swapped when the run was started: "
+                    f"give --decoupling {old['decoupling']} to continue it."
                 )
             raise DenseCLIError(
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
             )
 
 
+class _Config(TypedDict):
+    """What readers of a run's configuration rely on."""
+
+    student: NotRequired[str]
+    alpha: NotRequired[float]
+    initial_weights: NotRequired[dict[str, Any]]
+
+
+def _changed(
+    recorded: Mapping[str, Any],
+    config: dict[str, Any],
+    free: Collection[str],
+    defaults: Mapping[str, Any],
+) -> list[str]:
+    """The settings that differ from recorded ones, as NAME OLD -> NEW."""
+    old = _without_places({**defaults, **with_current_values(recorded)})
+    config = _without_places(config)
+    return [
+        f"{name} {old.get(name)!r} -> {config[name]!r}"
+        for name in sorted(config.keys() - set(free))
+        if old.get(name) != config[name]
+    ]
+
+
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings without the places of files: of the initial weights only the digest counts."""
+    """The settings without paths: initial weights are compared by their digest."""
     weights = {k: v for k, v in config.get("initial_weights", {}).items() if k != "source"}
     return {**config, "initial_weights": weights}

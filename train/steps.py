@@ -1,4 +1,4 @@
-"""The steps of a training: how many there are, and the batches of each."""
+"""The steps of a training: their number, and the batches of each."""
 
 import math
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ class Steps:
 
     Attributes:
         samples_per_step: Samples in a step of all processes; the last step of an epoch may have fewer.
-        per_epoch: Steps of an epoch.
-        total: Steps of the training.
-        warmup: Those in which the learning rate rises.
-        notes: What a user should know of them.
+        per_epoch: Steps in an epoch.
+        total: Steps of the whole training.
+        warmup: Steps over which the learning rate rises.
+        notes: Sentences about the steps that a user should read.
     """
 
     notes: tuple[str, ...]
@@ -31,7 +31,7 @@ class Steps:
             world_size: Number of processes.
 
         Raises:
-            DenseCLIError: Where the store has too few samples for a step.
+            DenseCLIError: The store has too few samples for a step.
         """
         self._loader, self._accumulate = loader, config.accumulate
         self.samples_per_step = config.batch_size * world_size * config.accumulate
@@ -39,29 +39,29 @@ class Steps:
         self.per_epoch = full if config.drop_last or not partial else full + 1
         if not self.per_epoch:
             raise DenseCLIError(
-                f"The store {config.store} has no batch of {self.samples_per_step} samples.",
-                hint="Choose a smaller --batch-size, or keep the last batch.",
+                f"The store {config.store} has fewer samples than a step: {self.samples_per_step}.",
+                hint="Give a smaller --batch-size, or leave out --drop-last.",
             )
         self.total = config.max_steps or self._length(config)
         self.warmup = warmup_steps(self.total) if config.warmup_steps is None else config.warmup_steps
         self.notes = ()
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
             self.notes = (
-                f"The learning rate rises for {self.warmup} steps, not {WARMUP_STEPS}: the training has "
-                f"{self.total}.",
+                f"The learning rate rises over {self.warmup} steps instead of {WARMUP_STEPS}, because the "
+                f"training has only {self.total} steps.",
             )
 
     def _length(self, config: TrainerConfig) -> int:
-        """Number of steps that `epochs` or `seen_samples` amounts to."""
+        """Number of steps of `epochs` or `seen_samples`."""
         if not config.seen_samples:
             return config.epochs * self.per_epoch
-        # With drop_last an epoch shows fewer samples than there are; without, its last step has fewer.
+        # With drop_last, an epoch has fewer samples than the store; without it, its last step has fewer.
         samples = min(len(self._loader), self.per_epoch * self.samples_per_step)
         epochs, left = divmod(config.seen_samples, samples)
         return epochs * self.per_epoch + math.ceil(left / self.samples_per_step)
 
     def batches(self, step: int) -> Iterator[list[Batch]]:
-        """This process's batches of each step that is left after `step` steps."""
+        """Yields this process's batches of each step after the first `step` steps."""
         while step < self.total:
             epoch, start = divmod(step, self.per_epoch)
             batches = self._loader.batches(epoch, start * self.samples_per_step)
@@ -71,5 +71,5 @@ class Steps:
 
 
 def warmup_steps(total: int) -> int:
-    """Steps in which the learning rate rises by default: the papers', less in a shorter training."""
+    """Default number of warm-up steps: that of the papers, or fewer in a short training."""
     return WARMUP_STEPS if total > WARMUP_STEPS else total // 10

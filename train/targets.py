@@ -1,4 +1,4 @@
-"""The targets of one visit of a sample, from the arrays stored in a column. See `TargetKind.layout`."""
+"""Reads the targets of one view of a sample from the arrays in a column. See `TargetKind.layout`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """The boxes of a sample that an epoch visits.
+    """The boxes of a sample that an epoch uses.
 
     Attributes:
-        offsets: (V + 1,) where each of the sample's views begins among its boxes.
-        view: The view that is visited.
-        cells: Which of its boxes, sorted.
+        offsets: (V + 1,) start of each of the sample's views among its boxes.
+        view: The view that is used.
+        cells: Which of its boxes are used, sorted.
     """
 
     offsets: np.ndarray
@@ -31,7 +31,7 @@ class Visit:
 
     @property
     def rows(self) -> np.ndarray:
-        """Indices of the visited boxes among all boxes of the sample."""
+        """Indices of the used boxes among all boxes of the sample."""
         rows: np.ndarray = self.offsets[self.view] + self.cells
         return rows
 
@@ -39,18 +39,18 @@ class Visit:
 def choose_view(
     key: str, epoch: int, n_views: int, targets: Iterable[Arrays], first: int | None = None
 ) -> int:
-    """Chooses the view of a sample for an epoch, among those that every target holds.
+    """Chooses the view of a sample for an epoch, among the views that every target holds.
 
     Args:
-        key: Of the sample.
+        key: Key of the sample.
         epoch: Counted from 0.
-        n_views: Views of the sample's region plan.
+        n_views: Number of views in the region plan.
         targets: The sample's stored arrays of each target column.
-        first: Only the first so many views of each target, as if no more had been stored; where every target
-            holds all views, those that would have been stored. None for all.
+        first: Uses only this many views of each target, as if no more had been stored. If every target holds
+            all views, these are the ones that would have been stored. None uses all.
 
     Raises:
-        DenseCLIError: Where the targets have no view in common.
+        DenseCLIError: The targets have no view in common.
     """
     stored = [arrays["views"][:first] for arrays in targets if "views" in arrays]
     if first and not stored:
@@ -59,26 +59,26 @@ def choose_view(
     if not len(views):
         raise DenseCLIError(
             f"The columns to read have no view of sample {key} in common.",
-            hint="Build them again for the same views.",
+            hint="Build them again with the same --views.",
         )
     return int(views[view_of(key, epoch, len(views))])
 
 
 class TargetReader:
-    """Decodes the samples of one column."""
+    """Decodes the targets in one column."""
 
     def __init__(self, column: Column) -> None:
-        """Raises DenseCLIError where no plug-in here knows the column's codec or kind of target."""
+        """Opens a column. Raises DenseCLIError if no plug-in knows its codec or kind of target."""
         self.codec: Codec = column.codec
         self.side = column.side
         self.layout: Layout = KINDS[column.target_kind].layout
 
     def read(self, arrays: Arrays, visit: Visit) -> np.ndarray:
-        """Decodes the targets of a visit.
+        """Decodes the targets of the boxes that an epoch uses.
 
         Args:
             arrays: The sample's stored arrays.
-            visit: Which boxes; a map is decoded whole.
+            visit: The boxes; a map is decoded whole.
 
         Returns:
             float32 (R, C) for R boxes, (R, side * side, r) for their tokens, or (1, h, w, r) for a map.
@@ -100,7 +100,7 @@ class TargetReader:
 def join(targets: list[np.ndarray]) -> np.ndarray:
     """Concatenates the targets of several samples.
 
-    Factors of a lower rank are padded with columns of zeros, which leaves their Gram matrix as it is.
+    Factors of a lower rank are padded with zero columns, which does not change their Gram matrix.
     """
     rank = max(target.shape[-1] for target in targets)
     none = [(0, 0)] * (targets[0].ndim - 1)

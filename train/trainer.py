@@ -1,5 +1,6 @@
-"""The training loop: batches in, optimiser steps, metrics and checkpoints out, resumed exactly."""
+"""The training loop: optimiser steps, metrics and checkpoints; a killed run resumes exactly."""
 
+import json
 import math
 import signal
 import sys
@@ -35,7 +36,7 @@ R = TypeVar("R", bound=Recipe[Any])
 
 
 class NonFiniteStep(DenseCLIError):
-    """A loss or gradient is not finite; the weights were left alone."""
+    """A loss or gradient is not finite; the weights were not changed."""
 
 
 class Trainer(Generic[R]):
@@ -47,7 +48,7 @@ class Trainer(Generic[R]):
         config: The configuration.
         distributed: This process among the others.
         model: The recipe's model.
-        forward: The model as a step calls it: gradients come back as the mean over the processes.
+        forward: The model as a step calls it; its gradients are averaged over the processes.
         steps: The steps of the training.
         notes: What a user should read before the first step.
         step: Steps taken.
@@ -60,13 +61,13 @@ class Trainer(Generic[R]):
         """Builds the optimiser and the schedule.
 
         Args:
-            recipe: What is trained.
+            recipe: The model and its loss.
             loader: Batches of this process.
             config: The configuration.
-            distributed: None for this process alone.
+            distributed: The processes that train together; by default this one alone.
 
         Raises:
-            DenseCLIError: Where the store has too few samples for a batch, and for an unknown schedule.
+            DenseCLIError: The store has too few samples for a batch, or the schedule is unknown.
         """
         self.recipe, self.loader, self.config = recipe, loader, config
         self.distributed = distributed or Distributed(device=pick_device(config.device))
@@ -85,11 +86,9 @@ class Trainer(Generic[R]):
         self.forward = self.distributed.wrap(self.model)
 
     def resolved(self) -> dict[str, Any]:
-        """The configuration with nothing left to a default or to look up, as JSON values."""
+        """The resolved configuration as JSON values: no defaults or look-ups are left."""
         return {
-            **asdict(self.config),
-            "betas": list(self.config.betas),
-            "loggers": list(self.config.loggers),
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()},
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
             "samples_per_step": self.steps.samples_per_step,
@@ -99,21 +98,21 @@ class Trainer(Generic[R]):
         }
 
     def fit(self, start: float | None = None) -> dict[str, Any]:
-        """Trains to the last step from wherever the run folder stands, then exports.
+        """Trains from the run folder's last checkpoint to the last step, then exports.
 
         SIGTERM and Ctrl-C end the training with a checkpoint after the step at hand.
 
         Args:
-            start: When the command began, by `time.monotonic`; None for now.
+            start: Start of the command, by `time.monotonic`; by default now.
 
         Returns:
-            The last row of metrics with `run`, `export` (None where a signal ended the training), `signal`
-            (its number, or None), `random_weights` and `seconds_to_first_step` (None without a step). For a
-            dry run: `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
+            The last row of metrics with `run`, `export` (None if a signal ended the training), `signal` (its
+            number, or None), `random_weights` and `seconds_to_first_step` (None without a step). A dry run
+            returns `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
 
         Raises:
-            NonFiniteStep: Where more steps are not finite than `max_nonfinite_steps`.
-            DenseCLIError: Where the run folder is in use or holds another run.
+            NonFiniteStep: More than `max_nonfinite_steps` steps are not finite.
+            DenseCLIError: The run folder is in use or holds a different run.
         """
         start = time.monotonic() if start is None else start
         folder = RunFolder(self.config.run)
@@ -122,14 +121,14 @@ class Trainer(Generic[R]):
             return {
                 "planned": True,
                 "run": self.config.run,
-                "step": load_checkpoint(checkpoint)["step"] if checkpoint else 0,
+                "step": self._read(folder, checkpoint)["step"] if checkpoint else 0,
                 "total_steps": self.steps.total,
                 "random_weights": self.recipe.random_weights,
             }
         with closing(folder):
             torch.manual_seed(self.config.seed)
             if checkpoint:
-                self._load(checkpoint)
+                self._load(folder, checkpoint)
             result = self._run(folder, start)
             if self.step == self.steps.total:
                 result["export"] = self.distributed.on_rank_zero(
@@ -144,7 +143,7 @@ class Trainer(Generic[R]):
         )
 
     def _run(self, folder: RunFolder, start: float) -> dict[str, Any]:
-        """Takes the steps that are left."""
+        """Takes the remaining steps."""
         first_step: float | None = None
         ended_by = 0
         with (
@@ -177,6 +176,8 @@ class Trainer(Generic[R]):
                     log.picture(self._picture, self.step)
                 if ended_by:
                     break
+            # One that came while the last step was saved.
+            ended_by = ended_by or self.distributed.max(stop.signal or 0)
         return {
             **log.last,
             "run": self.config.run,
@@ -187,17 +188,17 @@ class Trainer(Generic[R]):
         }
 
     def train_step(self, batches: Sequence[Batch]) -> dict[str, Any]:
-        """Takes one optimiser step on the batches of all processes together, as if they were one batch.
+        """Takes one optimiser step on the batches of all processes, as if they were one batch.
 
         Args:
-            batches: Those of this process, one for each gradient accumulation.
+            batches: This process's batches, one for each gradient accumulation.
 
         Returns:
             The step's row of metrics: `step` counted from 1, `epoch`, `loss` and its parts, `grad_norm`, `lr`
             and `samples` of all processes. A step whose loss or gradient is not finite changes no weights.
 
         Raises:
-            NonFiniteStep: For a step that is not finite after `max_nonfinite_steps` others.
+            NonFiniteStep: The step is not finite, after `max_nonfinite_steps` others.
         """
         rate = self.schedule(
             self.step, peak=self.config.lr, warmup_steps=self.steps.warmup, total_steps=self.steps.total
@@ -218,7 +219,7 @@ class Trainer(Generic[R]):
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """`Recipe.counts` of the batches of all processes together."""
+        """Sums `Recipe.counts` over the batches of all processes."""
         counts = [
             {name: n * bool(batch.keys) for name, n in self.recipe.counts(batch).items()} for batch in batches
         ]
@@ -228,9 +229,9 @@ class Trainer(Generic[R]):
         }
 
     def _backward(self, batch: Batch, counts: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
-        """Adds a batch's gradients, synchronised in the last one; returns its share of the metrics."""
+        """Adds a batch's gradients, which the last one synchronises. Returns its share of the metrics."""
         ddp = self.forward if isinstance(self.forward, DistributedDataParallel) else None
-        # A process without a sample of its own computes another's, with weight 0.
+        # A process without a sample of its own computes another's with weight 0.
         share = bool(batch.keys)
         with ddp.no_sync() if ddp and not last else nullcontext():
             with self.precision.autocast():
@@ -242,17 +243,17 @@ class Trainer(Generic[R]):
         return {**{name: value * share for name, value in parts.items()}, "samples": samples}
 
     def _sum(self, parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """Sums the shares of all batches of all processes; adds the norm of the gradient."""
+        """Sums the shares over the batches of all processes, and adds the norm of the gradient."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         sums = self.distributed.add(
             torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0)
         )
-        # One transfer for all numbers: each by itself would wait for the device.
+        # One transfer for all numbers: each transfer waits for the device.
         *scalars, norm = torch.cat([sums, get_total_norm(gradients)[None]]).tolist()
         return {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
 
     def _skip(self, values: dict[str, float], keys: list[str]) -> None:
-        """Counts a step that is not finite; raises NonFiniteStep where there were enough."""
+        """Counts a step that is not finite; raises NonFiniteStep if there were too many."""
         if self.nonfinite_steps < self.config.max_nonfinite_steps:
             self.nonfinite_steps += 1
             return
@@ -266,7 +267,7 @@ class Trainer(Generic[R]):
         )
 
     def _due(self, every: int) -> bool:
-        """Whether something that happens every so many steps, and after the last one, happens now."""
+        """Whether something that happens every `every` steps and after the last one is due now."""
         return self.step % every == 0 or self.step == self.steps.total
 
     def _picture(self) -> Any:
@@ -286,13 +287,13 @@ class Trainer(Generic[R]):
         return logs[-1]
 
     def _batches(self) -> Generator[list[Batch]]:
-        """The batches of one step after another, on the device."""
+        """Yields the batches of each step, on the device."""
         steps = self.steps.batches(self.step)
 
         def load(_: int) -> list[Batch]:
             return [batch.to(self.device) for batch in next(steps)]
 
-        # One thread makes the next step's batches while the GPU computes this one's.
+        # A thread prepares the next step's batches while the GPU computes.
         return prefetch(load, range(self.steps.total - self.step), threads=1, window=2)
 
     def _save(self, folder: RunFolder, log: RunLog, rng: dict[str, Any]) -> None:
@@ -305,14 +306,28 @@ class Trainer(Generic[R]):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng,
+            "config": json.loads(json.dumps(self.resolved())),
         }
         save_checkpoint(folder.checkpoints, state, keep=self.config.keep_checkpoints)
 
-    def _load(self, checkpoint: str) -> None:
+    def _read(self, folder: RunFolder, checkpoint: str) -> dict[str, Any]:
+        """A checkpoint, if it belongs to the run."""
         state = load_checkpoint(checkpoint)
-        self.model.load_state_dict(state["model"])
-        # The moments only: how AdamW computes depends on the device, which may be another now.
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        set_rng_state(state["rng"])
+        folder.check_checkpoint(checkpoint, state, self.resolved(), free=FREE, defaults=defaults(self.config))
+        return state
+
+    def _load(self, folder: RunFolder, checkpoint: str) -> None:
+        state = self._read(folder, checkpoint)
+        try:
+            self.model.load_state_dict(state["model"])
+            # The moments only: how AdamW computes depends on the device, which may be another now.
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+            set_rng_state(state["rng"])
+        # Torch raises anything for a state that is another model's.
+        except Exception as error:
+            raise DenseCLIError(
+                f"The checkpoint {checkpoint} does not fit this model ({type(error).__name__}).",
+                hint="Remove it to continue from the one before, or start again with --resume overwrite.",
+            ) from error
         self.step, self.nonfinite_steps = state["step"], state["nonfinite_steps"]

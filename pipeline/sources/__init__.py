@@ -9,7 +9,7 @@ from densecli.shards.datasets import DATASETS, function_of
 
 __all__ = ["Decoded", "Index", "Item", "Load", "Source", "SourceRequest", "Unreadable", "open_source"]
 
-# Names are looked up in DATASETS; from here on the built-in ones are found there.
+# Importing this makes the built-in sources known to DATASETS, where names are looked up.
 registry("datasets", package=__name__)
 
 
@@ -29,7 +29,7 @@ def open_source(
         dataset: Name of a registered data set.
         data: Folder, file, pattern or URL of the photos.
         split: Part of the data set; None for the data set's default.
-        limit: Number of photos to list, the first ones; None for all.
+        limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
         max_pixels: Pixels of the largest photo that is decoded.

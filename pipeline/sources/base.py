@@ -1,4 +1,4 @@
-"""What a source is: a listing of photos with an identity, and a small loader that is sent to workers."""
+"""The base of sources: a listing of photos with an identity, and a small loader that is sent to workers."""
 
 import hashlib
 import re
@@ -9,14 +9,17 @@ from typing import Any, NamedTuple, cast
 
 from PIL import Image
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.passed_over import PassedOver, in_words
+from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
 from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.shards.geometry import Canvas
 from densecli.shards.specs import DatasetIdentity
 
 MAX_KEY = 80
-"""Longest key in characters: a tar member is named KEY.EXTENSION, for which USTAR has 100 bytes."""
+"""Longest key in characters. Tar members are named KEY.EXTENSION, and USTAR allows 100 bytes."""
 
 
 class Span(NamedTuple):
@@ -39,8 +42,8 @@ class Item(NamedTuple):
     Attributes:
         key: Unique in the source, and safe as a name in a tar.
         ref: The photo's path, URL or number, for the loader and for people.
-        photo: Where the photo's bytes are; None where the file `ref` holds nothing else.
-        masks: Where the bytes of its annotations are; None where it has none.
+        photo: Where the photo's bytes are; None if the file `ref` holds nothing else.
+        masks: Where the bytes of its annotations are; None if it has none.
     """
 
     key: str
@@ -50,7 +53,7 @@ class Item(NamedTuple):
 
 
 class Index(NamedTuple):
-    """A folder that remembers the contents of tars, so that an unchanged tar is not read again.
+    """A folder that caches the contents of tars, so that unchanged tars are not read again.
 
     Attributes:
         folder: Path or URL of the folder.
@@ -63,12 +66,12 @@ class Index(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRequest:
-    """What a source is asked to list.
+    """A request to list photos.
 
     Attributes:
         data: Folder, file, pattern or URL of the photos.
         split: Part of the data set. Empty: all of it.
-        limit: Number of photos to list, the first ones; None for all.
+        limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
         index: Where the contents of tars are remembered between runs.
         max_pixels: Pixels of the largest photo that is decoded.
@@ -88,10 +91,10 @@ class Decoded(NamedTuple):
     """A loaded photo.
 
     Attributes:
-        image: RGB; a large photo may be decoded at a smaller scale than its own width x height.
-        width: Of the photo itself, in pixels.
-        height: Of the photo itself, in pixels.
-        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None where
+        image: RGB. A large photo may be decoded at a smaller scale than width x height.
+        width: Width of the photo itself, in pixels.
+        height: Height of the photo itself, in pixels.
+        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None if
             the data set has no masks.
     """
 
@@ -110,15 +113,16 @@ class Source:
     """The listed photos of a data set.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         split: Part that was listed. Empty: all of it.
-        digest: sha256 of what the listing names; a changed listing is another data set.
-        items: The photos, in an order that depends on the data alone. A sequence that makes its items on
-            access keeps a long listing small.
-        load: Loads one of them. It is pickled and sent to workers, so it must not hold the listing.
-        options: Further flags of build-shards that the listing depends on, such as {"seed": 0}.
+        digest: sha256 of the listing; a changed listing is another data set.
+        items: The photos, in an order that depends only on the data. A sequence that makes items on access
+            keeps a long listing small.
+        load: Loads a photo. It is pickled and sent to workers, so it must not hold the listing.
+        options: Other flags of build-shards on which the listing depends, such as {"seed": 0}.
         has_masks: Whether photos come with masks.
         index_bytes: Bytes that the index of this listing takes in a store.
+        passed: What the listing leaves out.
     """
 
     name: str
@@ -129,19 +133,15 @@ class Source:
     options: Mapping[str, Any] = field(default_factory=dict)
     has_masks: bool = False
     index_bytes: int = 0
+    passed: PassedOver = field(default_factory=PassedOver)
 
     @property
     def identity(self) -> DatasetIdentity:
-        """What a store records of its data set. It is part of every column key."""
+        """The facts about its data set that a store records. They are part of every column key."""
         n = len(self.items)
         identity = {"name": self.name, "split": self.split, "digest": self.digest, "n": n, **self.options}
         # The options of a plug-in's source have names that the type does not list.
         return cast(DatasetIdentity, identity)
-
-
-def readable(name: str) -> str:
-    """A file name as text. Bytes in it that are not UTF-8, as old archives have, are written as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def listing_digest(lines: Iterable[str]) -> str:
@@ -152,27 +152,56 @@ def listing_digest(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def files_source(name: str, split: str, sizes: dict[str, int], limit: int | None, load: Load) -> Source:
+def photo_sizes(root: str, folder: str, passed: PassedOver) -> dict[str, int]:
+    """Finds the photos in a folder and its subfolders by the ends of their names.
+
+    Args:
+        root: The folder that links may not lead out of.
+        folder: Where to look.
+        passed: Counts what is left out.
+
+    Returns:
+        Bytes of each photo, by its path below the folder.
+    """
+    sizes = {}
+    for name, entry in fs.find(folder, passed=passed, within=root).items():
+        if name.lower().endswith(EXTENSIONS) and not entry.is_folder:
+            sizes[name] = entry.size
+        elif not entry.is_folder:
+            passed.add("not named as a photo", name)
+    return sizes
+
+
+def files_source(
+    name: str,
+    split: str,
+    sizes: dict[str, int],
+    limit: int | None,
+    load: Load,
+    passed: PassedOver | None = None,
+) -> Source:
     """The source of a folder's files, sorted by key. The digest covers names and sizes.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         split: Part that was listed. Empty: all of it.
         sizes: Bytes of each file, by its path below the root, with '/'.
         limit: Number of photos to keep; None for all.
         load: Loads a photo by its path.
+        passed: What was left out.
     """
     keys = safe_keys(list(sizes))
     items = sorted(Item(keys[ref], ref) for ref in sizes)[:limit]
     digest = listing_digest(f"{item.key}\t{item.ref}\t{sizes[item.ref]}" for item in items)
-    return Source(name=name, split=split, digest=digest, items=items, load=load)
+    passed = passed or PassedOver()
+    return Source(name=name, split=split, digest=digest, items=items, load=load, passed=passed)
 
 
 def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
-    """Makes a key of each relative file name.
+    """Makes a key for each relative file name.
 
-    A key is the path without its extension; every character but letters, digits, '-' and '_' becomes '_'.
-    Names that would share a key, and names that are too long, get 12 hex digits of their own digest.
+    A key is the path without its extension, with '_' for every character except letters, digits, '-' and '_'.
+    Names that would have the same key, and names that are too long, get 12 hex digits of their digest.
 
     Args:
         names: Relative paths with '/'.
@@ -194,9 +223,15 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
     return {name: key_of(name) for name in names}
 
 
+def no_photo(where: str, layout: str, passed: PassedOver) -> DenseCLIError:
+    """The error for a place without photos: `layout` is what was expected, `passed` what is there instead."""
+    left = in_words(passed.document())
+    return DenseCLIError(f"{where}.", hint=f"{layout} Passed over: {left}." if left else layout)
+
+
 def no_folder(folder: str, what: str) -> DenseCLIError:
-    """The error for a missing data folder. what: the data set."""
+    """The error for a missing data folder of the data set `what`."""
     return DenseCLIError(
         f"There is no folder {folder} with the photos of {what}.",
-        hint="Name the folder with --data DIR, or move or link it there.",
+        hint="Give the folder with --data DIR, or move or link it there.",
     )

@@ -13,7 +13,7 @@ from densecli.shards.store import PHOTOS
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLoader:
-    """Loads item.photo, or the file item.ref where that is None.
+    """Loads `item.photo`, or the file `item.ref` if that is None.
 
     Attributes:
         root: Folder or URL that paths are below.

@@ -88,7 +88,7 @@ def urls_source(request: SourceRequest) -> Source:
     file = request.data
     if request.split:
         raise DenseCLIError(
-            "A list of addresses has no splits.", hint="Make one list per split, and leave --split out."
+            "A list of addresses has no splits.", hint="Make one list for each split, and leave --split out."
         )
     try:
         with fs.open_to_seek(file) as stream:

@@ -1,4 +1,4 @@
-"""Teachers: frozen networks that each fill one column. A plug-in registers further ones in `TEACHERS`."""
+"""Teachers: frozen networks, each of which fills one column. Plug-ins register others in `TEACHERS`."""
 
 from densecli.pipeline.teachers.base import Cost, Photo, Teacher, TeacherConfig
 from densecli.pipeline.teachers.families import (

@@ -1,4 +1,4 @@
-"""Teachers: what the build needs of every teacher, whatever it computes."""
+"""The base of teachers: what a build needs from every teacher, whatever it computes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
-from densecli.models.open_clip_door import OPEN_CLIP
+from densecli.models.open_clip_models import OPEN_CLIP
 from densecli.models.registry import MODELS, resolve
+from densecli.models.vfms import find_vfm, is_vfm
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """A sample as the store has it.
+    """A sample as stored.
 
     Attributes:
-        key: Of the sample.
+        key: Key of the sample.
         image: (h, w, 3) uint8, without padding.
         canvas: The canvas that the image is on.
         regions: The boxes of every view.
@@ -48,11 +49,11 @@ class Photo:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one photo costs.
+    """The cost of one photo.
 
     Attributes:
-        stored: Arrays of zeros with the shapes and types of what is stored.
-        once: FLOPs to build its target for the store.
+        stored: Arrays of zeros with the shapes and types of the stored target.
+        once: FLOPs to make the target for the store.
         visit: FLOPs of a live teacher each time a training visits the photo.
     """
 
@@ -100,7 +101,7 @@ class TeacherConfig(Protocol):
         ...
 
     def spec(self) -> TeacherSpec:
-        """Returns all that a target depends on beside photos, canvas and regions; it enters the column's key.
+        """Returns what a target depends on besides photos, canvas and regions, for the column's key.
 
         Raises:
             DenseCLIError: A file is missing.
@@ -108,14 +109,14 @@ class TeacherConfig(Protocol):
         ...
 
     def info(self) -> ColumnInfo:
-        """Returns what a reader may want to know and the key does not need.
+        """Returns facts for readers that are not part of the key.
 
-        It has `random_weights`, and usually `weights`.
+        They include `random_weights`, and usually `weights`.
         """
         ...
 
     def cost(self, photo: Photo) -> Cost:
-        """Returns what a photo will cost; needs no weights, and no pixels of the photo."""
+        """Returns the cost of a photo. Needs neither weights nor pixels."""
         ...
 
     def load(self, device: str) -> Teacher:
@@ -131,7 +132,7 @@ def weights_for(model: str, settings: BuildConfig) -> str:
     """Returns the weights of a model in a build: an absolute path, or random:SEED.
 
     Raises:
-        DenseCLIError: The settings name none and none are found, or the seed is not a whole number.
+        DenseCLIError: The settings give none and none are found, or the seed is not a whole number.
     """
     return absolute_weights(settings.weights.get(model) or str(find_weights(model)))
 
@@ -147,27 +148,27 @@ def is_clip(name: str) -> bool:
 
 
 def absolute_weights(weights: str) -> str:
-    """Returns a path as a process in any folder would write it, and random:SEED as it is."""
+    """Makes a path absolute, and returns random:SEED as it is."""
     return weights if random_seed(weights) is not None else fs.absolute(weights)
 
 
 def weights_id(weights: str) -> str:
-    """Returns what stands for a teacher's weights in a column's key: random:SEED or the file's sha256."""
+    """Returns the identity of a teacher's weights in a column's key: random:SEED or the file's sha256."""
     return weights if is_random(weights) else file_sha256(weights, "--weights")
 
 
 def clip_spec(model: str, weights: str, pixels: str) -> NetworkSpec:
-    """Returns the part of a spec that all teachers have that are CLIPs.
+    """Returns the part of a spec that all teachers have that are CLIPs, or VFMs read as such.
 
     Args:
-        model: Name or alias of the CLIP.
+        model: Name or alias of the CLIP, or name of the VFM.
         weights: A path or random:SEED.
-        pixels: What it sees of a photo, in words.
+        pixels: Describes what it sees of a photo.
 
     Raises:
         DenseCLIError: The weights are missing.
     """
-    arch = resolve(model)
+    arch = find_vfm(model) if is_vfm(model) else resolve(model)
     return {
         "architecture": arch.name,
         "weights": weights_id(weights),
@@ -176,7 +177,7 @@ def clip_spec(model: str, weights: str, pixels: str) -> NetworkSpec:
 
 
 def weights_info(weights: str) -> ColumnInfo:
-    """Returns where a teacher's weights are, and whether they are random."""
+    """Returns the source of a teacher's weights, and whether they are random."""
     return {"weights": weights, "random_weights": is_random(weights)}
 
 

@@ -37,9 +37,9 @@ class CropsConfig:
     Attributes:
         model: A model's name or alias.
         weights: A path or random:SEED.
-        views: K, the number of a photo's views whose boxes are cropped: each box costs a forward pass.
-        seed: Of the choice of views.
-        context: How much larger than its box a crop is; the region plan's.
+        views: K, the number of a photo's views whose boxes are cropped. Each box costs a forward pass.
+        seed: Seed of the choice of views.
+        context: Size of a crop relative to its box, from the region plan.
         codec: How the embeddings are stored.
     """
 
@@ -79,7 +79,7 @@ class CropsConfig:
         return weights_info(self.weights)
 
     def cost(self, photo: Photo) -> Cost:
-        """See `TeacherConfig.cost`. A live teacher sees the crops of one view at a visit."""
+        """See `TeacherConfig.cost`. A live teacher sees the crops of one view at each visit."""
         embed = image_forward(self.model)
         views = self.stored_views(photo)
         cells = np.diff(photo.regions.offsets)

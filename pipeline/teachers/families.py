@@ -1,6 +1,6 @@
-"""What the name of a teacher means: families of teachers, one for each kind of target and sort of model.
+"""Families of teachers, which give meaning to a teacher's name: one for each kind of target.
 
-A plug-in adds a family of its own:
+A plug-in adds its own family:
 
     TEACHERS.add(
         "depth",
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherFamily:
-    """Teachers that give one kind of target. A teacher's name is the kind's prefix and a model's name.
+    """Teachers of one kind of target. A teacher's name is the prefix of the kind and a model's name.
 
     Attributes:
         kind: Name of the kind of target in `densecli.shards.kinds.KINDS`.
         models: Names of the models, for suggestions.
         configure: Makes the config of a teacher from a model's name and the settings of the build.
-        has_model: Whether a name is that of a model. None: whether `models` lists it.
-        weights: The weights that a model's teacher needs: names by which --weights gives them, by the key
-            under which the teacher's spec has their digest.
-        placeholder: Stands for the model in messages.
+        has_model: Whether a model of this name exists. None: whether `models` lists it.
+        weights: The weights that a model's teacher needs: their names in --weights, by the key of their
+            digest in the teacher's spec.
+        placeholder: Stands for a model's name in messages.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class TeacherFamily:
 
     @property
     def prefix(self) -> str:
-        """What precedes the model in a teacher's name."""
+        """The part of a teacher's name before the model's name."""
         return KINDS[self.kind].prefix
 
     def model_of(self, name: str) -> str | None:
@@ -71,10 +71,10 @@ TEACHERS: Registry[TeacherFamily] = registry(
 
 
 def find_teacher(name: str) -> tuple[TeacherFamily, str]:
-    """Returns the family of a teacher, and the model that its name ends with.
+    """Returns the family of a teacher, and the name of its model.
 
     Raises:
-        DenseCLIError: There is no such teacher; the hint says which there are.
+        DenseCLIError: There is no such teacher; the hint lists those that exist.
     """
     families = sorted((family for _, family in TEACHERS.items()), key=lambda family: -len(family.prefix))
     for family in families:
@@ -84,12 +84,12 @@ def find_teacher(name: str) -> tuple[TeacherFamily, str]:
 
 
 def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
-    """Returns the teacher of a name, configured for a build.
+    """Configures a teacher for a build.
 
     Args:
-        name: Of the teacher: MODEL for labels, VFM for a Gram matrix, features-MODEL, crops-MODEL,
-            self-MODEL, refiner-MODEL, or a plug-in's.
-        settings: Of the build.
+        name: Name of the teacher: MODEL for labels, VFM for a Gram matrix, features-MODEL, crops-MODEL,
+            self-MODEL, refiner-MODEL, or that of a plug-in.
+        settings: Settings of the build.
 
     Raises:
         DenseCLIError: There is no such teacher, or its weights are missing.
@@ -99,7 +99,7 @@ def teacher_config(name: str, settings: BuildConfig) -> TeacherConfig:
 
 
 def kind_of(name: str) -> str:
-    """Returns the name of the kind of target that a teacher gives."""
+    """Returns the kind of target of a teacher."""
     return find_teacher(name)[0].kind
 
 

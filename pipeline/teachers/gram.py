@@ -40,8 +40,8 @@ Factors = TypeVar("Factors", bound=LowRank)
 GRAM_RANK, SELF_RANK = 64, 96
 """Default ranks of the factors.
 
-The loss `spatial` sharpens the correlations that `context` compares as they are: with DINOv2-S's tokens of
-photos, a rank of 64 changes the loss by a fraction of 1.2e-3, a rank of 96 by less than 5e-4.
+The loss `spatial` sharpens correlations, which `context` compares as they are. So with DINOv2-S on photos, a
+rank of 64 changes the loss by a fraction of 1.2e-3, and a rank of 96 by less than 5e-4.
 """
 
 
@@ -52,8 +52,8 @@ class GramConfig:
     Attributes:
         name: Name of the VFM.
         weights: A path or random:SEED.
-        student_patch: Patch in pixels of the future students. The canvas is resized for the VFM so that its
-            token grid is theirs.
+        student_patch: Patch size in pixels of the future students. The canvas is resized so that the VFM has
+            the same token grid.
         codec: How the factors are stored.
     """
 
@@ -104,7 +104,7 @@ class SelfConfig:
     Attributes:
         model: A model's name or alias.
         weights: A path or random:SEED.
-        mode: How its last block is read out, see `DenseCLIP`.
+        mode: How its last block is read out; see `DenseCLIP`.
         codec: How the factors are stored.
     """
 
@@ -148,7 +148,7 @@ class SelfConfig:
 
 
 class TokenTeacher:
-    """A network that turns a canvas into a map of unit tokens, of which a low-rank factor is stored."""
+    """A network that makes a map of unit tokens from a canvas; a low-rank factor of the map is stored."""
 
     def __init__(
         self, *, name: str, device: str, codec: LowRank, forward: Callable[[Tensor], Tensor]
@@ -156,10 +156,10 @@ class TokenTeacher:
         """Takes a loaded network.
 
         Args:
-            name: Of the teacher.
-            device: That the network is on.
+            name: Name of the teacher.
+            device: Device of the network.
             codec: How the factors are stored.
-            forward: Turns canvases (B, 3, S, S) uint8 into maps (B, C, h, w), unit norm per token.
+            forward: From canvases (B, 3, S, S) uint8 to maps (B, C, h, w), unit norm per token.
         """
         self.name = name
         self.device = torch.device(device)
@@ -182,8 +182,8 @@ class TokenTeacher:
         """Encodes unit tokens (h, w, C).
 
         Returns:
-            The codec's arrays; `grid` (2,) int32, h and w; and `bound` (2,) float32, the `row_norm` and
-            `max_abs` of this map's error, which bound its effect on a loss.
+            The codec's arrays; `grid` (2,) int32, which is h and w; and `bound` (2,) float32, the `row_norm`
+            and `max_abs` of this map's error, which bound its effect on a loss.
         """
         height, width, _ = target.shape
         arrays, error = self.codec.encode(target.reshape(height * width, -1))
@@ -192,7 +192,7 @@ class TokenTeacher:
 
 
 def map_cost(forward: Forward, codec: LowRank) -> Cost:
-    """Returns what a photo costs a `TokenTeacher` with this forward pass and codec."""
+    """Returns the cost of a photo for a `TokenTeacher` with this forward pass and codec."""
     channels, height, width = forward.shape
     about = {"grid": np.zeros(2, np.int32), "bound": np.zeros(2, np.float32)}
     stored = {**codec.blank((height * width, channels)), **about}
@@ -200,7 +200,7 @@ def map_cost(forward: Forward, codec: LowRank) -> Cost:
 
 
 def factor_codec(codec: type[Factors], settings: BuildConfig, *, default_rank: int) -> Factors:
-    """Returns the codec of a token map as a build's settings want it."""
+    """Returns the codec of a token map for the settings of a build."""
     rank = None if settings.gram_rmse else settings.rank or default_rank
     return codec(rank=rank, rmse=settings.gram_rmse, dtype=settings.codec)
 

@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """What is retrieved for regions, wherever their embeddings come from.
+    """How labels are retrieved for regions, whatever the source of their embeddings.
 
     Attributes:
         categories: A shipped category set or a file.
-        text_embeddings: A .npy file of embeddings. None: the model's own text tower makes them.
-        templates: Name of the prompt templates for the text tower. None: the model's default.
+        text_embeddings: A .npy file of embeddings; None for those of the model's text tower.
+        templates: Name of the prompt templates for the text tower; None for the model's default.
         tau: Softmax temperature.
         k: Number of categories stored for a box, see `TopK`.
         tail_mass: Probability that may be left out, see `TopK`.
-        dtype: Of the stored probabilities.
+        dtype: Type of the stored probabilities.
     """
 
     categories: str
@@ -64,7 +64,7 @@ class Retrieval:
     dtype: str = "fp16"
 
     def target_spec(self, arch: Architecture) -> TargetSpec:
-        """Returns `spec["target"]` of a column of labels; raises DenseCLIError where a file is missing."""
+        """Returns `spec["target"]` of a column of labels. Raises DenseCLIError if a file is missing."""
         if self.text_embeddings:
             text: TextSpec = {"sha256": file_sha256(self.text_embeddings, "--text-embeddings")}
         else:
@@ -73,7 +73,7 @@ class Retrieval:
         return {"name": "labels", "tau": self.tau, "categories": list(names), "text": text}
 
     def codec(self) -> TopK:
-        """Returns how distributions over the categories are stored."""
+        """Returns the codec of distributions over the categories."""
         things = load_categories(self.categories).thing_flags().tolist()
         return TopK(things=tuple(things), k=self.k, tail_mass=self.tail_mass, dtype=self.dtype)
 
@@ -166,12 +166,12 @@ class LabelsTeacher:
 
 
 def map_spec(model: str, weights: str, resample: bool) -> NetworkSpec:
-    """Returns what `retrieval_map` depends on, for a column's spec."""
+    """Returns everything that `retrieval_map` depends on, for a column's spec."""
     return clip_spec(model, weights, "nearest multiple of the patch" if resample else "canvas")
 
 
 def retrieval_map(model: DenseCLIP, canvases: Tensor, *, resample: bool) -> Tensor:
-    """Returns the maps that labels are pooled from.
+    """Computes the maps that regions are pooled from.
 
     Args:
         model: The P-VLM.
@@ -199,7 +199,7 @@ def retrieve(regions: Tensor, text: Tensor, tau: float) -> Tensor:
 
 
 def encode_labels(codec: TopK, p: np.ndarray) -> tuple[Arrays, Errors]:
-    """Returns the codec's arrays of p (N, D), and `thing` (N,) bool: the flag of the likeliest category."""
+    """Returns the codec's arrays of p (N, D), and `thing` (N,) bool: whether the best category is a thing."""
     arrays, error = codec.encode(p)
     return {**arrays, "thing": np.array(codec.things)[p.argmax(1)]}, error
 

@@ -1,4 +1,4 @@
-"""The teacher of `refined`: a CLIP's Refiner, run on each box of K views (R-SC-CLIPSelf)."""
+"""The teacher of `refined`: the Refiner of a CLIP or a VFM, run on each box of K views (R-SC-CLIPSelf)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file
 from densecli.models.flops import refiner_forward
-from densecli.models.refiner import load_refiner
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.models.registry import resolve
+from densecli.models.vfms import VFMS, find_vfm, is_vfm
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
@@ -33,9 +34,9 @@ from densecli.shards.regions import stored_views
 from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 BOXES_PER_BATCH = 64
-"""Boxes that go through the Refiner at a time."""
+"""Number of boxes in a pass of the Refiner."""
 DEFAULT_RANK = 64
-"""Of the factors."""
+"""Default rank of the factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +44,13 @@ class RefinedConfig:
     """A Refiner, before it is loaded.
 
     Attributes:
-        model: Name or alias of the CLIP.
-        weights: The CLIP's weights, a path or random:SEED.
+        model: Name or alias of the CLIP, or name of the VFM.
+        weights: Its weights, a path or random:SEED.
         refiner: The Refiner's own weights, a path or random:SEED.
         views: K, the number of a photo's views whose boxes are refined.
-        seed: Of the choice of views.
-        side: A box has side * side tokens.
-        codec: How the factors are stored, one factor for each box.
+        seed: Seed of the choice of views.
+        side: Side of the token grid of a box.
+        codec: How the factors are stored; each box has its own.
     """
 
     model: str
@@ -69,20 +70,20 @@ class RefinedConfig:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
-            "producer": "refiner/1",
+            "producer": "refiner/2",
             "refiner": weights_id(self.refiner),
             "target": {"name": "refined", "views": self.views, "seed": self.seed, "side": self.side},
             "codec": self.codec.spec,
         }
 
     def info(self) -> ColumnInfo:
-        """See `TeacherConfig.info`; with `refiner`, where the Refiner's own weights are."""
+        """See `TeacherConfig.info`; `refiner` is the source of the Refiner's own weights."""
         clip, refiner = weights_info(self.weights), weights_info(self.refiner)
         random = clip["random_weights"] or refiner["random_weights"]
         return {**clip, "refiner": refiner["weights"], "random_weights": random}
 
     def cost(self, photo: Photo) -> Cost:
-        """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at a visit."""
+        """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at each visit."""
         entry, box = refiner_forward(self.model, photo.canvas.size, self.side)
         cells, views = np.diff(photo.regions.offsets), self.stored_views(photo)
         boxes = int(cells[views].sum())
@@ -104,7 +105,7 @@ class RefinedConfig:
 
 
 class RefinedTeacher:
-    """The CLIP and its Refiner on their device."""
+    """The network and its Refiner on their device."""
 
     def __init__(self, config: RefinedConfig, device: str) -> None:
         self.config = config
@@ -117,8 +118,8 @@ class RefinedTeacher:
         return photo.padded()[None]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the tokens (B, C, h, w) that the Refiner starts from, of canvases (B, 3, S, S)."""
-        return self.model.entry(self.model.clip.prepare(inputs))
+        """Returns the tokens (B, 2 C, h, w) that the Refiner starts from, of canvases (B, 3, S, S)."""
+        return self.model.entry(self.model.encoder.prepare(inputs))
 
     def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
         """Returns the unit tokens of the boxes of the stored views, (M, side * side, D) float32."""
@@ -135,9 +136,10 @@ class RefinedTeacher:
         """Encodes unit tokens (M, side * side, D).
 
         Returns:
-            The codec's arrays, box after box, and `views` (K,) int32; the errors of the boxes' Gram matrices.
+            The codec's arrays, box after box, with `views` (K,) int32; and the errors of the boxes' Gram
+            matrices.
         """
-        # A photo without boxes gets arrays of the same types as others, without rows.
+        # A photo without boxes gets arrays of the same types as other photos, but without rows.
         boxes = target if len(target) else np.zeros((1, *target.shape[1:]), np.float32)
         coded, errors = zip(*map(self.config.codec.encode, boxes), strict=True)
         rank = max(arrays["x"].shape[1] for arrays in coded)
@@ -149,7 +151,7 @@ class RefinedTeacher:
 
 
 def _widened(array: np.ndarray, rank: int) -> np.ndarray:
-    """Pads (L, r) to (L, rank) with zeros, which leave the Gram matrix as it is; returns (L,) unchanged."""
+    """Pads (L, r) to (L, rank) with zeros, which do not change the Gram matrix; returns (L,) unchanged."""
     return np.pad(array, [(0, 0), (0, rank - array.shape[1])]) if array.ndim == 2 else array
 
 
@@ -168,13 +170,13 @@ def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
 
 def _find_refiner(name: str, model: str) -> str:
     """The file of a model's Refiner; raises DenseCLIError with how to train one."""
-    arch = resolve(model).name
+    arch = (find_vfm(model) if is_vfm(model) else resolve(model)).name
     try:
         return str(find_file(name, f"{KINDS['refined'].prefix}{arch}"))
     except DenseCLIError as error:
         raise DenseCLIError(
             str(error),
-            hint=f"Train it with densecli train-refiner --student {arch}, then name it: "
+            hint=f"Train it with densecli train-refiner --student {arch}, then give it as "
             f"--weights {name}=RUN/export/refiner.safetensors.",
         ) from None
 
@@ -183,11 +185,11 @@ TEACHERS.add(
     "refined",
     TeacherFamily(
         kind="refined",
-        models=clip_names,
-        has_model=is_clip,
+        models=lambda: [*clip_names(), *VFMS],
+        has_model=lambda name: is_clip(name) or is_vfm(name),
         configure=_configure,
         weights=lambda model: {"weights": model, "refiner": f"{KINDS['refined'].prefix}{model}"},
     ),
-    help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf).",
-    needs="weights of a CLIP, and of a Refiner by densecli train-refiner",
+    help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf, R-SC-V).",
+    needs="weights of a CLIP or a VFM, and of a Refiner by densecli train-refiner",
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from densecli.ablation.runs import Runner, check, run_all
+from densecli.ablation.runs import VERSION, Runner, check, run_all
 from densecli.ablation.spec import Spec
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.evaluation.segmentation import Segmentation
@@ -23,6 +23,7 @@ class RecordingRunner:
 
     def __init__(self, fails: str = "", missing: str = "", stopped: str = "", results: Any = None) -> None:
         self.fails, self.missing, self.stopped, self.results = fails, missing, stopped, results
+        self.export: str | None = None
         self.trained: list[str] = []
         self.measured: list[str] = []
 
@@ -37,7 +38,7 @@ class RecordingRunner:
         if self.fails and self.fails in text:
             raise MemoryError("no room")
         if self.stopped and self.stopped in text:
-            return {"export": None, "signal": signal.SIGTERM}
+            return {"export": self.export, "signal": signal.SIGTERM}
         return {"export": "file", "signal": None}
 
     def evaluate(self, words: Sequence[str]) -> dict[str, Any]:
@@ -170,5 +171,13 @@ def test_run__a_record_of_an_earlier_version_is_not_reused(tmp_path: Path) -> No
     run(recorder, tmp_path)
     assert (
         len(recorder.trained) == len(recorder.measured) == 1
-        and json.loads(record.read_text())["version"] == 2
+        and json.loads(record.read_text())["version"] == VERSION
     )
+
+
+def test_run_all__a_signal_in_the_last_step_of_a_cell_is_not_lost(tmp_path: Path) -> None:
+    recorder = RecordingRunner(stopped="--theta 0.1 --seed 0")
+    recorder.export = "file"
+    with pytest.raises(Interrupted) as caught:
+        run(recorder, tmp_path)
+    assert caught.value.exit_code == 143 and len(recorder.trained) == 1

@@ -1,6 +1,8 @@
 """Options of every command: help, defaults, ranges, the configuration file, suggestions."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +128,9 @@ def test_config__a_switch_of_the_file_is_turned_off_by_a_flag(tmp_path: Path) ->
         ('precision = "bf61"', "did you mean bf16?"),
         ("total_step = 5", "no option"),
         ("theta = ", "cannot be read"),
+        ("batch-size = 2\nbatch_size = 3", "sets --batch-size twice"),
+        ('config = "other.toml"', "no option 'config'"),
+        ('run = ""', "must not be empty"),
     ],
 )
 def test_config__refuses(tmp_path: Path, text: str, message: str) -> None:
@@ -145,6 +150,32 @@ def test_config__keys_that_follow_from_a_run_are_left_out(tmp_path: Path) -> Non
     file.write_text('{"total_steps": 1}')
     with pytest.raises(DenseCLIError, match="total_steps"):
         read_config(str(file), build_shards)
+
+
+def test_json__of_a_dry_run_is_all_of_standard_output(labelled: str, tmp_path: Path) -> None:
+    words = ["--store", labelled, "--weights", "scenes-s=random:0", "--run", tmp_path / "r"]
+    done = run("train", *words, "--student", "scenes-s", "--dry-run", "--json", "-")
+    assert json.loads(done.stdout)["planned"] and "planned, steps" in done.stderr
+
+
+def test_json__of_a_build_is_all_of_standard_output(labelled: str) -> None:
+    words = ["--dataset", "scenes", "--limit", 4, "--teacher", "scenes-l", "--weights", "scenes-l=random:0"]
+    done = run("build-shards", *words, "--store", labelled, "--dry-run", "--json", "-")
+    assert json.loads(done.stdout)["columns"] and "up to date" in done.stderr
+
+
+@pytest.mark.parametrize("file", ["", "."])
+def test_json__into_what_is_no_file_is_refused_before_the_work(file: str) -> None:
+    """The store is not there, which would be said later."""
+    done = run("info", "--store", "no-such-store", "--json", file)
+    assert done.exit_code > 0 and "no store" not in done.output
+    assert "is a folder" in done.output or "empty" in done.output
+
+
+def test_json__that_cannot_be_written_is_one_sentence(labelled: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("info", "--store", labelled, "--json", tmp_path / "file" / "x.json")
+    assert done.exit_code == 1 and "Traceback" not in done.output and "file" in done.output
 
 
 def test_config__of_a_run_gives_the_same_run(labelled: str, tmp_path: Path) -> None:
@@ -199,3 +230,20 @@ def test_weights__of_another_model_are_refused(labelled: str) -> None:
     assert train_config(train.parse([*words, "--weights", "random:3"])).weights == "random:3"
     with pytest.raises(DenseCLIError, match="eva02-b16"):
         train_config(train.parse([*words, "--weights", "eva02-b16=random:3"]))
+
+
+def test_paths__every_option_that_names_one_takes_a_tilde() -> None:
+    """`--run=~/x` reaches the program as it is written: shells expand a ~ only where a word begins."""
+    group = click.Context(main)
+    words = re.compile(r"\b(FILE|DIR|PATH|URL|MODULE|RUN)\b")
+    named = [
+        (name, of)
+        for name in NAMES
+        for of in main.get_command(group, name).settings.values()
+        if words.search(of.metavar) and of.name != "ray_address"
+    ]
+    assert len(named) > 80
+    home = os.path.expanduser("~")
+    for name, of in named:
+        value = of.parse("vitb16=~/x" if of.named or of.shape == "mapping" else "~/x")
+        assert f"{home}/x" in (value if isinstance(value, tuple) else (value,)), f"{name} {of.flag}"

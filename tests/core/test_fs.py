@@ -1,5 +1,6 @@
 import errno
 import os
+from contextlib import suppress
 
 import fsspec
 import pytest
@@ -190,3 +191,46 @@ def test_read_bytes__is_one_request(s3):
     client.s3.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
     assert fs.read_bytes(f"{s3}/file") == b"x"
     assert asked == ["GetObject"]
+
+
+def test_swept__what_this_writer_left_and_nothing_else(tmp_path):
+    def killed():
+        raise KeyboardInterrupt
+
+    other = tmp_path / ".a.tar.0123456789ab-77.tmp"
+    other.write_bytes(b"half")
+    mine = tmp_path / f".a.tar.{fs.writer()}-77.tmp"
+    with suppress(KeyboardInterrupt), fs.swept([str(tmp_path), str(tmp_path / "none")]):
+        mine.write_bytes(b"half")
+        killed()
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_write_atomic__its_temporary_file_names_the_writer(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "replace", lambda temporary, path: seen.append(os.path.basename(temporary)))
+    fs.write_atomic(f"{tmp_path}/a.tar", b"x")
+    assert seen[0].startswith(f".a.tar.{fs.writer()}-") and fs.is_temporary(seen[0])
+
+
+def test_sweep_behind__what_writers_of_one_file_left(tmp_path):
+    for name in (".a.pt.1-2.tmp", ".b.pt.1-2.tmp", "a.pt", "a.pt.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    fs.sweep_behind(tmp_path / "a.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.pt.1-2.tmp", "a.pt", "a.pt.tmp"]
+
+
+def test_write_text__whole_or_not_at_all_and_through_links_and_pipes(tmp_path):
+    (tmp_path / "link").symlink_to("file")
+    fs.write_text(tmp_path / "link", "é")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "é" and (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+    reader, writer = os.pipe()
+    fs.write_text(f"/dev/fd/{writer}", "piped")
+    os.close(writer)
+    with open(reader) as pipe:
+        assert pipe.read() == "piped"
+    fs.write_text("/dev/null", "nothing")
+    assert not os.path.isfile("/dev/null")
+    with pytest.raises(DenseCLIError, match="Could not write"):
+        fs.write_text(tmp_path / "file" / "below", "x")

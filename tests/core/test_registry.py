@@ -263,3 +263,12 @@ def test_add__a_reserved_name(kind):
     registry(kind, reserved=["red"])
     with pytest.raises(DenseCLIError, match="called 'red'"):
         registry(kind).add("red", 1, help="Warm.")
+
+
+def test_plugins__a_tilde_in_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "tilde_plugin.py").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(plugins.VARIABLE, "~/tilde_plugin.py")
+    load_plugins()
+    # What other machines are told: their home is another.
+    assert os.environ[plugins.VARIABLE] == str(tmp_path / "tilde_plugin.py")

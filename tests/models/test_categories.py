@@ -45,10 +45,10 @@ def test_load_categories__json_and_csv_say_the_same(tmp_path) -> None:
         ("a.csv", "name,thing\ncat,1\n ,0\n", "Category 2 .* empty name"),
         ("a.csv", "name,thing\ncat,1\nsky,\n", "'sky' .* no thing flag"),
         ("a.csv", "name,thing\ncat,maybe\n", "'cat' .* no thing flag"),
-        ("a.csv", "title\ncat\n", "no list of names"),
-        ("a.json", '{"name": "cat"}', "no list of names"),
+        ("a.csv", "title\ncat\n", "not a list of names"),
+        ("a.json", '{"name": "cat"}', "not a list of names"),
         ("a.json", "[", "cannot be read"),
-        ("a.csv", "", "no list of names"),
+        ("a.csv", "", "not a list of names"),
     ],
 )
 def test_load_categories__bad_files_are_a_sentence(tmp_path, file: str, text: str, message: str) -> None:

@@ -75,7 +75,7 @@ def test_dense__a_file_is_turned_as_its_exif_says(encoder: Encoder, tmp_path: Pa
 
 @pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8), torch.zeros(3, 8, 8)])
 def test_dense__other_pixels_are_refused(encoder: Encoder, pixels) -> None:
-    with pytest.raises(DenseCLIError, match="Pixels are"):
+    with pytest.raises(DenseCLIError, match="pixels cannot be read"):
         encoder.dense(pixels)
 
 
@@ -120,7 +120,7 @@ def test_regions_and_masks__of_whole_tokens_agree(encoder: Encoder) -> None:
 def test_masks__of_another_size_are_refused(encoder: Encoder) -> None:
     with pytest.raises(DenseCLIError, match=r"Masks are \(1, 60, 40\) for a photo of 40 x 60"):
         encoder.masks(photo(), np.ones((1, 60, 40), bool))
-    with pytest.raises(DenseCLIError, match="regions of 1 photos for 2 photos"):
+    with pytest.raises(DenseCLIError, match="1 arrays of regions for 2 photos"):
         encoder.regions([photo(), photo()], [BOXES])
 
 
@@ -141,7 +141,7 @@ def test_load__as_the_card_says(tmp_path: Path) -> None:
     model, _ = load_model("scenes-s")
     file = tmp_path / "x.safetensors"
     save_file(model.clip.state_dict(), file)
-    with pytest.raises(DenseCLIError, match="no card") as caught:
+    with pytest.raises(DenseCLIError, match="no model card") as caught:
         densecli.load(file)
     assert "student=" in caught.value.hint
     assert densecli.load(file, student="scenes-s", device="cpu").canvas.size == 512

@@ -152,7 +152,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     ("w.pt", written(weights())[:-400], "cut off or damaged"),
     ("w.pt", written(weights(), _use_new_zipfile_serialization=False)[:-9], "cut off or damaged"),
     ("w.safetensors", save({"a": torch.zeros(9)})[:-4], "cut off or damaged"),
-    ("w.pt", pickle.dumps({"a": [1.0]}), "a pickle, but none of torch.save"),
+    ("w.pt", pickle.dumps({"a": [1.0]}), "a pickle, but not one of torch.save"),
     ("w.pt", written({"model": nn.Linear(2, 2)}), "holds no weights"),
     ("w.pt", written([torch.zeros(2)]), "holds no weights"),
     ("w.pt", written({"args": argparse.Namespace(), "epoch": 3}), "entries: 'args', 'epoch'"),
@@ -178,9 +178,9 @@ def test_unwrap__dictionaries_that_hold_themselves(tmp_path) -> None:
     itself: dict = {}
     itself["model"] = {"state_dict": itself}
     torch.save(itself, tmp_path / "w.pt")
-    with pytest.raises(DenseCLIError, match="hold themselves"):
+    with pytest.raises(DenseCLIError, match="holds itself"):
         read_state_dict(tmp_path / "w.pt")
-    with pytest.raises(DenseCLIError, match="hold themselves"):
+    with pytest.raises(DenseCLIError, match="holds itself"):
         unwrap(itself)
 
 

@@ -106,6 +106,36 @@ def test_category_embeddings__without_a_place_to_keep_them(
     torch.testing.assert_close(category_embeddings(model, ("boat",)), text_embeddings(model, ("boat",)))
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"junk", b"other", b"nan"])
+def test_category_embeddings__what_is_kept_and_damaged_is_made_again(
+    asked: list[int], tmp_path: Path, content: bytes
+) -> None:
+    model = build(resolve("scenes-s"))
+    rows = category_embeddings(model, ("boat", "sky"))
+    [kept] = (tmp_path / "cache" / "text").glob("*.npy")
+    whole = kept.read_bytes()
+    if content in (b"other", b"nan"):
+        np.save(kept, np.zeros((3, 2), np.float32) if content == b"other" else np.full(rows.shape, np.nan))
+    else:
+        kept.write_bytes(content)
+    assert torch.equal(category_embeddings(model, ("boat", "sky")), rows)
+    assert asked == [2, 2] and kept.read_bytes() == whole
+
+
+def test_category_embeddings__a_full_home_is_said_and_nothing_more(
+    asked: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise DenseCLIError("Could not write x: No space left on device.")
+
+    model = build(resolve("scenes-s"))
+    with monkeypatch.context() as patch:
+        patch.setattr("densecli.core.fs.write_atomic", full)
+        rows = category_embeddings(model, ("boat",))
+    torch.testing.assert_close(rows, text_embeddings(model, ("boat",)))
+    assert "are not kept for the next time. Could not write x: No space left" in capsys.readouterr().err
+
+
 def test_tokenize__open_clips_ids_for_natural_language() -> None:
     tokens = resolve("vit-b16").make_tokenizer()(["a photo of a cat"])
     assert tokens.shape == (1, 77)
@@ -118,13 +148,26 @@ def test_load_text_embeddings__normalises(tmp_path: Path) -> None:
     torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x07\x00v\x00", b"<html>",
+    b"\x93NUMPY\x01\x00v\x00" + b"(" * 117 + b"\n",
+    b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1000000), }".ljust(117) + b"\n",
+])  # fmt: skip
+def test_load_text_embeddings__what_is_no_file_of_numpys(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.npy").write_bytes(content)
+    with pytest.raises(DenseCLIError, match=r"t\.npy") as caught:
+        load_text_embeddings(tmp_path / "t.npy", 2, dim=2)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.ones((3, 2)), "3 rows for 2 categories"),
-        (np.ones((2, 5)), "embeddings of 5 numbers, the model's have 2"),
-        (np.ones(2), "no table"),
-        (np.array([["a", "b"]] * 2), "no table"),
+        (np.ones((2, 5)), "embeddings of 5 numbers, but the model's have 2"),
+        (np.ones(2), "not a table"),
+        (np.array([["a", "b"]] * 2), "not a table"),
         (np.array([[1.0, np.nan]] * 2), "not finite"),
         (np.array([{}, {}]), "cannot be read"),
     ],

@@ -26,7 +26,7 @@ def test_prepare__unknown_teacher_lists_the_known(tiny):
 
 
 def test_prepare__weights_of_no_teacher_are_refused(tiny):
-    with pytest.raises(DenseCLIError, match="vitb16, which is no teacher") as caught:
+    with pytest.raises(DenseCLIError, match="vitb16, which no teacher") as caught:
         prepare(replace(tiny, weights={"scenes-s": "random:0", "vitb16": "random:0"}))
     assert "scenes-s" in caught.value.hint
 
@@ -53,7 +53,7 @@ def test_prepare__unknown_templates_list_the_known(tiny):
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "cut into shards")],
+    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "division into shards")],
 )
 def test_prepare__a_store_of_something_else_is_refused(tiny, change, what):
     build_here(tiny)

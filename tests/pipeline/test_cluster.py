@@ -43,7 +43,7 @@ def test_connected__a_ray_that_does_not_start_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr("ray.init", init)
     with (
-        pytest.raises(DenseCLIError, match=r"^Ray does not start on this machine: The node timed out\.$"),
+        pytest.raises(DenseCLIError, match=r"^Ray could not start on this machine: The node timed out\.$"),
         connected(None, 1),
     ):
         pass

@@ -48,7 +48,7 @@ def test_name__an_unknown_one_with_no_near_one_lists_the_known(tiny):
 def test_weights__go_by_the_model_and_serve_every_teacher_of_it(tiny, tmp_path, monkeypatch):
     request, _ = prepare(replace(tiny, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s")))
     assert [spec["weights"] for _, spec in request.targets] == ["random:0"] * 3
-    with pytest.raises(DenseCLIError, match="crops-scenes-s, which is no teacher's model") as caught:
+    with pytest.raises(DenseCLIError, match="crops-scenes-s, which no teacher") as caught:
         prepare(replace(tiny, teachers=("crops-scenes-s",), weights={"crops-scenes-s": "random:0"}))
     assert "scenes-s" in caught.value.hint
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))

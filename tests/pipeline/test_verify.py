@@ -92,7 +92,7 @@ def test_verify__other_weights_are_refused(built, tmp_path):
 
 
 def test_verify__other_categories_are_refused(built):
-    with pytest.raises(DenseCLIError, match="another target"):
+    with pytest.raises(DenseCLIError, match="different target"):
         verify(asked(built, teachers=("scenes-s",), categories="133"))
 
 

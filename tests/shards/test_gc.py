@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards import gc
 from densecli.shards.gc import delete
@@ -118,3 +120,59 @@ def test_delete__leaves_a_sound_store(store, runs):
     assert [c.name for c in store.columns()] == ["grid-paper", "a"]
     assert [path.name for path in Path(store.root, "index", "sa1b").iterdir()] == ["7.npz"]
     assert list(lint(store)) == []
+
+
+def test_garbage__a_date_in_the_future_protects_no_leftover(store):
+    stray = Path(store.images.url, ".000000.tar.77.tmp")
+    stray.write_bytes(b"12")
+    for years, found in ((30, 1), (0, 0)):
+        then = time.time() + years * 3e7 + 60
+        os.utime(stray, (then, then))
+        assert len(garbage(store, runs="nowhere", min_age=3600)) == found
+
+
+def test_garbage__only_leftovers(store, runs):
+    Path(store.images.url, ".000000.tar.77.tmp").write_bytes(b"12")
+    found = garbage(store, runs=runs(store.find("targets", "a")), min_age=0, leftovers=True)
+    assert [Path(item.url).name for item in found] == [".000000.tar.77.tmp"]
+
+
+@pytest.mark.parametrize("files", [0, 1, 2])
+def test_delete__ended_in_the_middle_it_goes_on_the_next_time(store, runs, monkeypatch, files):
+    where = runs(store.find("targets", "a"))
+    remove, left = fs.remove, iter(range(files))
+
+    def killed(url):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        remove(url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "remove", killed)
+        patch.setattr(fs, "remove_folder", lambda url: killed(""))
+        with pytest.raises(KeyboardInterrupt):
+            delete(garbage(store, runs=where, min_age=3600))
+    # What is left is whole, or an unfinished column: nothing is read from it.
+    assert all(re.search("not finished|has no receipt", finding.trouble) for finding in lint(store))
+    delete(garbage(store, runs=where, min_age=0))
+    assert [c.name for c in store.columns()] == ["grid-paper", "a"] and list(lint(store)) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"columns": []}', '{"columns": {"labels": 1}}', "[" * 9999])
+def test_garbage__a_damaged_configuration_of_a_run_is_a_sentence(store, runs, content):
+    folder = Path(runs(store.find("targets", "a")))
+    (folder / "one" / "config.json").write_text(content)
+    with pytest.raises(DenseCLIError, match=r"one/config\.json is damaged"):
+        garbage(store, runs=str(folder), min_age=0)
+
+
+def test_delete__what_may_not_be_written_is_a_sentence(store, monkeypatch):
+    Path(store.images.url, ".000000.tar.77.tmp").write_bytes(b"12")
+
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm_file", forbidden)
+    with pytest.raises(DenseCLIError, match=r"Could not delete .*77\.tmp: Permission denied") as caught:
+        delete(garbage(store, runs="nowhere", min_age=0))
+    assert "may write" in caught.value.hint

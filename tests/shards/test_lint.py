@@ -1,12 +1,16 @@
 """What lint finds in a damaged store, and that it finds nothing in a sound one."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from densecli.cli import main
 from densecli.shards import lint as linter
 from densecli.shards.keys import canonical_json, keys_digest
 from densecli.shards.lint import lint
@@ -113,7 +117,8 @@ def test_lint__photos_not_accounted_for(store):
 def test_lint__strays(store, stray):
     path = Path(store.root, stray)
     path.write_bytes(b"")
-    assert stray in the_one(store).url
+    finding = the_one(store)
+    assert stray in finding.url and finding.leftover == stray.endswith(".tmp")
 
 
 def test_lint__a_renamed_column_and_one_without_its_description(store, target):
@@ -127,3 +132,14 @@ def test_lint__regions_that_a_target_needs(store):
     (regions,) = store.columns("regions")
     shutil.rmtree(regions.url)
     assert "lacks the regions" in the_one(store).trouble
+
+
+def test_lint__a_leftover_is_no_damage_and_its_hint_removes_it(store):
+    stray = Path(store.images.url, ".000000.tar.77.tmp")
+    stray.write_bytes(b"half")
+    done = CliRunner().invoke(main, ["lint", "--store", store.root])
+    assert done.exit_code == 0 and "no findings, 1 left by killed writers" in done.output
+    [hint] = re.findall(r"run densecli (gc .*)\.$", done.output, re.MULTILINE)
+    cleared = CliRunner().invoke(main, shlex.split(hint))
+    assert cleared.exit_code == 0 and not stray.exists()
+    assert list(lint(store)) == []

@@ -1,3 +1,5 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,40 @@ def test_load_checkpoint__damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DenseCLIError, match="cannot be read"):
         load_checkpoint(str(path))
+
+
+def test_save_checkpoint__keeps_what_was_written_last_whatever_its_step(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    for age, step in ((30, 500), (20, 600), (10, 7)):
+        save_checkpoint(folder, {"step": step}, keep=9)
+        then = time.time() - age
+        os.utime(tmp_path / f"step-{step:08d}.pt", (then, then))
+    save_checkpoint(folder, {"step": 8}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000007.pt", "step-00000008.pt"]
+
+
+def test_save_checkpoint__never_removes_the_one_just_written(tmp_path: Path) -> None:
+    save_checkpoint(str(tmp_path), {"step": 500}, keep=1)
+    future = time.time() + 1e6
+    os.utime(tmp_path / "step-00000500.pt", (future, future))
+    path = save_checkpoint(str(tmp_path), {"step": 1}, keep=1)
+    assert Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    "state", [[], {"step": "1"}, {"model": {}}, {"step": 1, "config": []}, {"step": True}]
+)
+def test_load_checkpoint__what_is_none_is_a_sentence(tmp_path: Path, state: object) -> None:
+    torch.save(state, tmp_path / "step-00000001.pt")
+    with pytest.raises(DenseCLIError, match="cannot be read") as caught:
+        load_checkpoint(str(tmp_path / "step-00000001.pt"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [0, 1, 100, -100])
+def test_load_checkpoint__a_cut_one_is_a_sentence(tmp_path: Path, end: int) -> None:
+    path = Path(save_checkpoint(str(tmp_path), {"step": 1, "model": {"a": torch.zeros(99)}}, keep=1))
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(DenseCLIError, match="cannot be read") as caught:
+        load_checkpoint(str(path))
+    assert "\n" not in str(caught.value)

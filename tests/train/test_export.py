@@ -127,14 +127,14 @@ def test_export__a_dry_run_writes_nothing(run: str, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"layout": "eva"}, "scenes-s does not fit the format eva"),
-        ({"out": "x.npz"}, "x.npz is no name"),
-        ({"out": "x.pt", "format": "safetensors"}, "x.pt is no name"),
-        ({"out": "s3://bucket/x.pt"}, "is no name"),
+        ({"out": "x.npz"}, "x.npz is not a name"),
+        ({"out": "x.pt", "format": "safetensors"}, "x.pt is not a name"),
+        ({"out": "s3://bucket/x.pt"}, "is not a name"),
         ({"mode": "qqq"}, "no dense mode 'qqq'"),
         ({"run": None}, "exactly one thing to export"),
         ({"checkpoint": "w.pt"}, "one thing to export"),
         ({"run": None, "checkpoint": "w.pt"}, "Nothing says which model"),
-        ({"run": None, "checkpoint": "w.pt", "alpha": 0.5}, "no checkpoint of a run"),
+        ({"run": None, "checkpoint": "w.pt", "alpha": 0.5}, "not a checkpoint of a run"),
         ({"run": None, "checkpoint": "random:0", "student": "scenes-s"}, "Nothing says where"),
         ({"run": "nowhere"}, "There is no exported student in nowhere"),
         ({"run": "nowhere", "alpha": 0.5}, "There is no checkpoint in nowhere"),
@@ -152,7 +152,7 @@ def test_export__a_checkpoint_whose_run_began_elsewhere(run: str, tmp_path: Path
     config = json.loads((Path(run) / "config.json").read_text())
     config["initial_weights"] |= {"source": "random:0"}
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DenseCLIError, match="random:0 holds other weights"):
+    with pytest.raises(DenseCLIError, match="random:0 does not hold the initial weights"):
         export(ExportConfig(checkpoint=str(copy / "checkpoints" / "step-00000001.pt"), layout="timm"))
 
 

@@ -43,7 +43,7 @@ def test_decoder__gives_the_batches_of_pillow(tiny_store, device: str, size: int
 
 def test_train__cannot_decode_on_a_gpu_that_is_not_there(tiny_store, tmp_path) -> None:
     settings = run_settings(tiny_store.store.root, tmp_path / "run", decode="gpu")
-    with pytest.raises(DenseCLIError, match="the run is on cpu") as caught:
+    with pytest.raises(DenseCLIError, match="the run uses cpu") as caught:
         make_trainer(TrainConfig(**settings))
     assert "--decode" in caught.value.hint
 

@@ -221,12 +221,12 @@ def test_train__the_weights_of_a_large_students_preset(full_store, tmp_path, mon
 
 def test_notes__where_the_store_and_the_steps_are_not_the_papers(full_store, tmp_path) -> None:
     notes = make_trainer(config(full_store.store, tmp_path, method="clipself")).notes
-    assert [note.partition(" ")[0] for note in notes] == ["clipself", "clipself", "A", "The"]
+    assert [note.partition(" ")[0] for note in notes] == ["clipself", "clipself", "clipself", "The"]
     canvas, regions, batch, warmup = notes
     assert "canvas of 1024 px" in canvas and "96 px" in canvas
     assert "grid-clipself" in regions and "grid-densevlm" in regions
-    assert "over 16 photos" in batch and "over 3;" in batch
-    assert warmup == "The learning rate rises for 0 steps, not 1000: the training has 2."
+    assert "with 16 photos in a step" in batch and "this training with 3;" in batch
+    assert warmup.startswith("The learning rate rises over 0 steps instead of 1000")
     losses = {"region_cosine": 1.0}
     own = make_trainer(config(full_store.store, tmp_path, losses=losses, warmup_steps=1)).notes
     assert own == []

@@ -89,7 +89,7 @@ def test_region_text__leaves_out_what_the_teacher_doubts() -> None:
 def test_region_cosine__embeddings_of_another_model(full_store) -> None:
     column = full_store.store.find("targets", "crops-scenes-s")
     with pytest.raises(
-        DenseCLIError, match="crops-scenes-s have 8-dimensional embeddings, the student's have 16"
+        DenseCLIError, match="crops-scenes-s have 8-dimensional embeddings, but the student's have 16"
     ):
         call(RegionCosine(column), student(), batch(crops=random(3, 8)))
 

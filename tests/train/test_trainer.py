@@ -157,7 +157,7 @@ def test_train__names_the_column_it_cannot_find(tiny_store, tmp_path) -> None:
 
 
 def test_train__more_samples_a_batch_than_the_store_has(tiny_store, tmp_path) -> None:
-    with pytest.raises(DenseCLIError, match="no batch of 12"):
+    with pytest.raises(DenseCLIError, match="fewer samples than a step: 12"):
         train(config(tiny_store, tmp_path, batch_size=12, drop_last=True))
 
 

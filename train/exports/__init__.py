@@ -1,6 +1,6 @@
 """Export formats by name: the checkpoint formats that other projects read.
 
-A new one is a module of this package, or a plug-in:
+To add one, write a module in this package, or a plug-in:
 
     from densecli.train.exports import EXPORTS, ExportFormat
 
@@ -25,14 +25,14 @@ class ExportFormat:
     """A checkpoint format.
 
     Attributes:
-        reader: Whose format it is, for error messages.
+        reader: Describes the format in error messages, such as "OpenCLIP's".
         file_format: File format that its readers open.
-        fits: Whether it can hold a student.
-        weights: The student's weights under the names of the format, perhaps sharing memory with the student
-            and with each other. No value is changed and none resized: readers resize positions themselves.
-        load: Python code that loads a file of the format into what reads it.
-        config: Configuration that a reader needs beside the file, written to NAME.json of the architecture;
-            None where it needs none.
+        fits: Whether the format can hold a student.
+        weights: From a student to its weights under the names of the format. They may share memory with the
+            student and with each other. Values are not changed, nor positions resized: readers do that.
+        load: From a student and the path of its file to the Python code that loads it.
+        config: From a student to the configuration that a reader needs besides the file, which is written to
+            NAME.json of the architecture; None if it needs none.
     """
 
     reader: str
@@ -55,12 +55,12 @@ def export_weights(model: Student, name: str) -> dict[str, Tensor]:
     """The weights of a student in a format; see `ExportFormat.weights`.
 
     Raises:
-        DenseCLIError: Where the format is unknown or cannot hold the student.
+        DenseCLIError: The format is unknown, or cannot hold the student.
     """
     format = EXPORTS[name]
     if not format.fits(model):
         raise DenseCLIError(
-            f"{model.arch.name} does not fit the format {name}, {format.reader}.",
+            f"{model.arch.name} does not fit the format {name} ({format.reader}).",
             hint=f"It can be exported as {' or '.join(formats_of(model))}.",
         )
     return dict(format.weights(model))

@@ -27,7 +27,7 @@ EXPORTS.add(
     "eva",
     ExportFormat(
         reader="that of EVA-CLIP's towers",
-        # Its readers know torch.load alone.
+        # Its readers only know torch.load.
         file_format="pt",
         fits=lambda model: isinstance(model, DenseEva),
         weights=weights,

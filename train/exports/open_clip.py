@@ -10,7 +10,7 @@ from densecli.train.exports import EXPORTS, ExportFormat
 
 
 def load(model: Student, file: str) -> str:
-    """See `ExportFormat.load`; networks that open_clip does not know come with their configuration."""
+    """See `ExportFormat.load`. Networks that open_clip does not know come with a configuration file."""
     name = model.arch.name
     if config(model) is None:
         return f"open_clip.create_model({open_clip_name(model)!r}, pretrained={file!r})"
@@ -26,7 +26,7 @@ def config(model: Student) -> dict[str, Any] | None:
 
 
 def open_clip_name(model: Student) -> str:
-    """open_clip's name of the network."""
+    """The network's name in open_clip."""
     assert isinstance(model, DenseCLIP) and isinstance(model.arch.config, str)
     return model.arch.config
 
@@ -41,5 +41,5 @@ EXPORTS.add(
         load=load,
         config=config,
     ),
-    help="OpenCLIP: image and text tower of a CLIP.",
+    help="OpenCLIP: image tower and text tower of a CLIP.",
 )

@@ -24,8 +24,8 @@ def weights(model: Student) -> Mapping[str, Tensor]:
 EXPORTS.add(
     "openai",
     ExportFormat(
-        reader="that of the ViTs and ResNets which OpenAI's loader builds",
-        # Its readers know torch.load alone.
+        reader="that of the ViTs and ResNets that OpenAI's loader builds",
+        # Its readers only know torch.load.
         file_format="pt",
         fits=fits,
         weights=weights,

@@ -1,4 +1,4 @@
-"""timm's checkpoint format, of the image tower alone."""
+"""timm's checkpoint format, for the image tower alone."""
 
 from densecli.models.checkpoint_formats import timm_model, timm_weights
 from densecli.models.student import Student
@@ -8,8 +8,8 @@ from densecli.train.exports import EXPORTS, ExportFormat
 def load(model: Student, file: str) -> str:
     """See `ExportFormat.load`."""
     name, options = timm_model(model) or ("", {})
-    words = "".join(f", {option}={value!r}" for option, value in options.items())
-    return f"timm.create_model({name!r}{words}, checkpoint_path={file!r})"
+    arguments = "".join(f", {option}={value!r}" for option, value in options.items())
+    return f"timm.create_model({name!r}{arguments}, checkpoint_path={file!r})"
 
 
 EXPORTS.add(

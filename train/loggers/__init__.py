@@ -1,6 +1,6 @@
-"""Loggers by name: where a training's metrics, configuration and pictures go.
+"""Loggers by name: they record the metrics, configuration and pictures of a training.
 
-A new one is a module of this package, or a plug-in:
+To add one, write a module in this package, or a plug-in:
 
     from densecli.train.loggers import LOGGERS, Logger
 
@@ -9,7 +9,7 @@ A new one is a module of this package, or a plug-in:
         def log(self, row):
             print(row)
 
-metrics.jsonl is always written: it is the record that resuming a training relies on.
+metrics.jsonl is always written, because resuming a training needs it.
 """
 
 import json
@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from densecli.core import fs
+from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.registry import Registry, registry
@@ -31,7 +32,7 @@ Row = Mapping[str, float]
 
 
 class Logger:
-    """Receives what a training logs; the calls that a logger does not define do nothing.
+    """Receives what a training logs. Methods that a logger does not define do nothing.
 
     Only the process of rank 0 logs.
     """
@@ -43,29 +44,29 @@ class Logger:
             folder: The run folder.
 
         Raises:
-            DenseCLIError: Where a package that it needs is not installed.
+            DenseCLIError: A package that the logger needs is not installed.
         """
         self.folder = folder
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
-        """Begins, or goes on where the training is resumed.
+        """Begins the log, or continues that of a resumed training.
 
         Args:
             config: The resolved configuration, JSON values.
-            step: Steps taken before. What was logged after this step is to be replaced.
+            step: Number of steps taken before. Anything that was logged after this step will be logged again.
         """
 
     def log(self, row: Row) -> None:
-        """Logs the metrics of a step: numbers by name, among them `step`."""
+        """Logs the metrics of a step: numbers by name, including `step`."""
 
     def note(self, name: str, value: float, step: int) -> None:
-        """Logs a number about the process rather than about a step."""
+        """Logs a number that describes the process, not a step."""
 
     def image(self, name: str, picture: np.ndarray, step: int) -> None:
         """Logs a picture, (H, W, 3) uint8."""
 
     def sync(self) -> None:
-        """Puts on disk what was logged: a checkpoint must not outlive the rows of its steps."""
+        """Writes everything to disk, so that no checkpoint exists without the rows of its steps."""
 
     def close(self) -> None:
         """Ends the log."""
@@ -75,7 +76,7 @@ LOGGERS: Registry[type[Logger]] = registry("loggers", package=__name__, noun="lo
 
 
 class RunLog:
-    """All loggers of a training, and its progress on standard error. Without loggers it is silent."""
+    """All loggers of a training, and its progress on standard error. It is silent without loggers."""
 
     def __init__(
         self, loggers: Sequence[Logger] = (), progress: Progress | None = None, last: Row | None = None
@@ -84,12 +85,12 @@ class RunLog:
 
         Args:
             loggers: The loggers.
-            progress: Counts steps.
-            last: The last row that a training to be resumed has logged.
+            progress: Shows the steps.
+            last: The last row that a resumed training has logged.
         """
         self._loggers, self._progress = loggers, progress
         self.last: dict[str, float | None] = dict(last or {})
-        """The last row, with None for numbers that are not finite."""
+        """The last row. Numbers that are not finite are None."""
 
     def row(self, row: Row) -> None:
         """Logs the metrics of a step."""
@@ -101,7 +102,7 @@ class RunLog:
         self._progress.advance(1, f"loss {row['loss']:.4f}, {row['images_per_s']:.1f} images/s")
 
     def first_step(self, seconds: float) -> None:
-        """Says how many seconds after the start this process had taken its first step."""
+        """Logs how many seconds after the start the first step was done."""
         if self._progress is None:
             return
         for logger in self._loggers:
@@ -109,7 +110,7 @@ class RunLog:
         tqdm.write(f"The first step was done {seconds:.1f} s after the start.", file=sys.stderr)
 
     def picture(self, draw: Callable[[], np.ndarray | None], step: int) -> None:
-        """Draws a picture and logs it, where a logger takes pictures."""
+        """Draws a picture and logs it, if any logger takes pictures."""
         takers = [logger for logger in self._loggers if type(logger).image is not Logger.image]
         if takers and (picture := draw()) is not None:
             for logger in takers:
@@ -134,14 +135,14 @@ def open_log(
     """Starts the loggers of a training.
 
     Args:
-        names: Of loggers, beside `jsonl`.
+        names: Names of loggers besides `jsonl`.
         folder: The run folder.
         config: The resolved configuration.
-        step: Steps taken before.
-        total: Steps of the whole training.
+        step: Number of steps taken before.
+        total: Number of steps of the whole training.
 
     Raises:
-        DenseCLIError: For an unknown logger, and where a package is not installed.
+        DenseCLIError: A logger is unknown, or its package is not installed.
     """
     loggers = [LOGGERS[name](folder.root) for name in dict.fromkeys(["jsonl", *names])]
     for logger in loggers:
@@ -152,28 +153,30 @@ def open_log(
 
 
 def finite(row: Row) -> dict[str, float | None]:
-    """The row with None for numbers that are not finite, which JSON does not have."""
+    """Replaces numbers that are not finite by None, because JSON does not have them."""
     return {name: value if np.isfinite(value) else None for name, value in row.items()}
 
 
 def run_id(folder: Path, logger: str) -> str | None:
-    """The id under which a service knows the run, None for a new one."""
-    ids: dict[str, str] = _ids(folder)
-    return ids.get(logger)
+    """The id of the run at a logging service; None for a new run."""
+    return _ids(folder).get(logger)
 
 
 def keep_run_id(folder: Path, logger: str, id: str) -> None:
-    """Keeps the id in the run folder, so that a resumed training goes on with the same run."""
+    """Stores the id in the run folder, so that a resumed training continues the same run."""
     fs.write_atomic(str(folder / RunFolder.LOGGERS), json.dumps({**_ids(folder), logger: id}).encode())
 
 
 def _ids(folder: Path) -> dict[str, str]:
-    file = folder / RunFolder.LOGGERS
-    return dict(json.loads(file.read_bytes())) if file.exists() else {}
+    hint = "Delete it: the run then continues as a new one in these services."
+    try:
+        return dict(read_document(folder / RunFolder.LOGGERS, dict[str, str], noun="The list", hint=hint))
+    except FileNotFoundError:
+        return {}
 
 
 def missing_package(package: str) -> DenseCLIError:
-    """The error where a logger's package is not installed."""
+    """The error for a logger whose package is not installed."""
     return DenseCLIError(
         f"The logger {package} needs the package {package}, which is not installed.",
         hint=f"Install it with: pip install 'densecli[{package}]'",

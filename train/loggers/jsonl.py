@@ -15,7 +15,7 @@ class JsonlLogger(Logger):
     """Appends a line for each step; numbers that are not finite become null."""
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
-        """Keeps the first `step` rows and drops those that were logged after the checkpoint."""
+        """Keeps the first `step` rows, and drops those that were logged after the checkpoint."""
         path = RunFolder(self.folder).metrics
         rows = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
         fs.write_atomic(str(path), "".join(rows).encode())

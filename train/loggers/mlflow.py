@@ -12,7 +12,7 @@ from densecli.train.loggers import LOGGERS, Logger, Row, keep_run_id, missing_pa
 
 @LOGGERS.register(
     "mlflow",
-    help="MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME are heeded.",
+    help="MLflow; reads MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.",
     needs="pip install 'densecli[mlflow]'",
 )
 class MlflowLogger(Logger):
@@ -29,7 +29,7 @@ class MlflowLogger(Logger):
         self._mlflow: Any = mlflow
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
-        """See `Logger.start`; MLflow keeps what it was told after `step`."""
+        """See `Logger.start`. MLflow keeps what was logged after `step`."""
         self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "densecli"))
         id = run_id(self.folder, "mlflow")
         if id is not None:
@@ -37,7 +37,7 @@ class MlflowLogger(Logger):
             return
         run = self._mlflow.start_run(run_name=self.folder.name)
         keep_run_id(self.folder, "mlflow", run.info.run_id)
-        # Once only: MLflow refuses a parameter that changes, as --device may.
+        # Only once, because MLflow refuses parameters that change, as --device may.
         self._mlflow.log_params(dict(config))
 
     def log(self, row: Row) -> None:

@@ -15,11 +15,11 @@ class TensorBoardLogger(Logger):
     """Writes scalars, the configuration as text, and pictures."""
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
-        """See `Logger.start`; the viewer hides what was logged after `step`."""
+        """See `Logger.start`. The viewer hides what was logged after `step`."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(RunFolder(self.folder).tensorboard), purge_step=step + 1)
-        # Four spaces make a code block of it.
+        # Four spaces make it a code block.
         text = "\n".join(f"    {line}" for line in json.dumps(config, indent=2).splitlines())
         self._writer.add_text("config", text, step)
 

@@ -13,7 +13,7 @@ from densecli.train.loggers import LOGGERS, Logger, Row, keep_run_id, missing_pa
 
 @LOGGERS.register(
     "wandb",
-    help="Weights & Biases; WANDB_PROJECT and WANDB_MODE are heeded.",
+    help="Weights & Biases; reads WANDB_PROJECT and WANDB_MODE.",
     needs="pip install 'densecli[wandb]'",
 )
 class WandbLogger(Logger):
@@ -29,7 +29,7 @@ class WandbLogger(Logger):
         self._wandb: Any = wandb
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
-        """See `Logger.start`; W&B keeps what it was told after `step`."""
+        """See `Logger.start`. W&B keeps what was logged after `step`."""
         id = run_id(self.folder, "wandb") or uuid.uuid4().hex[:8]
         self._run = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", "densecli"),

@@ -1,6 +1,6 @@
-"""Methods by name: presets of weighted loss terms, of settings, and of what a store has to hold.
+"""Methods by name: presets of weighted loss terms, other settings, and settings of the store.
 
-A new one is an entry in `densecli.train.methods.papers`, or a plug-in:
+To add one, write an entry in `densecli.train.methods.papers`, or a plug-in:
 
     from densecli.train.methods import METHODS, Method
 
@@ -17,14 +17,14 @@ from densecli.models.registry import size_of
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What a method sets.
+    """The settings of a method.
 
     Attributes:
         losses: Weights of loss terms, each written TERM or TERM:KIND.
-        settings: Values of other settings of `TrainConfig`. A student that has no read-out of the name in
-            `mode` is read out as `value`; what is frozen follows from the mode, see `DenseCLIP.frozen_names`.
-        store: Values of settings of build-shards, `canvas` and `regions`, for a store of photos. A generated
-            data set keeps its own.
+        settings: Values of other settings of `TrainConfig`. A student without the read-out in `mode` is read
+            out as `value`. The mode decides what is frozen; see `DenseCLIP.frozen_names`.
+        store: Values of `canvas` and `regions` of build-shards, for a store of photos. Generated data sets
+            keep their own.
     """
 
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -34,11 +34,11 @@ class Preset:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Preset):
-    """A preset of a training.
+    """The preset of a training.
 
     Attributes:
-        large: What differs for a student of a ViT-L's size.
-        gpus: On how many GPUs, each with a batch of `batch_size`, its authors train. 0: not known.
+        large: Settings that differ for a student of ViT-L's size.
+        gpus: Number of GPUs of its authors, each with a batch of `batch_size`; 0 if it is not known.
     """
 
     large: Preset = field(default_factory=Preset)
@@ -58,5 +58,5 @@ METHODS: Registry[Method] = registry("methods", package=__name__, noun="method",
 
 
 def find_method(name: str) -> Method:
-    """The preset of a name. Raises DenseCLIError with the nearest names for an unknown one."""
+    """Finds a preset. Raises DenseCLIError with the nearest names if it is unknown."""
     return METHODS[name]

@@ -1,7 +1,7 @@
 """The methods of the papers, each with its authors' settings for a ViT-B and a ViT-L.
 
-DeCLIP stands here twice: as its paper and as its released code. Where the papers say nothing, a setting is
-that of CLIPSelf's released code, which DeCLIP, R-SC and DenseVLM are built on.
+DeCLIP is here twice: as in its paper, and as in its released code. Settings that the papers do not give are
+those of CLIPSelf's released code, on which DeCLIP, R-SC and DenseVLM are built.
 """
 
 from densecli.train.methods import METHODS, Method, Preset
@@ -18,7 +18,7 @@ PROPOSALS = {**CANVAS, "regions": "proposals"}
 
 METHODS.add(
     "densevlm",
-    # The rate of the text; its table 9 has 1e-4.
+    # The learning rate in the paper's text; its table 9 has 1e-4.
     Method(
         losses={"region_kl": 1.0},
         settings={
@@ -33,7 +33,7 @@ METHODS.add(
         store={"canvas": 512, "regions": "grid-paper"},
         gpus=4,
     ),
-    help="DenseVLM: the categories that a P-VLM retrieves for regions, things and stuff decoupled.",
+    help="DenseVLM: categories that a P-VLM retrieves for regions, with things and stuff decoupled.",
 )
 METHODS.add(
     "clipself",
@@ -71,7 +71,7 @@ METHODS.add(
 METHODS.add(
     "regiontext",
     Method(losses={"region_text": 1.0}, settings=RSC, store=PROPOSALS, large=LARGE, gpus=8),
-    help="RegionText: a P-VLM's best category of each region as pseudo label.",
+    help="RegionText: the P-VLM's best category of each region as its pseudo label.",
 )
 for name, losses, large, help in (
     (
@@ -102,7 +102,7 @@ for name, losses, large, help in (
         "r-sc-v",
         {"spatial:refined": 1.0},
         {},
-        "R-SC-V: the spatial correlations of a Refiner alone; also for students without texts.",
+        "R-SC-V: the spatial correlations of a Refiner alone; also for students without a text tower.",
     ),
 ):
     METHODS.add(

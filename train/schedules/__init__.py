@@ -1,6 +1,6 @@
 """Learning-rate schedules by name.
 
-A schedule is a pure function of the step. A new one is a function in this package, or a plug-in:
+A schedule is a pure function of the step. To add one, write a function in this package, or a plug-in:
 
     from densecli.train.schedules import SCHEDULES
 

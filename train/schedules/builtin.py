@@ -5,10 +5,10 @@ import math
 from densecli.train.schedules import SCHEDULES
 
 DECAY_SHARE = 0.2
-"""Share of the steps in which `wsd` decays; 10 to 20% in MiniCPM (Hu et al. 2024)."""
+"""Share of the steps in which `wsd` decays; MiniCPM uses 10 to 20% (Hu et al. 2024)."""
 
 
-@SCHEDULES.register("cosine", help="Warm-up, then a cosine towards 0 (the papers').")
+@SCHEDULES.register("cosine", help="Warm-up, then a cosine towards 0, as in the papers.")
 def cosine(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
     """Half a cosine from the peak to 0."""
     if step < warmup_steps:

@@ -1,6 +1,6 @@
 """Loss terms by name.
 
-A term compares a student with one target column. A new one is a module of this package, or a plug-in:
+A term compares a student with one target column. To add one, write a module in this package, or a plug-in:
 
     from densecli.train.terms import TERMS, Term
 
@@ -9,7 +9,7 @@ A term compares a student with one target column. A new one is a module of this 
         reads = ("crops",)
         ...
 
-See `densecli.train.terms.base.Term` for what it defines.
+See `densecli.train.terms.base.Term` for the methods to define.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,10 +28,10 @@ def term_and_kind(loss: str) -> tuple[str, str]:
     """Splits a loss into its term and the kind of target that the term reads.
 
     Args:
-        loss: TERM or TERM:KIND. Without a kind, the first one that the term reads.
+        loss: TERM or TERM:KIND. The default kind is the first one that the term reads.
 
     Raises:
-        DenseCLIError: For an unknown term, or a kind that the term cannot read.
+        DenseCLIError: The term is unknown, or it cannot read this kind.
     """
     term, _, kind = loss.partition(":")
     reads = kinds_read(term)
@@ -43,7 +43,7 @@ def term_and_kind(loss: str) -> tuple[str, str]:
 
 
 def kinds_read(term: str) -> tuple[str, ...]:
-    """Kinds of target that a term can learn from: those that it names, then those that name it."""
+    """Kinds of target that a term can learn from: those that it names, and those that name it."""
     named = [name for name, kind in KINDS.items() if term in kind.read_by]
     return tuple(dict.fromkeys([*TERMS[term].reads, *named]))
 
@@ -53,13 +53,13 @@ def options_by_term(options: Mapping[str, str], terms: Iterable[str]) -> dict[st
 
     Args:
         options: Values by TERM.NAME, as `--loss-option` gives them.
-        terms: Names of the terms that are trained with.
+        terms: Names of the terms of this training.
 
     Returns:
-        For each term the values of its options by name.
+        For each term, the values of its options by name.
 
     Raises:
-        DenseCLIError: For an option of another term.
+        DenseCLIError: An option belongs to another term.
     """
     grouped: dict[str, dict[str, str]] = {term: {} for term in terms}
     for name, value in options.items():

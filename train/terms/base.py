@@ -1,4 +1,4 @@
-"""What a loss term is, and what it is built from."""
+"""The base class of loss terms, and what they are built from."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from densecli.train.dataloader import Batch
 
 Values = tuple[Tensor, dict[str, Tensor]]
-"""A scalar, and further scalars to log by name."""
+"""A scalar, and other scalars to log, by name."""
 
 
 class StudentOutput(NamedTuple):
-    """What the student computes for a batch of B images with R regions.
+    """The output of the student for a batch of B images with R regions.
 
     Attributes:
         dense: (B, C, h, w) in the student's read-out mode.
         regions: (R, C) float32, pooled from `dense`, unit norm.
-        context: Context features of the mode by name, (B, C', h, w) each; empty where it has none.
+        context: Context features of the mode by name, (B, C', h, w) each; empty if it has none.
     """
 
     dense: Tensor
@@ -38,15 +38,15 @@ class StudentOutput(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TermSetup:
-    """What a term is built from.
+    """Everything that a term is built from.
 
     Attributes:
-        kind: Kind of target that it reads; its values are in `batch.targets[kind]`.
+        kind: Kind of target to read; its values are in `batch.targets[kind]`.
         column: The target column.
         config: Configuration of the training.
         text: Computes the student's own text embeddings of the categories of a labels column, (D, C) unit
             norm. Raises DenseCLIError for a student without a text tower.
-        options: An instance of the term's `Options`, None where it has none.
+        options: An instance of the term's `Options`, None if it has none.
     """
 
     kind: str
@@ -61,8 +61,8 @@ class Term(ABC):
 
     Attributes:
         reads: Kinds of target that it can learn from; the first one is the default.
-        Options: A dataclass of the term's own options, with a default for each field of type int, float, bool
-            or str. `--loss-option TERM.NAME=VALUE` sets them. None where it has none.
+        Options: A dataclass of the term's own options, with fields of type int, float, bool or str that have
+            defaults. `--loss-option TERM.NAME=VALUE` sets them. None if the term has no options.
     """
 
     reads: ClassVar[tuple[str, ...]]
@@ -78,23 +78,23 @@ class Term(ABC):
         """Counts what the term averages over: regions, boxes, images.
 
         Returns:
-            (G,) int64, one count for each mean in the loss.
+            (G,) int64, a count for each mean in the loss.
         """
 
     @abstractmethod
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """Computes the batch's share of the loss.
 
-        A step may consist of several batches, in several processes. Divide sums by `counts`, so that the
-        shares of all batches add up to the loss of one large batch.
+        A step may have several batches, in several processes. Divide sums by `counts`, so that the shares of
+        all batches add up to the loss of one large batch.
 
         Args:
-            student: Output of the student for `batch`.
+            student: The student's output for `batch`.
             batch: The batch.
             counts: (G,), the sum of `counts` over all batches of the step.
 
         Returns:
-            The batch's share of the loss before its weight, and further scalars to log by name.
+            The batch's share of the loss before its weight, and other scalars to log, by name.
         """
 
 
@@ -104,13 +104,13 @@ def term_options(name: str, term: type[Term], values: Mapping[str, str]) -> Any:
     Args:
         name: Name of the term.
         term: Its class.
-        values: Words of the command line by option.
+        values: Values from the command line by option.
 
     Returns:
-        An instance of `term.Options`, or None where the term has no options.
+        An instance of `term.Options`, or None if the term has no options.
 
     Raises:
-        DenseCLIError: For an unknown option or a value of another type.
+        DenseCLIError: An option is unknown, or its value has the wrong type.
     """
     if term.Options is None:
         if values:
@@ -139,12 +139,12 @@ def _parse(name: str, word: str, kind: type) -> Any:
     try:
         return booleans[word.lower()] if kind is bool else kind(word)
     except (KeyError, ValueError):
-        noun = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, kind.__name__)
-        raise DenseCLIError(f"The loss option {name} cannot be {word!r}.", hint=f"Give {noun}.") from None
+        expected = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, kind.__name__)
+        raise DenseCLIError(f"The loss option {name} cannot be {word!r}.", hint=f"Give {expected}.") from None
 
 
 def rows(tensor: Tensor) -> Tensor:
-    """(1,) int64 on the tensor's device: its number of rows."""
+    """The number of rows of a tensor, (1,) int64 on its device."""
     return torch.tensor([len(tensor)], device=tensor.device)
 
 
@@ -165,7 +165,7 @@ def weighted_sum(
         counts: By loss, the sum of the term's counts over all batches of the step.
 
     Returns:
-        The batch's share of the weighted loss; by name each term before its weight and what else it logs.
+        The batch's share of the weighted loss; by name, each term before its weight and what else it logs.
     """
     total = student.regions.new_zeros(())
     parts: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Term `context`: token cosines follow those of another encoder (DeCLIP)."""
+"""The term `context`: token cosines learn to match those of another encoder (DeCLIP)."""
 
 import math
 from typing import Self
@@ -13,9 +13,7 @@ from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
 
-@TERMS.register(
-    "context", help="Distance between the cosines of all token pairs and another encoder's (DeCLIP)."
-)
+@TERMS.register("context", help="Distance of the cosines of all token pairs from another encoder's (DeCLIP).")
 class Context(Term):
     """`context_loss` between the student's tokens and a stored token map."""
 
@@ -40,20 +38,20 @@ class Context(Term):
         grid = student.dense.shape[-2:]
         factors = batch.targets[self.kind].permute(0, 3, 1, 2)
         if factors.shape[-2:] == grid:
-            # Not normalised again: that would triple the error of a quantised factor.
+            # Not normalised again, which would triple the error of a quantised factor.
             return context_loss(tokens, factors.flatten(2).transpose(1, 2), counts[0]), {}
         factors = F.interpolate(factors, size=grid, mode="bilinear", align_corners=False, antialias=True)
         return context_loss(tokens, unit_tokens(factors), counts[0]), {}
 
 
 def context_tokens(student: StudentOutput) -> Tensor:
-    """The student's tokens as DeCLIP's context loss compares them.
+    """The student's tokens for DeCLIP's context loss.
 
-    Taken from its context features; where the mode reads q and k (`csa`, `all`), the mean of both cosines;
-    from the dense map where the mode has no context features (`value`, `vv`, any convolutional student).
+    They are the mode's context features. If the mode reads q and k (`csa`, `all`), cosines are the mean of
+    both. If it has no context features (`value`, `vv`, convolutional students), they are the dense map.
 
     Returns:
-        (B, N, C) float32, whose inner products are the token cosines.
+        (B, N, C) float32, whose inner products are the cosines of tokens.
     """
     features = list(student.context.values()) or [student.dense]
     return torch.cat([unit_tokens(f) for f in features], dim=-1) / math.sqrt(len(features))

@@ -1,4 +1,4 @@
-"""Term `region_cosine`: a region's embedding follows the [CLS] embedding of its crop (CLIPSelf)."""
+"""The term `region_cosine`: a region's embedding learns to match that of its crop (CLIPSelf)."""
 
 from typing import Self
 
@@ -21,7 +21,7 @@ class RegionCosine(Term):
     reads = ("crops",)
 
     def __init__(self, column: Column, kind: str = "crops") -> None:
-        """Keeps the column, for error messages, and the kind under which batches have it."""
+        """Keeps the column, for error messages, and the key of its targets in a batch."""
         self.column, self.kind = column, kind
 
     @classmethod
@@ -39,7 +39,7 @@ class RegionCosine(Term):
         if teacher.shape != student.regions.shape:
             raise DenseCLIError(
                 f"The crops of {self.column.name} have {teacher.shape[-1]}-dimensional embeddings, "
-                f"the student's have {student.regions.shape[-1]} dimensions.",
+                f"but the student's have {student.regions.shape[-1]} dimensions.",
                 hint="Choose the column of the student's own architecture with --teacher.",
             )
         return region_cosine(student.regions, teacher, counts[0]), {}

@@ -1,4 +1,4 @@
-"""Term `region_kl`: the student's distribution over categories follows the P-VLM's (DenseVLM)."""
+"""The term `region_kl`: the student's distribution over categories learns to match the P-VLM's (DenseVLM)."""
 
 from typing import Self
 
@@ -15,7 +15,7 @@ from densecli.train.terms.base import Values, rows
 
 @TERMS.register("region_kl", help="KL from the P-VLM's distribution over categories, decoupled (DenseVLM).")
 class RegionKL(Term):
-    """`decoupled_kl` between the stored distribution of each region and the student's (DenseVLM, eqs 3-5)."""
+    """`decoupled_kl` of the stored distribution of each region and the student's (DenseVLM, eqs. 3-5)."""
 
     reads = ("labels",)
 
@@ -31,18 +31,18 @@ class RegionKL(Term):
         reduction: Reduction,
         kind: str,
     ) -> None:
-        """Keeps the categories of a column.
+        """Reads the categories of a column.
 
         Args:
-            column: Column of kind labels.
+            column: A column of kind labels.
             text: (D, C) the student's own unit embeddings of the column's D categories.
-            tau: Temperature of both sides; one that differs from the column's is applied to the stored
-                distribution too.
+            tau: Temperature of student and teacher. If it differs from the column's, the stored distribution
+                is changed too.
             theta: See `decoupled_kl`.
             variant: See `decoupled_kl`.
             beta: See `decoupled_kl`.
             reduction: See `decoupled_kl`.
-            kind: Under which batches have the column.
+            kind: Key of the column's targets in a batch.
         """
         self.stored_tau: float = column.spec["target"]["tau"]
         self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)

@@ -1,4 +1,4 @@
-"""Term `region_text`: the P-VLM's best category of a region is its pseudo label (RegionText)."""
+"""The term `region_text`: the P-VLM's best category of a region is its pseudo label (RegionText)."""
 
 from typing import Self
 
@@ -25,8 +25,8 @@ class RegionText(Term):
         Args:
             text: (D, C) the student's own unit embeddings of the column's D categories.
             tau: The student's temperature.
-            theta: A region whose best category is not more probable has no label.
-            kind: Under which batches have the column.
+            theta: Regions whose best category is not above this probability have no label.
+            kind: Key of the column's targets in a batch.
         """
         self.text, self.tau, self.theta, self.kind = text, tau, theta, kind
 

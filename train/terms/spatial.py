@@ -1,4 +1,4 @@
-"""Term `spatial`: token correlations inside each box follow those of another encoder (R-SC)."""
+"""The term `spatial`: token correlations inside each box learn to match another encoder's (R-SC)."""
 
 from typing import Self
 
@@ -15,7 +15,7 @@ from densecli.train.terms.base import Values, rows
     "spatial", help="Cross entropy of token correlations inside each box with another encoder's (R-SC)."
 )
 class Spatial(Term):
-    """`spatial_loss` between the student's tokens and a stored token map, or stored tokens of each box."""
+    """`spatial_loss` of the student's tokens with a stored token map, or with stored tokens of each box."""
 
     reads = ("self", "refined", "gram")
 

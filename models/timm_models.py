@@ -1,4 +1,4 @@
-"""Any ViT of timm as a vision foundation model, by its name there. Importing this loads no torch."""
+"""ViTs of timm as vision foundation models, by their name there. Importing this loads no torch."""
 
 from dataclasses import replace
 from functools import cache
@@ -7,7 +7,7 @@ from densecli.core.registry import unknown_name
 from densecli.models.vfm_architecture import VFMArchitecture
 
 TIMM = "timm/"
-"""Before the name in timm of a ViT that no entry describes."""
+"""Prefix of a name in timm, for ViTs that are not registered."""
 
 
 @cache
@@ -18,7 +18,7 @@ def from_timm(name: str) -> VFMArchitecture:
         name: timm/NAME, such as timm/vit_base_patch14_reg4_dinov2.lvd142m.
 
     Raises:
-        DenseCLIError: timm has no such model, with the nearest names, or it has no patch grid to read.
+        DenseCLIError: timm has no such model (the hint has the nearest names), or it has no patch grid.
     """
     import timm
     import torch
@@ -40,6 +40,6 @@ def from_timm(name: str) -> VFMArchitecture:
         net = build_vfm(sketch).net
     if isinstance(net, HieraDet):
         return sketch
-    # Other ViTs take inputs of one size unless they are told otherwise; SAM's takes any.
+    # SAM's ViT takes inputs of any size; other ViTs need an option for that.
     options = {} if isinstance(net, VisionTransformerSAM) else {"dynamic_img_size": True}
     return replace(sketch, patch=net.patch_embed.patch_size[0], options=options)

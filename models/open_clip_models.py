@@ -1,4 +1,4 @@
-"""Any open_clip model by its name there, where its family is one that can be read out per token."""
+"""Models of open_clip by their name there, if their family can be read out per token."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -9,8 +9,8 @@ from densecli.core.registry import unknown_name
 from densecli.models.architecture import OPENAI_MEAN, OPENAI_STD, Architecture
 
 OPEN_CLIP = "open_clip/"
-"""Before the name in open_clip of a model that no entry describes."""
-# What makes an open_clip ViT another network than OpenAI's: poolings and blocks that are not read here.
+"""Prefix of a name in open_clip, for models that are not registered."""
+# Settings that make an open_clip ViT a network other than OpenAI's, which cannot be read out here.
 _OTHER_VITS = ("attentional_pool", "block_type", "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn",
                "scale_attn_inner", "scale_fc", "final_ln_after_pool")  # fmt: skip
 _SIZES: Mapping[tuple[int, int], Literal["base", "large"]] = {(12, 768): "base", (24, 1024): "large"}
@@ -24,7 +24,8 @@ def from_open_clip(name: str) -> Architecture:
         name: open_clip/NAME, such as open_clip/ViT-B-16-SigLIP2.
 
     Raises:
-        DenseCLIError: open_clip has no such model, with the nearest names, or its family cannot be read.
+        DenseCLIError: open_clip has no such model (the hint has the nearest names), or its family cannot be
+            read out per token.
     """
     import open_clip
 
@@ -35,9 +36,9 @@ def from_open_clip(name: str) -> Architecture:
     family = family_of(config)
     if family is None:
         raise DenseCLIError(
-            f"{name} is of a family that cannot be read out per token.",
-            hint="The families that can: OpenAI's and OpenCLIP's ViTs and ResNets with CLIP's text tower, "
-            "ConvNeXt, EVA-02 (B and L), SigLIP and SigLIP 2.",
+            f"The family of {name} cannot be read out per token.",
+            hint="Choose a model of these families: OpenAI's and OpenCLIP's ViTs and ResNets with CLIP's "
+            "text tower, ConvNeXt, EVA-02 (B and L), SigLIP and SigLIP 2.",
         )
     tags = open_clip.list_pretrained_tags_by_model(theirs)
     published = open_clip.get_pretrained_cfg(theirs, tags[0]) if tags else {}
@@ -52,7 +53,7 @@ def from_open_clip(name: str) -> Architecture:
 
 
 def family_of(config: Mapping[str, Any]) -> str | None:
-    """The name in `FAMILIES` for an open_clip configuration, None where no family reads such a network."""
+    """The name in `FAMILIES` for an open_clip configuration, or None if no family reads such a network."""
     vision = config["vision_cfg"]
     if "multimodal_cfg" in config or "hf_model_name" in config["text_cfg"]:
         return None

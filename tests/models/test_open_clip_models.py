@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.open_clip_door import from_open_clip
+from densecli.models.open_clip_models import from_open_clip
 from densecli.models.registry import FAMILIES, build, resolve
 
 
@@ -51,7 +51,7 @@ def test_build__reads_what_open_clip_builds(name) -> None:
      "roberta-ViT-B-32", "nllb-clip-base-siglip", "swin_base_patch4_window7_224"],
 )  # fmt: skip
 def test_resolve__other_families_are_refused(name) -> None:
-    with pytest.raises(DenseCLIError, match=f"open_clip/{name} is of a family") as caught:
+    with pytest.raises(DenseCLIError, match=f"The family of open_clip/{name} cannot") as caught:
         from_open_clip(f"open_clip/{name}")
     assert "SigLIP" in caught.value.hint and "ConvNeXt" in caught.value.hint
 
