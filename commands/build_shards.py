@@ -15,7 +15,7 @@ from densecli.pipeline.config import BuildConfig
 def build_shards(options: Options) -> None:
     """Run teachers once over a data set and write their outputs into a store.
 
-    What the store has already is left alone: the same command continues a build that was stopped.
+    Finished shards are kept, so the same command continues a build that was stopped.
 
     \b
     densecli build-shards --teacher vitl14 --dataset coco --split train2017
