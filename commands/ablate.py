@@ -53,7 +53,7 @@ class AblateSettings(StoreSettings, DryRunSettings):
 def ablate(options: Options) -> int:
     """Train and evaluate a grid of settings on one store: a table over seeds, and the teachers' cost.
 
-    What is finished is not run again. Exits with 1 where a run failed; the others are run all the same.
+    Finished runs are not run again. If a run fails, the others still run, and the exit code is 1.
 
     \b
     densecli ablate --list

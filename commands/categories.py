@@ -32,7 +32,7 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
         help="Names: a category set, or a txt, json, csv or parquet file.",
         group="data",
         metavar="SET|FILE",
-        default_text="--from-captions in its place",
+        default_text="give --from-captions instead",
         path=True,
     )
     captions: str | None = setting(
@@ -41,7 +41,7 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
         help="Captions: COCO's .json, or a .txt, .csv or .parquet file.",
         group="data",
         metavar="FILE",
-        default_text="--from in its place",
+        default_text="give --from instead",
         path=True,
     )
     column: str | None = setting(
@@ -67,7 +67,7 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
         help="CLIP whose text tower compares unknown names with known ones.",
         group="model",
         metavar="NAME",
-        default_text="unknown names are told apart by rules alone",
+        default_text="unknown names are classified by rules alone",
     )
     weights: str | None = changed(TrainerConfig, "weights", help="Weights of that CLIP: NAME=PATH or PATH.")
     out: str = setting(
@@ -81,7 +81,7 @@ def categories(options: Options) -> None:
     that give their reason.
 
     Writes the json that build-shards and relabel read, and a csv of the same name to look at. To correct it,
-    change a line of either file and name that file with --words. With --student, names that no list knows are
+    change a line of either file and give that file as --words. With --student, names that no list knows are
     compared with known ones by the text tower of that CLIP.
 
     \b

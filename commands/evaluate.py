@@ -38,7 +38,7 @@ class EvaluateSettings(DeviceSettings):
         help="Run whose student to measure.",
         group="model",
         metavar="DIR",
-        default_text="--student in its place",
+        default_text="give --student instead",
         path=True,
     )
     student: str = setting(Dataset.student, help="Model to measure.", group="model", metavar="NAME")
@@ -72,8 +72,8 @@ WEIGHTS = only(
 
 @command(EvaluateSettings, MeasureSettings, WEIGHTS, *TASKS.values())
 def evaluate(options: Options) -> None:
-    """Measure a model, or the student of a run: region classification on a panoptic data set (boxes, masks of
-    things, masks of stuff, stuff called a thing).
+    """Measure a model, or the student of a run: region classification on a panoptic data set (boxes and
+    masks of things, masks of stuff, stuff called a thing).
 
     Or, with --task, segmentation from features, image-level zero-shot classification, or patches by nearest
     neighbours.

@@ -37,7 +37,7 @@ class CollectSettings(StoreSettings):
 def gc(options: Options) -> None:
     """List, or delete, columns that no run uses and files that killed writers left behind.
 
-    A column is named by the config.json of a run, or by --keep. Where none is named, no column is listed.
+    A column is used if the config.json of a run or --keep names it. If no column is used, none is listed.
 
     \b
     densecli gc --store stores/coco-512 --keep vitl14

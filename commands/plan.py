@@ -20,9 +20,9 @@ def plan(options: Options) -> None:
     """Estimate bytes, FLOPs and hours of a build, and after how many trainings it has paid for itself. Writes
     nothing.
 
-    Takes the options of build-shards and those of train that say what it reads and for how long. With
-    --method or --loss, teachers that it reads and nobody named are planned too; with --method, the canvas and
-    the regions of its paper. Needs some of the photos; needs weights only for --calibrate.
+    Takes the options of build-shards, and those of train that say what it reads and how long it is. --method
+    and --loss add the teachers that they read; --method also sets the canvas and the regions of its paper.
+    Needs some of the photos; needs weights only for --calibrate.
 
     \b
     densecli plan --teacher vitl14 --dataset coco --split train2017

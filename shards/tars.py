@@ -101,10 +101,9 @@ def _is_header(block: bytes, name: bytes, size: int) -> bool:
 
 
 def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
-    if cache is None or fs.is_local(tar):
+    name = Cache.name(receipt.column, receipt.shard, receipt.xxh3)
+    if cache is None or fs.is_local(tar) or not cache.keeps(name):
         return fs.map_bytes(tar)
-    # Named by its content: a shard that was built again is another file.
-    name = f"{receipt.column[:12]}-{receipt.shard}-{receipt.xxh3}.tar"
     with cache.alone(name):
         kept = cache.get(name)
         if kept is not None and not _difference(kept, receipt):

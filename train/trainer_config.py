@@ -9,7 +9,7 @@ from densecli.shards.datasets import Dataset
 
 Resume = Literal["interrupted", "never", "overwrite"]
 WARMUP_STEPS = 1000
-"""Of all three papers."""
+"""Warm-up steps of all three papers."""
 
 
 @dataclass(frozen=True, kw_only=True)
