@@ -13,9 +13,9 @@ from densecli.pipeline.config import BuildConfig
 
 @command(BuildConfig, METHOD, STUDENT)
 def build_shards(options: Options) -> None:
-    """Run teachers once over a data set and write what they say into a store.
+    """Run teachers once over a data set and write their outputs into a store.
 
-    What the store has already is left alone: the same command continues a build that was stopped.
+    Finished shards are kept, so the same command continues a build that was stopped.
 
     \b
     densecli build-shards --teacher vitl14 --dataset coco --split train2017
@@ -28,7 +28,7 @@ def build_shards(options: Options) -> None:
 
 
 def examples(count: int, names: Sequence[str]) -> str:
-    """The first names of so many, in brackets; empty where there are none."""
+    """The first few names in brackets; empty if there are none."""
     more = ", ..." if names and count > len(names) else ""
     return f" ({', '.join(map(plain, names))}{more})" if names else ""
 
@@ -47,6 +47,13 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     )
     skipping = f"; skipped {skipped}" if skipped else ""
     lines.append(f"{summary['store']}: {summary['status']}{counts}{skipping}")
+    if proposals := summary.get("proposals"):
+        lines.append(
+            f"Proposals: {proposals['matched']} of {proposals['photos']} photos have boxes; "
+            f"{proposals['unmatched']} names in the file are of no listed photo; "
+            f"of {proposals['boxes']} boxes {proposals['left_out']} are left out by their area, "
+            f"{proposals['duplicates']} are there twice"
+        )
     if passed := in_words(summary.get("passed_over", {})):
         lines.append(f"Passed over in the listing: {passed}")
     return "\n".join(lines)

@@ -161,7 +161,7 @@ def command(
     resolved: Collection[str] = (),
     upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
 ) -> Callable[[Callable[[Options], int | None]], Command]:
-    """Makes a command of a function that takes `Options`; what it returns is the exit code.
+    """Makes a command of a function that takes `Options` and returns the exit code.
 
     Args:
         configs: Configuration classes, or some settings of one (see `only`). Of settings of one name the

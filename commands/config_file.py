@@ -42,15 +42,17 @@ def read_config(path: str, command: Configurable) -> dict[str, Any]:
     """
     read = {".toml": tomllib.loads, ".json": json.loads}.get(Path(path).suffix)
     if read is None:
-        raise DenseCLIError(f"{path} is no .toml or .json file.", hint="Name one with --config.")
+        raise DenseCLIError(f"{path} is not a .toml or .json file.", hint="Give such a file as --config.")
     try:
         document = read(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DenseCLIError(
-            f"The configuration {path} cannot be read: {error}.", hint="Correct it."
+            f"The configuration {path} cannot be read: {error}.", hint="Correct the file."
         ) from None
     if not isinstance(document, dict):
-        raise DenseCLIError(f"The configuration {path} is no table of options.", hint="Write NAME = VALUE.")
+        raise DenseCLIError(
+            f"The configuration {path} is not a table of options.", hint="Write lines NAME = VALUE."
+        )
     if not document.keys().isdisjoint(command.resolved):
         document = command.upgrade(document)
     keys = {each.option.replace("-", "_"): name for name, each in command.settings.items()}

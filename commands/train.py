@@ -33,7 +33,7 @@ def train_config(options: Options) -> TrainConfig:
 
 
 def trained(options: Options) -> dict[str, Any]:
-    """The store, the student and its weights: where the first two are not named, the newest store and the
+    """The store, the student and its weights: if the first two are not given, the newest store and the
     student of its data set."""
     from densecli.models.checkpoints import weights_given
     from densecli.shards.datasets import defaults_for

@@ -1,4 +1,4 @@
-"""What a listing leaves out: how many files, why, and the first of them."""
+"""Files that a listing leaves out: how many, why, and the first of them."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from densecli.core.tables import plain, readable
 
 NAMED = 3
-"""So many of the files that share a reason are named."""
+"""Number of files to name for each reason."""
 
 
 class PassedOver:
@@ -21,8 +21,8 @@ class PassedOver:
         """Counts a file.
 
         Args:
-            reason: Why, in words that follow a name: "a link to nothing".
-            name: Of the file.
+            reason: Why it is left out, such as "a link to nothing".
+            name: Name of the file.
         """
         self._counts[reason] = self._counts.get(reason, 0) + 1
         first = self._first.setdefault(reason, [])
@@ -30,7 +30,7 @@ class PassedOver:
             first.append(readable(name))
 
     def update(self, other: "PassedOver", folder: str = "") -> None:
-        """Adds what another listing left out, whose names are below `folder`."""
+        """Adds the files that another listing left out, with names below `folder`."""
         for reason, count in other._counts.items():
             self._counts[reason] = self._counts.get(reason, 0) + count
             first = self._first.setdefault(reason, [])
@@ -38,18 +38,18 @@ class PassedOver:
             first += [f"{readable(folder)}/{name}" if folder else name for name in names]
 
     def document(self) -> dict[str, Any]:
-        """As JSON values: {reason: {"count": how many, "first": names}}."""
+        """Returns JSON values: {reason: {"count": number, "first": names}}."""
         return {
             reason: {"count": count, "first": self._first[reason]} for reason, count in self._counts.items()
         }
 
     def to_json(self) -> bytes:
-        """As JSON."""
+        """Returns the JSON text of `document`."""
         return json.dumps(self.document(), sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "PassedOver":
-        """The opposite of `to_json`. Raises ValueError, KeyError or TypeError for other data."""
+        """Reads the result of `to_json`. Raises ValueError, KeyError or TypeError for other data."""
         found = cls()
         for reason, facts in json.loads(data).items():
             found._counts[str(reason)] = int(facts["count"])

@@ -1,4 +1,4 @@
-"""Data sets: where photos come from, and the defaults of commands that work with them.
+"""Data sets: the sources of photos, and the defaults of commands for them.
 
 Modules of `densecli.pipeline.sources` register the built-in ones. A plug-in registers one in the same way:
 
@@ -19,7 +19,7 @@ from densecli.core.registry import Registry, registry
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set that `build-shards` reads, and what commands use with it where the user names nothing else.
+    """A data set that `build-shards` reads, with defaults for the commands that use it.
 
     Attributes:
         source: Function that lists the photos: it takes a `densecli.pipeline.sources.SourceRequest` and

@@ -1,4 +1,4 @@
-"""What a store holds and how its build went, from its receipts."""
+"""Describes what a store holds and how it was built, from its receipts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -123,7 +123,7 @@ def _fold(errors: defaultdict[str, float], receipt: Receipt) -> None:
 
 
 def report(described: dict[str, Any]) -> str:
-    """What `densecli info` prints of `describe`."""
+    """Formats the result of `describe` as text."""
     columns = described["columns"]
     dataset = described["dataset"]
     lines = [
