@@ -17,9 +17,20 @@ class MeasureSettings(Settings):
     """The data that a model is measured on, and what is reported."""
 
     data: str = setting(
-        "data/coco", help="Folder of the annotated photos.", group="data", metavar="DIR", path=True
+        "data/coco",
+        help="Folder of the annotated photos.",
+        group="data",
+        metavar="DIR",
+        default_text="data/coco; of a run on a generated data set, that data set's own",
+        path=True,
     )
-    split: str = setting("val2017", help="Split of the data set.", group="data", metavar="NAME")
+    split: str = setting(
+        "val2017",
+        help="Split of the data set.",
+        group="data",
+        metavar="NAME",
+        default_text="val2017; with such a run, the data set's own",
+    )
     limit: int | None = setting(
         None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
     )
@@ -28,6 +39,7 @@ class MeasureSettings(Settings):
         help="Category set, or a json or csv file of one; densecli list categories describes the sets.",
         group="data",
         metavar="SET|FILE",
+        default_text="133; with such a run, the data set's own",
         path=True,
     )
     dataset: str = setting(
@@ -94,7 +106,8 @@ class ClassifyConfig(ReadoutConfig):
         group="model",
         min=16,
         metavar="PX",
-        default_text=f"the run's; without a run {Dataset.canvas}, knn {KNN_CANVAS}",
+        default_text="that of the run or of the weights' card, else the model's own, "
+        f"{Dataset.canvas} for photos; knn at most {KNN_CANVAS}",
     )
     min_side: int = setting(
         8, help="Leaves out segments with a box smaller than PX x PX.", group="regions", min=0, metavar="PX"
