@@ -1,12 +1,12 @@
-"""densecli: run vision-language teachers once, then train dense CLIP students from what they stored.
+"""densecli: run vision-language teachers once, then train dense CLIP students from their stored outputs.
 
 The names in `__all__` are the public interface and stay stable; everything else may change between releases.
 
 - `Store`: opens a store and reads its columns and samples.
 - `load`: loads a student, one of the models that ship with densecli, or an export of a training.
 - `registry`: the registry of one kind of thing that plug-ins can add, such as teachers or codecs.
-- `TargetKind`: what a plug-in registers for a new kind of target.
-- `DenseCLIError`: the error for everything that users can mend; its `hint` says how.
+- `TargetKind`: describes a new kind of target, for plug-ins.
+- `DenseCLIError`: the error for everything that users can correct; its `hint` says how.
 
 Importing the package loads neither torch nor numpy nor Ray: each name is imported when it is first used.
 """

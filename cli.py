@@ -33,7 +33,7 @@ class Commands(click.Group):
         return [*NAMES, *COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command of a name; its module is imported only now."""
+        """Finds a command and imports its module."""
         if name in NAMES:
             attribute = name.replace("-", "_")
             found: click.Command = getattr(import_module(f"densecli.commands.{attribute}"), attribute)

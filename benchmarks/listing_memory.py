@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
-
 from densecli.core import fs
+from densecli.core.passed_over import PassedOver
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sources import volumes
+from densecli.pipeline.sources.sa1b import choose_photos
+from densecli.pipeline.sources.tars import Row
 
 JPG, JSON = 950_000, 40_000
 
@@ -43,8 +44,8 @@ def headers(folder: Path, args: argparse.Namespace) -> dict:
                 file.seek(-(-size // 512) * 512, os.SEEK_CUR)
         file.write(bytes(1024))
     start = time.perf_counter()
-    photos = volumes.scan_tar(str(tar), lambda name: True)
-    return {"photos": len(photos), "bytes": tar.stat().st_size, "list_s": time.perf_counter() - start}
+    rows, _ = volumes.scan_tar(str(tar), choose_photos)
+    return {"photos": len(rows), "bytes": tar.stat().st_size, "list_s": time.perf_counter() - start}
 
 
 def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
@@ -52,13 +53,13 @@ def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
     names = [f"sa_{i:06d}.tar" for i in range(args.tars)]
     entries = {name: fs.Entry(11 * 10**9, name, False) for name in names}
 
-    def scan(url: str, *_: object) -> np.ndarray:
+    def scan(url: str, *_: object) -> tuple[list[Row], PassedOver]:
         first = int(url[-10:-4]) * args.photos_per_tar
         rows = [
             (f"sa_{first + i}.jpg".encode(), i * (JPG + JSON) + 512, JPG, i * (JPG + JSON) + JPG, JSON)
             for i in range(args.photos_per_tar)
         ]
-        return volumes.table(rows)
+        return rows, PassedOver()
 
     with mock.patch.object(volumes, "scan_tar", scan), mock.patch.object(fs, "find", return_value=entries):
         return listed(

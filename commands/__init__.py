@@ -1,1 +1,1 @@
-"""The commands: one file each, with its options. What composes several packages is composed here alone."""
+"""The commands, one file each with its options. Only here may several of the other rooms be composed."""

@@ -1,4 +1,4 @@
-"""The command `ablate`: trains and measures a grid of settings."""
+"""The command `ablate`: trains and evaluates a grid of settings."""
 
 import io
 import json
@@ -45,15 +45,15 @@ class AblateSettings(StoreSettings, DryRunSettings):
         path=True,
     )
     resume: Resume = changed(
-        TrainerConfig, "resume", help="What to do with runs that are there: continue, refuse or replace them."
+        TrainerConfig, "resume", help="What to do with existing runs: continue, refuse or replace them."
     )
 
 
 @command(AblateSettings)
 def ablate(options: Options) -> int:
-    """Train and measure a grid of settings on one store: a table over seeds, and what the teachers cost.
+    """Train and evaluate a grid of settings on one store: a table over seeds, and the teachers' cost.
 
-    What is finished is not run again. Exits with 1 where a run failed; the others are run all the same.
+    Finished runs are not run again. If a run fails, the others still run, and the exit code is 1.
 
     \b
     densecli ablate --list
@@ -111,7 +111,7 @@ def flags_of(command: Command) -> set[str]:
 
 
 def make_runner() -> "Runner":
-    """How the runs of an ablation are trained and measured, in this process."""
+    """Trains and evaluates the runs of an ablation in this process."""
     from densecli.ablation.runs import Runner
     from densecli.shards.store import Store
     from densecli.train.distillation import columns_read

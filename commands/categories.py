@@ -32,7 +32,7 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
         help="Names: a category set, or a txt, json, csv or parquet file.",
         group="data",
         metavar="SET|FILE",
-        default_text="--from-captions in its place",
+        default_text="give --from-captions instead",
         path=True,
     )
     captions: str | None = setting(
@@ -41,7 +41,7 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
         help="Captions: COCO's .json, or a .txt, .csv or .parquet file.",
         group="data",
         metavar="FILE",
-        default_text="--from in its place",
+        default_text="give --from instead",
         path=True,
     )
     column: str | None = setting(
@@ -53,23 +53,25 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
     )
     words: str | None = setting(
         None,
-        help="Category set, or a json or csv file, of names whose kind is known; these verdicts come first.",
+        help="Category set, or a json or csv file, of names whose kind you know; it wins over the rules.",
         group="data",
         metavar="SET|FILE",
         default_text="none",
         path=True,
     )
-    min_count: int = setting(1, help="Drops rarer names.", group="data", min=1, metavar="N")
+    min_count: int = setting(
+        1, help="Drops names that appear fewer than N times.", group="data", min=1, metavar="N"
+    )
     student: str | None = setting(
         None,
         help="CLIP whose text tower compares unknown names with known ones.",
         group="model",
         metavar="NAME",
-        default_text="unknown names are told apart by rules alone",
+        default_text="unknown names are classified by rules alone",
     )
     weights: str | None = changed(TrainerConfig, "weights", help="Weights of that CLIP: NAME=PATH or PATH.")
     out: str = setting(
-        "categories.json", help="The set, a .json file.", group="output", metavar="FILE", path=True
+        "categories.json", help="JSON file to write.", group="output", metavar="FILE", path=True
     )
 
 
@@ -79,7 +81,7 @@ def categories(options: Options) -> None:
     that give their reason.
 
     Writes the json that build-shards and relabel read, and a csv of the same name to look at. To correct it,
-    change a line of either file and name that file with --words. With --student, names that no list knows are
+    change a line of either file and give that file as --words. With --student, names that no list knows are
     compared with known ones by the text tower of that CLIP.
 
     \b
@@ -149,9 +151,11 @@ def read_texts(path: str, column: str) -> list[str]:
         raise DenseCLIError(f"There is no file {path}.", hint="Check the path.") from None
     except (KeyError, TypeError, ValueError) as error:
         raise DenseCLIError(
-            f"{path} has no texts called {column!r} ({error}).", hint="Name the column with --column."
+            f"{path} has no texts called {column!r} ({error}).", hint="Give the column with --column."
         ) from None
-    raise DenseCLIError(f"{path} is no .txt, .json, .csv or .parquet file.", hint="Give one of these.")
+    raise DenseCLIError(
+        f"{path} is not a .txt, .json, .csv or .parquet file.", hint="Give a file of one of these types."
+    )
 
 
 def _names(set_or_file: str, column: str | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -133,7 +134,11 @@ class Command(click.Command):
             for name, value in ctx.params.items()
             if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
         }
-        return Options(given=given, json=given.pop("json", None))
+        file = given.pop("json", None)
+        # Asked before the work is done, not after it.
+        if file and Path(file).is_dir():
+            raise DenseCLIError(f"{file} is a folder.", hint="Name a file with --json.")
+        return Options(given=given, json=file)
 
     def parse(self, words: Sequence[str]) -> Options:
         """What the words of a command line mean. Raises DenseCLIError where they mean nothing."""
@@ -156,7 +161,7 @@ def command(
     resolved: Collection[str] = (),
     upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
 ) -> Callable[[Callable[[Options], int | None]], Command]:
-    """Makes a command of a function that takes `Options`; what it returns is the exit code.
+    """Makes a command of a function that takes `Options` and returns the exit code.
 
     Args:
         configs: Configuration classes, or some settings of one (see `only`). Of settings of one name the

@@ -42,19 +42,23 @@ def read_config(path: str, command: Configurable) -> dict[str, Any]:
     """
     read = {".toml": tomllib.loads, ".json": json.loads}.get(Path(path).suffix)
     if read is None:
-        raise DenseCLIError(f"{path} is no .toml or .json file.", hint="Name one with --config.")
+        raise DenseCLIError(f"{path} is not a .toml or .json file.", hint="Give such a file as --config.")
     try:
         document = read(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DenseCLIError(
-            f"The configuration {path} cannot be read: {error}.", hint="Correct it."
+            f"The configuration {path} cannot be read: {error}.", hint="Correct the file."
         ) from None
     if not isinstance(document, dict):
-        raise DenseCLIError(f"The configuration {path} is no table of options.", hint="Write NAME = VALUE.")
+        raise DenseCLIError(
+            f"The configuration {path} is not a table of options.", hint="Write lines NAME = VALUE."
+        )
     if not document.keys().isdisjoint(command.resolved):
         document = command.upgrade(document)
     keys = {each.option.replace("-", "_"): name for name, each in command.settings.items()}
-    keys |= {name: name for name in command.settings if name != "config"}
+    keys |= {name: name for name in command.settings}
+    # A file names no other file.
+    keys.pop("config", None)
     values: dict[str, Any] = {}
     for key, value in document.items():
         name = keys.get(key.replace("-", "_"))
@@ -66,6 +70,8 @@ def read_config(path: str, command: Configurable) -> dict[str, Any]:
             raise DenseCLIError(f"{path}: densecli {command.name} has no option {key!r}.", hint=hint)
         if value is None:
             continue
+        if name in values:
+            raise DenseCLIError(f"{path} sets {command.settings[name].flag} twice.", hint="Leave one out.")
         of = command.settings[name]
         try:
             checked = of.checked(value)

@@ -1,8 +1,10 @@
 """The command `evaluate`: measures a model or the student of a run."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +18,7 @@ from densecli.shards.datasets import Dataset
 from densecli.train.config import TrainConfig
 
 COMMON = frozenset((*settings_of(ReadoutConfig), "canvas"))
-"""Settings of a task's configuration that are taken with any task."""
+"""Settings of one task's configuration that every task accepts."""
 OTHERS: Mapping[str, tuple[str, ...]] = {
     "dataset": ("segmentation", "zeroshot", "knn"),
     "alphas": ("segmentation", "zeroshot", "knn"),
@@ -25,23 +27,23 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     "coupling": ("regions",),
     "refiner": ("regions",),
 }
-"""The tasks of settings that are not in a task's own configuration."""
+"""The tasks of those settings that are not in a task's own configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(DeviceSettings):
-    """The settings of evaluate beside those of its tasks."""
+    """The settings of evaluate, other than those of its tasks."""
 
-    task: str = setting("regions", help="What is measured.", group="measure", choices=tuple(TASKS))
+    task: str = setting("regions", help="What to measure.", group="measure", choices=tuple(TASKS))
     run: str | None = setting(
         None,
-        help="Run whose student is measured.",
+        help="Run whose student to measure.",
         group="model",
         metavar="DIR",
-        default_text="--student in its place",
+        default_text="give --student instead",
         path=True,
     )
-    student: str = setting(Dataset.student, help="Model that is measured.", group="model", metavar="NAME")
+    student: str = setting(Dataset.student, help="Model to measure.", group="model", metavar="NAME")
     coupling: bool = setting(
         False,
         help="Measures R-SC's coupling ratio (eq. 15) and the similarity of tokens across segments instead.",
@@ -49,7 +51,7 @@ class EvaluateSettings(DeviceSettings):
     )
     refiner: str | None = setting(
         None,
-        help="With --coupling: measures the model's Refiner in this file as well.",
+        help="With --coupling: also measures the model's Refiner in this file.",
         group="regions",
         metavar="FILE",
         default_text="none",
@@ -57,7 +59,7 @@ class EvaluateSettings(DeviceSettings):
     )
     report: str | None = setting(
         None,
-        help="Writes DIR/index.html; with --run it shows before and after.",
+        help="Writes a page to DIR/index.html; with --run it shows the student before and after.",
         group="output",
         metavar="DIR",
         default_text="none",
@@ -72,8 +74,8 @@ WEIGHTS = only(
 
 @command(EvaluateSettings, MeasureSettings, WEIGHTS, *TASKS.values())
 def evaluate(options: Options) -> None:
-    """Measure a model, or the student of a run: region classification on a panoptic data set (boxes, masks of
-    things, masks of stuff, stuff called a thing).
+    """Measure a model, or the student of a run: region classification on a panoptic data set (boxes and
+    masks of things, masks of stuff, stuff called a thing).
 
     Or, with --task, segmentation from features, image-level zero-shot classification, or patches by nearest
     neighbours.
@@ -93,18 +95,46 @@ def evaluate(options: Options) -> None:
     if settings.run:
         model = ModelUnderTest.of_run(settings.run)
     else:
-        # Without --student the weights may still be those of a run's student.
+        # Without --student, the weights may be those of a run's student.
         path = weights_given(settings.student, pairs) if "student" in options.given else None
-        model = ModelUnderTest(model=settings.student, weights=path)
+        model = ModelUnderTest.named(settings.student, path)
 
     def before() -> Any:
-        """What the student of the run was."""
+        """The name of the run's student."""
         return ModelUnderTest.before_run(str(settings.run), weights_given(model.model, pairs))
 
+    options = _on_the_runs_data(options, settings)
     if settings.task == "regions":
         _regions(options, settings, model, before)
     else:
         _task(options, settings, model, before() if settings.run else None)
+
+
+def _on_the_runs_data(options: Options, settings: EvaluateSettings) -> Options:
+    """The options, with the photos and categories of a run on a generated data set where none are named."""
+    from densecli.core import fs
+    from densecli.core.addresses import from_environment
+    from densecli.shards.datasets import defaults_for, function_of
+    from densecli.shards.store import Store
+    from densecli.train.run_folder import RunFolder
+
+    file = RunFolder(settings.run).config if settings.run else None
+    if file is None or "data" in options.given or not file.is_file():
+        return options
+    store = json.loads(file.read_bytes())["store"]
+    if not fs.exists(fs.join(store, "store.json")):
+        return options
+    name = Store.open(store).dataset["name"]
+    dataset = defaults_for(name)
+    if not dataset.annotated or "dataset" in options.given:
+        return options
+    folder = Path(from_environment("DENSECLI_DATA", "data")) / name
+    split = options.get("split") or dataset.test_split
+    if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
+        click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
+        function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
+    found = {"categories": dataset.categories, "split": split, **options.given, "data": str(folder)}
+    return Options(given=found, json=options.json)
 
 
 def check_task(options: Options, task: str) -> None:
@@ -120,12 +150,12 @@ def check_task(options: Options, task: str) -> None:
 
 
 def given_of(options: Options, *names: str) -> dict[str, Any]:
-    """Those of the named values that were given."""
+    """The named values that were given."""
     return {name: options.given[name] for name in names if name in options.given}
 
 
 def _regions(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:
-    """Region classification; with --coupling, token coupling in its place."""
+    """Measures region classification or, with --coupling, token coupling."""
     from densecli.core.distributed import joined_processes
     from densecli.evaluation.coupling import evaluate_coupling
     from densecli.evaluation.model_under_test import evaluate_regions
@@ -139,7 +169,9 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     config = ClassifyConfig(**{**(model.settings or {}), **given})
     if settings.coupling:
         found = evaluate_coupling(model, settings.refiner, **where, device=settings.device, config=config)
-        options.say(coupling_table(found).text(), {title: asdict(each) for title, each in found.items()})
+        measured = next(iter(found.values())).measured
+        text = f"{coupling_table(found).text()}\nMeasured on {measured.text()}."
+        options.say(text, {title: asdict(each) for title, each in found.items()})
         return
     models = {model.title: model}
     if settings.run and settings.report:
@@ -159,6 +191,9 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
     show = partial(click.echo, err=options.json == "-")
     show(regions_table({**results, **titled}).text())
+    for name, result in results.items():
+        if result.measured:
+            show(f"{name}: measured on {result.measured.text()}.")
     if about.classes:
         show(size_table(results).text())
         show(class_table(list(results.values())[-1], results.get("before")).text())
@@ -176,7 +211,7 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
 
 
 def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:
-    """A task of `evaluation.tasks`: prints its tables, and writes what was asked for."""
+    """Runs a task of `evaluation.tasks`, prints its tables, and writes JSON and report if asked for."""
     from densecli.core.distributed import joined_processes
     from densecli.core.page import Section, write_page
     from densecli.evaluation.tasks import TASKS as MEASURES
@@ -188,7 +223,12 @@ def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any)
         found = MEASURES[settings.task](request, processes)
         if not processes.first:
             return
-    text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
+    notes = [
+        f"{title}: measured on {measured.text()}."
+        for title, measured in zip(found.values, found.measured, strict=True)
+    ]
+    tables = [f"{table.title}\n{table.text()}" for table in found.tables]
+    text = "\n\n".join(["\n".join(notes), *tables])
     options.say(text, found.values)
     if settings.report:
         section = Section(title=settings.task.capitalize(), parts=found.tables)

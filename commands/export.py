@@ -1,4 +1,4 @@
-"""The command `export`: writes a student as other projects read it."""
+"""The command `export`: writes a student in the formats of other projects."""
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
@@ -7,7 +7,7 @@ from densecli.train.export_config import ExportConfig
 
 @command(ExportConfig)
 def export(options: Options) -> None:
-    """Write a student as F-ViT, OV-DQUO, CAT-Seg, SAN, OpenCLIP or timm read it, with a card beside it.
+    """Write a student in the format of F-ViT, OV-DQUO, CAT-Seg, SAN, OpenCLIP or timm, with a model card.
 
     \b
     densecli export --run runs/densevlm-eva02-b16-coco-512 --layout eva

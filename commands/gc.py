@@ -24,7 +24,7 @@ class CollectSettings(StoreSettings):
     )
     min_age: float = setting(
         1.0,
-        help="Leaves alone what was written in the last so many hours.",
+        help="Keeps everything that was written in the last HOURS hours.",
         group="data",
         min=0,
         metavar="HOURS",
@@ -35,9 +35,9 @@ class CollectSettings(StoreSettings):
 
 @command(CollectSettings)
 def gc(options: Options) -> None:
-    """List, or delete, the columns that no run names and what killed writers left.
+    """List, or delete, columns that no run uses and files that killed writers left behind.
 
-    A column is named by the config.json of a run, or by --keep. Where none is named, no column is listed.
+    A column is used if the config.json of a run or --keep names it. If no column is used, none is listed.
 
     \b
     densecli gc --store stores/coco-512 --keep vitl14

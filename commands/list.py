@@ -19,7 +19,7 @@ NO_WEIGHTS = "weights not found"
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of names.
+    """A kind of name.
 
     Attributes:
         help: What the names are for.
@@ -152,7 +152,7 @@ class ListSettings(Settings):
 
 @command(ListSettings)
 def list(options: Options) -> None:
-    """List names that options take, each with what it needs and what of that is missing here.
+    """List the names that options accept, what each needs, and what is missing on this machine.
 
     \b
     densecli list

@@ -26,9 +26,10 @@ def training(options: Options, build: BuildConfig) -> TrainConfig:
     from densecli.shards.datasets import defaults_for
 
     student = options.get("student") or defaults_for(build.dataset).student
-    # The batch is the training's: --batch-size means both.
+    # --batch-size is an option of both; here it is that of the training.
     given = {name: value for name, value in options.given.items() if name not in ("store", "weights")}
-    return Options(given=given).make(TrainConfig, store="", run="", student=student)
+    # A build has neither a store to read nor a run.
+    return Options(given=given).make(TrainConfig, store="unread", run="unwritten", student=student)
 
 
 def kinds_read(config: TrainConfig) -> frozenset[str]:
@@ -68,7 +69,7 @@ def build_for(options: Options) -> BuildConfig:
 
 
 def _say(what: str, added: Mapping[str, Any]) -> None:
-    """Prints the options that a method amounts to."""
+    """Prints the options that a method implies."""
     words = []
     for name, value in added.items():
         for each in value if isinstance(value, list) else [value]:

@@ -30,7 +30,7 @@ class Options:
     json: str | None = None
 
     def make(self, config: type[S], **others: Any) -> S:
-        """A configuration of the given values; `others` take their place. Raises DenseCLIError.
+        """Makes a configuration of the given values; `others` override them. Raises DenseCLIError.
 
         A setting that is given as NAME=VALUE is left to `others`: the command knows which NAME is meant.
         """
@@ -70,7 +70,7 @@ def newest_store() -> str:
     if not stores:
         raise DenseCLIError(
             "There is no store in stores/.",
-            hint="Build one with densecli build-shards, or name it with --store.",
+            hint="Build one with densecli build-shards, or give it as --store.",
         )
     click.echo(f"The newest store is taken, {stores[-1].parent}.", err=True)
     return str(stores[-1].parent)

@@ -12,7 +12,7 @@ TRAINING = only(
     TrainConfig,
     *("losses", "student", "image_size", "epochs", "seen_samples", "max_steps", "accumulate"),
 )
-"""What a training reads and for how long."""
+"""What a training reads, and how long it is."""
 
 
 @command(BuildConfig, PlanConfig, METHOD, TRAINING)
@@ -20,9 +20,9 @@ def plan(options: Options) -> None:
     """Estimate bytes, FLOPs and hours of a build, and after how many trainings it has paid for itself. Writes
     nothing.
 
-    Takes the options of build-shards and those of train that say what it reads and for how long. With
-    --method or --loss, teachers that it reads and nobody named are planned too; with --method, the canvas and
-    the regions of its paper. Needs some of the photos; needs weights only for --calibrate.
+    Takes the options of build-shards, and those of train that say what it reads and how long it is. --method
+    and --loss add the teachers that they read; --method also sets the canvas and the regions of its paper.
+    Needs some of the photos; needs weights only for --calibrate.
 
     \b
     densecli plan --teacher vitl14 --dataset coco --split train2017
@@ -37,7 +37,7 @@ def plan(options: Options) -> None:
 
 
 def _training(options: Options, build: BuildConfig) -> dict[str, Any]:
-    """What of the training PlanConfig takes."""
+    """The settings of the training that PlanConfig takes."""
     config = training(options, build)
     found: dict[str, Any] = {
         "student": config.student,

@@ -28,7 +28,7 @@ class PreviewSettings(StoreSettings, DeviceSettings):
         metavar="NAME",
         default_text="every column",
     )
-    view: int = setting(6, help="View whose cells are drawn.", group="picture", min=0, metavar="N")
+    view: int = setting(6, help="View whose cells to draw.", group="picture", min=0, metavar="N")
     point: tuple[float, float] = setting(
         (0.5, 0.5),
         help="Point whose affinities are drawn, as shares of the photo.",
@@ -39,7 +39,7 @@ class PreviewSettings(StoreSettings, DeviceSettings):
     )
     theta: float | None = setting(
         None,
-        help="Draws the cells that a loss with this theta keeps as well.",
+        help="Also draws the cells that a loss with this theta keeps.",
         group="picture",
         min=0,
         max=1,
@@ -59,13 +59,13 @@ class PreviewSettings(StoreSettings, DeviceSettings):
         VerifyConfig, "weights", help="With --live: weights of a teacher, NAME=PATH."
     )
     out: str | None = setting(
-        None, help="The picture, a PNG.", group="output", metavar="FILE", default_text="KEY.png", path=True
+        None, help="PNG file to write.", group="output", metavar="FILE", default_text="KEY.png", path=True
     )
 
 
 @command(PreviewSettings)
 def preview(options: Options) -> None:
-    """Draw what is stored of one photo: cells and labels, affinities of a point, crops.
+    """Draw what a store holds for one photo: cells and labels, affinities of a point, crops.
 
     With --run also the affinities of its student, before and after.
 
@@ -104,7 +104,7 @@ def _students(config: PreviewSettings) -> dict[str, Any]:
 
 
 def _live_teacher(store: "Store", config: PreviewSettings) -> "LiveTeacher":
-    """What the teacher of a column of token maps says now."""
+    """Runs the teacher of a column of token maps."""
     from densecli.evaluation.preview import find_record
     from densecli.pipeline.verify import live_target, regions_beside
 

@@ -1,6 +1,6 @@
 """The command `relabel`: labels from stored features, without the teacher."""
 
-from densecli.commands.build_shards import show_summary
+from densecli.commands.build_shards import summary_text
 from densecli.commands.command import command
 from densecli.commands.options import Options
 from densecli.pipeline.config import RelabelConfig
@@ -17,5 +17,4 @@ def relabel(options: Options) -> None:
     from densecli.pipeline.relabel import relabel as retrieve
 
     summary = retrieve(options.make(RelabelConfig, store=options.store))
-    options.write(summary)
-    show_summary(summary)
+    options.say(summary_text(summary), summary)

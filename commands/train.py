@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-
 from densecli.commands.command import command
 from densecli.commands.options import Options
 from densecli.train.config import TrainConfig
@@ -35,7 +33,7 @@ def train_config(options: Options) -> TrainConfig:
 
 
 def trained(options: Options) -> dict[str, Any]:
-    """The store, the student and its weights: where the first two are not named, the newest store and the
+    """The store, the student and its weights: if the first two are not given, the newest store and the
     student of its data set."""
     from densecli.models.checkpoints import weights_given
     from densecli.shards.datasets import defaults_for
@@ -52,18 +50,15 @@ def show_result(options: Options, result: Mapping[str, Any]) -> None:
     """Prints how a training ended, in the first of its processes."""
     if int(os.environ.get("RANK", "0")):
         return
-    options.write(result)
     random = " (random weights)" if result["random_weights"] else ""
     if "planned" in result:
         step, total = result["step"], result["total_steps"]
         left = f"steps {step + 1} to {total}" if step < total else f"all {total} steps are done"
-        click.echo(f"{result['run']}: planned, {left}{random}")
+        options.say(f"{result['run']}: planned, {left}{random}", result)
         return
     loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
-    click.echo(
-        f"step {result['step']}, loss {loss}{random}: "
-        + (
-            result["export"]
-            or f"stopped by {result['signal'].name} with a checkpoint; the same command continues"
-        )
+    end = (
+        result["export"]
+        or f"stopped by {result['signal'].name} with a checkpoint; the same command continues"
     )
+    options.say(f"step {result['step']}, loss {loss}{random}: {end}", result)

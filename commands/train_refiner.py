@@ -1,4 +1,4 @@
-"""The command `train-refiner`: trains the Refiner of a CLIP."""
+"""The command `train-refiner`: trains the Refiner of a CLIP or a VFM."""
 
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from densecli.train.run_config import RESOLVED
 
 @command(RefinerConfig, resolved=RESOLVED)
 def train_refiner(options: Options) -> None:
-    """Train the Refiner of a CLIP on a store's photos, for the teacher refiner-MODEL of the r-sc-* methods.
+    """Train the Refiner of a CLIP or a vision foundation model on a store's photos, for the teacher
+    refiner-MODEL of the r-sc-* methods. No text is involved.
 
     \b
     densecli train-refiner --store stores/coco-512 --student eva02-b16
+    densecli train-refiner --store stores/coco-512 --student dinov2-vits14
     """
     from densecli.train.refiner import train_refiner as fit
 

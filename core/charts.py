@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,8 +35,6 @@ _SETTINGS: Any = {
     "font.size": 13,
     "svg.fonttype": "none",
     "svg.hashsalt": "densecli",
-    # Names come from data: a dollar sign in one is no formula.
-    "text.parse_math": False,
     "text.color": _INK,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -69,9 +69,7 @@ def bar_chart(results: Mapping[str, Sequence[float | None]], figures: Sequence[s
     Returns:
         An <svg> element.
     """
-    import matplotlib
-
-    with matplotlib.rc_context(_SETTINGS):
+    with drawn_with(_SETTINGS):
         bar = 0.8 / len(results)
         height = 40 + 20 * math.ceil(len(results) / 2) + len(figures) * (20 * len(results) + 12)
         figure, axes = _axes(height)
@@ -116,15 +114,13 @@ def line_chart(
     Returns:
         An <svg> element.
     """
-    import matplotlib
-
     points = [point for line in series.values() for point in line]
     values = list(dict.fromkeys(point.setting for point in points))
     places, numeric = _places(values)
     low, high = _limits(points, full_scale)
     labels = _tick_labels(values)
     slanted = _LETTER * sum(len(label) + 2 for label in labels) > WIDTH - 80
-    with matplotlib.rc_context(_SETTINGS):
+    with drawn_with(_SETTINGS):
         below = _LETTER * 0.64 * max(map(len, labels)) if slanted else 0
         figure, axes = _axes(250 + below + (18 * len(series) + 8 if len(series) > 1 else 0))
         axes.grid(axis="y")
@@ -168,6 +164,19 @@ def line_chart(
         if len(series) > 1:
             figure.legend(loc="outside lower left", ncols=1)
         return _svg(figure)
+
+
+@contextmanager
+def drawn_with(settings: Any) -> Iterator[None]:
+    """matplotlib's settings while a chart is drawn whose names come from data.
+
+    A dollar sign is no formula then, and a letter that the font lacks is no warning.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False, **settings}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:

@@ -19,14 +19,14 @@ _DENIED, _GONE = (401, 403, 451), 410
 
 
 @contextmanager
-def client(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSystem, str]]:
-    """The file system of an address and the path in it, for a block that reads or writes there.
+def client(url: str, action: str = "read") -> Iterator[tuple[AbstractFileSystem, str]]:
+    """Yields the file system of an address and the path in it, for a block that reads or writes there.
 
     A remote file system's client retries by itself, with growing pauses, before it fails.
 
     Args:
         url: A path or an address.
-        verb: read, write or delete.
+        action: read, write or delete.
 
     Raises:
         DenseCLIError: Something in the block fails. Unless it writes, a FileNotFoundError passes unchanged;
@@ -56,15 +56,17 @@ def client(url: str, verb: str = "read") -> Iterator[tuple[AbstractFileSystem, s
         raise
     except Exception as error:
         # Clients of object stores raise exceptions of many kinds, not only OSError.
-        gone = isinstance(error, FileNotFoundError) and verb != "write"
-        if gone or (local and (verb == "read" or not isinstance(error, OSError))):
+        gone = isinstance(error, FileNotFoundError) and action != "write"
+        if gone or (local and (action == "read" or not isinstance(error, OSError))):
             raise
         status = getattr(error, "status", None)
-        if verb == "read" and status == _GONE:
+        if action == "read" and status == _GONE:
             raise FileNotFoundError(public(url)) from error
         denied = isinstance(error, PermissionError) or status in _DENIED
         kind = DenseCLIError if local else Forbidden if denied else Unreachable
-        raise kind(f"Could not {verb} {public(url)}: {_reason(error)}.", hint=_hint(error, local)) from error
+        raise kind(
+            f"Could not {action} {public(url)}: {_reason(error)}.", hint=_hint(error, local)
+        ) from error
 
 
 def _web_client() -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Distributed:
         return tensor
 
     def max(self, number: int) -> int:
-        """The largest of the processes' numbers."""
+        """The maximum of a number over the processes."""
         if self.world_size == 1:
             return number
         largest = torch.tensor(number, device=self.device)
@@ -62,7 +62,7 @@ class Distributed:
         return int(largest.item())
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, by rank."""
+        """Collects a value from all processes, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size

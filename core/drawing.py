@@ -101,23 +101,6 @@ def titled(title: str, panel: Image.Image) -> Image.Image:
     return picture
 
 
-def upright_text(picture: Image.Image, text: str, at: tuple[int, int], font: Font, anchor: str = "b") -> None:
-    """Writes text that reads upwards.
-
-    Args:
-        picture: Drawn on.
-        text: One line.
-        at: Middle of the text's bottom edge (anchor "b"), or of all of it (anchor "m"), in pixels.
-        font: Font of the text.
-        anchor: See `at`.
-    """
-    width, height = round(font.getlength(text)) + 2, round(font.getbbox("Ag")[3] * 1.2)
-    strip = Image.new("RGB", (width, height), PAPER)
-    ImageDraw.Draw(strip).text((1, height / 2), text, INK, font, "lm")
-    up = width if anchor == "b" else width // 2
-    picture.paste(strip.rotate(90, expand=True), (at[0] - height // 2, at[1] - up))
-
-
 def fit_text(
     texts: Sequence[Sequence[Sequence[str]]], rooms: Sequence[tuple[float, float]], sizes: Sequence[int]
 ) -> tuple[list[str], int]:

@@ -12,7 +12,7 @@ _LONG_WORD, _SHOWN = re.compile(r"\S{400,}"), 120
 
 
 class DenseCLIError(Exception):
-    """A failure the user can act on: one sentence of what is wrong and one of what to do about it.
+    """A failure that the user can act on: one sentence says what is wrong, and a hint what to do.
 
     Both may quote names, values and paths from data: each becomes one printable line of bounded length.
     """
@@ -29,7 +29,7 @@ class DenseCLIError(Exception):
 
 
 class Interrupted(DenseCLIError):
-    """A signal ended the command in good order. It exits with 128 + the signal, as shells say it."""
+    """A signal ended the command in good order. The exit code is 128 + the signal, as in shells."""
 
     def __init__(self, signal: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -37,11 +37,11 @@ class Interrupted(DenseCLIError):
 
 
 class Unreachable(DenseCLIError):
-    """A remote file system did not do what it was asked: the same again, a little later, may well succeed."""
+    """A remote file system failed for now: the same request may succeed a little later."""
 
 
 class Forbidden(DenseCLIError):
-    """A remote file system does not let the user do what was asked."""
+    """A remote file system denies the user access."""
 
 
 def _line(text: str, limit: int) -> str:

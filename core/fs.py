@@ -23,6 +23,7 @@ from densecli.core.addresses import join as join
 from densecli.core.addresses import public as public
 from densecli.core.clients import client
 from densecli.core.errors import Unreachable
+from densecli.core.passed_over import PassedOver
 
 # How the names of temporary files start and end: no shard, receipt or column has such a name.
 TEMPORARY = (".", ".tmp")
@@ -196,18 +197,22 @@ class Entry(NamedTuple):
     is_folder: bool
 
 
-def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
+def find(
+    folder: str, pattern: str = "**", *, passed: PassedOver | None = None, within: str = ""
+) -> dict[str, Entry]:
     """Finds files and folders by a pattern. Skips names that begin with a dot, and links to folders.
 
     Args:
         folder: To look in.
         pattern: Of the names relative to it: `*`, `**`, `?` and `[...]`. A plain name is looked up without a
             listing.
+        passed: Counts what is skipped. Where it is given, links out of a local folder are skipped as well.
+        within: The folder that such links may not lead out of. Empty: `folder`.
 
     Returns:
         Entries by relative name, sorted. Empty if there is no such folder.
     """
-    with client(folder) as (fs, root):
+    with client(folder) as (fs, root), client(within or folder) as (_, bound):
         root = root.rstrip("/")
         if not has_magic(pattern):
             try:
@@ -231,7 +236,13 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
             for info in entries:
                 name = info["name"].rstrip("/").rsplit("/", 1)[-1]
                 # An object store may list an empty object for the folder itself.
-                if name.startswith(".") or info["name"].endswith("/"):
+                if info["name"].endswith("/"):
+                    continue
+                hidden = name.startswith(".")
+                if passed and (trouble := "hidden" if hidden else _trouble(info, (root, bound))):
+                    passed.add(trouble, below + name)
+                    continue
+                if hidden:
                     continue
                 is_folder = info["type"] == "directory"
                 if is_folder and (deepest is None or below.count("/") < deepest):
@@ -239,6 +250,21 @@ def find(folder: str, pattern: str = "**") -> dict[str, Entry]:
                 if matches(below + name) and (is_folder or info["type"] == "file" or fs.isfile(info["name"])):
                     found[below + name] = _entry(info)
     return dict(sorted(found.items()))
+
+
+def _trouble(info: dict[str, Any], within: Sequence[str]) -> str:
+    """Why an entry is neither a file nor a folder that may be read; empty if it is one."""
+    if info.get("islink"):
+        target = os.path.realpath(info["name"])
+        if not os.path.exists(target):
+            return "a link to nothing"
+        if os.path.isdir(target):
+            return "a link to a folder"
+        roots = [os.path.realpath(folder).rstrip("/") + "/" for folder in within]
+        if not target.startswith(tuple(roots)):
+            return "a link out of the folder"
+        return "" if os.path.isfile(target) else "a link to no file"
+    return "" if info["type"] in ("file", "directory") else "neither a file nor a folder"
 
 
 def _entry(info: dict[str, Any]) -> Entry:

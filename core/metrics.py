@@ -35,7 +35,7 @@ REGION_METRICS = (
     Metric(heading="Masks-S top-5", field="masks_stuff_top5"),
     Metric(heading="stuff as thing", field="stuff_as_thing", higher_is_better=False),
 )
-"""Of region classification, in the order of the papers' tables."""
+"""Figures of region classification, in the order of the papers' tables."""
 TASK_METRICS = (
     Metric(heading="mIoU", field="miou"),
     Metric(heading="pixel accuracy", field="pixel_accuracy"),
@@ -43,7 +43,7 @@ TASK_METRICS = (
     Metric(heading="top-1", field="top1"),
     Metric(heading="top-5", field="top5"),
 )
-"""Of segmentation, patch kNN and image-level zero-shot."""
+"""Figures of segmentation, patch kNN and image-level zero-shot."""
 COUPLING_METRICS = (
     Metric(
         heading="coupling ratio, mean", field="coupling_ratio_mean", higher_is_better=False, percent=False
@@ -58,6 +58,6 @@ COUPLING_METRICS = (
         percent=False,
     ),
 )
-"""Of `evaluate --coupling`."""
+"""Figures of `evaluate --coupling`."""
 METRICS = {metric.heading: metric for metric in (*REGION_METRICS, *TASK_METRICS, *COUPLING_METRICS)}
-"""All of them by heading."""
+"""All figures by heading."""

@@ -22,7 +22,7 @@ EXTENSIONS = (
     *(".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"),
     *(".tif", ".tiff", ".webp"),
 )
-"""How names of photos end, in lower case."""
+"""How names of photos end, in lower case. Fixed, because a listing is the identity of the data."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest picture that is decoded; Pillow's own limit. It takes up to 1.8 GB."""
 REASONS = {

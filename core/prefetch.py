@@ -1,4 +1,4 @@
-"""Prefetching: threads work ahead of whoever takes the results, in order and within a bound."""
+"""Prefetching: threads compute results ahead of their use, in order and up to a limit."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -15,7 +15,7 @@ class Stopped(Exception):
 
 
 class Pending(Generic[R]):
-    """Calls that a pool is working on; their results come in the order in which the calls were submitted."""
+    """Calls that a pool is working on; results come in the order in which the calls were submitted."""
 
     def __init__(self, pool: Executor, *, stop: Event | None = None) -> None:
         """Starts with no calls.

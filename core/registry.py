@@ -27,7 +27,7 @@ KINDS = (
     *("benchmarks", "categories", "codecs", "commands", "datasets", "exports", "families", "kinds"),
     *("loggers", "losses", "methods", "models", "schedules", "teachers", "vfms"),
 )
-"""Kinds of which densecli reads the names: a plug-in that misspells one would register into the void."""
+"""Kinds whose names densecli reads; others are refused, because a plug-in may have misspelt one."""
 
 
 SHOWN = 40
@@ -52,10 +52,10 @@ class Entry:
 
 
 class Registry(Generic[T]):
-    """The values of one kind by name. Built-in modules and plug-ins are imported at the first look-up."""
+    """The values of one kind by name. The first look-up imports the built-in modules and plug-ins."""
 
     def __init__(self, kind: str) -> None:
-        """See `registry`, which makes them."""
+        """Use `registry` instead, which returns the same registry for the same kind."""
         self.kind = kind
         self.noun = kind.removesuffix("s")
         self.package: str | None = None
@@ -65,12 +65,12 @@ class Registry(Generic[T]):
         self._values: dict[str, T] = {}
 
     def register(self, name: str, *, help: str, needs: str = "") -> Callable[[V], V]:
-        """A decorator that registers a class or function under a name.
+        """Returns a decorator that registers a class or function.
 
         Args:
-            name: What users write.
+            name: The name that users write.
             help: One line for `densecli list`.
-            needs: What it needs beside densecli itself.
+            needs: What it needs besides densecli itself, such as a package.
 
         Raises:
             DenseCLIError: The name is taken.
@@ -118,7 +118,7 @@ class Registry(Generic[T]):
         return value
 
     def _imported(self, entry: Entry) -> T:
-        """The value that a lazy entry names."""
+        """Imports the value of a lazy entry."""
         module, _, attribute = entry.target.partition(":")
         try:
             value: T = getattr(importlib.import_module(module), attribute)
@@ -174,18 +174,22 @@ def registry(
     of: Any = None,
     reserved: Iterable[str] = (),
 ) -> Registry[Any]:
-    """The registry of a kind, made at the first call.
+    """Returns the registry of a kind, and makes it at the first call.
+
+    A plug-in gives only the kind. The other arguments are for the module that owns the kind.
 
     Args:
         kind: A plural, as in `densecli list KIND`.
-        package: Package whose modules register the built-in values; given by what owns the kind.
-        noun: What one of them is called in error messages; given by what owns the kind. By default `kind`
-            without its s.
-        of: Class of the values, checked when one is looked up; given by what owns the kind.
-        reserved: Names that are not to be registered.
+        package: Package whose modules register the built-in values.
+        noun: Singular for error messages, by default `kind` without its s.
+        of: Class of the values, checked at look-up.
+        reserved: Names that cannot be registered.
+
+    Returns:
+        The registry, whose `register` and `add` take new names.
 
     Raises:
-        DenseCLIError: There is no such kind, and the call does not make one of its own.
+        DenseCLIError: There is no such kind.
     """
     if kind not in _REGISTRIES and kind not in KINDS and not (package or noun):
         raise unknown_name("kind of name", kind, KINDS)

@@ -163,4 +163,6 @@ class Setting:
                 limit = "" if usable else " and finite" if isinstance(value, float) else " and below 2^63"
                 shown = f"{value:g}" if isinstance(value, float) else str(value)
                 raise ValueError(f"must be {self.requirement}{limit}, not {shown}")
+        if (self.path or self.registry) and not value:
+            raise ValueError("must not be empty")
         return expanded(value) if self.path else value

@@ -1,4 +1,4 @@
-"""When the process began, to report the time to the first step."""
+"""The start time of the process, to report the time to the first step."""
 
 import time
 
@@ -6,5 +6,5 @@ _starts = [time.monotonic()]
 
 
 def started() -> float:
-    """When a run began, by `time.monotonic`: for the first run the start of the process, then now."""
+    """Start of a run, by `time.monotonic`: that of the process for its first run, else now."""
     return _starts.pop() if _starts else time.monotonic()

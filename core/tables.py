@@ -36,6 +36,11 @@ def plain(text: str, limit: int = NAME_LIMIT) -> str:
     return found if len(found) <= limit else f"{found[: limit - 1]}…"
 
 
+def readable(name: str) -> str:
+    """A file name as text. Bytes in it that are not UTF-8, as old archives have, are written as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells, headings first, as aligned lines: the first column to the left, the others right."""
     rows = [[plain(cell, CELL_LIMIT) for cell in row] for row in rows]

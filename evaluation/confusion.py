@@ -1,14 +1,16 @@
 """Pictures of confusion matrices: a row for each true class, a column for each prediction, things first.
 
-Colours run from dark blue (none of the row) to yellow (all of it); see `core.drawing`.
+Drawn by matplotlib, which is imported when a picture is drawn. Colours run from dark blue (none of the row)
+to yellow (all of it).
 """
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from densecli.core.drawing import INK, PAPER, draw_scale, heat_colours, upright_text
+from densecli.core.charts import drawn_with
 from densecli.core.tables import plain
 from densecli.evaluation.region_counts import Classification
 
@@ -16,6 +18,7 @@ MATRIX_SIDE = 420  # px, about
 MIN_CELL = 3  # px
 MIN_NAMED_CELL = 11  # px; smaller cells have no class names beside them
 GAP = 4  # px between things and stuff
+WIDEST_LABEL = 125  # px of "predicted: things"
 NAME_LIMIT = 32  # characters
 
 
@@ -38,29 +41,46 @@ def _shares(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _picture(shares: np.ndarray, names: Sequence[str], things: int) -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     cell = max(MATRIX_SIDE // len(names), MIN_CELL)
-    font, small = ImageFont.load_default(16), ImageFont.load_default(min(cell + 1, 14))
-    labelled = cell >= MIN_NAMED_CELL
-    room = round(max(small.getlength(name) for name in names)) + 8 if labelled else 4
-    left, top, side = 28 + room, 28 + room, cell * len(names) + GAP
-    picture = Image.new("RGB", (left + side + 8, top + side + 44), PAPER)
-    draw = ImageDraw.Draw(picture)
-    starts = [i * cell + (GAP if i >= things else 0) for i in range(len(names))]
-    heat = heat_colours(shares)
-    for i, y in enumerate(starts):
-        for j, x in enumerate(starts):
-            box = (left + x, top + y, left + x + cell - 1, top + y + cell - 1)
-            draw.rectangle(box, fill=tuple(heat[i, j].tolist()))
-    if labelled:
-        for name, start in zip(names, starts, strict=True):
-            middle = start + cell / 2
-            draw.text((left - 6, top + middle), name, INK, small, "rm")
-            upright_text(picture, name, (round(left + middle), top - 6), small)
-    blocks = (("things", 0, things), ("stuff", things, len(names)))
-    for kind, first, last in blocks:
-        if (last - first) * cell > font.getlength(f"predicted: {kind}"):
-            middle = (starts[first] + starts[last - 1] + cell) / 2
-            draw.text((left + middle, 4), f"predicted: {kind}", INK, font, "ma")
-            upright_text(picture, f"true: {kind}", (14, round(top + middle)), font, anchor="m")
-    draw_scale(picture, top + side + 10, "0", "all of the class", left)
-    return picture
+    side = cell * len(names)
+    with drawn_with({"font.size": 13}):
+        # At 72 dots an inch a point is a pixel. What lies around the axes is added when the figure is saved.
+        figure = Figure(figsize=(side / 72, side / 72), dpi=72)
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0, 0, 1, 1))
+        drawn = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        axes.spines[:].set_visible(False)
+        # Thin enough to leave something of the cells on both sides.
+        for line in (axes.axhline, axes.axvline):
+            line(things - 0.5, color="white", linewidth=max(1, min(GAP, cell // 5)))
+        labelled = cell >= MIN_NAMED_CELL
+        ticks, shown = (range(len(names)), names) if labelled else ([], [])
+        axes.tick_params(length=0, labelsize=min(cell - 1, 12), top=True, labeltop=True, labelbottom=False)
+        axes.set_xticks(ticks, shown, rotation=90)
+        axes.set_yticks(ticks, shown)
+        for kind, first, last in (("things", 0, things), ("stuff", things, len(names))):
+            middle = (first + last) / 2 / len(names)
+            if (last - first) * cell > WIDEST_LABEL:
+                axes.text(
+                    middle, -6 / side, f"predicted: {kind}", transform=axes.transAxes, ha="center", va="top"
+                )
+                axes.text(
+                    1 + 6 / side,
+                    1 - middle,
+                    f"true: {kind}",
+                    transform=axes.transAxes,
+                    va="center",
+                    rotation=90,
+                )
+        bar = figure.colorbar(
+            drawn, cax=figure.add_axes((0, -52 / side, 1, 14 / side)), orientation="horizontal", ticks=[0, 1]
+        )
+        bar.ax.set_xticklabels(["0", "all of the class"])
+        bar.ax.get_xticklabels()[1].set_horizontalalignment("right")
+        bar.outline.set_visible(False)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.1)
+    return Image.open(file).convert("RGB")

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from densecli.models.dense import DenseCLIP
 from densecli.models.refiner import make_refiner
 from densecli.models.registry import build, resolve
+from densecli.models.student import DenseVFM
 from densecli.models.vfm import build_vfm
 from densecli.models.vfms import find_vfm, is_vfm
 
@@ -58,13 +59,15 @@ def vfm_forward(name: str, canvas: int, student_patch: int) -> Forward:
 
 @cache
 def refiner_forward(name: str, canvas: int, side: int) -> tuple[Forward, Forward]:
-    """A Refiner's passes: to its first tokens (C, h, w), and to the tokens of one box (side * side, D)."""
-    clip = _sketch(name)
+    """Of a model's Refiner: the tokens (C, h, w) that it starts from, and the tokens (side * side, D) of one
+    box."""
     with torch.device("meta"):
-        refiner = make_refiner(clip)
+        encoder = DenseVFM(build_vfm(find_vfm(name))) if is_vfm(name) else _sketch(name)
+        refiner = make_refiner(encoder)
         box, of_image = torch.zeros(1, 4), torch.zeros(1)
-    entry = _count(refiner.entry, clip.input_side(canvas))
-    both = _count(lambda pictures: refiner(pictures, box, of_image, side), clip.input_side(canvas))
+    input_side = encoder.input_side(canvas)
+    entry = _count(refiner.entry, input_side)
+    both = _count(lambda pictures: refiner(pictures, box, of_image, side), input_side)
     return entry, Forward(both.flops - entry.flops, both.shape)
 
 

@@ -1,229 +1,247 @@
-"""R-SC's Refiner: a copy of a CLIP's last blocks, trained to see a region of an image as CLIP sees its crop.
+"""R-SC's Refiner: a network's own last blocks, trained anew to see a region as they see its crop.
 
-From Qiu et al., Refining CLIP's Spatial Awareness (ICLR 2025). The CLIP itself stays as it is. The tokens
-that enter its last blocks still keep regions apart. The copied blocks run on the tokens of one region at a
-time, so nothing outside the region can be mixed in.
+Of Qiu et al., Refining CLIP's Spatial Awareness (ICLR 2025). The network, a CLIP or a VFM, stays as it is;
+the tokens that enter its last blocks still keep regions apart, and the clone of those blocks runs on the
+tokens of one region, so that nothing outside it can be mixed in.
 """
 
 import copy
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import (
-    WeightsInfo,
-    load_model,
-    load_strictly,
-    random_seed,
-    seeded,
-)
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool, region_tokens
-from densecli.models.state_dict import read_state_dict
+from densecli.models.registry import build
+from densecli.models.student import DenseVFM, Student, load_student
 from densecli.models.transformer import DenseTransformer
+from densecli.models.vfm import build_vfm
 
-METADATA = "refiner"
-"""Key in the metadata of a Refiner's file: JSON with `clip` (sha256 of the CLIP's weights) and the fields of
-RefinerShape."""
+Start = Literal["own", "random", "exogenous"]
+STARTS: tuple[str, ...] = get_args(Start)
+"""What a Refiner's blocks begin as: the network's own last blocks, random ones in their place, or random ones
+that run after all blocks of the network (R-SC, table 6b)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerShape:
-    """The size of a Refiner.
+    """What a Refiner consists of.
 
     Attributes:
-        depth: Number of the CLIP's last blocks that are copied.
-        layers: Two numbers of blocks; the tokens after these are mixed into those that enter the copies.
-        hidden: Width of the MLP that makes a region's [CLS] token.
+        depth: Number of its blocks.
+        layers: The two numbers of blocks after which tokens are mixed into those that enter it.
+        hidden: Width of both MLPs.
+        fc_inter: Whether it mixes in tokens of earlier layers (eq. 11).
+        fc_cls: Whether an MLP makes a region's [CLS] of its pooled tokens (eq. 10); else they are it.
+        exogenous: Whether its blocks come after all blocks of the network, not in place of the last ones.
     """
 
     depth: int
     layers: tuple[int, int]
     hidden: int
+    fc_inter: bool = True
+    fc_cls: bool = True
+    exogenous: bool = False
 
     @classmethod
-    def of(cls, clip: DenseTransformer, depth: int | None = None) -> "RefinerShape":
-        """The paper's shape for ViT-B and ViT-L; else half of the blocks, and layers in proportion to B.
+    def of(
+        cls, encoder: "DenseTransformer | DenseVFM", depth: int | None = None, **parts: bool
+    ) -> "RefinerShape":
+        """The paper's for networks of 12 and 24 blocks, in proportion for others, of half of their blocks.
 
         Args:
-            clip: The CLIP of the Refiner.
+            encoder: The network.
             depth: Another depth.
+            parts: Values of `fc_inter`, `fc_cls` and `exogenous`.
 
         Raises:
-            DenseCLIError: The CLIP has fewer blocks.
+            DenseCLIError: There are fewer blocks.
         """
-        blocks = len(clip.blocks())
-        published = {"base": (4, (4, 7)), "large": (6, (9, 14))}
+        blocks = len(encoder.blocks())
+        published = {12: (4, (4, 7)), 24: (6, (9, 14))}
         in_proportion = (blocks // 2, (round(blocks * 4 / 12), round(blocks * 7 / 12)))
-        default_depth, layers = published.get(clip.arch.size, in_proportion)
+        default_depth, layers = published.get(blocks, in_proportion)
         depth = depth or default_depth
         if depth > blocks:
             raise DenseCLIError(
-                f"{clip.arch.name} has {blocks} blocks, not {depth}.", hint=f"Give --depth 1 to {blocks}."
+                f"{encoder.arch.name} has {blocks} blocks, not {depth}.", hint=f"Give --depth 1 to {blocks}."
             )
-        return cls(depth=depth, layers=layers, hidden=min(4096, round(clip.width * 4096 / 768)))
+        hidden = min(4096, round(encoder.width * 4096 / 768))
+        return cls(depth=depth, layers=layers, hidden=hidden, **parts)
 
 
 class Refiner(nn.Module):
-    """A Refiner around a frozen CLIP. Its own parts are everything that is not below `clip.`.
+    """Around a frozen network, `encoder`.
 
-    Before training it computes what the CLIP's blocks compute, except for a region's [CLS] token.
+    Its own parts are all that is not below `encoder.`. With the network's own blocks it begins as they are,
+    but for the region's [CLS].
     """
 
-    def __init__(self, clip: DenseTransformer, shape: RefinerShape | None = None) -> None:
-        """Initialises the MLP from torch's current random generator, and the mixing layer with zeros."""
+    def __init__(
+        self, encoder: DenseTransformer | DenseVFM, shape: RefinerShape, blocks: nn.ModuleList | None = None
+    ) -> None:
+        """Builds it; the MLPs are random, from torch's current generator, but what is mixed in begins with 0.
+
+        Args:
+            encoder: The network.
+            shape: Of the Refiner.
+            blocks: Copied in place of the network's own last blocks.
+        """
         super().__init__()
-        self.clip = clip
-        self.shape = shape = shape or RefinerShape.of(clip)
-        self.mix = nn.Linear(2 * clip.width, clip.width)
-        self.region_cls = nn.Sequential(
-            nn.Linear(clip.width, shape.hidden), nn.GELU(), nn.Linear(shape.hidden, clip.width)
-        )
-        self.blocks = copy.deepcopy(clip.blocks()[-shape.depth :])
-        nn.init.zeros_(self.mix.weight)
-        nn.init.zeros_(self.mix.bias)
+        self.encoder = encoder
+        self.shape = shape
+        width = encoder.width
+        self.fc_inter = _mlp(2 * width, shape.hidden, width) if shape.fc_inter else None
+        if self.fc_inter is not None:
+            for parameter in self.fc_inter[-1].parameters():
+                nn.init.zeros_(parameter)
+        self.fc_cls = _mlp(width, shape.hidden, width) if shape.fc_cls else None
+        own = encoder.blocks()[-shape.depth :]
+        self.blocks = copy.deepcopy(own if blocks is None else blocks)
 
     def frozen_names(self) -> set[str]:
-        """Names of the CLIP's parameters, and of those that the last copied block never reads."""
-        of_clip = dict(self.clip.named_parameters())
-        frozen = {of_clip[name] for name in self.clip.frozen_names("value")}
-        unread = {name for name, p in self.clip.blocks()[-1].named_parameters() if p in frozen}
+        """Names of the network's parameters, and of those that the last block never reads."""
+        of_encoder = dict(self.encoder.named_parameters())
+        frozen = {of_encoder[name] for name in self.encoder.frozen_names("value")}
+        unread = {name for name, p in self.encoder.blocks()[-1].named_parameters() if p in frozen}
         last = len(self.blocks) - 1
-        return {f"clip.{name}" for name in of_clip} | {f"blocks.{last}.{name}" for name in unread}
+        return {f"encoder.{name}" for name in of_encoder} | {f"blocks.{last}.{name}" for name in unread}
 
     def own_state(self) -> dict[str, Tensor]:
-        """The state dict without the CLIP's."""
-        return {name: t for name, t in self.state_dict().items() if not name.startswith("clip.")}
+        """The state dict without the network's."""
+        return {name: t for name, t in self.state_dict().items() if not name.startswith("encoder.")}
 
     def forward(self, images: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
-        """(B, 3, H, W) normalised pixels, and boxes as in `refine` -> the result of `refine`."""
+        """(B, 3, H, W) normalised pixels and boxes as `refine` takes them -> the same."""
         return self.refine(self.entry(images), boxes, batch_index, side)
 
     def dense(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, D, h, w): the whole image as one region, on CLIP's grid."""
+        """(B, 3, H, W) normalised pixels -> (B, D, h, w): the whole image as one region, on its own grid."""
         entry = self.entry(images)
-        boxes = torch.tensor([[0.0, 0, 1, 1]], device=entry.device).expand(len(entry), -1)
+        boxes = whole_boxes(len(entry), entry.device)
         grid = (entry.shape[2], entry.shape[3])
         tokens = self.refine(entry, boxes, torch.arange(len(entry), device=entry.device), grid)
         found: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
         return found
 
     def entry(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, C, h, w): the tokens before the copied blocks.
+        """(B, 3, H, W) normalised pixels -> (B, 2 C, h, w).
 
-        They are the tokens that enter the CLIP's last blocks, plus a linear function of two earlier layers.
+        First f_A(X), the tokens that enter the last blocks, then f_A(X) + FC_Inter of those of two earlier
+        layers.
         """
         first, second = self.shape.layers
+        blocks = len(self.encoder.blocks())
+        last = blocks if self.shape.exogenous else blocks - self.shape.depth
         with torch.no_grad():
-            *early, late = self.clip.layers(
-                images, (first, second, len(self.clip.blocks()) - self.shape.depth)
-            )
-        mixed = self.mix(torch.cat(early, dim=1).permute(0, 2, 3, 1))
-        found: Tensor = late + mixed.permute(0, 3, 1, 2)
-        return found
+            *early, late = self.encoder.layers(images, (first, second, last))
+        if self.fc_inter is None:
+            return torch.cat([late, late], dim=1)
+        mixed = self.fc_inter(torch.cat(early, dim=1).permute(0, 2, 3, 1))
+        return torch.cat([late, late + mixed.permute(0, 3, 1, 2)], dim=1)
 
     def refine(
         self, entry: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tuple[int, int]
     ) -> Tensor:
-        """Computes the refined tokens of regions, in CLIP's mode `value`.
+        """The regions' own tokens, as the clone of the last blocks makes them (R-SC, eqs 10 and 11).
 
         Args:
-            entry: (B, C, h, w), the result of `entry`.
-            boxes: (R, 4) xyxy normalised to the canvas. RoIAlign makes the tokens of a box, and an MLP makes
-                its [CLS] token from their mean.
-            batch_index: (R,) which image each box belongs to.
-            side: Side of a box's token grid, or its (height, width).
+            entry: (B, 2 C, h, w) of `entry`.
+            boxes: (R, 4) normalised xyxy. RoIAlign makes side x side tokens of each; its [CLS] is FC_CLS of
+                the mean of f_A(X) in it, by RoIAlign to 1 x 1.
+            batch_index: (R,) images of the boxes.
+            side: Of a box in tokens, or (height, width).
 
         Returns:
-            (R, side * side, D) float32, unit norm.
+            (R, side * side, D) float32, unit norm: of a CLIP in its `value` reading, of a VFM after its norm.
         """
-        tokens = region_tokens(entry, boxes, batch_index, side)
-        cls = self.region_cls(region_pool(entry, boxes, batch_index, normalize=False))
+        late, mixed = entry.chunk(2, dim=1)
+        tokens = region_tokens(mixed, boxes, batch_index, side)
+        cls = region_pool(late, boxes, batch_index, normalize=False)
+        cls = cls if self.fc_cls is None else self.fc_cls(cls)
         x = torch.cat([cls[:, None], tokens], dim=1)
         grid = (side, side) if isinstance(side, int) else side
-        return self.clip.value_map(x, grid, self.blocks).flatten(2).transpose(1, 2)
+        return self.encoder.value_map(x, grid, self.blocks).flatten(2).transpose(1, 2)
 
 
-def make_refiner(clip: DenseCLIP, shape: RefinerShape | None = None, *, depth: int | None = None) -> Refiner:
-    """Makes a Refiner for a loaded CLIP.
-
-    Args:
-        clip: The CLIP.
-        shape: Its shape, by default `RefinerShape.of(clip, depth)`.
-        depth: Number of blocks to copy, by default the paper's.
-
-    Raises:
-        DenseCLIError: The network has no blocks with a [CLS] token, or fewer than `depth`.
-    """
-    if not isinstance(clip, DenseTransformer) or not clip.prefix:
-        raise DenseCLIError(
-            f"{clip.arch.name} has no transformer blocks with a [CLS] token, which a Refiner copies.",
-            hint="Choose a vision transformer, such as eva02-b16.",
-        )
-    return Refiner(clip, shape or RefinerShape.of(clip, depth)).to(clip.device).eval()
-
-
-def load_refiner(name: str, weights: str | None, refiner: str, device: str | torch.device = "cpu") -> Refiner:
-    """Loads a CLIP and its Refiner, in eval mode.
+def make_refiner(
+    encoder: Student,
+    shape: RefinerShape | None = None,
+    *,
+    depth: int | None = None,
+    blocks: nn.ModuleList | None = None,
+) -> Refiner:
+    """Builds a Refiner of a loaded network.
 
     Args:
-        name: Name of the CLIP.
-        weights: The CLIP's weights; see `load_model`.
-        refiner: A file that train-refiner wrote, or random:SEED.
-        device: Where the model is put.
+        encoder: The network.
+        shape: Of the Refiner; None: `RefinerShape.of` this depth.
+        depth: See `RefinerShape.of`.
+        blocks: See `Refiner`.
 
     Raises:
-        DenseCLIError: The file is not a Refiner, or it belongs to another CLIP.
+        DenseCLIError: The network has no blocks with a [CLS] token and learnt positions, or fewer.
     """
-    clip, info = load_model(name, weights, device)
-    seed = random_seed(refiner)
-    if seed is not None:
-        return seeded(lambda: make_refiner(clip), seed)
-    card = read_card(refiner)
-    if card["clip"] != info.sha256:
+    checked = check_blocks(encoder)
+    device = next(encoder.parameters()).device
+    return Refiner(checked, shape or RefinerShape.of(checked, depth), blocks).to(device).eval()
+
+
+def check_blocks(encoder: Student) -> DenseTransformer | DenseVFM:
+    """The network, where a Refiner can be made of it. Raises DenseCLIError."""
+    fits = encoder.vfm.has_cls if isinstance(encoder, DenseVFM) else None
+    if fits is None:
+        fits = isinstance(encoder, DenseTransformer) and encoder.prefix > 0
+    if not fits:
         raise DenseCLIError(
-            f"The Refiner {refiner} was trained with other weights of {name} than {info.source}.",
-            hint="Give the weights that it was trained with, or train another with densecli train-refiner.",
+            f"{encoder.arch.name} has no transformer blocks with a [CLS] token, of which a Refiner is made.",
+            hint="Choose a vision transformer, such as eva02-b16 or dinov2-vitb14.",
         )
-    shape = RefinerShape(depth=card["depth"], layers=tuple(card["layers"]), hidden=card["hidden"])
-    model = seeded(lambda: make_refiner(clip, shape), 0)
-    state = {f"clip.{key}": tensor for key, tensor in clip.state_dict().items()} | read_state_dict(refiner)
-    load_strictly(model, state, name=f"the Refiner of {name}", source=refiner)
-    return model
+    assert isinstance(encoder, DenseTransformer | DenseVFM)
+    return encoder
 
 
-def card_of(refiner: Refiner, info: WeightsInfo) -> dict[str, Any]:
-    """The metadata of a Refiner's file; info: the source of the CLIP's weights."""
-    return {"clip": info.sha256, "architecture": refiner.clip.arch.name, **asdict(refiner.shape)}
+def starting_blocks(encoder: DenseTransformer | DenseVFM, depth: int, start: str) -> nn.ModuleList | None:
+    """What the blocks of a Refiner begin as.
 
+    Args:
+        encoder: The network.
+        depth: Number of blocks.
+        start: One of STARTS, or NAME or NAME=WEIGHTS of another vision transformer, whose last blocks they
+            then are. Random ones are from torch's current generator.
 
-class _Card(TypedDict):
-    """`card_of`."""
+    Returns:
+        The blocks; None for the network's own.
 
-    clip: str
-    depth: int
-    layers: list[int]
-    hidden: int
-
-
-def read_card(path: str) -> Mapping[str, Any]:
-    """Reads the metadata of a Refiner's file. Raises DenseCLIError if it is not a Refiner."""
-    if not Path(path).is_file():
-        raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = parse(file.metadata()[METADATA].encode())
-        check(found, _Card)
-    except Exception as error:  # of safetensors, json or the look-ups
+    Raises:
+        DenseCLIError: The other network's blocks are of another kind or size.
+    """
+    if start == "own":
+        return None
+    if start in STARTS:
+        fresh = build(encoder.arch) if isinstance(encoder, DenseCLIP) else DenseVFM(build_vfm(encoder.arch))
+        return check_blocks(fresh).blocks()[-depth:]
+    name, _, weights = start.partition("=")
+    blocks: Any = check_blocks(load_student(name, weights or None)[0]).blocks()[-depth:]
+    own = encoder.blocks()[-depth:].state_dict()
+    others = blocks.state_dict()
+    if {key: t.shape for key, t in own.items()} != {key: t.shape for key, t in others.items()}:
         raise DenseCLIError(
-            f"{path} is not a Refiner.", hint="Give the export/refiner.safetensors of a train-refiner run."
-        ) from error
-    card: Mapping[str, Any] = found
-    return card
+            f"The blocks of {name} are not of the kind and size of those of {encoder.arch.name}.",
+            hint="Choose a model of the same architecture with other weights.",
+        )
+    found = copy.deepcopy(encoder.blocks()[-depth:])
+    found.load_state_dict(others)
+    return found
+
+
+def whole_boxes(count: int, device: torch.device) -> Tensor:
+    """(count, 4) boxes, each all of an image."""
+    return torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=device).expand(count, -1)
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))

@@ -1,8 +1,10 @@
 """Students: networks that can be trained, a CLIP or a vision foundation model (which has no text tower)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
@@ -14,9 +16,9 @@ from densecli.models.checkpoints import (
     values_sha256,
     weights_sha256,
 )
-from densecli.models.dense import DenseCLIP
+from densecli.models.dense import DenseCLIP, Grid
 from densecli.models.registry import build, resolve
-from densecli.models.vfm import VFM
+from densecli.models.vfm import VFM, to_map
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import find_vfm, is_vfm
 
@@ -52,6 +54,53 @@ class DenseVFM(nn.Module):
         s is the multiple of the patch that is nearest to `side`, by default S.
         """
         return self.vfm.prepare(canvases, self.patch_size, side=side)
+
+    def input_side(self, canvas: int) -> int:
+        """See `DenseCLIP.input_side`."""
+        return self.arch.input_side(canvas, self.patch_size)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """See `VFM.normalize`."""
+        return self.vfm.normalize(images)
+
+    @property
+    def native_side(self) -> int:
+        """Side in pixels of a crop that it sees: the patch's multiple nearest to 224, or less where the
+        network is of smaller pictures."""
+        native: int = self.vfm.net.patch_embed.img_size[0]
+        return min(native, max(1, round(224 / self.patch_size)) * self.patch_size)
+
+    @property
+    def width(self) -> int:
+        """C, the numbers of a token between blocks."""
+        found: int = self.vfm.net.embed_dim
+        return found
+
+    def blocks(self) -> nn.ModuleList:
+        """The blocks of a ViT."""
+        found = self.vfm.net.blocks
+        return found if isinstance(found, nn.ModuleList) else nn.ModuleList(found)
+
+    def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
+        """See `DenseTransformer.layers`; of a network for which `VFM.has_cls`."""
+        x, grid = self.vfm.embed(images)
+        prefix = self.vfm.net.num_prefix_tokens
+        found = {0: x}
+        for number, block in enumerate(self.blocks()[: max(after)], start=1):
+            found[number] = x = block(x)
+        return [to_map(found[number][:, prefix:], grid) for number in after]
+
+    def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
+        """(B, 1 + hw, C) with [CLS] -> (B, C, h, w), unit norm: these blocks and the final norm."""
+        for block in blocks:
+            x = block(x)
+        return F.normalize(to_map(self.vfm.net.norm(x)[:, 1:], grid).float(), dim=1)
+
+    def dense(self, images: Tensor, mode: str = "value") -> Tensor:
+        """See `forward`."""
+        found = self(images, mode)
+        assert isinstance(found, Tensor)
+        return found
 
     def has_mode(self, mode: str) -> bool:
         """See `DenseCLIP.has_mode`."""

@@ -48,7 +48,11 @@ class VFM(nn.Module):
             Normalised float32 input of `forward`.
         """
         side = self.arch.input_side(side or canvases.shape[-1], student_patch)
-        return (resample_canvas(canvases, side) - self._mean) / self._std
+        return self.normalize(resample_canvas(canvases, side))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) pixels in 0..255 -> float32 input of `forward`."""
+        return (images.float() - self._mean) / self._std
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes the patch tokens, after the network's final norm.
@@ -89,8 +93,25 @@ class VFM(nn.Module):
             "SAM 2 or RADIO encoder.",
         )
 
+    @property
+    def has_cls(self) -> bool:
+        """Whether it is a plain ViT with a [CLS] token and learned positions."""
+        return self._read == self._vit_tokens and self.net.cls_token is not None
+
     def _vit_tokens(self, images: Tensor) -> Tensor:
-        """Like timm's `forward_features`, but never antialiases positions."""
+        """As timm's own `forward_features` at the native side, which elsewhere would antialias positions."""
+        x, grid = self.embed(images)
+        return to_map(self.net.norm(self._blocks(x))[:, self.net.num_prefix_tokens :], grid)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """Computes what enters the blocks of a plain ViT.
+
+        Args:
+            images: See `forward`.
+
+        Returns:
+            (B, prefix + h * w, C), [CLS] and registers first; h and w.
+        """
         net = self.net
         patches = net.patch_embed.norm(net.patch_embed.proj(images).permute(0, 2, 3, 1))
         grid = (patches.shape[1], patches.shape[2])
@@ -102,13 +123,12 @@ class VFM(nn.Module):
             before = torch.cat(prefix, dim=1)
             before = before + net.pos_embed[:, :own] if own else before
             x = torch.cat([before.expand(len(x), -1, -1), x], dim=1)
-        x = net.norm(self._blocks(net.norm_pre(x)))
-        return _to_map(x[:, net.num_prefix_tokens :], grid)
+        return net.norm_pre(x), grid
 
     def _timm_tokens(self, images: Tensor) -> Tensor:
         net = self.net
         grid = (images.shape[2] // self.arch.patch, images.shape[3] // self.arch.patch)
-        return _to_map(net.forward_features(images)[:, net.num_prefix_tokens :], grid)
+        return to_map(net.forward_features(images)[:, net.num_prefix_tokens :], grid)
 
     def _blocks(self, x: Tensor) -> Tensor:
         net = self.net
@@ -142,7 +162,7 @@ def build_vfm(arch: VFMArchitecture) -> VFM:
     return VFM(arch).eval()
 
 
-def _to_map(tokens: Tensor, grid: Grid) -> Tensor:
+def to_map(tokens: Tensor, grid: Grid) -> Tensor:
     """(B, h*w, C) -> (B, C, h, w)."""
     found: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
     return found

@@ -15,6 +15,7 @@ from densecli.pipeline.summary import Summary, describe, totals_of
 from densecli.pipeline.unit import Report
 from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.geometry import Canvas
+from densecli.shards.info import remember_passed_over
 
 __all__ = ["BuildConfig", "build_shards"]
 
@@ -26,8 +27,9 @@ def build_shards(config: BuildConfig) -> Summary:
         config: What to build.
 
     Returns:
-        The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run). A build
-        also has the sums of `Totals.summary`.
+        The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
+        the listing has `passed_over`, as in `PassedOver.document`, and `proposals`, as in `check_proposals`.
+        A build also has the sums of `Totals.summary`.
 
     Raises:
         DenseCLIError: The build cannot start or continue. The same call continues where it stopped.
@@ -37,15 +39,19 @@ def build_shards(config: BuildConfig) -> Summary:
     columns = request.columns()
     missing = [column.missing() for column in columns]
     todo = sorted(set().union(*missing))
+    passed = source.passed.document()
+    listing = {"passed_over": passed, "proposals": dict(request.proposals)}
     if not todo:
         if not config.dry_run:
             # The shards exist, but the files that describe them may be lost.
             request.make_columns()
-        return describe(request.store, columns, missing, status="up to date")
+            remember_passed_over(request.store, passed)
+        return describe(request.store, columns, missing, status="up to date") | listing
     if config.dry_run:
-        return describe(request.store, columns, missing, status="planned")
+        return describe(request.store, columns, missing, status="planned") | listing
 
-    described = describe(request.store, columns, missing, status="built")
+    described = describe(request.store, columns, missing, status="built") | listing
+    remember_passed_over(request.store, passed)
     units = (unit_of(source, shard, config.shard_size) for shard in todo)
     budget = FailureBudget(config.max_unreadable)
     with (

@@ -5,25 +5,33 @@ import math
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from densecli.core.errors import DenseCLIError
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Memory of Ray's object store, which only carries units and reports. Ray's minimum is 75 MiB."""
 
+LOOPBACK = "127.0.0.1"
+"""Where a local Ray listens."""
+LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+"""Longest path in bytes of the folder that Ray keeps its sockets below."""
+
 
 @contextmanager
 def connected(address: str | None, workers: int) -> Iterator[None]:
     """Connects to Ray for as long as the block lasts.
 
+    A local Ray has no dashboard and listens on the loopback interface alone. Its sockets and logs are in a
+    folder of this user alone, which is gone at the end, or in $RAY_TMPDIR.
+
     Args:
-        address: Address of a running cluster: auto, HOST:PORT or ray://HOST:PORT. None starts a local Ray
-            without a dashboard.
+        address: Address of a running cluster: auto, HOST:PORT or ray://HOST:PORT. None starts a local Ray.
         workers: Number of workers that a local Ray can run.
 
     Raises:
@@ -31,12 +39,18 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    local = {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    with TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True))
+        empty = os.path.join(folder, "empty")
+        os.mkdir(empty)
+        if address is None:
+            options |= {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
+            options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK, **_private_folder(folder)}
+            stack.enter_context(_on_loopback())
         try:
-            with _working_folder(folder):
+            with _working_folder(empty):
                 if address is None:
-                    _start(**local, **options)
+                    _start(**options)
                 else:
                     _check_reachable(address)
                     ray.init(address=address, **options)
@@ -46,6 +60,44 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets a Ray that starts in the block listen on the loopback interface alone.
+
+    Ray replaces 127.0.0.1 by the machine's address in the network, except where it knows no clusters, as on
+    macOS. Its processes read that from the environment, this one has read it.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    variable = os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[name]
+        if variable is not None:
+            os.environ[name] = variable
+
+
+def _private_folder(folder: str) -> dict[str, str]:
+    """Ray's option for the folder of its sockets and logs; none where the user has named one.
+
+    Raises:
+        DenseCLIError: The path is too long for sockets.
+    """
+    named = os.environ.get("RAY_TMPDIR")
+    # Ray opens the folder itself to everybody: it lies within the private one.
+    path = os.path.join(named or folder, "ray")
+    if len(os.fsencode(path)) > LONGEST_FOLDER:
+        raise DenseCLIError(
+            f"The temporary folder {named or os.path.dirname(folder)} has too long a path for Ray's sockets.",
+            hint="Set RAY_TMPDIR to a folder with a short path, such as /tmp.",
+        )
+    return {} if named else {"_temp_dir": path}
 
 
 @contextmanager

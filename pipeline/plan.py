@@ -18,6 +18,7 @@ import torch
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.core.passed_over import in_words
 from densecli.core.progress import Progress
 from densecli.core.tables import size as as_size
 from densecli.core.tables import table
@@ -69,12 +70,13 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     """Plans a build; writes nothing.
 
     Returns:
-        JSON values: `photos`, and how many of them were `sampled`; `skipped`, the unreadable share of the
-        sample; `bytes` in total; `uncertainty`, the relative half-width of their 95 % interval; `columns`
-        (kind, name, bytes); `index_bytes` of the listing; `cpu_hours` to read and write photos; whether
-        speeds are `measured`; `tflops`; `device`; `teachers` (name, TFLOP and GPU hours of the build, and of
-        an epoch with the live teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU
-        hours of an epoch); `epochs`; `break_even`, in epochs and in trainings.
+        JSON values: `photos`; files that the listing has `passed_over`; `proposals`, see `check_proposals`;
+        `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
+        `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
+        `index_bytes` of the listing; `cpu_hours` to read and write photos; whether speeds are `measured`;
+        `tflops`; `device`; `teachers` (name, TFLOP and GPU hours of the build, and of an epoch with the live
+        teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an epoch);
+        `epochs`; `break_even`, in epochs and in trainings.
 
     Raises:
         DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
@@ -120,6 +122,8 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     epochs = config.seen / readable if config.seen else config.epochs
     return {
         "photos": n,
+        "passed_over": source.passed.document(),
+        "proposals": dict(request.proposals),
         "sampled": listed,
         "skipped": 1 - sample.samples / listed,
         "bytes": sum(column["bytes"] for column in columns) + store_json + index,
@@ -310,6 +314,7 @@ def report(planned: dict[str, Any]) -> str:
     lines = [
         f"{n} photos: {as_size(planned['bytes'])}{doubt} (from a sample of {planned['sampled']}, "
         f"{planned['skipped']:.1%} unreadable)",
+        *([f"Passed over in the listing: {passed}"] if (passed := in_words(planned["passed_over"])) else []),
         "",
         table([["column", "bytes", "a photo"], *columns]),
         "",

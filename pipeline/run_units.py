@@ -7,8 +7,7 @@ from typing import Any
 import ray
 
 from densecli.core.errors import DenseCLIError
-from densecli.core.tables import plain
-from densecli.pipeline.sources.base import readable
+from densecli.core.tables import plain, readable
 from densecli.pipeline.unit import PhotoError, Report, Unit, told
 from densecli.pipeline.worker_pool import Failure, Worker, WorkerPool, result_of
 

@@ -14,9 +14,9 @@ from densecli.core.errors import Forbidden, Unreachable
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
+from densecli.core.tables import readable
 from densecli.pipeline.sources import Item, Load, Unreadable
 from densecli.pipeline.sources.address_loader import REFUSALS
-from densecli.pipeline.sources.base import readable
 from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
 from densecli.pipeline.unit import NAMED, Report, Unit, at_photo

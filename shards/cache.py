@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,15 +13,26 @@ from filelock import FileLock
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 
+MARK = ".densecli-cache"
+"""File by which a folder is known to be a cache. It holds the bytes of all kept files together."""
+# Only files of such names are ever written, counted or removed.
+_KEPT = re.compile(r"[0-9a-f]{12}-\d+-[0-9a-f]{16}\.tar")
+_OURS = re.compile(rf"{re.escape(MARK)}.*|\.?{_KEPT.pattern}(\..*)?")
 # Seconds: an older temporary file was left by a killed writer.
 _ABANDONED = 3600.0
+# A full cache is emptied to this part at once, so that few of many files need a look at all of them.
+_ROOM = 0.9
 
 
 class Cache:
     """Keeps the files used last, up to `max_bytes` in all. Threads and processes may share a folder."""
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
-        """A cache in a folder of this machine. Raises DenseCLIError for an address."""
+        """A cache in a folder of this machine, which is made when the first file is kept.
+
+        Raises:
+            DenseCLIError: The folder is an address, or holds files that no cache made.
+        """
         if "://" in os.fspath(folder):
             raise DenseCLIError(
                 "A cache is a local folder, not an address.",
@@ -28,6 +40,17 @@ class Cache:
             )
         self.folder = Path(folder)
         self.max_bytes = max_bytes
+        self._check_ours()
+
+    @staticmethod
+    def name(column: str, shard: str, digest: str) -> str:
+        """The name of a tar by its content: a shard that was built again is another file."""
+        return f"{column[:12]}-{shard}-{digest}.tar"
+
+    @staticmethod
+    def keeps(name: str) -> bool:
+        """Whether a file of this name can be kept."""
+        return bool(_KEPT.fullmatch(name))
 
     def get(self, name: str) -> bytes | mmap.mmap | None:
         """The file of this name, or None. Its bytes stay readable after the file is removed."""
@@ -43,11 +66,14 @@ class Cache:
         """Keeps a file, and removes those used longest ago. A file larger than the cache is not kept.
 
         Raises:
-            DenseCLIError: The disk is full.
+            DenseCLIError: The disk is full, or the folder is not a cache.
         """
+        if not self.keeps(name):
+            raise ValueError(f"{name!r} is not a name of a kept file")
         if len(data) > self.max_bytes:
             return
-        self._shrink(self.max_bytes - len(data))
+        self._claim()
+        self._make_room(len(data))
         fs.write_atomic(str(self.folder / name), data)
 
     @contextmanager
@@ -57,18 +83,13 @@ class Cache:
         The first one fetches the file, the others then find it. A killed process holds no lock.
 
         Raises:
-            DenseCLIError: The folder cannot be written.
+            DenseCLIError: The folder cannot be written, or is not a cache.
         """
+        self._claim()
         path = self.folder / f"{fs.TEMPORARY[0]}{name}.lock{fs.TEMPORARY[1]}"
         lock = FileLock(path)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
             lock.acquire()
-        except OSError as error:
-            raise DenseCLIError(
-                f"Could not write to the cache {self.folder}: {error.strerror}.",
-                hint="Name another folder with --cache.",
-            ) from error
         try:
             yield
         finally:
@@ -76,15 +97,67 @@ class Cache:
             path.unlink(missing_ok=True)
             lock.release()
 
-    def _shrink(self, max_bytes: int) -> None:
+    def _check_ours(self) -> None:
+        """Raises DenseCLIError for a folder that holds files of others and is not marked as a cache."""
+        if not self.folder.is_dir() or (self.folder / MARK).is_file():
+            return
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if not _OURS.fullmatch(entry.name):
+                    raise DenseCLIError(
+                        f"The folder {self.folder} is not a cache: it holds {entry.name}.",
+                        hint="Name a new or an empty folder with --cache.",
+                    )
+
+    def _claim(self) -> None:
+        """Makes the folder and marks it as a cache."""
+        if (self.folder / MARK).is_file():
+            return
+        self._check_ours()
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / MARK).touch()
+
+    def _make_room(self, size: int) -> None:
+        """Counts a file that is about to be written, and removes others if there is no room for it."""
+        mark = self.folder / MARK
+        with self._writing(), FileLock(f"{mark}.lock"):
+            text = mark.read_text()
+            total = int(text) if text.isdecimal() else self.max_bytes
+            if total + size > self.max_bytes:
+                total = self._shrink(min(self.max_bytes - size, round(_ROOM * self.max_bytes)))
+            mark.write_text(str(total + size))
+
+    def _shrink(self, max_bytes: int) -> int:
+        """Removes the kept files used longest ago and what killed writers left; returns the bytes kept."""
         files = []
-        for path in self.folder.glob("*"):
-            with suppress(FileNotFoundError):
-                stat = path.stat()
-                files.append((stat.st_mtime, stat.st_size, path))
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    stat = entry.stat(follow_symlinks=False)
+                    if self.keeps(entry.name):
+                        files.append((stat.st_mtime, stat.st_size, entry.path))
+                    elif _is_leftover(entry.name) and time.time() - stat.st_mtime > _ABANDONED:
+                        os.unlink(entry.path)
         total = sum(size for _, size, _ in files)
-        for modified, size, path in sorted(files):
-            temporary = fs.is_temporary(path.name)
-            if total > max_bytes if not temporary else time.time() - modified > _ABANDONED:
-                path.unlink(missing_ok=True)
-                total -= size
+        for _, size, path in sorted(files):
+            if total <= max_bytes:
+                break
+            Path(path).unlink(missing_ok=True)
+            total -= size
+        return total
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DenseCLIError(
+                f"Could not write to the cache {self.folder}: {error.strerror}.",
+                hint="Name another folder with --cache.",
+            ) from error
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a writer of a kept file gave this name to a temporary one."""
+    return fs.is_temporary(name) and bool(_KEPT.match(name, len(fs.TEMPORARY[0])))

@@ -7,7 +7,7 @@ from densecli.core.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings(Settings):
-    """Which store is read."""
+    """The store to read."""
 
     store: str = setting(
         help="Folder or address of the store.",
@@ -20,7 +20,7 @@ class StoreSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSettings(Settings):
-    """Where networks run."""
+    """The device of networks."""
 
     device: str = setting(
         "auto",
@@ -32,6 +32,6 @@ class DeviceSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunSettings(Settings):
-    """Whether anything is written."""
+    """Whether to write anything."""
 
-    dry_run: bool = setting(False, help="Says what would be done, writes nothing.", group="run")
+    dry_run: bool = setting(False, help="Only says what would be done, and writes nothing.", group="run")

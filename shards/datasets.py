@@ -1,4 +1,4 @@
-"""Data sets: where photos come from, and the defaults of commands that work with them.
+"""Data sets: the sources of photos, and the defaults of commands for them.
 
 Modules of `densecli.pipeline.sources` register the built-in ones. A plug-in registers one in the same way:
 
@@ -19,7 +19,7 @@ from densecli.core.registry import Registry, registry
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set that `build-shards` reads, and what commands use with it where the user names nothing else.
+    """A data set that `build-shards` reads, with defaults for the commands that use it.
 
     Attributes:
         source: Function that lists the photos: it takes a `densecli.pipeline.sources.SourceRequest` and
@@ -39,6 +39,7 @@ class Dataset:
             measures students: it takes a folder (Path), `split` and `count`. Either the function or
             "module:function". Empty: there is none, and a spec must name its data.
         test_split: Split that `annotated` writes.
+        test_photos: How many of its photos a student is measured on.
     """
 
     source: Callable[[Any], Any] | str
@@ -54,6 +55,7 @@ class Dataset:
     ablations: str = ""
     annotated: Callable[..., None] | str = ""
     test_split: str = "test"
+    test_photos: int = 300
 
 
 DATASETS: Registry[Dataset] = registry("datasets", noun="data set", of=Dataset)

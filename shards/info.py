@@ -1,14 +1,42 @@
-"""What a store holds and how its build went, from its receipts."""
+"""Describes what a store holds and how it was built, from its receipts."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from densecli.core import fs
+from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.tables import size, table
 from densecli.shards.column import Column
+from densecli.shards.keys import canonical_json
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import Store
+
+PASSED_OVER = "index/passed-over.json"
+"""Where a store keeps what the listing of its photos left out."""
+
+
+def remember_passed_over(store: Store, document: Mapping[str, Any]) -> None:
+    """Writes down what the listing of the photos left out, if it left out anything now or before.
+
+    Args:
+        store: Of the photos.
+        document: See `PassedOver.document`.
+    """
+    if document != passed_over(store):
+        fs.write_atomic(fs.join(store.root, PASSED_OVER), canonical_json(document))
+
+
+def passed_over(store: Store) -> dict[str, Any]:
+    """What the listing of the photos left out; see `PassedOver.document`."""
+    try:
+        found = PassedOver.from_json(fs.read_bytes(fs.join(store.root, PASSED_OVER)))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # The next build writes it again.
+        return {"unknown: its list is damaged": {"count": 1, "first": [PASSED_OVER]}}
+    return found.document()
 
 
 def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:
@@ -19,7 +47,8 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
         advance: Called with the number of shards whose receipts were just read.
 
     Returns:
-        JSON values: `dataset`, `canvas`, `shards`, `planned` photos, photos `skipped` by reason, `complete`,
+        JSON values: `dataset`, `canvas`, `shards`, `planned` photos, photos `skipped` by reason, files
+        that the listing has `passed_over`, `complete`,
         `bytes` on disk and of them the `index_bytes` that builds keep of the data's listing, and `columns`.
         Each column has kind, name, id, the teacher's `info`, samples, shards and missing shards, bytes,
         `seconds` by stage with their total, `gpu_seconds`, `images_per_second` of one worker, and the codec's
@@ -41,6 +70,7 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
         "shards": len(store.shard_names),
         "planned": sum(store.shard_sizes),
         "skipped": dict(skipped),
+        "passed_over": passed_over(store),
         "complete": not any(column["missing"] for column in columns),
         "bytes": sum(c["bytes"] for c in columns) + fs.files(store.root)["store.json"].bytes + index,
         "index_bytes": index,
@@ -93,7 +123,7 @@ def _fold(errors: defaultdict[str, float], receipt: Receipt) -> None:
 
 
 def report(described: dict[str, Any]) -> str:
-    """What `densecli info` prints of `describe`."""
+    """Formats the result of `describe` as text."""
     columns = described["columns"]
     dataset = described["dataset"]
     lines = [
@@ -116,6 +146,8 @@ def report(described: dict[str, Any]) -> str:
     lines += ["", "Error of what is stored:", *errors] if errors else []
     skipped = ", ".join(f"{n} {reason}" for reason, n in described["skipped"].items())
     lines += ["", f"Skipped photos: {skipped or 'none'}"]
+    if passed := in_words(described["passed_over"]):
+        lines.append(f"Passed over in the listing: {passed}")
     return "\n".join(lines)
 
 

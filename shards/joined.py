@@ -12,7 +12,7 @@ from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions
-from densecli.shards.tars import places_of, read_tar
+from densecli.shards.tars import OpenTar, open_tar
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,22 @@ class Record:
     """One sample of joined columns.
 
     Attributes:
-        key: Of the sample.
-        parts: Its members by extension, under "images", "regions" and the teachers' names.
+        key: Key of the sample.
+        parts: Members by extension, under "images", "regions" and the names of teachers.
     """
 
     key: str
     parts: dict[str, "Members"]
 
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB: the photo, not padded. Raises DenseCLIError for one that is damaged."""
+        """Decodes the photo.
+
+        Returns:
+            (h, w, 3) uint8 RGB, not padded.
+
+        Raises:
+            DenseCLIError: The photo is damaged.
+        """
         with self.reading("images"):
             return decode_image(self.parts["images"]["jpg"])
 
@@ -39,7 +46,17 @@ class Record:
             return Regions.of(arrays)
 
     def arrays(self, part: str) -> dict[str, np.ndarray]:
-        """The stored arrays of a part by name. Raises DenseCLIError for damaged ones."""
+        """Reads the stored arrays of a part.
+
+        Args:
+            part: "regions" or the name of a teacher.
+
+        Returns:
+            Arrays by name. "regions" has `boxes` and `offsets`; see `densecli.shards.regions.Regions`.
+
+        Raises:
+            DenseCLIError: The arrays are damaged.
+        """
         with self.reading(part):
             return decode_npz(self.parts[part]["npz"])
 
@@ -50,7 +67,7 @@ class Record:
             yield
         except DenseCLIError:
             raise
-        # Decoders raise anything for damaged photos and arrays.
+        # Decoders raise errors of any kind for damaged photos and arrays.
         except Exception as error:
             cause = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
             cause = f"it has no {cause}" if isinstance(error, KeyError) else cause
@@ -107,22 +124,27 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
     """One shard of all columns.
 
     Raises:
-        DenseCLIError: See `read_shard`; or the columns have other keys, or the same in another order.
+        DenseCLIError: See `read_shard` and `join_tars`.
     """
-    joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]] = []
-    keys: list[str] | None = None
-    for column in columns:
-        data, receipt = read_tar(column, shard, cache)
-        places = places_of(column, shard, receipt)
-        keys = list(places) if keys is None else keys
+    return join_tars(columns, shard, [open_tar(column, shard, cache) for column in columns])
+
+
+def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) -> JoinedShard:
+    """One shard of all columns from their tars.
+
+    Raises:
+        DenseCLIError: The columns have other keys, or the same in another order.
+    """
+    keys = list(tars[0][1])
+    joined = []
+    for column, (tar, places) in zip(columns, tars, strict=True):
         if list(places) != keys:
             raise DenseCLIError(
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-        url = column.tar_url(shard)
-        joined.append((column.part, memoryview(data), list(places.values()), url))
-    return JoinedShard(keys or [], joined)
+        joined.append((column.part, tar, list(places.values()), column.tar_url(shard)))
+    return JoinedShard(keys, joined)
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:

@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 
 def lint(store: Store, advance: Callable[[int], None] = lambda shards: None) -> Iterator[Finding]:
-    """Yields what is wrong with a store. Reads every byte of it and changes none.
+    """Yields everything that is wrong with a store. Reads every byte and changes none.
 
     Args:
         store: To check.

@@ -22,7 +22,7 @@ class DatasetIdentity(TypedDict):
 
 
 class PhotosSpec(TypedDict):
-    """`photos` of store.json: how every photo is stored."""
+    """`photos` of store.json: how photos are stored."""
 
     codec: str
     decode: int
@@ -77,7 +77,7 @@ class TargetSpec(TypedDict):
     views: NotRequired[int]
     """Number of views of each sample that are stored."""
     seed: NotRequired[int]
-    """Of the choice of views."""
+    """Seed of the choice of views."""
     side: NotRequired[int]
     """Tokens along each side of a box: a box has side * side rows."""
     crop: NotRequired[CropSpec]
@@ -99,7 +99,7 @@ class CodecSpec(TypedDict):
 
 
 class Preprocessing(TypedDict):
-    """What a teacher sees of a photo: channel means and deviations, and the pixels in words."""
+    """What a teacher sees of a photo: channel means and deviations, and a description of the pixels."""
 
     mean: list[float]
     std: list[float]
@@ -107,7 +107,7 @@ class Preprocessing(TypedDict):
 
 
 class NetworkSpec(TypedDict, total=False):
-    """What a column says of the network that made its targets, where one did."""
+    """The network that made a column's targets, if one did."""
 
     architecture: str
     weights: str
@@ -118,7 +118,7 @@ class NetworkSpec(TypedDict, total=False):
 
 
 class TeacherSpec(NetworkSpec):
-    """What a teacher puts into the spec of its column."""
+    """The part of a column's spec that comes from the teacher."""
 
     producer: str
     """The teacher's version."""
@@ -127,16 +127,16 @@ class TeacherSpec(NetworkSpec):
 
 
 class RelabelSpec(TeacherSpec):
-    """What relabel puts into the spec of its column."""
+    """The spec of a column made by relabel."""
 
     features: str
-    """Key of the column that this one is made of."""
+    """Key of the column of features."""
     regions: str
     """Key of the column of the boxes."""
 
 
 class RegionSpec(TypedDict, total=False):
-    """What a region plan puts into the spec of its column: its name and its options."""
+    """The spec of a column of regions: the plan's name and options."""
 
     plan: str
     pairs: list[list[int]]
@@ -169,7 +169,7 @@ class ColumnSpec(NetworkSpec, RegionSpec):
 
 
 class ColumnInfo(TypedDict, total=False):
-    """`info` of column.json: what people may want to know, and the key does not depend on."""
+    """`info` of column.json: facts for people that are not part of the key."""
 
     weights: str
     """Where the teacher's weights were found, or random:SEED."""

@@ -73,8 +73,8 @@ class Store:
             p = labels.codec.decode(sample.arrays(labels.part))     # (N, D + 2) probabilities
 
     Attributes:
-        root: The store's folder, or its address.
-        dataset: Which photos it holds.
+        root: Folder or address of the store.
+        dataset: Identity of the data set.
         canvas: Side of the square that every photo is fitted into, in pixels.
         shard_sizes: Number of samples planned for every shard.
         photos: How the photos are stored.
@@ -90,17 +90,20 @@ class Store:
     def create(
         cls, root: str | os.PathLike[str], dataset: DatasetIdentity, canvas: int, shards: list[int]
     ) -> "Store":
-        """Makes the store at `root`, or opens it if the same store is there.
+        """Creates the store at `root`, or opens it if it already exists.
 
         Args:
             root: Folder or address.
-            dataset: Which photos.
+            dataset: Identity of the data set.
             canvas: Side of the canvas in pixels.
             shards: Number of samples planned for every shard.
 
+        Returns:
+            The store.
+
         Raises:
-            DenseCLIError: `root` has a store of another data set, canvas or cut into shards, or one whose
-                photos are stored in another way.
+            DenseCLIError: `root` has a store with another data set, canvas, division into shards or storage
+                of photos.
         """
         wanted = cls(root=os.fspath(root), dataset=dataset, canvas=canvas, shard_sizes=tuple(shards))
         if not fs.exists(fs.join(root, "store.json")):
@@ -111,21 +114,25 @@ class Store:
             ("canvas", found.canvas, wanted.canvas),
             ("dataset", found.dataset, wanted.dataset),
             ("number of shards", len(found.shard_sizes), len(wanted.shard_sizes)),
-            ("cut into shards", found.shard_sizes, wanted.shard_sizes),
-            ("way of making photos", found.photos, wanted.photos),
+            ("division into shards", found.shard_sizes, wanted.shard_sizes),
+            ("storage of photos", found.photos, wanted.photos),
         ):
             if canonical_json(old) != canonical_json(new):
                 raise DenseCLIError(
                     f"The store at {found.root} has another {what}: {_short(old)}, not {_short(new)}.",
-                    hint="Ask for what it was made with, or write to another store (--store).",
+                    hint="Give the settings that it was made with, or write to another store (--store).",
                 )
         return found
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> "Store":
-        """Opens the store at a folder or an address that fsspec knows (s3://, gs://, https://, ...).
+        """Opens a store. Reads only its store.json.
 
-        Reads store.json alone.
+        Args:
+            root: Folder, or address that fsspec knows (s3://, gs://, https://, ...).
+
+        Returns:
+            The store.
 
         Raises:
             DenseCLIError: There is no store at `root`, its description is damaged, or it has another format
@@ -165,7 +172,7 @@ class Store:
         )
 
     def document(self) -> StoreDocument:
-        """What store.json holds."""
+        """The content of store.json."""
         return {
             "format": FORMAT_VERSION,
             "dataset": self.dataset,
@@ -181,7 +188,7 @@ class Store:
 
     @property
     def data(self) -> DataSpec:
-        """What ties a column to this store."""
+        """The part of a column's spec that ties it to this store."""
         return {"canvas": self.canvas, "store": column_key(self.document())}
 
     @property
@@ -195,13 +202,16 @@ class Store:
         )
 
     def samples(self, *targets: Column | str) -> Iterator[Record]:
-        """All samples in the order of the shards, with their photos and the given targets.
+        """Yields all samples in the order of the shards, with their photos and the given targets.
 
-        `record.parts` has "images", the members of each target column under the teacher's name, and "regions"
-        where a target is about boxes. See `StoreReader` for shuffling, several processes and a cache.
+        See `densecli.shards.reader.StoreReader` for shuffling, several processes and a cache.
 
         Args:
             targets: Target columns, or their names, NAME or NAME-ID.
+
+        Yields:
+            Records whose `parts` are "images", each target column under its teacher's name, and "regions" if
+            a target is about boxes.
 
         Raises:
             DenseCLIError: A column is missing or not finished, or the targets are about different boxes.
@@ -213,7 +223,14 @@ class Store:
     def column(
         self, kind: str, name: str, spec: Mapping[str, object], info: ColumnInfo | None = None
     ) -> Column:
-        """The column that `add_column` would make; reads and writes nothing."""
+        """Returns the column that `add_column` would create, without reading or writing anything.
+
+        Args:
+            kind: "regions" or "targets".
+            name: Name of the region plan or of the teacher.
+            spec: See `add_column`.
+            info: See `add_column`.
+        """
         full = {**spec, "kind": kind, "name": name, "data": self.data}
         if len(full) != len(spec) + 3:
             raise ValueError("spec uses a key that the store fills in: kind, name or data")
@@ -227,18 +244,19 @@ class Store:
     def add_column(
         self, kind: str, name: str, spec: Mapping[str, object], info: ColumnInfo | None = None
     ) -> Column:
-        """The column with this spec, made if it is not there yet. Changes no other column.
+        """Returns the column with this spec, and creates it if it does not exist. Changes no other column.
 
         Args:
             kind: "regions" or "targets".
             name: Name of the region plan or of the teacher.
-            spec: All that the column's bytes depend on, without kind, name and data, which the store adds.
-            info: What people may want to know; not part of the column's key.
+            spec: Everything that the column's bytes depend on, except kind, name and data, which the store
+                adds.
+            info: Facts for people, which are not part of the column's key.
         """
         return self.make(self.column(kind, name, spec, info))
 
     def make(self, column: Column) -> Column:
-        """Writes the column.json of a column of `self.column`, if it is not there yet."""
+        """Writes the column.json of a column that `column` returned, if it does not exist."""
         url = fs.join(column.url, "column.json")
         if not fs.exists(url):
             document: ColumnDocument = {"key": column.key, "spec": column.spec, "info": column.info}
@@ -246,7 +264,11 @@ class Store:
         return self.open_column(column.url)
 
     def columns(self, kind: str | None = None) -> list[Column]:
-        """All region and target columns, or those of one kind ("regions" or "targets"), by folder name."""
+        """Returns the region and target columns, sorted by folder name.
+
+        Args:
+            kind: "regions" or "targets"; None for both.
+        """
         urls = [
             fs.join(self.root, k, folder)
             for k in ("regions", "targets")
@@ -256,11 +278,14 @@ class Store:
         return [self.open_column(url) for url in urls if fs.exists(fs.join(url, "column.json"))]
 
     def find(self, kind: str, name: str) -> Column:
-        """The column of a kind called `name`, either NAME or NAME-ID.
+        """Finds a column by name.
 
         Args:
             kind: "regions" or "targets".
-            name: Name of a region plan or a teacher.
+            name: Name of a region plan or a teacher, NAME or NAME-ID.
+
+        Returns:
+            The column.
 
         Raises:
             DenseCLIError: There is no such column, or more than one. The hint lists the choice.
@@ -272,14 +297,16 @@ class Store:
         listed = ", ".join(c.full_name for c in (found or columns)) or "none"
         raise DenseCLIError(
             f"The store at {self.root} has {len(found) or 'no'} {kind} columns named {name!r}.",
-            hint=f"Name one of these: {listed}." if found else f"Build it first; the store has: {listed}.",
+            hint=f"Give one of these: {listed}." if found else f"Build it first; the store has: {listed}.",
         )
 
     def regions_of(self, target: Column) -> Column:
-        """The region column that a target column is about, or the only one if it holds for any boxes.
+        """Returns the region column that a target column is about.
+
+        For a map, which holds for any boxes, this is the only region column of the store.
 
         Raises:
-            DenseCLIError: The region column is gone, or there is more than one to choose from.
+            DenseCLIError: The region column is missing, or there are several to choose from.
         """
         columns = self.columns("regions")
         wanted = target.regions_key
@@ -289,7 +316,7 @@ class Store:
             raise DenseCLIError(
                 f"The column {target.name} holds for any boxes, and the store at {self.root} has "
                 f"{len(columns) or 'no'} region plans.",
-                hint="Read it beside a column that was made for one of them.",
+                hint="Read it together with a column that was made for one of them.",
             )
         for column in columns:
             if column.key == wanted:
@@ -300,7 +327,7 @@ class Store:
         )
 
     def open_column(self, url: str) -> Column:
-        """The column in a folder with a column.json.
+        """Opens the column in a folder with a column.json.
 
         Raises:
             DenseCLIError: The column was edited, renamed, or made for another store.
@@ -328,7 +355,7 @@ class Store:
             )
         if data != self.data:
             raise DenseCLIError(
-                f"The column {url} was made for another dataset or another cut into shards.",
+                f"The column {url} was made for another data set or another division into shards.",
                 hint="Move it back to the store it came from, or delete it and build it here.",
             )
         return column

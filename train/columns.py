@@ -76,6 +76,8 @@ def find_targets(
                 hint=f"Choose one with --teacher: {', '.join(c.full_name for c in choice)}{others}.",
             )
         found[kind] = choice[0]
+        if not (named or refiner):
+            _check_refiner(store, found[kind], student, asked)
     if strays:
         _missing(store, list(found), strays[0], student, asked)
     return found
@@ -135,6 +137,19 @@ def _fitting(
     return columns
 
 
+def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[str, str | int | None]) -> None:
+    """Raises DenseCLIError where a VFM, unasked, would learn from the Refiner of a CLIP."""
+    model = column.name.removeprefix(KINDS["refined"].prefix)
+    if column.target_kind != "refined" or not is_vfm(student) or is_vfm(model):
+        return
+    flags = {name: value for name, value in asked.items() if value}
+    own = _commands(store, default_teacher(store.dataset["name"], "refined", student), student, flags)
+    raise DenseCLIError(
+        f"{column.name} is of the Refiner of the CLIP {model}, not of {student}.",
+        hint=f"Make its own with: {own}; or learn from that one with --teacher {column.name}.",
+    )
+
+
 def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
     """Keeps the smallest of columns that differ only in the number of views, and all others."""
     found = {}
@@ -174,13 +189,14 @@ def _missing(
         command = shlex.join(words)
     else:
         command = _commands(store, wanted, student, flags)
-    near = difflib.get_close_matches(wanted, [column.name for column in store.columns("targets")], n=1)
+    columns = [column.name for column in store.columns("targets") if column.target_kind in kinds]
+    near = difflib.get_close_matches(teacher or "", columns, n=1)
     of = "".join(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
     raise DenseCLIError(
         f"The store at {store.root} has no {' or '.join(kinds)} column{of}.",
-        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != wanted else ''}Make it with: {command}",
+        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != teacher else ''}Make it with: {command}",
     )
 
 
@@ -246,8 +262,9 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     """Name of the teacher from which a student learns a kind of target by default."""
     defaults = defaults_for(dataset)
     if KINDS[kind].own_teacher:
-        # Token correlations do not depend on the network: a VFM can learn them from a CLIP's teachers.
-        return _own_teachers(kind, defaults.student if is_vfm(student) else student)[0]
+        # Crops and own tokens are a CLIP's, and a VFM can learn from its tokens; a Refiner is any network's.
+        other = is_vfm(student) and kind != "refined"
+        return _own_teachers(kind, defaults.student if other else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 
 

@@ -25,6 +25,8 @@ class CropLoader(Stream):
         *,
         crops: int,
         side: int,
+        scale: tuple[float, float] = SCALE,
+        lanes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -33,22 +35,26 @@ class CropLoader(Stream):
         Args:
             store: The store.
             config: How batches are read.
-            crops: Number of crops of each photo; they differ from epoch to epoch.
-            side: Side of a crop, in pixels.
+            crops: Crops of each photo; every epoch has others.
+            side: Of a crop, in pixels.
+            scale: See `random_crops`.
+            lanes: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
         Raises:
             DenseCLIError: The photos are not finished.
         """
-        super().__init__([store.images], config, rank=rank, world_size=world_size)
-        self.crops, self.side = crops, side
+        super().__init__([store.images], config, lanes=lanes, rank=rank, world_size=world_size)
+        self.crops, self.side, self.scale = crops, side, scale
         self._canvas = Canvas(store.canvas)
 
     def decode(self, record: Record, epoch: int) -> Sample:
         """Decodes a sample. Its crops depend only on key, epoch and seed."""
         image = record.image()
-        corners = random_crops(record.key, epoch, self.config.seed, self.crops, image.shape[1::-1])
+        corners = random_crops(
+            record.key, epoch, self.config.seed, self.crops, image.shape[1::-1], self.scale
+        )
         photo = Image.fromarray(image)
         size = (self.side, self.side)
         return Sample(
@@ -63,11 +69,13 @@ class CropLoader(Stream):
         )
 
 
-def random_crops(key: str, epoch: int, seed: int, count: int, size: tuple[int, int]) -> np.ndarray:
+def random_crops(
+    key: str, epoch: int, seed: int, count: int, size: tuple[int, int], scale: tuple[float, float] = SCALE
+) -> np.ndarray:
     """Draws crops, the same on every machine.
 
-    The area is uniform in SCALE and the aspect ratio log-uniform in RATIO, both relative to the photo's. The
-    place is uniform.
+    The area is uniform in `scale`, the aspect ratio log-uniform in RATIO (both as fractions of the photo's),
+    the place uniform.
 
     Args:
         key: Key of the sample.
@@ -75,14 +83,15 @@ def random_crops(key: str, epoch: int, seed: int, count: int, size: tuple[int, i
         seed: Seed of the training.
         count: Number of crops.
         size: Width and height of the photo in pixels.
+        scale: Smallest and largest area of a crop, as fractions of the photo's.
 
     Returns:
         (count, 4) int64 xyxy in pixels.
     """
     # Raw Philox output: numpy keeps its bit streams stable, but its distributions may change with a release.
     words = np.random.Philox(key=xxhash.xxh3_128_intdigest(f"crop/{seed}/{epoch}/{key}".encode()))
-    scale, ratio, x, y = (words.random_raw(4 * count) >> np.uint64(11)).reshape(4, count) * 2.0**-53
-    area = SCALE[0] + (SCALE[1] - SCALE[0]) * scale
+    area, ratio, x, y = (words.random_raw(4 * count) >> np.uint64(11)).reshape(4, count) * 2.0**-53
+    area = scale[0] + (scale[1] - scale[0]) * area
     aspect = RATIO[0] * (RATIO[1] / RATIO[0]) ** ratio
     sides = np.sqrt(np.stack([area * aspect, area / aspect], axis=1))
     first = np.stack([x, y], axis=1) * (1 - sides)

@@ -19,10 +19,10 @@ class ExportConfig(DryRunSettings):
     )
     run: str | None = setting(
         None,
-        help="Run whose student is exported.",
+        help="Run whose student to export.",
         group="source",
         metavar="DIR",
-        default_text="--checkpoint in its place",
+        default_text="give --checkpoint instead",
         path=True,
     )
     checkpoint: str | None = setting(
@@ -30,27 +30,27 @@ class ExportConfig(DryRunSettings):
         help="Checkpoint of a run, or any weights of --student.",
         group="source",
         metavar="FILE",
-        default_text="--run in its place",
+        default_text="give --run instead",
         path=True,
     )
     student: str | None = setting(
         None,
-        help="Architecture of the weights in --checkpoint.",
+        help="Model that the weights in --checkpoint belong to.",
         group="source",
         metavar="NAME",
-        default_text="what their card says",
+        default_text="from their model card",
     )
     alpha: float | None = setting(
         None,
-        help="Averages the last checkpoint of the run anew, with this share of the trained weights.",
+        help="Averages the run's last checkpoint again, with this share of the trained weights.",
         group="source",
         min=0,
         max=1,
-        default_text="what the run exported",
+        default_text="the run's export as it is",
     )
     mode: str | None = setting(
         None,
-        help="Read-out that the new card names.",
+        help="Read-out mode to write into the new model card.",
         group="export",
         metavar="NAME",
         default_text="the run's, else value",
@@ -59,7 +59,7 @@ class ExportConfig(DryRunSettings):
         None,
         help="File format.",
         group="export",
-        default_text="as --out ends, else what readers of the layout open",
+        default_text="from the ending of --out, else what readers of the layout open",
     )
     out: str | None = setting(
         None,

@@ -215,3 +215,17 @@ def token_infonce(student: Tensor, teacher: Tensor, tau: float, count: Tensor | 
     logits = student.float() @ teacher.detach().float().mT / tau
     places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
     return mean(F.cross_entropy(logits.flatten(0, 1), places.flatten(), reduction="none"), count)
+
+
+def token_cosine(student: Tensor, teacher: Tensor, count: Tensor | None = None) -> Tensor:
+    """1 - cosine of corresponding tokens, mean over tokens (R-SC, eq. 14 plus one).
+
+    Args:
+        student: (R, L, D) tokens of R crops, unit norm.
+        teacher: The same of the teacher; it gets no gradient.
+        count: Tokens of the whole step, see `mean`.
+
+    Returns:
+        A scalar, 0 without a crop.
+    """
+    return mean(1 - (student.float() * teacher.detach().float()).sum(dim=-1), count)

@@ -7,26 +7,35 @@ from typing import Any
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densecli.core import fs
 from densecli.core.device import pick_device, set_precision
 from densecli.core.distributed import Distributed, joined_processes
-from densecli.core.errors import DenseCLIError
 from densecli.core.startup import started
-from densecli.models.checkpoints import load_model, seeded
+from densecli.models.checkpoints import seeded
 from densecli.models.model_card import CARD
-from densecli.models.refiner import METADATA, Refiner, card_of, make_refiner
-from densecli.models.vfms import is_vfm
+from densecli.models.pooling import region_tokens
+from densecli.models.refiner import (
+    Refiner,
+    RefinerShape,
+    check_blocks,
+    make_refiner,
+    starting_blocks,
+    whole_boxes,
+)
+from densecli.models.refiner_checkpoints import METADATA, VERSION, card_of
+from densecli.models.student import DenseVFM, load_student
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
-from densecli.train.losses import mean, token_infonce
+from densecli.train.losses import mean, token_cosine, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder
-from densecli.train.trainer import Trainer
+from densecli.train.trainer import Trainer, lanes_to_continue
 
 WEIGHTS = "refiner.safetensors"
 
@@ -73,7 +82,9 @@ def make_refiner_trainer(
         store,
         config,
         crops=config.crops,
+        scale=config.scale,
         side=recipe.side,
+        lanes=lanes_to_continue(config, distributed),
         rank=distributed.rank,
         world_size=distributed.world_size,
     )
@@ -81,12 +92,17 @@ def make_refiner_trainer(
 
 
 class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
-    """A Refiner with token InfoNCE as its loss (R-SC)."""
+    """A Refiner and how its tokens are aligned with those of crops (R-SC, eq. 9).
+
+    Attributes:
+        side: Of a crop in pixels.
+        grid: Tokens of a crop along a side.
+    """
 
     model: Refiner
 
     def __init__(self, config: RefinerConfig, store: Store, device: torch.device) -> None:
-        """Loads the CLIP and builds a Refiner of it.
+        """Loads the network and builds a Refiner of it.
 
         Args:
             config: The configuration.
@@ -94,19 +110,29 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
             device: The device of the Refiner.
 
         Raises:
-            DenseCLIError: Where weights are missing, the student is no CLIP, or it has too few blocks.
+            DenseCLIError: Where weights are missing, or the network has too few blocks.
         """
         self.config, self.store = config, store
-        if is_vfm(config.student):
-            raise DenseCLIError(
-                f"{config.student} is a vision foundation model; a Refiner is made of a CLIP.",
-                hint="Choose a CLIP with --student, such as eva02-b16.",
-            )
-        clip, self.initial_weights = load_model(config.student, config.weights)
-        self.side = clip.arch.native_side
-        model = seeded(lambda: make_refiner(clip, depth=config.depth), config.seed).to(device)
+        loaded, self.initial_weights = load_student(config.student, config.weights)
+        encoder = check_blocks(loaded)
+        shape = RefinerShape.of(
+            encoder,
+            config.depth,
+            fc_inter=config.fc_inter,
+            fc_cls=config.fc_cls,
+            exogenous=config.init == "exogenous",
+        )
+
+        def make() -> Refiner:
+            blocks = starting_blocks(encoder, shape.depth, config.init)
+            return make_refiner(encoder, shape, blocks=blocks)
+
+        model = seeded(make, config.seed).to(device)
+        native = encoder.native_side if isinstance(encoder, DenseVFM) else encoder.arch.native_side
+        self.grid = config.tokens or native // encoder.patch_size
+        self.side = self.grid * encoder.patch_size
         freeze(model, model.frozen_names())
-        model.clip.activation_checkpointing = config.activation_checkpointing
+        model.encoder.activation_checkpointing = config.activation_checkpointing
         self.model = model
 
     def resolved(self) -> dict[str, Any]:
@@ -114,30 +140,43 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         return {
             "canvas": self.store.canvas,
             "columns": {"images": self.store.images.key},
+            "refiner_version": VERSION,
             "initial_weights": asdict(self.initial_weights),
             "random_weights": self.random_weights,
         }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Recipe.counts`; counts tokens."""
-        tokens = len(batch.boxes) * (self.side // self.model.clip.patch_size) ** 2
-        return {"tokens": torch.tensor([tokens], device=batch.boxes.device)}
+        """See `Recipe.counts`; of tokens."""
+        return {"tokens": torch.tensor([len(batch.boxes) * self.grid**2], device=batch.boxes.device)}
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The frozen CLIP's tokens of the crops, and the Refiner's of the same boxes in the whole photo."""
-        clip = self.model.clip
+        """The frozen network's tokens, and the Refiner's: of crops and of the same boxes in the whole photo.
+
+        Local to global it is the other way round: the Refiner sees a crop alone, and learns the tokens of
+        its box in the whole photo.
+        """
+        encoder = self.model.encoder
+        crops = encoder.normalize(batch.targets["pixels"].permute(0, 3, 1, 2))
+        if self.config.direction == "global-to-local":
+            with torch.no_grad():
+                teacher = encoder.dense(crops)
+            student = model(encoder.prepare(batch.images), batch.boxes, batch.batch_index, self.grid)
+            return teacher.flatten(2).transpose(1, 2), student
         with torch.no_grad():
-            teacher = clip.dense(clip.normalize(batch.targets["pixels"].permute(0, 3, 1, 2)))
-        grid = self.side // clip.patch_size
-        student = model(clip.prepare(batch.images), batch.boxes, batch.batch_index, grid)
-        return teacher.flatten(2).transpose(1, 2), student
+            photos = encoder.dense(encoder.prepare(batch.images))
+            teacher = region_tokens(photos, batch.boxes, batch.batch_index, self.grid)
+        places = torch.arange(len(crops), device=crops.device)
+        student = model(crops, whole_boxes(len(crops), crops.device), places, self.grid)
+        return F.normalize(teacher, dim=-1), student
 
     def loss(
         self, outputs: tuple[Tensor, Tensor], batch: Batch, counts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Token InfoNCE; logs the mean cosine of corresponding tokens."""
+        """The alignment of tokens; logs the mean cosine of corresponding ones."""
         (teacher, student), [tokens] = outputs, counts["tokens"]
         cosine = mean((student.detach() * teacher).sum(dim=-1), tokens)
+        if self.config.align == "cosine":
+            return token_cosine(student, teacher, tokens), {"cosine": cosine}
         return token_infonce(student, teacher, self.config.tau, tokens), {"cosine": cosine}
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The config.json of a run: which of its settings may change when it is resumed, and what else it says."""
+"""The config.json of a run: the settings that may change when it is resumed, and its other entries."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -6,8 +6,8 @@ from typing import Any
 
 from densecli.train.trainer_config import TrainerConfig
 
-# Settings of a run that may change when it is resumed: none of them moves a number on the same device but by
-# the order of a sum. A step's samples may be shared out otherwise, `samples_per_step` of them they stay.
+# Settings that may change when a run is resumed. On the same device they change numbers only by the order of
+# sums. Processes and batches may share the samples of a step differently; `samples_per_step` must stay.
 FREE = frozenset(
     {
         "store",
@@ -18,6 +18,7 @@ FREE = frozenset(
         "workers",
         "cache",
         "cache_gb",
+        "prefetch_mb",
         "ranks",
         "batch_size",
         "accumulate",
@@ -42,16 +43,16 @@ RESOLVED = frozenset(
         "initial_weights",
         "random_weights",
         "preset",
+        "refiner_version",
     }
 )
-"""Keys of a run's config.json that are no settings but follow from them, the store and the machine."""
+"""Keys of a run's config.json that are not settings, but follow from them, the store and the machine."""
 
 
 def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config.json with what it says in today's values.
+    """Brings an older run's config.json up to date.
 
-    Runs recorded the decoupling as a number before its variants had names; 2 and 3 then had each other's
-    meaning.
+    Before the decoupling variants had names, runs recorded a number, and 2 and 3 were swapped.
     """
     former = {1: "none", 2: "stuff-only", 3: "full", 4: "densevlm"}
     found = dict(recorded)
@@ -61,7 +62,7 @@ def with_current_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def defaults(config: TrainerConfig) -> dict[str, Any]:
-    """The settings that have a default, as they are in config.json."""
+    """The default values of all settings that have one, in the form of config.json."""
     found: dict[str, Any] = {}
     for field in fields(config):
         if field.default is not MISSING:

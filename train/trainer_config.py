@@ -9,7 +9,7 @@ from densecli.shards.datasets import Dataset
 
 Resume = Literal["interrupted", "never", "overwrite"]
 WARMUP_STEPS = 1000
-"""Of all three papers."""
+"""Warm-up steps of all three papers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,30 @@ class LoaderConfig(Settings):
         0, help="Seed of the order of samples, of their views and of new weights.", group="run", metavar="N"
     )
     drop_last: bool = setting(
-        False, help="Leaves out the last step of an epoch where it has fewer samples.", group="optimisation"
+        False, help="Leaves out the last step of an epoch if it has fewer samples.", group="optimisation"
+    )
+    lanes: int | None = setting(
+        None,
+        help="Lanes that the samples are dealt to; a process reads its own lanes only. The order of the "
+        "samples follows from their number, not from that of the processes.",
+        group="run",
+        min=1,
+        metavar="N",
+        default_text="the run's, else up to four for each process",
+    )
+    shuffle_window: int = setting(
+        4, help="Shards of a lane that are shuffled together.", group="run", min=1, metavar="N"
+    )
+    prefetch_mb: float = setting(
+        1000.0,
+        help="Megabytes of photos that each process fetches ahead of their use, one shard at least.",
+        group="speed",
+        above=0,
+        metavar="MB",
     )
     workers: int = setting(
         2,
-        help="Threads that decode ahead of the training step; with 0 the step decodes itself.",
+        help="Threads that decode ahead of the training step; 0 decodes in the step itself.",
         group="speed",
         min=0,
         metavar="N",
@@ -37,7 +56,7 @@ class LoaderConfig(Settings):
         help="Local folder that keeps the shards of a remote store; processes may share it.",
         group="speed",
         metavar="DIR",
-        default_text="every epoch fetches them again",
+        default_text="no cache: every epoch fetches them again",
         path=True,
     )
     cache_gb: float = setting(
@@ -47,7 +66,7 @@ class LoaderConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings):
-    """The settings that every training has."""
+    """The settings of every training."""
 
     run: str = setting(
         help="Folder of the run.",
@@ -58,10 +77,10 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     student: str = setting(
         Dataset.student,
-        help="Architecture that is trained.",
+        help="Model to train.",
         group="model",
         metavar="NAME",
-        default_text="the data set's; eva02-b16 for photos",
+        default_text=f"the data set's; {Dataset.student} for photos",
     )
     weights: str | None = setting(
         None,
@@ -74,24 +93,26 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     batch_size: int = changed(LoaderConfig, "batch_size", default=48)
     accumulate: int = setting(
-        1, help="Batches of each process before a step.", group="optimisation", min=1, metavar="N"
+        1, help="Batches of each process in an optimiser step.", group="optimisation", min=1, metavar="N"
     )
-    epochs: int = setting(6, help="Length of the training.", group="optimisation", min=1, metavar="N")
+    epochs: int = setting(
+        6, help="Length of the training in epochs.", group="optimisation", min=1, metavar="N"
+    )
     seen_samples: int | None = setting(
         None,
         help="Length of the training in samples, rounded up to whole steps.",
         group="optimisation",
         min=1,
         metavar="N",
-        default_text="as --epochs says",
+        default_text="from --epochs",
     )
     max_steps: int | None = setting(
         None,
-        help="Length of the training in steps, in place of both.",
+        help="Length of the training in steps; overrides --epochs and --seen-samples.",
         group="optimisation",
         min=1,
         metavar="N",
-        default_text="as --epochs or --seen-samples says",
+        default_text="from --epochs or --seen-samples",
     )
     lr: float = setting(1e-5, help="Peak learning rate.", group="optimisation", above=0)
     weight_decay: float = setting(0.1, help="Weight decay of AdamW.", group="optimisation", min=0)
@@ -100,11 +121,11 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     warmup_steps: int | None = setting(
         None,
-        help="Steps in which the learning rate rises to its peak.",
+        help="Steps over which the learning rate rises to its peak.",
         group="optimisation",
         min=0,
         metavar="N",
-        default_text="1000; a tenth of a training of no more steps",
+        default_text=f"{WARMUP_STEPS}; a tenth of a training of up to 1000 steps",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
@@ -128,7 +149,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     keep_checkpoints: int = setting(2, help="Checkpoints to keep.", group="run", min=1, metavar="N")
     resume: Resume = setting(
         "interrupted",
-        help="What to do with a run that is there: continue it, refuse, or replace it.",
+        help="What to do with an existing run: continue it, refuse, or replace it.",
         group="run",
     )
     schedule: str = setting(
@@ -141,7 +162,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     loggers: tuple[str, ...] = setting(
         ("tensorboard",),
         flag="logger",
-        help="Logger beside metrics.jsonl; densecli list loggers describes them. May be given several times.",
+        help="Logger, besides metrics.jsonl; see densecli list loggers. May be given several times.",
         group="run",
         metavar="NAME",
         registry="loggers",

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple, cast
 
 from PIL import Image
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.passed_over import PassedOver, in_words
+from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
 from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.shards.geometry import Canvas
@@ -119,6 +122,7 @@ class Source:
         options: Other flags of build-shards on which the listing depends, such as {"seed": 0}.
         has_masks: Whether photos come with masks.
         index_bytes: Bytes that the index of this listing takes in a store.
+        passed: What the listing leaves out.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Source:
     options: Mapping[str, Any] = field(default_factory=dict)
     has_masks: bool = False
     index_bytes: int = 0
+    passed: PassedOver = field(default_factory=PassedOver)
 
     @property
     def identity(self) -> DatasetIdentity:
@@ -139,11 +144,6 @@ class Source:
         return cast(DatasetIdentity, identity)
 
 
-def readable(name: str) -> str:
-    """A file name as text. Bytes in it that are not UTF-8, as old archives have, are written as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def listing_digest(lines: Iterable[str]) -> str:
     """sha256 of the lines, in hex, each followed by a newline."""
     digest = hashlib.sha256()
@@ -152,8 +152,35 @@ def listing_digest(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def files_source(name: str, split: str, sizes: dict[str, int], limit: int | None, load: Load) -> Source:
-    """Makes a source of the files in a folder, sorted by key. The digest covers names and sizes.
+def photo_sizes(root: str, folder: str, passed: PassedOver) -> dict[str, int]:
+    """Finds the photos in a folder and its subfolders by the ends of their names.
+
+    Args:
+        root: The folder that links may not lead out of.
+        folder: Where to look.
+        passed: Counts what is left out.
+
+    Returns:
+        Bytes of each photo, by its path below the folder.
+    """
+    sizes = {}
+    for name, entry in fs.find(folder, passed=passed, within=root).items():
+        if name.lower().endswith(EXTENSIONS) and not entry.is_folder:
+            sizes[name] = entry.size
+        elif not entry.is_folder:
+            passed.add("not named as a photo", name)
+    return sizes
+
+
+def files_source(
+    name: str,
+    split: str,
+    sizes: dict[str, int],
+    limit: int | None,
+    load: Load,
+    passed: PassedOver | None = None,
+) -> Source:
+    """The source of a folder's files, sorted by key. The digest covers names and sizes.
 
     Args:
         name: Name of the data set.
@@ -161,11 +188,13 @@ def files_source(name: str, split: str, sizes: dict[str, int], limit: int | None
         sizes: Bytes of each file, by its path below the root, with '/'.
         limit: Number of photos to keep; None for all.
         load: Loads a photo by its path.
+        passed: What was left out.
     """
     keys = safe_keys(list(sizes))
     items = sorted(Item(keys[ref], ref) for ref in sizes)[:limit]
     digest = listing_digest(f"{item.key}\t{item.ref}\t{sizes[item.ref]}" for item in items)
-    return Source(name=name, split=split, digest=digest, items=items, load=load)
+    passed = passed or PassedOver()
+    return Source(name=name, split=split, digest=digest, items=items, load=load, passed=passed)
 
 
 def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
@@ -192,6 +221,12 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
         return f"{key[: longest - 13]}-{listing_digest([name])[:12]}"
 
     return {name: key_of(name) for name in names}
+
+
+def no_photo(where: str, layout: str, passed: PassedOver) -> DenseCLIError:
+    """The error for a place without photos: `layout` is what was expected, `passed` what is there instead."""
+    left = in_words(passed.document())
+    return DenseCLIError(f"{where}.", hint=f"{layout} Passed over: {left}." if left else layout)
 
 
 def no_folder(folder: str, what: str) -> DenseCLIError:

@@ -2,13 +2,21 @@
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Source, SourceRequest, files_source, no_folder
+from densecli.core.passed_over import PassedOver
+from densecli.pipeline.sources.base import (
+    Source,
+    SourceRequest,
+    files_source,
+    no_folder,
+    no_photo,
+    photo_sizes,
+)
 from densecli.pipeline.sources.photos import PhotoLoader
 from densecli.shards.datasets import DATASETS, Dataset
 
 
 def coco_source(request: SourceRequest) -> Source:
-    """Lists the photos of one split.
+    """Lists the photos of one split, of any extension and in subfolders too.
 
     EXIF orientation is not applied: COCO's boxes and masks refer to the pixels as stored.
 
@@ -23,29 +31,20 @@ def coco_source(request: SourceRequest) -> Source:
         raise no_folder(root, "coco")
     folder = fs.join(root, split)
     if not fs.is_folder(folder):
-        there = [
-            name for name in fs.listdir(root) if fs.is_folder(url := fs.join(root, name)) and _sizes(url)
-        ]
+        folders = [name for name in fs.listdir(root) if fs.is_folder(fs.join(root, name))]
+        there = [name for name in folders if photo_sizes(root, fs.join(root, name), PassedOver())]
         raise DenseCLIError(
             f"{root} has no split {split}.",
             hint=f"Splits there: {', '.join(there)}."
             if there
             else "The layout is ROOT/<split>/*.jpg, with splits such as train2017 and val2017.",
         )
-    sizes = _sizes(folder)
+    passed = PassedOver()
+    sizes = photo_sizes(root, folder, passed)
     if not sizes:
-        raise DenseCLIError(f"{folder} holds no .jpg photo.", hint="The layout is ROOT/<split>/*.jpg.")
-    return files_source(
-        "coco",
-        split,
-        sizes,
-        request.limit,
-        PhotoLoader(root=folder, upright=False, max_pixels=request.max_pixels),
-    )
-
-
-def _sizes(folder: str) -> dict[str, int]:
-    return {name: entry.size for name, entry in fs.find(folder, "*").items() if name.endswith(".jpg")}
+        raise no_photo(f"{folder} holds no photo", "The layout is ROOT/<split>/*.jpg.", passed)
+    load = PhotoLoader(root=folder, upright=False, max_pixels=request.max_pixels)
+    return files_source("coco", split, sizes, request.limit, load, passed)
 
 
 DATASETS.add(

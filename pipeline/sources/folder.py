@@ -2,19 +2,25 @@
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Source, SourceRequest, files_source, no_folder
+from densecli.core.passed_over import PassedOver
+from densecli.core.pictures import EXTENSIONS
+from densecli.pipeline.sources.base import (
+    Source,
+    SourceRequest,
+    files_source,
+    no_folder,
+    no_photo,
+    photo_sizes,
+)
 from densecli.pipeline.sources.photos import PhotoLoader
 from densecli.shards.datasets import DATASETS, Dataset
-
-# Fixed rather than what the installed Pillow can open: the listing is the identity of the data.
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def folder_source(request: SourceRequest) -> Source:
     """Lists every photo in a folder and its subfolders.
 
     EXIF orientation is applied: no annotations refer to the pixels as stored, and CLIP models were trained on
-    upright photos. Hidden files and folders are skipped; links to folders are not followed.
+    upright photos. Hidden files, links to folders and links out of `data` are passed over and counted.
 
     Args:
         request: `data` is the folder; `split` names a subfolder to read alone.
@@ -33,23 +39,13 @@ def folder_source(request: SourceRequest) -> Source:
             f"{root} has no split {split}.",
             hint=f"Folders there: {', '.join(there) or 'none'}; leave --split out to read the whole folder.",
         )
-    sizes = {
-        name: entry.size
-        for name, entry in fs.find(folder).items()
-        if name.lower().endswith(EXTENSIONS) and not entry.is_folder
-    }
+    passed = PassedOver()
+    sizes = photo_sizes(root, folder, passed)
     if not sizes:
-        raise DenseCLIError(
-            f"{folder} and its subfolders hold no photo.",
-            hint=f"Photos are files in {', '.join(EXTENSIONS)}.",
-        )
-    return files_source(
-        "folder",
-        split,
-        sizes,
-        request.limit,
-        PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels),
-    )
+        layout = f"Photos are files in {', '.join(EXTENSIONS)}."
+        raise no_photo(f"{folder} and its subfolders hold no photo", layout, passed)
+    load = PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels)
+    return files_source("folder", split, sizes, request.limit, load, passed)
 
 
 DATASETS.add(

@@ -1,22 +1,36 @@
 """SA-1B as released: tars with sa_N.jpg and sa_N.json, read in place, or the extracted folders."""
 
-import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from densecli.core import fs
+from densecli.core.documents import parse
 from densecli.core.errors import DenseCLIError
+from densecli.core.passed_over import PassedOver
 from densecli.core.pictures import MAX_PIXELS
-from densecli.pipeline.sources.base import Decoded, Item, Source, SourceRequest, Span, Unreadable, no_folder
+from densecli.pipeline.sources.base import (
+    Decoded,
+    Item,
+    Source,
+    SourceRequest,
+    Span,
+    Unreadable,
+    no_folder,
+    no_photo,
+)
 from densecli.pipeline.sources.photos import decode, read
-from densecli.pipeline.sources.volumes import Listing, Volume, list_volumes, table, tar_volumes
+from densecli.pipeline.sources.tars import Place, Row
+from densecli.pipeline.sources.volumes import Listing, Scanned, Volume, list_volumes, table, tar_volumes
 from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.geometry import Canvas
 
 _PHOTO = re.compile(r"sa_\d+\.jpg")
-_FILE = re.compile(r"sa_\d+\.(jpg|json)")
+_MASKS = re.compile(r"sa_\d+\.json")
 _LAYOUT = "The layout is ROOT/sa_000000.tar, ..., or the extracted folders, with sa_N.jpg and sa_N.json."
 
 
@@ -37,15 +51,24 @@ class Sa1bLoader:
 def parse_masks(data: bytes) -> list[list[float]]:
     """The masks in a sa_N.json, as in `Decoded.masks`. Raises Unreadable."""
     try:
-        rows = [
-            [*a["bbox"], a["predicted_iou"], a["stability_score"]] for a in json.loads(data)["annotations"]
-        ]
-        numbers = np.array(rows, np.float64).reshape(len(rows), 6)
-    except (ValueError, KeyError, TypeError) as error:
+        rows = [_row(annotation) for annotation in parse(data)["annotations"]]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise Unreadable("bad-annotations") from error
-    if not np.isfinite(numbers).all():
-        raise Unreadable("bad-annotations")
-    return numbers.tolist()
+    return rows
+
+
+def _row(annotation: Any) -> list[float]:
+    """x, y, w, h, predicted_iou and stability_score. Raises ValueError, KeyError or TypeError."""
+    box = annotation["bbox"]
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError("a box is no list of four numbers")
+    numbers = [*box, annotation["predicted_iou"], annotation["stability_score"]]
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+        raise ValueError("a mask holds something that is no number")
+    row = [float(n) for n in numbers]
+    if not all(map(math.isfinite, row)) or min(row[2:4]) < 0:
+        raise ValueError("a mask has a number out of range")
+    return row
 
 
 def sa1b_source(request: SourceRequest) -> Source:
@@ -61,28 +84,32 @@ def sa1b_source(request: SourceRequest) -> Source:
     """
     limit, index = request.limit, request.index
     folder = fs.join(request.data, request.split) if request.split else request.data
-    entries = fs.find(folder, "*")
+    passed = PassedOver()
+    entries = fs.find(folder, "*", passed=passed, within=request.data)
     if not entries and not fs.exists(folder):
         raise no_folder(folder, "sa1b")
     tars = {name: entry for name, entry in entries.items() if re.fullmatch(r"sa_\d+\.tar", name)}
     volumes: list[Volume] = []
     if tars:
-        volumes += tar_volumes(folder, tars, _is_ours, limit=limit, index=index)
+        volumes += tar_volumes(folder, tars, choose_photos, limit=limit, index=index)
     left = None if limit is None else limit - sum(len(volume.photos) for volume in volumes)
     if left is None or left > 0:
         folders = {name: e for name, e in entries.items() if e.is_folder and f"{name}.tar" not in tars}
         volumes += list_volumes(
             folder,
             folders,
-            lambda name: _extracted(fs.find(fs.join(folder, name), "*")),
+            lambda name: _extracted(fs.join(folder, name), request.data),
             "folders listed",
             limit=left,
             index=index,
         )
-        volumes.append(Volume("", _extracted(entries)))
+        files = {name: e for name, e in entries.items() if not e.is_folder and name not in tars}
+        volumes.append(Volume("", _photos(files, passed), PassedOver()))
+    for volume in volumes:
+        passed.update(volume.passed, volume.name)
     volumes = [volume for volume in volumes if len(volume.photos)]
     if not volumes:
-        raise DenseCLIError(f"{folder} holds no photo of SA-1B.", hint=_LAYOUT)
+        raise no_photo(f"{folder} holds no photo of SA-1B", _LAYOUT, passed)
     _refuse_twins(volumes)
     listing = Listing(volumes, limit)
     return Source(
@@ -93,14 +120,32 @@ def sa1b_source(request: SourceRequest) -> Source:
         load=Sa1bLoader(root=folder, max_pixels=request.max_pixels),
         has_masks=any(volume.photos["masks_size"].any() for volume in volumes),
         index_bytes=listing.index_bytes,
+        passed=passed,
     )
 
 
-def _is_ours(name: str) -> bool:
-    return bool(_FILE.fullmatch(name))
+def choose_photos(members: Mapping[str, Place], passed: PassedOver) -> list[Row]:
+    """The photos among the members of a tar, in its order, with their masks."""
+    rows = []
+    for name, place in members.items():
+        if _PHOTO.fullmatch(name):
+            rows.append((name.encode(), *place, *members.get(f"{name.removesuffix('jpg')}json", (0, 0))))
+        elif not _MASKS.fullmatch(name):
+            passed.add("not named as SA-1B's files", name)
+    return rows
 
 
-def _extracted(files: dict[str, fs.Entry]) -> np.ndarray:
+def _extracted(folder: str, root: str) -> Scanned:
+    """The photos in an extracted folder."""
+    passed = PassedOver()
+    files = fs.find(folder, "*", passed=passed, within=root)
+    return _photos({name: entry for name, entry in files.items() if not entry.is_folder}, passed), passed
+
+
+def _photos(files: Mapping[str, fs.Entry], passed: PassedOver) -> np.ndarray:
+    for name in files:
+        if not _PHOTO.fullmatch(name) and not _MASKS.fullmatch(name):
+            passed.add("not named as SA-1B's files", name)
     photos = sorted(filter(_PHOTO.fullmatch, files), key=_number)
     masks = [files.get(photo.removesuffix("jpg") + "json") for photo in photos]
     return table(

@@ -1,7 +1,6 @@
 """Listings of millions of photos in tars and folders, kept as arrays and turned into items on access."""
 
 import hashlib
-import tarfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -12,10 +11,11 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from densecli.core import fs
-from densecli.core.errors import DenseCLIError
+from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
+from densecli.pipeline.sources.tars import Choose, Row, scan_tar
 from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
 
@@ -24,8 +24,8 @@ THREADS = 16
 MAX_PREFIX = 40
 """Longest part of a key, in characters, that comes from the tar's name."""
 
-Row = tuple[bytes, int, int, int, int]
-"""Name, offset and bytes of a photo, offset and bytes of its masks."""
+Scanned = tuple[np.ndarray, PassedOver]
+"""The `table` of a volume, and what was left out of it."""
 
 
 class Volume(NamedTuple):
@@ -34,17 +34,19 @@ class Volume(NamedTuple):
     Attributes:
         name: Path below the source's root.
         photos: A `table`.
-        kept: Whether an index can cache it.
+        passed: What was left out of it.
+        kept: Whether an index can remember it.
     """
 
     name: str
     photos: np.ndarray
+    passed: PassedOver
     kept: bool = False
 
     @property
     def is_tar(self) -> bool:
         """Whether it is a tar rather than a folder."""
-        return self.name.endswith(".tar")
+        return self.name.lower().endswith(".tar")
 
     @property
     def digest(self) -> str:
@@ -89,9 +91,20 @@ class Listing(Sequence[Item]):
 
     @property
     def index_bytes(self) -> int:
-        """Size in bytes of an index of the volumes."""
-        photos = [volume.photos for volume in self.volumes if volume.kept]
-        return sum(len(npz_bytes({"photos": each[:0]})) + each.nbytes for each in photos)
+        """Bytes of an index that remembers the volumes."""
+        return sum(
+            len(_entry(volume.photos[:0], volume.passed)) + volume.photos.nbytes
+            for volume in self.volumes
+            if volume.kept
+        )
+
+    @property
+    def passed(self) -> PassedOver:
+        """What was left out of the volumes."""
+        total = PassedOver()
+        for volume in self.volumes:
+            total.update(volume.passed, volume.name)
+        return total
 
     def __len__(self) -> int:
         return self._n
@@ -131,7 +144,7 @@ class Listing(Sequence[Item]):
 def tar_volumes(
     root: str,
     tars: dict[str, fs.Entry],
-    wanted: Callable[[str], bool],
+    choose: Choose,
     *,
     limit: int | None,
     index: Index | None,
@@ -141,16 +154,17 @@ def tar_volumes(
     Args:
         root: Folder or URL of the tars.
         tars: The tars by their path below `root`.
-        wanted: Whether a member is a photo or, if it ends in .json, a photo's masks.
-        limit: Number of photos after which no other tar is read; None for all.
-        index: Cache of the contents of tars.
+        choose: Chooses the photos of a tar among its members.
+        limit: Number of photos after which no further tar is read; None for all.
+        index: Where the contents of tars are remembered between runs.
 
     Raises:
         DenseCLIError: A file is not a complete tar.
     """
 
-    def scan(name: str) -> np.ndarray:
-        return scan_tar(fs.join(root, name), wanted)
+    def scan(name: str) -> Scanned:
+        rows, passed = scan_tar(fs.join(root, name), choose)
+        return table(rows), passed
 
     return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index)
 
@@ -158,7 +172,7 @@ def tar_volumes(
 def list_volumes(
     root: str,
     entries: dict[str, fs.Entry],
-    scan: Callable[[str], np.ndarray],
+    scan: Callable[[str], Scanned],
     unit: str,
     *,
     limit: int | None,
@@ -169,8 +183,8 @@ def list_volumes(
     Args:
         root: Folder or URL of the volumes.
         entries: The volumes by their path below `root`.
-        scan: Makes the `table` of a volume. It is called for volumes that the index does not have, and for
-            those of which the file system does not say whether they have changed.
+        scan: Makes the `table` of a volume, and counts what is left out. It is called for each that the index
+            does not know, and for each whose file system does not tell whether it has changed.
         unit: What the progress line counts, such as "tars listed".
         limit: Number of photos after which no other volume is read; None for all.
         index: Cache of the contents of volumes.
@@ -185,15 +199,15 @@ def list_volumes(
     def volume(name: str) -> Volume:
         known = name in kept
         if index and known and kept[name] in there:
-            with suppress(ValueError, KeyError):  # a damaged entry is replaced
-                photos = decode_npz(fs.read_bytes(fs.join(index.folder, kept[name])))["photos"]
-                return Volume(name, photos, known)
-        photos = scan(name)
+            # A damaged entry is made again, as is one from before it told what was left out.
+            with suppress(ValueError, KeyError, TypeError):
+                return Volume(name, *_read_entry(fs.read_bytes(fs.join(index.folder, kept[name]))), known)
+        photos, passed = scan(name)
         if index and known and index.save:
-            fs.write_atomic(fs.join(index.folder, kept[name]), npz_bytes({"photos": photos}))
+            fs.write_atomic(fs.join(index.folder, kept[name]), _entry(photos, passed))
         if kept.get(name) not in there:
             progress.advance(1)
-        return Volume(name, photos, known)
+        return Volume(name, photos, passed, known)
 
     n, unknown = 0, sum(kept.get(name) not in there for name in entries)
     with (
@@ -207,47 +221,11 @@ def list_volumes(
                 return
 
 
-def scan_tar(url: str, wanted: Callable[[str], bool]) -> np.ndarray:
-    """Lists the photos of a tar, in its order, with their masks. Reads headers and skips the rest.
+def _entry(photos: np.ndarray, passed: PassedOver) -> bytes:
+    """What an index remembers of a volume."""
+    return npz_bytes({"photos": photos, "passed": np.frombuffer(passed.to_json(), np.uint8)})
 
-    Args:
-        url: The tar.
-        wanted: Whether a member is a photo or, if it ends in .json, a photo's masks.
 
-    Returns:
-        A `table`.
-
-    Raises:
-        DenseCLIError: The tar is not complete.
-    """
-    photos: dict[str, tuple[int, int]] = {}
-    masks: dict[str, tuple[int, int]] = {}
-    with fs.open_to_seek(url) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while member := tar.next():
-                    # TarFile keeps every member it has seen.
-                    tar.members.clear()  # type: ignore[attr-defined]
-                    name = member.name.removeprefix("./")
-                    if member.isreg() and wanted(name):
-                        stem, _, extension = name.rpartition(".")
-                        found, key = (masks, stem) if extension == "json" else (photos, name)
-                        found[key] = member.offset_data, member.size
-                # Zeros follow the last member, unless the tar is truncated or the next header is damaged.
-                file.seek(tar.offset)
-                rest = file.read(tarfile.RECORDSIZE)
-                whole = len(rest) >= tarfile.BLOCKSIZE and not any(rest)
-        except tarfile.TarError:
-            whole = False
-    if not whole:
-        raise DenseCLIError(
-            f"{url} is not a complete tar: it is damaged, compressed or truncated.",
-            hint="Download it again, or move it away to continue without its photos.",
-        )
-    none = (0, 0)
-    return table(
-        [
-            (name.encode("utf-8", "surrogateescape"), *span, *masks.get(name.rpartition(".")[0], none))
-            for name, span in photos.items()
-        ]
-    )
+def _read_entry(data: bytes) -> Scanned:
+    arrays = decode_npz(data)
+    return arrays["photos"], PassedOver.from_json(arrays["passed"].tobytes())

@@ -1,16 +1,24 @@
 """Photos in any WebDataset: a folder of tars or a pattern of names, local or in an object store."""
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from braceexpand import braceexpand
 
 from densecli.core import fs
-from densecli.core.errors import DenseCLIError
-from densecli.pipeline.sources.base import Source, SourceRequest
-from densecli.pipeline.sources.folder import EXTENSIONS
+from densecli.core.passed_over import PassedOver
+from densecli.core.pictures import EXTENSIONS
+from densecli.pipeline.sources.base import Source, SourceRequest, no_photo
 from densecli.pipeline.sources.photos import PhotoLoader
+from densecli.pipeline.sources.tars import Place, Row
 from densecli.pipeline.sources.volumes import Listing, tar_volumes
 from densecli.shards.datasets import DATASETS, Dataset
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.z")
+"""How names of compressed tars end: their members cannot be read in place."""
+ROLES = ("image", "img", "photo", "picture", "rgb")
+"""What a sample's photo is called among its pictures, as in 7.image.jpg."""
 
 
 def webdataset_source(request: SourceRequest) -> Source:
@@ -27,24 +35,28 @@ def webdataset_source(request: SourceRequest) -> Source:
     """
     data, split, limit = request.data, request.split, request.limit
     folder, pattern = _split_pattern(fs.join(data, split) if split else data)
+    passed = PassedOver()
     tars: dict[str, fs.Entry] = {}
     for names in braceexpand(pattern) if pattern else ["**"]:
-        found = fs.find(folder, names)
-        tars |= {name: e for name, e in found.items() if name.endswith(".tar") and not e.is_folder}
+        for name, entry in fs.find(folder, names, passed=passed).items():
+            if name.lower().endswith(".tar") and not entry.is_folder:
+                tars[name] = entry
+            elif not entry.is_folder:
+                compressed = name.lower().endswith(COMPRESSED)
+                passed.add("compressed, not a plain .tar" if compressed else "not named as a tar", name)
     if not tars:
-        raise DenseCLIError(
-            f"There is no .tar at {data}.",
-            hint="Give a folder of tars, or a pattern such as 'DIR/{000..127}.tar', as --data.",
+        layout = (
+            "--data is a folder of tars, or a pattern such as 'DIR/{000..127}.tar'; compressed tars have to "
+            "be uncompressed first (gunzip FILE.tar.gz)."
         )
-    volumes = [
-        volume
-        for volume in tar_volumes(folder, tars, _is_photo, limit=limit, index=request.index)
-        if len(volume.photos)
-    ]
+        raise no_photo(f"There is no .tar at {data}", layout, passed)
+    volumes = list(tar_volumes(folder, tars, choose_photos, limit=limit, index=request.index))
+    for volume in volumes:
+        passed.update(volume.passed, volume.name)
+    volumes = [volume for volume in volumes if len(volume.photos)]
     if not volumes:
-        raise DenseCLIError(
-            f"The tars at {data} hold no photo.", hint=f"Photos are members in {', '.join(EXTENSIONS)}."
-        )
+        layout = f"Photos are members in {', '.join(EXTENSIONS)}, one for each sample."
+        raise no_photo(f"The tars at {data} hold no photo", layout, passed)
     listing = Listing(volumes, limit, prefixed=True)
     return Source(
         name="webdataset",
@@ -53,22 +65,72 @@ def webdataset_source(request: SourceRequest) -> Source:
         items=listing,
         load=PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels),
         index_bytes=listing.index_bytes,
+        passed=passed,
     )
 
 
 def _split_pattern(data: str) -> tuple[str, str]:
     """Splits --data into a folder and a pattern of names; a single tar is its own pattern."""
     before = re.split(r"[*?{]", data, maxsplit=1)[0]
-    if before == data and not data.endswith(".tar"):
+    if before == data and not data.lower().endswith((".tar", *COMPRESSED)):
         return data, ""
     folder = before.rpartition("/")[0]
     return folder, data[len(folder) + 1 :]
 
 
-def _is_photo(name: str) -> bool:
-    """Whether a member is a photo as WebDataset splits names: 7.jpg is one, 7.mask.png is not."""
-    sample, dot, extension = name.rpartition("/")[2].partition(".")
-    return bool(sample) and dot + extension.lower() in EXTENSIONS
+def choose_photos(members: Mapping[str, Place], passed: PassedOver) -> list[Row]:
+    """The photos among the members of a tar.
+
+    WebDataset's sample is the name up to its first dot, the rest its extension: 7.jpg is a photo, and beside
+    it 7.mask.png is none. People write two more kinds of names, which are photos where it is certain:
+    7.image.jpg, the only picture of its sample or the one that is called so; and photo.1.jpg, photo.2.jpg,
+    which share a beginning that no other pictures share in the same way.
+    """
+    chosen: set[str] = set()
+    dotted: dict[tuple[str, str], list[str]] = {}
+    whole: set[tuple[str, str]] = set()
+    for name in members:
+        folder, _, base = name.rpartition("/")
+        sample, dot, extension = base.partition(".")
+        if not sample:
+            passed.add("hidden", name)
+        elif dot + extension.lower() in EXTENSIONS:
+            chosen.add(name)
+            whole.add((folder, sample))
+        elif base.lower().endswith(EXTENSIONS):
+            dotted.setdefault((folder, sample), []).append(name)
+        else:
+            passed.add("not named as a photo", name)
+    ends = Counter(_ends(names) for names in dotted.values())
+    for sample_of, names in dotted.items():
+        # Members that every sample has are an image and its mask, not photos of their own.
+        alone = ends[_ends(names)] == 1 and len({name.rpartition(".")[2] for name in names}) == 1
+        called = [name for name in names if name.rsplit(".", 2)[1].lower() in ROLES]
+        if sample_of in whole:
+            photos = []
+        elif alone or len(names) == 1:
+            photos = names
+        else:
+            photos = called if len(called) == 1 else []
+        chosen.update(photos)
+        for name in names:
+            if name not in chosen:
+                passed.add(
+                    "beside the photo of its sample"
+                    if photos or sample_of in whole
+                    else "one of several pictures of a sample",
+                    name,
+                )
+    return [(_bytes(name), *place, 0, 0) for name, place in members.items() if name in chosen]
+
+
+def _ends(names: Sequence[str]) -> frozenset[str]:
+    """What follows the first dot in names."""
+    return frozenset(name.rpartition("/")[2].partition(".")[2] for name in names)
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 DATASETS.add(

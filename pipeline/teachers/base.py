@@ -16,6 +16,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
 from densecli.models.open_clip_models import OPEN_CLIP
 from densecli.models.registry import MODELS, resolve
+from densecli.models.vfms import find_vfm, is_vfm
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
@@ -157,17 +158,17 @@ def weights_id(weights: str) -> str:
 
 
 def clip_spec(model: str, weights: str, pixels: str) -> NetworkSpec:
-    """Returns the part of a spec that all CLIP teachers have.
+    """Returns the part of a spec that all teachers have that are CLIPs, or VFMs read as such.
 
     Args:
-        model: Name or alias of the CLIP.
+        model: Name or alias of the CLIP, or name of the VFM.
         weights: A path or random:SEED.
         pixels: Describes what it sees of a photo.
 
     Raises:
         DenseCLIError: The weights are missing.
     """
-    arch = resolve(model)
+    arch = find_vfm(model) if is_vfm(model) else resolve(model)
     return {
         "architecture": arch.name,
         "weights": weights_id(weights),

@@ -1,4 +1,4 @@
-"""The teacher of `refined`: a CLIP's Refiner, run on each box of K views (R-SC-CLIPSelf)."""
+"""The teacher of `refined`: the Refiner of a CLIP or a VFM, run on each box of K views (R-SC-CLIPSelf)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file
 from densecli.models.flops import refiner_forward
-from densecli.models.refiner import load_refiner
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.models.registry import resolve
-from densecli.pipeline.config import BuildConfig
+from densecli.models.vfms import VFMS, find_vfm, is_vfm
+from densecli.pipeline.config import RANK, BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -34,8 +35,6 @@ from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 BOXES_PER_BATCH = 64
 """Number of boxes in a pass of the Refiner."""
-DEFAULT_RANK = 64
-"""Default rank of the factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,8 @@ class RefinedConfig:
     """A Refiner, before it is loaded.
 
     Attributes:
-        model: Name or alias of the CLIP.
-        weights: The CLIP's weights, a path or random:SEED.
+        model: Name or alias of the CLIP, or name of the VFM.
+        weights: Its weights, a path or random:SEED.
         refiner: The Refiner's own weights, a path or random:SEED.
         views: K, the number of a photo's views whose boxes are refined.
         seed: Seed of the choice of views.
@@ -69,7 +68,7 @@ class RefinedConfig:
         """See `TeacherConfig.spec`. Digests the weights."""
         return {
             **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
-            "producer": "refiner/1",
+            "producer": "refiner/2",
             "refiner": weights_id(self.refiner),
             "target": {"name": "refined", "views": self.views, "seed": self.seed, "side": self.side},
             "codec": self.codec.spec,
@@ -104,7 +103,7 @@ class RefinedConfig:
 
 
 class RefinedTeacher:
-    """The CLIP and its Refiner on their device."""
+    """The network and its Refiner on their device."""
 
     def __init__(self, config: RefinedConfig, device: str) -> None:
         self.config = config
@@ -117,8 +116,8 @@ class RefinedTeacher:
         return photo.padded()[None]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the tokens (B, C, h, w) that the Refiner starts from, for canvases (B, 3, S, S)."""
-        return self.model.entry(self.model.clip.prepare(inputs))
+        """Returns the tokens (B, 2 C, h, w) that the Refiner starts from, of canvases (B, 3, S, S)."""
+        return self.model.entry(self.model.encoder.prepare(inputs))
 
     def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
         """Returns the unit tokens of the boxes of the stored views, (M, side * side, D) float32."""
@@ -163,13 +162,13 @@ def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
         views=settings.views,
         seed=settings.seed,
         side=settings.side,
-        codec=factor_codec(LowRank, settings, default_rank=DEFAULT_RANK),
+        codec=factor_codec(LowRank, settings, default_rank=RANK),
     )
 
 
 def _find_refiner(name: str, model: str) -> str:
-    """The file of a model's Refiner. Raises DenseCLIError with the command that trains one."""
-    arch = resolve(model).name
+    """The file of a model's Refiner; raises DenseCLIError with how to train one."""
+    arch = (find_vfm(model) if is_vfm(model) else resolve(model)).name
     try:
         return str(find_file(name, f"{KINDS['refined'].prefix}{arch}"))
     except DenseCLIError as error:
@@ -184,11 +183,11 @@ TEACHERS.add(
     "refined",
     TeacherFamily(
         kind="refined",
-        models=clip_names,
-        has_model=is_clip,
+        models=lambda: [*clip_names(), *VFMS],
+        has_model=lambda name: is_clip(name) or is_vfm(name),
         configure=_configure,
         weights=lambda model: {"weights": model, "refiner": f"{KINDS['refined'].prefix}{model}"},
     ),
-    help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf).",
-    needs="weights of a CLIP, and of a Refiner by densecli train-refiner",
+    help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf, R-SC-V).",
+    needs="weights of a CLIP or a VFM, and of a Refiner by densecli train-refiner",
 )

@@ -1,4 +1,4 @@
-"""What every codec offers, and the registry of codecs."""
+"""The protocol of codecs, and their registry."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from densecli.shards.quantise import ALL, Arrays, Some
 from densecli.shards.specs import CodecSpec
 
 Errors = dict[str, float]
-"""Error figures by name: of `max_NAME` the largest counts over samples, of any other name the mean."""
+"""Error figures by name. Over samples, the maximum of `max_NAME` counts, and the mean of any other."""
 
 FLOATS: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
 """Floating-point types by their names in specs."""
@@ -33,7 +33,7 @@ class Codec(Protocol):
         ...
 
     def error(self, arrays: Mapping[str, np.ndarray], x: np.ndarray, /) -> Errors:
-        """How far decoded arrays are from an (N, C) target."""
+        """The error of decoded arrays from an (N, C) target."""
         ...
 
     def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
@@ -42,7 +42,7 @@ class Codec(Protocol):
 
 
 CODECS: Registry[Callable[..., Codec]] = registry("codecs", package=__package__, of=Callable)
-"""What makes a codec of the options in its spec. Usually the class itself, whose fields are these options."""
+"""Makes a codec from the options in its spec; usually the class itself, whose fields are these options."""
 
 
 def codec_from_spec(spec: CodecSpec) -> Codec:
@@ -59,7 +59,7 @@ def codec_from_spec(spec: CodecSpec) -> Codec:
 
 
 def combine_errors(errors: list[Errors]) -> Errors:
-    """The errors of many samples as one: the largest of every `max_NAME`, the mean of every other."""
+    """Combines the errors of many samples: the maximum of each `max_NAME`, the mean of each other."""
     names = errors[0] if errors else {}
     return {
         name: (largest if name.startswith("max_") else mean)(np.array([e[name] for e in errors]))

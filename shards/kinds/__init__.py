@@ -1,4 +1,4 @@
-"""Kinds of target: all that the rooms need to know about what teachers give, whichever teacher gives it.
+"""Kinds of target: everything that other rooms need to know about teachers' outputs, whatever the teacher.
 
 A plug-in registers a further kind in `KINDS`.
 """
@@ -20,18 +20,18 @@ class TargetKind:
 
     Attributes:
         name: `spec["target"]["name"]` of its columns, such as labels.
-        prefix: Precedes the model in the names of its teachers, such as `crops-`. Empty where a teacher has
-            its model's name.
-        layout: What the rows of the stored arrays are. `cells`: one row per box of every view. `views`: rows
-            of the boxes of some views only, given in order by the stored array `views` (K,). `map`: one row
-            per token of a map, whose (h, w) is the stored array `grid`. In the first two, a box has
-            side * side rows, its tokens, where the column's `spec["target"]` has a `side`.
-        read_by: Loss terms that learn from it. A term may name further kinds itself.
-        options: Options that choose between its columns, beside --teacher and --regions: categories, views,
+        prefix: Prefix of the model in the names of its teachers, such as `crops-`; empty if a teacher has the
+            name of its model.
+        layout: The meaning of the rows of the stored arrays. `cells`: a row for each box of every view.
+            `views`: rows for the boxes of some views, which the stored array `views` (K,) lists in order.
+            `map`: a row for each token of a map, whose (h, w) is the stored array `grid`. In `cells` and
+            `views`, a box has side * side rows, its tokens, if the column's `spec["target"]` has a `side`.
+        read_by: Loss terms that learn from it. A term may name other kinds itself.
+        options: Options that choose between its columns, besides --teacher and --regions: categories, views,
             refiner.
         own_teacher: Whether its default teacher is the student's own architecture with its original weights.
-        read_as: Kind that a training reads instead, where the targets are first relabelled. Empty otherwise.
-        relabelled_prefix: Precedes the model in the names of the columns made by relabelling.
+        read_as: Kind that a training reads instead, if the targets are first relabelled; else empty.
+        relabelled_prefix: Prefix of the model in the names of columns made by relabelling.
     """
 
     name: str
@@ -67,7 +67,7 @@ def kind_of_spec(spec: ColumnSpec | TeacherSpec) -> TargetKind:
 
 
 def split_teacher(name: str) -> tuple[TargetKind | None, str]:
-    """The kind whose prefix a teacher's name begins with, and the model after it.
+    """Splits a teacher's name into the kind with its prefix, and the model after it.
 
     Returns:
         The kind with the longest such prefix, and the rest of the name. (None, `name`) if there is none: what

@@ -11,14 +11,14 @@ KINDS.add(
         read_by=("region_kl", "region_text"),
         options=("categories",),
     ),
-    help="The distribution over categories that a P-VLM retrieved for every box (DenseVLM).",
+    help="The distribution over categories that a P-VLM retrieves for each box (DenseVLM).",
 )
 KINDS.add(
     "features",
     TargetKind(
         name="features", prefix="features-", layout="map", read_as="labels", relabelled_prefix="relabel-"
     ),
-    help="A P-VLM's dense map; densecli relabel makes labels of it.",
+    help="A P-VLM's dense map, from which densecli relabel makes labels.",
 )
 KINDS.add(
     "crops",

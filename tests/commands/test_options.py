@@ -128,6 +128,9 @@ def test_config__a_switch_of_the_file_is_turned_off_by_a_flag(tmp_path: Path) ->
         ('precision = "bf61"', "did you mean bf16?"),
         ("total_step = 5", "no option"),
         ("theta = ", "cannot be read"),
+        ("batch-size = 2\nbatch_size = 3", "sets --batch-size twice"),
+        ('config = "other.toml"', "no option 'config'"),
+        ('run = ""', "must not be empty"),
     ],
 )
 def test_config__refuses(tmp_path: Path, text: str, message: str) -> None:
@@ -147,6 +150,32 @@ def test_config__keys_that_follow_from_a_run_are_left_out(tmp_path: Path) -> Non
     file.write_text('{"total_steps": 1}')
     with pytest.raises(DenseCLIError, match="total_steps"):
         read_config(str(file), build_shards)
+
+
+def test_json__of_a_dry_run_is_all_of_standard_output(labelled: str, tmp_path: Path) -> None:
+    words = ["--store", labelled, "--weights", "scenes-s=random:0", "--run", tmp_path / "r"]
+    done = run("train", *words, "--student", "scenes-s", "--dry-run", "--json", "-")
+    assert json.loads(done.stdout)["planned"] and "planned, steps" in done.stderr
+
+
+def test_json__of_a_build_is_all_of_standard_output(labelled: str) -> None:
+    words = ["--dataset", "scenes", "--limit", 4, "--teacher", "scenes-l", "--weights", "scenes-l=random:0"]
+    done = run("build-shards", *words, "--store", labelled, "--dry-run", "--json", "-")
+    assert json.loads(done.stdout)["columns"] and "up to date" in done.stderr
+
+
+@pytest.mark.parametrize("file", ["", "."])
+def test_json__into_what_is_no_file_is_refused_before_the_work(file: str) -> None:
+    """The store is not there, which would be said later."""
+    done = run("info", "--store", "no-such-store", "--json", file)
+    assert done.exit_code > 0 and "no store" not in done.output
+    assert "is a folder" in done.output or "empty" in done.output
+
+
+def test_json__that_cannot_be_written_is_one_sentence(labelled: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("info", "--store", labelled, "--json", tmp_path / "file" / "x.json")
+    assert done.exit_code == 1 and "Traceback" not in done.output and "file" in done.output
 
 
 def test_config__of_a_run_gives_the_same_run(labelled: str, tmp_path: Path) -> None:

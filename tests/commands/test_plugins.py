@@ -11,6 +11,8 @@ from densecli.cli import COMMANDS
 def plugin(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A plug-in whose command is forgotten when the test ends."""
     monkeypatch.setenv("DENSECLI_PLUGINS", "")
+    # Those that are installed are loaded once, and stay.
+    COMMANDS.load()
     for attribute in ("_entries", "_values"):
         monkeypatch.setattr(COMMANDS, attribute, dict(getattr(COMMANDS, attribute)))
     path = folder / f"{name}.py"

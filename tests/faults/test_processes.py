@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 from building import build_here
+from processes import descendants
 from ray.cluster_utils import Cluster
 
 from densecli.pipeline.build_shards import build_shards
@@ -85,20 +86,6 @@ def receipts(store: Path) -> dict[str, int]:
     """When each receipt of a shard was written."""
     found = [path for path in sorted(store.rglob("*.json")) if path.stem.isdigit()]
     return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in found}
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """The processes below `pid`, with their command lines."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], text=True, capture_output=True, check=True)
-    rows = [line.split(None, 2) for line in listing.stdout.splitlines()]
-    found: dict[int, str] = {}
-    while new := {
-        int(child): args
-        for child, parent, args in rows
-        if int(parent) in {pid, *found} and int(child) not in found
-    }:
-        found |= new
-    return found
 
 
 def alive(pid: int) -> bool:

@@ -219,14 +219,14 @@ def test_download__that_fails_for_good_is_one_sentence_and_nothing_is_kept(
     cache = Cache(tmp_path / "cache", 10**9)
     reader = StoreReader([store.images], shuffle=False, cache=cache)
     whole = [record.key for record in reader.iter(0)]
-    for path in cache.folder.iterdir():
+    for path in cache.folder.glob("*.tar"):
         path.unlink()
     proxy.method, proxy.fault, proxy.victim, proxy.times = "GET", fault, "000001.tar", ALWAYS
     threads = set(threading.enumerate())
     with pytest.raises(DenseCLIError, match=rf"^Could not read {store.root}/images/000001.tar: .*\.$"):
         list(reader.iter(0))
     assert not {t.name for t in set(threading.enumerate()) - threads if t.name.startswith("shards")}
-    assert [path.name.split("-")[1] for path in cache.folder.iterdir()] == ["000000"]
+    assert [path.name.split("-")[1] for path in cache.folder.glob("*.tar")] == ["000000"]
     proxy.fault = ""
     assert [record.key for record in reader.iter(0)] == whole
     survived(f"download: {fault}, for good")
@@ -241,7 +241,7 @@ def test_download__with_a_flipped_bit_is_tried_again_then_refused_and_not_kept(
     proxy.times = ALWAYS
     with pytest.raises(DenseCLIError, match=r"000000\.tar.*(Checksum|has changed)"):
         read_tar(store.images, "000000", cache)
-    assert not list(cache.folder.iterdir())
+    assert not list(cache.folder.glob("*.tar"))
     assert 1 < proxy.broken < 10
     proxy.broken, proxy.times = 0, 1
     assert read_tar(store.images, "000000", cache)[0] == read_tar(store.images, "000000")[0]

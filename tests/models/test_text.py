@@ -165,9 +165,9 @@ def test_load_text_embeddings__what_is_no_file_of_numpys(tmp_path: Path, content
     ("array", "message"),
     [
         (np.ones((3, 2)), "3 rows for 2 categories"),
-        (np.ones((2, 5)), "embeddings of 5 numbers, the model's have 2"),
-        (np.ones(2), "no table"),
-        (np.array([["a", "b"]] * 2), "no table"),
+        (np.ones((2, 5)), "embeddings of 5 numbers, but the model's have 2"),
+        (np.ones(2), "not a table"),
+        (np.array([["a", "b"]] * 2), "not a table"),
         (np.array([[1.0, np.nan]] * 2), "not finite"),
         (np.array([{}, {}]), "cannot be read"),
     ],

@@ -53,7 +53,7 @@ def test_prepare__unknown_templates_list_the_known(tiny):
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "cut into shards")],
+    [({"canvas": 48}, "canvas"), ({"split": "test"}, "dataset"), ({"shard_size": 3}, "division into shards")],
 )
 def test_prepare__a_store_of_something_else_is_refused(tiny, change, what):
     build_here(tiny)

@@ -1,6 +1,10 @@
+import os
 import socket
+from pathlib import Path
 
 import pytest
+import ray
+from processes import listening
 
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.cluster import connected, gpus_of_worker
@@ -57,3 +61,32 @@ def test_connected__a_ray_that_starts_the_second_time(monkeypatch):
     with connected(None, 3):
         assert len(tries) == 2 and tries[0] == tries[1]
         assert tries[0]["num_cpus"] == 3
+
+
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+def test_connected__a_temporary_folder_with_a_long_path_is_named(monkeypatch, tmp_path, variable):
+    folder = tmp_path / "with-a-name-that-leaves-no-room-for-the-names-of-sockets"
+    folder.mkdir()
+    monkeypatch.setenv(variable, str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with (
+        pytest.raises(DenseCLIError, match=f"temporary folder {folder} has too long a path") as caught,
+        connected(None, 1),
+    ):
+        pass
+    assert "RAY_TMPDIR" in caught.value.hint
+
+
+def test_connected__a_local_ray_is_this_users_and_this_machines_alone(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    loopback = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")
+    before = listening(os.getpid())
+    with connected(None, 1):
+        folder = Path(ray._private.worker._global_node.get_session_dir_path()).parents[1]
+        assert ray.get(ray.remote(lambda pid: pid != os.getpid()).remote(os.getpid()))
+        opened = listening(os.getpid()) - before
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert folder.name.startswith("densecli-")
+    assert len(opened) >= 4
+    assert not [address for address in opened if not address.startswith(loopback)]
+    assert not folder.exists()

@@ -49,8 +49,11 @@ def test_stored_target__has_the_live_teachers_gram_matrices(refined, photo_of, c
         assert error["rmse"] < 1e-5 or "codec" not in codec
 
 
-def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, photo_of):
-    request, _ = build_here(replace(refined, limit=1))
+@pytest.mark.parametrize("model", ["scenes-s", "scenes-vfm"])
+def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, photo_of, model):
+    weights = {model: "random:0", f"refiner-{model}": "random:1"}
+    request, _ = build_here(replace(refined, limit=1, teachers=(f"refiner-{model}",), weights=weights))
+    assert request.targets[0][1]["architecture"] == model
     (record,) = read_joined(request.columns()[:2], "000000")
     photo = photo_of(record, request.store.canvas)
     teacher = request.targets[0][0].load("cpu")
@@ -61,7 +64,7 @@ def test_live__is_the_refiner_on_the_cells_of_the_stored_views(refined, photo_of
     model = teacher.model
     for box, tokens in zip(boxes, live, strict=True):
         with torch.inference_mode():
-            alone = model(model.clip.prepare(canvas), torch.from_numpy(box)[None], torch.zeros(1), SIDE)
+            alone = model(model.encoder.prepare(canvas), torch.from_numpy(box)[None], torch.zeros(1), SIDE)
         np.testing.assert_allclose(tokens, alone[0], atol=1e-5)
 
 

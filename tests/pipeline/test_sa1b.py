@@ -141,7 +141,12 @@ def test_sa1b__headers_are_read_and_photos_are_not(tmp_path, monkeypatch):
             return n
 
     monkeypatch.setattr(fs, "open_to_seek", lambda url: io.BufferedReader(Counting(url)))
-    assert len(volumes.scan_tar(str(path), lambda name: True)) == 20
+
+    def all_members(members, _):
+        return [(name.encode(), *place, 0, 0) for name, place in members.items()]
+
+    rows, _ = volumes.scan_tar(str(path), all_members)
+    assert len(rows) == 20
     assert read < 0.05 * path.stat().st_size
 
 
@@ -186,7 +191,9 @@ def test_index__an_extracted_folder_is_listed_again_only_when_it_changed(tmp_pat
             (root / name).mkdir(parents=True, exist_ok=True)
             (root / name / photo).write_bytes(data)
     find = fs.find
-    monkeypatch.setattr(fs, "find", lambda url, *_: [listed.append(Path(url).name), find(url, *_)][1])
+    monkeypatch.setattr(
+        fs, "find", lambda url, *_, **how: [listed.append(Path(url).name), find(url, *_, **how)][1]
+    )
     index = Index(folder=str(tmp_path / "index"), save=True)
     first = open_source("sa1b", str(root), index=index)
     assert sorted(listed) == ["sa1b", "sa_000000", "sa_000001"]

@@ -1,22 +1,25 @@
 """The cache of a remote store: fetched once, bounded, never wrong."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.shards.cache import Cache
+from densecli.shards.cache import MARK, Cache
 from densecli.shards.reader import StoreReader
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
 
 SAMPLES = 2
+A, B, C, D = (f"{letter * 12}-000000-{letter * 16}.tar" for letter in "abcd")
 
 
 def commit(store: Store, shard: str, fill: bytes = b"x") -> None:
@@ -80,21 +83,23 @@ def test_cache__processes_at_the_same_shard_fetch_it_once(store, monkeypatch, tm
     assert all(each == epochs[0] for each in epochs)
     assert len(fetched) == len(store.shard_names)
     assert not [name for name in os.listdir(tmp_path / "cache") if fs.is_temporary(name)]
+    total = sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.tar"))
+    assert (tmp_path / "cache" / MARK).read_text() == str(total)
 
 
 def test_alone__a_killed_process_keeps_nobody_out(tmp_path):
     code = (
         "import sys; from densecli.shards.cache import Cache\n"
-        "with Cache(sys.argv[1], 1).alone('a.tar'):\n"
+        "with Cache(sys.argv[1], 1).alone(sys.argv[2]):\n"
         "    print('in', flush=True); sys.stdin.read()"
     )
-    words = [sys.executable, "-c", code, str(tmp_path)]
+    words = [sys.executable, "-c", code, str(tmp_path), A]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"in\n"
         entered = threading.Event()
 
         def enter():
-            with Cache(tmp_path, 1).alone("a.tar"):
+            with Cache(tmp_path, 1).alone(A):
                 entered.set()
 
         waiting = threading.Thread(target=enter)
@@ -123,7 +128,7 @@ def test_cache__with_a_changed_byte_fetches_again(store, fetched, tmp_path):
     cache = Cache(tmp_path / "cache", 10**9)
     plain = epoch(store, cache)
     fetched.clear()
-    victim = sorted(cache.folder.iterdir())[1]
+    victim = sorted(cache.folder.glob("*.tar"))[1]
     data = bytearray(victim.read_bytes())
     data[700] ^= 1
     victim.write_bytes(data)
@@ -142,29 +147,91 @@ def test_cache__of_a_shard_built_again_is_not_used(store, fetched, tmp_path):
     assert tars(fetched).count("000002.tar") == 2
 
 
+def kept(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if Cache.keeps(name))
+
+
 def test_cache__removes_what_was_used_longest_ago_and_stays_within_its_bound(tmp_path):
     cache = Cache(tmp_path, 250)
-    for age, name in ((30, "a"), (20, "b")):
-        cache.put(name, name.encode() * 100)
+    for age, name in ((30, A), (20, B)):
+        cache.put(name, name[:1].encode() * 100)
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    held = cache.get("a")
-    cache.put("c", b"c" * 100)
-    assert sorted(os.listdir(tmp_path)) == ["a", "c"]
-    assert cache.get("b") is None
-    cache.put("d", b"d" * 240)
-    assert os.listdir(tmp_path) == ["d"]
+    held = cache.get(A)
+    cache.put(C, b"c" * 100)
+    assert kept(tmp_path) == [A, C]
+    assert cache.get(B) is None
+    cache.put(D, b"d" * 240)
+    assert kept(tmp_path) == [D]
     assert held is not None and held[:] == b"a" * 100
-    cache.put("e", b"e" * 251)
-    assert os.listdir(tmp_path) == ["d"]
+    cache.put(B, b"e" * 251)
+    assert kept(tmp_path) == [D]
 
 
 def test_cache__removes_what_a_killed_writer_left_and_nothing_that_is_being_written(tmp_path):
-    old, new = tmp_path / ".a.tar.1.tmp", tmp_path / ".b.tar.2.tmp"
+    old, new = tmp_path / f".{A}.1.tmp", tmp_path / f".{B}.2.tmp"
     for path in (old, new):
         path.write_bytes(b"x" * 100)
     os.utime(old, (time.time() - 7200,) * 2)
-    Cache(tmp_path, 150).put("c", b"c" * 100)
-    assert sorted(os.listdir(tmp_path)) == [new.name, "c"]
+    Cache(tmp_path, 150).put(C, b"c" * 100)
+    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == [new.name]
+    assert kept(tmp_path) == [C]
+
+
+def test_cache__looks_at_all_files_only_when_it_is_full(tmp_path, monkeypatch):
+    scans, real = [], os.scandir
+    cache = Cache(tmp_path, 100_000)
+    monkeypatch.setattr(os, "scandir", lambda path: (scans.append(path), real(path))[1])
+    for i in range(99):
+        cache.put(f"{i:012x}-0-{i:016x}.tar", bytes(1000))
+    assert len(scans) == 2
+    for i in range(99, 200):
+        # By other processes too: what they keep is counted together.
+        Cache(tmp_path, 100_000).put(f"{i:012x}-0-{i:016x}.tar", bytes(1000))
+        assert len(kept(tmp_path)) <= 100
+    assert len(scans) <= 14
+
+
+OTHERS = ["notes.txt", ".bashrc", "model.tar", "a-000000-b.tar", ".x.tmp"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_cache__a_folder_with_files_of_others_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(DenseCLIError, match=rf"is not a cache: it holds {re.escape(name)}\.") as caught:
+        Cache(tmp_path, 10)
+    assert "--cache" in caught.value.hint
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_cache__files_that_come_into_its_folder_later_stay(tmp_path):
+    cache = Cache(tmp_path, 150)
+    cache.put(A, b"a" * 100)
+    for name in OTHERS:
+        (tmp_path / name).write_text("mine" * 100)
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / B).symlink_to(tmp_path / "notes.txt")
+    os.utime(tmp_path / B, (0, 0), follow_symlinks=False)
+    for name in (C, D):
+        Cache(tmp_path, 150).put(name, b"c" * 100)
+    assert kept(tmp_path) == [D]
+    assert all((tmp_path / name).read_text() == "mine" * 100 for name in OTHERS)
+
+
+def test_cache__one_of_an_earlier_version_is_taken_over(tmp_path):
+    (tmp_path / A).write_bytes(b"a" * 100)
+    cache = Cache(tmp_path, 150)
+    assert not (tmp_path / MARK).exists()
+    cache.put(B, b"b" * 100)
+    assert kept(tmp_path) == [B]
+    assert (tmp_path / MARK).read_text() == "100"
+
+
+@pytest.mark.parametrize("name", ["../x.tar", "a.tar", "0123456789ab-../x-0123456789abcdef.tar", A + "x"])
+def test_put__keeps_no_file_of_another_name(tmp_path, name):
+    cache = Cache(tmp_path / "cache", 150)
+    with pytest.raises(ValueError, match="not a name"):
+        cache.put(name, b"x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_cache__in_an_object_store_is_refused():

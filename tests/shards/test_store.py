@@ -41,7 +41,7 @@ def test_create__writes_what_open_reads(store, tmp_path):
         (DATASET, 560, [2, 1], "canvas"),
         ({**DATASET, "digest": "abd"}, 512, [2, 1], "dataset"),
         (DATASET, 512, [3], "number of shards"),
-        (DATASET, 512, [1, 2], "cut into shards"),
+        (DATASET, 512, [1, 2], "division into shards"),
     ],
 )
 def test_create__another_identity_is_refused(store, dataset, canvas, shards, word):
@@ -54,7 +54,7 @@ def test_create__photos_made_otherwise_are_refused(store, monkeypatch):
     for name, other in (("quality", 90), ("resample", "lanczos"), ("codec", "png")):
         with monkeypatch.context() as patch:
             patch.setitem(PHOTOS, name, other)
-            refused(lambda: Store.create(store.root, DATASET, 512, [2, 1]), "another way of making photos")
+            refused(lambda: Store.create(store.root, DATASET, 512, [2, 1]), "another storage of photos")
             assert Store.open(store.root) == store
 
 
@@ -208,7 +208,7 @@ def test_column__a_codec_with_other_options_is_refused(store, codec):
 
 
 @pytest.mark.parametrize(
-    ("canvas", "dataset", "word"), [(560, DATASET, "canvas 560"), (512, {"n": 4}, "another dataset")]
+    ("canvas", "dataset", "word"), [(560, DATASET, "canvas 560"), (512, {"n": 4}, "another data set")]
 )
 def test_open_column__one_of_another_store_is_refused(store, tmp_path, canvas, dataset, word):
     other = Store.create(tmp_path / "other", dataset, canvas, [2, 1])

@@ -18,7 +18,7 @@ from torchvision.ops import roi_align
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
-from densecli.models.refiner import load_refiner
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.models.text import text_embeddings
 from densecli.models.vfm import VFM
 from densecli.models.vfm_checkpoints import load_vfm
@@ -107,7 +107,7 @@ class Teachers:
         model = load_refiner(
             student, self.world.weights.get(student), self.world.weights[f"refiner-{student}"], "cpu"
         )
-        entry = model.entry(model.clip.prepare(batch.images))
+        entry = model.entry(model.encoder.prepare(batch.images))
         return model.refine(entry, batch.boxes, batch.batch_index, SIDE)
 
     @torch.no_grad()

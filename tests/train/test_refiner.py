@@ -1,6 +1,7 @@
 """Training a Refiner from end to end: it learns, its CLIP stays, and stopping it changes nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
-from densecli.models.refiner import load_refiner
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.train.refiner import RefinerConfig, make_refiner_trainer, train_refiner
 from densecli.train.trainer import Trainer
 
@@ -75,7 +76,7 @@ def test_train_refiner__export_is_the_refiner_and_says_whose(undisturbed) -> Non
     path = undisturbed / "export" / "refiner.safetensors"
     state = torch.load(undisturbed / "checkpoints" / f"step-{STEPS:08d}.pt", weights_only=True)["model"]
     exported = safetensors.torch.load_file(path)
-    assert exported.keys() == {name for name in state if not name.startswith("clip.")}
+    assert exported.keys() == {name for name in state if not name.startswith("encoder.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in exported.items())
     card = json.loads((undisturbed / "export" / "card.json").read_text())
     _, info = load_model("scenes-s", "random:0")
@@ -88,3 +89,53 @@ def test_train_refiner__export_is_the_refiner_and_says_whose(undisturbed) -> Non
 def test_train_refiner__other_settings_are_another_run(tiny_store, undisturbed) -> None:
     with pytest.raises(DenseCLIError, match=r"tau 0\.2 -> 0\.1"):
         train_refiner(config(tiny_store, undisturbed, tau=0.1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"direction": "local-to-global"},
+        {"align": "cosine"},
+        {"init": "random"},
+        {"init": "exogenous", "depth": 1},
+        {"init": "scenes-s=random:1"},
+        {"fc_inter": False, "fc_cls": False},
+        {"tokens": 3, "scale": (0.1, 0.2)},
+    ],
+    ids="-".join,
+)
+def test_train_refiner__what_the_paper_ablates(tiny_store, undisturbed, tmp_path, settings) -> None:
+    result = train_refiner(config(tiny_store, tmp_path, max_steps=2, **settings))
+    assert result["loss"] > 0 and rows(tmp_path)[1]["cosine"] != rows(undisturbed)[1]["cosine"]
+    state = load_refiner("scenes-s", "random:0", result["export"]).own_state()
+    assert ("fc_inter.0.weight" in state) == settings.get("fc_inter", True)
+
+
+def test_align__cosine_is_one_minus_the_cosine_of_corresponding_tokens(tiny_store, tmp_path) -> None:
+    train_refiner(config(tiny_store, tmp_path, max_steps=1, align="cosine"))
+    [row] = rows(tmp_path)
+    assert row["loss"] == pytest.approx(1 - row["cosine"], abs=1e-6)
+
+
+def test_direction__a_crop_of_the_whole_photo_learns_from_itself(tiny_store, tmp_path) -> None:
+    """Both ways then compare the same tokens: what the Refiner makes of the photo, and the CLIP's."""
+    trainers = [
+        make_refiner_trainer(config(tiny_store, tmp_path, direction=direction))
+        for direction in ("global-to-local", "local-to-global")
+    ]
+    for trainer in trainers:
+        assert (trainer.recipe.grid, trainer.recipe.side) == (8, 96)
+    batch = next(trainers[0].loader.batches(0))
+    box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    pixels = batch.images[:1].permute(0, 2, 3, 1)
+    whole = replace(
+        batch, images=batch.images[:1], boxes=box, batch_index=torch.zeros(1), targets={"pixels": pixels}
+    )
+    (there, seen), (here, also) = (t.recipe.forward(t.model, whole) for t in trainers)
+    torch.testing.assert_close(there, here, atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen, also, atol=1e-5, rtol=0)
+
+
+def test_config__a_scale_from_small_to_large(tiny_store, tmp_path) -> None:
+    with pytest.raises(DenseCLIError, match=r"scale goes from 0\.7 to 0\.3"):
+        config(tiny_store, tmp_path, scale=(0.7, 0.3))

@@ -1,5 +1,6 @@
 """A vision foundation model as the student of `spatial` alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ from safetensors.torch import load_file
 from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.models.student import load_student
 from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS
 from densecli.train.distillation import TrainConfig, make_trainer, train
+from densecli.train.refiner import train_refiner
+from densecli.train.refiner_config import RefinerConfig
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +29,8 @@ def small_vit(request, monkeypatch) -> None:
 
 
 def config(store, run: Path, **settings) -> TrainConfig:
-    defaults = {"student": "dinov2-vits14", "max_steps": 2, "spatial_side": 3}
+    asked = {"teachers": ("refiner-scenes-s",)} if settings.get("method") == "r-sc-v" else {}
+    defaults = {"student": "dinov2-vits14", "max_steps": 2, "spatial_side": 3, **asked}
     return TrainConfig(**run_settings(store.root, run, **{**defaults, **settings}))
 
 
@@ -67,13 +72,33 @@ def test_train__another_mode(full_store, tmp_path) -> None:
         train(config(full_store.store, tmp_path, method="r-sc-v", mode="qq"))
 
 
-def test_train__the_refiner_it_learns_from_is_a_clips(tiny_store, tmp_path) -> None:
+def test_train__names_its_own_refiner(full_store, tiny_store, tmp_path) -> None:
     with pytest.raises(DenseCLIError, match="no refined column") as caught:
-        make_trainer(config(tiny_store.store, tmp_path, method="r-sc-v"))
-    assert "train-refiner --student vitb16" in caught.value.hint
+        make_trainer(config(tiny_store.store, tmp_path, method="r-sc-v", teachers=()))
+    assert "train-refiner --student dinov2-vits14" in caught.value.hint
+    assert "build-shards --teacher refiner-dinov2-vits14" in caught.value.hint
     with pytest.raises(DenseCLIError, match="no gram column") as caught:
         make_trainer(config(tiny_store.store, tmp_path, losses={"spatial:gram": 1.0}))
     assert "--student-patch 16" in caught.value.hint
+    sentence = "refiner-scenes-s is of the Refiner of the CLIP scenes-s, not of dinov2-vits14"
+    with pytest.raises(DenseCLIError, match=sentence) as caught:
+        make_trainer(config(full_store.store, tmp_path, method="r-sc-v", teachers=()))
+    assert "train-refiner --student dinov2-vits14" in caught.value.hint
+    assert "--teacher refiner-scenes-s" in caught.value.hint
+
+
+def test_refiner__of_a_vfm_is_trained_and_read_again(tiny_store, tmp_path) -> None:
+    """No text anywhere."""
+    words = run_settings(tiny_store.store.root, tmp_path / "refiner", student="dinov2-vits14")
+    settings = {"max_steps": 2, "crops": 1, "tokens": 2, "batch_size": 2}
+    result = train_refiner(RefinerConfig(**{**words, **settings}))
+    assert result["loss"] > 0
+    card = json.loads((tmp_path / "refiner" / "export" / "card.json").read_text())
+    assert (card["architecture"], card["depth"], card["layers"]) == ("dinov2-vits14", 4, [4, 7])
+    refiner = load_refiner("dinov2-vits14", "random:0", result["export"])
+    images = refiner.encoder.prepare(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
+    tokens = refiner(images, torch.tensor([[0.0, 0.0, 0.5, 0.5]]), torch.tensor([0]), 2)
+    assert tokens.shape == (1, 4, 192)
 
 
 def test_real_dinov2__learns_from_a_store(full_store, shared_data, tmp_path) -> None:
