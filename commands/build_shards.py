@@ -47,6 +47,10 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     )
     skipping = f"; skipped {skipped}" if skipped else ""
     lines.append(f"{summary['store']}: {summary['status']}{counts}{skipping}")
+    if skipped:
+        from densecli.pipeline.sources.address_loader import REFUSALS
+
+        lines += [REFUSALS[reason] for reason in summary["skipped"] if reason in REFUSALS]
     if passed := in_words(summary.get("passed_over", {})):
         lines.append(f"Passed over in the listing: {passed}")
     return "\n".join(lines)
