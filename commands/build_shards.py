@@ -51,6 +51,13 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         from densecli.pipeline.sources.address_loader import REFUSALS
 
         lines += [REFUSALS[reason] for reason in summary["skipped"] if reason in REFUSALS]
+    if proposals := summary.get("proposals"):
+        lines.append(
+            f"Proposals: {proposals['matched']} of {proposals['photos']} photos have boxes; "
+            f"{proposals['unmatched']} names in the file are of no listed photo; "
+            f"of {proposals['boxes']} boxes {proposals['left_out']} are left out by their area, "
+            f"{proposals['duplicates']} are there twice"
+        )
     if passed := in_words(summary.get("passed_over", {})):
         lines.append(f"Passed over in the listing: {passed}")
     return "\n".join(lines)

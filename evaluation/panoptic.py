@@ -78,7 +78,8 @@ def find_layout(root: Path, split: str) -> Layout:
         return Layout(annotations=ade, pngs=ade.with_suffix(""), photos=photos)
     raise DenseCLIError(
         f"There are no panoptic annotations for split {split!r}: neither {coco} nor {ade} exists.",
-        hint="Give the folder that holds annotations/ (COCO) or ade20k_panoptic_val.json (ADE20K).",
+        hint="Give --data the folder that holds annotations/ (COCO) or ade20k_panoptic_val.json (ADE20K), "
+        "and --split one of its splits.",
     )
 
 
@@ -115,7 +116,7 @@ def match_categories(entries: list[dict[str, Any]], categories: Categories) -> t
     raise DenseCLIError(
         f"{len(unmatched)} of {len(entries)} annotated categories are not in {categories.name}"
         f" ({len(categories.names)} names): {', '.join(unmatched)}.",
-        hint="Give the category set that the annotations were made with (COCO: 133, ADE20K: ade150).",
+        hint="Give --categories the set that the annotations were made with (COCO: 133, ADE20K: ade150).",
     )
 
 
@@ -157,7 +158,7 @@ class PanopticDataset:
         self._pairs = sorted(pairs, key=lambda pair: pair[0]["file_name"])[:limit]
         if not self._pairs:
             raise DenseCLIError(
-                f"{self.layout.annotations} annotates no photo.", hint="Give another split or a higher limit."
+                f"{self.layout.annotations} annotates no photo.", hint="Give another --split."
             )
 
     def __len__(self) -> int:

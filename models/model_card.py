@@ -42,7 +42,7 @@ class _Weights(TypedDict):
 
 
 class _Card(TypedDict, total=False):
-    """What readers rely on, where a card has it."""
+    """The optional entries of a card that readers use."""
 
     student: str | None
     mode: str | None
@@ -50,7 +50,7 @@ class _Card(TypedDict, total=False):
 
 
 class _RunCard(TypedDict):
-    """What readers rely on in the card of a run."""
+    """The entries that the card of a run must have."""
 
     student: str
     mode: str

@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from densecli.core import fs
 from densecli.core.addresses import from_environment
@@ -11,6 +11,7 @@ from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
 from densecli.pipeline.config import BuildConfig, WebSettings
+from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
@@ -34,6 +35,7 @@ class BuildRequest:
         targets: The teachers with the specs of their columns.
         batch_size: Canvases in a batch.
         device: A torch device, or auto.
+        proposals: See `check_proposals`.
         probe: A photo that every node of a cluster must be able to read.
     """
 
@@ -43,6 +45,7 @@ class BuildRequest:
     targets: tuple[tuple[TeacherConfig, TeacherSpec], ...]
     batch_size: int
     device: str
+    proposals: Mapping[str, int] = field(default_factory=dict)
     probe: Item | None = None
 
     def columns(self) -> list[Column]:
@@ -174,6 +177,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         batch_size=config.batch_size,
         # The GPUs of a cluster are not those of this machine.
         device=config.device if config.ray_address else str(pick_device(config.device)),
+        proposals=check_proposals(plan, source, fs.absolute(data)),
     )
     return request, source
 

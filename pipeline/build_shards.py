@@ -28,8 +28,8 @@ def build_shards(config: BuildConfig) -> Summary:
 
     Returns:
         The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
-        the listing has `passed_over`, as in `PassedOver.document`. A build also has the sums of
-        `Totals.summary`.
+        the listing has `passed_over`, as in `PassedOver.document`, and `proposals`, as in `check_proposals`.
+        A build also has the sums of `Totals.summary`.
 
     Raises:
         DenseCLIError: The build cannot start or continue. The same call continues where it stopped.
@@ -40,16 +40,17 @@ def build_shards(config: BuildConfig) -> Summary:
     missing = [column.missing() for column in columns]
     todo = sorted(set().union(*missing))
     passed = source.passed.document()
+    listing = {"passed_over": passed, "proposals": dict(request.proposals)}
     if not todo:
         if not config.dry_run:
             # The shards exist, but the files that describe them may be lost.
             request.make_columns()
             remember_passed_over(request.store, passed)
-        return {**describe(request.store, columns, missing, status="up to date"), "passed_over": passed}
+        return describe(request.store, columns, missing, status="up to date") | listing
     if config.dry_run:
-        return {**describe(request.store, columns, missing, status="planned"), "passed_over": passed}
+        return describe(request.store, columns, missing, status="planned") | listing
 
-    described = {**describe(request.store, columns, missing, status="built"), "passed_over": passed}
+    described = describe(request.store, columns, missing, status="built") | listing
     remember_passed_over(request.store, passed)
     units = (unit_of(source, shard, config.shard_size) for shard in todo)
     budget = FailureBudget(config.max_unreadable)

@@ -71,13 +71,13 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     """Plans a build; writes nothing.
 
     Returns:
-        JSON values: `photos`; files that the listing has `passed_over`; `sampled` of the photos; `skipped`,
-        the unreadable share of the sample; `bytes` in all; `uncertainty`, the relative half-width of the 95 %
-        interval that the sample leaves; `columns` (kind, name, bytes); `index_bytes` of the listing;
-        `cpu_hours` of reading and writing photos; `measured`, whether speeds are; `tflops`; `device`;
-        `teachers` (name, TFLOP and GPU hours of the build, and of an epoch with the live teacher, 0 where the
-        training does not read it); `student` (name, TFLOP and GPU hours of an epoch); `epochs`; `break_even`,
-        in epochs and in trainings.
+        JSON values: `photos`; files that the listing has `passed_over`; `proposals`, see `check_proposals`;
+        `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
+        `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
+        `index_bytes` of the listing; `cpu_hours` to read and write photos; whether speeds are `measured`;
+        `tflops`; `device`; `teachers` (name, TFLOP and GPU hours of the build, and of an epoch with the live
+        teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an epoch);
+        `epochs`; `break_even`, in epochs and in trainings.
 
     Raises:
         DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
@@ -124,6 +124,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     return {
         "photos": n,
         "passed_over": source.passed.document(),
+        "proposals": dict(request.proposals),
         "sampled": listed,
         "skipped": 1 - sample.samples / listed,
         "bytes": sum(column["bytes"] for column in columns) + store_json + index,

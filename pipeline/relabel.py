@@ -18,6 +18,7 @@ from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import RelabelConfig
+from densecli.pipeline.proposals import check_stored
 from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.summary import Summary, describe, totals_of
@@ -231,4 +232,6 @@ def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Col
     if len(whole) == 1 and not proposals:
         return whole[0], None
     plan = region_plan(name, fs.absolute(proposals) if proposals else "")
-    return store.column("regions", plan.name, plan.spec), plan
+    column = store.column("regions", plan.name, plan.spec)
+    check_stored(plan, store)
+    return column, plan

@@ -11,7 +11,7 @@ from densecli.core.pictures import Unreadable, open_picture, to_rgb
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.npz import decode_npz
-from densecli.shards.tars import places_of, read_tar
+from densecli.shards.tars import OpenTar, open_tar
 
 
 @dataclass(frozen=True)
@@ -115,22 +115,27 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
     """One shard of all columns.
 
     Raises:
-        DenseCLIError: See `read_shard`; or the columns have other keys, or the same in another order.
+        DenseCLIError: See `read_shard` and `join_tars`.
     """
-    joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]] = []
-    keys: list[str] | None = None
-    for column in columns:
-        data, receipt = read_tar(column, shard, cache)
-        places = places_of(column, shard, receipt)
-        keys = list(places) if keys is None else keys
+    return join_tars(columns, shard, [open_tar(column, shard, cache) for column in columns])
+
+
+def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) -> JoinedShard:
+    """One shard of all columns from their tars.
+
+    Raises:
+        DenseCLIError: The columns have other keys, or the same in another order.
+    """
+    keys = list(tars[0][1])
+    joined = []
+    for column, (tar, places) in zip(columns, tars, strict=True):
         if list(places) != keys:
             raise DenseCLIError(
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-        url = column.tar_url(shard)
-        joined.append((column.part, memoryview(data), list(places.values()), url))
-    return JoinedShard(keys or [], joined)
+        joined.append((column.part, tar, list(places.values()), column.tar_url(shard)))
+    return JoinedShard(keys, joined)
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Region plans: which boxes of a photo teachers are asked about, and which of them a training visits."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -13,6 +12,8 @@ import xxhash
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import unknown_name
+from densecli.shards.proposals import HINT as PROPOSALS_HINT
+from densecli.shards.proposals import Proposals, read_proposals
 from densecli.shards.specs import RegionSpec
 
 # (rows, columns) of every grid: those of DenseVLM's and DeCLIP's papers, then of DenseVLM's and CLIPSelf's
@@ -137,35 +138,25 @@ class ProposalPlan:
     def spec(self) -> RegionSpec:
         """What the column's key depends on. Raises DenseCLIError if the file is missing."""
         if not self.file:
-            raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=_PROPOSALS_HINT)
+            raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=PROPOSALS_HINT)
         try:
             digest = hashlib.sha256(fs.read_bytes(self.file)).hexdigest()
         except FileNotFoundError as error:
-            raise DenseCLIError(f"There is no file {self.file}.", hint=_PROPOSALS_HINT) from error
+            raise DenseCLIError(f"There is no file {self.file}.", hint=PROPOSALS_HINT) from error
         return {"plan": "proposals", "sha256": digest, "areas": list(self.areas), "limit": self.limit}
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
-        """See `GridPlan.of_photo`. Raises DenseCLIError if the file does not have COCO's layout."""
-        scored = np.array(self._scored_boxes.get(about["source"], []), np.float64).reshape(-1, 5)
+        """See `GridPlan.of_photo`. Raises the errors of `read_proposals`."""
+        scored = np.array(self.proposals.boxes.get(about["source"], []), np.float64).reshape(-1, 5)
         boxes = _corners(scored[np.argsort(-scored[:, 4], kind="stable"), :4], about)
         area = _area(boxes)
         kept = boxes[(area >= self.areas[0]) & (area <= self.areas[1])][: self.limit]
         return Regions(_on_canvas(kept, about), np.array([0, len(kept)], np.int32))
 
     @cached_property
-    def _scored_boxes(self) -> dict[str, list[list[float]]]:
-        """x, y, w, h and score of every box by file name of the photo."""
-        try:
-            document = json.loads(fs.read_bytes(self.file))
-            names = {image["id"]: image["file_name"] for image in document["images"]}
-            found: dict[str, list[list[float]]] = {}
-            for box in document["annotations"]:
-                found.setdefault(names[box["image_id"]], []).append([*box["bbox"], box.get("score", 0)])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DenseCLIError(
-                f"{self.file} does not have the layout of COCO's annotations.", hint=_PROPOSALS_HINT
-            ) from error
-        return found
+    def proposals(self) -> Proposals:
+        """The file. Raises the errors of `read_proposals`."""
+        return read_proposals(self.file)
 
 
 @dataclass(frozen=True)
@@ -227,11 +218,10 @@ def _on_canvas(boxes: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
-    area: np.ndarray = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    area: np.ndarray = sides[:, 0] * sides[:, 1]
     return area
 
-
-_PROPOSALS_HINT = "Give --proposals a COCO-style json with `images` and `annotations`."
 
 RegionPlan = GridPlan | MaskPlan | ProposalPlan
 

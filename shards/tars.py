@@ -16,6 +16,7 @@ Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
 """Where a tar has the members of each sample: {key: {extension: (first byte, size)}}."""
+OpenTar = tuple[memoryview, Places]
 
 # Where the header of a tar's member has the name and, in octal digits, the size.
 _NAME, _SIZE = 100, slice(124, 135)
@@ -34,6 +35,12 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
         (key, {extension: data[first : first + size] for extension, (first, size) in places.items()})
         for key, places in places_of(column, shard, receipt).items()
     ]
+
+
+def open_tar(column: Column, shard: str, cache: Cache | None = None) -> OpenTar:
+    """A shard's tar and where it has its samples. Raises the errors of `read_shard`."""
+    data, receipt = read_tar(column, shard, cache)
+    return memoryview(data), places_of(column, shard, receipt)
 
 
 def places_of(column: Column, shard: str, receipt: Receipt) -> Places:

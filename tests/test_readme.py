@@ -81,7 +81,8 @@ def test_page__its_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytes
 def test_page__its_options_exist(page: Path) -> None:
     context = click.Context(main, info_name="densecli")
     commands = [main, *(main.get_command(context, name) for name in main.list_commands(context))]
-    known = {name for command in commands for option in command.params for name in option.opts}
+    params = [option for command in commands for option in command.params]
+    known = {name for option in params for name in (*option.opts, *option.secondary_opts)}
     named = {
         option for code in inline(page) if re.match(r"--|densecli|[a-z-]+ --", code)
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)
@@ -116,7 +117,13 @@ def test_page__its_python_runs_and_prints_what_it_says(
         clip.state_dict(),
         alpha=1.0,
         folder="runs/demo/train-0-480/export",
-        card={"student": "scenes-pvlm", "image_size": 96, "mode": "value"},
+        card={
+            "student": "scenes-pvlm",
+            "image_size": 96,
+            "mode": "value",
+            "random_weights": False,
+            "initial_weights": {"source": "scenes-pvlm.safetensors"},
+        },
     )
     exec(code, {})
     printed = re.search(r"# (\w+), (\w+)\n\Z", code)

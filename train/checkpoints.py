@@ -15,20 +15,13 @@ _NAME = re.compile(r"step-(\d{8})\.pt")
 def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
     """Writes a checkpoint atomically, then removes the oldest ones.
 
-        Args:
-    <<<<<<< HEAD
-            folder: Of the checkpoints.
-            state: Tensors and plain values, among them `step`.
-            keep: How many stay, of those that were written last. One of a later step may be older: another
-                run's.
-    =======
-            folder: Folder of the checkpoints.
-            state: Tensors and plain values, including `step`.
-            keep: Number of newest checkpoints to keep.
-    >>>>>>> main
+    Args:
+        folder: Folder of the checkpoints.
+        state: Tensors and plain values, including `step`.
+        keep: How many stay, of those that were written last. One of a later step may be older: another run's.
 
-        Returns:
-            Path of the checkpoint.
+    Returns:
+        Path of the checkpoint.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -35,7 +35,7 @@ from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder
-from densecli.train.trainer import Trainer
+from densecli.train.trainer import Trainer, lanes_to_continue
 
 WEIGHTS = "refiner.safetensors"
 
@@ -84,6 +84,7 @@ def make_refiner_trainer(
         crops=config.crops,
         scale=config.scale,
         side=recipe.side,
+        lanes=lanes_to_continue(config, distributed),
         rank=distributed.rank,
         world_size=distributed.world_size,
     )

@@ -85,6 +85,14 @@ class RunFolder:
         """Unlocks the folder."""
         self._lock.release()
 
+    def recorded_lanes(self) -> int | None:
+        """The number of lanes that the run's samples are dealt to; None where there is no run."""
+        try:
+            lanes: int | None = self.read_config().get("lanes")
+        except FileNotFoundError:
+            return None
+        return lanes
+
     def _prepare(
         self,
         config: dict[str, Any],
@@ -179,6 +187,11 @@ class RunFolder:
 
     def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
         recorded = self.read_config()
+        if "lanes" not in recorded:
+            raise DenseCLIError(
+                f"The run in {self.root} was started by an earlier version, which shuffled in another order.",
+                hint="Finish it with that version, or choose another --run, or --resume overwrite.",
+            )
         old = with_current_values(recorded)
         if changed := _changed(recorded, config, free, defaults):
             hint = (
@@ -201,6 +214,7 @@ class _Config(TypedDict):
     """What readers of a run's configuration rely on."""
 
     student: NotRequired[str]
+    lanes: NotRequired[int]
     alpha: NotRequired[float]
     initial_weights: NotRequired[dict[str, Any]]
 

@@ -208,7 +208,7 @@ def test_column__a_codec_with_other_options_is_refused(store, codec):
 
 
 @pytest.mark.parametrize(
-    ("canvas", "dataset", "word"), [(560, DATASET, "canvas 560"), (512, {"n": 4}, "another dataset")]
+    ("canvas", "dataset", "word"), [(560, DATASET, "canvas 560"), (512, {"n": 4}, "another data set")]
 )
 def test_open_column__one_of_another_store_is_refused(store, tmp_path, canvas, dataset, word):
     other = Store.create(tmp_path / "other", dataset, canvas, [2, 1])
