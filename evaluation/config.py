@@ -7,6 +7,10 @@ from types import MappingProxyType
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.datasets import Dataset
 
+BATCH, KNN_BATCH = 8, 4
+"""Photos in a batch."""
+KNN_CANVAS = 448
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSettings(Settings):
@@ -79,12 +83,12 @@ class ReadoutConfig(Settings):
         default_text="the run's, else value",
     )
     batch_size: int = setting(
-        8,
+        BATCH,
         help="Photos in a batch.",
         group="speed",
         min=1,
         metavar="N",
-        default_text="8; knn 4",
+        default_text=f"{BATCH}; knn {KNN_BATCH}",
     )
 
 
@@ -102,8 +106,8 @@ class ClassifyConfig(ReadoutConfig):
         group="model",
         min=16,
         metavar="PX",
-        default_text="that of the run or of the weights' card, else the model's own, 512 for photos; knn at "
-        "most 448",
+        default_text="that of the run or of the weights' card, else the model's own, "
+        f"{Dataset.canvas} for photos; knn at most {KNN_CANVAS}",
     )
     min_side: int = setting(
         8, help="Leaves out segments with a box smaller than PX x PX.", group="regions", min=0, metavar="PX"
@@ -148,8 +152,8 @@ class SegmentationConfig(ReadoutConfig):
 class KNNConfig(ReadoutConfig):
     """How patches are classified by their neighbours."""
 
-    canvas: int = changed(ClassifyConfig, "canvas", default=448)
-    batch_size: int = changed(ReadoutConfig, "batch_size", default=4)
+    canvas: int = changed(ClassifyConfig, "canvas", default=KNN_CANVAS)
+    batch_size: int = changed(ReadoutConfig, "batch_size", default=KNN_BATCH)
     k: int = setting(20, help="Neighbours of a patch that vote.", group="knn", min=1)
 
 

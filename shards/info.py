@@ -126,8 +126,9 @@ def report(described: dict[str, Any]) -> str:
     """Formats the result of `describe` as text."""
     columns = described["columns"]
     dataset = described["dataset"]
+    photos = f"{dataset['name']} {dataset.get('split', '')}".strip()
     lines = [
-        f"{described['store']}: {dataset['name']} {dataset.get('split', '')}, canvas {described['canvas']}, "
+        f"{described['store']}: {photos}, canvas {described['canvas']}, "
         f"{described['planned']} photos planned in {described['shards']} shards, "
         f"{size(described['bytes'])}, {'complete' if described['complete'] else 'not finished'}",
         "",

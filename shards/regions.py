@@ -43,6 +43,18 @@ class Regions:
     boxes: np.ndarray
     offsets: np.ndarray
 
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> "Regions":
+        """The boxes in stored arrays. Raises KeyError or ValueError for arrays that are none."""
+        boxes, offsets = arrays["boxes"], arrays["offsets"]
+        if boxes.dtype != np.float32 or boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():
+            raise ValueError("its boxes are not four finite numbers each")
+        if offsets.dtype.kind not in "iu" or offsets.ndim != 1 or len(offsets) < 1:
+            raise ValueError("its offsets are no list of whole numbers")
+        if offsets[0] != 0 or offsets[-1] != len(boxes) or (offsets[1:] < offsets[:-1]).any():
+            raise ValueError("its views do not divide its boxes")
+        return cls(boxes, offsets)
+
     @property
     def n_views(self) -> int:
         """Number of views."""

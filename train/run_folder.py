@@ -179,6 +179,7 @@ class RunFolder:
                 hint=hint,
             )
         try:
+            b"\n".join(rows[:step]).decode()
             same = not step or parse(rows[step - 1])["step"] == step
         except (ValueError, KeyError, TypeError):
             same = False

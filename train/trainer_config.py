@@ -80,7 +80,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         help="Model to train.",
         group="model",
         metavar="NAME",
-        default_text="the data set's; eva02-b16 for photos",
+        default_text=f"the data set's; {Dataset.student} for photos",
     )
     weights: str | None = setting(
         None,
@@ -125,7 +125,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         group="optimisation",
         min=0,
         metavar="N",
-        default_text="1000; a tenth of a training of up to 1000 steps",
+        default_text=f"{WARMUP_STEPS}; a tenth of a training of up to 1000 steps",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
