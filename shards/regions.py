@@ -82,7 +82,7 @@ class GridPlan:
 
     @property
     def spec(self) -> RegionSpec:
-        """What the column's key depends on."""
+        """The spec of its column, on which the column's key depends."""
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
 
     @property
@@ -148,7 +148,7 @@ class ProposalPlan:
 
     @property
     def spec(self) -> RegionSpec:
-        """What the column's key depends on. Raises DenseCLIError if the file is missing."""
+        """The spec of its column, for the column's key. Raises DenseCLIError if the file is missing."""
         if not self.file:
             raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=PROPOSALS_HINT)
         try:
@@ -195,7 +195,7 @@ class MaskPlan:
 
     @property
     def spec(self) -> RegionSpec:
-        """What the column's key depends on."""
+        """The spec of its column, on which the column's key depends."""
         return {
             "plan": "masks",
             "min_iou": self.min_iou,
