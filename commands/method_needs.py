@@ -1,4 +1,4 @@
-"""What a method reads of a store: teachers, canvas and region plan, for the commands that build one."""
+"""What a method reads from a store (teachers, canvas, region plan), for the commands that build one."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a number was measured on, which is printed and stored beside it."""
+"""The conditions of a measurement, which are printed and stored with its numbers."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ class Conditions:
     Attributes:
         data: Folder and split of the photos.
         photos: Number of photos.
-        categories: Category set and the number of its names; empty where there is none.
-        prompts: Prompt templates, or the file of the text embeddings; empty where no text is read.
+        categories: Category set and the number of its names; empty if there is none.
+        prompts: Prompt templates, or the file of the text embeddings; empty if no text is read.
         canvas: Side in pixels of the canvas, or what is seen of a photo in words.
-        mode: How the last block was read out; empty where it was run as it is.
+        mode: How the last block was read out; empty if it was run as it is.
         weights: Where the model's weights are from.
     """
 

@@ -149,7 +149,7 @@ class Classification:
             without a token.
         weights: Where the weights are from.
         random_weights: Whether the weights, or those of a teacher behind them, began as random ones.
-        measured: The conditions; None where they are not known.
+        measured: The conditions; None if they are not known.
     """
 
     boxes_top1: float | None

@@ -70,7 +70,7 @@ class ModelWeightsSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WebSettings(Settings):
-    """What may be fetched from the addresses of a list, which strangers may have written."""
+    """Limits for photos from a list of addresses, which strangers may have written."""
 
     allow_private: bool = setting(
         False,

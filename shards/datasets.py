@@ -66,8 +66,8 @@ def defaults_for(name: str) -> Dataset:
     """The defaults of a data set.
 
     Args:
-        name: Of the data set. If nothing here has registered it, the defaults are those for photos, which are
-            also those of the built-in data sets.
+        name: Name of the data set. If nothing here has registered it, the defaults are those for photos,
+            which are also those of the built-in data sets.
     """
     return DATASETS[name] if name in DATASETS else Dataset(source="")
 

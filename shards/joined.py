@@ -11,6 +11,7 @@ from densecli.core.pictures import Unreadable, open_picture, to_rgb
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.npz import decode_npz
+from densecli.shards.regions import Regions
 from densecli.shards.tars import OpenTar, open_tar
 
 
@@ -35,8 +36,14 @@ class Record:
         Raises:
             DenseCLIError: The photo is damaged.
         """
-        with self._reading("images"):
+        with self.reading("images"):
             return decode_image(self.parts["images"]["jpg"])
+
+    def regions(self) -> Regions:
+        """The boxes. Raises DenseCLIError for damaged ones."""
+        arrays = self.arrays("regions")
+        with self.reading("regions"):
+            return Regions.of(arrays)
 
     def arrays(self, part: str) -> dict[str, np.ndarray]:
         """Reads the stored arrays of a part.
@@ -50,18 +57,20 @@ class Record:
         Raises:
             DenseCLIError: The arrays are damaged.
         """
-        with self._reading(part):
+        with self.reading(part):
             return decode_npz(self.parts[part]["npz"])
 
     @contextmanager
-    def _reading(self, part: str) -> Iterator[None]:
+    def reading(self, part: str) -> Iterator[None]:
+        """Whatever the block raises is told as a damage of this part, by DenseCLIError."""
         try:
             yield
-        # Pillow raises errors of any kind for a damaged photo.
+        except DenseCLIError:
+            raise
+        # Decoders raise errors of any kind for damaged photos and arrays.
         except Exception as error:
-            cause = (
-                f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            )
+            cause = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
+            cause = f"it has no {cause}" if isinstance(error, KeyError) else cause
             raise DenseCLIError(
                 f"The sample {self.key} in {self.parts[part].url} is damaged: {cause}.",
                 hint="Its checksum is right, so it was written like this: build the shard again.",

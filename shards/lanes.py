@@ -32,7 +32,7 @@ class Lanes:
         Args:
             samples_per_shard: Number of samples in every shard.
             count: Number of lanes. Their lengths differ by one sample at most, so a shard may lie in two.
-            seed: Of the shuffle.
+            seed: Seed of the shuffle.
             window: Number of shards of a lane that are shuffled together.
             shuffle: Whether to shuffle; otherwise one lane holds the samples in the order of the shards.
         """
@@ -54,7 +54,7 @@ class Lanes:
             epoch: Counted from 0.
             start: Number of the epoch's samples before the first batch.
             batch: Samples of a batch of all processes together; the last one may have fewer.
-            rank: Of the process.
+            rank: Rank of the process.
             world_size: Number of processes.
         """
         orders: dict[int, LaneOrder] = {}
@@ -114,7 +114,7 @@ class LaneOrder:
         low: First row of each piece.
         high: First row behind each piece.
         window: Number of pieces in a block.
-        key: What the shuffle of the blocks follows from; None where they are not shuffled.
+        key: What the shuffle of the blocks follows from; None if they are not shuffled.
     """
 
     lane: int

@@ -37,7 +37,7 @@ class StoreReader:
         """A reader of finished columns.
 
         Args:
-            columns: Of one store.
+            columns: Columns of one store.
             seed: Seed of the shuffle.
             shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
             lanes: Number of lanes that the samples are dealt to, see `Lanes`.

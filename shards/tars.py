@@ -61,7 +61,7 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
     """A shard's whole tar and its receipt.
 
     Args:
-        column: Of the shard.
+        column: Column of the shard.
         shard: Its name.
         cache: Keeps the tar if the store is remote.
 

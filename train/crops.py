@@ -36,7 +36,7 @@ class CropLoader(Stream):
             store: The store.
             config: How batches are read.
             crops: Crops of each photo; every epoch has others.
-            side: Of a crop, in pixels.
+            side: Side of a crop, in pixels.
             scale: See `random_crops`.
             lanes: See `Stream`.
             rank: Number of this process.

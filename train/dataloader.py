@@ -19,7 +19,7 @@ from densecli.shards.reader import StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.gpu_decode import JpegDecoder
-from densecli.train.targets import TargetReader, Visit, choose_view, join
+from densecli.train.targets import Arrays, TargetReader, Visit, choose_view, join
 from densecli.train.trainer_config import LoaderConfig
 
 
@@ -201,18 +201,23 @@ class Loader(Stream):
 
     def decode(self, record: Record, epoch: int) -> "Sample":
         """Decodes a sample with one view of its regions, which depends only on key and epoch."""
-        regions = record.arrays("regions")
+        regions = record.regions()
         arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
-        offsets = regions["offsets"]
+        offsets = regions.offsets
         view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values(), self._views)
         cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
         visit = Visit(offsets=offsets, view=view, cells=cells)
         return Sample(
             key=record.key,
             image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image()),
-            boxes=regions["boxes"][visit.rows],
-            targets={kind: reader.read(arrays[kind], visit) for kind, reader in self._readers.items()},
+            boxes=regions.boxes[visit.rows],
+            targets={kind: self._target(kind, record, arrays[kind], visit) for kind in self.targets},
         )
+
+    def _target(self, kind: str, record: Record, arrays: Arrays, visit: Visit) -> np.ndarray:
+        """The targets of a visit. Raises DenseCLIError for arrays that are none of this kind."""
+        with record.reading(self.targets[kind].part):
+            return self._readers[kind].read(arrays, visit)
 
 
 @dataclass(frozen=True, kw_only=True)

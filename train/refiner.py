@@ -95,7 +95,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
     """A Refiner and how its tokens are aligned with those of crops (R-SC, eq. 9).
 
     Attributes:
-        side: Of a crop in pixels.
+        side: Side of a crop in pixels.
         grid: Tokens of a crop along a side.
     """
 
@@ -110,7 +110,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
             device: The device of the Refiner.
 
         Raises:
-            DenseCLIError: Where weights are missing, or the network has too few blocks.
+            DenseCLIError: Weights are missing, or the network has too few blocks.
         """
         self.config, self.store = config, store
         loaded, self.initial_weights = load_student(config.student, config.weights)

@@ -86,7 +86,7 @@ class RunFolder:
         self._lock.release()
 
     def recorded_lanes(self) -> int | None:
-        """The number of lanes that the run's samples are dealt to; None where there is no run."""
+        """The number of lanes that the run's samples are dealt to; None if there is no run."""
         try:
             lanes: int | None = self.read_config().get("lanes")
         except FileNotFoundError:
@@ -154,7 +154,7 @@ class RunFolder:
         """Checks that a checkpoint belongs to this run, whose files two processes may have mixed.
 
         Args:
-            path: Of the checkpoint.
+            path: Path of the checkpoint.
             state: Its content. One of version 0.1 has no `config`.
             config: The resolved configuration of this run.
             free: See `open`.
@@ -179,6 +179,7 @@ class RunFolder:
                 hint=hint,
             )
         try:
+            b"\n".join(rows[:step]).decode()
             same = not step or parse(rows[step - 1])["step"] == step
         except (ValueError, KeyError, TypeError):
             same = False
@@ -211,7 +212,7 @@ class RunFolder:
 
 
 class _Config(TypedDict):
-    """What readers of a run's configuration rely on."""
+    """The entries that a run's configuration must have."""
 
     student: NotRequired[str]
     lanes: NotRequired[int]
