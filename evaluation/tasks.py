@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from densecli.core.distributed import Distributed
@@ -76,9 +77,10 @@ def segmentation(request: EvaluationRequest, processes: Distributed) -> Evaluati
         return segment(clip, dataset, text, config, processes)
 
     windows = f"windows of {config.window} px every {config.stride} px, short side {config.side} px"
-    return _segmented(
+    found = _segmented(
         request, f"Segmentation, {request.dataset}", windows, _each(request, processes, measure)
     )
+    return with_absent(found, processes, dataset)
 
 
 def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
@@ -100,7 +102,8 @@ def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
         return classify_patches(candidate.model, bank, queries, config, processes)
 
     how = f"patches of a canvas of {config.canvas} px by their {config.k} nearest in {len(bank)} other photos"
-    return _segmented(request, f"Patch kNN, {request.dataset}", how, _each(request, processes, measure))
+    found = _segmented(request, f"Patch kNN, {request.dataset}", how, _each(request, processes, measure))
+    return with_absent(found, processes, bank, queries)
 
 
 def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
@@ -122,7 +125,7 @@ def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationRe
         rows=[[who.heading, _percent(found.top1), _percent(found.top5)] for who, found in results],
         note=f"Percent of {photos} photos; the class of each is its {label}, one of {classes}.",
     )
-    return EvaluationResult(tables=[table], values=_values(results))
+    return with_absent(EvaluationResult(tables=[table], values=_values(results)), processes, images)
 
 
 TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] = {
@@ -130,6 +133,26 @@ TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] =
     "zeroshot": zeroshot,
     "knn": knn,
 }
+
+
+def with_absent(
+    result: EvaluationResult, processes: Distributed, *datasets: Labelled | Images
+) -> EvaluationResult:
+    """Adds how many segments were left out because no pixel of their PNG has their id, if there are any.
+
+    Args:
+        result: What was measured.
+        processes: The processes that share the photos.
+        datasets: What was read for it.
+    """
+    own = torch.tensor([sum(dataset.absent for dataset in datasets)], device=processes.device)
+    absent = int(processes.add(own).item())
+    if not absent:
+        return result
+    first, *others = result.tables
+    note = f"{first.note} {absent} segments are left out because their PNG has no pixel of theirs."
+    values = {name: {**found, "absent_segments": absent} for name, found in result.values.items()}
+    return EvaluationResult(tables=[replace(first, note=note), *others], values=values)
 
 
 def settings_for(request: EvaluationRequest, default: Config, *sides: str) -> Config:
