@@ -21,12 +21,13 @@ setup-cpu:
 demo: setup
 	$(BIN)/densecli demo
 
+# Two processes, each with whole files and one thread of PyTorch's.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What to run while working: without the tests that start Ray or take long.
 test-fast: setup
-	$(BIN)/python -m pytest -m "not slow and not ray"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not ray"
 
 lint: setup
 	$(BIN)/ruff check .

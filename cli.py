@@ -79,6 +79,13 @@ def said(*, debug: bool) -> Iterator[None]:
         if error.hint:
             click.echo(f"Hint: {error.hint}", err=True)
         raise click.exceptions.Exit(error.exit_code) from None
+    except OSError as error:
+        # Without a file it is no matter of paths: click ends a closed pipe quietly.
+        if debug or error.filename is None or isinstance(error, ConnectionError):
+            raise
+        click.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
+        click.echo("Hint: Check that the folder exists and that you may write to it.", err=True)
+        raise click.exceptions.Exit(1) from None
     except KeyboardInterrupt:
         click.echo("Error: stopped.", err=True)
         raise click.exceptions.Exit(130) from None

@@ -25,7 +25,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class CommonSettings(Settings):
-    """What every command takes."""
+    """The options of every command."""
 
     config: str | None = setting(
         None,
@@ -128,7 +128,7 @@ class Command(click.Command):
                 formatter.write_dl([*records, *([HELP] if group == "general" else [])])
 
     def options_of(self, ctx: click.Context) -> Options:
-        """What was given: each value by the name of its setting."""
+        """The values that the user gave, by the name of their setting."""
         given = {
             name: _collected(self.settings[name], value)
             for name, value in ctx.params.items()
@@ -141,7 +141,7 @@ class Command(click.Command):
         return Options(given=given, json=file)
 
     def parse(self, words: Sequence[str]) -> Options:
-        """What the words of a command line mean. Raises DenseCLIError where they mean nothing."""
+        """Parses the words of a command line. Raises DenseCLIError if they are not valid."""
         try:
             with self.make_context(self.name, list(words)) as ctx:
                 return self.options_of(ctx)
@@ -166,7 +166,7 @@ def command(
     Args:
         configs: Configuration classes, or some settings of one (see `only`). Of settings of one name the
             first counts.
-        name: Of the command, else that of the function.
+        name: Name of the command, else that of the function.
         resolved: Keys that a configuration file may hold although they are no options: they are left out.
         upgrade: Applied to a file with such keys, the config.json of a run: values of an earlier version in
             those of this one.

@@ -12,11 +12,11 @@ from densecli.core.setting import Setting
 
 
 class Configurable(Protocol):
-    """What has options: a command, see `densecli.commands.command.Command`."""
+    """Anything with options: a command; see `densecli.commands.command.Command`."""
 
     @property
     def name(self) -> str | None:
-        """Of the command."""
+        """Name of the command."""
         ...
 
     @property

@@ -1,8 +1,10 @@
 """The command `evaluate`: measures a model or the student of a run."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -95,16 +97,44 @@ def evaluate(options: Options) -> None:
     else:
         # Without --student, the weights may be those of a run's student.
         path = weights_given(settings.student, pairs) if "student" in options.given else None
-        model = ModelUnderTest(model=settings.student, weights=path)
+        model = ModelUnderTest.named(settings.student, path)
 
     def before() -> Any:
         """The name of the run's student."""
         return ModelUnderTest.before_run(str(settings.run), weights_given(model.model, pairs))
 
+    options = _on_the_runs_data(options, settings)
     if settings.task == "regions":
         _regions(options, settings, model, before)
     else:
         _task(options, settings, model, before() if settings.run else None)
+
+
+def _on_the_runs_data(options: Options, settings: EvaluateSettings) -> Options:
+    """The options, with the photos and categories of a run on a generated data set where none are named."""
+    from densecli.core import fs
+    from densecli.core.addresses import from_environment
+    from densecli.shards.datasets import defaults_for, function_of
+    from densecli.shards.store import Store
+    from densecli.train.run_folder import RunFolder
+
+    file = RunFolder(settings.run).config if settings.run else None
+    if file is None or "data" in options.given or not file.is_file():
+        return options
+    store = json.loads(file.read_bytes())["store"]
+    if not fs.exists(fs.join(store, "store.json")):
+        return options
+    name = Store.open(store).dataset["name"]
+    dataset = defaults_for(name)
+    if not dataset.annotated or "dataset" in options.given:
+        return options
+    folder = Path(from_environment("DENSECLI_DATA", "data")) / name
+    split = options.get("split") or dataset.test_split
+    if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
+        click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
+        function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
+    found = {"categories": dataset.categories, "split": split, **options.given, "data": str(folder)}
+    return Options(given=found, json=options.json)
 
 
 def check_task(options: Options, task: str) -> None:
@@ -139,7 +169,9 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     config = ClassifyConfig(**{**(model.settings or {}), **given})
     if settings.coupling:
         found = evaluate_coupling(model, settings.refiner, **where, device=settings.device, config=config)
-        options.say(coupling_table(found).text(), {title: asdict(each) for title, each in found.items()})
+        measured = next(iter(found.values())).measured
+        text = f"{coupling_table(found).text()}\nMeasured on {measured.text()}."
+        options.say(text, {title: asdict(each) for title, each in found.items()})
         return
     models = {model.title: model}
     if settings.run and settings.report:
@@ -159,6 +191,9 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
     show = partial(click.echo, err=options.json == "-")
     show(regions_table({**results, **titled}).text())
+    for name, result in results.items():
+        if result.measured:
+            show(f"{name}: measured on {result.measured.text()}.")
     if about.classes:
         show(size_table(results).text())
         show(class_table(list(results.values())[-1], results.get("before")).text())
@@ -188,7 +223,12 @@ def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any)
         found = MEASURES[settings.task](request, processes)
         if not processes.first:
             return
-    text = "\n\n".join(f"{table.title}\n{table.text()}" for table in found.tables)
+    notes = [
+        f"{title}: measured on {measured.text()}."
+        for title, measured in zip(found.values, found.measured, strict=True)
+    ]
+    tables = [f"{table.title}\n{table.text()}" for table in found.tables]
+    text = "\n\n".join(["\n".join(notes), *tables])
     options.say(text, found.values)
     if settings.report:
         section = Section(title=settings.task.capitalize(), parts=found.tables)

@@ -34,7 +34,7 @@ class Kind:
     written: Callable[[str], str] = lambda name: name
 
     def names(self, kind: str) -> Sequence[dict[str, str]]:
-        """What there is to say of each name."""
+        """Describes each name of a kind."""
         import_module(self.module)
         return [
             {

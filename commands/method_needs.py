@@ -1,4 +1,4 @@
-"""What a method reads of a store: teachers, canvas and region plan, for the commands that build one."""
+"""What a method reads from a store (teachers, canvas, region plan), for the commands that build one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,8 @@ def training(options: Options, build: BuildConfig) -> TrainConfig:
     student = options.get("student") or defaults_for(build.dataset).student
     # --batch-size is an option of both; here it is that of the training.
     given = {name: value for name, value in options.given.items() if name not in ("store", "weights")}
-    return Options(given=given).make(TrainConfig, store="", run="", student=student)
+    # A build has neither a store to read nor a run.
+    return Options(given=given).make(TrainConfig, store="unread", run="unwritten", student=student)
 
 
 def kinds_read(config: TrainConfig) -> frozenset[str]:

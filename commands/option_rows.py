@@ -39,8 +39,8 @@ class Row:
         flag: Such as --batch-size; of a switch --[no-]compile; of an argument its name in capitals.
         values: Placeholder for its value, or its choices; empty for a switch.
         help: One line.
-        range: Such as "from 0 to 1"; empty where any value will do.
-        default: What leaving it out amounts to; empty where it has to be given.
+        range: Such as "from 0 to 1"; empty if any value will do.
+        default: What happens without the option; empty if it is required.
         name: Its key in a configuration file.
     """
 

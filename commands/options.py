@@ -1,4 +1,4 @@
-"""What a command was given: the values of its options, and where its result goes."""
+"""The values of a command's options, and where its result goes."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a command was given.
+    """The options that a command was given.
 
     Attributes:
         given: Values by the name of their setting: those of the command line and of the configuration file.
@@ -65,7 +65,7 @@ class Options:
 
 
 def newest_store() -> str:
-    """The store of stores/ that was made last, said on standard error; DenseCLIError where there is none."""
+    """The newest store in stores/, shown on standard error. Raises DenseCLIError if there is none."""
     stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
     if not stores:
         raise DenseCLIError(

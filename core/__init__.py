@@ -1,4 +1,4 @@
-"""What every room uses: errors, progress, signals, tables, devices, processes and files.
+"""Shared by all other rooms: errors, progress, signals, tables, devices, processes and files.
 
 It knows no store and no model.
 """

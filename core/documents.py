@@ -11,14 +11,14 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 
 MAX_DEPTH = 64
-"""How deep lists and objects may lie in each other."""
+"""Maximum depth of nested lists and objects."""
 
 
 def read_document(url: str | os.PathLike[str], of: Any, *, noun: str, hint: str) -> Any:
     """Reads a JSON file.
 
     Args:
-        url: Of the file.
+        url: Address of the file.
         of: What it holds: a type annotation of JSON values, such as a TypedDict or list[str].
         noun: What the file is, to begin a sentence: "The run's configuration".
         hint: What to do about a damaged one.
@@ -62,7 +62,7 @@ def parse(data: bytes) -> Any:
 
 
 def parse_flat(data: bytes) -> Any:
-    """As `parse`, in less time, for a caller that checks every type: accepts values of any depth."""
+    """Like `parse`, but faster and for any depth, for callers that check every type."""
     return _loads(data, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_object)
 
 

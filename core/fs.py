@@ -53,7 +53,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def map_bytes(url: str) -> bytes | mmap.mmap:
-    """As `read_bytes`, but maps a local file into memory: only what is sliced is copied.
+    """Like `read_bytes`, but maps a local file into memory: only slices are copied.
 
     Shards are replaced by renaming and never changed in place, so a map keeps showing the same file.
     """
@@ -186,7 +186,7 @@ class Entry(NamedTuple):
     """A file or folder that `find` found.
 
     Attributes:
-        size: In bytes.
+        size: Size in bytes.
         stamp: Changes when the file, or the content of the folder, does, as far as its file system tells by
             size, time, ETag and the like. Empty where it tells nothing.
         is_folder: Whether it is a folder.
@@ -287,7 +287,7 @@ def remove(url: str) -> None:
 
 
 def remove_folder(url: str) -> None:
-    """Removes a folder and everything in it. Raises DenseCLIError where it cannot be removed."""
+    """Removes a folder and everything in it. Raises DenseCLIError if it cannot be removed."""
     with client(url, "delete") as (fs, path):
         fs.rm(path, recursive=True)
 

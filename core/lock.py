@@ -26,8 +26,8 @@ class FolderLock:
         Args:
             folder: What is locked.
             noun: What it holds, to begin a sentence: "The run".
-            flag: Option that names another folder; empty where there is none.
-            name: Of the file.
+            flag: Option that names another folder; empty if there is none.
+            name: Name of the file.
         """
         self.file = Path(folder) / name
         self._noun = noun

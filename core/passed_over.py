@@ -58,7 +58,7 @@ class PassedOver:
 
 
 def in_words(document: Mapping[str, Any]) -> str:
-    """The reasons of a `PassedOver.document` in one line; empty where nothing was left out."""
+    """The reasons of a `PassedOver.document` in one line; empty if nothing was left out."""
     parts = []
     for reason, facts in document.items():
         more = ", ..." if facts["count"] > len(facts["first"]) else ""

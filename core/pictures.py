@@ -58,8 +58,8 @@ class Picture(NamedTuple):
 
     Attributes:
         image: Decoded, in its own mode.
-        width: Of the picture itself, in pixels; `image` may be smaller.
-        height: Of the picture itself, in pixels.
+        width: Width of the picture itself, in pixels; `image` may be smaller.
+        height: Height of the picture itself, in pixels.
     """
 
     image: Image.Image
@@ -130,7 +130,7 @@ def read_picture(path: Path | str, hint: str) -> Image.Image:
     """Reads a whole picture from a file, in its own mode.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         hint: What to do where it cannot be read.
 
     Raises:
@@ -144,7 +144,7 @@ def read_photo(path: Path | str, hint: str, *, turned: bool = False) -> Image.Im
     """Reads a photo from a file as 8-bit RGB.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         hint: What to do where it cannot be read.
         turned: Whether to turn it as its EXIF data say.
 
@@ -168,7 +168,7 @@ def _errors_of(path: Path | str, hint: str) -> Iterator[None]:
 
 @contextmanager
 def unreadable_if_raised(otherwise: str = "") -> Iterator[None]:
-    """Whatever is raised in the block becomes `Unreadable`.
+    """Turns every exception in the block into `Unreadable`.
 
     Args:
         otherwise: The reason where it is not one that the exception tells. Empty: corrupt or truncated.
@@ -208,6 +208,6 @@ def _header(data: bytes | memoryview, formats: Sequence[str], max_pixels: int) -
 
 @cache
 def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """Those formats that this Pillow opens by name: AVIF is newer than others; an MPO opens as a JPEG."""
+    """The formats that this Pillow can open by name: older ones lack AVIF, and an MPO opens as a JPEG."""
     Image.init()
     return tuple(name for name in formats if name in Image.OPEN)

@@ -18,7 +18,7 @@ class Setting:
     """One setting of a configuration class.
 
     Attributes:
-        name: Of the field.
+        name: Name of the field.
         type: int, float, bool or str: the value itself, or each of several.
         shape: `value`: one. `fixed`: a tuple of `length` values. `list`: a tuple of any length. `mapping`:
             values by name.
@@ -69,7 +69,7 @@ class Setting:
 
     @property
     def range(self) -> str:
-        """In words, such as "from 0 to 1"; empty where every value will do."""
+        """The range in words, such as "from 0 to 1"; empty if there is none."""
         low = f"above {self.above:g}" if self.above is not None else ""
         if self.min is not None:
             low = f"from {self.min:g}" if self.max is not None else f"at least {self.min:g}"
@@ -87,7 +87,7 @@ class Setting:
         return f"{noun} {self.range}".strip()
 
     def shown(self) -> str:
-        """The default as `--help` shows it; empty where there is neither a default nor words for it."""
+        """The default as `--help` shows it; empty if there is none."""
         if self.default_text:
             return self.default_text
         if self.default is MISSING or self.default in (None, (), {}):
@@ -100,7 +100,7 @@ class Setting:
         )
 
     def parse(self, text: str) -> Any:
-        """What a word of the command line means: the value, one value of several, or a (NAME, value) pair.
+        """Parses a word of the command line: the value, one value of several, or a (NAME, value) pair.
 
         Raises ValueError, whose text says what is wrong, for a word that is none.
         """

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, noted and acted on where it is safe to stop."""
+"""Notes SIGINT and SIGTERM, so that work stops where it is safe."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop(Event):
-    """Is set once a signal has asked to stop, and knows which."""
+    """An event that is set by the first signal, which it remembers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -134,7 +134,7 @@ def match_categories(
     raise DenseCLIError(
         f"{len(unmatched)} of {len(entries)} annotated categories are not in {categories.name}"
         f" ({len(categories.names)} names): {', '.join(unmatched)}.",
-        hint="Give the category set that the annotations were made with (COCO: 133, ADE20K: ade150).",
+        hint="Give --categories the set that the annotations were made with (COCO: 133, ADE20K: ade150).",
     )
 
 

@@ -111,7 +111,7 @@ def region_scores(
     if tuple(text.shape) != expected:
         raise DenseCLIError(
             f"The text embeddings are {tuple(text.shape)}, the categories and the model need {expected}.",
-            hint="Use embeddings of this category set, made with this architecture's text tower.",
+            hint="Give --text-embeddings of this category set, made with this architecture's text tower.",
         )
     text = F.normalize(text.float(), dim=-1)
     tokens = model.input_side(config.canvas) // model.patch_size

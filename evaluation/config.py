@@ -7,15 +7,30 @@ from types import MappingProxyType
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.datasets import Dataset
 
+BATCH, KNN_BATCH = 8, 4
+"""Photos in a batch."""
+KNN_CANVAS = 448
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSettings(Settings):
     """The data that a model is measured on, and what is reported."""
 
     data: str = setting(
-        "data/coco", help="Folder of the annotated photos.", group="data", metavar="DIR", path=True
+        "data/coco",
+        help="Folder of the annotated photos.",
+        group="data",
+        metavar="DIR",
+        default_text="data/coco; of a run on a generated data set, that data set's own",
+        path=True,
     )
-    split: str = setting("val2017", help="Split of the data set.", group="data", metavar="NAME")
+    split: str = setting(
+        "val2017",
+        help="Split of the data set.",
+        group="data",
+        metavar="NAME",
+        default_text="val2017; with such a run, the data set's own",
+    )
     limit: int | None = setting(
         None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
     )
@@ -24,6 +39,7 @@ class MeasureSettings(Settings):
         help="Category set, or a json or csv file of one; densecli list categories describes the sets.",
         group="data",
         metavar="SET|FILE",
+        default_text="133; with such a run, the data set's own",
         path=True,
     )
     dataset: str = setting(
@@ -67,12 +83,12 @@ class ReadoutConfig(Settings):
         default_text="the run's, else value",
     )
     batch_size: int = setting(
-        8,
+        BATCH,
         help="Photos in a batch.",
         group="speed",
         min=1,
         metavar="N",
-        default_text="8; knn 4",
+        default_text=f"{BATCH}; knn {KNN_BATCH}",
     )
 
 
@@ -90,7 +106,8 @@ class ClassifyConfig(ReadoutConfig):
         group="model",
         min=16,
         metavar="PX",
-        default_text="the run's; without a run 512, knn 448",
+        default_text="that of the run or of the weights' card, else the model's own, "
+        f"{Dataset.canvas} for photos; knn at most {KNN_CANVAS}",
     )
     min_side: int = setting(
         8, help="Leaves out segments with a box smaller than PX x PX.", group="regions", min=0, metavar="PX"
@@ -135,8 +152,8 @@ class SegmentationConfig(ReadoutConfig):
 class KNNConfig(ReadoutConfig):
     """How patches are classified by their neighbours."""
 
-    canvas: int = changed(ClassifyConfig, "canvas", default=448)
-    batch_size: int = changed(ReadoutConfig, "batch_size", default=4)
+    canvas: int = changed(ClassifyConfig, "canvas", default=KNN_CANVAS)
+    batch_size: int = changed(ReadoutConfig, "batch_size", default=KNN_BATCH)
     k: int = setting(20, help="Neighbours of a patch that vote.", group="knn", min=1)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.evaluation.conditions import Conditions
 from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
@@ -42,12 +43,14 @@ class Coupling:
         coupling_ratio_median: Their median.
         cross_segment_similarity: See `cross_segment_similarity`.
         random_weights: Whether the weights were random, so that the figures mean nothing.
+        measured: The conditions.
     """
 
     coupling_ratio_mean: float
     coupling_ratio_median: float
     cross_segment_similarity: float
     random_weights: bool
+    measured: Conditions
 
 
 def evaluate_coupling(
@@ -85,8 +88,16 @@ def evaluate_coupling(
     if refiner:
         own = load_refiner(subject.model, subject.weights, refiner, model.device)
         networks[f"its Refiner, {refiner}"] = own.dense
+    measured = Conditions(
+        data=f"{data}, {split}",
+        photos=len(dataset),
+        categories=categories,
+        canvas=config.canvas,
+        mode=config.mode,
+        weights=info.source,
+    )
     found = {
-        title: _coupling(model, dense, dataset, config.canvas, info.random)
+        title: _coupling(model, dense, dataset, measured, random_weights=info.random)
         for title, dense in networks.items()
     }
     if dataset.absent:
@@ -98,8 +109,15 @@ def evaluate_coupling(
 
 
 def _coupling(
-    model: DenseCLIP, dense: DenseMap, dataset: PanopticDataset, canvas: int, random_weights: bool
+    model: DenseCLIP,
+    dense: DenseMap,
+    dataset: PanopticDataset,
+    measured: Conditions,
+    *,
+    random_weights: bool,
 ) -> Coupling:
+    canvas = int(measured.canvas)
+
     def of_canvas(pixels: Tensor) -> Tensor:
         return F.normalize(dense(model.prepare(pixels.to(model.device))), dim=1)
 
@@ -115,6 +133,7 @@ def _coupling(
         coupling_ratio_median=float(ratios.median()),
         cross_segment_similarity=cross_segment_similarity(of_canvas, dataset, canvas),
         random_weights=random_weights,
+        measured=measured,
     )
 
 
@@ -135,7 +154,7 @@ def photo_pairs(dataset: PanopticDataset, side: int) -> Iterator[tuple[Tensor, T
     """
     if len(dataset) < 2:
         raise DenseCLIError(
-            "The coupling ratio compares pairs of photos.", hint="Give another split or a higher --limit."
+            "The coupling ratio compares pairs of photos.", hint="Give another --split or a higher --limit."
         )
     order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     first = last = _square(dataset[order[0]].photo, side)
@@ -208,7 +227,7 @@ def cross_segment_similarity(
         ratios += [] if ratio is None else [ratio]
     if not ratios:
         raise DenseCLIError(
-            "No photo has two segments to compare.", hint="Give another split or a higher --limit."
+            "No photo has two segments to compare.", hint="Give another --split or a higher --limit."
         )
     return float(np.mean(ratios))
 

@@ -1,6 +1,7 @@
 """The model under test, by name or from a run, and its region classification."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from densecli.core.device import pick_device
 from densecli.core.distributed import Distributed
 from densecli.evaluation.classify import classify
+from densecli.evaluation.conditions import Conditions
 from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.region_counts import Classification
@@ -16,8 +18,10 @@ from densecli.models.categories import load_categories
 from densecli.models.checkpoints import WeightsInfo, load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.model_card import read_card, run_export
+from densecli.models.registry import resolve
 from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
+from densecli.models.vfms import find_vfm, is_vfm
 from densecli.shards.config import DeviceSettings
 
 
@@ -30,7 +34,7 @@ class ModelUnderTest:
         weights: Path or random:SEED; None finds the file by the model's name.
         origin: The initial weights of a trained student; None for a model that no run has trained.
         random_weights: Whether a trained student, or one of its teachers, began with random weights.
-        settings: Canvas and mode in which a trained student is read out.
+        settings: Canvas and mode in which it is read out where nothing else is said.
     """
 
     model: str
@@ -38,6 +42,21 @@ class ModelUnderTest:
     origin: str | None = None
     random_weights: bool = False
     settings: dict[str, Any] | None = None
+
+    @classmethod
+    def named(cls, model: str, weights: str | None = None) -> "ModelUnderTest":
+        """A model by name, as the card beside its weights says, else on the model's own canvas.
+
+        Args:
+            model: Name of a CLIP or a VFM.
+            weights: See `ModelUnderTest.weights`.
+        """
+        arch = find_vfm(model) if is_vfm(model) else resolve(model)
+        card = read_card(weights) if weights and Path(weights).is_file() else None
+        settings = {"canvas": (card or {}).get("image_size", arch.canvas)}
+        if mode := (card or {}).get("mode"):
+            settings["mode"] = mode
+        return cls(model=model, weights=weights, settings=settings)
 
     @classmethod
     def of_run(cls, run: str) -> "ModelUnderTest":
@@ -121,4 +140,14 @@ def evaluate_regions(
     dataset = PanopticDataset(data, split, known, limit)
     model, info = subject.load(processes.device)
     text = category_embeddings(model, known.names, file=text_embeddings_file)
-    return classify(model, dataset, text, info.source, config, processes, random_weights=info.random)
+    found = classify(model, dataset, text, info.source, config, processes, random_weights=info.random)
+    measured = Conditions(
+        data=f"{data}, {split}",
+        photos=len(dataset),
+        categories=f"{known.name} ({len(known.names)})",
+        prompts=text_embeddings_file or model.arch.templates,
+        canvas=config.canvas,
+        mode=config.mode,
+        weights=info.source,
+    )
+    return replace(found, measured=measured)

@@ -81,7 +81,8 @@ def find_layout(root: Path, split: str) -> Layout:
         return Layout(annotations=ade, pngs=ade.with_suffix(""), photos=photos)
     raise DenseCLIError(
         f"There are no panoptic annotations for split {split!r}: neither {coco} nor {ade} exists.",
-        hint="Give the folder that holds annotations/ (COCO) or ade20k_panoptic_val.json (ADE20K).",
+        hint="Give --data the folder that holds annotations/ (COCO) or ade20k_panoptic_val.json (ADE20K), "
+        "and --split one of its splits.",
     )
 
 
@@ -113,7 +114,7 @@ class PanopticDataset:
             )
         if not self._photos:
             raise DenseCLIError(
-                f"{self.layout.annotations} annotates no photo.", hint="Give another split or a higher limit."
+                f"{self.layout.annotations} annotates no photo.", hint="Give another --split."
             )
 
     @property

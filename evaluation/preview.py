@@ -17,7 +17,6 @@ from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_r
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.kinds import KINDS
-from densecli.shards.regions import Regions
 from densecli.shards.store import Column, Store
 
 TINT, VEIL = 0.3, 0.75
@@ -148,7 +147,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
             above theta are kept, and their probabilities are among categories of their kind alone.
     """
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
-    cells = Regions(**record.arrays("regions"))
+    cells = record.regions()
     rows = cells.view(view)
     p = labels.codec.decode(record.arrays(labels.part), rows)
     best, kept = p.argmax(1), None
@@ -195,7 +194,7 @@ def _column_panel(record: Record, column: Column, canvas: Canvas, request: Previ
         # Of a low-rank codec, factors with the tokens' cosines.
         tokens = column.codec.decode(stored).reshape(height, width, -1)
         return _token_map_panel(column, image, tokens, canvas, request)
-    regions = Regions(**record.arrays("regions"))
+    regions = record.regions()
     if layout == "cells" and request.view >= regions.n_views:
         raise DenseCLIError(
             f"The regions of {column.name} have no view {request.view}.",

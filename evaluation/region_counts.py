@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from densecli.core.errors import DenseCLIError
+from densecli.evaluation.conditions import Conditions
 from densecli.models.categories import Categories
 
 SIZES = ("small", "medium", "large")
@@ -152,6 +153,7 @@ class Classification:
             without a token.
         weights: Where the weights are from.
         random_weights: Whether the weights, or those of a teacher behind them, began as random ones.
+        measured: The conditions; None if they are not known.
     """
 
     boxes_top1: float | None
@@ -172,6 +174,7 @@ class Classification:
     confusion: np.ndarray
     weights: str
     random_weights: bool
+    measured: Conditions | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values. The confusion is {true class: {predicted class: count}}, with "" for no prediction."""
@@ -184,10 +187,11 @@ class Classification:
         figures = {
             name: value
             for name, value in vars(self).items()
-            if name not in ("classes", "sizes", "categories", "confusion")
+            if name not in ("classes", "sizes", "categories", "confusion", "measured")
         }
         return {
             **figures,
+            "measured": asdict(self.measured) if self.measured else None,
             "classes": [asdict(row) for row in self.classes],
             "sizes": [asdict(row) for row in self.sizes],
             "confusion": confusion,

@@ -156,7 +156,7 @@ def confusion_to_metrics(counts: np.ndarray, names: Sequence[str], *, photos: in
     """
     if not counts.sum():
         raise DenseCLIError(
-            "No pixel of the photos has a class.", hint="Give another split or a higher --limit."
+            "No pixel of the photos has a class.", hint="Give another --split or a higher --limit."
         )
     hits, true, given = np.diag(counts), counts.sum(1), counts.sum(0)
     present = np.flatnonzero(true + given)

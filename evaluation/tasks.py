@@ -4,7 +4,7 @@ Each task measures one model, or the student of a run at several weight interpol
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.page import RANDOM_WEIGHTS, Table
+from densecli.evaluation.conditions import Conditions
 from densecli.evaluation.config import KNNConfig, MeasureSettings, SegmentationConfig, ZeroShotConfig
 from densecli.evaluation.knn import classify_patches
 from densecli.evaluation.model_under_test import ModelUnderTest
@@ -55,10 +56,12 @@ class EvaluationResult:
     Attributes:
         tables: Tables to print.
         values: The same figures as JSON values, by the title of each model.
+        measured: The conditions of each model's figures.
     """
 
     tables: Sequence[Table]
     values: Mapping[str, Mapping[str, Any]]
+    measured: Sequence[Conditions] = ()
 
     @property
     def warning(self) -> str:
@@ -77,9 +80,8 @@ def segmentation(request: EvaluationRequest, processes: Distributed) -> Evaluati
         return segment(clip, dataset, text, config, processes)
 
     windows = f"windows of {config.window} px every {config.stride} px, short side {config.side} px"
-    found = _segmented(
-        request, f"Segmentation, {request.dataset}", windows, _each(request, processes, measure)
-    )
+    results = _each(request, processes, measure)
+    found = _segmented(request, f"Segmentation, {request.dataset}", windows, config.mode, results)
     return with_absent(found, processes, dataset)
 
 
@@ -102,7 +104,9 @@ def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
         return classify_patches(candidate.model, bank, queries, config, processes)
 
     how = f"patches of a canvas of {config.canvas} px by their {config.k} nearest in {len(bank)} other photos"
-    found = _segmented(request, f"Patch kNN, {request.dataset}", how, _each(request, processes, measure))
+    results = _each(request, processes, measure)
+    title = f"Patch kNN, {request.dataset}"
+    found = _segmented(request, title, how, config.mode, results, prompts=False)
     return with_absent(found, processes, bank, queries)
 
 
@@ -125,7 +129,9 @@ def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationRe
         rows=[[who.heading, _percent(found.top1), _percent(found.top5)] for who, found in results],
         note=f"Percent of {photos} photos; the class of each is its {label}, one of {classes}.",
     )
-    return with_absent(EvaluationResult(tables=[table], values=_values(results)), processes, images)
+    measured = _conditions(request, "the model's own picture size", results)
+    found = EvaluationResult(tables=[table], values=_values(results, measured), measured=measured)
+    return with_absent(found, processes, images)
 
 
 TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] = {
@@ -152,7 +158,7 @@ def with_absent(
     first, *others = result.tables
     note = f"{first.note} {absent} segments are left out because their PNG has no pixel of theirs."
     values = {name: {**found, "absent_segments": absent} for name, found in result.values.items()}
-    return EvaluationResult(tables=[replace(first, note=note), *others], values=values)
+    return replace(result, tables=[replace(first, note=note), *others], values=values)
 
 
 def settings_for(request: EvaluationRequest, default: Config, *sides: str) -> Config:
@@ -203,8 +209,40 @@ def _each(
     return [(candidate, measure(candidate)) for candidate in found]
 
 
+def _conditions(
+    request: EvaluationRequest,
+    seen: str,
+    results: Sequence[tuple[Candidate, Segmentation | ZeroShot]],
+    *,
+    mode: str = "",
+    prompts: bool = True,
+) -> list[Conditions]:
+    """The conditions of each result."""
+    found = []
+    for who, result in results:
+        templates = who.model.arch.templates if isinstance(who.model, DenseCLIP) else ""
+        found.append(
+            Conditions(
+                data=f"{request.data}, {request.split}",
+                photos=result.photos,
+                categories=request.categories if request.dataset == "panoptic" else request.dataset,
+                prompts=(request.text_embeddings or templates) if prompts else "",
+                canvas=seen,
+                mode=mode,
+                weights=who.weights,
+            )
+        )
+    return found
+
+
 def _segmented(
-    request: EvaluationRequest, title: str, how: str, results: list[tuple[Candidate, Segmentation]]
+    request: EvaluationRequest,
+    title: str,
+    how: str,
+    mode: str,
+    results: list[tuple[Candidate, Segmentation]],
+    *,
+    prompts: bool = True,
 ) -> EvaluationResult:
     last = results[-1][1]
     tables = [
@@ -223,14 +261,18 @@ def _segmented(
         rows = [[row.name, _percent(row.iou), f"{row.pixels:,}"] for row in worst]
         of = results[-1][0].heading
         tables.append(Table(title=f"{title}, {of}", columns=["class", "IoU", "pixels"], rows=rows))
-    return EvaluationResult(tables=tables, values=_values(results))
+    measured = _conditions(request, how, results, mode=mode, prompts=prompts)
+    return EvaluationResult(tables=tables, values=_values(results, measured), measured=measured)
 
 
-def _values(results: list[tuple[Candidate, Result]]) -> dict[str, dict[str, Any]]:
+def _values(
+    results: list[tuple[Candidate, Result]], measured: Sequence[Conditions]
+) -> dict[str, dict[str, Any]]:
     return {
         who.title: found.to_dict()
         | {"alpha": who.alpha, "weights": who.weights, "random_weights": who.random_weights}
-        for who, found in results
+        | {"measured": asdict(conditions)}
+        for (who, found), conditions in zip(results, measured, strict=True)
     }
 
 

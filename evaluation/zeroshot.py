@@ -144,7 +144,7 @@ def zero_shot(
             counts += _hits(model, np.stack(pixels), np.array(labels), text).to(counts)
     top1, top5, photos = processes.add(counts).tolist()
     if not photos:
-        raise DenseCLIError("No photo has a class.", hint="Give another split or a higher --limit.")
+        raise DenseCLIError("No photo has a class.", hint="Give another --split or a higher --limit.")
     return ZeroShot(
         top1=100 * top1 / photos, top5=100 * top5 / photos, photos=photos, classes=len(images.names)
     )

@@ -33,6 +33,7 @@ class Architecture:
         templates: Name in `densecli.models.text.TEMPLATES` of the default prompt templates.
         mean: Channel means of pixels in 0..1.
         std: Channel standard deviations of pixels in 0..1.
+        canvas: Side in pixels of the canvas that it is measured on where nothing else is said.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Architecture:
     templates: str = "imagenet"
     mean: tuple[float, ...] = OPENAI_MEAN
     std: tuple[float, ...] = OPENAI_STD
+    canvas: int = 512
 
     def clip_config(self) -> dict[str, Any]:
         """The configuration as a dict."""

@@ -59,8 +59,7 @@ def vfm_forward(name: str, canvas: int, student_patch: int) -> Forward:
 
 @cache
 def refiner_forward(name: str, canvas: int, side: int) -> tuple[Forward, Forward]:
-    """Of a model's Refiner: the tokens (C, h, w) that it starts from, and the tokens (side * side, D) of one
-    box."""
+    """A Refiner's passes: to its first tokens (C, h, w), and to the tokens of one box (side * side, D)."""
     with torch.device("meta"):
         encoder = DenseVFM(build_vfm(find_vfm(name))) if is_vfm(name) else _sketch(name)
         refiner = make_refiner(encoder)

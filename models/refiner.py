@@ -22,20 +22,21 @@ from densecli.models.vfm import build_vfm
 
 Start = Literal["own", "random", "exogenous"]
 STARTS: tuple[str, ...] = get_args(Start)
-"""What a Refiner's blocks begin as: the network's own last blocks, random ones in their place, or random ones
-that run after all blocks of the network (R-SC, table 6b)."""
+"""Initial blocks of a Refiner: the network's own last blocks, random ones in their place, or random ones that
+run after all blocks of the network (R-SC, table 6b)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerShape:
-    """What a Refiner consists of.
+    """The parts of a Refiner.
 
     Attributes:
         depth: Number of its blocks.
-        layers: The two numbers of blocks after which tokens are mixed into those that enter it.
+        layers: Two numbers of blocks; the tokens after these are mixed into those that enter it.
         hidden: Width of both MLPs.
         fc_inter: Whether it mixes in tokens of earlier layers (eq. 11).
-        fc_cls: Whether an MLP makes a region's [CLS] of its pooled tokens (eq. 10); else they are it.
+        fc_cls: Whether an MLP makes a region's [CLS] token from its pooled tokens (eq. 10), which otherwise
+            are it.
         exogenous: Whether its blocks come after all blocks of the network, not in place of the last ones.
     """
 
@@ -87,7 +88,7 @@ class Refiner(nn.Module):
 
         Args:
             encoder: The network.
-            shape: Of the Refiner.
+            shape: Shape of the Refiner.
             blocks: Copied in place of the network's own last blocks.
         """
         super().__init__()
@@ -153,7 +154,7 @@ class Refiner(nn.Module):
             boxes: (R, 4) normalised xyxy. RoIAlign makes side x side tokens of each; its [CLS] is FC_CLS of
                 the mean of f_A(X) in it, by RoIAlign to 1 x 1.
             batch_index: (R,) images of the boxes.
-            side: Of a box in tokens, or (height, width).
+            side: Side of a box in tokens, or (height, width).
 
         Returns:
             (R, side * side, D) float32, unit norm: of a CLIP in its `value` reading, of a VFM after its norm.
@@ -178,7 +179,7 @@ def make_refiner(
 
     Args:
         encoder: The network.
-        shape: Of the Refiner; None: `RefinerShape.of` this depth.
+        shape: Shape of the Refiner; None: `RefinerShape.of` this depth.
         depth: See `RefinerShape.of`.
         blocks: See `Refiner`.
 
@@ -205,13 +206,13 @@ def check_blocks(encoder: Student) -> DenseTransformer | DenseVFM:
 
 
 def starting_blocks(encoder: DenseTransformer | DenseVFM, depth: int, start: str) -> nn.ModuleList | None:
-    """What the blocks of a Refiner begin as.
+    """Makes the initial blocks of a Refiner.
 
     Args:
         encoder: The network.
         depth: Number of blocks.
-        start: One of STARTS, or NAME or NAME=WEIGHTS of another vision transformer, whose last blocks they
-            then are. Random ones are from torch's current generator.
+        start: One of STARTS, or NAME or NAME=WEIGHTS of another vision transformer, whose last blocks are
+            copied. Random blocks come from torch's current generator.
 
     Returns:
         The blocks; None for the network's own.

@@ -16,9 +16,9 @@ from densecli.models.state_dict import read_state_dict
 from densecli.models.student import load_student
 
 METADATA = "refiner"
-"""Name under which the file says what it is: json of `card_of`."""
+"""Key in the file's metadata of the JSON of `card_of`."""
 VERSION = 2
-"""Of the network. Version 1 had one linear layer for FC_Inter, and pooled a region's [CLS] after it."""
+"""Version of the network. Version 1 had a single linear layer as FC_Inter, and pooled [CLS] after it."""
 
 
 class _Card(TypedDict):
@@ -38,10 +38,10 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
     """Loads the Refiner of a model, in eval mode.
 
     Args:
-        name: Of the model, a CLIP or a VFM.
+        name: Name of the model, a CLIP or a VFM.
         weights: The model's, see `load_student`.
         refiner: The Refiner's own, a file that train-refiner wrote or random:SEED.
-        device: Where it runs.
+        device: Where the model is put.
 
     Raises:
         DenseCLIError: The file is no Refiner's, that of an earlier version, or that of another model.
@@ -65,7 +65,7 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
 
 
 def card_of(refiner: Refiner, info: WeightsInfo) -> dict[str, Any]:
-    """What a Refiner's file says about itself; info: of the network's weights."""
+    """The metadata of a Refiner's file; info: the source of the network's weights."""
     return {
         "version": VERSION,
         "clip": info.sha256,
@@ -75,7 +75,7 @@ def card_of(refiner: Refiner, info: WeightsInfo) -> dict[str, Any]:
 
 
 def read_card(path: str) -> Mapping[str, Any]:
-    """`card_of` of a Refiner's file. Raises DenseCLIError where it is none, or that of an earlier version."""
+    """Reads the metadata of a Refiner's file. Raises DenseCLIError for other files and earlier versions."""
     if not Path(path).is_file():
         raise DenseCLIError(f"There is no Refiner {path}.", hint="Train it with densecli train-refiner.")
     try:

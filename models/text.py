@@ -78,7 +78,7 @@ def category_embeddings(
 
 
 def _read_kept(kept: Path, shape: tuple[int, int]) -> Tensor | None:
-    """What is kept; None where nothing is, or not what was written there."""
+    """The cached embeddings; None if there are none, or the file was damaged."""
     try:
         rows = np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -99,7 +99,7 @@ class VFM(nn.Module):
         return self._read == self._vit_tokens and self.net.cls_token is not None
 
     def _vit_tokens(self, images: Tensor) -> Tensor:
-        """As timm's own `forward_features` at the native side, which elsewhere would antialias positions."""
+        """Like timm's `forward_features`, but never antialiases positions."""
         x, grid = self.embed(images)
         return to_map(self.net.norm(self._blocks(x))[:, self.net.num_prefix_tokens :], grid)
 

@@ -19,6 +19,7 @@ class VFMArchitecture:
         weights: Path of a weights file that ships with the package that registered the network.
         mean: Channel means of pixels in 0..1.
         std: Channel standard deviations of pixels in 0..1.
+        canvas: Side in pixels of the canvas that it is measured on where nothing else is said.
     """
 
     name: str
@@ -28,6 +29,7 @@ class VFMArchitecture:
     weights: str | None = None
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    canvas: int = 448
 
     def input_side(self, canvas: int, student_patch: int) -> int:
         """Input side in pixels that gives the student's token grid: 448 for patches 14 and 16 on 512."""

@@ -35,7 +35,6 @@ from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
 from densecli.shards.receipts import Receipt
-from densecli.shards.regions import Regions
 from densecli.shards.store import Column
 from densecli.shards.writer import ShardWriter, npz_bytes
 
@@ -250,7 +249,7 @@ def _add_costs(
             key=record.key,
             image=np.zeros((1, 1, 3), np.uint8),
             canvas=Canvas(request.store.canvas),
-            regions=Regions(**record.arrays("regions")),
+            regions=record.regions(),
         )
         for record in read_joined(columns[:2], shard)
     ]

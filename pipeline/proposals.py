@@ -47,7 +47,7 @@ def check_stored(plan: RegionPlan, store: Store) -> None:
 
     Args:
         plan: Any region plan.
-        store: Of the photos.
+        store: Store of the photos.
 
     Raises:
         DenseCLIError: See `check_proposals`.

@@ -78,7 +78,7 @@ class Relabeller:
                 raise Stopped
             with timer("decode"):
                 stored = record.arrays(self.features.part)
-                boxes = record.arrays("regions")["boxes"]
+                boxes = record.regions().boxes
             with timer("retrieve"):
                 regions = self.pool(stored, boxes)
                 p = retrieve(F.normalize(regions, dim=1), torch.from_numpy(self.text), self.tau).numpy()

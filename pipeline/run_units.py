@@ -8,7 +8,7 @@ import ray
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain, readable
-from densecli.pipeline.unit import PhotoError, Report, Unit, told
+from densecli.pipeline.unit import PhotoError, Report, Unit, one_line
 from densecli.pipeline.worker_pool import Failure, Worker, WorkerPool, result_of
 
 POLL_SECONDS = 0.5
@@ -97,4 +97,4 @@ def _gave_up(what: str, attempts: int, cause: BaseException, unit: Unit | None) 
         # A photo that ends its worker cannot be named by it.
         first, last = (plain(readable(unit.items[i].ref)) for i in (0, -1))
         hint = f"The shard has the photos {first} to {last}. {hint}"
-    return DenseCLIError(f"{what} failed {attempts} times, the last time with {told(cause)}", hint=hint)
+    return DenseCLIError(f"{what} failed {attempts} times, the last time with {one_line(cause)}", hint=hint)

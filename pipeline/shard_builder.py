@@ -23,7 +23,7 @@ from densecli.pipeline.unit import NAMED, Report, Unit, at_photo
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.receipts import Receipt
-from densecli.shards.regions import RegionPlan, Regions
+from densecli.shards.regions import RegionPlan
 from densecli.shards.store import Column
 from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
@@ -189,7 +189,7 @@ class ShardBuilder:
                     key=record.key,
                     image=record.image(),
                     canvas=self.config.canvas,
-                    regions=Regions(**record.arrays("regions")),
+                    regions=record.regions(),
                 )
             with at_photo(record.key):
                 return photo, [writer.prepare(photo) for writer in writers]

@@ -46,16 +46,16 @@ class Report:
 
 
 class PhotoError(Exception):
-    """What was raised while a photo was at hand, with the photo's name."""
+    """An exception that a photo caused, with the photo's name."""
 
     @classmethod
     def of(cls, error: Exception, photo: str) -> "PhotoError":
-        """Names the photo."""
-        return cls(f"{told(error)}, at the photo {plain(photo)}")
+        """Makes the error for an exception at a photo."""
+        return cls(f"{one_line(error)}, at the photo {plain(photo)}")
 
 
-def told(error: BaseException) -> str:
-    """What an exception is and says, in one line."""
+def one_line(error: BaseException) -> str:
+    """The type and the message of an exception, in one line."""
     lines = str(error).strip().splitlines()
     if isinstance(error, PhotoError):
         return lines[0]
@@ -64,7 +64,7 @@ def told(error: BaseException) -> str:
 
 @contextmanager
 def at_photo(photo: str) -> Iterator[None]:
-    """What the block raises becomes a PhotoError, unless it is a sentence already."""
+    """Turns exceptions in the block into a PhotoError, unless they are already a sentence."""
     try:
         yield
     except (DenseCLIError, Stopped):

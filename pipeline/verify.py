@@ -19,7 +19,6 @@ from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
-from densecli.shards.regions import Regions
 from densecli.shards.specs import TargetSpec
 from densecli.shards.store import Column, Store
 
@@ -72,7 +71,7 @@ def _photo(store: Store, record: Record) -> Photo:
         key=record.key,
         image=record.image(),
         canvas=Canvas(store.canvas),
-        regions=Regions(**record.arrays("regions")),
+        regions=record.regions(),
     )
 
 

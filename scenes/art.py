@@ -97,8 +97,8 @@ def texture(stuff: str, rng: Rng, height: int, width: int) -> np.ndarray:
     Args:
         stuff: Name of the class.
         rng: Source of randomness.
-        height: In pixels.
-        width: In pixels.
+        height: Height in pixels.
+        width: Width in pixels.
 
     Returns:
         (height, width, 3) float32 in about [0, 255].

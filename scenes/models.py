@@ -7,7 +7,7 @@ from densecli.models.architecture import Architecture
 from densecli.models.categories import Categories
 from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.scenes.tokenizer import WordTokenizer
-from densecli.scenes.vocabulary import SCENES_CONFIGS, STUFF, THINGS, VFM_CONFIG
+from densecli.scenes.vocabulary import IMAGE_SIZE, SCENES_CONFIGS, STUFF, THINGS, VFM_CONFIG
 
 _WEIGHTS = Path(__file__).parent / "weights"
 
@@ -20,6 +20,7 @@ def _clip(name: str) -> Architecture:
         weights=str(_WEIGHTS / f"{name}.safetensors"),
         tokenizer=WordTokenizer,
         templates="plain",
+        canvas=IMAGE_SIZE,
     )
 
 
@@ -32,6 +33,7 @@ VFM = VFMArchitecture(
     patch=12,
     options=VFM_CONFIG,
     weights=str(_WEIGHTS / "scenes-vfm.safetensors"),
+    canvas=IMAGE_SIZE,
 )
 CATEGORIES = Categories.of(
     "scenes",

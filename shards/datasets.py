@@ -39,6 +39,7 @@ class Dataset:
             measures students: it takes a folder (Path), `split` and `count`. Either the function or
             "module:function". Empty: there is none, and a spec must name its data.
         test_split: Split that `annotated` writes.
+        test_photos: How many of its photos a student is measured on.
     """
 
     source: Callable[[Any], Any] | str
@@ -54,6 +55,7 @@ class Dataset:
     ablations: str = ""
     annotated: Callable[..., None] | str = ""
     test_split: str = "test"
+    test_photos: int = 300
 
 
 DATASETS: Registry[Dataset] = registry("datasets", noun="data set", of=Dataset)
@@ -64,8 +66,8 @@ def defaults_for(name: str) -> Dataset:
     """The defaults of a data set.
 
     Args:
-        name: Of the data set. If nothing here has registered it, the defaults are those for photos, which are
-            also those of the built-in data sets.
+        name: Name of the data set. If nothing here has registered it, the defaults are those for photos,
+            which are also those of the built-in data sets.
     """
     return DATASETS[name] if name in DATASETS else Dataset(source="")
 

@@ -20,7 +20,7 @@ def remember_passed_over(store: Store, document: Mapping[str, Any]) -> None:
     """Writes down what the listing of the photos left out, if it left out anything now or before.
 
     Args:
-        store: Of the photos.
+        store: Store of the photos.
         document: See `PassedOver.document`.
     """
     if document != passed_over(store):
@@ -28,7 +28,7 @@ def remember_passed_over(store: Store, document: Mapping[str, Any]) -> None:
 
 
 def passed_over(store: Store) -> dict[str, Any]:
-    """What the listing of the photos left out; see `PassedOver.document`."""
+    """The files that the listing of photos left out; see `PassedOver.document`."""
     try:
         found = PassedOver.from_json(fs.read_bytes(fs.join(store.root, PASSED_OVER)))
     except FileNotFoundError:
@@ -126,8 +126,9 @@ def report(described: dict[str, Any]) -> str:
     """Formats the result of `describe` as text."""
     columns = described["columns"]
     dataset = described["dataset"]
+    photos = f"{dataset['name']} {dataset.get('split', '')}".strip()
     lines = [
-        f"{described['store']}: {dataset['name']} {dataset.get('split', '')}, canvas {described['canvas']}, "
+        f"{described['store']}: {photos}, canvas {described['canvas']}, "
         f"{described['planned']} photos planned in {described['shards']} shards, "
         f"{size(described['bytes'])}, {'complete' if described['complete'] else 'not finished'}",
         "",

@@ -11,7 +11,8 @@ from densecli.core.pictures import Unreadable, open_picture, to_rgb
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.npz import decode_npz
-from densecli.shards.tars import places_of, read_tar
+from densecli.shards.regions import Regions
+from densecli.shards.tars import OpenTar, open_tar
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,14 @@ class Record:
         Raises:
             DenseCLIError: The photo is damaged.
         """
-        with self._reading("images"):
+        with self.reading("images"):
             return decode_image(self.parts["images"]["jpg"])
+
+    def regions(self) -> Regions:
+        """The boxes. Raises DenseCLIError for damaged ones."""
+        arrays = self.arrays("regions")
+        with self.reading("regions"):
+            return Regions.of(arrays)
 
     def arrays(self, part: str) -> dict[str, np.ndarray]:
         """Reads the stored arrays of a part.
@@ -50,18 +57,20 @@ class Record:
         Raises:
             DenseCLIError: The arrays are damaged.
         """
-        with self._reading(part):
+        with self.reading(part):
             return decode_npz(self.parts[part]["npz"])
 
     @contextmanager
-    def _reading(self, part: str) -> Iterator[None]:
+    def reading(self, part: str) -> Iterator[None]:
+        """Whatever the block raises is told as a damage of this part, by DenseCLIError."""
         try:
             yield
-        # Pillow raises errors of any kind for a damaged photo.
+        except DenseCLIError:
+            raise
+        # Decoders raise errors of any kind for damaged photos and arrays.
         except Exception as error:
-            cause = (
-                f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            )
+            cause = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
+            cause = f"it has no {cause}" if isinstance(error, KeyError) else cause
             raise DenseCLIError(
                 f"The sample {self.key} in {self.parts[part].url} is damaged: {cause}.",
                 hint="Its checksum is right, so it was written like this: build the shard again.",
@@ -115,22 +124,27 @@ def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = Non
     """One shard of all columns.
 
     Raises:
-        DenseCLIError: See `read_shard`; or the columns have other keys, or the same in another order.
+        DenseCLIError: See `read_shard` and `join_tars`.
     """
-    joined: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]] = []
-    keys: list[str] | None = None
-    for column in columns:
-        data, receipt = read_tar(column, shard, cache)
-        places = places_of(column, shard, receipt)
-        keys = list(places) if keys is None else keys
+    return join_tars(columns, shard, [open_tar(column, shard, cache) for column in columns])
+
+
+def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) -> JoinedShard:
+    """One shard of all columns from their tars.
+
+    Raises:
+        DenseCLIError: The columns have other keys, or the same in another order.
+    """
+    keys = list(tars[0][1])
+    joined = []
+    for column, (tar, places) in zip(columns, tars, strict=True):
         if list(places) != keys:
             raise DenseCLIError(
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-        url = column.tar_url(shard)
-        joined.append((column.part, memoryview(data), list(places.values()), url))
-    return JoinedShard(keys or [], joined)
+        joined.append((column.part, tar, list(places.values()), column.tar_url(shard)))
+    return JoinedShard(keys, joined)
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:

@@ -130,7 +130,7 @@ def _shown(value: Any) -> str:
 
 
 def _refuse_relative(file: str, boxes: Mapping[str, list[list[float]]]) -> None:
-    """Raises DenseCLIError where all boxes are within 0..1, some with an area: parts of width and height."""
+    """Raises DenseCLIError if all boxes are within 0..1, some with an area: parts of width and height."""
     rows = [row for of_photo in boxes.values() for row in of_photo]
     small = all(0 <= value <= 1 for row in rows for value in row[:4])
     if small and any(row[2] and row[3] for row in rows):
@@ -181,21 +181,23 @@ def _no_match(
 
 
 def _remedy(file: str, names: Collection[str], listed: Collection[str]) -> str:
-    """What makes the names match, tried on them; empty if not even base names do."""
+    """A hint that makes the names match, after trying it; empty if not even base names match."""
     by_base: dict[str, str] = {}
     for ref in listed:
         by_base.setdefault(base_name(ref), ref)
     pairs = [(name, by_base[base_name(name)]) for name in names if base_name(name) in by_base]
     if pairs:
         name, ref = pairs[0]
-        told = f"their base names match: {len(pairs)} of {len(names)}"
+        agreement = f"their base names match: {len(pairs)} of {len(names)}"
         if prefix := _prefix(pairs):
             # A command that works as it is printed.
             sed = f" (sed -i 's|{prefix}||g' {file})" if re.fullmatch(r"[\w./:-]+", prefix) else ""
-            return f"Leave {plain(prefix)} out of each file_name{sed}; {told}."
+            return f"Leave {plain(prefix)} out of each file_name{sed}; {agreement}."
         if ref.endswith(f"/{name}"):
-            return f"Write the folder into each file_name, such as {plain(ref)}; {told}."
-        return f"Write each file_name as the photo is called, {plain(ref)} and not {plain(name)}; {told}."
+            return f"Write the folder into each file_name, such as {plain(ref)}; {agreement}."
+        return (
+            f"Write each file_name as the photo is called, {plain(ref)} and not {plain(name)}; {agreement}."
+        )
     stems = {base.rpartition(".")[0].lower(): ref for base, ref in by_base.items()}
     for name in names:
         if ref := stems.get(base_name(name).rpartition(".")[0].lower(), ""):
@@ -204,7 +206,7 @@ def _remedy(file: str, names: Collection[str], listed: Collection[str]) -> str:
 
 
 def _prefix(pairs: Collection[tuple[str, str]]) -> str:
-    """What all names have before the photo's own; empty if they differ."""
+    """The prefix that all names have before the photo's own; empty if they differ."""
     prefixes = {name.removesuffix(ref) if name.endswith(ref) else "" for name, ref in pairs}
     return prefixes.pop() if len(prefixes) == 1 else ""
 

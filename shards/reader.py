@@ -1,18 +1,20 @@
-"""Reads a store: joined samples of several columns, in an order that follows from seed and epoch."""
+"""Reads a store: joined samples of several columns, in an order that follows from seed, epoch and lanes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import tee
-
-import numpy as np
+from typing import Generic, TypeVar
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
-from densecli.shards.joined import JoinedShard, Record, open_joined
-from densecli.shards.shuffle import shuffled_blocks
+from densecli.shards.joined import JoinedShard, Record, join_tars
+from densecli.shards.lanes import Lanes, Share
+from densecli.shards.tars import OpenTar, open_tar
+
+T = TypeVar("T")
 
 # Files fetched at the same time: object stores are slow to answer, not to send.
 _FETCHES = 8
@@ -27,81 +29,98 @@ class StoreReader:
         *,
         seed: int = 0,
         shuffle: bool = True,
+        lanes: int = 1,
         window: int = 4,
+        prefetch_bytes: float = 1e9,
         cache: Cache | None = None,
     ) -> None:
         """A reader of finished columns.
 
         Args:
-            columns: Of one store.
+            columns: Columns of one store.
             seed: Seed of the shuffle.
             shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
-            window: Number of shards that are shuffled together. As many again are fetched ahead.
+            lanes: Number of lanes that the samples are dealt to, see `Lanes`.
+            window: Number of shards of a lane that are shuffled together.
+            prefetch_bytes: About so much of the first column is fetched ahead of its use, one shard at least.
             cache: Keeps the tars of a remote store.
 
         Raises:
             DenseCLIError: The columns cannot be joined, or one is not finished.
         """
         self.columns = _joinable(columns)
-        self.seed = seed
-        self.shuffle = shuffle
-        self.window = window
         self.cache = cache
         with ThreadPoolExecutor(_FETCHES) as pool:
-            receipts = list(pool.map(columns[0].receipt, columns[0].shard_names))
-        self.samples_per_shard = [receipt.samples for receipt in receipts if receipt is not None]
+            found = list(pool.map(columns[0].receipt, columns[0].shard_names))
+        receipts = [receipt for receipt in found if receipt is not None]
+        sizes = [receipt.samples for receipt in receipts]
+        self.lanes = Lanes(sizes, lanes, seed=seed, window=window, shuffle=shuffle)
+        mean = sum(receipt.bytes for receipt in receipts) / max(1, len(receipts))
+        self._shards_ahead = max(1, int(prefetch_bytes / max(1.0, mean)))
 
     def __len__(self) -> int:
-        return sum(self.samples_per_shard)
+        return self.lanes.samples
 
     def iter(
-        self, epoch: int, start: int = 0, *, chunk: int = 1, rank: int = 0, world_size: int = 1
+        self, epoch: int, start: int = 0, *, batch: int = 1, rank: int = 0, world_size: int = 1
     ) -> Iterator[Record]:
         """The records of one process in an epoch. Reads only the shards that it needs.
 
         Args:
             epoch: Counted from 0.
             start: Position in the epoch to begin at: the number of samples before it, over all processes.
-            chunk: Number of successive records that go to the same process.
-            rank: Of every `world_size` chunks, this process gets the one of its rank.
+            batch: Samples of a batch of all processes together, of which this one gets its `piece`.
+            rank: Number of this process.
             world_size: Number of processes.
         """
         names = self.columns[0].shard_names
 
-        def fetch(shard: int) -> JoinedShard:
-            return open_joined(self.columns, names[shard], self.cache)
+        def fetch(tar: tuple[Column, int]) -> OpenTar:
+            column, shard = tar
+            return open_tar(column, names[shard], self.cache)
 
-        windows, later = tee(self._windows(epoch, start, chunk, rank, world_size))
-        wanted = (shard for rows in later for shard in _shards_of(rows))
-        # Beside the shards of one window, as many again.
-        ahead = (self.window if self.shuffle else 1) + 1
-        with closing(prefetch(fetch, wanted, threads=_FETCHES, window=ahead)) as fetched:
-            for rows in windows:
-                shards = {shard: next(fetched) for shard in _shards_of(rows)}
-                for shard, row in rows.tolist():
-                    yield shards[shard][row]
-
-    def _windows(
-        self, epoch: int, start: int, chunk: int, rank: int, world_size: int
-    ) -> Iterator[np.ndarray]:
-        """The (shard, row) pairs that `iter` takes from each block of the epoch, without empty ones."""
-        first = 0
-        for block in self._blocks(epoch):
-            after = np.arange(first, first + len(block)) - start
-            first += len(block)
-            taken = block[(after >= 0) & (after // chunk % world_size == rank)]
-            if len(taken):
-                yield taken
-
-    def _blocks(self, epoch: int) -> Iterator[np.ndarray]:
-        if self.shuffle:
-            return shuffled_blocks(self.samples_per_shard, self.seed, epoch, self.window)
-        return (np.stack([np.full(n, s), np.arange(n)], axis=1) for s, n in enumerate(self.samples_per_shard))
+        now, later = tee(self.lanes.shares(epoch, start, batch=batch, rank=rank, world_size=world_size))
+        wanted = ((column, shard) for shard in _first_uses(later) for column in self.columns)
+        window = 1 + self._shards_ahead * len(self.columns)
+        blocks: OpenBlocks[JoinedShard] = OpenBlocks()
+        with closing(prefetch(fetch, wanted, threads=_FETCHES, window=window)) as fetched:
+            for lane, block, shard, row in _places(now):
+                held = blocks.at(lane, block)
+                if shard not in held:
+                    tars = [next(fetched) for _ in self.columns]
+                    held[shard] = join_tars(self.columns, names[shard], tars)
+                yield held[shard][row]
 
 
-def _shards_of(rows: np.ndarray) -> list[int]:
-    """The shards of some (shard, row) pairs, each once, in order."""
-    return list(dict.fromkeys(rows[:, 0].tolist()))
+class OpenBlocks(Generic[T]):
+    """What is held for each shard of the block that each lane has reached."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[int, dict[int, T]]] = {}
+
+    def at(self, lane: int, block: int) -> dict[int, T]:
+        """What is held for a block, by shard. What was held for the lane's former block is dropped."""
+        reached, held = self._held.get(lane, (-1, {}))
+        if reached != block:
+            held = {}
+            self._held[lane] = block, held
+        return held
+
+
+def _places(shares: Iterable[Share]) -> Iterator[tuple[int, int, int, int]]:
+    """(lane, block, shard, row) of each sample."""
+    for share in shares:
+        yield from zip(*(part.tolist() for part in share), strict=True)
+
+
+def _first_uses(shares: Iterable[Share]) -> Iterator[int]:
+    """The shards in the order in which their lane's block comes to need them."""
+    blocks: OpenBlocks[None] = OpenBlocks()
+    for lane, block, shard, _ in _places(shares):
+        held = blocks.at(lane, block)
+        if shard not in held:
+            held[shard] = None
+            yield shard
 
 
 def _joinable(columns: Sequence[Column]) -> list[Column]:

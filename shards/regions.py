@@ -43,6 +43,18 @@ class Regions:
     boxes: np.ndarray
     offsets: np.ndarray
 
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> "Regions":
+        """The boxes in stored arrays. Raises KeyError or ValueError for arrays that are none."""
+        boxes, offsets = arrays["boxes"], arrays["offsets"]
+        if boxes.dtype != np.float32 or boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():
+            raise ValueError("its boxes are not four finite numbers each")
+        if offsets.dtype.kind not in "iu" or offsets.ndim != 1 or len(offsets) < 1:
+            raise ValueError("its offsets are no list of whole numbers")
+        if offsets[0] != 0 or offsets[-1] != len(boxes) or (offsets[1:] < offsets[:-1]).any():
+            raise ValueError("its views do not divide its boxes")
+        return cls(boxes, offsets)
+
     @property
     def n_views(self) -> int:
         """Number of views."""
@@ -70,7 +82,7 @@ class GridPlan:
 
     @property
     def spec(self) -> RegionSpec:
-        """What the column's key depends on."""
+        """The spec of its column, on which the column's key depends."""
         return {"plan": "grid", "pairs": [list(pair) for pair in PAIRS[self.pairs]]}
 
     @property
@@ -136,7 +148,7 @@ class ProposalPlan:
 
     @property
     def spec(self) -> RegionSpec:
-        """What the column's key depends on. Raises DenseCLIError if the file is missing."""
+        """The spec of its column, for the column's key. Raises DenseCLIError if the file is missing."""
         if not self.file:
             raise DenseCLIError("The region plan proposals needs a file of boxes.", hint=PROPOSALS_HINT)
         try:
@@ -183,7 +195,7 @@ class MaskPlan:
 
     @property
     def spec(self) -> RegionSpec:
-        """What the column's key depends on."""
+        """The spec of its column, on which the column's key depends."""
         return {
             "plan": "masks",
             "min_iou": self.min_iou,

@@ -69,7 +69,7 @@ class Store:
         labels = store.find("targets", "vitb16")
         for sample in store.samples(labels):
             image = sample.image()                                  # (h, w, 3) uint8 RGB
-            boxes = sample.arrays("regions")["boxes"]               # (N, 4) xyxy in 0..1 of the canvas
+            boxes = sample.regions().boxes                          # (N, 4) xyxy in 0..1 of the canvas
             p = labels.codec.decode(sample.arrays(labels.part))     # (N, D + 2) probabilities
 
     Attributes:

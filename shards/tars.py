@@ -16,6 +16,7 @@ Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
 """Where a tar has the members of each sample: {key: {extension: (first byte, size)}}."""
+OpenTar = tuple[memoryview, Places]
 
 # Where the header of a tar's member has the name and, in octal digits, the size.
 _NAME, _SIZE = 100, slice(124, 135)
@@ -36,6 +37,12 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
     ]
 
 
+def open_tar(column: Column, shard: str, cache: Cache | None = None) -> OpenTar:
+    """A shard's tar and where it has its samples. Raises the errors of `read_shard`."""
+    data, receipt = read_tar(column, shard, cache)
+    return memoryview(data), places_of(column, shard, receipt)
+
+
 def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
     """Where a tar has its samples, in order. Raises DenseCLIError if the receipt contradicts itself."""
     places: Places = {}
@@ -54,7 +61,7 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
     """A shard's whole tar and its receipt.
 
     Args:
-        column: Of the shard.
+        column: Column of the shard.
         shard: Its name.
         cache: Keeps the tar if the store is remote.
 

@@ -1,6 +1,7 @@
 """Joined columns as the first stage of a webdataset pipeline."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from densecli.shards.cache import Cache
@@ -12,7 +13,7 @@ class JoinedSamples:
     """A source for `wds.DataPipeline`: samples as bytes, which `wds.decode` decodes by their extension.
 
     Their fields are `__key__` and `PART.EXTENSION`, such as `images.jpg`, `regions.npz` and `vitl14.npz`. The
-    processes and their DataLoader workers share the epoch's samples.
+    processes and their DataLoader workers share the epoch's samples: each has a lane of its own.
 
     Attributes:
         epoch: May be set between epochs.
@@ -23,20 +24,24 @@ class JoinedSamples:
         self, columns: Sequence[Column], *, seed: int = 0, shuffle: bool = True, cache: Cache | None = None
     ) -> None:
         """See `StoreReader`, which raises the same errors."""
-        self.reader = StoreReader(columns, seed=seed, shuffle=shuffle, cache=cache)
+        self._make = partial(StoreReader, columns, seed=seed, shuffle=shuffle, cache=cache)
+        self._samples = len(self._make())
         self.epoch = 0
         self.start = 0
 
     def __len__(self) -> int:
-        return len(self.reader)
+        return self._samples
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         # Imported here: it loads torch, which the store does without.
         from webdataset.utils import pytorch_worker_info
 
         rank, world_size, worker, workers = pytorch_worker_info()
-        share = {"rank": rank * workers + worker, "world_size": world_size * workers}
-        for record in self.reader.iter(self.epoch, self.start, **share):
+        readers, number = world_size * workers, rank * workers + worker
+        records = self._make(lanes=readers).iter(
+            self.epoch, self.start, batch=readers, rank=number, world_size=readers
+        )
+        for record in records:
             members = {
                 f"{part}.{extension}": bytes(data)
                 for part, files in record.parts.items()

@@ -138,7 +138,7 @@ def _fitting(
 
 
 def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[str, str | int | None]) -> None:
-    """Raises DenseCLIError where a VFM, unasked, would learn from the Refiner of a CLIP."""
+    """Raises DenseCLIError if a VFM, unasked, would learn from the Refiner of a CLIP."""
     model = column.name.removeprefix(KINDS["refined"].prefix)
     if column.target_kind != "refined" or not is_vfm(student) or is_vfm(model):
         return

@@ -26,6 +26,7 @@ class CropLoader(Stream):
         crops: int,
         side: int,
         scale: tuple[float, float] = SCALE,
+        lanes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -35,15 +36,16 @@ class CropLoader(Stream):
             store: The store.
             config: How batches are read.
             crops: Crops of each photo; every epoch has others.
-            side: Of a crop, in pixels.
+            side: Side of a crop, in pixels.
             scale: See `random_crops`.
+            lanes: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
         Raises:
             DenseCLIError: The photos are not finished.
         """
-        super().__init__([store.images], config, rank=rank, world_size=world_size)
+        super().__init__([store.images], config, lanes=lanes, rank=rank, world_size=world_size)
         self.crops, self.side, self.scale = crops, side, scale
         self._canvas = Canvas(store.canvas)
 

@@ -14,11 +14,12 @@ from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record
+from densecli.shards.lanes import number_of_lanes
 from densecli.shards.reader import StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.gpu_decode import JpegDecoder
-from densecli.train.targets import TargetReader, Visit, choose_view, join
+from densecli.train.targets import Arrays, TargetReader, Visit, choose_view, join
 from densecli.train.trainer_config import LoaderConfig
 
 
@@ -64,23 +65,33 @@ class Batch:
 
 
 class Stream:
-    """Batches in an order that depends only on seed and epoch; the position is the only state.
+    """Batches in an order that depends only on seed, epoch and lanes; the position is the only state.
 
     The batches of all processes, concatenated by rank, are those of a single process with batches of `whole`
-    samples. Subclasses define how a sample is decoded.
+    samples and as many lanes. Subclasses define how a sample is decoded.
+
+    Attributes:
+        lanes: Number of lanes that the samples are dealt to, see `Lanes`.
     """
 
     decoder: JpegDecoder | None = None
     """Decodes whole batches of photos, if `decode` leaves them as they are stored."""
 
     def __init__(
-        self, columns: Sequence[Column], config: LoaderConfig, *, rank: int = 0, world_size: int = 1
+        self,
+        columns: Sequence[Column],
+        config: LoaderConfig,
+        *,
+        lanes: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """Opens columns.
 
         Args:
             columns: Joined by key.
             config: How batches are read.
+            lanes: Number of lanes of the run that is continued; None for a new one.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -88,8 +99,16 @@ class Stream:
             DenseCLIError: The columns cannot be joined or are not finished.
         """
         self.config, self.rank, self.world_size = config, rank, world_size
-        cache = Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None
-        self._reader = StoreReader(columns, seed=config.seed, cache=cache)
+        shards = len(columns[0].shard_names)
+        self.lanes = config.lanes or lanes or number_of_lanes(shards, config.batch_size, world_size)
+        self._reader = StoreReader(
+            columns,
+            seed=config.seed,
+            lanes=self.lanes,
+            window=config.shuffle_window,
+            prefetch_bytes=config.prefetch_mb * 1e6,
+            cache=Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None,
+        )
 
     def __len__(self) -> int:
         """Samples in the store."""
@@ -112,11 +131,11 @@ class Stream:
             epoch: Counted from 0.
             start: Number of samples of the epoch that all processes together have already seen.
         """
-        size, share = self.config.batch_size, {"rank": self.rank, "world_size": self.world_size}
-        mine = self._samples(self._reader.iter(epoch, start, chunk=size, **share), epoch)
+        share = {"batch": self.whole, "rank": self.rank, "world_size": self.world_size}
+        mine = self._samples(self._reader.iter(epoch, start, **share), epoch)
         with closing(mine):
             for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
-                if samples := list(islice(mine, size)):
+                if samples := list(islice(mine, self.config.batch_size)):
                     yield collate(samples, epoch, self.decoder)
                 else:
                     alone = [self.decode(next(self._reader.iter(epoch, first)), epoch)]
@@ -152,6 +171,7 @@ class Loader(Stream):
         *,
         views: int | None = None,
         decoder: JpegDecoder | None = None,
+        lanes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -164,6 +184,7 @@ class Loader(Stream):
             config: How batches are read.
             views: Number of views of a photo that are used; see `choose_view`.
             decoder: Decodes whole batches of photos; by default Pillow decodes them one by one.
+            lanes: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -171,7 +192,7 @@ class Loader(Stream):
             DenseCLIError: The columns cannot be joined or are not finished.
         """
         columns = [store.images, regions, *targets.values()]
-        super().__init__(columns, config, rank=rank, world_size=world_size)
+        super().__init__(columns, config, lanes=lanes, rank=rank, world_size=world_size)
         self.regions, self.targets, self.decoder = regions, targets, decoder
         self._views = views
         self._canvas = Canvas(store.canvas)
@@ -180,18 +201,23 @@ class Loader(Stream):
 
     def decode(self, record: Record, epoch: int) -> "Sample":
         """Decodes a sample with one view of its regions, which depends only on key and epoch."""
-        regions = record.arrays("regions")
+        regions = record.regions()
         arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
-        offsets = regions["offsets"]
+        offsets = regions.offsets
         view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values(), self._views)
         cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
         visit = Visit(offsets=offsets, view=view, cells=cells)
         return Sample(
             key=record.key,
             image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image()),
-            boxes=regions["boxes"][visit.rows],
-            targets={kind: reader.read(arrays[kind], visit) for kind, reader in self._readers.items()},
+            boxes=regions.boxes[visit.rows],
+            targets={kind: self._target(kind, record, arrays[kind], visit) for kind in self.targets},
         )
+
+    def _target(self, kind: str, record: Record, arrays: Arrays, visit: Visit) -> np.ndarray:
+        """The targets of a visit. Raises DenseCLIError for arrays that are none of this kind."""
+        with record.reading(self.targets[kind].part):
+            return self._readers[kind].read(arrays, visit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
-from densecli.train.trainer import Trainer
+from densecli.train.trainer import Trainer, lanes_to_continue
 
 # Fields of the resolved configuration that are copied into the model card.
 CARD = (
@@ -84,6 +84,7 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
         config,
         views=config.views,
         decoder=JpegDecoder.on_gpu(store.canvas, distributed.device) if config.decode == "gpu" else None,
+        lanes=lanes_to_continue(config, distributed),
         rank=distributed.rank,
         world_size=distributed.world_size,
     )

@@ -35,7 +35,7 @@ from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder
-from densecli.train.trainer import Trainer
+from densecli.train.trainer import Trainer, lanes_to_continue
 
 WEIGHTS = "refiner.safetensors"
 
@@ -84,6 +84,7 @@ def make_refiner_trainer(
         crops=config.crops,
         scale=config.scale,
         side=recipe.side,
+        lanes=lanes_to_continue(config, distributed),
         rank=distributed.rank,
         world_size=distributed.world_size,
     )
@@ -94,7 +95,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
     """A Refiner and how its tokens are aligned with those of crops (R-SC, eq. 9).
 
     Attributes:
-        side: Of a crop in pixels.
+        side: Side of a crop in pixels.
         grid: Tokens of a crop along a side.
     """
 
@@ -109,7 +110,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
             device: The device of the Refiner.
 
         Raises:
-            DenseCLIError: Where weights are missing, or the network has too few blocks.
+            DenseCLIError: Weights are missing, or the network has too few blocks.
         """
         self.config, self.store = config, store
         loaded, self.initial_weights = load_student(config.student, config.weights)

@@ -18,6 +18,7 @@ FREE = frozenset(
         "workers",
         "cache",
         "cache_gb",
+        "prefetch_mb",
         "ranks",
         "batch_size",
         "accumulate",

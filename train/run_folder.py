@@ -85,6 +85,14 @@ class RunFolder:
         """Unlocks the folder."""
         self._lock.release()
 
+    def recorded_lanes(self) -> int | None:
+        """The number of lanes that the run's samples are dealt to; None if there is no run."""
+        try:
+            lanes: int | None = self.read_config().get("lanes")
+        except FileNotFoundError:
+            return None
+        return lanes
+
     def _prepare(
         self,
         config: dict[str, Any],
@@ -146,7 +154,7 @@ class RunFolder:
         """Checks that a checkpoint belongs to this run, whose files two processes may have mixed.
 
         Args:
-            path: Of the checkpoint.
+            path: Path of the checkpoint.
             state: Its content. One of version 0.1 has no `config`.
             config: The resolved configuration of this run.
             free: See `open`.
@@ -171,6 +179,7 @@ class RunFolder:
                 hint=hint,
             )
         try:
+            b"\n".join(rows[:step]).decode()
             same = not step or parse(rows[step - 1])["step"] == step
         except (ValueError, KeyError, TypeError):
             same = False
@@ -179,6 +188,11 @@ class RunFolder:
 
     def _check_same(self, config: dict[str, Any], free: Collection[str], defaults: Mapping[str, Any]) -> None:
         recorded = self.read_config()
+        if "lanes" not in recorded:
+            raise DenseCLIError(
+                f"The run in {self.root} was started by an earlier version, which shuffled in another order.",
+                hint="Finish it with that version, or choose another --run, or --resume overwrite.",
+            )
         old = with_current_values(recorded)
         if changed := _changed(recorded, config, free, defaults):
             hint = (
@@ -198,9 +212,10 @@ class RunFolder:
 
 
 class _Config(TypedDict):
-    """What readers of a run's configuration rely on."""
+    """The entries that a run's configuration must have."""
 
     student: NotRequired[str]
+    lanes: NotRequired[int]
     alpha: NotRequired[float]
     initial_weights: NotRequired[dict[str, Any]]
 

@@ -89,6 +89,7 @@ class Trainer(Generic[R]):
         """The resolved configuration as JSON values: no defaults or look-ups are left."""
         return {
             **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()},
+            "lanes": self.loader.lanes,
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
             "samples_per_step": self.steps.samples_per_step,
@@ -331,3 +332,10 @@ class Trainer(Generic[R]):
                 hint="Remove it to continue from the one before, or start again with --resume overwrite.",
             ) from error
         self.step, self.nonfinite_steps = state["step"], state["nonfinite_steps"]
+
+
+def lanes_to_continue(config: TrainerConfig, distributed: Distributed) -> int | None:
+    """The number of lanes of the run that a training continues; None for a new run."""
+    if config.resume != "interrupted":
+        return None
+    return distributed.on_rank_zero(lambda: RunFolder(config.run).recorded_lanes())

@@ -25,6 +25,25 @@ class LoaderConfig(Settings):
     drop_last: bool = setting(
         False, help="Leaves out the last step of an epoch if it has fewer samples.", group="optimisation"
     )
+    lanes: int | None = setting(
+        None,
+        help="Lanes that the samples are dealt to; a process reads its own lanes only. The order of the "
+        "samples follows from their number, not from that of the processes.",
+        group="run",
+        min=1,
+        metavar="N",
+        default_text="the run's, else up to four for each process",
+    )
+    shuffle_window: int = setting(
+        4, help="Shards of a lane that are shuffled together.", group="run", min=1, metavar="N"
+    )
+    prefetch_mb: float = setting(
+        1000.0,
+        help="Megabytes of photos that each process fetches ahead of their use, one shard at least.",
+        group="speed",
+        above=0,
+        metavar="MB",
+    )
     workers: int = setting(
         2,
         help="Threads that decode ahead of the training step; 0 decodes in the step itself.",
@@ -61,7 +80,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         help="Model to train.",
         group="model",
         metavar="NAME",
-        default_text="the data set's; eva02-b16 for photos",
+        default_text=f"the data set's; {Dataset.student} for photos",
     )
     weights: str | None = setting(
         None,
@@ -106,7 +125,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         group="optimisation",
         min=0,
         metavar="N",
-        default_text="1000; a tenth of a training of up to 1000 steps",
+        default_text=f"{WARMUP_STEPS}; a tenth of a training of up to 1000 steps",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"

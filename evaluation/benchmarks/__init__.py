@@ -114,5 +114,5 @@ def require_pairs(pairs: Sequence[Pair], place: Path) -> list[Pair]:
         DenseCLIError: There are none; the message names `place`, where they should be.
     """
     if not pairs:
-        raise DenseCLIError(f"There are no labelled photos in {place}.", hint="Give another split.")
+        raise DenseCLIError(f"There are no labelled photos in {place}.", hint="Give another --split.")
     return list(pairs)

@@ -22,7 +22,7 @@ REFUSALS = {
     "local-file": "Files of this machine are read with --allow-local.",
     **{f"needs-{package}": f"Install it with pip install {package}." for package in STORES.values()},
 }
-"""What the user can do about photos that were not read, by the reason."""
+"""Hints for photos that were not read, by reason."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):")
 # Control characters, and what stands for bytes that were no text.
@@ -38,7 +38,7 @@ class AddressLoader:
     """Loads the photo at an address of a list. EXIF orientation is applied.
 
     Attributes:
-        folder: Of the list: relative paths are below it.
+        folder: Folder of the list, to which paths are relative.
         web: What may be fetched.
         max_pixels: Pixels of the largest photo that is decoded.
     """
@@ -59,7 +59,7 @@ def read_address(address: str, folder: str, settings: WebSettings) -> bytes:
 
     Args:
         address: http, https, s3, gs, az or hf; a path or file:// where `settings` allow it.
-        folder: That relative paths are below.
+        folder: Folder to which paths are relative.
         settings: What may be fetched.
 
     Raises:

@@ -73,7 +73,7 @@ class SourceRequest:
         split: Part of the data set. Empty: all of it.
         limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
-        index: Where the contents of tars are remembered between runs.
+        index: Cache of the contents of tars.
         max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list.
     """

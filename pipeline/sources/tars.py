@@ -93,7 +93,7 @@ def _members(file: BinaryIO, passed: PassedOver) -> dict[str, Place]:
 
 
 def _followed(found: dict[str, Place], links: Mapping[str, str], passed: PassedOver) -> dict[str, Place]:
-    """The same with every link in the place of what it links to; those to nothing are left out."""
+    """Replaces every link by its target; links to nothing are left out."""
     for name in links:
         target, hops = links[name], 0
         while target in links and hops < _HOPS:

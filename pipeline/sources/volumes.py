@@ -100,7 +100,7 @@ class Listing(Sequence[Item]):
 
     @property
     def passed(self) -> PassedOver:
-        """What was left out of the volumes."""
+        """The files that were left out of the volumes."""
         total = PassedOver()
         for volume in self.volumes:
             total.update(volume.passed, volume.name)
@@ -156,7 +156,7 @@ def tar_volumes(
         tars: The tars by their path below `root`.
         choose: Chooses the photos of a tar among its members.
         limit: Number of photos after which no further tar is read; None for all.
-        index: Where the contents of tars are remembered between runs.
+        index: Cache of the contents of tars.
 
     Raises:
         DenseCLIError: A file is not a complete tar.
@@ -222,7 +222,7 @@ def list_volumes(
 
 
 def _entry(photos: np.ndarray, passed: PassedOver) -> bytes:
-    """What an index remembers of a volume."""
+    """The entry of a volume in an index."""
     return npz_bytes({"photos": photos, "passed": np.frombuffer(passed.to_json(), np.uint8)})
 
 

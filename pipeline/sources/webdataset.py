@@ -18,7 +18,7 @@ from densecli.shards.datasets import DATASETS, Dataset
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.z")
 """How names of compressed tars end: their members cannot be read in place."""
 ROLES = ("image", "img", "photo", "picture", "rgb")
-"""What a sample's photo is called among its pictures, as in 7.image.jpg."""
+"""Names of the photo among a sample's pictures, as in 7.image.jpg."""
 
 
 def webdataset_source(request: SourceRequest) -> Source:
@@ -125,7 +125,7 @@ def choose_photos(members: Mapping[str, Place], passed: PassedOver) -> list[Row]
 
 
 def _ends(names: Sequence[str]) -> frozenset[str]:
-    """What follows the first dot in names."""
+    """The parts of names after the first dot."""
     return frozenset(name.rpartition("/")[2].partition(".")[2] for name in names)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from densecli.models.checkpoints import load_model
 from densecli.models.flops import Forward, dense_forward, vfm_forward
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
+from densecli.pipeline.config import RANK, SELF_RANK, BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -32,17 +33,7 @@ from densecli.shards.datasets import Dataset, defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.specs import ColumnInfo, TeacherSpec
 
-if TYPE_CHECKING:
-    from densecli.pipeline.config import BuildConfig
-
 Factors = TypeVar("Factors", bound=LowRank)
-
-GRAM_RANK, SELF_RANK = 64, 96
-"""Default ranks of the factors.
-
-The loss `spatial` sharpens correlations, which `context` compares as they are. So with DINOv2-S on photos, a
-rank of 64 changes the loss by a fraction of 1.2e-3, and a rank of 96 by less than 5e-4.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +201,7 @@ def _configure_gram(model: str, settings: BuildConfig) -> GramConfig:
         name=model,
         weights=weights_for(model, settings),
         student_patch=settings.student_patch or defaults_for(settings.dataset).student_patch,
-        codec=factor_codec(LowRank, settings, default_rank=GRAM_RANK),
+        codec=factor_codec(LowRank, settings, default_rank=RANK),
     )
 
 

@@ -14,7 +14,7 @@ from densecli.models.flops import refiner_forward
 from densecli.models.refiner_checkpoints import load_refiner
 from densecli.models.registry import resolve
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
-from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.config import RANK, BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -35,8 +35,6 @@ from densecli.shards.specs import ColumnInfo, TeacherSpec
 
 BOXES_PER_BATCH = 64
 """Number of boxes in a pass of the Refiner."""
-DEFAULT_RANK = 64
-"""Default rank of the factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +162,7 @@ def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
         views=settings.views,
         seed=settings.seed,
         side=settings.side,
-        codec=factor_codec(LowRank, settings, default_rank=DEFAULT_RANK),
+        codec=factor_codec(LowRank, settings, default_rank=RANK),
     )
 
 

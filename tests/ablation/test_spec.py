@@ -103,7 +103,7 @@ def test_shipped__asks_for_what_there_is(name: str) -> None:
     for model in spec.beside:
         assert resolve(model).family
     for cell in cells(spec):
-        config = train.parse(cell.arguments).make(TrainConfig, store="", run="", weights=None)
+        config = train.parse(cell.arguments).make(TrainConfig, store="store", run="run", weights=None)
         for loss in config.losses or find_method(config.method).losses:
             term_and_kind(loss)
     assert len({cell.name for cell in cells(spec)}) == len(cells(spec))

@@ -35,6 +35,13 @@ def test_plugin__before_a_command_that_is_its_own(tmp_path: Path, monkeypatch: p
     assert "greet" in passed("--help")
 
 
+def test_failure__of_the_file_system_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a working folder that may only be read."""
+    text = GREET.format(name="save").replace('click.echo("hello")', "open('/proc/no-such-file', 'w')")
+    path = plugin(tmp_path, "saving_command", text, monkeypatch)
+    assert "/proc/no-such-file: No such file or directory." in refused("--plugin", path, "save")
+
+
 def test_plugin__may_not_hide_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = plugin(tmp_path, "train_command", GREET.format(name="train"), monkeypatch)
     output = refused("--plugin", path, "train")

@@ -29,7 +29,8 @@ def test_load__embeds_regions_masks_and_names_as_evaluate_does(tmp_path: Path) -
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
     shutil.copy(find_weights("scenes-pvlm"), export / "student.safetensors")
-    card = {"student": "scenes-pvlm", "image_size": 96, "mode": "value"}
+    card = {"student": "scenes-pvlm", "image_size": 96, "mode": "value", "random_weights": False}
+    card["initial_weights"] = {"source": "scenes-pvlm.safetensors"}
     (export / "card.json").write_text(json.dumps(card))
     student = densecli.load(tmp_path / "run", device="cpu")
     assert torch.equal(student.text(known.names), text)

@@ -46,3 +46,18 @@ def test_describe__random_weights_of_this_model() -> None:
 def test_of_run__without_an_export(tmp_path: Path) -> None:
     with pytest.raises(DenseCLIError, match="no exported student"):
         ModelUnderTest.of_run(str(tmp_path))
+
+
+def test_named__on_the_models_own_canvas() -> None:
+    canvases = {name: ModelUnderTest.named(name).settings["canvas"] for name in ("eva02-b16", "scenes-s")}
+    assert canvases == {"eva02-b16": 512, "scenes-s": 96}
+    assert ModelUnderTest.named("scenes-vfm").settings == {"canvas": 96}
+    assert ModelUnderTest.named("dinov2-vits14").settings == {"canvas": 448}
+
+
+def test_named__as_the_card_beside_its_weights_says(tmp_path: Path) -> None:
+    weights = tmp_path / "x.pt"
+    weights.touch()
+    (tmp_path / "x.card.json").write_text(json.dumps({"image_size": 224, "mode": "qq"}))
+    subject = ModelUnderTest.named("scenes-s", str(weights))
+    assert subject.settings == {"canvas": 224, "mode": "qq"} and subject.origin is None

@@ -22,10 +22,9 @@ from densecli.models.checkpoints import load_model
 from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.models.vfms import VFMS
 from densecli.pipeline.build_request import prepare
-from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.config import SELF_RANK, BuildConfig
 from densecli.pipeline.teachers import TeacherConfig
 from densecli.pipeline.teachers.crops import CropsConfig
-from densecli.pipeline.teachers.gram import SELF_RANK
 from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import LowRank, Rows
 from densecli.shards.joined import read_joined

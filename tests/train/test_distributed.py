@@ -58,11 +58,11 @@ with joined_processes("cpu") as processes:
 
 
 def settings_of(store: str, run: Path, **settings) -> dict:
-    return run_settings(store, run, **{**LENGTH, "theta": 0.5, "spatial_side": 3, **settings})
+    return run_settings(store, run, **{**LENGTH, "lanes": 2, "theta": 0.5, "spatial_side": 3, **settings})
 
 
 def refiner_of(store: str, run: Path, **settings) -> dict:
-    return run_settings(store, run, **{**LENGTH, "crops": 2, **settings})
+    return run_settings(store, run, **{**LENGTH, "lanes": 2, "crops": 2, **settings})
 
 
 def losses_of(name: str) -> dict:

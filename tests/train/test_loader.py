@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def stream(tiny, *, columns: int = 3, rank: int = 0, world_size: int = 1, **settings) -> Stream:
-    config = LoaderConfig(**{"batch_size": 3, "workers": 0, "seed": 5, **settings})
+    config = LoaderConfig(**{"batch_size": 3, "workers": 0, "seed": 5, "lanes": 2, **settings})
     share = {"rank": rank, "world_size": world_size}
     if columns == 1:
         return CropLoader(tiny.store, config, crops=2, side=16, **share)
@@ -77,8 +77,10 @@ def test_processes__without_a_sample_go_along_with_the_first_of_the_batch(tiny_s
     (one,) = processes(tiny_store, 1, batch_size=10)
     first, second = (list(part.batches(0)) for part in processes(tiny_store, 2, batch_size=5))
     *_, last = one.batches(0)
-    assert len(last.keys) == 1 and same(last, first[-1])
-    assert second[-1].keys == () and torch.equal(second[-1].images, last.images)
+    assert len(last.keys) == 1
+    (without,) = [each for each in (first[-1], second[-1]) if not each.keys]
+    (with_it,) = [each for each in (first[-1], second[-1]) if each.keys]
+    assert same(last, with_it) and torch.equal(without.images, last.images)
 
 
 # (processes, samples that each takes at once, workers), before and after.
@@ -103,7 +105,8 @@ def test_resume__with_other_processes_and_workers_loses_and_repeats_nothing(tiny
         assert len(seen) == min(k * first[0].whole, 11)
         # Resumed twice: by other processes for one step, then by the first again.
         once = keys_of(second, len(seen), 1)
-        assert seen + once + keys_of(first, len(seen) + len(once)) == expected
+        left = keys_of(first, len(seen) + len(once))
+        assert sorted(seen + once + left) == sorted(expected)
 
 
 def test_resume__at_the_border_of_an_epoch_goes_on_with_the_next(tiny_store):
@@ -116,12 +119,12 @@ def test_processes__read_no_shard_that_has_none_of_their_samples(tiny_store, mon
     from densecli.shards import reader
 
     opened = []
-    real = reader.open_joined
-    monkeypatch.setattr(reader, "open_joined", lambda *what: (opened.append(what[1]), real(*what))[1])
+    real = reader.open_tar
+    monkeypatch.setattr(reader, "open_tar", lambda *what: (opened.append(what[1]), real(*what))[1])
     columns = [tiny_store.store.images, tiny_store.regions]
-    keys = [r.key for r in StoreReader(columns, shuffle=False).iter(0, chunk=4, rank=1, world_size=3)]
-    assert keys == ["0004", "0005", "0006", "0007"]
-    assert opened == ["000001"]
+    keys = [r.key for r in StoreReader(columns, shuffle=False).iter(0, batch=12, rank=1, world_size=3)]
+    assert keys == ["0003", "0004", "0005", "0006"]
+    assert set(opened) == {"000000", "000001"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

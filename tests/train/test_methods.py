@@ -74,8 +74,8 @@ def test_weights__spatial_beside_regions_counts_twice_for_a_large_student() -> N
 @pytest.mark.parametrize(("word", "name"), [*DECOUPLING_ROWS.items(), ("stuff-only", "stuff-only")])
 def test_decoupling__by_row_or_by_name(word: str, name: str) -> None:
     for value in (word, *([int(word)] if word.isdigit() else [])):
-        assert TrainConfig(store="", run="", decoupling=value).decoupling == name
-    assert TrainConfig(store="", run="").decoupling == "densevlm"
+        assert TrainConfig(store="store", run="run", decoupling=value).decoupling == name
+    assert TrainConfig(store="store", run="run").decoupling == "densevlm"
     assert set(DECOUPLING) == set(DECOUPLING_ROWS.values())
 
 
@@ -110,7 +110,7 @@ LOSSES = {
 @pytest.mark.parametrize("method", METHODS)
 def test_preset__resolves_to_the_papers_settings(method: str, large: bool) -> None:
     student = "eva02-l14-336" if large else "eva02-b16"
-    config = TrainConfig(store="", run="", method=method, student=student)
+    config = TrainConfig(store="store", run="run", method=method, student=student)
     lr, batch, beta, alpha, canvas, regions, mode = SETTINGS[method]
     assert (config.lr, config.batch_size, config.betas) == (lr, batch, (0.9, beta))
     assert (config.weight_decay, config.schedule, config.epochs) == (0.1, "cosine", 6)
@@ -124,7 +124,7 @@ def test_preset__resolves_to_the_papers_settings(method: str, large: bool) -> No
 
 
 def test_preset__a_flag_wins() -> None:
-    config = TrainConfig(store="", run="", method="r-sc-clipself", lr=1e-3, alpha=1, batch_size=8)
+    config = TrainConfig(store="store", run="run", method="r-sc-clipself", lr=1e-3, alpha=1, batch_size=8)
     assert (config.lr, config.alpha, config.batch_size) == (1e-3, 1, 8)
     assert {"lr", "alpha", "batch_size"}.isdisjoint(config.from_preset)
     assert "betas" in config.from_preset

@@ -8,7 +8,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import save_checkpoint
 from densecli.train.run_folder import RunFolder
 
-CONFIG = {"lr": 0.1, "workers": 2}
+CONFIG = {"lr": 0.1, "workers": 2, "lanes": 1}
 
 
 def opened(folder: RunFolder, *args, **settings) -> str | None:
@@ -53,11 +53,26 @@ def test_open__other_settings(tmp_path: Path) -> None:
     opened(folder, {**CONFIG, "workers": 4}, "interrupted", free=frozenset({"workers"}))
 
 
+def test_open__a_run_without_lanes_was_shuffled_otherwise(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.config.write_text(json.dumps({"lr": 0.1, "workers": 2}))
+    with pytest.raises(DenseCLIError, match="an earlier version, which shuffled in another order"):
+        opened(folder, CONFIG, "interrupted")
+    opened(folder, CONFIG, "overwrite")
+
+
+def test_recorded_lanes__are_those_of_the_run_that_is_there(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.recorded_lanes() is None
+    opened(folder, {**CONFIG, "lanes": 24}, "never")
+    assert folder.recorded_lanes() == 24
+
+
 def test_open__says_what_a_step_has_to_keep(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    opened(folder, {"samples_per_step": 6}, "interrupted")
+    opened(folder, {"lanes": 1, "samples_per_step": 6}, "interrupted")
     with pytest.raises(DenseCLIError, match="samples_per_step 6 -> 12") as caught:
-        opened(folder, {"samples_per_step": 12}, "interrupted")
+        opened(folder, {"lanes": 1, "samples_per_step": 12}, "interrupted")
     assert "--batch-size x --accumulate x processes = 6" in caught.value.hint
 
 

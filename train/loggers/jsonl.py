@@ -17,8 +17,8 @@ class JsonlLogger(Logger):
     def start(self, config: Mapping[str, Any], step: int) -> None:
         """Keeps the first `step` rows, and drops those that were logged after the checkpoint."""
         path = RunFolder(self.folder).metrics
-        rows = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
-        fs.write_atomic(str(path), "".join(rows).encode())
+        rows = path.read_bytes().splitlines(keepends=True)[:step] if path.exists() else []
+        fs.write_atomic(str(path), rows)
         self._file = path.open("a", buffering=1)
 
     def log(self, row: Row) -> None:
