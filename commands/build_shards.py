@@ -47,6 +47,10 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     )
     skipping = f"; skipped {skipped}" if skipped else ""
     lines.append(f"{summary['store']}: {summary['status']}{counts}{skipping}")
+    if skipped:
+        from densecli.pipeline.sources.address_loader import REFUSALS
+
+        lines += [REFUSALS[reason] for reason in summary["skipped"] if reason in REFUSALS]
     if proposals := summary.get("proposals"):
         lines.append(
             f"Proposals: {proposals['matched']} of {proposals['photos']} photos have boxes; "

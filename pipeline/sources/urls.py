@@ -3,8 +3,7 @@
 import hashlib
 import os
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import overload
@@ -14,6 +13,7 @@ import xxhash
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.passed_over import PassedOver
 from densecli.pipeline.sources.address_lists import HINT, read_addresses
 from densecli.pipeline.sources.address_loader import AddressLoader
 from densecli.pipeline.sources.base import Item, Source, SourceRequest, Span
@@ -27,23 +27,24 @@ class Addresses(Sequence[Item]):
     """The first `limit` addresses without repetitions, compressed in memory. A key is the address's hash.
 
     Attributes:
-        left_out: Rows of the list that give no photo, by reason.
+        passed: Rows of the list that give no photo.
     """
 
-    def __init__(self, urls: Iterator[str], limit: int | None) -> None:
-        self.left_out = Counter[str]()
+    def __init__(self, urls: Iterable[str], limit: int | None) -> None:
+        self.passed = PassedOver()
         self._blocks: list[bytes] = []
         hashes = [np.zeros(0, np.uint64)]
-        kept = filter(self._keep, urls)
+        kept = self._with_address(urls)
         while block := list(islice(kept, BLOCK)):
             self._blocks.append(zlib.compress("\0".join(block).encode(), level=1))
             hashes.append(np.array([_hash(fs.public(url)) for url in block], np.uint64))
         self._hashes = np.concatenate(hashes)
         _, first = np.unique(self._hashes, return_index=True)
-        self.left_out["repeated"] = len(self._hashes) - len(first)
         self._rows = np.sort(first)[:limit]
         # The photos of a shard are neighbours.
         self._block = lru_cache(maxsize=2)(self._unpack)
+        for row in np.setdiff1d(np.arange(len(self._hashes)), first).tolist():
+            self.passed.add("repeated", self._item(row).ref)
 
     @property
     def digest(self) -> str:
@@ -62,10 +63,12 @@ class Addresses(Sequence[Item]):
             return [self._item(row) for row in self._rows[index].tolist()]
         return self._item(int(self._rows[index]))
 
-    def _keep(self, url: str) -> bool:
-        """Whether there is an address; counts where there is none."""
-        self.left_out["no-address"] += not url
-        return bool(url)
+    def _with_address(self, urls: Iterable[str]) -> Iterator[str]:
+        for number, url in enumerate(urls, start=1):
+            if url:
+                yield url
+            else:
+                self.passed.add("without an address", f"row {number}")
 
     def _item(self, row: int) -> Item:
         url = self._block(row // BLOCK)[row % BLOCK]
@@ -103,6 +106,7 @@ def urls_source(request: SourceRequest) -> Source:
         digest=items.digest,
         items=items,
         load=AddressLoader(folder=os.path.dirname(file), web=request.web, max_pixels=request.max_pixels),
+        passed=items.passed,
     )
 
 

@@ -94,13 +94,17 @@ def test_read__rows_without_an_address_are_empty(tmp_path: Path) -> None:
     for name, empty in (("a.parquet", 3), ("a.csv", 3), ("a.jsonl", 6)):
         items = Addresses(iter(read(tmp_path / name)), None)
         assert [item.ref for item in items[:]] == URLS
-        assert items.left_out == {"no-address": empty, "repeated": 0}
+        passed = items.passed.document()
+        assert passed["without an address"]["count"] == empty and len(passed) == 1
 
 
 def test_addresses__repetitions_are_counted() -> None:
     items = Addresses(iter([*URLS, "", *URLS, "http://user:a@h/2.jpg?b=c", "http://h/3.jpg"]), 3)
     assert [item.ref for item in items[:]] == [*URLS, "http://h/3.jpg"]
-    assert items.left_out == {"no-address": 1, "repeated": 3}
+    assert items.passed.document() == {
+        "without an address": {"count": 1, "first": ["row 3"]},
+        "repeated": {"count": 3, "first": [*URLS, URLS[1]]},
+    }
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl", "a.parquet"])
