@@ -1,4 +1,4 @@
-"""What killed writers leave: temporary files, which whoever knows that nobody writes them any more removes."""
+"""What killed writers leave: temporary files. Whoever knows that nobody writes them any more removes them."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
