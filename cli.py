@@ -1,6 +1,7 @@
 """The group of commands: names, errors, suggestions."""
 
 import difflib
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -80,11 +81,13 @@ def said(*, debug: bool) -> Iterator[None]:
             click.echo(f"Hint: {error.hint}", err=True)
         raise click.exceptions.Exit(error.exit_code) from None
     except OSError as error:
-        # Without a file it is no matter of paths: click ends a closed pipe quietly.
-        if debug or error.filename is None or isinstance(error, ConnectionError):
+        full = error.errno == errno.ENOSPC
+        # click ends a closed pipe quietly. What else has no file is no matter of paths.
+        if debug or isinstance(error, ConnectionError) or not (error.filename or full):
             raise
-        click.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
-        click.echo("Hint: Check that the folder exists and that you may write to it.", err=True)
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "Make room." if full else "Check that the folder exists and that you may write to it."
+        click.echo(f"Error: {where}{error.strerror}.\nHint: {hint}", err=True)
         raise click.exceptions.Exit(1) from None
     except KeyboardInterrupt:
         click.echo("Error: stopped.", err=True)
