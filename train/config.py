@@ -150,6 +150,13 @@ class TrainConfig(TrainerConfig):
         group="method",
     )
     spatial_tau: float = setting(0.2, help="Temperature of the spatial term.", group="method", above=0)
+    spatial_tau_teacher: float | None = setting(
+        None,
+        help="Temperature of the other encoder in the spatial term.",
+        group="method",
+        above=0,
+        default_text="--spatial-tau",
+    )
     spatial_side: int = setting(
         7,
         help="The spatial term compares N x N points in each box.",

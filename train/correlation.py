@@ -3,6 +3,7 @@
 Correlation matrices are never kept: they are computed in blocks, and again in the backward pass.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,19 +62,23 @@ def _row_distances(x: Tensor, f: Tensor, rows: slice) -> Tensor:
 
 
 def correlation_cross_entropy(
-    student: Tensor, teacher: Tensor, tau: float = TrainConfig.spatial_tau
+    student: Tensor,
+    teacher: Tensor,
+    tau: float = TrainConfig.spatial_tau,
+    tau_teacher: float | None = None,
 ) -> Tensor:
-    """Cross entropy of softmax(C_teacher / tau) and softmax(C_student / tau), mean over rows (R-SC).
+    """Cross entropy of softmax(C_teacher / tau_t) and softmax(C_student / tau), mean over rows (R-SC).
 
     Args:
         student: (R, L, L) correlations C = Z Z^T of the L tokens Z of each of R boxes.
         teacher: The same for the teacher.
-        tau: Temperature of both.
+        tau: Temperature of the student.
+        tau_teacher: Temperature of the teacher; None for the student's.
 
     Returns:
         (R,).
     """
-    p, log_q = (teacher / tau).softmax(dim=-1), (student / tau).log_softmax(dim=-1)
+    p, log_q = (teacher / (tau_teacher or tau)).softmax(dim=-1), (student / tau).log_softmax(dim=-1)
     return -(p * log_q).sum(dim=-1).mean(dim=-1)
 
 
@@ -85,6 +90,7 @@ def spatial_loss(
     *,
     side: int = TrainConfig.spatial_side,
     tau: float = TrainConfig.spatial_tau,
+    tau_teacher: float | None = None,
     count: Tensor | None = None,
     block: int = BLOCK,
 ) -> Tensor:
@@ -98,7 +104,8 @@ def spatial_loss(
         batch_index: (R,), the image of each box.
         side: RoIAlign makes L = side * side tokens of a box. If the teacher has tokens for each box, L is
             given by them.
-        tau: Temperature.
+        tau: Temperature of the student.
+        tau_teacher: Temperature of the teacher; None for the student's.
         count: Number of boxes of the whole step; see `losses.mean`.
         block: Entries of tokens or correlations in memory at a time.
 
@@ -112,12 +119,20 @@ def spatial_loss(
     for start in range(0, len(boxes), step):
         rows = slice(start, start + step)
         theirs = teacher[rows] if of_boxes else teacher
-        total = total + _recomputed(_box_losses, student, theirs, boxes[rows], batch_index[rows], side, tau)
+        box_losses = partial(_box_losses, side=side, tau=tau, tau_teacher=tau_teacher)
+        total = total + _recomputed(box_losses, student, theirs, boxes[rows], batch_index[rows])
     return total / (max(len(boxes), 1) if count is None else count.clamp(min=1))
 
 
 def _box_losses(
-    student: Tensor, teacher: Tensor, boxes: Tensor, batch_index: Tensor, side: int, tau: float
+    student: Tensor,
+    teacher: Tensor,
+    boxes: Tensor,
+    batch_index: Tensor,
+    *,
+    side: int,
+    tau: float,
+    tau_teacher: float | None,
 ) -> Tensor:
     """The sum of `correlation_cross_entropy` over some boxes."""
     ours = region_tokens(student, boxes, batch_index, side)
@@ -127,7 +142,7 @@ def _box_losses(
         z = region_tokens(teacher, boxes, batch_index, side)
         missing = (1 - teacher.square().sum(dim=1)).clamp(min=0)
         theirs = z @ z.mT + pooled_diagonal(missing[batch_index], boxes, side)
-    return correlation_cross_entropy(ours @ ours.mT, theirs, tau).sum()
+    return correlation_cross_entropy(ours @ ours.mT, theirs, tau, tau_teacher).sum()
 
 
 def pooled_diagonal(diagonal: Tensor, boxes: Tensor, side: int) -> Tensor:

@@ -197,6 +197,26 @@ def region_text(
     return mean(F.cross_entropy(student.float() / tau, labels, reduction="none"), count)
 
 
+def region_text_bce(
+    student: Tensor, labels: Tensor, sampled: Tensor, tau: float, count: Tensor | None = None
+) -> Tensor:
+    """Binary cross entropy of cos / tau with pseudo labels (the released code of RegionText).
+
+    Args:
+        student: (R, D) cosines of regions with the text embeddings of D categories.
+        labels: (R,) int64.
+        sampled: (R, D) bool, the categories that count for each region; its label is among them.
+        tau: Temperature.
+        count: Regions of the whole step, see `mean`.
+
+    Returns:
+        The sum over categories, mean over regions, a scalar; 0 without a region.
+    """
+    target = F.one_hot(labels, student.shape[1]).to(torch.float32)
+    each = F.binary_cross_entropy_with_logits(student.float() / tau, target, reduction="none")
+    return mean((each * sampled).sum(dim=-1), count)
+
+
 def token_infonce(student: Tensor, teacher: Tensor, tau: float, count: Tensor | None = None) -> Tensor:
     """InfoNCE between the tokens of each crop, mean over tokens (R-SC's Refiner).
 

@@ -110,6 +110,29 @@ def test_shipped__asks_for_what_there_is(name: str) -> None:
     assert evaluate.parse(arguments(spec.evaluate)).given
 
 
+GRIDS = {
+    "refiner-depth": {"refiner": [f"runs/refiner-{depth}" for depth in (2, 3, 4, 5)]},
+    "lambda": {"loss": [["region_cosine=1", f"context={weight}"] for weight in (0.1, 0.2, 0.25, 0.3)]},
+    "temperature": {"spatial-tau": [0.1, 0.15, 0.2, 0.25]},
+    "temperature-teacher": {"spatial-tau-teacher": [0.15, 0.2, 0.3]},
+    "blocks": {"blocks": [3, 6, 9, 12]},
+    "input-size": {"image-size": [224, 320, 512, 768, 1024]},
+    "categories": {"categories": ["133", "171", "273", "316"]},
+    "pvlm": {"teacher": ["vitb16", "vitl14"]},
+    "theta": {"theta": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]},
+    "decoupling": {"decoupling": ["none", "full", "stuff-only", "densevlm"]},
+}
+
+
+@pytest.mark.parametrize("table", GRIDS)
+def test_shipped__are_the_grids_of_the_papers_with_their_presets(table: str) -> None:
+    spec = load_spec(shipped()[f"coco/{table}"], FLAGS)
+    assert spec.grid == GRIDS[table]
+    assert {"lr", "batch-size", "epochs", "alpha", "mode"}.isdisjoint(spec.train)
+    if table in ("lambda", "blocks"):
+        assert spec.train["method"] == "declip"
+
+
 def test_shipped__every_table_for_coco_but_those_of_one_world() -> None:
     of_world, of_coco = (
         {name.partition("/")[2] for name in shipped() if name.startswith(f"{dataset}/")}

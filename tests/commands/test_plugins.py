@@ -35,6 +35,13 @@ def test_plugin__before_a_command_that_is_its_own(tmp_path: Path, monkeypatch: p
     assert "greet" in passed("--help")
 
 
+def test_failure__of_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of standard output, which has no name."""
+    text = GREET.format(name="fill").replace('click.echo("hello")', "raise OSError(28, 'No space left')")
+    path = plugin(tmp_path, "filling_command", text, monkeypatch)
+    assert "Error: No space left.\nHint: Make room." in refused("--plugin", path, "fill")
+
+
 def test_failure__of_the_file_system_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a working folder that may only be read."""
     text = GREET.format(name="save").replace('click.echo("hello")', "open('/proc/no-such-file', 'w')")

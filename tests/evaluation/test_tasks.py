@@ -120,7 +120,7 @@ def test_task__flags_of_another_task_are_a_usage_error(scenes, task, flag):
 def test_settings__papers_sizes_within_the_canvas(canvas, given, sizes):
     of_run = {"canvas": canvas, "mode": "qq"} if canvas else None
     subject = ModelUnderTest(model="scenes-s", settings=of_run)
-    question = EvaluationRequest(subject=subject, data="", split="", settings=given)
+    question = EvaluationRequest(subject=subject, data="d", split="s", settings=given)
     config = settings_for(question, SegmentationConfig(), "side", "window", "stride")
     assert (config.side, config.window, config.stride) == sizes
     assert config.mode == ("qq" if canvas else "value")
@@ -129,6 +129,6 @@ def test_settings__papers_sizes_within_the_canvas(canvas, given, sizes):
 def test_settings__a_given_canvas_is_taken_as_it_is():
     settings = {"canvas": 560, "k": 5}
     question = EvaluationRequest(
-        subject=ModelUnderTest(model="scenes-s"), data="", split="", settings=settings
+        subject=ModelUnderTest(model="scenes-s"), data="d", split="s", settings=settings
     )
     assert settings_for(question, KNNConfig(), "canvas") == KNNConfig(canvas=560, k=5)

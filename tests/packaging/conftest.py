@@ -71,9 +71,19 @@ def install(request: pytest.FixtureRequest) -> Install:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A user's repository whose modules have the names of our folders; importing any of them fails."""
-    folder = tmp_path / "repository"
+    folder = tmp_path / "dépôt à moi"
     (folder / "models").mkdir(parents=True)
     (folder / "models" / "__init__.py").write_text("import no_such_package\n")
-    for name in ("train", "pipeline", "shards", "cli", "evaluation", "core", "commands", "scenes"):
+    for name in (
+        "train",
+        "pipeline",
+        "shards",
+        "cli",
+        "evaluation",
+        "core",
+        "commands",
+        "scenes",
+        "registry",
+    ):
         (folder / f"{name}.py").write_text("raise SystemExit('the file of the user was imported')\n")
     return folder

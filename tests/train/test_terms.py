@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
+from densecli.models.pooling import region_tokens
 from densecli.train.correlation import context_loss, unit_tokens
 from densecli.train.dataloader import Batch
 from densecli.train.terms import StudentOutput, Term
 from densecli.train.terms.context import Context, context_tokens
 from densecli.train.terms.region_cosine import RegionCosine
-from densecli.train.terms.region_text import RegionText
+from densecli.train.terms.region_text import RegionText, sampled_categories
 from densecli.train.terms.spatial import Spatial
 
 
@@ -100,3 +101,54 @@ def test_terms__bf16_features_are_compared_in_fp32() -> None:
     loss, _ = call(Context("gram"), student({"q": q.bfloat16()}), targets)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, call(Context("gram"), student({"q": q.bfloat16().float()}), targets)[0])
+
+
+def test_region_text__as_released_is_a_binary_cross_entropy_over_sampled_categories() -> None:
+    text = F.normalize(random(12, 16, seed=1), dim=1)
+    labels = torch.tensor([3, 5, 3])
+    teacher = torch.full((3, 12), 0.01)
+    teacher[range(3), labels] = 0.9
+    options = RegionText.Options(loss="bce", sampled=4)
+    term = RegionText(text, tau=0.5, theta=0.3, kind="labels", options=options)
+    said, about = student(), batch(labels=teacher)
+    value, _ = call(term, said, about)
+    sampled = sampled_categories(labels, about.batch_index, about.keys, 0, count=4, categories=12)
+    assert sampled.sum(dim=1).tolist() == [4, 4, 4] and sampled[0].equal(sampled[1])
+    assert sampled[0, 3] and sampled[0, 5] and sampled[2, 3] and not sampled[0].equal(sampled[2])
+    expected = 0.0
+    for region, label in enumerate(labels.tolist()):
+        for category in torch.nonzero(sampled[region]).flatten().tolist():
+            p = torch.sigmoid((said.regions[region] @ text[category]) / 0.5)
+            expected -= float((p if category == label else 1 - p).log()) / 3
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_region_text__categories_are_those_of_the_photo_and_the_epoch() -> None:
+    labels, photos = torch.tensor([0, 1]), torch.tensor([0, 1])
+
+    def of(keys: tuple[str, ...], epoch: int) -> Tensor:
+        return sampled_categories(labels, photos, keys, epoch, count=6, categories=40)
+
+    assert of(("a", "b"), 0).equal(of(("a", "b"), 0)) and not of(("a", "b"), 0).equal(of(("a", "b"), 1))
+    alone = sampled_categories(labels[1:], photos[:1], ("b",), 0, count=6, categories=40)
+    assert alone.equal(of(("a", "b"), 0)[1:])
+    assert sampled_categories(labels, photos, ("a", "b"), 0, count=99, categories=40).all()
+
+
+@pytest.mark.parametrize("options", [{"loss": "hinge"}, {"sampled": 0}])
+def test_region_text__refuses_options(options) -> None:
+    with pytest.raises(DenseCLIError, match=next(iter(options))):
+        RegionText(random(2, 4), tau=1, theta=0, kind="labels", options=RegionText.Options(**options))
+
+
+def test_spatial__another_temperature_of_the_teacher() -> None:
+    tokens = F.normalize(random(3, 9, 8, seed=4), dim=2)
+    about, said = batch(refined=tokens), student()
+    same, _ = call(Spatial("refined", tau=0.2, side=3), said, about)
+    assert call(Spatial("refined", tau=0.2, side=3, tau_teacher=0.2), said, about)[0] == same
+    sharper, _ = call(Spatial("refined", tau=0.2, side=3, tau_teacher=0.1), said, about)
+    teacher = (tokens @ tokens.mT / 0.1).softmax(dim=-1)
+    ours = region_tokens(F.normalize(said.dense, dim=1), about.boxes, about.batch_index, 3)
+    ours = ours / 0.2**0.5
+    expected = -(teacher * (ours @ ours.mT).log_softmax(dim=-1)).sum(dim=-1).mean()
+    torch.testing.assert_close(sharper, expected)

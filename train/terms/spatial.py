@@ -19,20 +19,27 @@ class Spatial(Term):
 
     reads = ("self", "refined", "gram")
 
-    def __init__(self, kind: str, *, tau: float, side: int) -> None:
+    def __init__(self, kind: str, *, tau: float, side: int, tau_teacher: float | None = None) -> None:
         """Keeps the settings.
 
         Args:
             kind: Kind of target, a token map or the tokens of each box.
             tau: See `spatial_loss`.
             side: See `spatial_loss`.
+            tau_teacher: See `spatial_loss`.
         """
-        self.kind, self.tau, self.side = kind, tau, side
+        self.kind, self.tau, self.side, self.tau_teacher = kind, tau, side, tau_teacher
 
     @classmethod
     def build(cls, setup: TermSetup) -> Self:
         """See `Term.build`."""
-        return cls(setup.kind, tau=setup.config.spatial_tau, side=setup.config.spatial_side)
+        config = setup.config
+        return cls(
+            setup.kind,
+            tau=config.spatial_tau,
+            side=config.spatial_side,
+            tau_teacher=config.spatial_tau_teacher,
+        )
 
     def counts(self, batch: Batch) -> Tensor:
         """(1,) boxes."""
@@ -48,6 +55,7 @@ class Spatial(Term):
             batch.batch_index,
             side=self.side,
             tau=self.tau,
+            tau_teacher=self.tau_teacher,
             count=counts[0],
         )
         return loss, {}
