@@ -47,7 +47,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedPhoto:
-    """A photo (PIL, RGB) and its segments in the order of the json; crowds are left out."""
+    """A photo (PIL, RGB) and its segments in the order of the json."""
 
     key: str
     photo: Image.Image
@@ -135,7 +135,28 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 class PanopticDataset:
     """One split of a panoptic data set. `dataset[i]` reads photo i, sorted by file name, and its PNG."""
 
-    def __init__(self, root: Path | str, split: str, categories: Categories, limit: int | None = None):
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        categories: Categories,
+        limit: int | None = None,
+        *,
+        crowds: bool = False,
+    ):
+        """Reads the annotation file.
+
+        Args:
+            root: Folder of the data set.
+            split: Name of the split.
+            categories: The category set.
+            limit: Number of photos, by default all.
+            crowds: Whether crowds are segments like others.
+
+        Raises:
+            DenseCLIError: The file cannot be read, or its categories do not match.
+        """
+        self.crowds = crowds
         self.layout = find_layout(Path(root), split)
         self.categories = categories
         self._things = categories.thing_flags()
@@ -161,6 +182,11 @@ class PanopticDataset:
                 f"{self.layout.annotations} annotates no photo.", hint="Give another --split."
             )
 
+    @property
+    def crowd_segments(self) -> int:
+        """Number of crowds that are annotated in the photos."""
+        return sum(bool(info.get("iscrowd")) for _, a in self._pairs for info in a["segments_info"])
+
     def __len__(self) -> int:
         return len(self._pairs)
 
@@ -176,7 +202,9 @@ class PanopticDataset:
                 hint="Photos and segments must come from the same release of the data set.",
             )
         segments = (
-            self._segment(info, ids) for info in annotation["segments_info"] if not info.get("iscrowd")
+            self._segment(info, ids)
+            for info in annotation["segments_info"]
+            if self.crowds or not info.get("iscrowd")
         )
         return AnnotatedPhoto(
             key=Path(image["file_name"]).stem,
