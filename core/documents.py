@@ -63,10 +63,20 @@ def parse(data: bytes) -> Any:
 
 def parse_flat(data: bytes) -> Any:
     """Like `parse`, but faster and for any depth, for callers that check every type."""
+    return _loads(data, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_object)
+
+
+def parse_foreign(data: bytes) -> Any:
+    """As `parse_flat`, for other programs' files: accepts NaN, infinite numbers and a key twice.
+
+    Where a file is large, the caller can name the place of such a number, as the error here could not.
+    """
+    return _loads(data)
+
+
+def _loads(data: bytes, **how: Any) -> Any:
     try:
-        value = json.loads(
-            data.decode(), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_object
-        )
+        value = json.loads(data.decode(), **how)
         if b"\\ud" in data or b"\\uD" in data:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:

@@ -8,7 +8,7 @@ the nearest text embedding. As an upper bound, each segment's own crop goes thro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def count_regions(
             masks=count(scores.masks, labels, areas),
             skipped=scores.skipped,
         )
-    return counts
+    return replace(counts, absent=dataset.absent)
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ Two figures: R-SC's coupling ratio (eq. 15), which compares two photos side by s
 the similarity of tokens across the segments of one photo.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.refiner_checkpoints import load_refiner
 from densecli.shards.config import DeviceSettings
 from densecli.shards.geometry import Canvas
+
+log = logging.getLogger(__name__)
 
 DenseMap = Callable[[Tensor], Tensor]
 """(1, 3, H, W) normalised pixels -> (1, C, h, w)."""
@@ -93,10 +96,16 @@ def evaluate_coupling(
         mode=config.mode,
         weights=info.source,
     )
-    return {
+    found = {
         title: _coupling(model, dense, dataset, measured, random_weights=info.random)
         for title, dense in networks.items()
     }
+    if dataset.absent:
+        log.warning(
+            "%d segments are left out because their PNG has no pixel of theirs.",
+            dataset.absent,
+        )
+    return found
 
 
 def _coupling(

@@ -6,23 +6,26 @@ ADE20K:  ROOT/ade20k_panoptic_SPLIT.json, ROOT/ade20k_panoptic_SPLIT/*.png, phot
 Both: PNG colours are segment ids, r + 256 g + 65536 b (Kirillov et al., Panoptic Segmentation, and its API).
 """
 
-import json
 import logging
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import read_photo, read_picture
+from densecli.evaluation.annotations import PhotoAnnotation, SegmentInfo, read_annotations
+from densecli.evaluation.annotations import canonical as canonical
+from densecli.evaluation.annotations import match_categories as match_categories
 from densecli.models.categories import Categories
 
 log = logging.getLogger(__name__)
 
 NEEDED = "Evaluation needs every annotated photo and PNG of the split."
+FIRST = 5
+"""So many ids are shown of each side where none match."""
 ADE_PHOTOS = {"train": "training", "val": "validation"}
 
 
@@ -83,43 +86,6 @@ def find_layout(root: Path, split: str) -> Layout:
     )
 
 
-def canonical(name: str) -> str:
-    """A category name for comparison: case, spacing, `_` and COCO-panoptic's `-merged` do not count."""
-    return " ".join(name.casefold().replace("_", " ").split()).removesuffix("-merged")
-
-
-def match_categories(entries: list[dict[str, Any]], categories: Categories) -> tuple[dict[int, int], str]:
-    """Matches the categories of a panoptic annotation file to a category set.
-
-    They are matched by name (`canonical`) if every name is found. Otherwise they are matched by the order of
-    their ids, as in the released code of CLIPSelf, if there are as many as in the set.
-
-    Args:
-        entries: The file's `categories`.
-        categories: The category set.
-
-    Returns:
-        Index into the set by id in the file, and how they were matched: "name" or "order".
-
-    Raises:
-        DenseCLIError: They cannot be matched; the message lists the unknown names.
-    """
-    forms = [canonical(name) for name in categories.names]
-    # A name that the set holds twice names no class.
-    count = Counter(forms)
-    index = {form: i for i, form in enumerate(forms) if count[form] == 1}
-    unmatched = [entry["name"] for entry in entries if canonical(entry["name"]) not in index]
-    if not unmatched:
-        return {entry["id"]: index[canonical(entry["name"])] for entry in entries}, "name"
-    if len(entries) == len(categories.names):
-        return {id: i for i, id in enumerate(sorted(entry["id"] for entry in entries))}, "order"
-    raise DenseCLIError(
-        f"{len(unmatched)} of {len(entries)} annotated categories are not in {categories.name}"
-        f" ({len(categories.names)} names): {', '.join(unmatched)}.",
-        hint="Give --categories the set that the annotations were made with (COCO: 133, ADE20K: ade150).",
-    )
-
-
 def segment_ids(png: Image.Image) -> np.ndarray:
     """Segment id of every pixel, int32 (H, W), from a panoptic PNG: r + 256 g + 65536 b. 0 is unlabelled."""
     rgb = np.asarray(png.convert("RGB"), dtype=np.int32)
@@ -159,25 +125,15 @@ class PanopticDataset:
         self.crowds = crowds
         self.layout = find_layout(Path(root), split)
         self.categories = categories
-        self._things = categories.thing_flags()
-        try:
-            content = json.loads(self.layout.annotations.read_text())
-            self._index, self.matched_by = match_categories(content["categories"], categories)
-            images = {image["id"]: image for image in content["images"]}
-            pairs = [(images[a["image_id"]], a) for a in content["annotations"]]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DenseCLIError(
-                f"{self.layout.annotations} is not a panoptic annotation file ({error!r}).",
-                hint="It must hold images, annotations with segments_info, and categories.",
-            ) from error
+        self._photos, self.matched_by = read_annotations(self.layout.annotations, categories, limit)
+        self._absent: dict[int, int] = {}
         if self.matched_by == "order":
             log.warning(
                 "%s: its categories are matched to %s by order, because some names differ",
                 self.layout.annotations,
                 categories.name,
             )
-        self._pairs = sorted(pairs, key=lambda pair: pair[0]["file_name"])[:limit]
-        if not self._pairs:
+        if not self._photos:
             raise DenseCLIError(
                 f"{self.layout.annotations} annotates no photo.", hint="Give another --split."
             )
@@ -185,43 +141,76 @@ class PanopticDataset:
     @property
     def crowd_segments(self) -> int:
         """Number of crowds that are annotated in the photos."""
-        return sum(bool(info.get("iscrowd")) for _, a in self._pairs for info in a["segments_info"])
+        return sum(info.crowd for annotation in self._photos for info in annotation.segments)
+
+    @property
+    def absent(self) -> int:
+        """Segments of the photos read so far whose ids are not in their PNGs: they do not count."""
+        return sum(self._absent.values())
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._photos)
 
     def __getitem__(self, i: int) -> AnnotatedPhoto:
-        """Reads a photo. Raises DenseCLIError if it or its PNG cannot be read or their sizes differ."""
-        image, annotation = self._pairs[i]
-        photo = read_photo(self.layout.photos / image["file_name"], NEEDED)
-        ids = segment_ids(read_picture(self.layout.pngs / annotation["file_name"], NEEDED))
-        if ids.shape != (photo.height, photo.width):
+        """Reads a photo.
+
+        Raises:
+            DenseCLIError: It or its PNG cannot be read, their sizes differ, the PNG has pixels of another
+                kind, or none of the photo's segments is in it.
+        """
+        annotation = self._photos[i]
+        photo = read_photo(self.layout.photos / annotation.photo, NEEDED)
+        png = read_picture(self.layout.pngs / annotation.png, NEEDED)
+        if png.size != photo.size:
             raise DenseCLIError(
-                f"{annotation['file_name']} is {ids.shape[1]}x{ids.shape[0]} px,"
-                f" its photo {photo.width}x{photo.height}.",
+                f"{annotation.png} is {png.width}x{png.height} px, its photo {photo.width}x{photo.height}.",
                 hint="Photos and segments must come from the same release of the data set.",
             )
-        segments = (
-            self._segment(info, ids)
-            for info in annotation["segments_info"]
-            if self.crowds or not info.get("iscrowd")
-        )
-        return AnnotatedPhoto(
-            key=Path(image["file_name"]).stem,
-            photo=photo,
-            segments=tuple(s for s in segments if s is not None),
+        if png.mode not in ("RGB", "RGBA"):
+            raise DenseCLIError(
+                f"{self.layout.pngs / annotation.png} has pixels of mode {png.mode}, not segment ids in "
+                "three channels.",
+                hint="Take the PNGs of the release: r + 256 g + 65536 b is the id of a pixel's segment.",
+            )
+        ids = segment_ids(png)
+        infos = [info for info in annotation.segments if self.crowds or not info.crowd]
+        segments = tuple(s for info in infos if (s := _segment(info, ids)))
+        # ADE20K: some are painted over by later segments.
+        self._absent[i] = len(infos) - len(segments)
+        if infos and not segments:
+            raise self._no_segment(annotation, ids)
+        return AnnotatedPhoto(key=Path(annotation.photo).stem, photo=photo, segments=segments)
+
+    def _no_segment(self, annotation: PhotoAnnotation, ids: np.ndarray) -> DenseCLIError:
+        """The error for a photo that loses all its segments, with the first ids of both sides."""
+        wanted = {info.id for info in annotation.segments}
+        there = np.unique(ids)
+        swapped = 65536 * (there % 256) + 256 * (there // 256 % 256) + there // 65536
+        hint = "The PNG and the json must come from the same release of the data set."
+        if wanted & set(swapped.tolist()):
+            hint = "The channels of the PNG are in the order BGR: the ids match once it is saved as RGB."
+        return DenseCLIError(
+            f"None of the {len(wanted)} segments of {annotation.photo} is in its PNG "
+            f"{self.layout.pngs / annotation.png}: the json has the ids {_first(sorted(wanted))}, the PNG "
+            f"{_first(there.tolist())}.",
+            hint=hint,
         )
 
-    def _segment(self, info: dict[str, Any], ids: np.ndarray) -> Segment | None:
-        category = self._index[info["category_id"]]
-        thing = bool(self._things[category])
-        mask = ids == info["id"]
-        if not mask.any():  # ADE20K: painted over by a later segment
-            return None
-        if thing:
-            # ADE20K: the file has the box of the whole object, the PNG only what was not painted over.
-            x, y, width, height = info["bbox"]
-            box = np.array([x, y, x + width, y + height], np.float32)
-        else:
-            box = mask_box(mask)
-        return Segment(category=category, thing=thing, box=box, mask=mask, area=int(mask.sum()))
+
+def _first(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids[:FIRST])) + (", ..." if len(ids) > FIRST else "")
+
+
+def _segment(info: SegmentInfo, ids: np.ndarray) -> Segment | None:
+    """The segment; None where no pixel has its id."""
+    mask = ids == info.id
+    area = int(mask.sum())
+    if not area:
+        return None
+    return Segment(
+        category=info.category,
+        thing=info.box is not None,
+        box=mask_box(mask) if info.box is None else info.box,
+        mask=mask,
+        area=area,
+    )

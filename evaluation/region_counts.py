@@ -94,17 +94,20 @@ class PhotoCounts:
         boxes: Counts of the boxes of things.
         masks: Counts of the masks of all segments.
         skipped: Number of segments left out because of their box area.
+        absent: Number of segments left out because no pixel of their PNG has their id.
     """
 
     boxes: RegionCounts
     masks: RegionCounts
     skipped: int
+    absent: int = 0
 
     def __add__(self, other: PhotoCounts) -> PhotoCounts:
         return PhotoCounts(
             boxes=self.boxes + other.boxes,
             masks=self.masks + other.masks,
             skipped=self.skipped + other.skipped,
+            absent=self.absent + other.absent,
         )
 
 
@@ -144,6 +147,7 @@ class Classification:
         things: Number of thing segments.
         stuffs: Number of stuff segments.
         skipped: Segments left out because of their box area.
+        absent: Segments left out because no pixel of their PNG has their id.
         vanished: Segments whose mask covers no token.
         confusion: (D, D + 1) counts of masks by true class and predicted class; the last column counts masks
             without a token.
@@ -162,6 +166,7 @@ class Classification:
     things: int
     stuffs: int
     skipped: int
+    absent: int
     vanished: int
     classes: tuple[ClassRow, ...]
     sizes: tuple[SizeRow, ...]
@@ -220,6 +225,7 @@ def summarize(
         things=int(masks.sum(0)[thing].sum()),
         stuffs=int(masks.sum(0)[~thing].sum()),
         skipped=counts.skipped,
+        absent=counts.absent,
         vanished=int(predicted[:, -1].sum()),
         classes=tuple(
             ClassRow(

@@ -153,7 +153,8 @@ def _counts(result: Classification) -> str:
     return (
         f"Percent; top-1 unless top-5 is named. {result.things} thing and {result.stuffs} stuff segments,"
         f" {len(result.classes)} classes present; {result.skipped} left out because of their box area,"
-        f" {result.vanished} without a token."
+        f" {result.vanished} without a token"
+        + (f", {result.absent} left out because their PNG has no pixel of theirs." if result.absent else ".")
     )
 
 

@@ -27,6 +27,7 @@ class SemanticDataset:
 
     def __init__(self, root: Path | str, split: str, benchmark: Benchmark, limit: int | None = None) -> None:
         self.classes = benchmark.classes
+        self.absent = 0
         self._table = benchmark.table
         self._pairs = benchmark.pairs(Path(root), split)[:limit]
 
@@ -56,6 +57,11 @@ class PanopticLabels:
     def __init__(self, dataset: PanopticDataset) -> None:
         self.classes = Classes.of(dataset.categories.names)
         self._dataset = dataset
+
+    @property
+    def absent(self) -> int:
+        """See `PanopticDataset.absent`."""
+        return self._dataset.absent
 
     def __len__(self) -> int:
         return len(self._dataset)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from densecli.core.distributed import Distributed
@@ -80,7 +81,8 @@ def segmentation(request: EvaluationRequest, processes: Distributed) -> Evaluati
 
     windows = f"windows of {config.window} px every {config.stride} px, short side {config.side} px"
     results = _each(request, processes, measure)
-    return _segmented(request, f"Segmentation, {request.dataset}", windows, config.mode, results)
+    found = _segmented(request, f"Segmentation, {request.dataset}", windows, config.mode, results)
+    return with_absent(found, processes, dataset)
 
 
 def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
@@ -103,7 +105,9 @@ def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
 
     how = f"patches of a canvas of {config.canvas} px by their {config.k} nearest in {len(bank)} other photos"
     results = _each(request, processes, measure)
-    return _segmented(request, f"Patch kNN, {request.dataset}", how, config.mode, results, prompts=False)
+    title = f"Patch kNN, {request.dataset}"
+    found = _segmented(request, title, how, config.mode, results, prompts=False)
+    return with_absent(found, processes, bank, queries)
 
 
 def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
@@ -126,7 +130,8 @@ def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationRe
         note=f"Percent of {photos} photos; the class of each is its {label}, one of {classes}.",
     )
     measured = _conditions(request, "the model's own picture size", results)
-    return EvaluationResult(tables=[table], values=_values(results, measured), measured=measured)
+    found = EvaluationResult(tables=[table], values=_values(results, measured), measured=measured)
+    return with_absent(found, processes, images)
 
 
 TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] = {
@@ -134,6 +139,26 @@ TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] =
     "zeroshot": zeroshot,
     "knn": knn,
 }
+
+
+def with_absent(
+    result: EvaluationResult, processes: Distributed, *datasets: Labelled | Images
+) -> EvaluationResult:
+    """Adds how many segments were left out because no pixel of their PNG has their id, if there are any.
+
+    Args:
+        result: What was measured.
+        processes: The processes that share the photos.
+        datasets: What was read for it.
+    """
+    own = torch.tensor([sum(dataset.absent for dataset in datasets)], device=processes.device)
+    absent = int(processes.add(own).item())
+    if not absent:
+        return result
+    first, *others = result.tables
+    note = f"{first.note} {absent} segments are left out because their PNG has no pixel of theirs."
+    values = {name: {**found, "absent_segments": absent} for name, found in result.values.items()}
+    return replace(result, tables=[replace(first, note=note), *others], values=values)
 
 
 def settings_for(request: EvaluationRequest, default: Config, *sides: str) -> Config:

@@ -58,6 +58,11 @@ class FolderImages:
         else:
             self.names = tuple(name.replace("_", " ") for name in names)
 
+    @property
+    def absent(self) -> int:
+        """Nothing: there are no segments."""
+        return 0
+
     def __len__(self) -> int:
         return len(self._photos)
 
@@ -77,6 +82,11 @@ class DominantThings:
         things = np.flatnonzero(dataset.categories.thing_flags())
         self.names = tuple(dataset.categories.names[c] for c in things)
         self._class = {int(c): i for i, c in enumerate(things)}
+
+    @property
+    def absent(self) -> int:
+        """See `PanopticDataset.absent`."""
+        return self._dataset.absent
 
     def __len__(self) -> int:
         return len(self._dataset)

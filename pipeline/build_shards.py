@@ -57,7 +57,7 @@ def build_shards(config: BuildConfig) -> Summary:
     with (
         fs.swept([column.url for column in columns]),
         connected(config.ray_address, config.workers),
-        totals_of(request.store, todo, run="the build") as totals,
+        totals_of(request.store, todo, columns, run="the build") as totals,
     ):
         work = _with_probe(request, source) if config.ray_address else request
         pool = WorkerPool(work, config.workers, config.gpus_per_worker, totals.progress.say)

@@ -104,7 +104,7 @@ def _private_folder(folder: str) -> dict[str, str]:
 def _working_folder(folder: str) -> Iterator[None]:
     """Makes `folder` the working folder while Ray starts.
 
-    Ray puts the driver's working folder first on every worker's search path, where the user's own `models`,
+    Ray puts the user's working folder first on every worker's search path, where the user's own `models`,
     `train.py` or `yaml.py` would hide installed modules. An empty folder of this user alone hides nothing.
     """
     before, search_path = os.getcwd(), os.environ.get("PYTHONPATH")

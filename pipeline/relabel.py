@@ -74,7 +74,7 @@ def relabel(config: RelabelConfig) -> Summary:
         fs.swept([column.url for column in columns]),
         FolderLock(here, "The column", name=LOCK) if here else nullcontext(),
         nullcontext() if alone else connected(None, config.workers),
-        totals_of(request.store, todo, run="the relabelling") as totals,
+        totals_of(request.store, todo, columns, run="the relabelling") as totals,
     ):
         if alone:
             reports = _run_here(units, relabeller, totals.stop)

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from densecli.core import fs
-from densecli.core.documents import parse_flat
+from densecli.core.documents import parse_foreign
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain, readable
 
@@ -56,7 +56,7 @@ def read_proposals(file: str) -> Proposals:
             are relative to the size of their photos.
     """
     try:
-        document = parse_flat(fs.read_bytes(file))
+        document = parse_foreign(fs.read_bytes(file))
     except FileNotFoundError as error:
         raise DenseCLIError(f"There is no file {file}.", hint=HINT) from error
     except ValueError as error:

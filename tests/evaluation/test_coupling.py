@@ -68,7 +68,7 @@ def test_cross_segment_similarity__counts_photos_with_two_segments(dataset) -> N
     a, b = (F.normalize(torch.tensor([x, 1 - x]), dim=0) for x in (200 / 255, 40 / 255))
     # 12 pairs in the first segment's four tokens, 2 in the second's two, all alike.
     assert cross_segment_similarity(dense, dataset, 32) == pytest.approx(float(a @ b), abs=1e-3)
-    dataset._pairs = dataset._pairs[1:]
+    dataset._photos = dataset._photos[1:]
     with pytest.raises(DenseCLIError, match="No photo has two segments"):
         cross_segment_similarity(dense, dataset, 32)
 
