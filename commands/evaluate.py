@@ -21,7 +21,8 @@ COMMON = frozenset((*settings_of(ReadoutConfig), "canvas"))
 """Settings of one task's configuration that every task accepts."""
 OTHERS: Mapping[str, tuple[str, ...]] = {
     "dataset": ("segmentation", "zeroshot", "knn"),
-    "alphas": ("segmentation", "zeroshot", "knn"),
+    "alphas": ("segmentation", "zeroshot", "knn", "detection"),
+    "categories": ("regions", "segmentation", "zeroshot", "knn"),
     "train_split": ("knn",),
     "train_photos": ("knn",),
     "coupling": ("regions",),
@@ -77,20 +78,27 @@ def evaluate(options: Options) -> None:
     """Measure a model, or the student of a run: region classification on a panoptic data set (boxes and
     masks of things, masks of stuff, stuff called a thing).
 
-    Or, with --task, segmentation from features, image-level zero-shot classification, or patches by nearest
-    neighbours.
+    Or, with --task, segmentation from features, image-level zero-shot classification, patches by nearest
+    neighbours, or detection on given boxes: annotated or proposed boxes are classified and ranked, and
+    pycocotools gives AP50 base and novel (COCO) or AP rare, common and frequent (LVIS). Nothing finds or
+    moves a box or says whether it holds an object: that is no detector's AP.
 
     \b
     densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
     densecli evaluate --task segmentation --dataset voc21 --data data/VOC2012 --split val --run RUN
     densecli evaluate --task zeroshot --dataset folder --data data/imagenet --split val --run RUN
     densecli evaluate --task knn --data data/coco --student dinov2-vits14
+    densecli evaluate --task detection --data data/coco --split val2017 --run RUN
     """
     from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.models.checkpoints import weights_given
 
     settings = options.make(EvaluateSettings)
     check_task(options, settings.task)
+    if options.get("pictures") and not settings.report:
+        raise click.UsageError("--pictures needs --report DIR, whose page shows them.")
+    if "nms" in options.given and not options.get("proposals"):
+        raise click.UsageError("--nms needs --proposals: annotated boxes are all kept.")
     pairs = options.get("weights", ())
     if settings.run:
         model = ModelUnderTest.of_run(settings.run)
@@ -214,8 +222,8 @@ def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any)
     """Runs a task of `evaluation.tasks`, prints its tables, and writes JSON and report if asked for."""
     from densecli.core.distributed import joined_processes
     from densecli.core.page import Section, write_page
+    from densecli.evaluation.evaluation_request import EvaluationRequest
     from densecli.evaluation.tasks import TASKS as MEASURES
-    from densecli.evaluation.tasks import EvaluationRequest
 
     given = given_of(options, *settings_of(TASKS[settings.task]), *COMMON)
     request = options.make(EvaluationRequest, subject=model, before=before, settings=given)
@@ -231,7 +239,7 @@ def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any)
     text = "\n\n".join(["\n".join(notes), *tables])
     options.say(text, found.values)
     if settings.report:
-        section = Section(title=settings.task.capitalize(), parts=found.tables)
+        sections = [Section(title=settings.task.capitalize(), parts=found.tables), *found.sections]
         title = f"{model.title}: {settings.task}"
-        page = write_page(f"{settings.report}/index.html", title, [section], warning=found.warning)
+        page = write_page(f"{settings.report}/index.html", title, sections, warning=found.warning)
         click.echo(f"Report: {page}", err=options.json == "-")

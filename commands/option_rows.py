@@ -21,6 +21,7 @@ GROUPS: Mapping[str, str] = {
     "plan": "Estimate",
     "segmentation": "Segmentation",
     "knn": "Nearest neighbours",
+    "detection": "Detection on given boxes",
     "picture": "Picture",
     "run": "Run",
     "speed": "Speed",

@@ -44,6 +44,16 @@ TASK_METRICS = (
     Metric(heading="top-5", field="top5"),
 )
 """Figures of segmentation, patch kNN and image-level zero-shot."""
+DETECTION_METRICS = (
+    Metric(heading="AP50 novel", field="ap50_novel"),
+    Metric(heading="AP50 base", field="ap50_base"),
+    Metric(heading="AP50", field="ap50"),
+    Metric(heading="AP rare", field="ap_rare"),
+    Metric(heading="AP common", field="ap_common"),
+    Metric(heading="AP frequent", field="ap_frequent"),
+    Metric(heading="AP", field="ap"),
+)
+"""Figures of detection on given boxes; which of the groups there are, the annotations say."""
 COUPLING_METRICS = (
     Metric(
         heading="coupling ratio, mean", field="coupling_ratio_mean", higher_is_better=False, percent=False
@@ -59,5 +69,8 @@ COUPLING_METRICS = (
     ),
 )
 """Figures of `evaluate --coupling`."""
-METRICS = {metric.heading: metric for metric in (*REGION_METRICS, *TASK_METRICS, *COUPLING_METRICS)}
+METRICS = {
+    metric.heading: metric
+    for metric in (*REGION_METRICS, *TASK_METRICS, *DETECTION_METRICS, *COUPLING_METRICS)
+}
 """All figures by heading."""

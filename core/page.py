@@ -93,11 +93,13 @@ class Section:
         title: The heading.
         parts: Tables and figures, side by side where there is room.
         text: Paragraphs before the parts.
+        linked: Whether the top of the page has a link to it.
     """
 
     title: str
     parts: Sequence[Table | Figure] = ()
     text: Sequence[str] = ()
+    linked: bool = True
 
 
 def render_page(title: str, sections: Sequence[Section], *, summary: str = "", warning: str = "") -> str:

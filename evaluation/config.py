@@ -142,7 +142,11 @@ class SegmentationConfig(ReadoutConfig):
     window: int = setting(336, help="Side of the sliding window.", group="segmentation", min=1, metavar="PX")
     stride: int = setting(112, help="Distance between windows.", group="segmentation", min=1, metavar="PX")
     scale: float = setting(
-        40.0, help="Factor of the cosines before their softmax.", group="segmentation", above=0
+        40.0,
+        help="Factor of the cosines before their softmax.",
+        group="segmentation",
+        above=0,
+        default_text="40; detection 100",
     )
     threshold: float = setting(
         0.1,
@@ -150,6 +154,62 @@ class SegmentationConfig(ReadoutConfig):
         group="segmentation",
         min=0,
         max=1,
+    )
+    pictures: int = setting(
+        0,
+        help="Shows N photos with their true and predicted classes on the page of --report.",
+        group="segmentation",
+        min=0,
+        max=100,
+        metavar="N",
+        default_text="none",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig(ReadoutConfig):
+    """How given boxes are classified and ranked: a look at detection without a detector."""
+
+    canvas: int = changed(ClassifyConfig, "canvas")
+    scale: float = changed(SegmentationConfig, "scale", default=100.0)
+    instances: str | None = setting(
+        None,
+        help="Annotated boxes: a json file in COCO's or LVIS's format, or a panoptic one for its things.",
+        group="detection",
+        metavar="FILE",
+        default_text="DATA/annotations/instances_SPLIT.json, else lvis_v1_SPLIT.json or the panoptic file",
+        path=True,
+    )
+    proposals: str | None = setting(
+        None,
+        help="Boxes to rank: a json file in COCO's format. Scores in it are not read: no objectness counts.",
+        group="detection",
+        metavar="FILE",
+        default_text="the annotated boxes",
+        path=True,
+    )
+    novel: tuple[str, ...] = setting(
+        (),
+        help="A novel category, may be given several times; all others are base.",
+        group="detection",
+        metavar="NAME",
+        default_text="COCO: the 17 of OV-COCO beside 48 base; LVIS: rare, common and frequent",
+    )
+    nms: float = setting(
+        0.5,
+        help="With --proposals: drops a box that overlaps a better one of its category by more than IOU.",
+        group="detection",
+        min=0,
+        max=1,
+        metavar="IOU",
+    )
+    max_boxes: int | None = setting(
+        None,
+        help="Ranked boxes that count in a photo, each with a category.",
+        group="detection",
+        min=1,
+        metavar="N",
+        default_text="100; LVIS 300",
     )
 
 
@@ -175,6 +235,7 @@ TASKS: Mapping[str, type[Settings]] = MappingProxyType(
         "segmentation": SegmentationConfig,
         "zeroshot": ZeroShotConfig,
         "knn": KNNConfig,
+        "detection": DetectionConfig,
     }
 )
 """The settings of each task of `evaluate --task`."""

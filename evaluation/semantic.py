@@ -16,8 +16,9 @@ from densecli.models.categories import load_categories
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPhoto:
-    """A photo (PIL, RGB) and the class of each pixel, (H, W) int16; IGNORED pixels do not count."""
+    """A photo (PIL, RGB), and the class of each pixel, (H, W) int16; IGNORED pixels do not count."""
 
+    name: str
     photo: Image.Image
     labels: np.ndarray
 
@@ -48,7 +49,7 @@ class SemanticDataset:
                 f"{png_path} has pixels of mode {png.mode}, not one label for each pixel.",
                 hint="Use the label PNGs of the data set's release, not colour pictures of them.",
             )
-        return LabelledPhoto(photo=photo, labels=self._table[np.asarray(png)])
+        return LabelledPhoto(name=photo_path.stem, photo=photo, labels=self._table[np.asarray(png)])
 
 
 class PanopticLabels:
@@ -68,7 +69,7 @@ class PanopticLabels:
 
     def __getitem__(self, i: int) -> LabelledPhoto:
         found = self._dataset[i]
-        return LabelledPhoto(photo=found.photo, labels=category_map(found))
+        return LabelledPhoto(name=found.key, photo=found.photo, labels=category_map(found))
 
 
 Labelled = SemanticDataset | PanopticLabels

@@ -1,72 +1,37 @@
-"""The tasks of `evaluate` other than regions: segmentation, image-level zero-shot, patches by neighbours.
+"""The tasks of `evaluate` other than regions.
 
-Each task measures one model, or the student of a run at several weight interpolations.
+They are segmentation, image-level zero-shot, patches by neighbours, and detection on given boxes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
-from densecli.core.page import RANDOM_WEIGHTS, Table
-from densecli.evaluation.conditions import Conditions
-from densecli.evaluation.config import KNNConfig, MeasureSettings, SegmentationConfig, ZeroShotConfig
+from densecli.core.page import Table
+from densecli.evaluation.config import DetectionConfig, KNNConfig, SegmentationConfig, ZeroShotConfig
+from densecli.evaluation.detection import Detection, measure_ranking, rank_boxes
+from densecli.evaluation.detection_tables import ap_table, categories_text, category_table
+from densecli.evaluation.evaluation_request import (
+    EvaluationRequest,
+    EvaluationResult,
+    conditions_of,
+    measure_each,
+    settings_for,
+    values_of,
+    with_absent,
+    with_text,
+)
+from densecli.evaluation.given_boxes import given_boxes
+from densecli.evaluation.instances import read_instances
 from densecli.evaluation.knn import classify_patches
-from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.segmentation import Segmentation, segment
-from densecli.evaluation.semantic import Labelled, open_labelled
-from densecli.evaluation.weight_interpolation import Candidate, candidates
+from densecli.evaluation.segmentation_pictures import Pictures
+from densecli.evaluation.weight_interpolation import Candidate
 from densecli.evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
 from densecli.models.categories import load_categories
-from densecli.models.dense import DenseCLIP
-from densecli.models.text import category_embeddings
-
-Result = TypeVar("Result", Segmentation, ZeroShot)
-Config = TypeVar("Config", KNNConfig, SegmentationConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRequest(MeasureSettings):
-    """What `evaluate` is asked to measure.
-
-    Attributes:
-        subject: The model.
-        before: The student of a run before training; needed for `alphas`.
-        settings: The settings of the task that the user gave.
-    """
-
-    subject: ModelUnderTest
-    before: ModelUnderTest | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def labelled(self, split: str, limit: int | None) -> Labelled:
-        """Opens a split with a class for every pixel."""
-        return open_labelled(self.dataset, self.data, split, categories=self.categories, limit=limit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """The result of a task.
-
-    Attributes:
-        tables: Tables to print.
-        values: The same figures as JSON values, by the title of each model.
-        measured: The conditions of each model's figures.
-    """
-
-    tables: Sequence[Table]
-    values: Mapping[str, Mapping[str, Any]]
-    measured: Sequence[Conditions] = ()
-
-    @property
-    def warning(self) -> str:
-        """A warning to show above the numbers; empty if there is none."""
-        return RANDOM_WEIGHTS if any(found["random_weights"] for found in self.values.values()) else ""
 
 
 def segmentation(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
@@ -74,15 +39,22 @@ def segmentation(request: EvaluationRequest, processes: Distributed) -> Evaluati
     dataset = request.labelled(request.split, request.limit)
     config = settings_for(request, SegmentationConfig(), "side", "window", "stride")
     prompts = [prompt for names in dataset.classes.prompts for prompt in names]
+    pictures = None
+    if config.pictures and processes.first:
+        pictures = Pictures(request.labelled(request.split, request.limit), config)
 
     def measure(candidate: Candidate) -> Segmentation:
-        clip, text = _with_text(candidate, prompts, request)
-        return segment(clip, dataset, text, config, processes)
+        clip, text = with_text(candidate, prompts, request)
+        found = segment(clip, dataset, text, config, processes)
+        if pictures:
+            pictures.predict(candidate.heading, clip, text)
+        return found
 
     windows = f"windows of {config.window} px every {config.stride} px, short side {config.side} px"
-    results = _each(request, processes, measure)
+    results = measure_each(request, processes, measure)
     found = _segmented(request, f"Segmentation, {request.dataset}", windows, config.mode, results)
-    return with_absent(found, processes, dataset)
+    sections = pictures.sections() if pictures else []
+    return replace(with_absent(found, processes, dataset), sections=sections)
 
 
 def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
@@ -104,7 +76,7 @@ def knn(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
         return classify_patches(candidate.model, bank, queries, config, processes)
 
     how = f"patches of a canvas of {config.canvas} px by their {config.k} nearest in {len(bank)} other photos"
-    results = _each(request, processes, measure)
+    results = measure_each(request, processes, measure)
     title = f"Patch kNN, {request.dataset}"
     found = _segmented(request, title, how, config.mode, results, prompts=False)
     return with_absent(found, processes, bank, queries)
@@ -117,10 +89,10 @@ def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationRe
     config = ZeroShotConfig(**batch)
 
     def measure(candidate: Candidate) -> ZeroShot:
-        clip, text = _with_text(candidate, images.names, request)
+        clip, text = with_text(candidate, images.names, request)
         return zero_shot(clip, images, text, batch_size=config.batch_size, processes=processes)
 
-    results = _each(request, processes, measure)
+    results = measure_each(request, processes, measure)
     photos, classes = results[0][1].photos, results[0][1].classes
     label = "folder" if request.dataset == "folder" else "largest thing"
     table = Table(
@@ -129,52 +101,45 @@ def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationRe
         rows=[[who.heading, _percent(found.top1), _percent(found.top5)] for who, found in results],
         note=f"Percent of {photos} photos; the class of each is its {label}, one of {classes}.",
     )
-    measured = _conditions(request, "the model's own picture size", results)
-    found = EvaluationResult(tables=[table], values=_values(results, measured), measured=measured)
+    measured = conditions_of(request, "the model's own picture size", results)
+    found = EvaluationResult(tables=[table], values=values_of(results, measured), measured=measured)
     return with_absent(found, processes, images)
+
+
+def detection(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
+    """Ranking of given boxes; see `evaluation.detection`."""
+    config = DetectionConfig(**{**(request.subject.settings or {}), **request.settings})
+    instances = read_instances(
+        Path(request.data),
+        request.split,
+        file=Path(config.instances) if config.instances else None,
+        novel=config.novel,
+        limit=request.limit,
+    )
+    given = given_boxes(instances, config.proposals)
+
+    def measure(candidate: Candidate) -> Detection:
+        clip, text = with_text(candidate, instances.categories.names, request)
+        ranked = rank_boxes(clip, instances, given, text, config, processes)
+        return processes.on_rank_zero(lambda: measure_ranking(instances, given, ranked))
+
+    results = measure_each(request, processes, measure)
+    title = f"Given boxes ranked, {categories_text(instances)}"
+    tables = [ap_table([(who.heading, found) for who, found in results], instances, given, title)]
+    if request.classes:
+        tables.append(category_table(results[-1][0].heading, results[-1][1], title))
+    measured = conditions_of(
+        request, config.canvas, results, mode=config.mode, categories=categories_text(instances)
+    )
+    return EvaluationResult(tables=tables, values=values_of(results, measured), measured=measured)
 
 
 TASKS: dict[str, Callable[[EvaluationRequest, Distributed], EvaluationResult]] = {
     "segmentation": segmentation,
     "zeroshot": zeroshot,
     "knn": knn,
+    "detection": detection,
 }
-
-
-def with_absent(
-    result: EvaluationResult, processes: Distributed, *datasets: Labelled | Images
-) -> EvaluationResult:
-    """Adds how many segments were left out because no pixel of their PNG has their id, if there are any.
-
-    Args:
-        result: What was measured.
-        processes: The processes that share the photos.
-        datasets: What was read for it.
-    """
-    own = torch.tensor([sum(dataset.absent for dataset in datasets)], device=processes.device)
-    absent = int(processes.add(own).item())
-    if not absent:
-        return result
-    first, *others = result.tables
-    note = f"{first.note} {absent} segments are left out because their PNG has no pixel of theirs."
-    values = {name: {**found, "absent_segments": absent} for name, found in result.values.items()}
-    return replace(result, tables=[replace(first, note=note), *others], values=values)
-
-
-def settings_for(request: EvaluationRequest, default: Config, *sides: str) -> Config:
-    """Resolves the configuration of a task.
-
-    Args:
-        request: Its settings come first, then the mode and the canvas of its run.
-        default: The configuration of all other settings.
-        sides: Fields in pixels that are limited to the canvas, if a canvas is given or the run has one.
-    """
-    trained, given = request.subject.settings or {}, dict(request.settings)
-    canvas = given.get("canvas", trained.get("canvas"))
-    if "canvas" not in sides:
-        given.pop("canvas", None)
-    within = {side: min(getattr(default, side), canvas) for side in sides} if canvas else {}
-    return replace(default, **{"mode": trained.get("mode", default.mode), **within, **given})
 
 
 def _images(request: EvaluationRequest) -> Images:
@@ -187,52 +152,6 @@ def _images(request: EvaluationRequest) -> Images:
         )
     known = load_categories(request.categories)
     return DominantThings(PanopticDataset(request.data, request.split, known, request.limit))
-
-
-def _with_text(
-    candidate: Candidate, prompts: Sequence[str], request: EvaluationRequest
-) -> tuple[DenseCLIP, Tensor]:
-    """The candidate's CLIP, and the prompts' embeddings from its text tower or a file."""
-    if not isinstance(candidate.model, DenseCLIP):
-        raise DenseCLIError(
-            f"{candidate.title} has no text tower, which this task needs.",
-            hint="Measure it with --task knn.",
-        )
-    text = category_embeddings(candidate.model, prompts, file=request.text_embeddings)
-    return candidate.model, text
-
-
-def _each(
-    request: EvaluationRequest, processes: Distributed, measure: Callable[[Candidate], Result]
-) -> list[tuple[Candidate, Result]]:
-    found = candidates(request.subject, request.before, request.alphas, processes.device)
-    return [(candidate, measure(candidate)) for candidate in found]
-
-
-def _conditions(
-    request: EvaluationRequest,
-    seen: str,
-    results: Sequence[tuple[Candidate, Segmentation | ZeroShot]],
-    *,
-    mode: str = "",
-    prompts: bool = True,
-) -> list[Conditions]:
-    """The conditions of each result."""
-    found = []
-    for who, result in results:
-        templates = who.model.arch.templates if isinstance(who.model, DenseCLIP) else ""
-        found.append(
-            Conditions(
-                data=f"{request.data}, {request.split}",
-                photos=result.photos,
-                categories=request.categories if request.dataset == "panoptic" else request.dataset,
-                prompts=(request.text_embeddings or templates) if prompts else "",
-                canvas=seen,
-                mode=mode,
-                weights=who.weights,
-            )
-        )
-    return found
 
 
 def _segmented(
@@ -261,19 +180,8 @@ def _segmented(
         rows = [[row.name, _percent(row.iou), f"{row.pixels:,}"] for row in worst]
         of = results[-1][0].heading
         tables.append(Table(title=f"{title}, {of}", columns=["class", "IoU", "pixels"], rows=rows))
-    measured = _conditions(request, how, results, mode=mode, prompts=prompts)
-    return EvaluationResult(tables=tables, values=_values(results, measured), measured=measured)
-
-
-def _values(
-    results: list[tuple[Candidate, Result]], measured: Sequence[Conditions]
-) -> dict[str, dict[str, Any]]:
-    return {
-        who.title: found.to_dict()
-        | {"alpha": who.alpha, "weights": who.weights, "random_weights": who.random_weights}
-        | {"measured": asdict(conditions)}
-        for (who, found), conditions in zip(results, measured, strict=True)
-    }
+    measured = conditions_of(request, how, results, mode=mode, prompts=prompts)
+    return EvaluationResult(tables=tables, values=values_of(results, measured), measured=measured)
 
 
 def _percent(value: float) -> str:

@@ -11,9 +11,9 @@ from PIL import Image
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.page import Table
+from densecli.evaluation.evaluation_request import EvaluationResult, with_absent
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.semantic import PanopticLabels
-from densecli.evaluation.tasks import EvaluationResult, with_absent
 from densecli.models.categories import Categories
 
 SET = Categories(name="two", names=("bus", "sky"), thing=(True, False))

@@ -14,8 +14,9 @@ import torch
 
 from densecli.core.distributed import Distributed, joined_processes
 from densecli.evaluation.classify import ClassifyConfig
+from densecli.evaluation.evaluation_request import EvaluationRequest
 from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
-from densecli.evaluation.tasks import TASKS, EvaluationRequest
+from densecli.evaluation.tasks import TASKS
 from densecli.scenes.coco import write_coco
 
 ROOT = Path(__file__).parents[2]

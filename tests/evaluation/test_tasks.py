@@ -7,10 +7,10 @@ from click.testing import CliRunner
 
 from densecli.commands.evaluate import evaluate
 from densecli.core.errors import DenseCLIError
+from densecli.evaluation.evaluation_request import EvaluationRequest, settings_for
 from densecli.evaluation.knn import KNNConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.segmentation import SegmentationConfig
-from densecli.evaluation.tasks import EvaluationRequest, settings_for
 from densecli.scenes.coco import write_coco
 
 
