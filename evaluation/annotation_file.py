@@ -33,12 +33,13 @@ class AnnotationFile:
     hint: str
 
     @classmethod
-    def read(cls, path: Path, noun: str, hint: str) -> "AnnotationFile":
-        """Reads and parses a file. Raises DenseCLIError if that fails."""
+    def read(cls, path: Path, noun: str, hint: str, *, option: str = "--data") -> "AnnotationFile":
+        """Reads and parses a file, of which `option` says where it is. Raises DenseCLIError if that fails."""
         try:
             document = parse_foreign(path.read_bytes())
         except OSError as error:
-            raise DenseCLIError(f"Could not read {path}: {error.strerror}.", hint="Check --data.") from error
+            hint = f"Check {option}."
+            raise DenseCLIError(f"Could not read {path}: {error.strerror}.", hint=hint) from error
         except ValueError as error:
             raise DenseCLIError(f"{path} is not {noun}: {error}.", hint=hint) from error
         return cls(path=path, document=document, noun=noun, hint=hint)

@@ -91,7 +91,8 @@ def read_instances(
         DenseCLIError: There is no such file, it has another layout, or one of its parts is malformed.
     """
     path, folder = _find(root, split, file)
-    document = AnnotationFile.read(path, "an annotation file of instances", HINT)
+    option = "--instances" if file else "--data"
+    document = AnnotationFile.read(path, "an annotation file of instances", HINT, option=option)
     images, entries = document.objects("images"), document.categories()
     objects, panoptic = _objects(document, entries)
     groups = group_categories([e for e in entries if not panoptic or e.get("isthing")], novel)
