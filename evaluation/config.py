@@ -115,6 +115,11 @@ class ClassifyConfig(ReadoutConfig):
     max_side: int = setting(
         1024, help="Leaves out segments with a box larger than PX x PX.", group="regions", min=1, metavar="PX"
     )
+    crowds: bool = setting(
+        True,
+        help="Counts crowds as segments like others, as the released code of CLIPSelf does.",
+        group="regions",
+    )
     crops: bool = setting(
         False,
         help="Also classifies each segment by the image embedding of its own crop: an upper bound.",

@@ -137,7 +137,7 @@ def evaluate_regions(
     """
     processes = processes or Distributed(device=pick_device(device))
     known = load_categories(categories)
-    dataset = PanopticDataset(data, split, known, limit)
+    dataset = PanopticDataset(data, split, known, limit, crowds=config.crowds)
     model, info = subject.load(processes.device)
     text = category_embeddings(model, known.names, file=text_embeddings_file)
     found = classify(model, dataset, text, info.source, config, processes, random_weights=info.random)
@@ -145,6 +145,7 @@ def evaluate_regions(
         data=f"{data}, {split}",
         photos=len(dataset),
         categories=f"{known.name} ({len(known.names)})",
+        crowds=f"{dataset.crowd_segments} {'among' if config.crowds else 'left out of'} the segments",
         prompts=text_embeddings_file or model.arch.templates,
         canvas=config.canvas,
         mode=config.mode,

@@ -13,6 +13,7 @@ import ray
 from ray._private import ray_constants
 
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline.limits import check_limits
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Memory of Ray's object store, which only carries units and reports. Ray's minimum is 75 MiB."""
@@ -39,10 +40,18 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        check_limits(workers)
     with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True))
-        empty = os.path.join(folder, "empty")
-        os.mkdir(empty)
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True))
+            empty = os.path.join(folder, "empty")
+            os.mkdir(empty)
+        except OSError as error:
+            raise DenseCLIError(
+                f"There is no temporary folder that can be written to: {error.strerror}.",
+                hint="Set TMPDIR to a folder with room, such as /tmp.",
+            ) from error
         if address is None:
             options |= {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
             options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK, **_private_folder(folder)}

@@ -217,6 +217,12 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         metavar="RMSE",
         default_text="a fixed --rank",
     )
+    resample: bool = setting(
+        True,
+        help="Resizes a P-VLM's canvas to a multiple of its patch; without, as in DenseVLM's released code, "
+        "patches of 14 px cover 504 of 512.",
+        group="targets",
+    )
     student_patch: int | None = setting(
         None,
         help="Patch size of the students whose token grid a VFM's map gets.",

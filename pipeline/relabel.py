@@ -9,6 +9,7 @@ import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.leftovers import swept
 from densecli.core.lock import FolderLock
 from densecli.core.prefetch import Stopped
 from densecli.core.signals import Stop
@@ -71,7 +72,7 @@ def relabel(config: RelabelConfig) -> Summary:
     alone = config.workers == 1
     here = Path(request.labels.url) if fs.is_local(request.labels.url) else None
     with (
-        fs.swept([column.url for column in columns]),
+        swept([column.url for column in columns]),
         FolderLock(here, "The column", name=LOCK) if here else nullcontext(),
         nullcontext() if alone else connected(None, config.workers),
         totals_of(request.store, todo, columns, run="the relabelling") as totals,

@@ -170,6 +170,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         "templates": _templates(target),
         "categories": config.categories or column.info.get("categories"),
         "text_embeddings": config.text_embeddings if "sha256" in target.get("text", {}) else None,
+        "resample": spec.get("preprocessing", {}).get("input") != "canvas",
         "student_patch": target.get("student_patch"),
         "codec": codec.get("dtype"),
         "rank": codec.get("rank"),

@@ -213,6 +213,7 @@ def _configure(model: str, settings: BuildConfig) -> LabelsConfig:
         text_embeddings=fs.absolute(settings.text_embeddings) if settings.text_embeddings else None,
         templates=settings.templates,
         tau=settings.tau,
+        resample=settings.resample,
     )
 
 

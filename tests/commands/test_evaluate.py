@@ -29,7 +29,7 @@ def test_evaluate__says_what_its_numbers_were_measured_on(scenes: Path, tmp_path
     words = ["evaluate", "--student", "scenes-s", *where, "--json", tmp_path / "r.json"]
     said = passed(*words)
     assert f"scenes-s: measured on 3 photos of {scenes}, test; categories scenes (20)" in said
-    assert "prompts plain; canvas 96 px; mode value; weights" in said
+    assert "crowds: 0 among the segments; prompts plain; canvas 96 px; mode value; weights" in said
     measured = json.loads((tmp_path / "r.json").read_text())["scenes-s"]["measured"]
     weights = measured.pop("weights")
     assert weights.endswith("scenes-s.safetensors")
@@ -37,6 +37,7 @@ def test_evaluate__says_what_its_numbers_were_measured_on(scenes: Path, tmp_path
         "data": f"{scenes}, test",
         "photos": 3,
         "categories": "scenes (20)",
+        "crowds": "0 among the segments",
         "prompts": "plain",
         "canvas": 96,
         "mode": "value",
