@@ -12,6 +12,7 @@ import click
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.core.settings import setting, settings_of
+from densecli.core.tables import printable
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings
 from densecli.shards.datasets import Dataset
@@ -189,7 +190,10 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
             return
     titled = {f"{name}, crops": result for name, result in of_crops.items()}
     options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
-    show = partial(click.echo, err=options.json == "-")
+
+    def show(text: str) -> None:
+        click.echo(printable(text), err=options.json == "-")
+
     show(regions_table({**results, **titled}).text())
     for name, result in results.items():
         if result.measured:

@@ -16,6 +16,7 @@ from densecli.cli import NAMES, main
 from densecli.commands.build_shards import build_shards
 from densecli.commands.command import Command, describe
 from densecli.commands.config_file import read_config
+from densecli.commands.options import Options
 from densecli.commands.train import train, train_config
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
@@ -51,6 +52,16 @@ FLOATS = [
 
 def run(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_say__no_name_from_data_reaches_the_terminal_as_it_is(capsys, tmp_path) -> None:
+    name = "bus\x1b[31m\x07\u202egpj"
+    Options(given={}, json=str(tmp_path / "out.json")).say(f"class\n{name}", {"name": name})
+    assert capsys.readouterr().out == "class\nbus��gpj\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"name": name}
+    Options(given={}, json="-").say(name, {"name": name})
+    said = capsys.readouterr()
+    assert said.out.replace("\n", "").isprintable() and said.err == "bus��gpj\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
