@@ -258,3 +258,17 @@ def test_paths__every_option_that_names_one_takes_a_tilde() -> None:
     for name, of in named:
         value = of.parse("vitb16=~/x" if of.named or of.shape == "mapping" else "~/x")
         assert f"{home}/x" in (value if isinstance(value, tuple) else (value,)), f"{name} {of.flag}"
+
+
+@pytest.mark.parametrize("name", ["deep.json", "deep.toml", "cut.json", "latin.toml"])
+def test_config__a_file_that_is_none_is_a_sentence(tmp_path: Path, name: str) -> None:
+    deep = b"[" * 100_000
+    content = {
+        "deep.json": deep,
+        "deep.toml": b"a = " + deep,
+        "cut.json": b'{"lr"',
+        "latin.toml": b"\xe9 = 1",
+    }
+    (tmp_path / name).write_bytes(content[name])
+    with pytest.raises(DenseCLIError, match=rf"{name} cannot be read"):
+        read_config(str(tmp_path / name), train)
