@@ -1,4 +1,4 @@
-"""Full, forbidden and damaged disks, limits and clocks: one sentence, and a hint that makes all well again."""
+"""Full, forbidden and damaged disks, limits and clocks: one sentence, and a hint that makes it well again."""
 
 import json
 import multiprocessing
