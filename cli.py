@@ -2,9 +2,13 @@
 
 import difflib
 import errno
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import click
@@ -72,7 +76,8 @@ class Commands(click.Group):
 def said(*, debug: bool) -> Iterator[None]:
     """Ends the process where something fails, and says what."""
     try:
-        yield
+        with _terminated():
+            yield
     except DenseCLIError as error:
         if debug:
             raise
@@ -80,6 +85,16 @@ def said(*, debug: bool) -> Iterator[None]:
         if error.hint:
             click.echo(f"Hint: {error.hint}", err=True)
         raise click.exceptions.Exit(error.exit_code) from None
+    except (MemoryError, RuntimeError, BlockingIOError) as error:
+        # A limit may be met anywhere.
+        limit = _LIMITS.get(str(error), "memory" if isinstance(error, MemoryError) else "")
+        if isinstance(error, BlockingIOError):
+            limit = "processes"
+        if debug or not limit:
+            raise
+        click.echo(f"Error: The system gives this process no more {limit}.", err=True)
+        click.echo("Hint: Raise the limit (ulimit -a shows it), or ask for less at a time.", err=True)
+        raise click.exceptions.Exit(1) from None
     except OSError as error:
         full = error.errno == errno.ENOSPC
         # click ends a closed pipe quietly. What else has no file is no matter of paths.
@@ -89,9 +104,35 @@ def said(*, debug: bool) -> Iterator[None]:
         hint = "Make room." if full else "Check that the folder exists and that you may write to it."
         click.echo(f"Error: {where}{error.strerror}.\nHint: {hint}", err=True)
         raise click.exceptions.Exit(1) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         click.echo("Error: stopped.", err=True)
-        raise click.exceptions.Exit(130) from None
+        raise click.exceptions.Exit(143 if isinstance(error, _Terminated) else 130) from None
+
+
+_LIMITS = {"can't start new thread": "threads"}
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, where no part of a command heeds it."""
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does: what is half written is removed."""
+    alone = threading.current_thread() is threading.main_thread() and "RANK" not in os.environ
+    # A process of several may wait for the others in code where Python hears no signal.
+    if not alone or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def load(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> None:

@@ -149,7 +149,7 @@ def read_texts(path: str, column: str) -> list[str]:
             return [row if isinstance(row, str) else row[column] for row in rows]
     except FileNotFoundError:
         raise DenseCLIError(f"There is no file {path}.", hint="Check the path.") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DenseCLIError(
             f"{path} has no texts called {column!r} ({error}).", hint="Give the column with --column."
         ) from None

@@ -41,6 +41,11 @@ def readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def printable(text: str) -> str:
+    """A text for a terminal, whatever names are in it: each of its lines as `plain` makes it, uncut."""
+    return "\n".join(plain(line, max(len(line), 1)) for line in text.split("\n"))
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells, headings first, as aligned lines: the first column to the left, the others right."""
     rows = [[plain(cell, CELL_LIMIT) for cell in row] for row in rows]

@@ -28,11 +28,13 @@ class SegmentInfo:
         id: Its value in the PNG.
         category: Index into the category set.
         box: (4,) float32 xyxy in pixels of the photo; None for stuff.
+        crowd: Whether it is a crowd, many things in one segment.
     """
 
     id: int
     category: int
     box: np.ndarray | None
+    crowd: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class PhotoAnnotation:
     Attributes:
         photo: Its path below the folder of photos.
         png: Path of its PNG below the folder of PNGs.
-        segments: Without crowds, in the order of the file.
+        segments: In the order of the file.
     """
 
     photo: str
@@ -174,11 +176,11 @@ def _segments(
         if not _is_int(category) or category not in indices:
             known = f"which none of its {len(indices)} categories has"
             raise _wrong(path, f"{which} has the category_id {_shown(category)}, {known}")
-        if info.get("iscrowd"):
-            continue
         thing = bool(things[indices[category]])
         box = _box(path, which, info.get("bbox")) if thing else None
-        segments[info["id"]] = SegmentInfo(id=info["id"], category=indices[category], box=box)
+        segments[info["id"]] = SegmentInfo(
+            id=info["id"], category=indices[category], box=box, crowd=bool(info.get("iscrowd"))
+        )
     return tuple(segments.values())
 
 

@@ -11,6 +11,7 @@ class Conditions:
         data: Folder and split of the photos.
         photos: Number of photos.
         categories: Category set and the number of its names; empty if there is none.
+        crowds: What became of crowds, where regions were measured.
         prompts: Prompt templates, or the file of the text embeddings; empty if no text is read.
         canvas: Side in pixels of the canvas, or what is seen of a photo in words.
         mode: How the last block was read out; empty if it was run as it is.
@@ -20,6 +21,7 @@ class Conditions:
     data: str
     photos: int
     categories: str = ""
+    crowds: str = ""
     prompts: str = ""
     canvas: int | str
     mode: str = ""
@@ -30,6 +32,7 @@ class Conditions:
         canvas = f"canvas {self.canvas} px" if isinstance(self.canvas, int) else self.canvas
         parts = [f"{self.photos} photos of {self.data}"]
         parts += [f"categories {self.categories}"] if self.categories else []
+        parts += [f"crowds: {self.crowds}"] if self.crowds else []
         parts += [f"prompts {self.prompts}"] if self.prompts else []
         parts += [canvas]
         parts += [f"mode {self.mode}"] if self.mode else []

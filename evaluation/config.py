@@ -57,6 +57,14 @@ class MeasureSettings(Settings):
         default_text="made by the model's text tower",
         path=True,
     )
+    templates: str | None = setting(
+        None,
+        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
+        group="model",
+        metavar="SET|FILE",
+        default_text="the model's own, imagenet80 for photos",
+        path=True,
+    )
     alphas: tuple[float, ...] = setting(
         (),
         help="With --run: also measures averages of the initial (0) and the trained (1) weights.",
@@ -114,6 +122,11 @@ class ClassifyConfig(ReadoutConfig):
     )
     max_side: int = setting(
         1024, help="Leaves out segments with a box larger than PX x PX.", group="regions", min=1, metavar="PX"
+    )
+    crowds: bool = setting(
+        True,
+        help="Counts crowds as segments like others, as the released code of CLIPSelf does.",
+        group="regions",
     )
     crops: bool = setting(
         False,

@@ -50,7 +50,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedPhoto:
-    """A photo (PIL, RGB) and its segments in the order of the json; crowds are left out."""
+    """A photo (PIL, RGB) and its segments in the order of the json."""
 
     key: str
     photo: Image.Image
@@ -101,7 +101,28 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 class PanopticDataset:
     """One split of a panoptic data set. `dataset[i]` reads photo i, sorted by file name, and its PNG."""
 
-    def __init__(self, root: Path | str, split: str, categories: Categories, limit: int | None = None):
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        categories: Categories,
+        limit: int | None = None,
+        *,
+        crowds: bool = False,
+    ):
+        """Reads the annotation file.
+
+        Args:
+            root: Folder of the data set.
+            split: Name of the split.
+            categories: The category set.
+            limit: Number of photos, by default all.
+            crowds: Whether crowds are segments like others.
+
+        Raises:
+            DenseCLIError: The file cannot be read, or its categories do not match.
+        """
+        self.crowds = crowds
         self.layout = find_layout(Path(root), split)
         self.categories = categories
         self._photos, self.matched_by = read_annotations(self.layout.annotations, categories, limit)
@@ -116,6 +137,11 @@ class PanopticDataset:
             raise DenseCLIError(
                 f"{self.layout.annotations} annotates no photo.", hint="Give another --split."
             )
+
+    @property
+    def crowd_segments(self) -> int:
+        """Number of crowds that are annotated in the photos."""
+        return sum(info.crowd for annotation in self._photos for info in annotation.segments)
 
     @property
     def absent(self) -> int:
@@ -147,10 +173,11 @@ class PanopticDataset:
                 hint="Take the PNGs of the release: r + 256 g + 65536 b is the id of a pixel's segment.",
             )
         ids = segment_ids(png)
-        segments = tuple(s for info in annotation.segments if (s := _segment(info, ids)))
+        infos = [info for info in annotation.segments if self.crowds or not info.crowd]
+        segments = tuple(s for info in infos if (s := _segment(info, ids)))
         # ADE20K: some are painted over by later segments.
-        self._absent[i] = len(annotation.segments) - len(segments)
-        if annotation.segments and not segments:
+        self._absent[i] = len(infos) - len(segments)
+        if infos and not segments:
             raise self._no_segment(annotation, ids)
         return AnnotatedPhoto(key=Path(annotation.photo).stem, photo=photo, segments=segments)
 

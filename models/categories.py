@@ -83,7 +83,7 @@ def load_categories(set_or_file: str) -> Categories:
         raise DenseCLIError(f"The category file {path} is not UTF-8 text.", hint=_SHAPES) from None
     try:
         rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    except (json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise DenseCLIError(f"The category file {path} cannot be read ({error}).", hint=_SHAPES) from None
     categories = _categories(str(path), rows)
     if twice := [name for name, count in Counter(categories.names).items() if count > 1]:

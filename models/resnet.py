@@ -68,5 +68,4 @@ class DenseResNet(DenseCLIP):
 
     def _frozen_parts(self, mode: str) -> Sequence[str]:
         stem = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
-        pool = ("positional_embedding", "q_proj", "k_proj", "c_proj")
-        return [*(f"clip.visual.{part}" for part in stem), *(f"clip.visual.attnpool.{part}" for part in pool)]
+        return [f"clip.visual.{part}" for part in (*stem, "attnpool")]

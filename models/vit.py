@@ -67,7 +67,7 @@ class DenseViT(DenseTransformer):
         visual = "clip.visual"
         frozen = [
             f"{visual}.{part}"
-            for part in ("conv1", "class_embedding", "positional_embedding", "ln_post", "proj")
+            for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre", "ln_post", "proj")
         ]
         last = f"{visual}.transformer.resblocks.{len(self.blocks()) - 1}"
         # q, k and v are one parameter here: what a mode does not read of it gets a zero gradient.

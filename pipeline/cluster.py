@@ -13,6 +13,7 @@ import ray
 from ray._private import ray_constants
 
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline.limits import check_limits, check_room
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Memory of Ray's object store, which only carries units and reports. Ray's minimum is 75 MiB."""
@@ -39,11 +40,20 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        check_limits(workers)
     with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True))
-        empty = os.path.join(folder, "empty")
-        os.mkdir(empty)
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True))
+            empty = os.path.join(folder, "empty")
+            os.mkdir(empty)
+        except OSError as error:
+            raise DenseCLIError(
+                f"There is no temporary folder that can be written to: {error.strerror}.",
+                hint="Set TMPDIR to a folder with room, such as /tmp.",
+            ) from error
         if address is None:
+            check_room(os.environ.get("RAY_TMPDIR") or folder)
             options |= {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
             options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK, **_private_folder(folder)}
             stack.enter_context(_on_loopback())
@@ -104,7 +114,7 @@ def _private_folder(folder: str) -> dict[str, str]:
 def _working_folder(folder: str) -> Iterator[None]:
     """Makes `folder` the working folder while Ray starts.
 
-    Ray puts the driver's working folder first on every worker's search path, where the user's own `models`,
+    Ray puts the user's working folder first on every worker's search path, where the user's own `models`,
     `train.py` or `yaml.py` would hide installed modules. An empty folder of this user alone hides nothing.
     """
     before, search_path = os.getcwd(), os.environ.get("PYTHONPATH")

@@ -93,12 +93,13 @@ class Totals:
 
 
 @contextmanager
-def totals_of(store: Store, todo: Sequence[str], *, run: str) -> Iterator[Totals]:
+def totals_of(store: Store, todo: Sequence[str], columns: Sequence[Column], *, run: str) -> Iterator[Totals]:
     """Yields the totals of a run. SIGINT and SIGTERM end it in good order.
 
     Args:
         store: The store.
         todo: Names of the shards to build.
+        columns: What is built of each.
         run: What the message says that a signal stopped, such as "the build".
 
     Raises:
@@ -108,11 +109,26 @@ def totals_of(store: Store, todo: Sequence[str], *, run: str) -> Iterator[Totals
     with heeding_signals() as stop, closing(Progress(total, "images")) as progress:
         yield Totals(store, todo, stop, progress)
     if stop.signal:
+        kept, hint = _kept(columns, todo)
+        if run == "the build" and not hint:
+            hint = "The same command starts again. In a new store, a smaller --shard-size keeps more."
         raise Interrupted(
             stop.signal,
-            f"{stop.signal.name} stopped {run}; {progress.done} of {total} photos were done.",
-            hint="The same command continues where it stopped.",
+            f"{stop.signal.name} stopped {run}; {progress.done} of {total} photos were done, and {kept}.",
+            hint=hint or "The same command starts again.",
         )
+
+
+def _kept(columns: Sequence[Column], todo: Sequence[str]) -> tuple[str, str]:
+    """What of the shards to build is in the store now, and how to go on."""
+    counts = {column.name: len({*todo} - {*column.missing()}) for column in columns}
+    if not any(counts.values()):
+        return "nothing was kept, because no shard was finished", ""
+    listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+    return (
+        f"of {len(todo)} {'shard' if len(todo) == 1 else 'shards'} were kept: {listed}",
+        "The same command continues with the others.",
+    )
 
 
 def _photos_of(store: Store, shards: Sequence[str]) -> dict[str, int]:

@@ -49,7 +49,7 @@ class PackedWork:
         pickled: The pickled work.
         plugins: Plug-ins to import first, because the work may have objects of their classes.
         search_path: The module search path of the process that packed it.
-        writer: See `fs.writer`: the driver removes temporary files of workers that were killed.
+        writer: See `fs.writer`: the main process removes temporary files of workers that were killed.
     """
 
     pickled: bytes

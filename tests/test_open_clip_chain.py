@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 from building import build_here
+from registries import put
 from safetensors.torch import load_file
 from small_siglip import SIGLIP
 from training import rows, run_settings
@@ -15,6 +16,8 @@ from training import rows, run_settings
 import densecli
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.vocabulary import NAMES
 from densecli.train.distillation import TrainConfig, train
@@ -92,10 +95,10 @@ def test_train_refiner__says_that_a_siglip_has_no_cls(store, siglip, tmp_path) -
     assert "eva02-b16" in caught.value.hint
 
 
-def test_train_refiner__says_that_a_vfm_is_no_clip(store, tmp_path) -> None:
-    config = RefinerConfig(**run_settings(store.root, tmp_path, student="timm/vit_tiny_patch16_224"))
-    with pytest.raises(
-        DenseCLIError, match="a vision foundation model; a Refiner is made of a CLIP"
-    ) as caught:
+def test_train_refiner__says_that_a_vfm_has_no_cls(store, tmp_path, monkeypatch) -> None:
+    options = {"class_token": False, "global_pool": "avg"}
+    small = VFMArchitecture(name="small-vfm", timm="vit_tiny_patch16_224", patch=16, options=options)
+    put(monkeypatch, VFMS, "small-vfm", small)
+    config = RefinerConfig(**run_settings(store.root, tmp_path, student="small-vfm"))
+    with pytest.raises(DenseCLIError, match=r"small-vfm has no transformer blocks with a \[CLS\] token"):
         make_refiner_trainer(config)
-    assert "eva02-b16" in caught.value.hint

@@ -14,6 +14,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.startup import started
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
+from densecli.models.prompts import find_templates
 from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
@@ -189,7 +190,8 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
                 hint="Train it on tokens alone: --method r-sc-v, or --loss spatial:gram=1.",
             )
         names = column.spec["target"]["categories"]
-        return category_embeddings(self.model, names, file=self.config.text_embeddings)
+        templates = find_templates(self.config.templates) if self.config.templates else None
+        return category_embeddings(self.model, names, file=self.config.text_embeddings, templates=templates)
 
     @property
     def random_weights(self) -> bool:

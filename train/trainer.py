@@ -39,7 +39,7 @@ MAX_EMPTY_STEPS = 20
 
 
 class NonFiniteStep(DenseCLIError):
-    """A loss or gradient is not finite; the weights were not changed."""
+    """A loss or gradient is not finite and the weights were not changed, or the weights are not finite."""
 
 
 class Trainer(Generic[R]):
@@ -116,7 +116,7 @@ class Trainer(Generic[R]):
             returns `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
 
         Raises:
-            NonFiniteStep: More than `max_nonfinite_steps` steps are not finite.
+            NonFiniteStep: More than `max_nonfinite_steps` steps are not finite, or the weights are not.
             DenseCLIError: The run folder is in use or holds a different run.
         """
         start = time.monotonic() if start is None else start
@@ -162,6 +162,7 @@ class Trainer(Generic[R]):
                 try:
                     row = self.train_step(batches)
                 except NonFiniteStep:
+                    self._check_weights()
                     self._save(folder, log, before)
                     raise
                 now = time.perf_counter()
@@ -174,6 +175,7 @@ class Trainer(Generic[R]):
                 # torchrun passes a signal on to all its processes; a scheduler may send it to one of them.
                 ended_by = self.distributed.max(stop.signal or 0)
                 if ended_by or self._due(self.config.checkpoint_every):
+                    self._check_weights()
                     self._save(folder, log, rng_state())
                 if self.distributed.first and self._due(
                     self.config.picture_every or self.config.checkpoint_every
@@ -287,6 +289,17 @@ class Trainer(Generic[R]):
             hint="The state before this step is saved. Lower --lr, use --precision fp32, or skip "
             "such steps with --max-nonfinite-steps.",
         )
+
+    def _check_weights(self) -> None:
+        """Raises NonFiniteStep for weights that a step of finite loss and gradient has made infinite."""
+        tensors = [p for p in self.model.state_dict().values() if p.is_floating_point() and p.numel()]
+        # The largest of each: one transfer for all, and no sum that could overflow.
+        if not math.isfinite(torch.stack([tensor.abs().max().float() for tensor in tensors]).max().item()):
+            raise NonFiniteStep(
+                f"The weights are not finite after step {self.step}: a step was too large.",
+                hint="They are not saved, and earlier checkpoints are kept. Lower --lr, and start again with "
+                "--resume overwrite.",
+            )
 
     def _due(self, every: int) -> bool:
         """Whether something that happens every `every` steps and after the last one is due now."""

@@ -75,7 +75,9 @@ class FeaturesConfig:
 
 def _configure(model: str, settings: BuildConfig) -> FeaturesConfig:
     codec = factor_codec(Features, settings, default_rank=defaults_for(settings.dataset).features_rank)
-    return FeaturesConfig(model=model, weights=weights_for(model, settings), codec=codec)
+    return FeaturesConfig(
+        model=model, weights=weights_for(model, settings), resample=settings.resample, codec=codec
+    )
 
 
 TEACHERS.add(

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from densecli.core.tables import csv_table, markdown_table, plain, size, table
+from densecli.core.tables import csv_table, markdown_table, plain, printable, size, table
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -44,6 +44,11 @@ def test_plain__one_short_printable_line(name: str) -> None:
 )
 def test_plain__keeps_what_is_readable(name: str, text: str) -> None:
     assert plain(name) == text
+
+
+def test_printable__keeps_lines_and_their_length() -> None:
+    text = printable(f"a  b\n\x1b[31mred\x1b[0m {'x' * 10_000}\r\n\u202eexe\n")
+    assert text == f"a  b\nred {'x' * 10_000} \n�exe\n"
 
 
 def test_plain__a_text_of_megabytes_is_cut_first() -> None:

@@ -44,10 +44,12 @@ def test_dataset__reads_segments_of_each_layout(write_panoptic, layout):
     assert [s.box.tolist() for s in sample.segments] == [[0, 0, 20, 24], [20, 0, 40, 24]]
 
 
-def test_dataset__crowds_are_left_out(write_panoptic):
+def test_dataset__crowds_are_left_out_or_counted(write_panoptic):
     left, right = halves()
     root = write_panoptic("coco", NAMES, THING, [(photo_of(), [(0, left, True), (3, right, False)])])
     assert [s.category for s in PanopticDataset(root, "val", SET)[0].segments] == [3]
+    counted = PanopticDataset(root, "val", SET, crowds=True)
+    assert [s.category for s in counted[0].segments] == [0, 3] and counted.crowd_segments == 1
 
 
 def test_dataset__ade_thing_painted_over_keeps_its_box_or_goes(write_panoptic):

@@ -126,16 +126,16 @@ def kept(before: dict[str, int], store: Path) -> bool:
 @pytest.mark.slow
 def test_kill_9__of_a_worker_and_of_the_driver(start, undisturbed, tmp_path, survived):
     store = tmp_path / "store"
-    driver = start()
+    build = start()
     wait_for_targets(store, 2)
-    worker = next(pid for pid, args in descendants(driver.pid).items() if args.startswith("ray::WorkerActor"))
+    worker = next(pid for pid, args in descendants(build.pid).items() if args.startswith("ray::WorkerActor"))
     os.kill(worker, signal.SIGKILL)
     before_worker = receipts(store)
     wait_for_targets(store, 8)
-    processes = [driver.pid, *descendants(driver.pid)]
+    processes = [build.pid, *descendants(build.pid)]
     assert worker not in processes
-    driver.kill()
-    driver.wait()
+    build.kill()
+    build.wait()
     wait_until_gone(processes)
     before_driver, begun = receipts(store), tars(store)
     assert kept(before_worker, store)
@@ -146,20 +146,20 @@ def test_kill_9__of_a_worker_and_of_the_driver(start, undisturbed, tmp_path, sur
     assert kept(before_driver, store)
     assert tars(store) == undisturbed
     survived("kill -9 of a worker")
-    survived("kill -9 of the driver")
+    survived("kill -9 of the build")
 
 
 @pytest.mark.slow
 def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, survived):
     store, done = tmp_path / "store", 0
     for number in (signal.SIGTERM, signal.SIGINT):
-        driver = start()
+        build = start()
         wait_for_targets(store, done + 2)
-        processes = descendants(driver.pid)
+        processes = descendants(build.pid)
         # Ctrl-C reaches all that are in the terminal's group.
-        (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
-        _, output = driver.communicate(timeout=TIMEOUT)
-        assert driver.returncode == 128 + number
+        (os.killpg if number == signal.SIGINT else os.kill)(build.pid, number)
+        _, output = build.communicate(timeout=TIMEOUT)
+        assert build.returncode == 128 + number
         assert f"Error: {number.name} stopped the build" in output
         assert "Hint: The same command continues" in output
         assert "Traceback" not in output
@@ -177,13 +177,13 @@ def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, surv
 
 @pytest.mark.slow
 def test_two_drivers__on_one_store_both_end_well(start, undisturbed, tmp_path, survived):
-    drivers = [start(), start()]
-    for driver in drivers:
-        assert f"{CONFIG.limit}/{CONFIG.limit} images" in finished(driver)
+    builds = [start(), start()]
+    for build in builds:
+        assert f"{CONFIG.limit}/{CONFIG.limit} images" in finished(build)
     assert tars(tmp_path / "store") == undisturbed
     assert len(receipts(tmp_path / "store")) == 3 * SHARDS
     assert not list((tmp_path / "store").rglob("*.tmp"))
-    survived("two drivers on one store")
+    survived("two builds on one store")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from densecli.models.categories import load_categories
 from densecli.models.pooling import region_pool
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.build_request import prepare
-from densecli.pipeline.teachers import Photo
+from densecli.pipeline.teachers import Photo, teacher_config
 from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.shards.codecs import codec_from_spec
 from densecli.shards.geometry import Canvas
@@ -152,3 +152,14 @@ def test_coco128__six_real_photos(tiny, shared_data):
     records = [r for shard in request.store.shard_names for r in read_joined(request.columns(), shard)]
     assert [r.key for r in records] == [item.key for item in prepare(config)[1].items]
     assert all(decode_npz(r.parts["scenes-s"]["npz"])["count"].shape == (400,) for r in records)
+
+
+def test_resample__by_a_setting(tiny):
+    inputs = {
+        resample: [
+            teacher_config(name, replace(tiny, resample=resample)).spec()["preprocessing"]["input"]
+            for name in ("scenes-s", "features-scenes-s")
+        ]
+        for resample in (True, False)
+    }
+    assert inputs == {True: ["nearest multiple of the patch"] * 2, False: ["canvas"] * 2}

@@ -104,8 +104,8 @@ def test_build__a_name_that_is_not_utf8_is_stored_as_text(tiny, tmp_path):
     config = replace(
         tiny, dataset="folder", data=str(tmp_path / "photos"), split=None, teachers=(), weights={}
     )
-    job, (report,) = build_here(config)
-    samples = read_shard(job.store.images, "000000")
+    request, (report,) = build_here(config)
+    samples = read_shard(request.store.images, "000000")
     assert report.samples == 3
     sources = [json.loads(members["json"])["source"] for _, members in samples]
     assert sorted(sources) == ["a.jpg", "caf\\xe8.jpg", "caf\\xe9.jpg"]

@@ -180,12 +180,12 @@ def test_prepare__a_file_without_boxes_is_refused(config):
 
 def test_check_stored__names_are_compared_with_those_in_the_store(config):
     write(config, boxes=[BOX, [-5, -5, 9999, 99]])
-    job, _ = build_here(config)
-    stored = [record.arrays("regions")["boxes"] for record in read_joined(job.columns(), "000000")]
+    request, _ = build_here(config)
+    stored = [record.arrays("regions")["boxes"] for record in read_joined(request.columns(), "000000")]
     assert [boxes.shape for boxes in stored] == [(1, 4)] * 4
     assert all((boxes >= 0).all() and (boxes <= 1).all() for boxes in stored)
     np.testing.assert_allclose(stored[1][0], [0, 0, 1, 48 / 64], atol=1e-6)
-    check_stored(ProposalPlan(config.proposals), job.store)
+    check_stored(ProposalPlan(config.proposals), request.store)
     write(config, names=["train2017/0.jpg"])
     with pytest.raises(DenseCLIError, match=r"they have train2017/0.jpg, the listing 0.jpg, 1.jpg"):
-        check_stored(ProposalPlan(config.proposals), job.store)
+        check_stored(ProposalPlan(config.proposals), request.store)

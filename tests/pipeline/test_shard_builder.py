@@ -290,18 +290,18 @@ def test_device__that_names_a_gpu_is_refused(tiny):
 
 
 def test_a_photo_that_fails__is_named(from_folder):
-    job, source = prepare(from_folder)
+    request, source = prepare(from_folder)
 
     def failing(item, canvas):
         raise TypeError("what a strange photo")
 
     with pytest.raises(PhotoError, match=r"^TypeError: what a strange photo, at the photo a\.jpg$"):
-        replace(job, load=failing).builder().build(unit_of(source, "000000", 4))
+        replace(request, load=failing).builder().build(unit_of(source, "000000", 4))
 
 
 def test_a_photo_that_its_teacher_fails_at__is_named(tiny):
-    job, source = prepare(tiny)
-    builder = job.builder()
+    request, source = prepare(tiny)
+    builder = request.builder()
     ((_, teacher),) = builder.config.targets
 
     def failing(picture):
@@ -313,21 +313,21 @@ def test_a_photo_that_its_teacher_fails_at__is_named(tiny):
 
 
 def test_too_little_memory__skips_the_photo(from_folder):
-    job, source = prepare(from_folder)
+    request, source = prepare(from_folder)
 
     def hungry(item, canvas):
         if item.ref == "b.png":
             raise MemoryError
-        return job.load(item, canvas)
+        return request.load(item, canvas)
 
-    report = replace(job, load=hungry).builder().build(unit_of(source, "000000", 8))
+    report = replace(request, load=hungry).builder().build(unit_of(source, "000000", 8))
     assert report.skipped["out-of-memory"] == 1
     assert report.skipped_first["out-of-memory"] == ["b.png"]
 
 
 def test_max_pixels__skips_larger_photos_and_makes_another_data_set(from_folder):
-    job, source = prepare(replace(from_folder, max_pixels=5000, shard_size=8))
-    report = job.builder().build(unit_of(source, "000000", 8))
+    request, source = prepare(replace(from_folder, max_pixels=5000, shard_size=8))
+    report = request.builder().build(unit_of(source, "000000", 8))
     # b.png and d.jpg; the others cannot be opened at all, or are as large as b.png.
     assert (report.samples, report.skipped["too-large"]) == (0, 3)
     assert source.identity["max_pixels"] == 5000

@@ -16,7 +16,7 @@ print(*{name.partition(".")[0] for name in sys.modules})
 
 
 def test_train__takes_the_newest_store_and_loads_no_teacher(tiny_store, tmp_path) -> None:
-    """The verb itself, from the command line to the export."""
+    """The command itself, from the command line to the export."""
     newest = tmp_path / "stores" / "noise-96"
     newest.parent.mkdir()
     newest.symlink_to(tiny_store.store.root)

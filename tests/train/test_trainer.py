@@ -187,6 +187,24 @@ def test_train__not_finite_stops_before_the_weights(tiny_store, undisturbed, tmp
     assert rows(tmp_path) == rows(undisturbed)
 
 
+@pytest.mark.parametrize("every", [1, 100])
+def test_train__weights_that_a_step_made_infinite_are_never_saved(tiny_store, tmp_path, every) -> None:
+    trainer = make_trainer(config(tiny_store, tmp_path, checkpoint_every=every))
+    step = trainer.optimizer.step
+
+    def too_far(*args):
+        step(*args)
+        if trainer.step == 3:
+            next(iter(trainer.model.parameters())).data.mul_(torch.inf)
+
+    trainer.optimizer.step = too_far  # type: ignore[method-assign]
+    with pytest.raises(DenseCLIError, match="The weights are not finite after step") as caught:
+        trainer.fit()
+    assert "--lr" in caught.value.hint
+    saved = sorted((tmp_path / "checkpoints").glob("*.pt"))
+    assert [path.name for path in saved][-1:] == (["step-00000003.pt"] if every == 1 else [])
+
+
 def test_train__skips_as_many_bad_steps_as_it_may(tiny_store, tmp_path) -> None:
     trainer = spoilt(make_trainer(config(tiny_store, tmp_path, max_nonfinite_steps=1)), 2, float("nan"))
     weights = []
