@@ -83,7 +83,8 @@ def lie(rng: random.Random, data: bytearray) -> None:
     at = 512 * rng.randrange(max(1, len(data) // 512))
     sizes = (
         b"\x80" + rng.choice((2**63, 2**63 - 1, 2**64, 2**40, 1)).to_bytes(11, "big"),
-        b"\xff" * 10 + b"\xfe\0", b"\xff" * 12, b"77777777777\0", b"-0000000001\0", b"0" * 12, rng.randbytes(12),
+        b"\xff" * 10 + b"\xfe\0", b"\xff" * 12, b"77777777777\0", b"-0000000001\0", b"0" * 12,
+        rng.randbytes(12),
     )  # fmt: skip
     data[at + 124 : at + 136] = rng.choice(sizes)
     if rng.random() < 0.5:
