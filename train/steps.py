@@ -46,10 +46,8 @@ class Steps:
         self.warmup = warmup_steps(self.total) if config.warmup_steps is None else config.warmup_steps
         self.notes = ()
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
-            self.notes = (
-                f"The learning rate rises over {self.warmup} steps instead of {WARMUP_STEPS}, because the "
-                f"training has only {self.total} steps.",
-            )
+            rise = f"for {self.warmup} steps, not {WARMUP_STEPS}" if self.warmup else "at once to its peak"
+            self.notes = (f"The learning rate rises {rise}: the training has {self.total} steps.",)
 
     def _length(self, config: TrainerConfig) -> int:
         """Number of steps of `epochs` or `seen_samples`."""
