@@ -23,6 +23,7 @@ NAMES = (
     "sa_2.json", "sa_0001.jpg", "x" * 300 + ".jpg", "\udce9.jpg", "a\nb.jpg", "a b.jpg", "..jpg", ".jpg",
 )  # fmt: skip
 TARGETS_OF_LINKS = ("a.jpg", "d/a.jpg", ".", "..", "gone", "../../outside/secret.txt", "/etc/passwd", "l.jpg")
+KINDS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.DIRTYPE)
 MASKS = {
     "annotations": [{"bbox": [1, 2, 30, 20], "predicted_iou": 0.9, "stability_score": 0.98, "id": 1}] * 2,
     "image": {"file_name": "sa_1.jpg"},
@@ -83,7 +84,8 @@ def lie(rng: random.Random, data: bytearray) -> None:
     at = 512 * rng.randrange(max(1, len(data) // 512))
     sizes = (
         b"\x80" + rng.choice((2**63, 2**63 - 1, 2**64, 2**40, 1)).to_bytes(11, "big"),
-        b"\xff" * 10 + b"\xfe\0", b"\xff" * 12, b"77777777777\0", b"-0000000001\0", b"0" * 12, rng.randbytes(12),
+        b"\xff" * 10 + b"\xfe\0", b"\xff" * 12, b"77777777777\0", b"-0000000001\0", b"0" * 12,
+        rng.randbytes(12),
     )  # fmt: skip
     data[at + 124 : at + 136] = rng.choice(sizes)
     if rng.random() < 0.5:
