@@ -222,6 +222,22 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         """See `Recipe.counts`; the names are the losses."""
         return {loss: term.counts(batch) for loss, term in self.terms.items()}
 
+    def learns_from(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Recipe.learns_from`; the names are the losses."""
+        return {loss: term.learns_from(counts[loss]) for loss, term in self.terms.items()}
+
+    def nothing_to_learn(self, name: str, steps: int) -> DenseCLIError:
+        """See `Recipe.nothing_to_learn`."""
+        column = self.targets[term_and_kind(name)[1]]
+        theta = hasattr(self.terms[name], "theta")
+        kept = f" more probable than theta {self.config.theta:g}" if theta else ""
+        lower = "Lower --theta if the teacher is unsure of all regions. " if theta else ""
+        return DenseCLIError(
+            f"The loss {name} had no region{kept} to learn from in the last {steps} steps; it reads the "
+            f"column {column.full_name}, of the regions {self.regions.name}.",
+            hint=f"{lower}If the photos have no regions, build again with --proposals of these photos.",
+        )
+
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The dense map (B, C, h, w) and the context features by name."""
         images = self.model.prepare(batch.images, side=self.config.image_size)
