@@ -46,8 +46,11 @@ class Steps:
         self.warmup = warmup_steps(self.total) if config.warmup_steps is None else config.warmup_steps
         self.notes = ()
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
-            rise = f"for {self.warmup} steps, not {WARMUP_STEPS}" if self.warmup else "at once to its peak"
-            self.notes = (f"The learning rate rises {rise}: the training has {self.total} steps.",)
+            over = f"over {self.warmup} steps" if self.warmup else "at once"
+            self.notes = (
+                f"The learning rate rises {over} instead of over {WARMUP_STEPS} steps, because the training "
+                f"has only {self.total} steps.",
+            )
 
     def _length(self, config: TrainerConfig) -> int:
         """Number of steps of `epochs` or `seen_samples`."""
