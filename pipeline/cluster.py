@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -135,8 +136,11 @@ def _start(**options: Any) -> None:
     """Starts a local Ray. Tries twice, because Ray gives its processes only 30 seconds to start."""
     try:
         ray.init(address="local", **options)
-    except Exception:
+    except Exception as error:
         ray.shutdown()
+        if isinstance(error, OSError):
+            # Ray keeps the token by which its processes know each other in the home folder: it may be full.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(address="local", **options)
 
 

@@ -23,6 +23,7 @@ NAMES = (
     "sa_2.json", "sa_0001.jpg", "x" * 300 + ".jpg", "\udce9.jpg", "a\nb.jpg", "a b.jpg", "..jpg", ".jpg",
 )  # fmt: skip
 TARGETS_OF_LINKS = ("a.jpg", "d/a.jpg", ".", "..", "gone", "../../outside/secret.txt", "/etc/passwd", "l.jpg")
+KINDS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.DIRTYPE)
 MASKS = {
     "annotations": [{"bbox": [1, 2, 30, 20], "predicted_iou": 0.9, "stability_score": 0.98, "id": 1}] * 2,
     "image": {"file_name": "sa_1.jpg"},
