@@ -12,6 +12,7 @@ import click
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.core.settings import setting, settings_of
+from densecli.core.tables import printable
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings
 from densecli.shards.datasets import Dataset
@@ -137,11 +138,12 @@ def _on_the_runs_data(options: Options, settings: EvaluateSettings) -> Options:
     if not dataset.annotated or "dataset" in options.given:
         return options
     folder = Path(from_environment("DENSECLI_DATA", "data")) / name
-    split = options.get("split") or dataset.test_split
-    if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
-        click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
-        function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
-    found = {"categories": dataset.categories, "split": split, **options.given, "data": str(folder)}
+    names = {"categories": dataset.categories, "split": dataset.test_split, "train_split": dataset.split}
+    found = {**names, **options.given, "data": str(folder)}
+    for split in (found["split"], *((found["train_split"],) if settings.task == "knn" else ())):
+        if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
+            click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
+            function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
     return Options(given=found, json=options.json)
 
 
@@ -186,7 +188,11 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
         models = {"before": before(), "after": model}
     with joined_processes(settings.device) as processes:
         measure = partial(
-            evaluate_regions, text_embeddings_file=about.text_embeddings, **where, processes=processes
+            evaluate_regions,
+            text_embeddings_file=about.text_embeddings,
+            templates=about.templates,
+            **where,
+            processes=processes,
         )
         results = {name: measure(subject=each, config=config) for name, each in models.items()}
         of_crops = {
@@ -197,7 +203,10 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
             return
     titled = {f"{name}, crops": result for name, result in of_crops.items()}
     options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
-    show = partial(click.echo, err=options.json == "-")
+
+    def show(text: str) -> None:
+        click.echo(printable(text), err=options.json == "-")
+
     show(regions_table({**results, **titled}).text())
     for name, result in results.items():
         if result.measured:

@@ -22,6 +22,7 @@ from densecli.evaluation.semantic import Labelled, open_labelled
 from densecli.evaluation.weight_interpolation import Candidate, candidates
 from densecli.evaluation.zeroshot import Images, ZeroShot
 from densecli.models.dense import DenseCLIP
+from densecli.models.prompts import find_templates
 from densecli.models.text import category_embeddings
 
 Result = TypeVar("Result", Detection, Segmentation, ZeroShot)
@@ -114,7 +115,8 @@ def with_text(
             f"{candidate.title} has no text tower, which this task needs.",
             hint="Measure it with --task knn.",
         )
-    text = category_embeddings(candidate.model, prompts, file=request.text_embeddings)
+    templates = find_templates(request.templates) if request.templates else None
+    text = category_embeddings(candidate.model, prompts, file=request.text_embeddings, templates=templates)
     return candidate.model, text
 
 
@@ -154,7 +156,7 @@ def conditions_of(
                 data=f"{request.data}, {request.split}",
                 photos=result.photos,
                 categories=categories,
-                prompts=(request.text_embeddings or templates) if prompts else "",
+                prompts=(request.text_embeddings or request.templates or templates) if prompts else "",
                 canvas=seen,
                 mode=mode,
                 weights=who.weights,

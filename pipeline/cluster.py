@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ import ray
 from ray._private import ray_constants
 
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.limits import check_limits
+from densecli.pipeline.limits import check_limits, check_room
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Memory of Ray's object store, which only carries units and reports. Ray's minimum is 75 MiB."""
@@ -53,6 +54,7 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
                 hint="Set TMPDIR to a folder with room, such as /tmp.",
             ) from error
         if address is None:
+            check_room(os.environ.get("RAY_TMPDIR") or folder)
             options |= {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
             options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK, **_private_folder(folder)}
             stack.enter_context(_on_loopback())
@@ -134,8 +136,11 @@ def _start(**options: Any) -> None:
     """Starts a local Ray. Tries twice, because Ray gives its processes only 30 seconds to start."""
     try:
         ray.init(address="local", **options)
-    except Exception:
+    except Exception as error:
         ray.shutdown()
+        if isinstance(error, OSError):
+            # Ray keeps the token by which its processes know each other in the home folder: it may be full.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(address="local", **options)
 
 

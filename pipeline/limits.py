@@ -1,12 +1,16 @@
 """Limits of the system that a local Ray would meet in processes that end without a word."""
 
+import os
 import resource
+import shutil
 from threading import Event, Thread
 
 from densecli.core.errors import DenseCLIError
 
 ADDRESS_SPACE = 8 * 2**30
 """Bytes that a process needs. One with torch and Ray reserves 4.6 GB before it has done anything."""
+ROOM = 20_000_000
+"""Bytes that a local Ray needs in its temporary folder."""
 RAY_THREADS, WORKER_THREADS = 150, 50
 """Threads of Ray's own processes, and of each worker: about 160 and 25 on a machine of two cores."""
 
@@ -30,9 +34,19 @@ def check_limits(workers: int) -> None:
     wanted = RAY_THREADS + WORKER_THREADS * workers
     if (allowed := _startable(wanted)) < wanted:
         raise DenseCLIError(
-            f"Only {allowed} more threads may be started here, and Ray with {workers} workers needs about "
-            f"{wanted}.",
+            f"Only {allowed} more threads may be started here, and Ray needs about {wanted} with --workers "
+            f"{workers}.",
             hint="Raise the limit of processes (ulimit -u, or the container's limit), or lower --workers.",
+        )
+
+
+def check_room(folder: str) -> None:
+    """Checks that Ray's logs and sockets have room. Raises DenseCLIError."""
+    if os.path.isdir(folder) and (free := shutil.disk_usage(folder).free) < ROOM:
+        needed = ROOM // 10**6
+        raise DenseCLIError(
+            f"The temporary folder {folder} has room for {free / 1e6:.1f} MB, and Ray needs {needed}.",
+            hint="Make room, or set TMPDIR (and RAY_TMPDIR, if it is set) to a folder with more.",
         )
 
 

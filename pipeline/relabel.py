@@ -24,7 +24,7 @@ from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.summary import Summary, describe, totals_of
 from densecli.pipeline.teachers.base import weights_id
-from densecli.pipeline.teachers.labels import Retrieval
+from densecli.pipeline.teachers.labels import Retrieval, absolute_file
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.codecs import Features
@@ -170,7 +170,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
     retrieval = Retrieval(
         categories=config.categories or defaults_for(store.dataset["name"]).categories,
         text_embeddings=config.text_embeddings,
-        templates=config.templates,
+        templates=absolute_file(config.templates),
         tau=config.tau,
     )
     spec: RelabelSpec = {

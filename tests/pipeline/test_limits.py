@@ -2,6 +2,7 @@
 
 import resource
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_limits__too_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    with pytest.raises(DenseCLIError, match=r"Only 7 more .* 3 workers needs about 300") as caught:
+    with pytest.raises(DenseCLIError, match=r"Only 7 more .* needs about 300 with --workers 3") as caught:
         limits.check_limits(3)
     assert "ulimit -u" in caught.value.hint and "--workers" in caught.value.hint
 
@@ -38,6 +39,15 @@ def test_limits__too_little_address_space(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         pass
     assert "ulimit -v" in caught.value.hint
+
+
+def test_limits__a_full_temporary_folder(tmp_path) -> None:
+    limits.check_room(str(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=65536))
+        with pytest.raises(DenseCLIError, match=r"has room for 0\.1 MB") as caught, connected(None, 1):
+            pass
+    assert "TMPDIR" in caught.value.hint
 
 
 def test_connected__no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
