@@ -36,7 +36,7 @@ def write_diagnosis_page(
         Path(folder) / "index.html",
         title,
         sections,
-        summary=f"{len(diagnosis.photos)} photos drawn, {diagnosis.measured_photos} measured; {read_out}.",
+        summary=f"Photos drawn: {len(diagnosis.photos)}; measured: {diagnosis.measured_photos}; {read_out}.",
         warning=RANDOM_WEIGHTS if random else note,
     )
 
@@ -54,7 +54,7 @@ def figures_table(diagnosis: Diagnosis) -> Table:
         columns=["", *diagnosis.models],
         rows=rows,
         note=f"Coupling ratio: R-SC's eq. 15, over {diagnosis.measured_photos} photos. Proxy-token score: the"
-        f" mean of the later half of the layers, over {len(diagnosis.photos)} photos. Lower is better for"
+        f" mean of the later half of the layers, over the {len(diagnosis.photos)} drawn. Lower is better for"
         " each.",
     )
 

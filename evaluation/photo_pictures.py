@@ -89,7 +89,7 @@ def draw_photo(photo: AnnotatedPhoto, request: PictureRequest) -> PhotoPictures:
     if scene:
         annotated = category_map(photo) if photo.segments else None
         pictures["Nearest categories"] = segmentation_picture(scene, width, annotated)
-        if shown := scene.present()[: request.heat_maps]:
+        if shown := scene.present(annotated)[: request.heat_maps]:
             pictures["Similarity to texts"] = heat_picture(scene, shown, width)
     drawn = {title: reading for title, reading in readings.items() if reading.maps}
     for query in next(iter(drawn.values())).queries if drawn else ():

@@ -44,9 +44,16 @@ class Scene:
         shares: np.ndarray = counts / nearest.size
         return shares
 
-    def present(self) -> list[int]:
-        """The categories that any token is nearest to, those with the largest share over all models first."""
+    def present(self, annotated: np.ndarray | None = None) -> list[int]:
+        """The categories that cover any of the photo, those that cover most of it first.
+
+        Args:
+            annotated: (H, W) the true category of each pixel, negative where there is none; it counts as
+                much as all models together.
+        """
         shares = np.mean([self.shares(title) for title in self.cosines], axis=0)
+        if annotated is not None:
+            shares = shares + np.bincount(annotated[annotated >= 0], minlength=len(shares)) / annotated.size
         return [int(c) for c in np.argsort(-shares, kind="stable") if shares[c] > 0]
 
     def labels(self, title: str, width: int) -> np.ndarray:
@@ -83,14 +90,15 @@ def segmentation_picture(scene: Scene, width: int, annotated: np.ndarray | None 
         width: Width of each model's panel in pixels.
         annotated: (H, W) the true category of each pixel of the photo, negative where there is none.
     """
-    coloured = dict(zip(scene.present(), COLOURS, strict=False))
+    present = scene.present(annotated)
+    coloured = dict(zip(present, COLOURS, strict=False))
     panels = {title: overlay(scene.image, scene.labels(title, width), coloured) for title in scene.cosines}
     rows = [side_by_side(panels)]
     if annotated is not None:
         height = panels[next(iter(panels))].height
         truth = Image.fromarray(annotated.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
         rows.append(side_by_side({"annotated": overlay(scene.image, np.asarray(truth), coloured)}))
-    rows.append(_legend(scene, coloured, rows[0].width))
+    rows.append(_legend(scene, coloured, len(present) > len(coloured), rows[0].width))
     return column(rows, gap=GAP)
 
 
@@ -98,20 +106,18 @@ def overlay(
     image: np.ndarray,
     labels: np.ndarray,
     colours: Mapping[int, tuple[int, ...]],
-    other: tuple[int, ...] = OTHER,
 ) -> Image.Image:
     """A photo under the colours of its labels.
 
     Args:
         image: (h, w, 3) uint8, the photo at any scale.
         labels: (H, W) a category for each pixel of the picture; negative ones stay without a colour.
-        colours: RGB by category.
-        other: RGB of all further categories.
+        colours: RGB by category; all further ones are grey.
 
     Returns:
         A picture of H x W pixels.
     """
-    table = np.array([other] * (int(labels.max(initial=0)) + 1), np.uint8)
+    table = np.array([OTHER] * (int(labels.max(initial=0)) + 1), np.uint8)
     for category, colour in colours.items():
         if category < len(table):
             table[category] = colour
@@ -121,13 +127,13 @@ def overlay(
     return Image.composite(tinted, photo, Image.fromarray((labels >= 0).astype(np.uint8) * 255))
 
 
-def _legend(scene: Scene, coloured: Mapping[int, tuple[int, ...]], width: int) -> Image.Image:
+def _legend(scene: Scene, coloured: Mapping[int, tuple[int, ...]], others: bool, width: int) -> Image.Image:
     shares = {title: scene.shares(title) for title in scene.cosines}
     rows = [
         (colour, plain(scene.names[c]), [shares[title][c] for title in shares])
         for c, colour in coloured.items()
     ]
-    if len(scene.present()) > len(coloured):
+    if others:
         named = list(coloured)
         rows.append((OTHER, "all others", [1 - found[named].sum() for found in shares.values()]))
     legend = Image.new("RGB", (width, LEGEND_LINE * len(rows)), PAPER)

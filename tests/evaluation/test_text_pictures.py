@@ -35,6 +35,8 @@ def test_scene__padding_is_not_present():
     found = scene(a=[[0, 0, 0, 1], [0, 0, 0, 1]], b=[[1, 1, 1, 1], [1, 1, 1, 2]])
     np.testing.assert_allclose(found.shares("a"), [0.75, 0.25, 0, 0])
     assert found.present() == [1, 0, 2]
+    annotated = np.array([[2, 2], [2, -1]])
+    assert found.present(annotated) == [2, 1, 0]
 
 
 def test_labels__are_enlarged_to_the_photo():
