@@ -14,6 +14,7 @@ from densecli.core import fs
 from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.core.metrics import METRICS
+from densecli.core.tables import CELL_LIMIT, plain
 
 Resume = Literal["interrupted", "never", "overwrite"]
 RECORD = "ablation.json"
@@ -112,7 +113,8 @@ def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Re
         result = step()
         shown = (each for each in result.figures.items() if "top-5" not in each[0])
         figures = ", ".join(f"{name} {value:.1f}" for name, value in shown)
-        click.echo(f"{number}/{len(steps)} {result.name}: {result.error or figures}", err=True)
+        line = f"{number}/{len(steps)} {result.name}: {result.error or figures}"
+        click.echo(plain(line, CELL_LIMIT), err=True)
         results.append(result)
     return results
 

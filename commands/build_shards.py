@@ -50,7 +50,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     if skipped:
         from densecli.pipeline.sources.address_loader import REFUSALS
 
-        lines += [REFUSALS[reason] for reason in summary["skipped"] if reason in REFUSALS]
+        if remedies := [REFUSALS[reason] for reason in summary["skipped"] if reason in REFUSALS]:
+            lines += [*remedies, "This store keeps what it has: build another one (--store) to read them."]
     if proposals := summary.get("proposals"):
         lines.append(
             f"Proposals: {proposals['matched']} of {proposals['photos']} photos have boxes; "

@@ -13,9 +13,10 @@ import click
 from densecli.commands.command import command
 from densecli.commands.options import Options
 from densecli.core import fs
+from densecli.core.documents import parse_foreign
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
-from densecli.core.tables import table
+from densecli.core.tables import csv_table, csv_text, table
 from densecli.shards.config import DeviceSettings, DryRunSettings
 from densecli.train.trainer_config import TrainerConfig
 
@@ -124,7 +125,8 @@ def categories(options: Options) -> None:
     if not config.dry_run:
         made, sheet = (str(Path(config.out).with_suffix(suffix)) for suffix in (".json", ".csv"))
         fs.write_atomic(made, json.dumps(rows, indent=1).encode())
-        _write_csv(sheet, rows)
+        cells = [{**row, "thing": str(row["thing"]).lower()} for row in rows]
+        fs.write_atomic(sheet, csv_table(cells).encode())
         text.append(f"Written: {made}, {sheet}")
     options.say("\n".join(text), {"categories": rows, "unknown": dict(others.most_common(SHOWN))})
 
@@ -138,18 +140,18 @@ def read_texts(path: str, column: str) -> list[str]:
             return file.read_text(encoding="utf-8-sig").splitlines()
         if file.suffix == ".csv":
             with file.open(encoding="utf-8-sig", newline="") as lines:
-                return [row[column] or "" for row in csv.DictReader(lines)]
+                return [csv_text(row[column] or "") for row in csv.DictReader(lines)]
         if file.suffix == ".parquet":
             from pyarrow import parquet
 
             return [text or "" for text in parquet.read_table(file, columns=[column])[column].to_pylist()]
         if file.suffix == ".json":
-            found = json.loads(file.read_text(encoding="utf-8-sig"))
+            found = parse_foreign(file.read_text(encoding="utf-8-sig").encode())
             rows = found["annotations"] if isinstance(found, dict) else found
             return [row if isinstance(row, str) else row[column] for row in rows]
     except FileNotFoundError:
         raise DenseCLIError(f"There is no file {path}.", hint="Check the path.") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DenseCLIError(
             f"{path} has no texts called {column!r} ({error}).", hint="Give the column with --column."
         ) from None
@@ -174,10 +176,3 @@ def _embedder(student: str, weights: Sequence[tuple[str, str]], device: str) -> 
 
     model, _ = load_model(student, weights_given(student, weights), pick_device(device))
     return lambda names: text_embeddings(model, names, TEMPLATES["plain"])
-
-
-def _write_csv(path: str, rows: Sequence[dict[str, Any]]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "thing": str(row["thing"]).lower()} for row in rows)

@@ -45,7 +45,7 @@ def read_config(path: str, command: Configurable) -> dict[str, Any]:
         raise DenseCLIError(f"{path} is not a .toml or .json file.", hint="Give such a file as --config.")
     try:
         document = read(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DenseCLIError(
             f"The configuration {path} cannot be read: {error}.", hint="Correct the file."
         ) from None

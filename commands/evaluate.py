@@ -10,6 +10,7 @@ import click
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.core.settings import setting, settings_of
+from densecli.core.tables import printable
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings
 from densecli.shards.datasets import Dataset
@@ -102,7 +103,7 @@ def evaluate(options: Options) -> None:
         """The name of the run's student."""
         return ModelUnderTest.before_run(str(settings.run), weights_given(model.model, pairs))
 
-    options = on_the_runs_data(options, settings.run)
+    options = on_the_runs_data(options, settings.run, training=settings.task == "knn")
     if settings.task == "regions":
         _regions(options, settings, model, before)
     else:
@@ -150,7 +151,11 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
         models = {"before": before(), "after": model}
     with joined_processes(settings.device) as processes:
         measure = partial(
-            evaluate_regions, text_embeddings_file=about.text_embeddings, **where, processes=processes
+            evaluate_regions,
+            text_embeddings_file=about.text_embeddings,
+            templates=about.templates,
+            **where,
+            processes=processes,
         )
         results = {name: measure(subject=each, config=config) for name, each in models.items()}
         of_crops = {
@@ -161,7 +166,10 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
             return
     titled = {f"{name}, crops": result for name, result in of_crops.items()}
     options.write({name: result.to_dict() for name, result in {**results, **titled}.items()})
-    show = partial(click.echo, err=options.json == "-")
+
+    def show(text: str) -> None:
+        click.echo(printable(text), err=options.json == "-")
+
     show(regions_table({**results, **titled}).text())
     for name, result in results.items():
         if result.measured:

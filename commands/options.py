@@ -13,6 +13,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, settings_of
+from densecli.core.tables import printable
 
 S = TypeVar("S", bound=Settings)
 
@@ -53,7 +54,7 @@ class Options:
     def say(self, text: str, value: Any) -> None:
         """Prints the text and writes the value; where that goes to standard output, it goes there alone."""
         self.write(value)
-        click.echo(text, err=self.json == "-")
+        click.echo(printable(text), err=self.json == "-")
 
     def write(self, value: Any) -> None:
         """Writes the value as JSON where --json says."""

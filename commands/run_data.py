@@ -13,8 +13,14 @@ from densecli.shards.store import Store
 from densecli.train.run_folder import RunFolder
 
 
-def on_the_runs_data(options: Options, run: str | None) -> Options:
-    """The options, with the photos and categories of a run on a generated data set where none are named."""
+def on_the_runs_data(options: Options, run: str | None, *, training: bool = False) -> Options:
+    """The options, with the photos and categories of a run on a generated data set where none are named.
+
+    Args:
+        options: The options.
+        run: Folder of the run, if there is one.
+        training: Whether photos of the training split are needed too.
+    """
     file = RunFolder(run).config if run else None
     if file is None or "data" in options.given or not file.is_file():
         return options
@@ -26,9 +32,10 @@ def on_the_runs_data(options: Options, run: str | None) -> Options:
     if not dataset.annotated or "dataset" in options.given:
         return options
     folder = Path(from_environment("DENSECLI_DATA", "data")) / name
-    split = options.get("split") or dataset.test_split
-    if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
-        click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
-        function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
-    found = {"categories": dataset.categories, "split": split, **options.given, "data": str(folder)}
+    names = {"categories": dataset.categories, "split": dataset.test_split, "train_split": dataset.split}
+    found = {**names, **options.given, "data": str(folder)}
+    for split in (found["split"], *((found["train_split"],) if training else ())):
+        if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
+            click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
+            function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
     return Options(given=found, json=options.json)

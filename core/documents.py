@@ -1,5 +1,6 @@
 """JSON files that somebody else may have written, or a disk damaged: read strictly, and checked for types."""
 
+import codecs
 import json
 import math
 import os
@@ -71,7 +72,8 @@ def parse_foreign(data: bytes) -> Any:
 
     Where a file is large, the caller can name the place of such a number, as the error here could not.
     """
-    return _loads(data)
+    # Editors on Windows begin a text with a mark.
+    return _loads(data.removeprefix(codecs.BOM_UTF8))
 
 
 def _loads(data: bytes, **how: Any) -> Any:

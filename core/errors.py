@@ -35,6 +35,9 @@ class Interrupted(DenseCLIError):
         super().__init__(message, hint)
         self.exit_code = 128 + signal
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.exit_code - 128, str(self), self.hint)
+
 
 class Unreachable(DenseCLIError):
     """A remote file system failed for now: the same request may succeed a little later."""

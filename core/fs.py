@@ -147,31 +147,6 @@ def write_as(name: str) -> None:
     _writer = name
 
 
-@contextmanager
-def swept(folders: Sequence[str]) -> Iterator[None]:
-    """Removes from local folders, after the block, what this `writer` left there in killed processes.
-
-    No process that it started may be alive then.
-    """
-    try:
-        yield
-    finally:
-        for folder in filter(is_local, folders):
-            for name in files(folder):
-                if is_temporary(name) and f".{_writer}-" in name:
-                    with suppress(FileNotFoundError):
-                        remove(join(folder, name))
-
-
-def sweep_behind(path: str | os.PathLike[str]) -> None:
-    """Removes what killed writers of one local file have left beside it."""
-    folder, name = os.path.split(os.path.abspath(path))
-    for other in files(folder):
-        if is_temporary(other) and other.startswith(f"{TEMPORARY[0]}{name}."):
-            with suppress(FileNotFoundError):
-                remove(join(folder, other))
-
-
 def _listing(url: str) -> dict[str, dict[str, Any]]:
     """fsspec's entries of a folder by name."""
     with client(url) as (fs, path):

@@ -7,11 +7,13 @@ from contextvars import ContextVar
 
 from tqdm import tqdm
 
+from densecli.core.tables import printable
+
 SECONDS_PER_LINE = 10.0
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 # Where this thread's lines go. A worker of a build sends its lines to the main process, which prints them.

@@ -8,6 +8,7 @@ Everything else is made from these fields: the checks of a value, the command-li
 keys of a configuration file and the reference page.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
 from types import UnionType
@@ -126,13 +127,15 @@ _FOUND: dict[type[Settings], Mapping[str, Setting]] = {}
 
 
 def settings_of(cls: type[Settings]) -> Mapping[str, Setting]:
-    """The settings of a configuration class by name, in the order of its fields."""
+    """The settings of a configuration class by name, its own before those that it inherits."""
     if cls in _FOUND:
         return _FOUND[cls]
     hints = get_type_hints(cls)
     found = {}
-    for each in fields(cls):  # type: ignore[arg-type]
-        if KEY not in each.metadata:
+    known = {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
+    for name in dict.fromkeys(name for base in cls.__mro__ for name in inspect.get_annotations(base)):
+        each = known.get(name)
+        if each is None or KEY not in each.metadata:
             continue
         facts = dict(each.metadata[KEY])
         facts["option"] = facts["option"] or each.name.replace("_", "-")

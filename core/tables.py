@@ -15,6 +15,8 @@ _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 # Joiners that Persian, Hindi and some emoji are written with.
 _JOINERS = "\u200c\u200d"
+# How a text begins that a spreadsheet takes for a formula.
+_FORMULA = ("=", "+", "-", "@")
 _MARKDOWN = re.compile(r"([\\`*|\[\]<>~])")
 
 
@@ -39,6 +41,11 @@ def plain(text: str, limit: int = NAME_LIMIT) -> str:
 def readable(name: str) -> str:
     """A file name as text. Bytes in it that are not UTF-8, as old archives have, are written as \\xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """A text for a terminal, whatever names are in it: each of its lines as `plain` makes it, uncut."""
+    return "\n".join(plain(line, max(len(line), 1)) for line in text.split("\n"))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -71,12 +78,17 @@ def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
+def csv_text(cell: str) -> str:
+    """The text that `csv_table` wrote: without the quote that it puts before a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].lstrip()[:1] in _FORMULA else cell
+
+
 def _csv_cell(value: object) -> object:
     """Puts a quote before a text that a spreadsheet would take for a formula (OWASP); numbers stay."""
     if not isinstance(value, str):
         return value
     text = plain(value, max(len(value), 1))
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA and not _is_number(text) else text
 
 
 def _is_number(text: str) -> bool:

@@ -57,6 +57,14 @@ class MeasureSettings(Settings):
         default_text="made by the model's text tower",
         path=True,
     )
+    templates: str | None = setting(
+        None,
+        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
+        group="model",
+        metavar="SET|FILE",
+        default_text="the model's own, imagenet80 for photos",
+        path=True,
+    )
     alphas: tuple[float, ...] = setting(
         (),
         help="With --run: also measures averages of the initial (0) and the trained (1) weights.",

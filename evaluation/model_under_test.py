@@ -18,6 +18,7 @@ from densecli.models.categories import load_categories
 from densecli.models.checkpoints import WeightsInfo, load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.model_card import read_card, run_export
+from densecli.models.prompts import find_templates
 from densecli.models.registry import resolve
 from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
@@ -118,6 +119,7 @@ def evaluate_regions(
     categories: str,
     limit: int | None = None,
     text_embeddings_file: str | None = None,
+    templates: str | None = None,
     device: str = DeviceSettings.device,
     config: ClassifyConfig,
     processes: Distributed | None = None,
@@ -131,6 +133,7 @@ def evaluate_regions(
         categories: Name or file of the category set.
         limit: Number of photos, by default all.
         text_embeddings_file: A .npy with one row for each category, in place of the model's text tower.
+        templates: Prompt templates, see `find_templates`; None for the model's.
         device: Used if no `processes` are given.
         config: Canvas, mode and box limits.
         processes: The processes that share the photos.
@@ -139,14 +142,15 @@ def evaluate_regions(
     known = load_categories(categories)
     dataset = PanopticDataset(data, split, known, limit, crowds=config.crowds)
     model, info = subject.load(processes.device)
-    text = category_embeddings(model, known.names, file=text_embeddings_file)
+    chosen = find_templates(templates) if templates else None
+    text = category_embeddings(model, known.names, file=text_embeddings_file, templates=chosen)
     found = classify(model, dataset, text, info.source, config, processes, random_weights=info.random)
     measured = Conditions(
         data=f"{data}, {split}",
         photos=len(dataset),
         categories=f"{known.name} ({len(known.names)})",
         crowds=f"{dataset.crowd_segments} {'among' if config.crowds else 'left out of'} the segments",
-        prompts=text_embeddings_file or model.arch.templates,
+        prompts=text_embeddings_file or templates or model.arch.templates,
         canvas=config.canvas,
         mode=config.mode,
         weights=info.source,

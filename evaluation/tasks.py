@@ -24,6 +24,7 @@ from densecli.evaluation.weight_interpolation import Candidate, candidates
 from densecli.evaluation.zeroshot import DominantThings, FolderImages, Images, ZeroShot, zero_shot
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
+from densecli.models.prompts import find_templates
 from densecli.models.text import category_embeddings
 
 Result = TypeVar("Result", Segmentation, ZeroShot)
@@ -198,7 +199,8 @@ def _with_text(
             f"{candidate.title} has no text tower, which this task needs.",
             hint="Measure it with --task knn.",
         )
-    text = category_embeddings(candidate.model, prompts, file=request.text_embeddings)
+    templates = find_templates(request.templates) if request.templates else None
+    text = category_embeddings(candidate.model, prompts, file=request.text_embeddings, templates=templates)
     return candidate.model, text
 
 
@@ -226,7 +228,7 @@ def _conditions(
                 data=f"{request.data}, {request.split}",
                 photos=result.photos,
                 categories=request.categories if request.dataset == "panoptic" else request.dataset,
-                prompts=(request.text_embeddings or templates) if prompts else "",
+                prompts=(request.text_embeddings or request.templates or templates) if prompts else "",
                 canvas=seen,
                 mode=mode,
                 weights=who.weights,

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densecli.core.documents import parse_foreign
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import Registry, registry
+from densecli.core.tables import csv_text
 
 _SHAPES = (
     "Expected a JSON list of {name, thing}, or a CSV file with the columns name and thing (true or false)."
@@ -82,8 +84,8 @@ def load_categories(set_or_file: str) -> Categories:
     except UnicodeDecodeError:
         raise DenseCLIError(f"The category file {path} is not UTF-8 text.", hint=_SHAPES) from None
     try:
-        rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    except (json.JSONDecodeError, csv.Error) as error:
+        rows = parse_foreign(text.encode()) if path.suffix == ".json" else _csv_rows(text)
+    except (ValueError, csv.Error) as error:
         raise DenseCLIError(f"The category file {path} cannot be read ({error}).", hint=_SHAPES) from None
     categories = _categories(str(path), rows)
     if twice := [name for name, count in Counter(categories.names).items() if count > 1]:
@@ -92,6 +94,11 @@ def load_categories(set_or_file: str) -> Categories:
             hint="Remove the duplicates.",
         )
     return categories
+
+
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    rows = list(csv.DictReader(text.splitlines()))
+    return [{**row, "name": csv_text(row["name"] or "")} if "name" in row else row for row in rows]
 
 
 def _categories(source: str, rows: Any) -> Categories:

@@ -11,6 +11,8 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.pickles import NotPlainData, TensorRef, tensor
 from densecli.models.torch_files import read_legacy, read_zip
 
+MAX_HEADER = 2**25
+"""Longest header of a safetensors file that is read, in bytes. A tensor takes about 100."""
 _WRAPPERS = ("state_dict", "model", "module")
 _DOWNLOAD = "Download it again, and compare its size with the page's."
 _SAVE = "Save only the model's state_dict(), preferably as safetensors; objects are never unpickled."
@@ -63,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
         for start, cause, hint in _OTHERS:
             if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start):
                 raise _refused(path, cause, hint)
-        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27:
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER:
             return unwrap(load_file(path), source)
         if head.startswith(b"PK"):
             data, values = read_zip(file, size)

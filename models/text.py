@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
@@ -17,26 +16,17 @@ from densecli.core import fs
 from densecli.core.addresses import from_environment
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress, listener
-from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import values_sha256
 from densecli.models.dense import DenseCLIP
+from densecli.models.prompts import TEMPLATES as TEMPLATES
+from densecli.models.prompts import default_templates as default_templates
+from densecli.models.prompts import prompt
 from densecli.shards.keys import canonical_json
 
 # Part of the name of a cached file. Raise it when the same model and prompts should give other numbers.
 VERSION = 1
 # Seconds before progress is shown.
 SILENCE = 3.0
-
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "plain": ("a photo of a {}",),
-    # open_clip has CLIP's 80 templates as functions; calling one with "{}" gives the format string.
-    "imagenet": tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
-}
-
-
-def default_templates(arch: Architecture) -> tuple[str, ...]:
-    """The default prompt templates of a model."""
-    return TEMPLATES[arch.templates]
 
 
 def category_embeddings(
@@ -148,7 +138,7 @@ def text_embeddings(
         (N, D) float32 of unit norm on the model's device.
     """
     templates = templates or default_templates(model.arch)
-    prompts = [template.format(name) for name in names for template in templates]
+    prompts = [prompt(template, name) for name in names for template in templates]
     rows, note = [], f"text embeddings by {model.arch.name}"
     with closing(Progress(len(prompts), "prompts", silence=SILENCE)) as progress:
         for i in range(0, len(prompts), batch_size):

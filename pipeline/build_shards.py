@@ -4,8 +4,8 @@ from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.leftovers import swept
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import BuildConfig
@@ -55,7 +55,7 @@ def build_shards(config: BuildConfig) -> Summary:
     units = (unit_of(source, shard, config.shard_size) for shard in todo)
     budget = FailureBudget(config.max_unreadable)
     with (
-        fs.swept([column.url for column in columns]),
+        swept([column.url for column in columns]),
         connected(config.ray_address, config.workers),
         totals_of(request.store, todo, columns, run="the build") as totals,
     ):

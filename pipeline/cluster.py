@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ import ray
 from ray._private import ray_constants
 
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline.limits import check_limits, check_room
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Memory of Ray's object store, which only carries units and reports. Ray's minimum is 75 MiB."""
@@ -39,11 +41,20 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        check_limits(workers)
     with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True))
-        empty = os.path.join(folder, "empty")
-        os.mkdir(empty)
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="densecli-", ignore_cleanup_errors=True))
+            empty = os.path.join(folder, "empty")
+            os.mkdir(empty)
+        except OSError as error:
+            raise DenseCLIError(
+                f"There is no temporary folder that can be written to: {error.strerror}.",
+                hint="Set TMPDIR to a folder with room, such as /tmp.",
+            ) from error
         if address is None:
+            check_room(os.environ.get("RAY_TMPDIR") or folder)
             options |= {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
             options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK, **_private_folder(folder)}
             stack.enter_context(_on_loopback())
@@ -125,8 +136,11 @@ def _start(**options: Any) -> None:
     """Starts a local Ray. Tries twice, because Ray gives its processes only 30 seconds to start."""
     try:
         ray.init(address="local", **options)
-    except Exception:
+    except Exception as error:
         ray.shutdown()
+        if isinstance(error, OSError):
+            # Ray keeps the token by which its processes know each other in the home folder: it may be full.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(address="local", **options)
 
 

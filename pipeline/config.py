@@ -46,10 +46,11 @@ class LabelSettings(Settings):
     )
     templates: str | None = setting(
         None,
-        help="Prompt templates for the categories, plain or imagenet.",
+        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
         group="labels",
-        metavar="NAME",
-        default_text="the model's own",
+        metavar="SET|FILE",
+        default_text="the model's own, imagenet80 for photos",
+        path=True,
     )
     tau: float = setting(TAU, help="Temperature of the softmax over categories.", group="labels", above=0)
 
@@ -351,4 +352,7 @@ class VerifyConfig(StoreSettings, ModelWeightsSettings, DeviceSettings):
     )
     categories: str | None = changed(LabelSettings, "categories", default_text="as at the build")
     text_embeddings: str | None = changed(LabelSettings, "text_embeddings")
+    templates: str | None = changed(
+        LabelSettings, "templates", default_text="those of the build, if they are a named set"
+    )
     batch_size: int = changed(BuildConfig, "batch_size", help="Photos in a batch.")

@@ -9,6 +9,7 @@ import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.leftovers import swept
 from densecli.core.lock import FolderLock
 from densecli.core.prefetch import Stopped
 from densecli.core.signals import Stop
@@ -23,7 +24,7 @@ from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.summary import Summary, describe, totals_of
 from densecli.pipeline.teachers.base import weights_id
-from densecli.pipeline.teachers.labels import Retrieval
+from densecli.pipeline.teachers.labels import Retrieval, absolute_file
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.codecs import Features
@@ -71,7 +72,7 @@ def relabel(config: RelabelConfig) -> Summary:
     alone = config.workers == 1
     here = Path(request.labels.url) if fs.is_local(request.labels.url) else None
     with (
-        fs.swept([column.url for column in columns]),
+        swept([column.url for column in columns]),
         FolderLock(here, "The column", name=LOCK) if here else nullcontext(),
         nullcontext() if alone else connected(None, config.workers),
         totals_of(request.store, todo, columns, run="the relabelling") as totals,
@@ -169,7 +170,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
     retrieval = Retrieval(
         categories=config.categories or defaults_for(store.dataset["name"]).categories,
         text_embeddings=config.text_embeddings,
-        templates=config.templates,
+        templates=absolute_file(config.templates),
         tau=config.tau,
     )
     spec: RelabelSpec = {

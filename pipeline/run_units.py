@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain, readable
@@ -93,6 +94,8 @@ def run_units(
 
 def _gave_up(what: str, attempts: int, cause: BaseException, unit: Unit | None) -> DenseCLIError:
     hint = "Finished shards are kept: run the same command again once the cause is gone."
+    if isinstance(cause, ActorDiedError | OutOfMemoryError):
+        hint = f"If dmesg says that memory ran out, lower --workers or --batch-size. {hint}"
     if unit and unit.items and not isinstance(cause, PhotoError):
         # A photo that ends its worker cannot be named by it.
         first, last = (plain(readable(unit.items[i].ref)) for i in (0, -1))

@@ -167,7 +167,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
         "views": target.get("views"),
         "side": target.get("side"),
         "tau": target.get("tau"),
-        "templates": _templates(target),
+        "templates": config.templates or _templates(target),
         "categories": config.categories or column.info.get("categories"),
         "text_embeddings": config.text_embeddings if "sha256" in target.get("text", {}) else None,
         "resample": spec.get("preprocessing", {}).get("input") != "canvas",
@@ -197,7 +197,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     if changed:
         raise DenseCLIError(
             f"The teacher of {column.full_name} would now have a different {' and '.join(changed)}.",
-            hint="Give --categories and --text-embeddings as at the build; releases may differ.",
+            hint="Give --categories, --templates and --text-embeddings as at the build; releases may differ.",
         )
     return teacher
 

@@ -37,7 +37,7 @@ class Record:
             DenseCLIError: The photo is damaged.
         """
         with self.reading("images"):
-            return decode_image(self.parts["images"]["jpg"])
+            return _decode(self.parts["images"]["jpg"])
 
     def regions(self) -> Regions:
         """The boxes. Raises DenseCLIError for damaged ones."""
@@ -71,6 +71,7 @@ class Record:
         except Exception as error:
             cause = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
             cause = f"it has no {cause}" if isinstance(error, KeyError) else cause
+            cause = f"its photo {error.sentence}" if isinstance(error, Unreadable) else cause
             raise DenseCLIError(
                 f"The sample {self.key} in {self.parts[part].url} is damaged: {cause}.",
                 hint="Its checksum is right, so it was written like this: build the shard again.",
@@ -150,8 +151,12 @@ def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) ->
 def decode_image(data: bytes | memoryview) -> np.ndarray:
     """The image (h, w, 3) uint8 RGB in a `.jpg` member. Raises DenseCLIError if it is damaged."""
     try:
-        return np.asarray(to_rgb(open_picture(data, formats=["JPEG"]).image))
+        return _decode(data)
     except Unreadable as error:
         raise DenseCLIError(
             f"A stored photo {error.sentence}.", hint="densecli lint names the damaged shard."
         ) from error
+
+
+def _decode(data: bytes | memoryview) -> np.ndarray:
+    return np.asarray(to_rgb(open_picture(data, formats=["JPEG"]).image))

@@ -3,7 +3,7 @@
 A plug-in's teacher may put further keys into `TargetSpec`, and its codec into `CodecSpec`.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class DatasetIdentity(TypedDict):
@@ -189,3 +189,34 @@ class ColumnDocument(TypedDict):
     key: str
     spec: ColumnSpec
     info: ColumnInfo
+
+
+# What the reader needs of the documents: plug-ins and earlier versions may write other values beside it.
+class _Named(TypedDict):
+    name: str
+
+
+class StoreReadable(TypedDict):
+    """What a reader of store.json needs."""
+
+    dataset: _Named
+    canvas: int
+    shards: list[int]
+    photos: dict[str, Any]
+
+
+class _ColumnSpec(TypedDict):
+    kind: Literal["regions", "targets"]
+    name: str
+    data: DataSpec
+    target: NotRequired[dict[str, Any]]
+    codec: NotRequired[dict[str, Any]]
+    regions: NotRequired[str | None]
+
+
+class ColumnReadable(TypedDict):
+    """What a reader of column.json needs."""
+
+    key: str
+    spec: _ColumnSpec
+    info: dict[str, Any]

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any
 
 from densecli.core import fs
 from densecli.core.documents import check, parse
@@ -17,10 +17,12 @@ from densecli.shards.reader import StoreReader
 from densecli.shards.specs import (
     ColumnDocument,
     ColumnInfo,
+    ColumnReadable,
     DatasetIdentity,
     DataSpec,
     PhotosSpec,
     StoreDocument,
+    StoreReadable,
 )
 
 __all__ = ["FORMAT_VERSION", "PHOTOS", "Column", "Store"]
@@ -30,33 +32,6 @@ FORMAT_VERSION = 1
 # Stands in store.json, so that photos made in different ways never mix. With `decode` 2 the stored photo
 # differs from one of a full decode by less than its own compression does; with 1 by more.
 PHOTOS = PhotosSpec(codec="jpeg", decode=2, quality=95, resample=RESAMPLE.name.lower())
-
-
-# What the reader needs of the documents: plug-ins and earlier versions may write other values beside it.
-class _Named(TypedDict):
-    name: str
-
-
-class _Described(TypedDict):
-    dataset: _Named
-    canvas: int
-    shards: list[int]
-    photos: dict[str, Any]
-
-
-class _ColumnSpec(TypedDict):
-    kind: Literal["regions", "targets"]
-    name: str
-    data: DataSpec
-    target: NotRequired[dict[str, Any]]
-    codec: NotRequired[dict[str, Any]]
-    regions: NotRequired[str | None]
-
-
-class _ColumnDescribed(TypedDict):
-    key: str
-    spec: _ColumnSpec
-    info: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +121,7 @@ class Store:
             check(document, dict[str, Any])
             version = document.get("format")
             if version == FORMAT_VERSION:
-                check(document, _Described)
+                check(document, StoreReadable)
                 if not (document["canvas"] > 0 <= min(document["shards"], default=0)):
                     raise ValueError("a size is negative")
                 return cls(
@@ -335,7 +310,7 @@ class Store:
         """
         try:
             document = parse(fs.read_bytes(fs.join(url, "column.json")))
-            check(document, _ColumnDescribed)
+            check(document, ColumnReadable)
         except ValueError as error:
             raise DenseCLIError(
                 f"{url}/column.json is damaged: {error}.",

@@ -14,15 +14,15 @@ ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 BELOW_MIDDLE = {"models", "shards", "core"}
-MIDDLE = {"pipeline", "train", "evaluation", "ablation"}
+MIDDLE = ("pipeline", "train", "evaluation", "ablation")
 # Room: the rooms that it may import from. Nothing may import from scenes, which is a plug-in.
 ALLOWED = {
     "core": set[str](),
     "shards": {"core"},
     "models": {"shards", "core"},
     **dict.fromkeys(MIDDLE, BELOW_MIDDLE),
-    "commands": MIDDLE | BELOW_MIDDLE,
-    "scenes": {"commands"} | MIDDLE | BELOW_MIDDLE,
+    "commands": {*MIDDLE, *BELOW_MIDDLE},
+    "scenes": {"commands", *MIDDLE, *BELOW_MIDDLE},
 }
 # A store is read without torch, and only the build needs Ray.
 WITHOUT = {

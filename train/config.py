@@ -113,6 +113,14 @@ class TrainConfig(TrainerConfig):
         default_text="made by the student's text tower",
         path=True,
     )
+    templates: str | None = setting(
+        None,
+        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
+        group="model",
+        metavar="SET|FILE",
+        default_text="the model's own, imagenet80 for photos",
+        path=True,
+    )
     mode: str = setting(
         "value",
         help="How the student's last block is read out.",

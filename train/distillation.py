@@ -14,6 +14,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.startup import started
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
+from densecli.models.prompts import find_templates
 from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
@@ -189,7 +190,8 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
                 hint="Train it on tokens alone: --method r-sc-v, or --loss spatial:gram=1.",
             )
         names = column.spec["target"]["categories"]
-        return category_embeddings(self.model, names, file=self.config.text_embeddings)
+        templates = find_templates(self.config.templates) if self.config.templates else None
+        return category_embeddings(self.model, names, file=self.config.text_embeddings, templates=templates)
 
     @property
     def random_weights(self) -> bool:
@@ -219,6 +221,22 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; the names are the losses."""
         return {loss: term.counts(batch) for loss, term in self.terms.items()}
+
+    def learns_from(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Recipe.learns_from`; the names are the losses."""
+        return {loss: term.learns_from(counts[loss]) for loss, term in self.terms.items()}
+
+    def nothing_to_learn(self, name: str, steps: int) -> DenseCLIError:
+        """See `Recipe.nothing_to_learn`."""
+        column = self.targets[term_and_kind(name)[1]]
+        theta = hasattr(self.terms[name], "theta")
+        kept = f" more probable than theta {self.config.theta:g}" if theta else ""
+        lower = "Lower --theta if the teacher is unsure of all regions. " if theta else ""
+        return DenseCLIError(
+            f"The loss {name} had no region{kept} to learn from in the last {steps} steps; it reads the "
+            f"column {column.full_name}, of the regions {self.regions.name}.",
+            hint=f"{lower}If the photos have no regions, build again with --proposals of these photos.",
+        )
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The dense map (B, C, h, w) and the context features by name."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.leftovers import sweep_behind
 from densecli.models.checkpoint_formats import mode_means
 from densecli.models.checkpoints import WeightsInfo, weights_sha256
 from densecli.models.model_card import card_path, read_card, run_export
@@ -76,7 +77,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         "densecli": version("densecli"),
     }
     if not config.dry_run:
-        fs.sweep_behind(file)
+        sweep_behind(file)
         fs.write_atomic(str(file), data)
         fs.write_atomic(str(card_path(file)), json.dumps(card, indent=2).encode())
         if own := EXPORTS[config.layout].config(model):

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import WeightsInfo
 from densecli.train.dataloader import Batch
 
@@ -35,6 +36,29 @@ class Recipe(ABC, Generic[Outputs]):
         Returns:
             int64 counts under names of your choice, with the same shapes for every batch.
         """
+
+    def learns_from(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tells how much each loss of a step has to learn from.
+
+        Args:
+            counts: The sum of `counts` over all batches of the step.
+
+        Returns:
+            A scalar for each name; 0 where the step teaches nothing.
+        """
+        return {name: count.sum() for name, count in counts.items()}
+
+    def nothing_to_learn(self, name: str, steps: int) -> DenseCLIError:
+        """The error for a loss that had nothing to learn from in so many steps.
+
+        Args:
+            name: As in `learns_from`.
+            steps: Steps in a row, up to now.
+        """
+        return DenseCLIError(
+            f"{name} had nothing to learn from in the last {steps} steps.",
+            hint="Check the columns of the store.",
+        )
 
     @abstractmethod
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:

@@ -46,9 +46,10 @@ class Steps:
         self.warmup = warmup_steps(self.total) if config.warmup_steps is None else config.warmup_steps
         self.notes = ()
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
+            over = f"over {self.warmup} steps" if self.warmup else "at once"
             self.notes = (
-                f"The learning rate rises over {self.warmup} steps instead of {WARMUP_STEPS}, because the "
-                f"training has only {self.total} steps.",
+                f"The learning rate rises {over} instead of over {WARMUP_STEPS} steps, because the training "
+                f"has only {self.total} steps.",
             )
 
     def _length(self, config: TrainerConfig) -> int:

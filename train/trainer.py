@@ -34,6 +34,9 @@ from densecli.train.trainer_config import TrainerConfig
 
 R = TypeVar("R", bound=Recipe[Any])
 
+MAX_EMPTY_STEPS = 20
+"""Steps in a row in which a loss has nothing to learn from, after which the training stops."""
+
 
 class NonFiniteStep(DenseCLIError):
     """A loss or gradient is not finite and the weights were not changed, or the weights are not finite."""
@@ -78,6 +81,7 @@ class Trainer(Generic[R]):
         self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
         self.step = 0
         self.nonfinite_steps = 0
+        self._empty: dict[str, int] = {}
         self.model = recipe.model
         fused = self.device.type == "cuda"
         self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
@@ -202,6 +206,7 @@ class Trainer(Generic[R]):
 
         Raises:
             NonFiniteStep: The step is not finite, after `max_nonfinite_steps` others.
+            DenseCLIError: A loss had nothing to learn from in `MAX_EMPTY_STEPS` steps, or in all of them.
         """
         rate = self.schedule(
             self.step, peak=self.config.lr, warmup_steps=self.steps.warmup, total_steps=self.steps.total
@@ -213,12 +218,13 @@ class Trainer(Generic[R]):
             self._backward(batch, counts, last=number == len(batches))
             for number, batch in enumerate(batches, start=1)
         ]
-        values = self._sum(parts)
+        values, empty = self._sum(parts, self.recipe.learns_from(counts))
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
             self.optimizer.step()
         else:
             self._skip(values, [key for batch in batches for key in batch.keys])
         self.step += 1
+        self._check_empty(empty)
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
@@ -245,15 +251,30 @@ class Trainer(Generic[R]):
         samples = loss.new_full((), len(batch.keys), dtype=torch.float32)
         return {**{name: value * share for name, value in parts.items()}, "samples": samples}
 
-    def _sum(self, parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """Sums the shares over the batches of all processes, and adds the norm of the gradient."""
+    def _sum(
+        self, parts: Sequence[dict[str, Tensor]], learned: dict[str, Tensor]
+    ) -> tuple[dict[str, float], set[str]]:
+        """Sums the shares over the batches of all processes, and adds the norm of the gradient.
+
+        Returns those values, and the names in `learned` of what is 0.
+        """
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         sums = self.distributed.add(
             torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0)
         )
         # One transfer for all numbers: each transfer waits for the device.
-        *scalars, norm = torch.cat([sums, get_total_norm(gradients)[None]]).tolist()
-        return {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
+        amounts = torch.stack(list(learned.values())).to(sums)
+        numbers = torch.cat([sums, get_total_norm(gradients)[None], amounts]).tolist()
+        scalars, norm, left = numbers[: len(sums)], numbers[len(sums)], numbers[len(sums) + 1 :]
+        values = {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
+        return values, {name for name, amount in zip(learned, left, strict=True) if not amount}
+
+    def _check_empty(self, empty: set[str]) -> None:
+        """Raises DenseCLIError for a loss that had nothing to learn from for too long, or at all."""
+        self._empty = {name: self._empty.get(name, 0) + 1 for name in empty}
+        for name, steps in self._empty.items():
+            if steps >= MAX_EMPTY_STEPS or steps == self.step == self.steps.total:
+                raise self.recipe.nothing_to_learn(name, steps)
 
     def _skip(self, values: dict[str, float], keys: list[str]) -> None:
         """Counts a step that is not finite; raises NonFiniteStep if there were too many."""

@@ -60,7 +60,7 @@ def _members(file: BinaryIO, passed: PassedOver) -> dict[str, Place]:
         while member := tar.next():
             # TarFile keeps every member it has seen.
             tar.members.clear()  # type: ignore[attr-defined]
-            if tar.offset <= end:
+            if tar.offset <= end or member.size < 0:
                 raise tarfile.ReadError("a member has a negative size")
             end = tar.offset
             name = member.name.removeprefix("./")

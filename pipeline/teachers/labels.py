@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.core import fs
-from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.flops import dense_forward
 from densecli.models.pooling import region_pool
+from densecli.models.prompts import default_templates, find_templates
 from densecli.models.registry import resolve
-from densecli.models.text import TEMPLATES, category_embeddings, default_templates
+from densecli.models.text import category_embeddings
 from densecli.pipeline.config import LabelSettings
 from densecli.pipeline.teachers.base import (
     Cost,
@@ -48,7 +48,7 @@ class Retrieval:
     Attributes:
         categories: A shipped category set or a file.
         text_embeddings: A .npy file of embeddings; None for those of the model's text tower.
-        templates: Name of the prompt templates for the text tower; None for the model's default.
+        templates: Prompt templates for the text tower, see `find_templates`; None for the model's default.
         tau: Softmax temperature.
         k: Number of categories stored for a box, see `TopK`.
         tail_mass: Probability that may be left out, see `TopK`.
@@ -79,14 +79,7 @@ class Retrieval:
 
     def prompts(self, arch: Architecture) -> tuple[str, ...]:
         """Returns the prompt templates, each with a {} for the category."""
-        if self.templates is None:
-            return default_templates(arch)
-        if self.templates not in TEMPLATES:
-            raise DenseCLIError(
-                f"There are no prompt templates called {self.templates!r}.",
-                hint=f"Known: {', '.join(TEMPLATES)}.",
-            )
-        return TEMPLATES[self.templates]
+        return default_templates(arch) if self.templates is None else find_templates(self.templates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +197,11 @@ def encode_labels(codec: TopK, p: np.ndarray) -> tuple[Arrays, Errors]:
     return {**arrays, "thing": np.array(codec.things)[p.argmax(1)]}, error
 
 
+def absolute_file(name: str | None) -> str | None:
+    """An absolute path, where a name is that of a file: workers run in other folders."""
+    return fs.absolute(name) if name and os.path.isfile(name) else name
+
+
 def _configure(model: str, settings: BuildConfig) -> LabelsConfig:
     categories = settings.categories or defaults_for(settings.dataset).categories
     return LabelsConfig(
@@ -211,7 +209,7 @@ def _configure(model: str, settings: BuildConfig) -> LabelsConfig:
         weights=weights_for(model, settings),
         categories=fs.absolute(categories) if os.path.isfile(categories) else categories,
         text_embeddings=fs.absolute(settings.text_embeddings) if settings.text_embeddings else None,
-        templates=settings.templates,
+        templates=absolute_file(settings.templates),
         tau=settings.tau,
         resample=settings.resample,
     )

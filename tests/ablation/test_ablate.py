@@ -8,6 +8,7 @@ from building import build_here
 from click.testing import CliRunner, Result
 
 from densecli.cli import main
+from densecli.core.lock import FolderLock
 from densecli.pipeline.config import BuildConfig
 
 SPEC = """
@@ -86,6 +87,11 @@ def test_ablate__what_is_missing_is_said_before_the_first_run(built: list, tmp_p
     spec.write_text(SPEC.replace("limit = 3", "limit = -3"))
     done = run(*built)
     assert done.exit_code == 1 and "densecli evaluate --help" in done.output
+    spec.write_text(SPEC)
+    with FolderLock(tmp_path / "grid", "The ablation"):
+        done = run(*built)
+    assert done.exit_code == 1 and "is being written by process" in done.output
+    assert not list((tmp_path / "grid").glob("theta-*"))
 
 
 def test_ablate__interrupted_while_it_measures_it_ends(built: list, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 from command_line import passed, refused
 from safetensors.torch import save_file
 
+from densecli.commands.build_shards import summary_text
 from densecli.core.errors import Interrupted
 from densecli.models import registry
 from densecli.pipeline.config import BuildConfig
@@ -110,3 +111,11 @@ def test_build__that_was_stopped_exits_with_128_and_the_signal(
     )
     assert "Error: " in output
     assert (asked[0].gpus_per_worker, asked[0].ray_address) == (0.5, "auto")
+
+
+def test_summary__says_how_refused_addresses_may_be_read() -> None:
+    summary = {"columns": [], "store": "s", "status": "built", "samples": 1}
+    refused_ones = {"skipped": {"private-address": 2, "corrupt": 1}, "skipped_first": {}}
+    text = summary_text({**summary, **refused_ones})
+    assert "--allow-private" in text and "--allow-local" not in text and "--store" in text
+    assert "--store" not in summary_text({**summary, "skipped": {"corrupt": 1}})

@@ -76,3 +76,23 @@ def test_evaluate__a_run_and_its_student_before_are_measured_alike(scenes: Path,
 def test_evaluate__hints_name_flags(tmp_path: Path) -> None:
     said = refused("evaluate", "--student", "scenes-s", "--data", tmp_path)
     assert "--data" in said.partition("Hint:")[2] and "--split" in said.partition("Hint:")[2]
+
+
+def test_evaluate__prompts_by_name_and_by_file(scenes: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("a photo of a {}\n")
+    words = [
+        "evaluate",
+        "--student",
+        "scenes-s",
+        "--data",
+        scenes,
+        "--split",
+        "test",
+        "--categories",
+        "scenes",
+    ]
+    plain, same = (passed(*words, "--templates", each) for each in ("plain", mine))
+    assert "prompts plain" in plain and f"prompts {mine}" in same
+    assert plain.splitlines()[2] == same.splitlines()[2]
+    assert "no prompt templates called 'vild'" in refused(*words, "--templates", "vild")

@@ -16,6 +16,7 @@ from densecli.cli import NAMES, main
 from densecli.commands.build_shards import build_shards
 from densecli.commands.command import Command, describe
 from densecli.commands.config_file import read_config
+from densecli.commands.options import Options
 from densecli.commands.train import train, train_config
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
@@ -51,6 +52,16 @@ FLOATS = [
 
 def run(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_say__no_name_from_data_reaches_the_terminal_as_it_is(capsys, tmp_path) -> None:
+    name = "bus\x1b[31m\x07\u202egpj"
+    Options(given={}, json=str(tmp_path / "out.json")).say(f"class\n{name}", {"name": name})
+    assert capsys.readouterr().out == "class\nbus��gpj\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"name": name}
+    Options(given={}, json="-").say(name, {"name": name})
+    said = capsys.readouterr()
+    assert said.out.replace("\n", "").isprintable() and said.err == "bus��gpj\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -247,3 +258,17 @@ def test_paths__every_option_that_names_one_takes_a_tilde() -> None:
     for name, of in named:
         value = of.parse("vitb16=~/x" if of.named or of.shape == "mapping" else "~/x")
         assert f"{home}/x" in (value if isinstance(value, tuple) else (value,)), f"{name} {of.flag}"
+
+
+@pytest.mark.parametrize("name", ["deep.json", "deep.toml", "cut.json", "latin.toml"])
+def test_config__a_file_that_is_none_is_a_sentence(tmp_path: Path, name: str) -> None:
+    deep = b"[" * 100_000
+    content = {
+        "deep.json": deep,
+        "deep.toml": b"a = " + deep,
+        "cut.json": b'{"lr"',
+        "latin.toml": b"\xe9 = 1",
+    }
+    (tmp_path / name).write_bytes(content[name])
+    with pytest.raises(DenseCLIError, match=rf"{name} cannot be read"):
+        read_config(str(tmp_path / name), train)

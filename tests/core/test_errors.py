@@ -19,4 +19,5 @@ def test_error__a_long_word_is_shortened_and_the_sentence_stays() -> None:
 def test_error__keeps_message_hint_and_code_across_processes() -> None:
     error = pickle.loads(pickle.dumps(DenseCLIError("What.", hint="Do.")))
     assert (str(error), error.hint) == ("What.", "Do.")
-    assert Interrupted(15, "Stopped.").exit_code == 143
+    ended = pickle.loads(pickle.dumps(Interrupted(15, "Stopped.", hint="Go on.")))
+    assert (str(ended), ended.hint, ended.exit_code) == ("Stopped.", "Go on.", 143)

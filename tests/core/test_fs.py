@@ -1,6 +1,5 @@
 import errno
 import os
-from contextlib import suppress
 
 import fsspec
 import pytest
@@ -193,31 +192,11 @@ def test_read_bytes__is_one_request(s3):
     assert asked == ["GetObject"]
 
 
-def test_swept__what_this_writer_left_and_nothing_else(tmp_path):
-    def killed():
-        raise KeyboardInterrupt
-
-    other = tmp_path / ".a.tar.0123456789ab-77.tmp"
-    other.write_bytes(b"half")
-    mine = tmp_path / f".a.tar.{fs.writer()}-77.tmp"
-    with suppress(KeyboardInterrupt), fs.swept([str(tmp_path), str(tmp_path / "none")]):
-        mine.write_bytes(b"half")
-        killed()
-    assert list(tmp_path.iterdir()) == [other]
-
-
 def test_write_atomic__its_temporary_file_names_the_writer(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "replace", lambda temporary, path: seen.append(os.path.basename(temporary)))
     fs.write_atomic(f"{tmp_path}/a.tar", b"x")
     assert seen[0].startswith(f".a.tar.{fs.writer()}-") and fs.is_temporary(seen[0])
-
-
-def test_sweep_behind__what_writers_of_one_file_left(tmp_path):
-    for name in (".a.pt.1-2.tmp", ".b.pt.1-2.tmp", "a.pt", "a.pt.tmp"):
-        (tmp_path / name).write_bytes(b"")
-    fs.sweep_behind(tmp_path / "a.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.pt.1-2.tmp", "a.pt", "a.pt.tmp"]
 
 
 def test_write_text__whole_or_not_at_all_and_through_links_and_pipes(tmp_path):

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from densecli.core.tables import csv_table, markdown_table, plain, size, table
+from densecli.core.tables import csv_table, csv_text, markdown_table, plain, printable, size, table
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -44,6 +44,11 @@ def test_plain__one_short_printable_line(name: str) -> None:
 )
 def test_plain__keeps_what_is_readable(name: str, text: str) -> None:
     assert plain(name) == text
+
+
+def test_printable__keeps_lines_and_their_length() -> None:
+    text = printable(f"a  b\n\x1b[31mred\x1b[0m {'x' * 10_000}\r\n\u202eexe\n")
+    assert text == f"a  b\nred {'x' * 10_000} \n�exe\n"
 
 
 def test_plain__a_text_of_megabytes_is_cut_first() -> None:
@@ -88,6 +93,12 @@ def test_markdown__a_row_has_as_many_cells_as_the_headings(name: str) -> None:
 def test_csv__a_spreadsheet_computes_nothing(value: object, cell: str) -> None:
     rows = list(csv.reader(io.StringIO(csv_table([{"name": value, "top-1": 1.0}]))))
     assert rows == [["name", "top-1"], [cell, "1.0"]]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "-dash", "@x", "cat", "'quoted'", "", "-5"])
+def test_csv_text__is_what_was_written(name: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(csv_table([{"name": name, "n": 1}])))
+    assert csv_text(row["name"]) == name
 
 
 def test_csv__columns_of_all_rows_and_hostile_headings() -> None:

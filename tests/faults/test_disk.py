@@ -1,4 +1,4 @@
-"""Full, forbidden and damaged disks: one sentence, one hint, and what the hint says makes it well again."""
+"""Full, forbidden and damaged disks, limits and clocks: one sentence, and a hint that makes it well again."""
 
 import json
 import multiprocessing
@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from building import build_here
 
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline.limits import check_limits
 from densecli.shards.joined import read_joined
 from densecli.shards.store import Store
 
@@ -200,3 +202,22 @@ def test_changed_settings__make_another_column_and_never_a_mix(tiny, undisturbed
     build_here(tiny)
     assert contents(store).items() >= contents(undisturbed).items()
     survived("changed settings")
+
+
+def test_processes__an_ordinary_users_limit(survived):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NPROC, (60, 60))
+        if not os.getuid():
+            os.setuid(NOBODY)
+
+    sentence, hint = said_in_a_child(lambda: check_limits(1), limit)
+    assert "more threads may be started here, and Ray needs about 200" in sentence and "ulimit -u" in hint
+    survived("too few processes")
+
+
+def test_clock__that_jumps_while_a_store_is_built(tiny, undisturbed, contents, survived, monkeypatch):
+    real, calls = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: real() + (-1) ** next(calls) * 1e8)
+    build_here(tiny)
+    assert contents(Path(tiny.store)) == contents(undisturbed)
+    survived("a clock that jumps in a build")

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Audit events whose arguments are paths that change: event: how many of them, from the first.
+# Audit events and which of their arguments are paths that change. What a symbolic link leads to does not.
 _CHANGES = {
-    "os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.truncate": 1, "os.chmod": 1,
-    "os.chown": 1, "os.link": 2, "os.symlink": 2, "os.utime": 1, "shutil.rmtree": 1,
+    "os.remove": slice(1), "os.rename": slice(2), "os.mkdir": slice(1), "os.rmdir": slice(1),
+    "os.truncate": slice(1), "os.chmod": slice(1), "os.chown": slice(1), "os.link": slice(2),
+    "os.symlink": slice(1, 2), "os.utime": slice(1), "shutil.rmtree": slice(1),
 }  # fmt: skip
 _CONNECTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 _STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pty.spawn")
@@ -43,7 +44,7 @@ class Watch:
             writes = bool((flags or 0) & _WRITES) or any(c in "wax+" for c in mode or "")
             self._path(event, path, writes)
         elif event in _CHANGES:
-            for path in args[: _CHANGES[event]]:
+            for path in args[_CHANGES[event]]:
                 self._path(event, path, True)
         elif event in _CONNECTS:
             address = args[0] if isinstance(args[0], str | bytes) else args[-1]

@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from densecli.models.refiner import METADATA, read_card
+from densecli.models.refiner_checkpoints import METADATA, read_card
 from densecli.models.state_dict import read_state_dict
 from densecli.train.checkpoints import load_checkpoint
 
 from .frame import Target
 from .inputs import mutated
+
+REFINER = '{"clip": "0", "depth": 1, "layers": [0], "hidden": 8, "version": 2}'
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -54,7 +56,7 @@ def formats() -> dict[str, bytes]:
         "zip": whole,
         "legacy": written(trained, _use_new_zipfile_serialization=False),
         "pickle": zipfile.ZipFile(io.BytesIO(whole)).read("archive/data.pkl"),
-        "safetensors": save({"a": torch.zeros(4, 6)}, metadata={METADATA: '{"clip": "0", "depth": 1}'}),
+        "safetensors": save({"a": torch.zeros(4, 6)}, metadata={METADATA: REFINER}),
         "torchscript": script.getvalue(),
     }
 

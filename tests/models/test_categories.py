@@ -64,3 +64,9 @@ def test_load_categories__unknown_sets_and_missing_files(tmp_path) -> None:
     assert "coco_panoptic_133" in error.value.hint and "133" in error.value.hint
     with pytest.raises(DenseCLIError, match="no category file"):
         load_categories(str(tmp_path / "none.json"))
+
+
+def test_load_categories__nested_without_end(tmp_path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(DenseCLIError, match=r"deep\.json cannot be read"):
+        load_categories(str(tmp_path / "deep.json"))

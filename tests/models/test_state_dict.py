@@ -148,6 +148,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     ("w.safetensors", LFS, "a Git LFS pointer"),
     ("w.bin", b"\n<!DOCTYPE html><html>Sign in</html>", "a web page"),
     ("w.safetensors", b"", "it is empty"),
+    ("w.safetensors", (2**26).to_bytes(8, "little") + b"{" + b" " * 99, "neither a safetensors file"),
     ("w.pth", b"\x1f\x8b\x08" + bytes(64), "compressed by gzip"),
     ("w.pt", written(weights())[:-400], "cut off or damaged"),
     ("w.pt", written(weights(), _use_new_zipfile_serialization=False)[:-9], "cut off or damaged"),

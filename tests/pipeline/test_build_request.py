@@ -165,3 +165,19 @@ def test_job__travels_without_the_listing(tiny):
     # store.json's shard sizes are the only thing in it that grows with the data.
     sizes = [len(pickle.dumps(prepare(replace(tiny, limit=n, shard_size=n))[0])) for n in (10, 1000)]
     assert abs(sizes[0] - sizes[1]) < 20
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_prepare__a_store_that_is_a_file_is_refused(tmp_path, dry_run):
+    (tmp_path / "file").write_text("mine")
+    config = BuildConfig(
+        dataset="scenes",
+        limit=2,
+        store=str(tmp_path / "file"),
+        teachers=("scenes-s",),
+        weights={"scenes-s": "random:0"},
+        dry_run=dry_run,
+    )
+    with pytest.raises(DenseCLIError, match="is a file, not a store") as caught:
+        prepare(config)
+    assert "--store" in caught.value.hint and (tmp_path / "file").read_text() == "mine"

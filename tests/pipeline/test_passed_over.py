@@ -207,6 +207,7 @@ def with_size(data: bytes, size: bytes) -> bytes:
         b"\x80" + bytes(3) + (2**63).to_bytes(8, "big"),
         b"\x80" + bytes(3) + (2**63 - 1).to_bytes(8, "big"),
         b"\xff" * 10 + b"\xfe\0",  # -512: tarfile would read the same header for ever
+        b"\xff" * 12,  # -1, which leads on to the next block
         b"77777777777\0",
         b"-0000001000\0",
     ],

@@ -16,13 +16,14 @@ from click.testing import CliRunner
 
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError, Interrupted
+from densecli.core.lock import FolderLock
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.text import TEMPLATES, text_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.pipeline import relabel as engine
 from densecli.pipeline.batcher import live_targets
-from densecli.pipeline.relabel import RelabelConfig, prepare, relabel
+from densecli.pipeline.relabel import LOCK, RelabelConfig, prepare, relabel
 from densecli.pipeline.relabeller import Relabeller, cosine_error
 from densecli.pipeline.teachers import teacher_config
 from densecli.pipeline.teachers.labels import retrieve
@@ -252,6 +253,11 @@ def test_relabel__a_signal_ends_it_in_good_order_and_the_same_call_goes_on(
     labels = prepare(RelabelConfig(store=config.store, **PLAIN)).labels
     assert labels.missing() == ["000001", "000002"]
     assert not list(Path(config.store).rglob("*.tmp"))
+    with (
+        FolderLock(labels.url, "It", name=LOCK),
+        pytest.raises(DenseCLIError, match="is being written by process"),
+    ):
+        relabel(RelabelConfig(store=config.store, **PLAIN))
     assert relabel(RelabelConfig(store=config.store, **PLAIN))["shards"] == 2
 
 

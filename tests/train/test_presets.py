@@ -224,7 +224,9 @@ def test_notes__where_the_store_and_the_steps_are_not_the_papers(full_store, tmp
     assert "canvas of 1024 px" in canvas and "96 px" in canvas
     assert "grid-clipself" in regions and "grid-densevlm" in regions
     assert "with 16 photos in a step" in batch and "this training with 3;" in batch
-    assert warmup.startswith("The learning rate rises over 0 steps instead of 1000")
+    assert warmup.startswith("The learning rate rises at once instead of over 1000 steps")
+    longer = make_trainer(config(full_store.store, tmp_path, method="clipself", max_steps=30)).notes[-1]
+    assert longer.startswith("The learning rate rises over 3 steps instead of over 1000 steps")
     losses = {"region_cosine": 1.0}
     own = make_trainer(config(full_store.store, tmp_path, losses=losses, warmup_steps=1)).notes
     assert own == []

@@ -81,6 +81,10 @@ class Term(ABC):
             (G,) int64, a count for each mean in the loss.
         """
 
+    def learns_from(self, counts: Tensor) -> Tensor:
+        """Tells how many regions, boxes or images the term learns from, a scalar, given its counts."""
+        return counts.sum()
+
     @abstractmethod
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """Computes the batch's share of the loss.

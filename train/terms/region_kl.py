@@ -73,6 +73,10 @@ class RegionKL(Term):
         teacher = self._teacher(batch)
         return torch.cat([group_counts(teacher, self.thing, self.theta), rows(teacher)])
 
+    def learns_from(self, counts: Tensor) -> Tensor:
+        """See `Term.learns_from`: the regions kept."""
+        return counts[:2].sum()
+
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`; logs the share of regions kept."""
         teacher = self._teacher(batch)

@@ -79,6 +79,10 @@ class RegionText(Term):
         kept = kept_regions(batch.targets[self.kind], self.theta)
         return torch.cat([kept.sum()[None], rows(kept)])
 
+    def learns_from(self, counts: Tensor) -> Tensor:
+        """See `Term.learns_from`: the regions labelled."""
+        return counts[0]
+
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`; logs the share of regions labelled."""
         teacher = batch.targets[self.kind]
