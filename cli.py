@@ -18,8 +18,8 @@ from densecli.core.plugins import use_plugins
 from densecli.core.registry import Registry, registry
 
 NAMES = (
-    *("build-shards", "relabel", "train", "train-refiner", "export", "evaluate", "plan", "info", "lint"),
-    *("verify", "preview", "ablate", "categories", "list", "gc"),
+    *("build-shards", "relabel", "train", "train-refiner", "export", "evaluate", "diagnose", "plan"),
+    *("info", "lint", "verify", "preview", "ablate", "categories", "list", "gc"),
 )
 """The built-in commands in the order of `densecli --help`; each is a module of `densecli.commands`."""
 

@@ -1,10 +1,8 @@
 """The command `evaluate`: measures a model or the student of a run."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -91,6 +89,7 @@ def evaluate(options: Options) -> None:
     densecli evaluate --task knn --data data/coco --student dinov2-vits14
     densecli evaluate --task detection --data data/coco --split val2017 --run RUN
     """
+    from densecli.commands.run_data import on_the_runs_data
     from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.models.checkpoints import weights_given
 
@@ -112,39 +111,11 @@ def evaluate(options: Options) -> None:
         """The name of the run's student."""
         return ModelUnderTest.before_run(str(settings.run), weights_given(model.model, pairs))
 
-    options = _on_the_runs_data(options, settings)
+    options = on_the_runs_data(options, settings.run, training=settings.task == "knn")
     if settings.task == "regions":
         _regions(options, settings, model, before)
     else:
         _task(options, settings, model, before() if settings.run else None)
-
-
-def _on_the_runs_data(options: Options, settings: EvaluateSettings) -> Options:
-    """The options, with the photos and categories of a run on a generated data set where none are named."""
-    from densecli.core import fs
-    from densecli.core.addresses import from_environment
-    from densecli.shards.datasets import defaults_for, function_of
-    from densecli.shards.store import Store
-    from densecli.train.run_folder import RunFolder
-
-    file = RunFolder(settings.run).config if settings.run else None
-    if file is None or "data" in options.given or not file.is_file():
-        return options
-    store = json.loads(file.read_bytes())["store"]
-    if not fs.exists(fs.join(store, "store.json")):
-        return options
-    name = Store.open(store).dataset["name"]
-    dataset = defaults_for(name)
-    if not dataset.annotated or "dataset" in options.given:
-        return options
-    folder = Path(from_environment("DENSECLI_DATA", "data")) / name
-    names = {"categories": dataset.categories, "split": dataset.test_split, "train_split": dataset.split}
-    found = {**names, **options.given, "data": str(folder)}
-    for split in (found["split"], *((found["train_split"],) if settings.task == "knn" else ())):
-        if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
-            click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
-            function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
-    return Options(given=found, json=options.json)
 
 
 def check_task(options: Options, task: str) -> None:

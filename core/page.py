@@ -68,6 +68,7 @@ class Figure:
         alt: What the picture shows, for readers who do not see it.
         note: A sentence below it.
         width: Width of the picture on the page, in CSS pixels; never more than its own.
+        photo: Whether it shows photos, which as a JPEG take a fifth of the bytes.
     """
 
     title: str
@@ -75,14 +76,16 @@ class Figure:
     alt: str
     note: str = ""
     width: int = 480
+    photo: bool = False
 
     @property
     def source(self) -> str:
         """The picture as a data: address."""
         assert isinstance(self.image, Image.Image)
         data = io.BytesIO()
-        self.image.save(data, "PNG", optimize=True)
-        return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+        kind = "jpeg" if self.photo else "png"
+        self.image.save(data, kind, optimize=True, **({"quality": 88} if self.photo else {}))
+        return f"data:image/{kind};base64," + base64.b64encode(data.getvalue()).decode()
 
 
 @dataclass(frozen=True, kw_only=True)

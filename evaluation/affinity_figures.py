@@ -27,7 +27,7 @@ def affinity_figures(
     figures = []
     for i in range(min(limit, len(dataset))):
         photo = dataset[i]
-        if segment := _largest(photo, thing=i % 2 == 0):
+        if segment := largest_segment(photo, thing=i % 2 == 0):
             name = dataset.categories.names[segment.category]
             figures.append(_figure(models, photo, segment, name, Canvas(canvas)))
     return figures
@@ -47,7 +47,7 @@ def _figure(
     )
 
 
-def _largest(photo: AnnotatedPhoto, *, thing: bool) -> Segment | None:
+def largest_segment(photo: AnnotatedPhoto, *, thing: bool) -> Segment | None:
     """The largest segment of a kind; of the other kind if the photo has none. None without segments."""
     return max(photo.segments, key=lambda s: (s.thing == thing, s.area), default=None)
 

@@ -21,9 +21,11 @@ from densecli.evaluation.conditions import Conditions
 from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
 from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
+from densecli.evaluation.photo_files import Photos
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
 from densecli.models.refiner_checkpoints import load_refiner
+from densecli.models.student import Student
 from densecli.shards.config import DeviceSettings
 from densecli.shards.geometry import Canvas
 
@@ -121,13 +123,7 @@ def _coupling(
     def of_canvas(pixels: Tensor) -> Tensor:
         return F.normalize(dense(model.prepare(pixels.to(model.device))), dim=1)
 
-    side = model.input_side(canvas)
-    ratios = torch.cat(
-        [
-            coupling_ratios(dense, *(model.normalize(x.to(model.device)) for x in pair))
-            for pair in photo_pairs(dataset, side)
-        ]
-    )
+    ratios = ratios_of_photos(model, dense, dataset, canvas)
     return Coupling(
         coupling_ratio_mean=float(ratios.mean()),
         coupling_ratio_median=float(ratios.median()),
@@ -137,7 +133,25 @@ def _coupling(
     )
 
 
-def photo_pairs(dataset: PanopticDataset, side: int) -> Iterator[tuple[Tensor, Tensor]]:
+def ratios_of_photos(model: Student, dense: DenseMap, photos: Photos, canvas: int) -> Tensor:
+    """R-SC's coupling ratios (eq. 15) of all tokens of all `photo_pairs`.
+
+    Args:
+        model: The network, which says how pixels are normalised and on which device.
+        dense: Its dense map, or that of its Refiner.
+        photos: The photos.
+        canvas: Side of the squares that they are cropped to, in pixels.
+
+    Returns:
+        (pairs * N,) float32 ratios, on the CPU. Raises DenseCLIError for fewer than two photos.
+    """
+    device = next(model.parameters()).device
+    pairs = photo_pairs(photos, model.input_side(canvas))
+    found = [coupling_ratios(dense, *(model.normalize(x.to(device)) for x in pair)) for pair in pairs]
+    return torch.cat(found)
+
+
+def photo_pairs(dataset: Photos, side: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs each photo with the next one, in a shuffled order that is always the same.
 
     Photos are cropped to a square at their centre, because padding would look alike in every photo.

@@ -99,24 +99,29 @@ def region_sections(
         ),
         width=WIDTH,
     )
-    confusions = [
-        Figure(
-            title=n,
-            image=picture,
-            alt=f"Confusion matrix, {n}: rows are true classes and columns predicted ones, things first.",
-            width=picture.width,
-        )
-        for n, picture in zip(results, confusion_pictures(list(results.values())), strict=True)
-    ]
     sections = [
         Section(title="Regions", parts=[*first, chart], text=_WHAT_IS_MEASURED[: 2 if crops else 1]),
-        Section(title="Confusion", parts=[*confusions, block_table(results)], text=[_CONFUSION]),
+        confusion_section(results),
         Section(title="Sizes", parts=[size_table(everything)]),
         Section(title="Classes", parts=[class_table(last, before, WORST_CLASSES)]),
     ]
     if affinities:
         sections.append(Section(title="Affinities", parts=affinities, text=[_AFFINITIES]))
     return sections
+
+
+def confusion_section(results: Mapping[str, Classification]) -> Section:
+    """The confusion matrix of each result, and the shares of its blocks."""
+    figures = [
+        Figure(
+            title=name,
+            image=picture,
+            alt=f"Confusion matrix, {name}: rows are true classes and columns predicted ones, things first.",
+            width=picture.width,
+        )
+        for name, picture in zip(results, confusion_pictures(list(results.values())), strict=True)
+    ]
+    return Section(title="Confusion", parts=[*figures, block_table(results)], text=[_CONFUSION])
 
 
 def meaning(results: Mapping[str, Classification]) -> tuple[str, list[str]]:

@@ -69,13 +69,33 @@ def affinity_panel(
         canvas: The canvas of the map.
         width: Width of the panel in pixels.
     """
-    valid = (image.shape[1] / canvas.size, image.shape[0] / canvas.size)
-    grid = (tokens.shape[0], tokens.shape[1])
-    cosines = affinity(tokens, token_at(point, valid, grid))
-    # Tokens outside the photo see only black: they must not set the scale.
-    inside = cosines[: int(np.ceil(valid[1] * grid[0])), : int(np.ceil(valid[0] * grid[1]))]
-    least = min(float(inside.min()), 1 - 1e-6)
-    heat = heat_colours(np.clip((cosines - least) / (1 - least), 0, 1))
+    cosines = affinity(tokens, token_at(point, photo_share(image, canvas), tokens.shape[:2]))
+    least = min(float(inside(cosines, image, canvas).min()), 1 - 1e-6)
+    return heat_panel(image, cosines, (least, 1), (f"cosine {least:.2f}", "1"), canvas, width, point)
+
+
+def heat_panel(
+    image: np.ndarray,
+    values: np.ndarray,
+    ends: tuple[float, float],
+    words: tuple[str, str],
+    canvas: Canvas,
+    width: int,
+    point: Point | None = None,
+) -> Image.Image:
+    """A photo in grey under a value for each token, with a scale.
+
+    Args:
+        image: (h, w, 3) uint8, the photo at canvas scale, not padded.
+        values: (gh, gw), a value for each token of the whole canvas.
+        ends: The values at the dark and the bright end of the scale.
+        words: What is written there.
+        canvas: The canvas of the map.
+        width: Width of the panel in pixels.
+        point: A point, which is ringed.
+    """
+    low, high = ends
+    heat = heat_colours(np.clip((values - low) / max(high - low, 1e-9), 0, 1))
     scale = width / image.shape[1]
     size = (width, round(image.shape[0] * scale))
     side = round(canvas.size * scale)
@@ -83,9 +103,21 @@ def affinity_panel(
     photo = Image.fromarray(image).convert("L").convert("RGB").resize(size, Image.Resampling.BICUBIC)
     panel = Image.new("RGB", (width, size[1] + 26), PAPER)
     panel.paste(Image.blend(photo, tint, OPACITY))
-    _draw_ring(panel, point, size)
-    draw_scale(panel, size[1], f"cosine {least:.2f}", "1")
+    if point:
+        draw_ring(panel, point, size)
+    draw_scale(panel, size[1], *words)
     return panel
+
+
+def photo_share(image: np.ndarray, canvas: Canvas) -> tuple[float, float]:
+    """The share of the canvas's width and height that a photo (h, w, 3) at canvas scale covers."""
+    return image.shape[1] / canvas.size, image.shape[0] / canvas.size
+
+
+def inside(values: np.ndarray, image: np.ndarray, canvas: Canvas) -> np.ndarray:
+    """The part of a map (gh, gw, ...) of the canvas whose tokens see the photo; the others see only black."""
+    width, height = photo_share(image, canvas)
+    return values[: int(np.ceil(height * values.shape[0])), : int(np.ceil(width * values.shape[1]))]
 
 
 def point_panel(image: np.ndarray, point: Point, width: int = 480) -> Image.Image:
@@ -94,7 +126,7 @@ def point_panel(image: np.ndarray, point: Point, width: int = 480) -> Image.Imag
     size = (width, round(photo.height * width / photo.width))
     panel = Image.new("RGB", (width, size[1] + 26), PAPER)
     panel.paste(photo.resize(size, Image.Resampling.BICUBIC))
-    _draw_ring(panel, point, size)
+    draw_ring(panel, point, size)
     return panel
 
 
@@ -125,7 +157,8 @@ def token_at(point: Point, valid: tuple[float, float], grid: tuple[int, int]) ->
     return min(int(y * grid[0]), grid[0] - 1), min(int(x * grid[1]), grid[1] - 1)
 
 
-def _draw_ring(panel: Image.Image, point: Point, size: tuple[int, int]) -> None:
+def draw_ring(panel: Image.Image, point: Point, size: tuple[int, int]) -> None:
+    """Rings a point of the photo that fills the first `size` pixels of a panel."""
     draw = ImageDraw.Draw(panel)
     x, y = point[0] * (size[0] - 1), point[1] * (size[1] - 1)
     draw.ellipse((x - 9, y - 9, x + 9, y + 9), outline=INK, width=6)

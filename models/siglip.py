@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densecli.models.attention import timm_qkv
 from densecli.models.dense import Grid, resize_grid
 from densecli.models.transformer import READS, DenseTransformer
 
@@ -66,9 +67,7 @@ class DenseSigLIP(DenseTransformer):
         return out
 
     def _qkv(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        attn = block.attn
-        q, k, v = attn.qkv(block.norm1(x)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return attn.q_norm(q), attn.k_norm(k), v
+        return timm_qkv(block, x)
 
     def _merge(self, block: Any, x: Tensor) -> Tensor:
         merged: Tensor = block.attn.proj(block.attn.norm(x))

@@ -1,13 +1,16 @@
 """Students: networks that can be trained, a CLIP or a vision foundation model (which has no text tower)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
+from densecli.models.attention import Layer, mean_attention, timm_qkv
 from densecli.models.checkpoints import (
     WeightsInfo,
     find_weights,
@@ -18,6 +21,7 @@ from densecli.models.checkpoints import (
 )
 from densecli.models.dense import DenseCLIP, Grid
 from densecli.models.registry import build, resolve
+from densecli.models.transformer import DenseTransformer
 from densecli.models.vfm import VFM, to_map
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import find_vfm, is_vfm
@@ -84,11 +88,24 @@ class DenseVFM(nn.Module):
     def layers(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
         """See `DenseTransformer.layers`; of a network for which `VFM.has_cls`."""
         x, grid = self.vfm.embed(images)
-        prefix = self.vfm.net.num_prefix_tokens
         found = {0: x}
         for number, block in enumerate(self.blocks()[: max(after)], start=1):
             found[number] = x = block(x)
-        return [to_map(found[number][:, prefix:], grid) for number in after]
+        return [to_map(found[number][:, self.prefix :], grid) for number in after]
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before the patches: [CLS] and registers."""
+        found: int = self.vfm.net.num_prefix_tokens
+        return found
+
+    def walk(self, images: Tensor) -> Iterator[Layer]:
+        """See `DenseTransformer.walk`; of a network for which `has_layers`."""
+        x, grid = self.vfm.embed(images)
+        for block in self.blocks():
+            q, k, _ = timm_qkv(block, x)
+            x = block(x)
+            yield Layer(to_map(x[:, self.prefix :], grid), mean_attention(q, k))
 
     def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
         """(B, 1 + hw, C) with [CLS] -> (B, C, h, w), unit norm: these blocks and the final norm."""
@@ -134,6 +151,13 @@ class DenseVFM(nn.Module):
 
 
 Student = DenseCLIP | DenseVFM
+
+
+def has_layers(model: Student) -> TypeGuard[DenseTransformer | DenseVFM]:
+    """Whether `walk` can run the model: every CLIP's ViT, and plain ViTs of timm."""
+    if isinstance(model, DenseVFM):
+        return model.vfm.has_cls and all(isinstance(block, Block) for block in model.blocks())
+    return isinstance(model, DenseTransformer)
 
 
 def load_student(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
+from densecli.models.attention import Layer, mean_attention
 from densecli.models.dense import DenseCLIP, Grid, parse_mode
 
 READS = {"qq": ("q",), "kk": ("k",), "vv": (), "csa": ("q", "k"), "all": ("q", "k")}
@@ -80,6 +81,17 @@ class DenseTransformer(DenseCLIP):
         for number, block in enumerate(self.blocks()[: max(after)], start=1):
             found[number] = x = self._checkpointed(self._run, block, x, rope)
         return [self._to_map(found[number], grid) for number in after]
+
+    def walk(self, images: Tensor) -> Iterator[Layer]:
+        """Runs the blocks unchanged on (B, 3, H, W) normalised pixels and yields what each of them does."""
+        x, grid = self._embed(images)
+        rope = self.rope(grid)
+        for block in self.blocks():
+            q, k, _ = self._qkv(block, x)
+            if rope is not None:
+                q, k = self._rotate(q, rope), self._rotate(k, rope)
+            x = self._run(block, x, rope)
+            yield Layer(self._to_map(x, grid), mean_attention(q, k))
 
     def value_map(self, x: Tensor, grid: Grid, blocks: nn.ModuleList) -> Tensor:
         """(B, 1 + hw, C) with [CLS] -> (B, D, h, w): the map of mode `value` with these last blocks."""

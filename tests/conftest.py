@@ -69,17 +69,18 @@ def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
-    """shoot(page, width, height) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
+    """shoot(page, width, height, *flags) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     browser = next((path for name in names if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip("there is no Chromium on this machine")
 
-    def shoot(page: Path, width: int = 1280, height: int = 800) -> np.ndarray:
+    def shoot(page: Path, width: int = 1280, height: int = 800, *flags: str) -> np.ndarray:
         picture = tmp_path / "screenshot.png"
         options = (
             *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
             *("--disable-background-networking", f"--user-data-dir={tmp_path / 'chromium'}"),
+            *flags,
         )
         subprocess.run(
             [browser, *options, f"--window-size={width},{height}", f"--screenshot={picture}", page.as_uri()],

@@ -1,0 +1,139 @@
+"""The command `diagnose`: pictures and figures of a model on any photos, before and after training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from densecli.commands.command import command
+from densecli.commands.evaluate import WEIGHTS, EvaluateSettings
+from densecli.commands.options import Options
+from densecli.core.errors import DenseCLIError
+from densecli.core.settings import Settings, changed, setting
+from densecli.evaluation.diagnosis_config import DiagnosisConfig
+
+if TYPE_CHECKING:
+    from densecli.evaluation.model_under_test import ModelUnderTest
+    from densecli.evaluation.photo_files import Photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseSettings(Settings):
+    """The model, and where the page goes."""
+
+    run: str | None = changed(
+        EvaluateSettings,
+        "run",
+        help="Run whose student is shown, before and after.",
+        default_text="give --student instead",
+    )
+    student: str | None = setting(
+        None, help="Model to show.", group="model", metavar="NAME", default_text="give --run instead"
+    )
+    out: str | None = setting(
+        None,
+        help="Writes the page to DIR/index.html.",
+        group="output",
+        metavar="DIR",
+        default_text="diagnosis in the run's folder, else diagnosis",
+        path=True,
+    )
+
+
+@command(DiagnoseSettings, DiagnosisConfig, WEIGHTS)
+def diagnose(options: Options) -> None:
+    """Show what a model, or the student of a run before and after, does with a few photos, as one page:
+    attention and correlations by layer, proxy tokens, similarity to texts, segmentations, coupling.
+
+    Any photos will do; with --split, those of an annotated data set, also the confusion of its regions.
+
+    \b
+    densecli diagnose --run runs/declip-eva02-b16-coco-560 --data photos/
+    densecli diagnose --student dinov2-vits14 --data street.jpg --point 0.3 0.6
+    """
+    from densecli.commands.run_data import on_the_runs_data
+    from densecli.evaluation.diagnosis import diagnose as measure
+    from densecli.evaluation.diagnosis_page import figures_table, write_diagnosis_page
+    from densecli.models.categories import load_categories
+
+    settings = options.make(DiagnoseSettings)
+    subjects = _subjects(settings, options)
+    model = list(subjects.values())[-1]
+    options = on_the_runs_data(options, settings.run)
+    own = {k: v for k, v in (model.settings or {}).items() if k not in options.given}
+    config = options.make(DiagnosisConfig, **own)
+    categories = load_categories(config.categories)
+    photos = _photos(config, categories)
+    found = measure(subjects, photos, categories, config)
+    page = write_diagnosis_page(
+        settings.out or (str(Path(settings.run) / "diagnosis") if settings.run else "diagnosis"),
+        f"Diagnosis of {model.title}",
+        found,
+        read_out=f"categories {categories.name}, canvas {config.canvas} px, mode {config.mode}",
+        note=categories.note,
+    )
+    values = {
+        "page": str(page),
+        "photos": [photo.key for photo in found.photos],
+        "measured_photos": found.measured_photos,
+        "categories": categories.name,
+        "canvas": config.canvas,
+        "mode": config.mode,
+        "notes": list(found.notes),
+        "models": {title: each.to_dict() for title, each in found.models.items()},
+    }
+    options.say("\n".join([figures_table(found).text(), *found.notes, f"Page: {page}"]), values)
+
+
+def _subjects(settings: DiagnoseSettings, options: Options) -> "dict[str, ModelUnderTest]":
+    """The models by title."""
+    from densecli.evaluation.model_under_test import ModelUnderTest
+    from densecli.models.checkpoints import weights_given
+
+    pairs = options.get("weights", ())
+    if bool(settings.run) == bool(settings.student):
+        raise click.UsageError("Give --run or --student.")
+    if settings.run:
+        after = ModelUnderTest.of_run(settings.run)
+        before = ModelUnderTest.before_run(settings.run, weights_given(after.model, pairs))
+        return {"before": before, "after": after}
+    name = str(settings.student)
+    return {name: ModelUnderTest.named(name, weights_given(name, pairs))}
+
+
+def _photos(config: DiagnosisConfig, categories: Any) -> "Photos":
+    """Opens the photos."""
+    from densecli.evaluation.panoptic import PanopticDataset
+    from densecli.evaluation.photo_files import PhotoFiles
+
+    count = max(config.limit, config.measured_photos)
+    if not config.data:
+        raise click.UsageError("Give --data, a photo or a folder of photos.")
+    if config.split is None:
+        return PhotoFiles(_files(config.data), count)
+    if len(config.data) > 1:
+        raise click.UsageError("With --split, --data is the folder of one data set.")
+    return PanopticDataset(config.data[0], config.split, categories, count)
+
+
+def _files(data: Sequence[str]) -> list[Path]:
+    """The photos that were named, and those in the folders that were."""
+    from densecli.core.passed_over import PassedOver, in_words
+    from densecli.pipeline.sources.base import photo_sizes
+
+    found: list[Path] = []
+    for name in data:
+        path = Path(name)
+        if not path.is_dir():
+            if not path.exists():
+                raise DenseCLIError(f"There is no photo or folder {path}.", hint="Check --data.")
+            found.append(path)
+            continue
+        passed = PassedOver()
+        below = sorted(photo_sizes(name, name, passed))
+        found += [path / each for each in below]
+        if words := in_words(passed.document()):
+            click.echo(f"{path}: left out are {words}.", err=True)
+    return found

@@ -1,0 +1,41 @@
+"""The annotated photos of a run's own data set."""
+
+import json
+from pathlib import Path
+
+import click
+
+from densecli.commands.options import Options
+from densecli.core import fs
+from densecli.core.addresses import from_environment
+from densecli.shards.datasets import defaults_for, function_of
+from densecli.shards.store import Store
+from densecli.train.run_folder import RunFolder
+
+
+def on_the_runs_data(options: Options, run: str | None, *, training: bool = False) -> Options:
+    """The options, with the photos and categories of a run on a generated data set where none are named.
+
+    Args:
+        options: The options.
+        run: Folder of the run, if there is one.
+        training: Whether photos of the training split are needed too.
+    """
+    file = RunFolder(run).config if run else None
+    if file is None or "data" in options.given or not file.is_file():
+        return options
+    store = json.loads(file.read_bytes())["store"]
+    if not fs.exists(fs.join(store, "store.json")):
+        return options
+    name = Store.open(store).dataset["name"]
+    dataset = defaults_for(name)
+    if not dataset.annotated or "dataset" in options.given:
+        return options
+    folder = Path(from_environment("DENSECLI_DATA", "data")) / name
+    names = {"categories": dataset.categories, "split": dataset.test_split, "train_split": dataset.split}
+    found = {**names, **options.given, "data": str(folder)}
+    for split in (found["split"], *((found["train_split"],) if training else ())):
+        if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
+            click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
+            function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
+    return Options(given=found, json=options.json)
