@@ -1,8 +1,8 @@
 """Average precision of ranked boxes, computed by pycocotools' COCOeval, a category at a time.
 
 Categories do not depend on each other in COCOeval, and a photo without an annotated or a ranked box of a
-category adds nothing to it. So each category is evaluated on its own photos: LVIS's 1,203 categories and
-19,809 photos at once would take tens of gigabytes.
+category adds nothing to it. So each category is evaluated on its own photos: LVIS has 24 million pairs of
+photo and category, and COCOeval keeps an object for each.
 """
 
 import contextlib
@@ -49,22 +49,41 @@ def average_precisions(
     Returns:
         (D, 10) float64 in 0..1 at IoU 0.50, 0.55, ... 0.95; NaN for a category without an annotated box.
     """
-    truth: list[list[dict[str, Any]]] = [[] for _ in range(categories)]
-    found: list[list[dict[str, Any]]] = [[] for _ in range(categories)]
-    for i, (photo, best) in enumerate(zip(photos, ranked, strict=True)):
-        for box, category, crowd in zip(photo.boxes, photo.categories, photo.crowds, strict=True):
-            truth[category].append(_entry(i, category, box) | {"iscrowd": int(crowd)})
-        for box, category, score in zip(best.boxes, best.categories, best.scores, strict=True):
-            if photo.checked is None or category in photo.checked:
-                found[category].append(_entry(i, category, box) | {"score": float(score), "iscrowd": 0})
+    truth, found = _by_category(photos, categories), _by_category(ranked, categories)
     aps = np.full((categories, 10), np.nan)
     for category in range(categories):
-        if truth[category]:
+        annotated = [
+            _entry(i, category, photos[i].boxes[k]) | {"iscrowd": int(photos[i].crowds[k])}
+            for i, k in truth[category]
+        ]
+        guessed = [
+            _entry(i, category, ranked[i].boxes[k]) | {"score": float(ranked[i].scores[k]), "iscrowd": 0}
+            for i, k in found[category]
+            if (checked := photos[i].checked) is None or category in checked
+        ]
+        if annotated:
             partial = {i for i, photo in enumerate(photos) if category in photo.partial}
-            precision = _precision(truth[category], found[category], category, partial)
+            precision = _precision(annotated, guessed, category, partial)
             if (precision >= 0).all():
                 aps[category] = precision.mean(1)
     return aps
+
+
+def _by_category(
+    photos: Sequence[InstancePhoto] | Sequence[RankedBoxes], categories: int
+) -> list[list[tuple[int, int]]]:
+    """For each category the places (photo, box) of its boxes.
+
+    Only one category's boxes are objects of pycocotools at a time: all of LVIS's would take gigabytes.
+    """
+    of_boxes = np.concatenate([photo.categories for photo in photos])
+    counts = [len(photo.categories) for photo in photos]
+    places = np.stack(
+        [np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts])], 1
+    )
+    order = np.argsort(of_boxes, kind="stable")
+    ends = np.searchsorted(of_boxes[order], np.arange(1, categories))
+    return [list(map(tuple, part.tolist())) for part in np.split(places[order], ends)]
 
 
 def _precision(
