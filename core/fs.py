@@ -31,6 +31,8 @@ TEMPORARY = (".", ".tmp")
 # Part of the names of this process's temporary files, and of those of the processes that it starts.
 _writer = uuid.uuid4().hex[:12]
 
+_NO_FILE = "neither a file nor a folder"
+
 # Seconds before the second and third attempt at a file on the web. Other clients retry by themselves.
 _PAUSES = (0.5, 2.0)
 
@@ -70,6 +72,16 @@ def is_local(url: str) -> bool:
     """Whether an address is on a file system of this machine."""
     with client(url) as (fs, _):
         return isinstance(fs, LocalFileSystem)
+
+
+def local_stat(url: str) -> os.stat_result | None:
+    """What the file system of this machine says about a file; None for an address elsewhere.
+
+    Raises:
+        OSError: There is no such file, or it is out of reach.
+    """
+    with client(url) as (fs, path):
+        return os.stat(path) if isinstance(fs, LocalFileSystem) else None
 
 
 def read_range(url: str, offset: int, size: int) -> bytes:
@@ -191,9 +203,15 @@ def find(
         root = root.rstrip("/")
         if not has_magic(pattern):
             try:
-                return {pattern: _entry(fs.info(f"{root}/{pattern}"))}
+                info = fs.info(f"{root}/{pattern}")
             except FileNotFoundError:
                 return {}
+            # A pipe would be waited for.
+            if info["type"] in ("file", "directory"):
+                return {pattern: _entry(info)}
+            if passed:
+                passed.add(_NO_FILE, pattern)
+            return {}
         matches = re.compile(glob_translate(pattern)).match
         deepest = None if "**" in pattern else pattern.count("/")
         found: dict[str, Entry] = {}
@@ -239,7 +257,7 @@ def _trouble(info: dict[str, Any], within: Sequence[str]) -> str:
         if not target.startswith(tuple(roots)):
             return "a link out of the folder"
         return "" if os.path.isfile(target) else "a link to no file"
-    return "" if info["type"] in ("file", "directory") else "neither a file nor a folder"
+    return "" if info["type"] in ("file", "directory") else _NO_FILE
 
 
 def _entry(info: dict[str, Any]) -> Entry:

@@ -33,9 +33,17 @@ REASONS = {
     "corrupt": "is damaged",
     "corrupt-exif": "has damaged EXIF data, which say how it is turned",
     "float-pixels": "has pixels that are fractions, and does not say which of them is white",
+    "wide-pixels": "has pixels of more than 16 bits, and does not say which of them is white",
+    "too-many-bytes": "has more bytes than the largest picture",
+    "too-many-scans": "repeats its pixels in more scans than are decoded",
     "out-of-memory": "needs more memory than there is",
 }
 """Why a picture is unreadable, as the end of a sentence, by `Unreadable.reason`."""
+
+PIXEL_BYTES = 8
+"""Bytes of the largest pixel, 64-bit RGBA: a file with more than these for every pixel is not read."""
+MAX_SCANS = 1000
+"""Scans of a JPEG, with those of pictures within it. Encoders write ten or so, and each visits all pixels."""
 
 _SWAPPED = (5, 6, 7, 8)
 # Decoders that hold 16 to 20 bytes a pixel, where others hold at most 10.
@@ -115,6 +123,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with unreadable_if_raised():
         if image.mode.startswith("I"):
             levels = np.asarray(image)
+            if levels.max() >= len(_TO_8_BITS):
+                raise Unreadable("wide-pixels")
             grey = np.empty(levels.shape, np.uint8)
             # Row by row: the whole picture as wide integers would be several times its size.
             for row, values in enumerate(levels):
@@ -203,6 +213,8 @@ def _header(data: bytes | memoryview, formats: Sequence[str], max_pixels: int) -
         raise Unreadable("too-large")
     if image.mode == "F":
         raise Unreadable("float-pixels")
+    if image.format in ("JPEG", "MPO") and bytes(data).count(b"\xff\xda") > MAX_SCANS:
+        raise Unreadable("too-many-scans")
     return image
 
 

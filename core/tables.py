@@ -15,8 +15,8 @@ _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 # Joiners that Persian, Hindi and some emoji are written with.
 _JOINERS = "\u200c\u200d"
-# How a text begins that a spreadsheet takes for a formula.
-_FORMULA = ("=", "+", "-", "@")
+# How a text begins that a spreadsheet takes for a formula; the wide ones count in East Asian ones.
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _MARKDOWN = re.compile(r"([\\`*|\[\]<>~])")
 
 

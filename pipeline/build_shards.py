@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.leftovers import swept
+from densecli.core.tables import plain
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import BuildConfig
@@ -16,6 +17,7 @@ from densecli.pipeline.unit import Report
 from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.geometry import Canvas
 from densecli.shards.info import remember_passed_over
+from densecli.shards.store import Store
 
 __all__ = ["BuildConfig", "build_shards"]
 
@@ -32,7 +34,8 @@ def build_shards(config: BuildConfig) -> Summary:
         A build also has the sums of `Totals.summary`.
 
     Raises:
-        DenseCLIError: The build cannot start or continue. The same call continues where it stopped.
+        DenseCLIError: The build cannot start or continue, or no photo could be used. After a failure in the
+            middle, the same call continues where it stopped.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
     request, source = prepare(config)
@@ -46,6 +49,7 @@ def build_shards(config: BuildConfig) -> Summary:
             # The shards exist, but the files that describe them may be lost.
             request.make_columns()
             remember_passed_over(request.store, passed)
+            check_some_photo(request.store)
         return describe(request.store, columns, missing, status="up to date") | listing
     if config.dry_run:
         return describe(request.store, columns, missing, status="planned") | listing
@@ -65,6 +69,7 @@ def build_shards(config: BuildConfig) -> Summary:
             for report in finished:
                 totals.add(report)
                 budget.check(report, totals.skipped)
+    check_some_photo(request.store)
     return described | totals.summary()
 
 
@@ -92,6 +97,23 @@ class FailureBudget:
                 f"{self._in_a_row} photos in a row could not be read ({reasons}).",
                 hint="Check the photos, or allow more with --max-unreadable.",
             )
+
+
+def check_some_photo(store: Store) -> None:
+    """Raises DenseCLIError for a complete store that holds no photo, with the reasons."""
+    skipped = Counter[str]()
+    # The first shard that holds a photo ends this, so it reads one receipt of nearly every store.
+    for shard in store.shard_names:
+        receipt = store.images.receipt(shard)
+        if receipt is None or receipt.samples:
+            return
+        skipped.update(receipt.skipped)
+    reasons = ", ".join(f"{n} {plain(reason)}" for reason, n in skipped.most_common())
+    raise DenseCLIError(
+        f"The store {store.root} holds no photo: none of the {sum(store.shard_sizes)} listed could be used "
+        f"({reasons}).",
+        hint="Mend the photos or choose others with --data, delete this store and build it again.",
+    )
 
 
 def _with_probe(request: BuildRequest, source: Source) -> BuildRequest:

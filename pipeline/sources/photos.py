@@ -1,10 +1,11 @@
 """Loading: a listed photo as 8-bit RGB, or the reason why it cannot be used."""
 
+import stat
 from dataclasses import dataclass
 
 from densecli.core import fs
 from densecli.core.errors import Forbidden
-from densecli.core.pictures import MAX_PIXELS, open_picture, to_rgb
+from densecli.core.pictures import MAX_PIXELS, PIXEL_BYTES, open_picture, to_rgb
 from densecli.core.pictures import upright as turn_upright
 from densecli.pipeline.sources.base import Decoded, Item, Span, Unreadable
 from densecli.shards.geometry import Canvas
@@ -27,23 +28,32 @@ class PhotoLoader:
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
         """Loads a photo. Raises Unreadable; other I/O errors pass through, as they say nothing about it."""
-        data = read(self.root, item.photo or Span(item.ref))
+        data = read(self.root, item.photo or Span(item.ref), PIXEL_BYTES * self.max_pixels)
         return decode(data, upright=self.upright, canvas=canvas, max_pixels=self.max_pixels)
 
 
-def read(root: str, span: Span) -> bytes:
+def read(root: str, span: Span, max_bytes: int) -> bytes:
     """Reads a range of bytes.
 
     Args:
         root: Folder or URL that the file is below.
         span: The range.
+        max_bytes: Bytes of the largest range that is read; a whole file elsewhere has no bound.
 
     Raises:
-        Unreadable: The file is missing or forbidden.
+        Unreadable: The file is missing, forbidden, too large or something else than a file.
     """
     url = fs.join(root, span.file)
     try:
+        if (span.size or 0) > max_bytes:
+            raise Unreadable("too-many-bytes")
         if span.size is None:
+            # Not opened before this: a pipe would be waited for.
+            found = fs.local_stat(url)
+            if found and not stat.S_ISREG(found.st_mode):
+                raise Unreadable("not-a-file")
+            if found and found.st_size > max_bytes:
+                raise Unreadable("too-many-bytes")
             return fs.read_bytes(url)
         return fs.read_range(url, span.offset, span.size)
     except FileNotFoundError as error:

@@ -12,7 +12,7 @@ from densecli.core import fs
 from densecli.core.documents import parse
 from densecli.core.errors import DenseCLIError
 from densecli.core.passed_over import PassedOver
-from densecli.core.pictures import MAX_PIXELS
+from densecli.core.pictures import MAX_PIXELS, PIXEL_BYTES
 from densecli.pipeline.sources.base import (
     Decoded,
     Item,
@@ -29,8 +29,8 @@ from densecli.pipeline.sources.volumes import Listing, Scanned, Volume, list_vol
 from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.geometry import Canvas
 
-_PHOTO = re.compile(r"sa_\d+\.jpg")
-_MASKS = re.compile(r"sa_\d+\.json")
+_PHOTO = re.compile(r"sa_[0-9]+\.jpg")
+_MASKS = re.compile(r"sa_[0-9]+\.json")
 _LAYOUT = "The layout is ROOT/sa_000000.tar, ..., or the extracted folders, with sa_N.jpg and sa_N.json."
 
 
@@ -43,9 +43,11 @@ class Sa1bLoader:
 
     def __call__(self, item: Item, canvas: Canvas) -> Decoded:
         """Loads a photo; one without annotations has an empty list of masks. Raises Unreadable."""
-        data = read(self.root, item.photo or Span(item.ref))
+        max_bytes = PIXEL_BYTES * self.max_pixels
+        data = read(self.root, item.photo or Span(item.ref), max_bytes)
         decoded = decode(data, upright=False, canvas=canvas, max_pixels=self.max_pixels)
-        return decoded._replace(masks=parse_masks(read(self.root, item.masks)) if item.masks else [])
+        masks = parse_masks(read(self.root, item.masks, max_bytes)) if item.masks else []
+        return decoded._replace(masks=masks)
 
 
 def parse_masks(data: bytes) -> list[list[float]]:
@@ -88,7 +90,11 @@ def sa1b_source(request: SourceRequest) -> Source:
     entries = fs.find(folder, "*", passed=passed, within=request.data)
     if not entries and not fs.exists(folder):
         raise no_folder(folder, "sa1b")
-    tars = {name: entry for name, entry in entries.items() if re.fullmatch(r"sa_\d+\.tar", name)}
+    tars = {
+        name: entry
+        for name, entry in entries.items()
+        if re.fullmatch(r"sa_[0-9]+\.tar", name) and not entry.is_folder
+    }
     volumes: list[Volume] = []
     if tars:
         volumes += tar_volumes(folder, tars, choose_photos, limit=limit, index=index)

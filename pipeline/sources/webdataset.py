@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from braceexpand import braceexpand
 
 from densecli.core import fs
+from densecli.core.errors import DenseCLIError
 from densecli.core.passed_over import PassedOver
 from densecli.core.pictures import EXTENSIONS
 from densecli.pipeline.sources.base import Source, SourceRequest, no_photo
@@ -37,7 +38,7 @@ def webdataset_source(request: SourceRequest) -> Source:
     folder, pattern = _split_pattern(fs.join(data, split) if split else data)
     passed = PassedOver()
     tars: dict[str, fs.Entry] = {}
-    for names in braceexpand(pattern) if pattern else ["**"]:
+    for names in _expanded(pattern) if pattern else ["**"]:
         for name, entry in fs.find(folder, names, passed=passed).items():
             if name.lower().endswith(".tar") and not entry.is_folder:
                 tars[name] = entry
@@ -76,6 +77,17 @@ def _split_pattern(data: str) -> tuple[str, str]:
         return data, ""
     folder = before.rpartition("/")[0]
     return folder, data[len(folder) + 1 :]
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """The names that a pattern with braces stands for."""
+    try:
+        yield from braceexpand(pattern)
+    except ValueError as error:
+        raise DenseCLIError(
+            f"The braces in the pattern {pattern} do not match.",
+            hint="Write a range as {000..127}, or give the folder of the tars.",
+        ) from error
 
 
 def choose_photos(members: Mapping[str, Place], passed: PassedOver) -> list[Row]:

@@ -82,6 +82,7 @@ def test_markdown__a_row_has_as_many_cells_as_the_headings(name: str) -> None:
         ("-2+3", "'-2+3"),
         ("@SUM(A1)", "'@SUM(A1)"),
         ("\t=1+1", "' =1+1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
         ("-0.5", "-0.5"),
         ("+1e-3", "+1e-3"),
         (-0.5, "-0.5"),

@@ -187,24 +187,55 @@ def test_build_shards__an_error_in_a_worker_reaches_the_user_as_it_was_said(tiny
     assert not Path(tiny.store).exists()
 
 
-def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_path, monkeypatch):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(8):
-        (folder / f"{i}.jpg").write_bytes(b"")
-    config = replace(
-        tiny, dataset="folder", data=str(folder), split=None, limit=None, shard_size=2, canvas=48
-    )
-    config = replace(config, teachers=(), weights={}, max_unreadable=4)
-
-    # Without Ray: build_shards itself counts the unreadable photos.
+@pytest.fixture
+def without_ray(monkeypatch):
+    """Units are built in this process; build_shards itself counts."""
     monkeypatch.setattr(module, "connected", lambda address, workers: nullcontext())
     monkeypatch.setattr(module, "WorkerPool", lambda request, *_: request.builder())
     monkeypatch.setattr(
         module, "run_units", lambda units, builder, *_: (builder.build(unit) for unit in units)
     )
+
+
+def photos_without_bytes(tiny, folder, **settings):
+    folder.mkdir()
+    for i in range(8):
+        (folder / f"{i}.jpg").write_bytes(b"")
+    config = replace(tiny, dataset="folder", data=str(folder), split=None, limit=None, canvas=48)
+    return replace(config, teachers=(), weights={}, **settings)
+
+
+def test_build_shards__too_many_unreadable_photos_in_a_row_stop_it(tiny, tmp_path, without_ray):
+    config = photos_without_bytes(tiny, tmp_path / "photos", shard_size=2, max_unreadable=4)
     with pytest.raises(DenseCLIError, match=r"4 photos in a row could not be read \(4 empty\)"):
         build_shards(config)
+
+
+@pytest.mark.parametrize("shard_size", [3, 8])
+def test_build_shards__a_store_without_a_photo_is_an_error_with_the_reasons(
+    tiny, tmp_path, without_ray, shard_size
+):
+    config = photos_without_bytes(tiny, tmp_path / "photos", shard_size=shard_size)
+    (tmp_path / "photos" / "8.jpg").write_bytes(b"no picture")
+    # The second time nothing is missing, and there is still no photo.
+    for _ in range(2):
+        with pytest.raises(
+            DenseCLIError, match=r"none of the 9 listed could be used \(8 empty, 1 not-an-image\)"
+        ):
+            build_shards(config)
+
+
+def test_build_shards__addresses_that_are_none_are_an_error_with_the_reasons(tiny, tmp_path, without_ray):
+    config = photos_without_bytes(tiny, tmp_path / "photos")
+    (tmp_path / "list.txt").write_text("javascript:alert(1)\nhttp://[\n")
+    with pytest.raises(DenseCLIError, match=r"none of the 2 listed .*1 unknown-scheme"):
+        build_shards(replace(config, dataset="urls", data=str(tmp_path / "list.txt")))
+
+
+def test_build_shards__one_good_photo_among_bad_ones_is_a_store(tiny, tmp_path, without_ray):
+    config = photos_without_bytes(tiny, tmp_path / "photos", shard_size=3)
+    Image.new("RGB", (60, 40)).save(tmp_path / "photos" / "7.jpg")
+    assert (build_shards(config)["samples"], build_shards(config)["status"]) == (1, "up to date")
 
 
 def test_build_shards__a_cluster_out_of_reach_leaves_no_store(tiny):

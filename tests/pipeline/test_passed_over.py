@@ -177,6 +177,19 @@ def linked_tar() -> bytes:
     return buffer.getvalue()
 
 
+def test_webdataset__a_pipe_that_is_named_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(DenseCLIError, match=r"There is no \.tar") as caught:
+        open_source("webdataset", str(tmp_path / "a.tar"))
+    assert "1 neither a file nor a folder (a.tar)" in caught.value.hint
+
+
+@pytest.mark.parametrize("pattern", ["{0..", "{{a,b}.tar"])
+def test_webdataset__braces_that_do_not_match_are_named(tmp_path, pattern):
+    with pytest.raises(DenseCLIError, match="braces in the pattern"):
+        open_source("webdataset", f"{tmp_path}/{pattern}")
+
+
 def test_tar__links_lead_to_members_of_the_tar_alone(tmp_path):
     write(tmp_path / "0.tar", linked_tar())
     source = open_source("webdataset", str(tmp_path))

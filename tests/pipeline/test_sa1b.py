@@ -96,6 +96,18 @@ def test_sa1b__a_photo_in_two_tars_is_refused(sa1b):
         open_source("sa1b", str(sa1b))
 
 
+def test_sa1b__digits_of_other_scripts_are_no_numbers(tmp_path):
+    write_tar(tmp_path / "sa_000000.tar", {"sa_1.jpg": jpg(1), "sa_\u0661.jpg": jpg(2)})
+    source = open_source("sa1b", str(tmp_path))
+    assert [item.key for item in source.items] == ["sa_1"]
+    assert source.passed.document()["not named as SA-1B's files"]["count"] == 1
+
+
+def test_sa1b__a_folder_named_as_a_tar_is_no_tar(sa1b):
+    (sa1b / "sa_999999.tar").mkdir()
+    assert len(open_source("sa1b", str(sa1b)).items) > 0
+
+
 def test_sa1b__a_limit_opens_no_more_tars_than_it_needs(sa1b, monkeypatch):
     monkeypatch.setattr(volumes, "THREADS", 1)
     (sa1b / "sa_000001.tar").write_bytes(b"not a tar")
@@ -114,7 +126,7 @@ def test_sa1b__a_tar_that_is_not_whole_is_refused(sa1b, cut):
         "at nothing": 0,
     }[cut]
     path.write_bytes(path.read_bytes()[:end])
-    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a complete tar"):
+    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a whole tar"):
         open_source("sa1b", str(sa1b))
 
 
@@ -125,7 +137,7 @@ def test_sa1b__a_tar_with_a_damaged_header_is_refused(sa1b, damage):
         start = file.getmembers()[2].offset
     data = path.read_bytes()
     path.write_bytes(data[:start] + damage + data[start + len(damage) :])
-    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a complete tar"):
+    with pytest.raises(DenseCLIError, match=r"sa_000001\.tar is not a whole tar"):
         open_source("sa1b", str(sa1b))
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -134,6 +135,40 @@ PNG = encoded(photo(64, 64))
 def test_decode__bad_photo_is_unreadable_with_its_reason(data, reason):
     with pytest.raises(Unreadable, match=f"^{reason}$"):
         decode(data, upright=True, canvas=CANVAS)
+
+
+def test_decode__a_jpeg_of_endless_scans_is_skipped_before_it_is_decoded():
+    whole = encoded(photo(64, 64), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    with pytest.raises(Unreadable, match=r"^too-many-scans$"):
+        decode(whole[:-2] + 2000 * last + whole[-2:], upright=True, canvas=CANVAS)
+    assert decode(whole, upright=True, canvas=CANVAS).width == 64
+
+
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_decode__pixels_of_32_bits_are_not_taken_for_white(scale):
+    wide = encoded(Image.fromarray(np.arange(128, dtype=np.int32).reshape(8, 16) * scale), "TIFF")
+    if scale == 1:
+        assert decode(wide, upright=True, canvas=CANVAS).image.mode == "RGB"
+    else:
+        with pytest.raises(Unreadable, match=r"^wide-pixels$"):
+            decode(wide, upright=True, canvas=CANVAS)
+
+
+def test_load__a_file_of_gigabytes_is_not_read(tmp_path):
+    os.truncate(write(tmp_path / "a.jpg", JPEG), 1 << 40)
+    source = open_source("folder", str(tmp_path))
+    with pytest.raises(Unreadable, match=r"^too-many-bytes$"):
+        source.load(source.items[0], CANVAS)
+
+
+def test_load__a_pipe_in_the_place_of_a_listed_photo_is_not_waited_for(tmp_path):
+    path = write(tmp_path / "a.jpg", JPEG)
+    source = open_source("folder", str(tmp_path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(Unreadable, match=r"^not-a-file$"):
+        source.load(source.items[0], CANVAS)
 
 
 def test_decode__more_pixels_than_pillow_dares_are_unreadable(monkeypatch):
