@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from densecli.core import fs
+from densecli.core.documents import finite
 from densecli.core.errors import DenseCLIError
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, settings_of
@@ -57,7 +58,8 @@ class Options:
         click.echo(printable(text), err=self.json == "-")
 
     def write(self, value: Any) -> None:
-        """Writes the value as JSON where --json says."""
+        """Writes the value as JSON where --json says, with null for numbers that are not finite."""
+        value = finite(value)
         if self.json == "-":
             json.dump(value, sys.stdout, indent=1)
             sys.stdout.write("\n")

@@ -170,3 +170,14 @@ def _is(value: Any, of: type) -> bool:
     if isinstance(value, int):
         return of in (int, float) and abs(value) < 2**63
     return isinstance(value, of)
+
+
+def finite(value: Any) -> Any:
+    """A value with None for each number that is not finite, because JSON has no such numbers."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value

@@ -44,6 +44,10 @@ def write_diagnosis_page(
 def figures_table(diagnosis: Diagnosis) -> Table:
     """A row for each figure, a column for each model."""
     models = diagnosis.models.values()
+    titles = [
+        f"{title} (random weights)" if each.random_weights else title
+        for title, each in diagnosis.models.items()
+    ]
     rows = [
         ["coupling ratio, mean", *(_number(each.coupling_ratio_mean) for each in models)],
         ["coupling ratio, median", *(_number(each.coupling_ratio_median) for each in models)],
@@ -51,7 +55,7 @@ def figures_table(diagnosis: Diagnosis) -> Table:
     ]
     return Table(
         title="Coupling and proxy tokens",
-        columns=["", *diagnosis.models],
+        columns=["", *titles],
         rows=rows,
         note=f"Coupling ratio: R-SC's eq. 15, over {diagnosis.measured_photos} photos. Proxy-token score: the"
         f" mean of the later half of the layers, over the {len(diagnosis.photos)} drawn. Lower is better for"

@@ -21,7 +21,7 @@ from densecli.evaluation.layer_pictures import (
 from densecli.evaluation.panoptic import AnnotatedPhoto
 from densecli.evaluation.semantic import category_map
 from densecli.evaluation.text_pictures import Scene, heat_picture, segmentation_picture
-from densecli.models.affinity import Point, draw_ring, inside, point_panel, token_map
+from densecli.models.affinity import Point, draw_ring, inside, panel_size, point_panel, token_map
 from densecli.models.student import Student, has_layers
 from densecli.shards.geometry import Canvas
 
@@ -141,7 +141,7 @@ def _photo_picture(image: np.ndarray, points: Mapping[str, Point]) -> Image.Imag
     """The photo with its points ringed and, where there are several, numbered."""
     first, *others = points.values()
     picture = point_panel(image, first, WIDTH)
-    size = (WIDTH, round(image.shape[0] * WIDTH / image.shape[1]))
+    size = panel_size(image, WIDTH)
     for point in others:
         draw_ring(picture, point, size)
     if others:
@@ -151,4 +151,4 @@ def _photo_picture(image: np.ndarray, points: Mapping[str, Point]) -> Image.Imag
             side, anchor = (-14, "rm") if x > 0.9 else (14, "lm")
             at = (x * size[0] + side, y * size[1])
             draw.text(at, str(number), PAPER, font, anchor, stroke_width=3, stroke_fill=INK)
-    return picture.crop((0, 0, *size))
+    return picture.crop((0, 0, WIDTH, size[1]))

@@ -11,7 +11,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from densecli.core.charts import LINE_COLOURS
 from densecli.core.drawing import GAP, INK, PAPER, column, shorten, side_by_side
 from densecli.core.tables import plain
-from densecli.models.affinity import heat_panel, inside
+from densecli.models.affinity import heat_panel, inside, panel_size
 from densecli.shards.geometry import Canvas
 
 TINT = 0.6
@@ -57,12 +57,12 @@ class Scene:
         return [int(c) for c in np.argsort(-shares, kind="stable") if shares[c] > 0]
 
     def labels(self, title: str, width: int) -> np.ndarray:
-        """(H, `width`) the nearest category of each pixel, after the cosines are enlarged bilinearly."""
-        side = round(self.canvas.size * width / self.image.shape[1])
-        height = round(self.image.shape[0] * width / self.image.shape[1])
+        """(H, W) the nearest category of each pixel in a panel, after the cosines are enlarged bilinearly."""
+        size = panel_size(self.image, width)
+        side = max(1, round(self.canvas.size * max(size) / max(self.image.shape[:2])))
         cosines = torch.from_numpy(self.cosines[title])[None]
         enlarged = F.interpolate(cosines, size=(side, side), mode="bilinear", align_corners=False)
-        found: np.ndarray = enlarged[0, :, :height, :width].argmax(0).numpy()
+        found: np.ndarray = enlarged[0, :, : size[1], : size[0]].argmax(0).numpy()
         return found
 
 
@@ -92,12 +92,19 @@ def segmentation_picture(scene: Scene, width: int, annotated: np.ndarray | None 
     """
     present = scene.present(annotated)
     coloured = dict(zip(present, COLOURS, strict=False))
-    panels = {title: overlay(scene.image, scene.labels(title, width), coloured) for title in scene.cosines}
+
+    def panel(labels: np.ndarray) -> Image.Image:
+        # Of a narrow photo, the panel is wider than the photo.
+        picture = Image.new("RGB", (width, len(labels)), PAPER)
+        picture.paste(overlay(scene.image, labels, coloured))
+        return picture
+
+    panels = {title: panel(scene.labels(title, width)) for title in scene.cosines}
     rows = [side_by_side(panels)]
     if annotated is not None:
-        height = panels[next(iter(panels))].height
-        truth = Image.fromarray(annotated.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
-        rows.append(side_by_side({"annotated": overlay(scene.image, np.asarray(truth), coloured)}))
+        size = panel_size(scene.image, width)
+        truth = Image.fromarray(annotated.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+        rows.append(side_by_side({"annotated": panel(np.asarray(truth))}))
     rows.append(_legend(scene, coloured, len(present) > len(coloured), rows[0].width))
     return column(rows, gap=GAP)
 

@@ -96,9 +96,8 @@ def heat_panel(
     """
     low, high = ends
     heat = heat_colours(np.clip((values - low) / max(high - low, 1e-9), 0, 1))
-    scale = width / image.shape[1]
-    size = (width, round(image.shape[0] * scale))
-    side = round(canvas.size * scale)
+    size = panel_size(image, width)
+    side = max(1, round(canvas.size * max(size) / max(image.shape[:2])))
     tint = Image.fromarray(heat).resize((side, side), Image.Resampling.NEAREST).crop((0, 0, *size))
     photo = Image.fromarray(image).convert("L").convert("RGB").resize(size, Image.Resampling.BICUBIC)
     panel = Image.new("RGB", (width, size[1] + 26), PAPER)
@@ -107,6 +106,12 @@ def heat_panel(
         draw_ring(panel, point, size)
     draw_scale(panel, size[1], *words)
     return panel
+
+
+def panel_size(image: np.ndarray, width: int) -> tuple[int, int]:
+    """Pixels of a photo (h, w, 3) in a panel: `width` wide, but never more than twice as high as that."""
+    scale = min(width / image.shape[1], 2 * width / image.shape[0])
+    return max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
 
 
 def photo_share(image: np.ndarray, canvas: Canvas) -> tuple[float, float]:
@@ -123,7 +128,7 @@ def inside(values: np.ndarray, image: np.ndarray, canvas: Canvas) -> np.ndarray:
 def point_panel(image: np.ndarray, point: Point, width: int = 480) -> Image.Image:
     """A photo with a ringed point, of the same size as its `affinity_panel`."""
     photo = Image.fromarray(image)
-    size = (width, round(photo.height * width / photo.width))
+    size = panel_size(image, width)
     panel = Image.new("RGB", (width, size[1] + 26), PAPER)
     panel.paste(photo.resize(size, Image.Resampling.BICUBIC))
     draw_ring(panel, point, size)

@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from densecli.core.documents import check, parse, read_document
+from densecli.core.documents import check, finite, parse, read_document
 from densecli.core.errors import DenseCLIError
 
 
@@ -66,3 +66,9 @@ def test_read_document__names_the_file(tmp_path):
     with pytest.raises(DenseCLIError, match=r"^The point .*/a\.json is damaged: it lacks y\.$") as caught:
         read_document(tmp_path / "a.json", Point, noun="The point", hint="Draw it.")
     assert caught.value.hint == "Draw it."
+
+
+def test_finite__puts_none_for_what_json_lacks():
+    found = finite({"a": float("nan"), "b": [1, 0.5, (float("inf"), "x")], "c": {"d": -float("inf")}})
+    assert found == {"a": None, "b": [1, 0.5, [None, "x"]], "c": {"d": None}}
+    assert finite(True) is True

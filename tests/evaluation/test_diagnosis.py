@@ -54,6 +54,15 @@ def test_diagnose__photos_without_annotations(files):
         assert figures.coupling_ratio_mean and figures.coupling_ratio_median and figures.regions is None
 
 
+@pytest.mark.parametrize("size", [(1000, 3), (3, 1000), (1, 1)])
+def test_diagnose__photos_of_any_shape(tmp_path, size):
+    Image.new("RGB", size, (90, 120, 10)).save(tmp_path / "odd.png")
+    photos = PhotoFiles([tmp_path / "odd.png"], 1)
+    found = diagnose(BOTH, photos, SCENES, config(layers=(4,), heat_maps=1))
+    for figure in found.photos[0].figures:
+        assert figure.image.width == 350 and figure.image.height < 1200
+
+
 def test_diagnose__a_single_photo_has_no_coupling_ratio(files):
     found = diagnose({"m": BOTH["before"]}, PhotoFiles(files, 1), SCENES, config(point=(0.2, 0.8)))
     assert found.models["m"].coupling_ratio_mean is found.models["m"].coupling_ratio_median is None

@@ -47,6 +47,8 @@ def test_figures_table__a_column_for_each_model():
     table = figures_table(diagnosis())
     assert table.columns == ["", "before", "after"]
     assert [row[1:] for row in table.rows] == [["1.500", "1.500"], ["1.250", "1.250"], ["3.500", "2.000"]]
+    unsure = diagnosis(before=model(random_weights=True), after=model())
+    assert figures_table(unsure).columns == ["", "before (random weights)", "after"]
     bare = model(coupling_ratio_mean=None, coupling_ratio_median=None, proxy_scores=())
     assert [row[1:] for row in figures_table(diagnosis(m=bare)).rows] == [["-"]] * 3
 

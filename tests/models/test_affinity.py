@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from densecli.models.affinity import affinity, affinity_panel, token_at
+from densecli.models.affinity import affinity, affinity_panel, point_panel, token_at
 from densecli.shards.geometry import Canvas
 
 
@@ -35,3 +35,16 @@ def test_affinity_panel__like_tokens_are_yellow_and_others_blue():
     picture = np.asarray(affinity_panel(np.full((64, 64, 3), 128, np.uint8), factors, (0.1, 0.9), Canvas(64)))
     left, right = picture[100, 100].astype(int), picture[100, 380].astype(int)
     assert left[0] > left[2] + 50 and right[2] > right[0] + 20
+
+
+@pytest.mark.parametrize(
+    ("size", "high"), [((64, 64), 240), ((1, 64), 4), ((64, 1), 480), ((64, 16), 480), ((1, 2048), 1)]
+)
+def test_panels__of_photos_of_any_shape_are_as_wide_and_at_most_twice_as_high(size, high):
+    image = np.full((*size, 3), 128, np.uint8)
+    tokens = np.random.default_rng(0).normal(size=(4, 4, 2))
+    for panel in (
+        point_panel(image, (0.5, 0.5), 240),
+        affinity_panel(image, tokens, (0.5, 0.5), Canvas(max(size)), 240),
+    ):
+        assert panel.size == (240, high + 26)

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from densecli.core import fs
-from densecli.core.documents import read_document
+from densecli.core.documents import finite, read_document
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.registry import Registry, registry
@@ -150,11 +150,6 @@ def open_log(
     lines = folder.metrics.read_text().splitlines()
     last = json.loads(lines[-1]) if lines else None
     return RunLog(loggers, Progress(total, "steps", done=step), last)
-
-
-def finite(row: Row) -> dict[str, float | None]:
-    """Replaces numbers that are not finite by None, because JSON does not have them."""
-    return {name: value if np.isfinite(value) else None for name, value in row.items()}
 
 
 def run_id(folder: Path, logger: str) -> str | None:

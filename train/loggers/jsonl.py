@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from densecli.core import fs
-from densecli.train.loggers import LOGGERS, Logger, Row, finite
+from densecli.core.documents import finite
+from densecli.train.loggers import LOGGERS, Logger, Row
 from densecli.train.run_folder import RunFolder
 
 
