@@ -89,7 +89,7 @@ def _reason(error: Exception) -> str:
     """Why it failed, without the client's message, which may name endpoints from the environment."""
     if status := getattr(error, "status", None):
         return f"the server answered {status}"
-    if isinstance(error, ValueError) and "range requests" in str(error):
+    if "range requests" in str(error):
         return "the server does not serve parts of files"
     return getattr(error, "strerror", None) or type(error).__name__
 

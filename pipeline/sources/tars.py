@@ -128,4 +128,7 @@ class _Headers(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError("a header is too long")
-        return self._file.read(size)
+        try:
+            return self._file.read(size)
+        except ValueError as error:  # of a client, not of the tar
+            raise OSError(str(error)) from error

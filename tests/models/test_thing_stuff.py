@@ -159,7 +159,7 @@ def test_read_texts__of_every_kind_of_file(tmp_path: Path) -> None:
             read_texts(str(tmp_path / f"t.{suffix}"), "text")
     with pytest.raises(DenseCLIError, match="no file"):
         read_texts(str(tmp_path / "none.txt"), "caption")
-    with pytest.raises(DenseCLIError, match=r"no \.txt"):
+    with pytest.raises(DenseCLIError, match=r"is not a \.txt"):
         read_texts(str(tmp_path / "t.doc"), "caption")
 
 

@@ -19,8 +19,9 @@ from densecli.core.prefetch import Stopped
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.unit import PhotoError
+from densecli.shards import joined
 from densecli.shards.geometry import Canvas
-from densecli.shards.joined import decode_image, read_joined
+from densecli.shards.joined import read_joined
 from densecli.shards.npz import decode_npz
 from densecli.shards.tars import read_shard
 
@@ -116,9 +117,10 @@ def test_targets__of_several_teachers_share_the_decode(tiny, monkeypatch):
 
     def counting(jpg):
         decoded.append(jpg)
-        return decode_image(jpg)
+        return decode(jpg)
 
-    monkeypatch.setattr("densecli.shards.joined.decode_image", counting)
+    decode = joined._decode
+    monkeypatch.setattr(joined, "_decode", counting)
     _, reports = build_here(replace(tiny, teachers=("scenes-s", "features-scenes-s", "self-scenes-s")))
     assert len(decoded) == sum(report.samples for report in reports) == tiny.limit
 
