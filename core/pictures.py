@@ -5,6 +5,7 @@ means that the picture is unreadable, and a word says why.
 """
 
 import io
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -34,6 +35,7 @@ REASONS = {
     "corrupt-exif": "has damaged EXIF data, which say how it is turned",
     "float-pixels": "has pixels that are fractions, and does not say which of them is white",
     "wide-pixels": "has pixels of more than 16 bits, and does not say which of them is white",
+    "not-a-file": "is a pipe, a device or a socket",
     "too-many-bytes": "has more bytes than the largest picture",
     "too-many-scans": "repeats its pixels in more scans than are decoded",
     "out-of-memory": "needs more memory than there is",
@@ -147,7 +149,7 @@ def read_picture(path: Path | str, hint: str) -> Image.Image:
         DenseCLIError: The file is not there, or cannot be decoded.
     """
     with _errors_of(path, hint):
-        return open_picture(Path(path).read_bytes()).image
+        return open_picture(_content(Path(path))).image
 
 
 def read_photo(path: Path | str, hint: str, *, turned: bool = False) -> Image.Image:
@@ -162,8 +164,18 @@ def read_photo(path: Path | str, hint: str, *, turned: bool = False) -> Image.Im
         DenseCLIError: See `read_picture`.
     """
     with _errors_of(path, hint):
-        image = open_picture(Path(path).read_bytes()).image
+        image = open_picture(_content(Path(path))).image
         return to_rgb(upright(image)[0] if turned else image)
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a picture file; data sets of strangers may hold links to devices, and pipes."""
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise Unreadable("not-a-file")
+    if found.st_size > PIXEL_BYTES * MAX_PIXELS:
+        raise Unreadable("too-many-bytes")
+    return path.read_bytes()
 
 
 @contextmanager

@@ -71,6 +71,14 @@ class AnnotationFile:
         x, y, width, height = numbers
         return np.array([x, y, x + width, y + height], np.float64)
 
+    def crowd(self, which: str, entry: Mapping[str, Any]) -> bool:
+        """Whether an object is a crowd; one that does not say so is none. Raises DenseCLIError."""
+        crowd = entry.get("iscrowd")
+        # The text "0" would be true.
+        if crowd is not None and not (isinstance(crowd, int | float) and crowd in (0, 1)):
+            raise self.wrong(f"{which} has the iscrowd {shown(crowd)}, neither 0 nor 1")
+        return bool(crowd)
+
     def file_name(self, which: str, entry: Mapping[str, Any]) -> str:
         """The file name of an image or annotation, which lies below its folder. Raises DenseCLIError."""
         name = entry.get("file_name")

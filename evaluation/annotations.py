@@ -155,7 +155,7 @@ def _segments(
         # ADE20K's box is of the whole object, the PNG has only what was not painted over.
         box = file.box(which, info.get("bbox")).astype(np.float32) if thing else None
         segments[info["id"]] = SegmentInfo(
-            id=info["id"], category=indices[category], box=box, crowd=bool(info.get("iscrowd"))
+            id=info["id"], category=indices[category], box=box, crowd=file.crowd(which, info)
         )
     return tuple(segments.values())
 

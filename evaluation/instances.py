@@ -198,7 +198,7 @@ def _rows(
         if not is_int(category) or category not in categories:
             known = f"which none of its {len(categories)} categories has"
             raise document.wrong(f"{which} has the category_id {shown(category)}, {known}")
-        row = (int(str(category)), document.box(which, entry.get("bbox")), bool(entry.get("iscrowd")))
+        row = (int(str(category)), document.box(which, entry.get("bbox")), document.crowd(which, entry))
         rows.setdefault(image_id, []).append(row)
     return rows
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import EXTENSIONS, read_photo
+from densecli.core.tables import readable
 from densecli.evaluation.batches import batches
 from densecli.evaluation.panoptic import NEEDED, PanopticDataset
 from densecli.evaluation.region_counts import require_finite
@@ -56,7 +57,7 @@ class FolderImages:
         if len(names) == len(open_clip.IMAGENET_CLASSNAMES) and all(map(_WNID.fullmatch, names)):
             self.names = tuple(open_clip.IMAGENET_CLASSNAMES)
         else:
-            self.names = tuple(name.replace("_", " ") for name in names)
+            self.names = tuple(readable(name).replace("_", " ") for name in names)
 
     @property
     def absent(self) -> int:

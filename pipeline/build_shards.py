@@ -49,7 +49,7 @@ def build_shards(config: BuildConfig) -> Summary:
             # The shards exist, but the files that describe them may be lost.
             request.make_columns()
             remember_passed_over(request.store, passed)
-            check_some_photo(request.store)
+        check_some_photo(request.store)
         return describe(request.store, columns, missing, status="up to date") | listing
     if config.dry_run:
         return describe(request.store, columns, missing, status="planned") | listing

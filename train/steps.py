@@ -37,6 +37,11 @@ class Steps:
         self.samples_per_step = config.batch_size * world_size * config.accumulate
         full, partial = divmod(loader.steps_per_epoch, config.accumulate)
         self.per_epoch = full if config.drop_last or not partial else full + 1
+        if not self.per_epoch and not config.drop_last:
+            raise DenseCLIError(
+                f"The store {config.store} holds no photo.",
+                hint="densecli info says why; build a store of other photos.",
+            )
         if not self.per_epoch:
             raise DenseCLIError(
                 f"The store {config.store} has fewer samples than a step: {self.samples_per_step}.",

@@ -1,6 +1,7 @@
 """Pictures from strangers: read, or refused with a reason that is one word."""
 
 import io
+import os
 import struct
 
 import numpy as np
@@ -137,3 +138,18 @@ def test_read_photo__turned_or_as_stored(tmp_path):
     RED.save(tmp_path / "a.png", exif=exif)
     assert read_photo(tmp_path / "a.png", "").size == (50, 40)
     assert read_photo(tmp_path / "a.png", "", turned=True).size == (40, 50)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a device", "gigabytes"])
+def test_read_photo__what_never_ends_is_not_read(tmp_path, kind):
+    path = tmp_path / "a.jpg"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a link to a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    reason = "has more bytes" if kind == "gigabytes" else "is a pipe, a device or a socket"
+    with pytest.raises(DenseCLIError, match=reason):
+        read_photo(path, "Give another photo.")

@@ -62,6 +62,7 @@ def test_read__boxes_crowds_and_what_has_no_area(read):
         (lambda d: d["annotations"][0].pop("bbox"), "annotations[0] has the bbox null"),
         (lambda d: d["annotations"][1].update(category_id=99), "category_id 99, which none of its 2"),
         (lambda d: d["annotations"][1].update(category_id=[]), "annotations[1] has the category_id []"),
+        (lambda d: d["annotations"][1].update(iscrowd="0"), "annotations[1] has the iscrowd '0'"),
         (lambda d: d["annotations"][1].update(image_id=9), "annotations[1] has the image_id 9"),
         (lambda d: d["images"][1].update(file_name="../1.jpg"), "leads out of its folder"),
         (lambda d: d["images"][1].pop("file_name"), "images[1] has no file_name"),

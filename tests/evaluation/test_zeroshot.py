@@ -1,5 +1,6 @@
 """Image-level zero-shot: by a model that reads the class from the photo's colour."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,6 +77,13 @@ def test_folder__wordnet_ids_get_imagenet_s_names(tmp_path):
         (tmp_path / f"n{n:08d}").mkdir()
     painted(0).save(tmp_path / "n00000000" / "0.png")
     assert FolderImages(tmp_path, "val").names == tuple(open_clip.IMAGENET_CLASSNAMES)
+
+
+def test_folder__a_class_whose_name_is_not_utf8_is_named_in_text(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"val", b"caf\xe9")
+    os.makedirs(folder)
+    Image.new("RGB", (8, 8)).save(os.path.join(os.fsdecode(folder), "1.png"))
+    assert FolderImages(tmp_path, "val").names == ("caf\\xe9",)
 
 
 def test_folder__without_photos_is_refused(tmp_path):

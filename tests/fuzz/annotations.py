@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from densecli.evaluation.instances import read_instances
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.evaluation.semantic import category_map
 from densecli.evaluation.zeroshot import DominantThings
@@ -118,7 +119,22 @@ def try_proposals(rng: random.Random, folder: Path) -> None:
         assert (regions.boxes[:, 2:] > regions.boxes[:, :2]).all()
 
 
+def try_instances(rng: random.Random, folder: Path) -> None:
+    """Annotated boxes in which something is odd."""
+    value = deepcopy(BOXES)
+    value["categories"] = [{"id": 1, "name": "bus"}, {"id": 2, "name": odd_text(rng) or "sky"}]
+    for annotation in value["annotations"]:
+        annotation |= {"category_id": rng.choice((1, 2)), "iscrowd": rng.choice((0, 0, 1, "0", None))}
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances_val.json").write_bytes(document(rng, value))
+    for photo in read_instances(folder, "val").photos:
+        assert photo.path.is_relative_to(folder / "val") and ".." not in photo.path.parts
+        assert len(photo.boxes) == len(photo.categories) == len(photo.crowds)
+        assert np.isfinite(photo.boxes).all() and (photo.boxes[:, 2:] > photo.boxes[:, :2]).all()
+
+
 TARGETS = (
+    Target(name="instances", try_one=try_instances, quick=300),
     Target(name="panoptic", try_one=try_panoptic, quick=150),
     Target(name="proposals", try_one=try_proposals, quick=300),
 )

@@ -217,12 +217,12 @@ def test_build_shards__a_store_without_a_photo_is_an_error_with_the_reasons(
 ):
     config = photos_without_bytes(tiny, tmp_path / "photos", shard_size=shard_size)
     (tmp_path / "photos" / "8.jpg").write_bytes(b"no picture")
-    # The second time nothing is missing, and there is still no photo.
-    for _ in range(2):
+    # After the first time nothing is missing, and there is still no photo.
+    for dry_run in (False, False, True):
         with pytest.raises(
             DenseCLIError, match=r"none of the 9 listed could be used \(8 empty, 1 not-an-image\)"
         ):
-            build_shards(config)
+            build_shards(replace(config, dry_run=dry_run))
 
 
 def test_build_shards__addresses_that_are_none_are_an_error_with_the_reasons(tiny, tmp_path, without_ray):

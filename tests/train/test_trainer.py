@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from densecli.models.checkpoints import load_model
 from densecli.shards.store import Store
 from densecli.train.distillation import Distillation, TrainConfig, make_trainer, train
 from densecli.train.run_folder import RunFolder
+from densecli.train.steps import Steps
 from densecli.train.trainer import Trainer
 
 STEPS = 10  # of 4 steps an epoch: two epochs and a half
@@ -102,6 +104,7 @@ def test_train__killed_equals_undisturbed(tiny_store, undisturbed, tmp_path) -> 
 import json, os, signal, sys
 from densecli.train.distillation import TrainConfig, train
 from densecli.train.run_folder import RunFolder
+from densecli.train.steps import Steps
 from densecli.train.trainer import Trainer
 step = Trainer.train_step
 def killed(self, batch):
@@ -368,3 +371,8 @@ def test_train__compiled_follows_eager(tiny_store, tmp_path) -> None:
 def test_train__activation_checkpointing_moves_no_number(tiny_store, undisturbed, tmp_path) -> None:
     train(config(tiny_store, tmp_path, activation_checkpointing=True))
     assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_steps__a_store_without_a_photo_is_one_sentence() -> None:
+    with pytest.raises(DenseCLIError, match=r"The store empty holds no photo\."):
+        Steps(SimpleNamespace(steps_per_epoch=0), TrainConfig(store="empty", run="run"), 1)
