@@ -19,6 +19,8 @@ from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_region
 from densecli.evaluation.tasks import TASKS
 from densecli.scenes.coco import write_coco
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 EVERY = ("regions", *TASKS)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from training import rows
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEPS = 30
 FLAGS = f"""

@@ -18,6 +18,8 @@ from densecli.shards.store import Store
 from densecli.shards.tars import read_shard, read_tar
 from densecli.shards.writer import ShardWriter
 
+pytestmark = pytest.mark.slow
+
 ALWAYS = 10**6
 
 

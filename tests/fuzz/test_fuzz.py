@@ -15,6 +15,8 @@ from densecli.pipeline.sources import Unreadable
 
 from .frame import FellShort, Target, targets, try_seed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("target", targets().values(), ids=lambda target: target.name)
 def test_inputs__are_used_refused_or_passed_over(target: Target, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.models.vfms import VFMS
 from densecli.train.exports import EXPORTS, export_weights, formats_of
 
+pytestmark = pytest.mark.slow
+
 # What OpenAI's loader infers from shapes: heads of 64, QuickGELU.
 TEXT = {"context_length": 12, "vocab_size": 80, "width": 64, "heads": 1, "layers": 2}
 VIT = {"image_size": 64, "layers": 3, "width": 128, "patch_size": 16}

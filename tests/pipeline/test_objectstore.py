@@ -25,6 +25,8 @@ from densecli.pipeline.sources import Unreadable, open_source
 from densecli.shards.geometry import Canvas
 from densecli.shards.reader import StoreReader
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = '''
 """Brightness of each patch of the canvas: a teacher without a network."""
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOMS = ("train", "pipeline", "shards", "cli", "evaluation", "core", "commands", "scenes", "ablation")
 LIBRARIES = ("random", "numpy", "click", "yaml", "torch", "ray", "tqdm", "PIL", "json", "fsspec", "densecli")
 BUILD = (

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 from densecli.models.checkpoints import find_weights, load_model
@@ -12,6 +13,8 @@ from densecli.scenes.pretrain import tune_pvlm
 from densecli.shards.store import Store
 from densecli.train.distillation import TrainConfig
 from densecli.train.distillation import train as fit
+
+pytestmark = pytest.mark.slow
 
 
 def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ from densecli.train.distillation import Distillation, TrainConfig, make_trainer
 from densecli.train.methods import METHODS
 from densecli.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 DEFAULT, LOSSLESS = (1e-3, 0.999), (1e-5, 0.99999)
 """The largest relative difference of the loss, and the smallest cosine of the gradients."""
 

@@ -15,6 +15,8 @@ from densecli.core.errors import DenseCLIError
 from densecli.train.distillation import TrainConfig, make_trainer, train
 from densecli.train.refiner import RefinerConfig, make_refiner_trainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller
 LENGTH = {"max_steps": STEPS, "checkpoint_every": 2, "workers": 0}

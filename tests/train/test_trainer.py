@@ -24,6 +24,8 @@ from densecli.train.run_folder import RunFolder
 from densecli.train.steps import Steps
 from densecli.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 STEPS = 10  # of 4 steps an epoch: two epochs and a half
 
 

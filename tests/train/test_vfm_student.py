@@ -19,6 +19,8 @@ from densecli.train.distillation import TrainConfig, make_trainer, train
 from densecli.train.refiner import train_refiner
 from densecli.train.refiner_config import RefinerConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small_vit(request, monkeypatch) -> None:
