@@ -37,16 +37,14 @@ class Lanes:
             shuffle: Whether to shuffle; otherwise one lane holds the samples in the order of the shards.
         """
         sizes = np.asarray(samples_per_shard, dtype=np.int64)
-        self.count, self.samples = count, int(sizes.sum())
+        self.count, self.samples = count if shuffle else 1, int(sizes.sum())
         self._seed, self._window, self._shuffle = seed, window, shuffle
         self._shards = _permutation(len(sizes), f"{seed}/lanes") if shuffle else np.arange(len(sizes))
         self._ends = np.cumsum(sizes[self._shards])
-
-    def __len__(self) -> int:
-        return self.samples
+        self._starts = self._ends - sizes[self._shards]
 
     def shares(
-        self, epoch: int, start: int = 0, *, batch: int = 1, rank: int = 0, world_size: int = 1
+        self, epoch: int, start: int = 0, *, batch: int, rank: int = 0, world_size: int = 1
     ) -> Iterator[Share]:
         """What one process takes of each batch that is left in an epoch.
 
@@ -88,8 +86,8 @@ class Lanes:
         )
         if first == last:
             pieces = pieces[:0]
-        starts = np.concatenate([[0], self._ends])[pieces]
-        low, high = np.maximum(first, starts) - starts, np.minimum(last, self._ends[pieces]) - starts
+        starts, ends = self._starts[pieces], self._ends[pieces]
+        low, high = np.maximum(first, starts) - starts, np.minimum(last, ends) - starts
         key = f"{self._seed}/{epoch}/{lane}"
         if self._shuffle:
             by = _permutation(len(pieces), key)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import tee
 from typing import Generic, TypeVar
 
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 # Files fetched at the same time: object stores are slow to answer, not to send.
 _FETCHES = 8
+
+# Every tar that is open holds a file descriptor.
+_MOST_AHEAD = 16
 
 
 class StoreReader:
@@ -42,7 +46,7 @@ class StoreReader:
             shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
             lanes: Number of lanes that the samples are dealt to, see `Lanes`.
             window: Number of shards of a lane that are shuffled together.
-            prefetch_bytes: About so much of the first column is fetched ahead of its use, one shard at least.
+            prefetch_bytes: Bytes of the first column that are fetched ahead: at least one shard, at most 16.
             cache: Keeps the tars of a remote store.
 
         Raises:
@@ -54,22 +58,27 @@ class StoreReader:
             found = list(pool.map(columns[0].receipt, columns[0].shard_names))
         receipts = [receipt for receipt in found if receipt is not None]
         sizes = [receipt.samples for receipt in receipts]
-        self.lanes = Lanes(sizes, lanes, seed=seed, window=window, shuffle=shuffle)
+        self._deal = partial(Lanes, sizes, seed=seed, window=window, shuffle=shuffle)
+        self.deal(lanes)
         mean = sum(receipt.bytes for receipt in receipts) / max(1, len(receipts))
-        self._shards_ahead = max(1, int(prefetch_bytes / max(1.0, mean)))
+        self._shards_ahead = min(max(1, int(prefetch_bytes / max(1.0, mean))), _MOST_AHEAD)
 
     def __len__(self) -> int:
         return self.lanes.samples
 
+    def deal(self, lanes: int) -> None:
+        """Deals the samples to another number of lanes, for epochs that begin later."""
+        self.lanes = self._deal(lanes)
+
     def iter(
-        self, epoch: int, start: int = 0, *, batch: int = 1, rank: int = 0, world_size: int = 1
+        self, epoch: int, start: int = 0, *, batch: int = 1024, rank: int = 0, world_size: int = 1
     ) -> Iterator[Record]:
         """The records of one process in an epoch. Reads only the shards that it needs.
 
         Args:
             epoch: Counted from 0.
             start: Position in the epoch to begin at: the number of samples before it, over all processes.
-            batch: Samples of a batch of all processes together, of which this one gets its `piece`.
+            batch: Samples of a batch of all processes together, of which this one gets a share; see `Lanes`.
             rank: Number of this process.
             world_size: Number of processes.
         """

@@ -1,7 +1,6 @@
 """Joined columns as the first stage of a webdataset pipeline."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 from densecli.shards.cache import Cache
@@ -24,13 +23,12 @@ class JoinedSamples:
         self, columns: Sequence[Column], *, seed: int = 0, shuffle: bool = True, cache: Cache | None = None
     ) -> None:
         """See `StoreReader`, which raises the same errors."""
-        self._make = partial(StoreReader, columns, seed=seed, shuffle=shuffle, cache=cache)
-        self._samples = len(self._make())
+        self.reader = StoreReader(columns, seed=seed, shuffle=shuffle, cache=cache)
         self.epoch = 0
         self.start = 0
 
     def __len__(self) -> int:
-        return self._samples
+        return len(self.reader)
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         # Imported here: it loads torch, which the store does without.
@@ -38,10 +36,9 @@ class JoinedSamples:
 
         rank, world_size, worker, workers = pytorch_worker_info()
         readers, number = world_size * workers, rank * workers + worker
-        records = self._make(lanes=readers).iter(
-            self.epoch, self.start, batch=readers, rank=number, world_size=readers
-        )
-        for record in records:
+        self.reader.deal(readers)
+        share = {"batch": 64 * readers, "rank": number, "world_size": readers}
+        for record in self.reader.iter(self.epoch, self.start, **share):
             members = {
                 f"{part}.{extension}": bytes(data)
                 for part, files in record.parts.items()

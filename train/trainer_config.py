@@ -39,7 +39,7 @@ class LoaderConfig(Settings):
     )
     prefetch_mb: float = setting(
         1000.0,
-        help="Megabytes of photos that each process fetches ahead of their use, one shard at least.",
+        help="Megabytes of photos that each process fetches ahead of their use: 1 to 16 shards.",
         group="speed",
         above=0,
         metavar="MB",

@@ -13,9 +13,12 @@ from densecli.shards.lanes import Lanes, number_of_lanes
 sizes_of_stores = st.lists(st.integers(0, 6), max_size=14)
 
 
-def pairs(lanes: Lanes, epoch: int = 0, start: int = 0, **share: int) -> list[list[tuple[int, int]]]:
+def pairs(
+    lanes: Lanes, epoch: int = 0, start: int = 0, *, batch: int = 1, **share: int
+) -> list[list[tuple[int, int]]]:
     """(shard, row) of the samples of each batch."""
-    return [list(zip(*s[2:].tolist(), strict=True)) for s in lanes.shares(epoch, start, **share)]
+    shares = lanes.shares(epoch, start, batch=batch, **share)
+    return [list(zip(*taken[2:].tolist(), strict=True)) for taken in shares]
 
 
 def opened(lanes: Lanes, **share: int) -> int:
