@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from densecli.core.settings import Settings, changed, setting
+from densecli.shards.config import TextSettings
 from densecli.shards.datasets import Dataset
 
 BATCH, KNN_BATCH = 8, 4
@@ -13,7 +14,7 @@ KNN_CANVAS = 448
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureSettings(Settings):
+class MeasureSettings(TextSettings):
     """The data that a model is measured on, and what is reported."""
 
     data: str = setting(
@@ -48,22 +49,6 @@ class MeasureSettings(Settings):
         group="data",
         metavar="NAME",
         registry="benchmarks",
-    )
-    text_embeddings: str | None = setting(
-        None,
-        help="A .npy file with the model's text embedding of each category.",
-        group="model",
-        metavar="FILE",
-        default_text="made by the model's text tower",
-        path=True,
-    )
-    templates: str | None = setting(
-        None,
-        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
-        group="model",
-        metavar="SET|FILE",
-        default_text="the model's own, imagenet80 for photos",
-        path=True,
     )
     alphas: tuple[float, ...] = setting(
         (),

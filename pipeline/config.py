@@ -7,7 +7,7 @@ from typing import Literal
 from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.codecs import Rows
-from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
+from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings, TextSettings
 from densecli.shards.datasets import Dataset
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
@@ -25,7 +25,7 @@ rank of 64 changes the loss by a fraction of 1.2e-3, and a rank of 96 by less th
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSettings(Settings):
+class LabelSettings(TextSettings):
     """How labels are retrieved."""
 
     categories: str | None = setting(
@@ -36,22 +36,8 @@ class LabelSettings(Settings):
         default_text="the data set's; 316 for photos: COCO-Stuff and ADE20K together",
         path=True,
     )
-    text_embeddings: str | None = setting(
-        None,
-        help="A .npy file with a text embedding for each category.",
-        group="labels",
-        metavar="FILE",
-        default_text="made by the model's text tower",
-        path=True,
-    )
-    templates: str | None = setting(
-        None,
-        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
-        group="labels",
-        metavar="SET|FILE",
-        default_text="the model's own, imagenet80 for photos",
-        path=True,
-    )
+    text_embeddings: str | None = changed(TextSettings, "text_embeddings", group="labels")
+    templates: str | None = changed(TextSettings, "templates", group="labels")
     tau: float = setting(TAU, help="Temperature of the softmax over categories.", group="labels", above=0)
 
 

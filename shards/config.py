@@ -35,3 +35,25 @@ class DryRunSettings(Settings):
     """Whether to write anything."""
 
     dry_run: bool = setting(False, help="Only says what would be done, and writes nothing.", group="run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings(Settings):
+    """The texts of categories, as a CLIP embeds them."""
+
+    text_embeddings: str | None = setting(
+        None,
+        help="A .npy file with the model's text embedding of each category.",
+        group="model",
+        metavar="FILE",
+        default_text="made by the model's text tower",
+        path=True,
+    )
+    templates: str | None = setting(
+        None,
+        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
+        group="model",
+        metavar="SET|FILE",
+        default_text="the model's own, imagenet80 for photos",
+        path=True,
+    )

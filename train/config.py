@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from densecli.core.settings import changed, setting
+from densecli.shards.config import TextSettings
 from densecli.shards.kinds import TAU
 from densecli.train.methods import Preset, find_method
 from densecli.train.trainer_config import TrainerConfig
@@ -15,7 +16,7 @@ DECOUPLING_ROWS: Mapping[str, str] = {"1": "none", "2": "full", "3": "stuff-only
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(TrainerConfig):
+class TrainConfig(TrainerConfig, TextSettings):
     """The settings of train.
 
     A setting that is not given has the value that the preset of `method` gives it, else the field's default.
@@ -104,22 +105,6 @@ class TrainConfig(TrainerConfig):
         "cpu",
         help="Where JPEGs are decoded; on a GPU, pixels differ slightly from those that the teachers saw.",
         group="speed",
-    )
-    text_embeddings: str | None = setting(
-        None,
-        help="A .npy file with the student's text embedding of each category.",
-        group="model",
-        metavar="FILE",
-        default_text="made by the student's text tower",
-        path=True,
-    )
-    templates: str | None = setting(
-        None,
-        help="Prompt templates: plain, imagenet80, vild63, densevlm, or a file with one on each line.",
-        group="model",
-        metavar="SET|FILE",
-        default_text="the model's own, imagenet80 for photos",
-        path=True,
     )
     mode: str = setting(
         "value",
