@@ -63,17 +63,17 @@ class Commands(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """See click.Group: it shows the help, for which the commands of plug-ins are looked up."""
-        with said(debug="--debug" in args):
+        with errors_shown(debug="--debug" in args):
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
-        with said(debug=ctx.params["debug"]):
+        with errors_shown(debug=ctx.params["debug"]):
             return super().invoke(ctx)
 
 
 @contextmanager
-def said(*, debug: bool) -> Iterator[None]:
+def errors_shown(*, debug: bool) -> Iterator[None]:
     """Ends the process where something fails, and says what."""
     try:
         with _terminated():
@@ -85,31 +85,46 @@ def said(*, debug: bool) -> Iterator[None]:
         if error.hint:
             click.echo(f"Hint: {error.hint}", err=True)
         raise click.exceptions.Exit(error.exit_code) from None
-    except (MemoryError, RuntimeError, BlockingIOError) as error:
-        # A limit may be met anywhere.
-        limit = _LIMITS.get(str(error), "memory" if isinstance(error, MemoryError) else "")
-        if isinstance(error, BlockingIOError):
-            limit = "processes"
-        if debug or not limit:
+    except (MemoryError, RuntimeError, OSError) as error:
+        told = _told(error)
+        if debug or not told:
             raise
-        click.echo(f"Error: The system gives this process no more {limit}.", err=True)
-        click.echo("Hint: Raise the limit (ulimit -a shows it), or ask for less at a time.", err=True)
-        raise click.exceptions.Exit(1) from None
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        # click ends a closed pipe quietly. What else has no file is no matter of paths.
-        if debug or isinstance(error, ConnectionError) or not (error.filename or full):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        hint = "Make room." if full else "Check that the folder exists and that you may write to it."
-        click.echo(f"Error: {where}{error.strerror}.\nHint: {hint}", err=True)
+        click.echo(f"Error: {told[0]}.\nHint: {told[1]}", err=True)
         raise click.exceptions.Exit(1) from None
     except KeyboardInterrupt as error:
         click.echo("Error: stopped.", err=True)
         raise click.exceptions.Exit(143 if isinstance(error, _Terminated) else 130) from None
 
 
-_LIMITS = {"can't start new thread": "threads"}
+def _told(error: Exception) -> tuple[str, str] | None:
+    """What failed and what helps; None for an error that only its traceback explains."""
+    # A limit may be met anywhere.
+    if limit := _limit(error):
+        hint = "Raise the limit (ulimit -a shows it), or ask for less at a time."
+        return f"The system gives this process no more {limit}", hint
+    # click ends a closed pipe quietly.
+    if not isinstance(error, OSError) or isinstance(error, ConnectionError):
+        return None
+    full = error.errno == errno.ENOSPC
+    # What has no file is no matter of paths.
+    if not (error.filename or full):
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "Make room." if full else "Check that the folder exists and that you may write to it."
+    return f"{where}{error.strerror}", hint
+
+
+def _limit(error: Exception) -> str:
+    """What the system gives no more of; empty if the error has another cause."""
+    if isinstance(error, MemoryError):
+        return "memory"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "threads"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "open files"
+    # A full pipe that does not block has this error too, with the number of characters that were written.
+    forked = isinstance(error, BlockingIOError) and error.filename is None
+    return "processes" if forked and not hasattr(error, "characters_written") else ""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -135,7 +150,7 @@ def _terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def load(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> None:
+def load_plugin_option(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> None:
     """Loads plug-ins before a command is looked up, which may be theirs."""
     use_plugins(value)
 
@@ -148,7 +163,7 @@ def load(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> 
     multiple=True,
     is_eager=True,
     expose_value=False,
-    callback=load,
+    callback=load_plugin_option,
     help="Module or .py file that registers more names, here of commands. May be given several times.",
 )
 @click.version_option(package_name="densecli", help="Shows the version.")

@@ -1,5 +1,6 @@
 """How a command ends that the system gives no more of something, or that is told to go."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -38,6 +39,9 @@ def failing(error: BaseException) -> Callable[[], None]:
     (MemoryError("Unable to allocate 9 TiB"), "memory"),
     (RuntimeError("can't start new thread"), "threads"),
     (BlockingIOError(11, "Resource temporarily unavailable"), "processes"),
+    (OSError(errno.EMFILE, "Too many open files"), "open files"),
+    (OSError(errno.EMFILE, "Too many open files", "some/file"), "open files"),
+    (OSError(errno.ENFILE, "Too many open files in system", "some/file"), "open files"),
 ])  # fmt: skip
 def test_limits__are_named_in_one_sentence(error: BaseException, word: str) -> None:
     done = ended(failing(error))
@@ -46,8 +50,37 @@ def test_limits__are_named_in_one_sentence(error: BaseException, word: str) -> N
     assert isinstance(ended(failing(error), "--debug").exception, type(error))
 
 
-def test_limits__other_errors_stay_what_they_are() -> None:
-    assert isinstance(ended(failing(RuntimeError("x"))).exception, RuntimeError)
+@pytest.mark.parametrize("error", [
+    RuntimeError("x"),
+    OSError(errno.EIO, "Input/output error"),
+    BlockingIOError(errno.EAGAIN, "write could not complete without blocking", 4096),
+])  # fmt: skip
+def test_limits__other_errors_stay_what_they_are(error: Exception) -> None:
+    done = ended(failing(error))
+    assert done.exception is error and "no more" not in done.output
+
+
+def test_limits__a_full_pipe_that_does_not_block_is_none() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def call() -> None:
+        with open(write, "wb", closefd=False) as file:
+            file.write(bytes(2**20))
+
+    done = ended(call)
+    os.close(read)
+    os.close(write)
+    assert isinstance(done.exception, BlockingIOError) and "no more" not in done.output
+
+
+def test_limits__a_file_that_may_not_be_written_is_named() -> None:
+    done = ended(failing(PermissionError(errno.EACCES, "Permission denied", "some/file")))
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [
+        "Error: some/file: Permission denied.",
+        "Hint: Check that the folder exists and that you may write to it.",
+    ]
 
 
 def test_sigterm__lets_a_command_clean_up(tmp_path) -> None:
