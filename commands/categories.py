@@ -146,12 +146,12 @@ def read_texts(path: str, column: str) -> list[str]:
 
             return [text or "" for text in parquet.read_table(file, columns=[column])[column].to_pylist()]
         if file.suffix == ".json":
-            found = parse_foreign(file.read_text(encoding="utf-8-sig").encode())
+            found = parse_foreign(file.read_bytes())
             rows = found["annotations"] if isinstance(found, dict) else found
             return [row if isinstance(row, str) else row[column] for row in rows]
     except FileNotFoundError:
         raise DenseCLIError(f"There is no file {path}.", hint="Check the path.") from None
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DenseCLIError(
             f"{path} has no texts called {column!r} ({error}).", hint="Give the column with --column."
         ) from None

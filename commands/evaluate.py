@@ -108,7 +108,7 @@ def evaluate(options: Options) -> None:
         model = ModelUnderTest.named(settings.student, path)
 
     def before() -> Any:
-        """The name of the run's student."""
+        """The run's student before training."""
         return ModelUnderTest.before_run(str(settings.run), weights_given(model.model, pairs))
 
     options = on_the_runs_data(options, settings.run, training=settings.task == "knn")

@@ -7,6 +7,7 @@ import click
 
 from densecli.commands.command import only
 from densecli.commands.options import Options
+from densecli.core.settings import settings_of
 from densecli.pipeline.config import BuildConfig
 from densecli.train.config import TrainConfig
 
@@ -15,8 +16,8 @@ METHOD = only(
     "method",
     default=None,
     default_text="none: as the other options say",
-    help="Builds what a "
-    "training by this method reads: its teachers, on the canvas and the regions of its paper.",
+    help="Builds what a training by this method reads: its teachers, on the canvas and the regions of its "
+    "paper.",
 )
 STUDENT = only(TrainConfig, "student")
 
@@ -47,16 +48,17 @@ def build_for(options: Options) -> BuildConfig:
     from densecli.models.student import patch_of
     from densecli.pipeline.teachers import kind_of
     from densecli.shards.datasets import defaults_for
+    from densecli.shards.kinds import KINDS
     from densecli.train.columns import default_teacher
 
     build = options.make(BuildConfig)
     if not any(options.get(name) for name in ("method", "losses")):
         return build
     config = training(options, build)
-    there = {{"features": "labels"}.get(kind := kind_of(name), kind) for name in build.teachers}
+    there = {KINDS[kind_of(name)].read_kind for name in build.teachers}
     reads = sorted(kinds_read(config) - there)
     teachers = [default_teacher(build.dataset, kind, config.student) for kind in reads]
-    added: dict[str, Any] = {"teachers": (*build.teachers, *teachers)} if teachers else {}
+    added: dict[str, Any] = {"teachers": teachers} if teachers else {}
     if "gram" in reads and options.get("student"):
         added["student_patch"] = options.get("student_patch") or patch_of(config.student)
     if options.get("method") and not defaults_for(build.dataset).generated:
@@ -64,14 +66,14 @@ def build_for(options: Options) -> BuildConfig:
             name: value for name, value in config.method_preset.store.items() if name not in options.given
         }
     if added:
-        _say(options.get("method") or "The losses", {**added, **({"teachers": teachers} if teachers else {})})
-    return options.make(BuildConfig, **added)
+        _say(options.get("method") or "The losses", added)
+    return options.make(BuildConfig, **{**added, "teachers": (*build.teachers, *teachers)})
 
 
 def _say(what: str, added: Mapping[str, Any]) -> None:
     """Prints the options that a method implies."""
     words = []
     for name, value in added.items():
-        for each in value if isinstance(value, list) else [value]:
-            words.append(f"--{'teacher' if name == 'teachers' else name.replace('_', '-')} {each}")
+        of = settings_of(BuildConfig)[name]
+        words += [f"{of.flag} {each}" for each in (value if of.repeatable else [value])]
     click.echo(f"{what}: {' '.join(words)}", err=True)

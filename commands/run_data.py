@@ -1,6 +1,5 @@
 """The annotated photos of a run's own data set."""
 
-import json
 from pathlib import Path
 
 import click
@@ -21,11 +20,11 @@ def on_the_runs_data(options: Options, run: str | None, *, training: bool = Fals
         run: Folder of the run, if there is one.
         training: Whether photos of the training split are needed too.
     """
-    file = RunFolder(run).config if run else None
-    if file is None or "data" in options.given or not file.is_file():
+    folder_of_run = RunFolder(run) if run else None
+    if folder_of_run is None or "data" in options.given or not folder_of_run.config.is_file():
         return options
-    store = json.loads(file.read_bytes())["store"]
-    if not fs.exists(fs.join(store, "store.json")):
+    store = folder_of_run.read_config().get("store")
+    if not store or not fs.exists(fs.join(store, "store.json")):
         return options
     name = Store.open(store).dataset["name"]
     dataset = defaults_for(name)

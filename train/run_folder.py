@@ -215,6 +215,7 @@ class _Config(TypedDict):
     """The entries that a run's configuration must have."""
 
     student: NotRequired[str]
+    store: NotRequired[str]
     lanes: NotRequired[int]
     alpha: NotRequired[float]
     initial_weights: NotRequired[dict[str, Any]]

@@ -40,3 +40,17 @@ def test_build__says_what_the_method_adds(capsys: pytest.CaptureFixture) -> None
     build_for(build_shards.parse(["--dataset", "coco", "--method", "clipself"]))
     said = capsys.readouterr().err
     assert said == "clipself: --teacher crops-vitb16 --canvas 1024 --regions grid-clipself\n"
+
+
+def test_build__says_only_what_is_new(capsys: pytest.CaptureFixture) -> None:
+    words = ["--dataset", "coco", "--method", "declip", "--student", "eva02-l14-336"]
+    build = build_for(build_shards.parse([*words, "--teacher", "crops-vitb16", "--canvas", "560"]))
+    assert build.teachers == ("crops-vitb16", "dinov2-vitb14") and build.canvas == 560
+    said = capsys.readouterr().err
+    assert said == "declip: --teacher dinov2-vitb14 --student-patch 14 --regions grid-declip\n"
+
+
+def test_build__features_are_the_labels_that_a_method_reads(capsys: pytest.CaptureFixture) -> None:
+    words = ["--dataset", "coco", "--method", "densevlm", "--teacher", "features-vitl14"]
+    assert build_for(build_shards.parse(words)).teachers == ("features-vitl14",)
+    assert "--teacher" not in capsys.readouterr().err

@@ -159,6 +159,12 @@ def test_read_texts__of_every_kind_of_file(tmp_path: Path) -> None:
             read_texts(str(tmp_path / f"t.{suffix}"), "text")
     with pytest.raises(DenseCLIError, match="no file"):
         read_texts(str(tmp_path / "none.txt"), "caption")
+    (tmp_path / "t.json").write_text("\ufeff" + json.dumps(texts), encoding="utf-8")
+    assert read_texts(str(tmp_path / "t.json"), "caption") == texts
+    for damaged in (b"[" * 100_000, b'["\xff"]'):
+        (tmp_path / "t.json").write_bytes(damaged)
+        with pytest.raises(DenseCLIError, match="no texts"):
+            read_texts(str(tmp_path / "t.json"), "caption")
     with pytest.raises(DenseCLIError, match=r"is not a \.txt"):
         read_texts(str(tmp_path / "t.doc"), "caption")
 

@@ -1,0 +1,24 @@
+"""The data set of a run, where no other is named."""
+
+from pathlib import Path
+
+import pytest
+
+from densecli.commands.options import Options
+from densecli.commands.run_data import on_the_runs_data
+from densecli.core.errors import DenseCLIError
+
+
+@pytest.mark.parametrize("config", [None, "{}", '{"store": "gone"}'])
+def test_run_data__without_a_store_the_options_stay(tmp_path: Path, config: str | None) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    options = Options(given={"split": "val"})
+    assert on_the_runs_data(options, str(tmp_path)) is options
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"store": 3}'])
+def test_run_data__of_a_damaged_run_is_refused(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(DenseCLIError, match=r"The run's configuration .* is damaged"):
+        on_the_runs_data(Options(given={}), str(tmp_path))
