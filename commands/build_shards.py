@@ -1,13 +1,12 @@
 """The command `build-shards`: runs teachers once over photos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from densecli.commands.command import command
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options
-from densecli.core.passed_over import in_words
-from densecli.core.tables import plain
+from densecli.core.passed_over import examples, in_words
 from densecli.pipeline.config import BuildConfig
 
 
@@ -25,12 +24,6 @@ def build_shards(options: Options) -> None:
 
     summary = build(build_for(options))
     options.say(summary_text(summary), summary)
-
-
-def examples(count: int, names: Sequence[str]) -> str:
-    """The first few names in brackets; empty if there are none."""
-    more = ", ..." if names and count > len(names) else ""
-    return f" ({', '.join(map(plain, names))}{more})" if names else ""
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:

@@ -29,7 +29,9 @@ class CollectSettings(StoreSettings):
         min=0,
         metavar="HOURS",
     )
-    leftovers: bool = setting(False, help="Only what killed writers left, no column.", group="data")
+    leftovers: bool = setting(
+        False, help="Lists only files that killed writers left behind, and no columns.", group="data"
+    )
     delete: bool = setting(False, help="Deletes what is listed.", group="run")
 
 

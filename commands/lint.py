@@ -11,8 +11,8 @@ from densecli.shards.config import StoreSettings
 def lint(options: Options) -> int:
     """Read a whole store and check every receipt, digest, key and count. Changes nothing.
 
-    Exits with 1 where something is wrong, and says what to rebuild. What killed writers left is told, and is
-    not wrong.
+    Exits with 1 where something is wrong, and says what to rebuild. Files that killed writers left are
+    listed, but do not count as wrong.
 
     \b
     densecli lint --store stores/coco-512

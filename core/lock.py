@@ -57,7 +57,7 @@ class FolderLock:
             reason = "it, or a folder above it, is a file" if a_file else error.strerror
             raise DenseCLIError(
                 f"{self._noun} cannot be written to {folder}: {reason}.",
-                hint=f"Mend this{self._other}.",
+                hint=f"Correct the folder or its permissions{self._other}.",
             ) from error
 
     def release(self) -> None:

@@ -1,7 +1,7 @@
 """Files that a listing leaves out: how many, why, and the first of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densecli.core.tables import plain, readable
@@ -61,7 +61,11 @@ def in_words(document: Mapping[str, Any]) -> str:
     """The reasons of a `PassedOver.document` in one line; empty if nothing was left out."""
     parts = []
     for reason, facts in document.items():
-        more = ", ..." if facts["count"] > len(facts["first"]) else ""
-        names = ", ".join(plain(name) for name in facts["first"])
-        parts.append(f"{facts['count']} {plain(reason)} ({names}{more})")
+        parts.append(f"{facts['count']} {plain(reason)}{examples(facts['count'], facts['first'])}")
     return "; ".join(parts)
+
+
+def examples(count: int, names: Sequence[str]) -> str:
+    """The first few of `count` names in brackets; empty if there are none."""
+    more = ", ..." if count > len(names) else ""
+    return f" ({', '.join(map(plain, names))}{more})" if names else ""

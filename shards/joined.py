@@ -8,7 +8,6 @@ import numpy as np
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import Unreadable, open_picture, to_rgb
-from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.npz import decode_npz
 from densecli.shards.regions import Regions
@@ -116,18 +115,13 @@ class JoinedShard:
 
 
 def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
-    """The samples of one shard with the members of all columns. Raises the errors of `open_joined`."""
-    joined = open_joined(columns, shard)
-    return [joined[row] for row in range(len(joined))]
-
-
-def open_joined(columns: Sequence[Column], shard: str, cache: Cache | None = None) -> JoinedShard:
-    """One shard of all columns.
+    """The samples of one shard with the members of all columns.
 
     Raises:
-        DenseCLIError: See `read_shard` and `join_tars`.
+        DenseCLIError: See `open_tar` and `join_tars`.
     """
-    return join_tars(columns, shard, [open_tar(column, shard, cache) for column in columns])
+    joined = join_tars(columns, shard, [open_tar(column, shard) for column in columns])
+    return [joined[row] for row in range(len(joined))]
 
 
 def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) -> JoinedShard:

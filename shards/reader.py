@@ -43,7 +43,8 @@ class StoreReader:
         Args:
             columns: Columns of one store.
             seed: Seed of the shuffle.
-            shuffle: Whether to shuffle; otherwise samples come in the order of the shards.
+            shuffle: Whether to shuffle; otherwise one lane holds the samples in the order of the
+                shards, whatever `lanes` says.
             lanes: Number of lanes that the samples are dealt to, see `Lanes`.
             window: Number of shards of a lane that are shuffled together.
             prefetch_bytes: Bytes of the first column that are fetched ahead: at least one shard, at most 16.

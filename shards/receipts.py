@@ -2,6 +2,7 @@
 
 import builtins
 import re
+import tarfile
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any
@@ -16,7 +17,9 @@ from densecli.shards.keys import canonical_json
 RUN_FIELDS = ("seconds", "gpu_seconds")
 
 # Members of a tar lie at multiples of it, each behind a header of one block, and two of zeros end the tar.
-BLOCK = 512
+BLOCK = tarfile.BLOCKSIZE
+# A USTAR header begins with the name, without a folder, and has the size in octal digits.
+NAME_BYTES, SIZE_FIELD = tarfile.LENGTH_NAME, slice(124, 135)
 _DIGEST = "digest"
 _HEX = re.compile(r"[0-9a-f]+")
 _FACTS = {"shard": str, "column": str, "samples": int, "keys_digest": str, "bytes": int, "xxh3": str}

@@ -122,8 +122,8 @@ class Store:
             version = document.get("format")
             if version == FORMAT_VERSION:
                 check(document, StoreReadable)
-                if not (document["canvas"] > 0 <= min(document["shards"], default=0)):
-                    raise ValueError("a size is negative")
+                if document["canvas"] < 1 or min(document["shards"], default=0) < 0:
+                    raise ValueError("its canvas or a shard's size is not possible")
                 return cls(
                     root=os.fspath(root),
                     dataset=document["dataset"],

@@ -10,16 +10,13 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.keys import keys_digest
-from densecli.shards.receipts import BLOCK, Receipt
+from densecli.shards.receipts import BLOCK, NAME_BYTES, SIZE_FIELD, Receipt
 
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 Places = dict[str, dict[str, tuple[int, int]]]
 """Where a tar has the members of each sample: {key: {extension: (first byte, size)}}."""
 OpenTar = tuple[memoryview, Places]
-
-# Where the header of a tar's member has the name and, in octal digits, the size.
-_NAME, _SIZE = 100, slice(124, 135)
 
 _REBUILD = "Delete the receipt {receipt} and run the build again: it redoes this shard only."
 
@@ -97,7 +94,7 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
 
 def _is_header(block: bytes, name: bytes, size: int) -> bool:
     """Whether a block of a tar is the header of a member with this name and size."""
-    return block[:_NAME] == name.ljust(_NAME, b"\0") and block[_SIZE] == b"%011o" % size
+    return block[:NAME_BYTES] == name.ljust(NAME_BYTES, b"\0") and block[SIZE_FIELD] == b"%011o" % size
 
 
 def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
@@ -123,8 +120,7 @@ def _difference(data: Buffer, receipt: Receipt) -> str:
         return f"is empty, not {receipt.bytes} bytes"
     if len(data) > receipt.bytes:
         return f"is longer than its receipt says: {len(data)}, not {receipt.bytes} bytes"
-    # Tar members start at multiples of 512 bytes.
-    ends = [-(-(offset + size) // 512) * 512 for offset, size in receipt.members.values()]
+    ends = [-(-(offset + size) // BLOCK) * BLOCK for offset, size in receipt.members.values()]
     if len(data) in ends:
         whole = sum(end <= len(data) for end in ends)
         return f"was cut between two members: {whole} of {len(ends)} are there"

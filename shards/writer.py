@@ -17,15 +17,13 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column
 from densecli.shards.keys import canonical_json, keys_digest
 from densecli.shards.npz import npz_bytes as npz_bytes
-from densecli.shards.receipts import Receipt
+from densecli.shards.receipts import BLOCK, NAME_BYTES, SIZE_FIELD, Receipt
 from densecli.shards.store import PHOTOS
 
-# Longest name without a folder in a USTAR header.
-MAX_NAME_BYTES = 100
 # The header of an empty file without a name, and its checksum without the digits of the size.
 _BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
-_SIZE, _SUM = slice(124, 135), slice(148, 154)
-_BLANK_SUM = int(_BLANK[_SUM], 8) - sum(_BLANK[_SIZE])
+_SUM = slice(148, 154)
+_BLANK_SUM = int(_BLANK[_SUM], 8) - sum(_BLANK[SIZE_FIELD])
 _KEY = re.compile(r"[^\s./]+")
 
 
@@ -62,14 +60,14 @@ class ShardWriter:
             )
         for extension in sorted(parts):
             name = f"{key}.{extension}"
-            if len(name.encode()) > MAX_NAME_BYTES:
+            if len(name.encode()) > NAME_BYTES:
                 raise DenseCLIError(
                     f"The sample key {key!r} is too long for a tar.",
-                    hint=f"Keep it under {MAX_NAME_BYTES - 10} bytes.",
+                    hint=f"Keep it under {NAME_BYTES - 10} bytes.",
                 )
             data = parts[extension]
-            self._members[name] = (self._bytes + tarfile.BLOCKSIZE, len(data))
-            self._append(_header(name, len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
+            self._members[name] = (self._bytes + BLOCK, len(data))
+            self._append(_header(name, len(data)), data, bytes(-len(data) % BLOCK))
         self.keys[key] = None
 
     def _append(self, *chunks: bytes) -> None:
@@ -97,7 +95,7 @@ class ShardWriter:
             DenseCLIError: The store is full or cannot be written.
         """
         start = time.perf_counter()
-        end = 2 * tarfile.BLOCKSIZE
+        end = 2 * BLOCK
         self._append(bytes(end + -(self._bytes + end) % tarfile.RECORDSIZE))
         digest = xxhash.xxh3_64()
         for chunk in self._chunks:
@@ -125,8 +123,8 @@ def _header(name: str, size: int) -> bytes:
     """The USTAR header of a regular file, as `tarfile` writes it in ten times the time."""
     header = bytearray(_BLANK)
     header[: len(name.encode())] = name.encode()
-    header[_SIZE] = b"%011o" % size
-    header[_SUM] = b"%06o" % (_BLANK_SUM + sum(name.encode()) + sum(header[_SIZE]))
+    header[SIZE_FIELD] = b"%011o" % size
+    header[_SUM] = b"%06o" % (_BLANK_SUM + sum(name.encode()) + sum(header[SIZE_FIELD]))
     return bytes(header)
 
 

@@ -64,17 +64,3 @@ KINDS: Registry[TargetKind] = registry("kinds", package=__name__, noun="kind of 
 def kind_of_spec(spec: ColumnSpec | TeacherSpec) -> TargetKind:
     """The kind of a target column, or of a teacher, by its spec. Raises DenseCLIError for an unknown one."""
     return KINDS[spec["target"]["name"]]
-
-
-def split_teacher(name: str) -> tuple[TargetKind | None, str]:
-    """Splits a teacher's name into the kind with its prefix, and the model after it.
-
-    Returns:
-        The kind with the longest such prefix, and the rest of the name. (None, `name`) if there is none: what
-        the teacher gives then follows from its model.
-    """
-    prefixed = [kind for _, kind in KINDS.items() if kind.prefix and name.startswith(kind.prefix)]
-    if not prefixed:
-        return None, name
-    kind = max(prefixed, key=lambda kind: len(kind.prefix))
-    return kind, name.removeprefix(kind.prefix)

@@ -7,7 +7,7 @@ import pytest
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs import CODECS, codec_from_spec
-from densecli.shards.kinds import KINDS, TargetKind, kind_of_spec, split_teacher
+from densecli.shards.kinds import KINDS, kind_of_spec
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -99,31 +99,6 @@ def test_plug_in__kinds_of_every_layout_and_a_codec_are_read(tmp_path):
 def test_kinds__each_is_registered_under_its_own_name():
     assert [kind.name for _, kind in KINDS.items()] == list(KINDS)
     assert {"labels", "features", "crops", "gram", "self", "refined"} <= set(KINDS)
-
-
-@pytest.mark.parametrize(
-    ("teacher", "kind", "model"),
-    [
-        ("crops-vitb16", "crops", "vitb16"),
-        ("features-scenes-pvlm", "features", "scenes-pvlm"),
-        ("refiner-eva02-b16", "refined", "eva02-b16"),
-    ],
-)
-def test_split_teacher__kind_and_model(teacher, kind, model):
-    found, rest = split_teacher(teacher)
-    assert (found.name, rest) == (kind, model)
-    assert found.teacher_name(model) == teacher
-
-
-def test_split_teacher__without_a_prefix_the_model_decides():
-    assert split_teacher("vitb16") == (None, "vitb16")
-
-
-def test_split_teacher__the_longest_prefix_wins(monkeypatch):
-    longer = TargetKind(name="finer", prefix="crops-fine-", layout="views")
-    monkeypatch.setitem(KINDS._entries, "finer", None)
-    monkeypatch.setitem(KINDS._values, "finer", longer)
-    assert split_teacher("crops-fine-vitb16") == (longer, "vitb16")
 
 
 def test_read_kind__of_what_is_relabelled_first():
