@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from densecli.core import fs
+from densecli.core.find import Entry
 from densecli.core.passed_over import PassedOver
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
@@ -51,7 +51,7 @@ def headers(folder: Path, args: argparse.Namespace) -> dict:
 def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
     """Lists all tars, with generated results of `scan_tar`."""
     names = [f"sa_{i:06d}.tar" for i in range(args.tars)]
-    entries = {name: fs.Entry(11 * 10**9, name, False) for name in names}
+    entries = {name: Entry(11 * 10**9, name, False) for name in names}
 
     def scan(url: str, *_: object) -> tuple[list[Row], PassedOver]:
         first = int(url[-10:-4]) * args.photos_per_tar
@@ -61,7 +61,8 @@ def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
         ]
         return rows, PassedOver()
 
-    with mock.patch.object(volumes, "scan_tar", scan), mock.patch.object(fs, "find", return_value=entries):
+    found = mock.patch(f"densecli.pipeline.sources.{dataset}.find", return_value=entries)
+    with mock.patch.object(volumes, "scan_tar", scan), found:
         return listed(
             BuildConfig(dataset=dataset, data=str(folder), store=str(folder / "store"), dry_run=True)
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from densecli.core import fs
+from densecli.core.find import find
 from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.tables import size, table
 from densecli.shards.column import Column
@@ -62,7 +63,7 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
         described, lost = _describe(column, advance)
         columns.append(described)
         skipped.update(lost)
-    index = sum(entry.size for entry in fs.find(fs.join(store.root, "index")).values() if not entry.is_folder)
+    index = sum(entry.size for entry in find(fs.join(store.root, "index")).values() if not entry.is_folder)
     return {
         "store": store.root,
         "dataset": store.dataset,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from PIL import Image
 
-from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import find
 from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
@@ -164,7 +164,7 @@ def photo_sizes(root: str, folder: str, passed: PassedOver) -> dict[str, int]:
         Bytes of each photo, by its path below the folder.
     """
     sizes = {}
-    for name, entry in fs.find(folder, passed=passed, within=root).items():
+    for name, entry in find(folder, passed=passed, within=root).items():
         if name.lower().endswith(EXTENSIONS) and not entry.is_folder:
             sizes[name] = entry.size
         elif not entry.is_folder:

@@ -11,6 +11,7 @@ import numpy as np
 from densecli.core import fs
 from densecli.core.documents import parse
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import Entry, find
 from densecli.core.passed_over import PassedOver
 from densecli.core.pictures import MAX_PIXELS, PIXEL_BYTES
 from densecli.pipeline.sources.base import (
@@ -87,7 +88,7 @@ def sa1b_source(request: SourceRequest) -> Source:
     limit, index = request.limit, request.index
     folder = fs.join(request.data, request.split) if request.split else request.data
     passed = PassedOver()
-    entries = fs.find(folder, "*", passed=passed, within=request.data)
+    entries = find(folder, "*", passed=passed, within=request.data)
     if not entries and not fs.exists(folder):
         raise no_folder(folder, "sa1b")
     tars = {
@@ -144,11 +145,11 @@ def choose_photos(members: Mapping[str, Place], passed: PassedOver) -> list[Row]
 def _extracted(folder: str, root: str) -> Scanned:
     """The photos in an extracted folder."""
     passed = PassedOver()
-    files = fs.find(folder, "*", passed=passed, within=root)
+    files = find(folder, "*", passed=passed, within=root)
     return _photos({name: entry for name, entry in files.items() if not entry.is_folder}, passed), passed
 
 
-def _photos(files: Mapping[str, fs.Entry], passed: PassedOver) -> np.ndarray:
+def _photos(files: Mapping[str, Entry], passed: PassedOver) -> np.ndarray:
     for name in files:
         if not _PHOTO.fullmatch(name) and not _MASKS.fullmatch(name):
             passed.add("not named as SA-1B's files", name)

@@ -11,6 +11,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from densecli.core import fs
+from densecli.core.find import Entry
 from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
@@ -143,7 +144,7 @@ class Listing(Sequence[Item]):
 
 def tar_volumes(
     root: str,
-    tars: dict[str, fs.Entry],
+    tars: dict[str, Entry],
     choose: Choose,
     *,
     limit: int | None,
@@ -171,7 +172,7 @@ def tar_volumes(
 
 def list_volumes(
     root: str,
-    entries: dict[str, fs.Entry],
+    entries: dict[str, Entry],
     scan: Callable[[str], Scanned],
     unit: str,
     *,

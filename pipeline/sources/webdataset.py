@@ -8,6 +8,7 @@ from braceexpand import braceexpand
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import Entry, find
 from densecli.core.passed_over import PassedOver
 from densecli.core.pictures import EXTENSIONS
 from densecli.pipeline.sources.base import Source, SourceRequest, no_photo
@@ -37,9 +38,9 @@ def webdataset_source(request: SourceRequest) -> Source:
     data, split, limit = request.data, request.split, request.limit
     folder, pattern = _split_pattern(fs.join(data, split) if split else data)
     passed = PassedOver()
-    tars: dict[str, fs.Entry] = {}
+    tars: dict[str, Entry] = {}
     for names in _expanded(pattern) if pattern else ["**"]:
-        for name, entry in fs.find(folder, names, passed=passed).items():
+        for name, entry in find(folder, names, passed=passed).items():
             if name.lower().endswith(".tar") and not entry.is_folder:
                 tars[name] = entry
             elif not entry.is_folder:

@@ -119,5 +119,8 @@ def test_summary__says_how_refused_addresses_may_be_read() -> None:
     text = summary_text({**summary, **refused_ones})
     assert "--allow-private" in text and "--allow-local" not in text and "--store" in text
     assert "--store" not in summary_text({**summary, "skipped": {"corrupt": 1}})
-    named = {"skipped": {"corrupt": 2, "empty": 1}, "skipped_first": {"corrupt": ["a.jpg"], "empty": ["b.jpg"]}}
+    named = {
+        "skipped": {"corrupt": 2, "empty": 1},
+        "skipped_first": {"corrupt": ["a.jpg"], "empty": ["b.jpg"]},
+    }
     assert "skipped 2 corrupt (a.jpg, ...), 1 empty (b.jpg)" in summary_text({**summary, **named})

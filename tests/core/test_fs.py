@@ -8,13 +8,6 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Unreachable
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
-def root(request, tmp_path):
-    if request.param == "s3":
-        return request.getfixturevalue("s3")
-    return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
-
-
 def test_write_atomic__makes_folders_and_replaces(root):
     url = fs.join(root, "a", "b", "file")
     assert not fs.exists(url)
@@ -35,53 +28,6 @@ def test_listdir__sorted_names_without_leftovers(root):
     for name in ("b.tar", "a.json", ".a.json.0123.tmp", "folder/x"):
         fs.write_atomic(fs.join(root, name), b"x")
     assert fs.listdir(root) == ["a.json", "b.tar", "folder"]
-
-
-@pytest.mark.parametrize("folder", ["plain", "a[1]", "b*", "c?d{e}"])
-def test_find__what_a_pattern_matches_below_a_folder_of_any_name(root, folder):
-    names = ("b.jpg", "sub/deep/a.jpg", "sub[1]/c.jpg", ".hidden/c.jpg", "sub/._d.jpg")
-    for name in names:
-        fs.write_atomic(fs.join(root, folder, name), name.encode())
-    fs.write_atomic(fs.join(root, "a1", "other.jpg"), b"other")
-    where = fs.join(root, folder)
-
-    def found(*pattern):
-        return {name: e.is_folder or e.size for name, e in fs.find(where, *pattern).items()}
-
-    assert found() == {
-        "b.jpg": 5,
-        "sub": True,
-        "sub/deep": True,
-        "sub/deep/a.jpg": 14,
-        "sub[1]": True,
-        "sub[1]/c.jpg": 12,
-    }
-    assert found("*") == {"b.jpg": 5, "sub": True, "sub[1]": True}
-    assert found("*/*.jpg") == {"sub[1]/c.jpg": 12}
-    assert found("**/?.jpg") == {"b.jpg": 5, "sub/deep/a.jpg": 14, "sub[1]/c.jpg": 12}
-    assert found("sub/deep/a.jpg") == {"sub/deep/a.jpg": 14}
-    assert found("no.jpg") == found("no/*") == fs.find(fs.join(root, "nowhere")) == {}
-
-
-def test_find__a_stamp_changes_with_the_file_and_with_what_is_in_a_local_folder(root):
-    fs.write_atomic(fs.join(root, "x", "a"), b"1")
-    before = fs.find(root)
-    assert fs.find(root) == before
-    fs.write_atomic(fs.join(root, "x", "a"), b"22")
-    fs.write_atomic(fs.join(root, "x", "b"), b"1")
-    after = fs.find(root)
-    assert after["x/a"].stamp != before["x/a"].stamp
-    assert (after["x"].stamp != before["x"].stamp) == fs.is_local(root)
-    assert bool(after["x"].stamp) == fs.is_local(root)
-
-
-def test_find__links_to_files_are_files_and_links_to_folders_are_passed_over(tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "a.jpg").write_bytes(b"four")
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "a.jpg").symlink_to(tmp_path / "there" / "a.jpg")
-    (tmp_path / "here" / "folder").symlink_to(tmp_path / "there")
-    assert [(name, e.size) for name, e in fs.find(str(tmp_path / "here")).items()] == [("a.jpg", 4)]
 
 
 def test_listdir__sees_what_another_client_wrote_and_removed(s3):

@@ -15,6 +15,7 @@ from tars import jpg, write_tar
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import find
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sources import Index, Source, Unreadable, open_source, volumes
@@ -202,9 +203,9 @@ def test_index__an_extracted_folder_is_listed_again_only_when_it_changed(tmp_pat
         for photo, data in release(*numbers).items():
             (root / name).mkdir(parents=True, exist_ok=True)
             (root / name / photo).write_bytes(data)
-    find = fs.find
     monkeypatch.setattr(
-        fs, "find", lambda url, *_, **how: [listed.append(Path(url).name), find(url, *_, **how)][1]
+        "densecli.pipeline.sources.sa1b.find",
+        lambda url, *_, **how: [listed.append(Path(url).name), find(url, *_, **how)][1],
     )
     index = Index(folder=str(tmp_path / "index"), save=True)
     first = open_source("sa1b", str(root), index=index)
