@@ -1,5 +1,6 @@
 """A lock on a folder: one process writes there, and a second one is told which."""
 
+import errno
 import os
 import socket
 from datetime import UTC, datetime
@@ -55,9 +56,11 @@ class FolderLock:
             self.release()
             a_file = isinstance(error, FileExistsError | NotADirectoryError)
             reason = "it, or a folder above it, is a file" if a_file else error.strerror
+            full = error.errno == errno.ENOSPC
+            remedy = "Make room" if full else "Correct the folder or its permissions"
             raise DenseCLIError(
                 f"{self._noun} cannot be written to {folder}: {reason}.",
-                hint=f"Correct the folder or its permissions{self._other}.",
+                hint=f"{remedy}{self._other}.",
             ) from error
 
     def release(self) -> None:

@@ -41,8 +41,9 @@ def test_lock__a_dead_holders_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["", "/b/c"])
 def test_lock__a_file_is_no_folder(tmp_path: Path, below: str) -> None:
     (tmp_path / "a").write_text("mine")
-    with pytest.raises(DenseCLIError, match=r"cannot be written to .* is a file"):
+    with pytest.raises(DenseCLIError, match=r"cannot be written to .* is a file") as caught:
         FolderLock(f"{tmp_path}/a{below}", "The run", "--run").acquire()
+    assert caught.value.hint == "Correct the folder or its permissions, or choose another --run."
 
 
 def test_lock__a_full_disk_leaves_it_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,8 @@ def test_lock__a_full_disk_leaves_it_free(tmp_path: Path, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(DenseCLIError, match="No space left on device"):
+        with pytest.raises(DenseCLIError, match="No space left on device") as caught:
             FolderLock(tmp_path, "The run", "--run").acquire()
+    assert caught.value.hint == "Make room, or choose another --run."
     with FolderLock(tmp_path, "The run", "--run"):
         pass
