@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -197,7 +197,10 @@ def encode_labels(codec: TopK, p: np.ndarray) -> tuple[Arrays, Errors]:
     return {**arrays, "thing": np.array(codec.things)[p.argmax(1)]}, error
 
 
-def absolute_file(name: str | None) -> str | None:
+Name = TypeVar("Name", str, str | None)
+
+
+def absolute_file(name: Name) -> Name:
     """An absolute path, where a name is that of a file: workers run in other folders."""
     return fs.absolute(name) if name and os.path.isfile(name) else name
 
@@ -207,7 +210,7 @@ def _configure(model: str, settings: BuildConfig) -> LabelsConfig:
     return LabelsConfig(
         name=model,
         weights=weights_for(model, settings),
-        categories=fs.absolute(categories) if os.path.isfile(categories) else categories,
+        categories=absolute_file(categories),
         text_embeddings=fs.absolute(settings.text_embeddings) if settings.text_embeddings else None,
         templates=absolute_file(settings.templates),
         tau=settings.tau,
