@@ -19,7 +19,7 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.flops import dense_forward
 from densecli.models.pooling import region_pool
 from densecli.models.prompts import default_templates, find_templates
-from densecli.models.registry import resolve
+from densecli.models.registry import is_clip, resolve
 from densecli.models.text import category_embeddings
 from densecli.pipeline.config import LabelSettings
 from densecli.pipeline.teachers.base import (
@@ -28,7 +28,6 @@ from densecli.pipeline.teachers.base import (
     clip_names,
     clip_spec,
     file_sha256,
-    is_clip,
     weights_for,
     weights_info,
 )
