@@ -172,7 +172,8 @@ def _embedder(student: str, weights: Sequence[tuple[str, str]], device: str) -> 
     """Names -> (N, C) unit embeddings by the text tower of a CLIP."""
     from densecli.core.device import pick_device
     from densecli.models.checkpoints import load_model, weights_given
-    from densecli.models.text import TEMPLATES, text_embeddings
+    from densecli.models.prompts import TEMPLATES
+    from densecli.models.text import text_embeddings
 
     model, _ = load_model(student, weights_given(student, weights), pick_device(device))
     return lambda names: text_embeddings(model, names, TEMPLATES["plain"])

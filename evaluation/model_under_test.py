@@ -19,10 +19,9 @@ from densecli.models.checkpoints import WeightsInfo, load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.model_card import read_card, run_export
 from densecli.models.prompts import find_templates
-from densecli.models.registry import resolve
 from densecli.models.student import Student, load_student
 from densecli.models.text import category_embeddings
-from densecli.models.vfms import find_vfm, is_vfm
+from densecli.models.vfms import architecture_of
 from densecli.shards.config import DeviceSettings
 
 
@@ -52,7 +51,7 @@ class ModelUnderTest:
             model: Name of a CLIP or a VFM.
             weights: See `ModelUnderTest.weights`.
         """
-        arch = find_vfm(model) if is_vfm(model) else resolve(model)
+        arch = architecture_of(model)
         card = read_card(weights) if weights and Path(weights).is_file() else None
         settings = {"canvas": (card or {}).get("image_size", arch.canvas)}
         if mode := (card or {}).get("mode"):

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from densecli.models.registry import resolve
+from densecli.models.registry import is_clip, resolve
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers import TEACHERS, TeacherFamily
-from densecli.pipeline.teachers.base import clip_names, is_clip, weights_for
+from densecli.pipeline.teachers.base import clip_names, weights_for
 from densecli.pipeline.teachers.crops import CropsConfig
 from densecli.shards.codecs import CODECS, Arrays, Errors
 from densecli.shards.kinds import KINDS, TargetKind

@@ -30,7 +30,7 @@ class Architecture:
         aliases: Other names of the same network with the same weights. Each is registered too.
         weights: Path of a weights file that ships with the package that registered the architecture.
         tokenizer: Makes the tokenizer; None for open_clip's tokenizer of the configuration.
-        templates: Name in `densecli.models.text.TEMPLATES` of the default prompt templates.
+        templates: Name in `densecli.models.prompts.TEMPLATES` of the default prompt templates.
         mean: Channel means of pixels in 0..1.
         std: Channel standard deviations of pixels in 0..1.
         canvas: Side in pixels of the canvas that it is measured on where nothing else is said.

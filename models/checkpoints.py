@@ -17,7 +17,7 @@ from densecli.core.fs import file_name
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, canonical, resolve
 from densecli.models.state_dict import read_state_dict, unwrap
-from densecli.models.vfms import find_vfm, is_vfm
+from densecli.models.vfms import architecture_of
 
 Renames = tuple[tuple[str, str], ...]
 Network = TypeVar("Network", bound=nn.Module)
@@ -97,7 +97,7 @@ def find_weights(name: str) -> Path:
     Raises:
         DenseCLIError: There is none; the message says where it was expected.
     """
-    shipped = (find_vfm(name) if is_vfm(name) else resolve(name)).weights
+    shipped = architecture_of(name).weights
     names = dict.fromkeys((name, canonical(name)))
     found = _in_folder(names) or (Path(shipped) if shipped else None)
     if found is None:

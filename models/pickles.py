@@ -36,6 +36,7 @@ _VALUES = {
     "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
     "BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
 }  # fmt: skip
+_LONGEST_NAME = 500
 _TOO_MANY = "it describes far more objects than any model has"
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
@@ -158,8 +159,10 @@ def read_pickle(
             stack.append(_allowed(GlobalName(*parts), scripted))
         elif op in ("REDUCE", "NEWOBJ"):
             args = stack.pop()
-            # A call may copy a long list, and may be repeated.
-            work += sum(len(arg) for arg in args if isinstance(arg, list | tuple))
+            # A call may walk and copy long lists, and may be repeated.
+            work += len(args)
+            if work <= MAX_OPCODES:
+                work += sum(len(arg) for arg in args if isinstance(arg, list | tuple))
             if work > MAX_OPCODES:
                 raise NotPlainData(_TOO_MANY)
             stack.append(_made(stack.pop(), args))
@@ -196,12 +199,14 @@ def _fill(target: Any, items: list[Any]) -> Any:
 
 def _hashes_well(key: Any) -> bool:
     """Whether a key is safe to hash: such keys cannot be crafted to collide or to nest endlessly."""
-    return isinstance(key, str | bytes | None) or (isinstance(key, int) and abs(key) < 2**31)
+    return isinstance(key, str | bytes | None) or (isinstance(key, int) and -(2**31) < key < 2**31)
 
 
 def _allowed(name: GlobalName, scripted: bool) -> GlobalName:
     if not (isinstance(name.module, str) and isinstance(name.name, str)):
         raise TypeError("names are texts")
+    if len(name.module) + len(name.name) > _LONGEST_NAME:
+        raise NotPlainData("it names an object by a text that is too long")
     full = str(name)
     if full in _INERT or name.module.split(".")[0] in _INERT_ROOTS:
         return name

@@ -106,6 +106,11 @@ def resolve(name: str) -> Architecture:
     return from_open_clip(name) if name.startswith(OPEN_CLIP) else MODELS[name]
 
 
+def is_clip(name: str) -> bool:
+    """Whether a name stands for a CLIP."""
+    return name.startswith(OPEN_CLIP) or name in MODELS
+
+
 def canonical(name: str) -> str:
     """Replaces an alias by the name of its architecture; leaves other names as they are."""
     return MODELS[name].name if name in MODELS and name in MODELS[name].aliases else name
@@ -129,4 +134,4 @@ def build(arch: Architecture) -> DenseCLIP:
 
 def size_of(name: str) -> str:
     """`Architecture.size` of a model; empty for a name that is no CLIP's, such as a VFM's."""
-    return resolve(name).size if name.startswith(OPEN_CLIP) or name in MODELS else ""
+    return resolve(name).size if is_clip(name) else ""

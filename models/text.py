@@ -18,9 +18,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress, listener
 from densecli.models.checkpoints import values_sha256
 from densecli.models.dense import DenseCLIP
-from densecli.models.prompts import TEMPLATES as TEMPLATES
-from densecli.models.prompts import default_templates as default_templates
-from densecli.models.prompts import prompt
+from densecli.models.prompts import default_templates, prompt
 from densecli.shards.keys import canonical_json
 
 # Part of the name of a cached file. Raise it when the same model and prompts should give other numbers.

@@ -23,12 +23,10 @@ class DenseTransformer(DenseCLIP):
     """A CLIP with a ViT. The mode says how its last block is changed.
 
     - `value` and `maskclip` replace attention by its value path and keep residuals and MLP (MaskCLIP,
-    CLIPSelf,
-      DenseVLM).
+      CLIPSelf, DenseVLM).
     - `vanilla` keeps the block as it is.
     - DeCLIP's modes leave out residuals, MLP and rotary positions. In `qq`, `kk` and `vv`, q, k or v attends
-    to
-      itself; `csa` adds the softmaxes of q and k; `all` takes the softmax of the mean of all three.
+      to itself; `csa` adds the softmaxes of q and k; `all` takes the softmax of the mean of all three.
 
     Context features are the q and k that a DeCLIP mode reads: with biases, before positions, heads
     concatenated, without [CLS].

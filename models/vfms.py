@@ -1,6 +1,8 @@
 """Vision foundation models by name. Importing this loads no torch."""
 
 from densecli.core.registry import Registry, registry
+from densecli.models.architecture import Architecture
+from densecli.models.registry import resolve
 from densecli.models.timm_models import TIMM, from_timm
 from densecli.models.vfm_architecture import VFMArchitecture
 
@@ -53,3 +55,8 @@ def find_vfm(name: str) -> VFMArchitecture:
         DenseCLIError: There is no such model (the hint has the nearest names), or it has no patch grid.
     """
     return from_timm(name) if name.startswith(TIMM) else VFMS[name]
+
+
+def architecture_of(name: str) -> Architecture | VFMArchitecture:
+    """The architecture of a CLIP or a VFM. Raises DenseCLIError for another name."""
+    return find_vfm(name) if is_vfm(name) else resolve(name)

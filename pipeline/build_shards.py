@@ -21,6 +21,9 @@ from densecli.shards.store import Store
 
 __all__ = ["BuildConfig", "build_shards"]
 
+NOTHING_KEPT = "The same command starts again. In a new store, a smaller --shard-size keeps more."
+"""Hint for a build that was stopped in its first shard."""
+
 
 def build_shards(config: BuildConfig) -> Summary:
     """Builds whatever a store lacks; finished shards are not touched.
@@ -61,7 +64,7 @@ def build_shards(config: BuildConfig) -> Summary:
     with (
         swept([column.url for column in columns]),
         connected(config.ray_address, config.workers),
-        totals_of(request.store, todo, columns, run="the build") as totals,
+        totals_of(request.store, todo, columns, run="the build", if_nothing_kept=NOTHING_KEPT) as totals,
     ):
         work = _with_probe(request, source) if config.ray_address else request
         pool = WorkerPool(work, config.workers, config.gpus_per_worker, totals.progress.say)

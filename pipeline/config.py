@@ -69,7 +69,7 @@ class WebSettings(Settings):
     )
     max_bytes: int = setting(
         64_000_000,
-        help="Skips photos of a list of addresses that are larger, also once they are unpacked.",
+        help="Skips photos from a list of addresses that have more than N bytes, before or after unpacking.",
         group="data",
         min=1,
         metavar="N",

@@ -6,13 +6,13 @@ from densecli.core import fs
 from densecli.core.documents import parse
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources import Source
-from densecli.shards.proposals import HINT, base_name, compare_names, read_proposals
+from densecli.shards.proposals import HINT, Proposals, base_name, compare_names, read_proposals
 from densecli.shards.regions import ProposalPlan, RegionPlan
 from densecli.shards.store import Store
 from densecli.shards.tars import read_shard
 
 TRIED = 3
-"""So many names are looked for in other splits."""
+"""Number of names to look for in other splits."""
 
 
 def check_proposals(plan: RegionPlan, source: Source, data: str) -> dict[str, int]:
@@ -39,7 +39,7 @@ def check_proposals(plan: RegionPlan, source: Source, data: str) -> dict[str, in
             return f"They are photos of {split}: give --split {split}, or boxes of {source.split}."
         return ""
 
-    return _checked(plan, (item.ref for item in source.items), elsewhere)
+    return _checked(plan, read_proposals(plan.file), (item.ref for item in source.items), elsewhere)
 
 
 def check_stored(plan: RegionPlan, store: Store) -> None:
@@ -53,21 +53,23 @@ def check_stored(plan: RegionPlan, store: Store) -> None:
         DenseCLIError: See `check_proposals`.
     """
     if isinstance(plan, ProposalPlan):
-        names = read_proposals(plan.file).boxes
+        proposals = read_proposals(plan.file)
         refs: list[str] = []
         for shard in store.shard_names:
             if store.images.has(shard):
                 found = [parse(members["json"])["source"] for _, members in read_shard(store.images, shard)]
-                if any(name in names for name in found):
+                if any(name in proposals.boxes for name in found):
                     return
                 refs += found
-        _checked(plan, refs, lambda _: "")
+        _checked(plan, proposals, refs, lambda _: "")
 
 
 def _checked(
-    plan: ProposalPlan, refs: Iterable[str], elsewhere: Callable[[Collection[str]], str]
+    plan: ProposalPlan,
+    proposals: Proposals,
+    refs: Iterable[str],
+    elsewhere: Callable[[Collection[str]], str],
 ) -> dict[str, int]:
-    proposals = read_proposals(plan.file)
     if not proposals.count:
         raise DenseCLIError(f"{plan.file} has no box.", hint=HINT)
     facts = compare_names(proposals, refs, elsewhere)

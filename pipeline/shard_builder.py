@@ -11,6 +11,7 @@ from threading import Event, Lock
 import numpy as np
 
 from densecli.core.errors import Forbidden, Unreachable
+from densecli.core.passed_over import NAMED
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
@@ -19,7 +20,7 @@ from densecli.pipeline.sources import Item, Load, Unreadable
 from densecli.pipeline.sources.address_loader import REFUSALS
 from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
-from densecli.pipeline.unit import NAMED, Report, Unit, at_photo
+from densecli.pipeline.unit import Report, Unit, at_photo
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.receipts import Receipt

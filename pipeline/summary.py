@@ -2,15 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 from densecli.core.errors import Interrupted
+from densecli.core.passed_over import NAMED
 from densecli.core.progress import Progress
 from densecli.core.signals import Stop, heeding_signals
 from densecli.core.tables import plain
-from densecli.pipeline.unit import NAMED, Report
+from densecli.pipeline.unit import Report
 from densecli.shards.store import Column, Store
 
 Summary = dict[str, Any]
@@ -44,12 +45,11 @@ def describe(
 class Totals:
     """Adds up the reports of a run and shows its progress."""
 
-    def __init__(self, store: Store, todo: Sequence[str], stop: Stop, progress: Progress) -> None:
+    def __init__(self, photos: Mapping[str, int], stop: Stop, progress: Progress) -> None:
         """Starts to measure time.
 
         Args:
-            store: The store.
-            todo: Names of the shards to build.
+            photos: Number of listed photos of each shard to build.
             stop: Set once a signal asks to stop.
             progress: Shows the number of photos.
         """
@@ -59,7 +59,7 @@ class Totals:
         self.skipped_first: dict[str, list[str]] = {}
         self._samples = 0
         self._seconds: Counter[str] = Counter()
-        self._photos = _photos_of(store, todo)
+        self._photos = photos
         self._start = time.monotonic()
 
     def add(self, report: Report) -> None:
@@ -93,7 +93,14 @@ class Totals:
 
 
 @contextmanager
-def totals_of(store: Store, todo: Sequence[str], columns: Sequence[Column], *, run: str) -> Iterator[Totals]:
+def totals_of(
+    store: Store,
+    todo: Sequence[str],
+    columns: Sequence[Column],
+    *,
+    run: str,
+    if_nothing_kept: str = "The same command starts again.",
+) -> Iterator[Totals]:
     """Yields the totals of a run. SIGINT and SIGTERM end it in good order.
 
     Args:
@@ -101,21 +108,21 @@ def totals_of(store: Store, todo: Sequence[str], columns: Sequence[Column], *, r
         todo: Names of the shards to build.
         columns: What is built of each.
         run: What the message says that a signal stopped, such as "the build".
+        if_nothing_kept: Hint for a run that was stopped before its first shard was finished.
 
     Raises:
         Interrupted: At the end of the block, if a signal asked to stop.
     """
-    total = sum(_photos_of(store, todo).values())
+    photos = {shard: store.shard_sizes[int(shard)] for shard in todo}
+    total = sum(photos.values())
     with heeding_signals() as stop, closing(Progress(total, "images")) as progress:
-        yield Totals(store, todo, stop, progress)
+        yield Totals(photos, stop, progress)
     if stop.signal:
         kept, hint = _kept(columns, todo)
-        if run == "the build" and not hint:
-            hint = "The same command starts again. In a new store, a smaller --shard-size keeps more."
         raise Interrupted(
             stop.signal,
             f"{stop.signal.name} stopped {run}; {progress.done} of {total} photos were done, and {kept}.",
-            hint=hint or "The same command starts again.",
+            hint=hint or if_nothing_kept,
         )
 
 
@@ -129,8 +136,3 @@ def _kept(columns: Sequence[Column], todo: Sequence[str]) -> tuple[str, str]:
         f"of {len(todo)} {'shard' if len(todo) == 1 else 'shards'} were kept: {listed}",
         "The same command continues with the others.",
     )
-
-
-def _photos_of(store: Store, shards: Sequence[str]) -> dict[str, int]:
-    """The number of listed photos of each shard."""
-    return {shard: store.shard_sizes[int(shard)] for shard in shards}

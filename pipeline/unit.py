@@ -9,9 +9,6 @@ from densecli.core.prefetch import Stopped
 from densecli.core.tables import plain
 from densecli.pipeline.sources import Item
 
-NAMED = 3
-"""So many of the photos that share a reason are named."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:

@@ -11,7 +11,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.tables import table
 from densecli.models.checkpoints import is_random
-from densecli.models.text import TEMPLATES
+from densecli.models.prompts import TEMPLATES
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.config import BuildConfig, VerifyConfig
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names

@@ -15,9 +15,8 @@ import pytest
 from densecli.ablation.spec import shipped
 from densecli.evaluation.benchmarks import BENCHMARKS
 from densecli.models.dense import parse_mode
-from densecli.models.registry import resolve
 from densecli.models.transformer import OPTIONS, DenseTransformer
-from densecli.models.vfms import find_vfm, is_vfm
+from densecli.models.vfms import architecture_of
 from densecli.pipeline.teachers import find_teacher
 from densecli.shards.datasets import DATASETS
 from densecli.shards.regions import PAIRS
@@ -66,7 +65,7 @@ NAMES: dict[str, Callable[[str], object]] = {
     "--method": lambda name: name in METHODS,
     "--mode": is_mode,
     "--regions": lambda plan: plan == "proposals" or plan.removeprefix("grid-") in PAIRS,
-    "--student": lambda name: find_vfm(name) if is_vfm(name) else resolve(name),
+    "--student": architecture_of,
     "--teacher": find_teacher,
 }
 ROWS = [pytest.param(row, id=f"{paper} {row.item}") for paper in ITEMS for row in rows(paper)]

@@ -26,7 +26,7 @@ _ROW = 1 << 24
 # Rows that are read at once: each may be long.
 _ROWS = 1024
 # What readers raise on files that are damaged or something else.
-_DAMAGED = (pa.ArrowException, csv.Error, OSError, ValueError, KeyError, MemoryError, RecursionError)
+_DAMAGED = (pa.ArrowException, csv.Error, ValueError, KeyError, MemoryError, RecursionError)
 
 
 def read_addresses(file: str, stream: BinaryIO) -> Iterator[str]:
@@ -94,7 +94,12 @@ def _json_lines(file: str, stream: BinaryIO) -> Iterator[Any]:
 
 
 def _parquet(file: str, stream: BinaryIO) -> Iterator[Any]:
-    table = parquet.ParquetFile(stream)
+    try:
+        table = parquet.ParquetFile(stream)
+    except OSError as error:
+        if error.errno is None and type(error) is OSError:  # pyarrow's for a damaged footer
+            raise ValueError(str(error)) from error
+        raise
     schema = table.schema_arrow
     if COLUMN not in schema.names:
         raise _no_column(file, schema.names)

@@ -33,18 +33,23 @@ class Addresses(Sequence[Item]):
     def __init__(self, urls: Iterable[str], limit: int | None) -> None:
         self.passed = PassedOver()
         self._blocks: list[bytes] = []
-        hashes = [np.zeros(0, np.uint64)]
+        hashes, whole = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
         kept = self._with_address(urls)
         while block := list(islice(kept, BLOCK)):
             self._blocks.append(zlib.compress("\0".join(block).encode(), level=1))
             hashes.append(np.array([_hash(fs.public(url)) for url in block], np.uint64))
+            whole.append(np.array([_hash(url) for url in block], np.uint64))
         self._hashes = np.concatenate(hashes)
-        _, first = np.unique(self._hashes, return_index=True)
+        _, first, group = np.unique(self._hashes, return_index=True, return_inverse=True)
         self._rows = np.sort(first)[:limit]
         # The photos of a shard are neighbours.
         self._block = lru_cache(maxsize=2)(self._unpack)
+        addresses = np.concatenate(whole)
+        equal = addresses == addresses[first[group]]
         for row in np.setdiff1d(np.arange(len(self._hashes)), first).tolist():
-            self.passed.add("repeated", self._item(row).ref)
+            # Keys leave out what may be secret.
+            reason = "repeated" if equal[row] else "repeated but for a query or a password"
+            self.passed.add(reason, self._item(row).ref)
 
     @property
     def digest(self) -> str:

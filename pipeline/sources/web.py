@@ -118,9 +118,9 @@ def _check(url: URL, settings: WebSettings) -> None:
     if url.scheme not in ("http", "https") or not url.raw_host:
         raise Unreadable("malformed-address")
     host = url.raw_host.rstrip(".")
-    if not settings.allow_private and (
-        host == "localhost" or host.endswith(".localhost") or not is_public(_numeric(host) or "8.8.8.8")
-    ):
+    number = _numeric(host)
+    local = host == "localhost" or host.endswith(".localhost")
+    if not settings.allow_private and (local or (number and not is_public(number))):
         raise Unreadable("private-address")
 
 
@@ -147,7 +147,7 @@ def _proxy(url: URL) -> URL | None:
         found = URL()
     if found.scheme not in ("http", "https") or not found.raw_host:
         raise DenseCLIError(
-            f"The proxy for {url.scheme} in the environment is none that photos can be fetched through.",
+            f"Photos cannot be fetched through the proxy that the environment names for {url.scheme}.",
             hint=f"Set {url.scheme}_proxy to http://HOST:PORT, or unset it.",
         )
     return found
@@ -167,14 +167,18 @@ async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         raise Unreadable("unknown-encoding")
     packed = encoding not in ("", "identity")
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    data = bytearray()
+    data, received = bytearray(), 0
     async for chunk in response.content.iter_chunked(_CHUNK):
+        received += len(chunk)
         try:
             data += unpacker.decompress(chunk, max_bytes + 1 - len(data)) if packed else chunk
         except zlib.error as error:
             raise Unreadable("corrupt") from error
-        if len(data) > max_bytes:
+        if len(data) > max_bytes or received > max_bytes + _CHUNK:
             raise Unreadable("too-many-bytes")
+        if packed and unpacker.eof:
+            # zlib would keep, and copy, all that follows.
+            break
     if packed and data and not unpacker.eof:
         raise Unreadable("truncated")
     return bytes(data)

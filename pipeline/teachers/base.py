@@ -14,9 +14,8 @@ from torch import Tensor
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
-from densecli.models.open_clip_models import OPEN_CLIP
-from densecli.models.registry import MODELS, resolve
-from densecli.models.vfms import find_vfm, is_vfm
+from densecli.models.registry import MODELS
+from densecli.models.vfms import architecture_of
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
@@ -142,11 +141,6 @@ def clip_names() -> Iterable[str]:
     return MODELS
 
 
-def is_clip(name: str) -> bool:
-    """Whether a name stands for a CLIP."""
-    return name.startswith(OPEN_CLIP) or name in MODELS
-
-
 def absolute_weights(weights: str) -> str:
     """Makes a path absolute, and returns random:SEED as it is."""
     return weights if random_seed(weights) is not None else fs.absolute(weights)
@@ -168,7 +162,7 @@ def clip_spec(model: str, weights: str, pixels: str) -> NetworkSpec:
     Raises:
         DenseCLIError: The weights are missing.
     """
-    arch = find_vfm(model) if is_vfm(model) else resolve(model)
+    arch = architecture_of(model)
     return {
         "architecture": arch.name,
         "weights": weights_id(weights),

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import image_forward
-from densecli.models.registry import resolve
+from densecli.models.registry import is_clip, resolve
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
     clip_names,
     clip_spec,
-    is_clip,
     weights_for,
     weights_info,
 )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import dense_forward
+from densecli.models.registry import is_clip
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
     clip_names,
-    is_clip,
     weights_for,
     weights_info,
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from densecli.models.checkpoints import load_model
 from densecli.models.flops import Forward, dense_forward, vfm_forward
+from densecli.models.registry import is_clip
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
 from densecli.pipeline.config import RANK, SELF_RANK, BuildConfig
@@ -22,7 +23,6 @@ from densecli.pipeline.teachers.base import (
     Photo,
     clip_names,
     clip_spec,
-    is_clip,
     weights_for,
     weights_id,
     weights_info,

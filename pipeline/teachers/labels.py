@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.flops import dense_forward
 from densecli.models.pooling import region_pool
 from densecli.models.prompts import default_templates, find_templates
-from densecli.models.registry import resolve
+from densecli.models.registry import is_clip, resolve
 from densecli.models.text import category_embeddings
 from densecli.pipeline.config import LabelSettings
 from densecli.pipeline.teachers.base import (
@@ -28,7 +28,6 @@ from densecli.pipeline.teachers.base import (
     clip_names,
     clip_spec,
     file_sha256,
-    is_clip,
     weights_for,
     weights_info,
 )
@@ -197,7 +196,10 @@ def encode_labels(codec: TopK, p: np.ndarray) -> tuple[Arrays, Errors]:
     return {**arrays, "thing": np.array(codec.things)[p.argmax(1)]}, error
 
 
-def absolute_file(name: str | None) -> str | None:
+Name = TypeVar("Name", str, str | None)
+
+
+def absolute_file(name: Name) -> Name:
     """An absolute path, where a name is that of a file: workers run in other folders."""
     return fs.absolute(name) if name and os.path.isfile(name) else name
 
@@ -207,7 +209,7 @@ def _configure(model: str, settings: BuildConfig) -> LabelsConfig:
     return LabelsConfig(
         name=model,
         weights=weights_for(model, settings),
-        categories=fs.absolute(categories) if os.path.isfile(categories) else categories,
+        categories=absolute_file(categories),
         text_embeddings=fs.absolute(settings.text_embeddings) if settings.text_embeddings else None,
         templates=absolute_file(settings.templates),
         tau=settings.tau,

@@ -12,8 +12,8 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file
 from densecli.models.flops import refiner_forward
 from densecli.models.refiner_checkpoints import load_refiner
-from densecli.models.registry import resolve
-from densecli.models.vfms import VFMS, find_vfm, is_vfm
+from densecli.models.registry import is_clip
+from densecli.models.vfms import VFMS, architecture_of, is_vfm
 from densecli.pipeline.config import RANK, BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
@@ -21,7 +21,6 @@ from densecli.pipeline.teachers.base import (
     absolute_weights,
     clip_names,
     clip_spec,
-    is_clip,
     weights_for,
     weights_id,
     weights_info,
@@ -168,7 +167,7 @@ def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
 
 def _find_refiner(name: str, model: str) -> str:
     """The file of a model's Refiner; raises DenseCLIError with how to train one."""
-    arch = (find_vfm(model) if is_vfm(model) else resolve(model)).name
+    arch = architecture_of(model).name
     try:
         return str(find_file(name, f"{KINDS['refined'].prefix}{arch}"))
     except DenseCLIError as error:

@@ -206,6 +206,9 @@ NEST = b"\x80\x02" + b")" + b"\x85" * 900_000
                             for k in range(200_000)) + b"d.",  # keys of one hash
     b"\x80\x02ccollections\nOrderedDict\nq\x00](" + b"K\x01K\x02\x86" * 200_000 + b"eq\x01"
     + b"h\x00h\x01\x85R" * 150_000 + b".",                    # one long list, copied again and again
+    b"\x80\x02ccollections\nOrderedDict\nq\x00(" + b"K\x01" * 100_000 + b"tq\x01"
+    + b"h\x00h\x01R" * 100_000 + b".",                        # one long tuple, walked again and again
+    b"\x80\x04X" + (10**7).to_bytes(4, "little") + b"a" * 10**7 + b"q\x00h\x00h\x00\x93.",  # a long name
     b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.",
     b"\x80\x02c__torch__\nM\n)\x81.",
 ])  # fmt: skip

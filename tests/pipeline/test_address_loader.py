@@ -220,6 +220,7 @@ def test_server__that_trickles_is_too_slow(path: str, server: StrangersServer) -
 def test_body__may_be_packed_and_as_large_as_the_bound(server: StrangersServer) -> None:
     bound = replace(ANY, max_bytes=len(PHOTO))
     assert read_address(server.url("gzipped"), "", bound) == PHOTO
+    assert read_address(server.url("endless-after-gzip"), "", bound) == PHOTO
     assert read_address(server.url("a.jpg"), "", bound) == PHOTO
     assert reason(server.url("a.jpg"), replace(bound, max_bytes=len(PHOTO) - 1)) == "too-many-bytes"
 

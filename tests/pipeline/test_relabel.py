@@ -19,7 +19,8 @@ from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.core.lock import FolderLock
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
-from densecli.models.text import TEMPLATES, text_embeddings
+from densecli.models.prompts import TEMPLATES
+from densecli.models.text import text_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.pipeline import relabel as engine
 from densecli.pipeline.batcher import live_targets

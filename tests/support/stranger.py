@@ -84,6 +84,16 @@ def _gzipped(handler: BaseHTTPRequestHandler) -> None:
     send(handler, gzip.compress(handler.server.body), Content_Encoding="gzip")
 
 
+def _endless_after_gzip(handler: BaseHTTPRequestHandler) -> None:
+    assert isinstance(handler.server, StrangersServer)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.end_headers()
+    handler.wfile.write(gzip.compress(handler.server.body))
+    while True:
+        handler.wfile.write(bytes(100_000))
+
+
 def _bomb(handler: BaseHTTPRequestHandler) -> None:
     send(handler, gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
 
@@ -122,6 +132,7 @@ def _garbage(handler: BaseHTTPRequestHandler) -> None:
 
 ANSWERS: dict[str, Answer] = {
     "gzipped": _gzipped,
+    "endless-after-gzip": _endless_after_gzip,
     "bomb": _bomb,
     "cut-gzip": lambda handler: send(handler, gzip.compress(bytes(999))[:-9], Content_Encoding="gzip"),
     "no-gzip": lambda handler: send(handler, b"plain", Content_Encoding="gzip"),
