@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
@@ -94,12 +95,8 @@ def _json_lines(file: str, stream: BinaryIO) -> Iterator[Any]:
 
 
 def _parquet(file: str, stream: BinaryIO) -> Iterator[Any]:
-    try:
+    with _damage_is_a_value_error():
         table = parquet.ParquetFile(stream)
-    except OSError as error:
-        if error.errno is None and type(error) is OSError:  # pyarrow's for a damaged footer
-            raise ValueError(str(error)) from error
-        raise
     schema = table.schema_arrow
     if COLUMN not in schema.names:
         raise _no_column(file, schema.names)
@@ -109,11 +106,27 @@ def _parquet(file: str, stream: BinaryIO) -> Iterator[Any]:
     binaries = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
     if not any(is_kind(values) for is_kind in (*texts, *binaries)):
         raise DenseCLIError(f"The column {COLUMN} of {file} holds {kind}, not texts.", hint=HINT)
-    for batch in table.iter_batches(batch_size=_ROWS, columns=[COLUMN]):
+    batches = table.iter_batches(batch_size=_ROWS, columns=[COLUMN])
+    while True:
+        with _damage_is_a_value_error():
+            batch = next(batches, None)
+        if batch is None:
+            return
         # As bytes: nothing has checked that they are UTF-8.
         column = batch.column(0)
         column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         yield from column.cast(pa.large_binary()).to_pylist()
+
+
+@contextmanager
+def _damage_is_a_value_error() -> Iterator[None]:
+    """pyarrow says with a bare OSError that a footer or a page is damaged; the system's have a number."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and type(error) is OSError:
+            raise ValueError(str(error)) from error
+        raise
 
 
 def _csv(file: str, stream: BinaryIO) -> Iterator[str]:

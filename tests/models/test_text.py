@@ -9,14 +9,9 @@ import torch.nn.functional as F
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
+from densecli.models.prompts import TEMPLATES, default_templates
 from densecli.models.registry import build, resolve
-from densecli.models.text import (
-    TEMPLATES,
-    category_embeddings,
-    default_templates,
-    load_text_embeddings,
-    text_embeddings,
-)
+from densecli.models.text import category_embeddings, load_text_embeddings, text_embeddings
 
 
 def test_text_embeddings__mean_of_unit_prompts_made_unit_again() -> None:

@@ -108,6 +108,15 @@ def test_addresses__repetitions_are_counted() -> None:
     }
 
 
+def test_read__a_parquet_with_a_damaged_page_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"url": URLS}), path, use_dictionary=False, compression="none")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * 8 + whole[12:])
+    with pytest.raises(DenseCLIError, match=r"a\.parquet is not a list of addresses"):
+        read(path)
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl", "a.parquet"])
 def test_read__odd_and_huge_entries_stay_apart_from_the_others(tmp_path: Path, name: str) -> None:
     odd = ["x" * 3_000_000, "data:;base64," + "A" * 200_000, "a\x00b", "\udc80", "caf\xe9"]
