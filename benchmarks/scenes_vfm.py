@@ -47,7 +47,7 @@ def readings() -> dict[str, Read]:
     for title, weights in (("random weights", "random:0"), ("scenes-vfm", str(find_weights("scenes-vfm")))):
         vfm = load_vfm("scenes-vfm", weights)
         found[title] = lambda x, vfm=vfm: vfm(vfm.prepare(x, PATCH))
-    for name in ("scenes-s", "scenes-l", "scenes-pvlm"):
+    for name in ("scenes-s", "scenes-l", "scenes-pvlm", "scenes-pvlm-unbiased"):
         clip, _ = load_model(name)
         found[name] = lambda x, clip=clip: clip.dense(clip.prepare(x))
     return found

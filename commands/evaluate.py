@@ -182,6 +182,9 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     for name, result in results.items():
         if result.measured:
             show(f"{name}: measured on {result.measured.text()}.")
+    rule = _as_pvlm(list(results.values())[-1], settings.run)
+    if rule:
+        show(rule)
     if about.classes:
         show(size_table(results).text())
         show(class_table(list(results.values())[-1], results.get("before")).text())
@@ -196,6 +199,19 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
             device=settings.device,
         )
         show(f"Report: {page}")
+
+
+def _as_pvlm(result: Any, run: str | None) -> str:
+    """How to train by the labels of a model with this result; empty for one that has learnt labels itself,
+    and where its accuracies are not known."""
+    from densecli.models.model_card import run_export
+    from densecli.train.decoupling_advice import advice
+
+    learnt = run_export(run)[1].get("columns", {}) if run else {}
+    boxes, stuff = result.boxes_top1, result.masks_stuff_top1
+    if "labels" in learnt or result.random_weights or boxes is None or stuff is None:
+        return ""
+    return advice(boxes, stuff)
 
 
 def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:

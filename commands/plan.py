@@ -30,10 +30,16 @@ def plan(options: Options) -> None:
     """
     from densecli.pipeline.plan import plan as estimate
     from densecli.pipeline.plan import report
+    from densecli.pipeline.teachers import kind_of
+    from densecli.train.decoupling_advice import advice_before_measuring
 
     build = build_for(options)
-    planned = estimate(options.make(PlanConfig, build=build, **_training(options, build)))
-    options.say(report(planned), planned)
+    of_training = _training(options, build)
+    planned = estimate(options.make(PlanConfig, build=build, **of_training))
+    read = of_training.get("reads", {"labels"})
+    labelling = [name for name in build.teachers if kind_of(name) == "labels" and "labels" in read]
+    rules = [advice_before_measuring(name) for name in labelling]
+    options.say("\n".join([report(planned), *rules]), {**planned, "advice": rules})
 
 
 def _training(options: Options, build: BuildConfig) -> dict[str, Any]:

@@ -35,11 +35,11 @@ def write_region_page(
     device: str = DeviceSettings.device,
     more: Sequence[Section] = (),
 ) -> Path:
-    """Writes FOLDER/index.html about one model, or about one before and after training.
+    """Writes FOLDER/index.html about one model, or about one before and after training and others beside it.
 
     Args:
         folder: Folder of the page.
-        subjects: The models, by the names in `results`.
+        subjects: The models whose affinities are drawn, by the names in `results`.
         results: The results; see `region_sections`.
         crops: Results of the segments' crops, by the same names; see `ClassifyConfig`.
         data: Folder of the data set; affinities are drawn on a few of its photos.
@@ -78,10 +78,10 @@ def region_sections(
     crops: Mapping[str, Classification] | None = None,
     affinities: Sequence[Figure] = (),
 ) -> list[Section]:
-    """The sections of a page about one model, or about one before and after training.
+    """The sections of a page about one model, or about one before and after training and others beside it.
 
     Args:
-        results: One by the model's title, or two named "before" and "after", in this order.
+        results: One by the model's title; or several, among them "before" and, as the last, "after".
         crops: Results of the segments' crops, by the same names; see `ClassifyConfig`.
         affinities: Pictures of token affinities.
     """
@@ -89,7 +89,7 @@ def region_sections(
     everything = {**results, **{f"{name}, crops": found for name, found in (crops or {}).items()}}
     drawn = {n: [getattr(r, field) for field in _CHARTED.values()] for n, r in everything.items()}
     first = [comparison(before, last)] if before else []
-    if crops or not before:
+    if crops or not before or len(results) > 2:
         first.append(regions_table(everything))
     chart = Figure(
         title="",

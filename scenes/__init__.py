@@ -14,7 +14,17 @@ registry("commands").add_lazy(
 for _name, _attribute, _help in (
     ("scenes-s", "STUDENT", "Student of the generated world; its weights ship."),
     ("scenes-l", "LARGE", "Larger CLIP of the generated world; its weights ship."),
-    ("scenes-pvlm", "PVLM", "scenes-l tuned by CLIPSelf, the generated world's P-VLM; its weights ship."),
+    (
+        "scenes-pvlm",
+        "PVLM",
+        "scenes-l tuned by CLIPSelf, the P-VLM: it calls nearly half of the stuff a thing; its weights ship.",
+    ),
+    (
+        "scenes-pvlm-unbiased",
+        "UNBIASED_PVLM",
+        "scenes-l tuned by CLIPSelf on square cells: hardly calls stuff a thing; its weights ship.",
+    ),
+    ("scenes-s-clipself", "TUNED_STUDENT", "scenes-s tuned by CLIPSelf; its weights ship."),
 ):
     registry("models").add_lazy(_name, f"densecli.scenes.models:{_attribute}", help=_help)
 registry("vfms").add_lazy(

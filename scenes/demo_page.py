@@ -32,7 +32,7 @@ def write_demo(
         store: The store.
         labels: NAME-ID of the column of labels.
         theta: The loss ignores labels with a confidence below this.
-        subjects: The models, "before" and "after".
+        subjects: The models by name, among them "before", "undecoupled" and "after".
         results: Their results by the same names.
         where: Data and settings of the evaluation; see `write_region_page`.
     """
@@ -46,9 +46,10 @@ def write_demo(
     taught = contact_sheet(views, min_side=360)
     taught.save(cells)
     click.echo(f"Grid cells with their retrieved labels, and the cells that the loss keeps: {cells}")
-    pictures = dict(zip(results, confusion_pictures(list(results.values())), strict=True))
+    compared = {"without decoupling": results["undecoupled"], "decoupled": results["after"]}
+    pictures = dict(zip(compared, confusion_pictures(list(compared.values())), strict=True))
     side_by_side(pictures).save(confusion)
-    click.echo(f"Confusion matrices before and after: {confusion}")
+    click.echo(f"Confusion matrices without decoupling and decoupled: {confusion}")
     labelled = Figure(
         title="",
         image=taught,
@@ -57,5 +58,6 @@ def write_demo(
         width=taught.width,
     )
     more = [Section(title="The P-VLM's labels", parts=[labelled])]
-    page = write_region_page(folder / "report", subjects, results, more=more, **where)
+    students = {name: subjects[name] for name in ("before", "after")}
+    page = write_region_page(folder / "report", students, results, more=more, **where)
     click.echo(f"Report: {page.resolve().as_uri()}")

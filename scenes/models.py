@@ -26,7 +26,15 @@ def _clip(name: str) -> Architecture:
 
 STUDENT = _clip("scenes-s")
 LARGE = _clip("scenes-l")
-PVLM = replace(LARGE, weights=str(_WEIGHTS / "scenes-pvlm.safetensors"))
+
+
+def _tuned(name: str, start: Architecture) -> Architecture:
+    return replace(start, weights=str(_WEIGHTS / f"{name}.safetensors"))
+
+
+PVLM = _tuned("scenes-pvlm", LARGE)
+UNBIASED_PVLM = _tuned("scenes-pvlm-unbiased", LARGE)
+TUNED_STUDENT = _tuned("scenes-s-clipself", STUDENT)
 VFM = VFMArchitecture(
     name="scenes-vfm",
     timm="vit_tiny_patch16_224",

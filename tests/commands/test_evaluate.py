@@ -49,6 +49,16 @@ def test_evaluate__says_what_its_numbers_were_measured_on(scenes: Path, tmp_path
         assert (found["prompts"], found["photos"], found["weights"]) == ("plain", 3, weights)
 
 
+def test_evaluate__says_which_beta_suits_a_pvlm(tmp_path: Path) -> None:
+    write_coco(tmp_path, split="test", count=30)
+    words = ["evaluate", "--data", tmp_path, "--split", "test", "--categories", "scenes"]
+    biased, unbiased = (passed(*words, "--student", name) for name in ("scenes-pvlm", "scenes-pvlm-unbiased"))
+    assert "below Boxes; to train by its labels, use --beta 0 and start" in biased
+    assert "use --beta 0.3 to 1" in unbiased and "--beta 0 " not in unbiased
+    random = passed(*words, "--student", "scenes-pvlm", "--weights", "random:0", "--limit", 3)
+    assert "As a P-VLM" not in random
+
+
 def test_evaluate__a_run_and_its_student_before_are_measured_alike(scenes: Path, tmp_path: Path) -> None:
     """On the run's own data set and categories, which nobody named."""
     store = Store.create(

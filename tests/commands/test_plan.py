@@ -25,6 +25,8 @@ def test_plan__takes_the_flags_of_build_shards_and_of_train(tmp_path: Path) -> N
         "scenes-pvlm": True,
     }
     assert labels["epochs"] == 10
+    (rule,) = labels["advice"]
+    assert rule.startswith("Labels of scenes-pvlm: ") and not declip["advice"]
     assert [t["name"] for t in planned("--teacher", "scenes-vfm")["teachers"]] == ["scenes-vfm"]
     assert "no method called 'sgd'" in refused("plan", "--dataset", "coco", "--method", "sgd")
     assert planned("--method", "r-sc-v", "--teacher", "features-scenes-pvlm")["epochs"] == 6

@@ -32,6 +32,14 @@ def test_sections__one_model_or_before_and_after():
     ]
 
 
+def test_sections__models_beside_before_and_after_have_rows_and_matrices():
+    names = ("teacher", "before", "undecoupled", "after")
+    regions, confusion, *_ = region_sections({name: result() for name in names})
+    assert [part.title for part in regions.parts] == ["Before and after", "Region classification", ""]
+    assert [row[0] for row in regions.parts[1].rows] == list(names)
+    assert [figure.title for figure in confusion.parts[:-1]] == list(names)
+
+
 def test_sections__crops_have_rows_of_their_own():
     first, *_ = region_sections({"m": result()}, {"m": result()})
     assert [row[0] for row in first.parts[0].rows] == ["m", "m, crops"]

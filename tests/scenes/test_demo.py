@@ -26,7 +26,7 @@ def test_demo__runs_every_part(tmp_path: Path) -> None:
     )
     assert "stuff as thing" in printed
     result = json.loads(out.read_text())
-    assert set(result) == {"before", "after"}
+    assert set(result) == {"teacher", "before", "undecoupled", "after"}
     for figures in result.values():
         for name in ("boxes_top1", "masks_thing_top1", "masks_stuff_top1", "stuff_as_thing"):
             assert 0 <= figures[name] <= 100

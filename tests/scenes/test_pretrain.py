@@ -9,7 +9,7 @@ import torch
 
 from densecli.models.checkpoints import find_weights, load_model
 from densecli.models.state_dict import read_state_dict
-from densecli.scenes.pretrain import tune_pvlm
+from densecli.scenes.pretrain import ClipselfConfig, PretrainConfig, tune_clips
 from densecli.shards.store import Store
 from densecli.train.distillation import TrainConfig
 from densecli.train.distillation import train as fit
@@ -17,15 +17,15 @@ from densecli.train.distillation import train as fit
 pytestmark = pytest.mark.slow
 
 
-def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:
+def test_tune_clips__is_the_product_s_own_chain(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
     shutil.copy(find_weights("scenes-l"), weights)
+    tuning = ClipselfConfig(start="scenes-l", scenes=4, regions="grid-clipself", max_steps=2, lr=6e-4)
+    config = PretrainConfig(clipself={"scenes-pvlm": tuning})
 
     def tune() -> None:
-        tune_pvlm(
-            weights, lambda **asked: fit(TrainConfig(**asked)), seed=0, device="cpu", scenes=4, max_steps=2
-        )
+        tune_clips(config, weights, lambda **asked: fit(TrainConfig(**asked)), device="cpu")
 
     tune()
     clip, pvlm = (read_state_dict(weights / f"{name}.safetensors") for name in ("scenes-l", "scenes-pvlm"))
@@ -33,7 +33,7 @@ def test_tune_pvlm__is_the_product_s_own_chain(tmp_path: Path) -> None:
     load_model("scenes-pvlm", str(weights / "scenes-pvlm.safetensors"))
     (row,) = json.loads((weights / "scenes.json").read_text())["models"].values()
     assert row["steps"] == 2
-    (crops,) = Store.open(str(tmp_path / "crops-0-4")).columns("targets")
+    (crops,) = Store.open(str(tmp_path / "crops-scenes-l-grid-clipself-0-4")).columns("targets")
     assert crops.spec["target"]["name"] == "crops"
 
     made = (weights / "scenes-pvlm.safetensors").stat().st_mtime_ns

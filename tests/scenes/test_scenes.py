@@ -146,7 +146,10 @@ def test_shipped_weights__were_trained_by_the_command_s_defaults():
     assert {name: record["config"][name] for name in defaults} == defaults
     assert sum(file.stat().st_size for file in weights.iterdir()) <= 8_000_000
     shipped = {file.stem for file in weights.glob("*.safetensors")}
-    assert record["models"].keys() == shipped == {"scenes-s", "scenes-l", "scenes-pvlm", "scenes-vfm"}
+    tuned = {"scenes-pvlm", "scenes-pvlm-unbiased", "scenes-s-clipself"}
+    assert record["models"].keys() == shipped == {"scenes-s", "scenes-l", "scenes-vfm"} | tuned
+    assert defaults["clipself"].keys() == tuned
+    assert all(record["models"][name]["steps"] == defaults["clipself"][name]["max_steps"] for name in tuned)
     assert all(row["steps"] > 0 for row in record["models"].values())
     assert all(record["models"][name]["retrieval_accuracy"] > 10 for name in ("scenes-s", "scenes-l"))
 
