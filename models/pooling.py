@@ -47,8 +47,9 @@ def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tu
     """(B, D, h, w), (R, 4), (R,) -> float32 (R, D, side, side), or (R, D, *side)."""
     dense = dense.float()
     height, width = dense.shape[-2:]
-    scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=dense.device)
-    rois = torch.cat([batch_index.to(scale).view(-1, 1), boxes.to(scale) * scale], dim=1)
+    x1, y1, x2, y2 = boxes.to(dense).unbind(1)
+    # Numbers of Python, not a tensor of them: copying one to a GPU would make the host wait.
+    rois = torch.stack([batch_index.to(dense), x1 * width, y1 * height, x2 * width, y2 * height], dim=1)
     found: Tensor = roi_align(dense, rois, side, spatial_scale=1.0, sampling_ratio=-1, aligned=True)
     return found
 

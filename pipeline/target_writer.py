@@ -8,8 +8,8 @@ import numpy as np
 
 from densecli.core.prefetch import Pending
 from densecli.core.stage_timer import StageTimer
-from densecli.pipeline.batcher import Batcher
-from densecli.pipeline.teachers import Photo, Teacher
+from densecli.pipeline.batcher import Batcher, Parts, Run
+from densecli.pipeline.teachers import Photo
 from densecli.shards.codecs import Errors, combine_errors
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import Column
@@ -28,7 +28,7 @@ class TargetWriter:
     def __init__(
         self,
         column: Column,
-        teacher: Teacher,
+        run: Run,
         shard: str,
         *,
         batch_size: int,
@@ -39,16 +39,16 @@ class TargetWriter:
 
         Args:
             column: The teacher's column.
-            teacher: The loaded teacher.
+            run: The loaded teacher.
             shard: Name of the shard.
             batch_size: See `Batcher`.
             window: Number of targets that may wait to be encoded.
             pool: Encodes targets.
         """
-        self._teacher = teacher
+        self._teacher = run.teacher
         self._writer = ShardWriter(column, shard)
         self._timer = StageTimer()
-        self._batcher = Batcher(teacher, batch_size, self._timer)
+        self._batcher = Batcher(run, batch_size, self._timer)
         self._errors: list[Errors] = []
         self._window = window
         self._encoding = Pending[_Encoded](pool)
@@ -80,15 +80,15 @@ class TargetWriter:
             error=combine_errors(self._errors),
         )
 
-    def _encode(self, targets: Iterable[tuple[Photo, np.ndarray]]) -> None:
-        for photo, target in targets:
-            self._encoding.submit(self._encoded, photo, target)
+    def _encode(self, targets: Iterable[tuple[Photo, Parts]]) -> None:
+        for photo, parts in targets:
+            self._encoding.submit(self._encoded, photo, parts)
             with self._timer("wait"):
                 self._write(keep=self._window)
 
-    def _encoded(self, photo: Photo, target: np.ndarray) -> _Encoded:
+    def _encoded(self, photo: Photo, parts: Parts) -> _Encoded:
         with self._timer("encode"):
-            arrays, error = self._teacher.encode(photo, target)
+            arrays, error = self._teacher.encode(photo, *parts)
             return _Encoded(photo.key, npz_bytes(arrays), error)
 
     def _write(self, keep: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -165,9 +165,9 @@ class TokenTeacher:
         """Returns maps (B, C, h, w), unit norm per token, of canvases (B, 3, S, S)."""
         return self._forward(inputs)
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns the unit tokens, (h, w, C) float32."""
-        return outputs[0].permute(1, 2, 0).cpu().numpy()
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns for each photo the unit tokens, (h, w, C) float32."""
+        return [of_photo[0].float().permute(1, 2, 0) for of_photo in outputs]
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         """Encodes unit tokens (h, w, C).

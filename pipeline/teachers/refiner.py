@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
     absolute_weights,
+    boxes_of,
     clip_names,
     clip_spec,
     weights_for,
@@ -118,16 +120,26 @@ class RefinedTeacher:
         """Returns the tokens (B, 2 C, h, w) that the Refiner starts from, of canvases (B, 3, S, S)."""
         return self.model.entry(self.model.encoder.prepare(inputs))
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns the unit tokens of the boxes of the stored views, (M, side * side, D) float32."""
-        [entry], regions = outputs, photo.regions
-        cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
-        boxes = torch.from_numpy(regions.boxes[cells]).to(self.device)
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns for each photo the unit tokens of the boxes of its stored views, (M, side * side, D)."""
+        of_photos = [self._boxes(photo) for photo in photos]
+        boxes, of_image = boxes_of(of_photos, self.device)
+        entry = torch.cat(list(outputs))
+        # The boxes of all photos share batches: those of one photo seldom fill the last of its own.
         parts = [
-            self.model.refine(entry[None], part, torch.zeros(len(part), device=self.device), self.config.side)
-            for part in torch.split(boxes, BOXES_PER_BATCH)
+            self.model.refine(entry, *part, self.config.side)
+            for part in zip(
+                torch.split(boxes, BOXES_PER_BATCH), torch.split(of_image, BOXES_PER_BATCH), strict=True
+            )
         ]
-        return torch.cat(parts).cpu().numpy()
+        return list(torch.cat(parts).split([len(boxes) for boxes in of_photos]))
+
+    def _boxes(self, photo: Photo) -> np.ndarray:
+        """(M, 4) boxes of the stored views, view by view."""
+        regions = photo.regions
+        cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
+        boxes: np.ndarray = regions.boxes[np.array(cells, int)]
+        return boxes
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         """Encodes unit tokens (M, side * side, D).

@@ -10,7 +10,6 @@ from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
 from densecli.shards.quantise import ALL, Arrays, Some
 from densecli.shards.specs import CodecSpec
 
-
 _LAST_ID = np.uint64(2**16 - 1)
 
 
