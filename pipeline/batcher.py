@@ -15,6 +15,7 @@ from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.room import Room
 from densecli.pipeline.teachers.base import Photo, Reducing, Teacher
 from densecli.pipeline.transfers import Arrival, to_device
+from densecli.shards.specs import FULL_PRECISION
 
 Parts = tuple[np.ndarray, ...]
 """What `Teacher.encode` takes of a photo."""
@@ -35,8 +36,17 @@ class Run:
     room: Room
 
     @classmethod
-    def of(cls, teacher: Teacher, precision: str = "fp32") -> "Run":
-        """A run in a precision, of which nothing is known yet."""
+    def of(cls, teacher: Teacher, precision: str = FULL_PRECISION) -> "Run":
+        """A run in a precision, of which nothing is known yet.
+
+        Raises:
+            DenseCLIError: The device does not have this precision.
+        """
+        if precision == "tf32" and teacher.device.type != "cuda":
+            raise DenseCLIError(
+                f"The teacher {teacher.name} cannot compute in tf32 on {teacher.device}: only GPUs can.",
+                hint="Run it on a GPU, or give --teacher-precision fp32, which makes another column.",
+            )
         return cls(
             teacher=teacher,
             precision=Precision(name=precision, device=teacher.device),
@@ -190,7 +200,7 @@ def live_targets(
     teacher: Teacher,
     photos: Iterable[Photo],
     batch_size: int = BuildConfig.batch_size,
-    precision: str = "fp32",
+    precision: str = FULL_PRECISION,
 ) -> list[np.ndarray]:
     """Returns a teacher's target for each photo, before any codec.
 

@@ -69,7 +69,7 @@ class ShardBuilder:
     def __init__(self, config: BuilderConfig) -> None:
         self.config = config
         self._pool = ThreadPoolExecutor(config.threads, "densecli")
-        self._runs = [Run.of(teacher) for _, teacher in config.targets]
+        self._runs = [Run.of(teacher, column.precision) for column, teacher in config.targets]
         self._photos_turn, self._teachers_turn = Lock(), Lock()
         # Photos that wait for the teachers or the codec: a batch, and one for each thread.
         self._window = config.batch_size + config.threads

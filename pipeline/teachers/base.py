@@ -20,10 +20,16 @@ from densecli.pipeline.transfers import to_device
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.regions import Regions
-from densecli.shards.specs import ColumnInfo, NetworkSpec, TeacherSpec
+from densecli.shards.specs import FULL_PRECISION, ColumnInfo, NetworkSpec, TeacherSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
+
+
+def with_precision(spec: TeacherSpec, precision: str) -> TeacherSpec:
+    """Returns a teacher's spec for a column that is made in this precision."""
+    # fp32 stays unsaid, as it was before there were others: such columns keep their ids.
+    return spec if precision == FULL_PRECISION else {**spec, "precision": precision}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from densecli.pipeline.teachers.base import (
     weights_id,
     weights_info,
 )
+from densecli.pipeline.teachers.factors import array_names, encode_maps, errors_of
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.pipeline.teachers.gram import factor_codec
 from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
@@ -141,13 +142,40 @@ class RefinedTeacher:
         boxes: np.ndarray = regions.boxes[np.array(cells, int)]
         return boxes
 
-    def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """Encodes unit tokens (M, side * side, D).
+    def reduce(self, targets: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """Returns for each photo the figures and the arrays of its boxes, see `encode_maps`.
+
+        The tokens themselves where the codec needs a full decomposition, which is for the CPU.
+        """
+        boxes = torch.cat(list(targets))
+        if self.config.codec.method == "eigh" or not len(boxes):
+            return [(target,) for target in targets]
+        counts = [len(target) for target in targets]
+        of_boxes = zip(*encode_maps(self.config.codec, boxes), strict=True)
+        return list(zip(*(torch.stack(part).split(counts) for part in of_boxes), strict=True))
+
+    def encode(self, photo: Photo, *parts: np.ndarray) -> tuple[Arrays, Errors]:
+        """Makes the stored arrays of what `reduce` returned.
 
         Returns:
             The codec's arrays, box after box, with `views` (K,) int32; and the errors of the boxes' Gram
             matrices.
         """
+        if len(parts) == 1:
+            arrays, error = self._encode_tokens(parts[0])
+        else:
+            figures, *coded = parts
+            arrays = {
+                name: of_boxes.reshape(-1, *of_boxes.shape[2:])
+                for name, of_boxes in zip(array_names(self.config.codec), coded, strict=True)
+            }
+            # A photo without boxes has errors of zero.
+            figures = figures if len(figures) else np.zeros((1, figures.shape[1]))
+            error = combine_errors([errors_of(self.config.codec, of_box) for of_box in figures])
+        return {**arrays, "views": self.config.stored_views(photo)}, error
+
+    def _encode_tokens(self, target: np.ndarray) -> tuple[Arrays, Errors]:
+        """Encodes unit tokens (M, side * side, D)."""
         # A photo without boxes gets arrays of the same types as other photos, but without rows.
         boxes = target if len(target) else np.zeros((1, *target.shape[1:]), np.float32)
         coded, errors = zip(*map(self.config.codec.encode, boxes), strict=True)
@@ -156,7 +184,7 @@ class RefinedTeacher:
             name: np.concatenate([_widened(arrays[name], rank) for arrays in coded])[: target[..., 0].size]
             for name in coded[0]
         }
-        return {**joined, "views": self.config.stored_views(photo)}, combine_errors(list(errors))
+        return joined, combine_errors(list(errors))
 
 
 def _widened(array: np.ndarray, rank: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""On a GPU the host waits once for a batch: counted on fake tensors of a GPU, and on a teacher that takes notes.
+"""On a GPU the host waits once for a batch: counted on fake tensors, and on a teacher that takes notes.
 
 No number here was measured on a GPU.
 """
