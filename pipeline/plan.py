@@ -77,9 +77,9 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
         `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
         `index_bytes` of the listing; `cpu_hours` to read and write photos; whether speeds are `measured`;
-        `tflops`; `device`; `teachers` (name, precision, TFLOP and GPU hours of the build, and of an epoch with the live
-        teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an epoch);
-        `epochs`; `break_even`, in epochs and in trainings.
+        `tflops`; `device`; `teachers` (name, precision, TFLOP and GPU hours of the build, and of an epoch
+        with the live teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an
+        epoch); `epochs`; `break_even`, in epochs and in trainings.
 
     Raises:
         DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
