@@ -28,9 +28,10 @@ from densecli.train.method_notes import method_notes
 from densecli.train.optimizer import freeze
 from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
+from densecli.train.run_folder import lanes_to_continue
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
-from densecli.train.trainer import Trainer, lanes_to_continue
+from densecli.train.trainer import Trainer
 
 # Fields of the resolved configuration that are copied into the model card.
 CARD = (
@@ -229,9 +230,11 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
     def nothing_to_learn(self, name: str, steps: int) -> DenseCLIError:
         """See `Recipe.nothing_to_learn`."""
         column = self.targets[term_and_kind(name)[1]]
-        theta = hasattr(self.terms[name], "theta")
-        kept = f" more probable than theta {self.config.theta:g}" if theta else ""
-        lower = "Lower --theta if the teacher is unsure of all regions. " if theta else ""
+        theta = self.terms[name].theta
+        kept, lower = "", ""
+        if theta is not None:
+            kept = f" more probable than theta {theta:g}"
+            lower = "Lower --theta if the teacher is unsure of all regions. "
         return DenseCLIError(
             f"The loss {name} had no region{kept} to learn from in the last {steps} steps; it reads the "
             f"column {column.full_name}, of the regions {self.regions.name}.",

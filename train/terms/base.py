@@ -63,10 +63,12 @@ class Term(ABC):
         reads: Kinds of target that it can learn from; the first one is the default.
         Options: A dataclass of the term's own options, with fields of type int, float, bool or str that have
             defaults. `--loss-option TERM.NAME=VALUE` sets them. None if the term has no options.
+        theta: Regions count whose best category is above this probability; None if all do.
     """
 
     reads: ClassVar[tuple[str, ...]]
     Options: ClassVar[type | None] = None
+    theta: float | None = None
 
     @classmethod
     @abstractmethod
