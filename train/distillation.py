@@ -15,7 +15,7 @@ from densecli.core.startup import started
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.models.prompts import find_templates
-from densecli.models.student import Student, load_student
+from densecli.models.student import Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.shards.store import Column, Store
@@ -24,6 +24,7 @@ from densecli.train.columns import find_regions, find_targets
 from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.gpu_decode import JpegDecoder
+from densecli.train.initial_student import initial_student
 from densecli.train.method_notes import method_notes
 from densecli.train.optimizer import freeze
 from densecli.train.pictures import AffinityPictures
@@ -43,6 +44,7 @@ CARD = (
     "columns",
     "losses",
     "total_steps",
+    "init",
     "initial_weights",
     "random_weights",
 )
@@ -124,6 +126,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         terms: Loss terms by loss, TERM or TERM:KIND.
         loss_weights: Weights by loss.
         mode: The student's read-out mode.
+        initial_mode: That of the run that the student starts from; None if it starts from no run.
         initial: State dict of the student's network before the first step.
     """
 
@@ -151,7 +154,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         """
         self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
         # The encoder stays in eval mode: no dropout, and batch statistics do not drift.
-        model, self.initial_weights = load_student(config.student, config.weights, device)
+        model, self.initial_weights, self.initial_mode = initial_student(config, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
         self.loss_weights = dict(config.losses or config.method_preset.losses)
@@ -217,7 +220,13 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
 
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
-        return method_notes(self.config, self.store, self.regions, samples_per_step)
+        notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.initial_mode not in (None, self.mode):
+            notes.append(
+                f"{self.config.init} read its student out as {self.initial_mode}, this training reads it as "
+                f"{self.mode}; --mode {self.initial_mode} keeps it."
+            )
+        return notes
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; the names are the losses."""
