@@ -11,7 +11,7 @@ STUDENT = "student."
 
 
 class StudentWithHeads(nn.Module):
-    """A student and the heads of its loss terms, in one forward pass, so that processes share all gradients."""
+    """A student and the heads of its loss terms in one forward pass, so that processes share gradients."""
 
     def __init__(self, student: Student, heads: Mapping[str, nn.Module]) -> None:
         """Takes both.
