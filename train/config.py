@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
 from densecli.shards.config import TextSettings
 from densecli.shards.datasets import defaults_for
@@ -36,6 +37,14 @@ class TrainConfig(TrainerConfig, TextSettings):
     )
     lr: float = changed(TrainerConfig, "lr", default_text="the method's, such as 1e-5 for densevlm")
     betas: tuple[float, float] = changed(TrainerConfig, "betas", default_text="the method's, else 0.9 0.98")
+    init: str | None = setting(
+        None,
+        help="Starts from the student that this run exported.",
+        group="model",
+        metavar="RUN",
+        default_text="none: as --weights says",
+        path=True,
+    )
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
@@ -179,6 +188,10 @@ class TrainConfig(TrainerConfig, TextSettings):
     def __post_init__(self) -> None:
         """Checks the settings, and replaces the number of a decoupling variant by its name."""
         super().__post_init__()
+        if self.init and self.weights:
+            raise DenseCLIError(
+                "Both --init and --weights say what the student starts from.", hint="Give one of them."
+            )
         object.__setattr__(self, "decoupling", DECOUPLING_ROWS.get(self.decoupling, self.decoupling))
 
     def preset(self) -> Mapping[str, Any]:

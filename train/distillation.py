@@ -15,7 +15,7 @@ from densecli.core.startup import started
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.models.prompts import find_templates
-from densecli.models.student import Student, load_student
+from densecli.models.student import Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.shards.store import Column, Store
@@ -25,13 +25,15 @@ from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.heads import StudentWithHeads
+from densecli.train.initial_student import initial_student
 from densecli.train.method_notes import method_notes
 from densecli.train.optimizer import freeze
 from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
+from densecli.train.run_folder import lanes_to_continue
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
-from densecli.train.trainer import Trainer, lanes_to_continue
+from densecli.train.trainer import Trainer
 
 # Fields of the resolved configuration that are copied into the model card.
 CARD = (
@@ -43,6 +45,7 @@ CARD = (
     "columns",
     "losses",
     "total_steps",
+    "init",
     "initial_weights",
     "random_weights",
 )
@@ -130,6 +133,7 @@ class Distillation(Recipe[Outputs]):
         terms: Loss terms by loss, TERM or TERM:KIND.
         loss_weights: Weights by loss.
         mode: The student's read-out mode.
+        initial_mode: That of the run that the student starts from; None if it starts from no run.
         initial: State dict of the student's network before the first step.
     """
 
@@ -157,7 +161,7 @@ class Distillation(Recipe[Outputs]):
         """
         self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
         # The encoder stays in eval mode: no dropout, and batch statistics do not drift.
-        model, self.initial_weights = load_student(config.student, config.weights, device)
+        model, self.initial_weights, self.initial_mode = initial_student(config, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
         self.loss_weights = dict(config.losses or config.method_preset.losses)
@@ -226,7 +230,13 @@ class Distillation(Recipe[Outputs]):
 
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
-        return method_notes(self.config, self.store, self.regions, samples_per_step)
+        notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.initial_mode not in (None, self.mode):
+            notes.append(
+                f"{self.config.init} read its student out as {self.initial_mode}, this training reads it as "
+                f"{self.mode}; --mode {self.initial_mode} keeps it."
+            )
+        return notes
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; the names are the losses."""
@@ -239,9 +249,11 @@ class Distillation(Recipe[Outputs]):
     def nothing_to_learn(self, name: str, steps: int) -> DenseCLIError:
         """See `Recipe.nothing_to_learn`."""
         column = self.targets[term_and_kind(name)[1]]
-        theta = hasattr(self.terms[name], "theta")
-        kept = f" more probable than theta {self.config.theta:g}" if theta else ""
-        lower = "Lower --theta if the teacher is unsure of all regions. " if theta else ""
+        theta = self.terms[name].theta
+        kept, lower = "", ""
+        if theta is not None:
+            kept = f" more probable than theta {theta:g}"
+            lower = "Lower --theta if the teacher is unsure of all regions. "
         return DenseCLIError(
             f"The loss {name} had no region{kept} to learn from in the last {steps} steps; it reads the "
             f"column {column.full_name}, of the regions {self.regions.name}.",

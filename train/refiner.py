@@ -34,8 +34,8 @@ from densecli.train.losses import mean, token_cosine, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
-from densecli.train.run_folder import RunFolder
-from densecli.train.trainer import Trainer, lanes_to_continue
+from densecli.train.run_folder import RunFolder, lanes_to_continue
+from densecli.train.trainer import Trainer
 
 
 def refiner_file(run: str) -> Path:

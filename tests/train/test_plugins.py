@@ -132,7 +132,7 @@ def test_term_options__are_converted_and_checked() -> None:
         namespace,
     )
 
-    class Mine(RegionCosine):
+    class Mine(Context):
         Options = namespace["Options"]
 
     found = term_options("mine", Mine, {"count": "3", "hard": "true"})

@@ -71,11 +71,13 @@ class Term(ABC):
             defaults. `--loss-option TERM.NAME=VALUE` sets them. None if the term has no options.
         head: A module that is trained with the student and then dropped. It makes a map (B, C', h, w) of the
             student's dense map (B, C, h, w), which the term finds in `StudentOutput.head`.
+        theta: Regions count whose best category is above this probability; None if all do.
     """
 
     reads: ClassVar[tuple[str, ...]]
     Options: ClassVar[type | None] = None
     head: nn.Module | None = None
+    theta: float | None = None
 
     @classmethod
     @abstractmethod
