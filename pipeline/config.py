@@ -121,6 +121,11 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     seed: int = setting(
         0, help="Seed of generated photos and of the choice of views.", group="data", metavar="N"
     )
+    relist: bool = setting(
+        False,
+        help="Lists a folder of photos in an object store again; else the listing is kept.",
+        group="data",
+    )
     store: str | None = setting(
         None,
         help="Folder or address of the store to write.",
