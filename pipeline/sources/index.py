@@ -58,21 +58,23 @@ class Index:
         """Adds or replaces a listing."""
         if self.save:
             fs.write_atomic(fs.join(self.folder, name), data)
+            self._names.add(name)
         elif self.shared:
             # A home that is full or may only be read does no harm.
             with suppress(DenseCLIError, OSError):
                 fs.write_atomic(fs.join(self.shared, name), data)
+                self._shared_names.add(name)
 
     @cached_property
-    def _names(self) -> frozenset[str]:
-        return frozenset(fs.listdir(self.folder))
+    def _names(self) -> set[str]:
+        return set(fs.listdir(self.folder))
 
     @cached_property
-    def _shared_names(self) -> frozenset[str]:
+    def _shared_names(self) -> set[str]:
         try:
-            return frozenset(fs.listdir(self.shared)) if self.shared else frozenset()
+            return set(fs.listdir(self.shared)) if self.shared else set()
         except OSError:
-            return frozenset()
+            return set()
 
 
 def shared_listings() -> str:
