@@ -80,6 +80,11 @@ class DenseVFM(nn.Module):
         found: int = self.vfm.net.embed_dim
         return found
 
+    @property
+    def embed_dim(self) -> int:
+        """Numbers of a token of the dense map."""
+        return self.width
+
     def blocks(self) -> nn.ModuleList:
         """The blocks of a ViT."""
         found = self.vfm.net.blocks

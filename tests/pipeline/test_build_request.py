@@ -137,7 +137,7 @@ def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
     with pytest.raises(DenseCLIError, match="no labels column of scenes-s") as caught:
         find_targets(request.store, ["labels"], teachers=("scenes-s",), student="scenes-s")
 
-    command = caught.value.hint.removeprefix("Make it with: ").partition(" (and --data DIR")[0]
+    (command,) = caught.value.commands
     program, *words = shlex.split(command)
     assert program == "densecli"
     extra = ["--weights", "scenes-s=random:0", "--categories", "scenes", "--dry-run", "--json", "-"]

@@ -6,10 +6,10 @@ from typing import Self
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.random_words import random_order
 from densecli.train.dataloader import Batch
 from densecli.train.losses import UNLABELLED, kept_regions, mean, region_text, region_text_bce
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
@@ -25,6 +25,7 @@ class RegionText(Term):
     """Cross entropy between the student's categories of a region and its pseudo label."""
 
     reads = ("labels",)
+    theta: float
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -124,7 +125,7 @@ def sampled_categories(
         (R, D) bool.
     """
     device = labels.device
-    orders = np.stack([_order(f"categories/{epoch}/{key}", categories) for key in keys])
+    orders = np.stack([random_order(f"categories/{epoch}/{key}", categories) for key in keys])
     order = torch.from_numpy(orders).to(device, non_blocking=True)
     # (B, D): the labels of each photo; a last column takes the regions without one.
     place = photos * (categories + 1) + labels.masked_fill(labels == UNLABELLED, categories)
@@ -134,9 +135,3 @@ def sampled_categories(
     other = ~own.gather(1, order)
     first = other & (other.cumsum(dim=1) <= count - own.sum(dim=1, keepdim=True))
     return (own | torch.zeros_like(own).scatter(1, order, first))[photos]
-
-
-def _order(key: str, count: int) -> np.ndarray:
-    """A random order of `count` numbers, the same on every machine."""
-    words = np.random.Philox(key=xxhash.xxh3_128_intdigest(key.encode()))
-    return np.argsort(words.random_raw(count), kind="stable")
