@@ -16,6 +16,8 @@ from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
+from densecli.pipeline.sources.cut import Cut
+from densecli.pipeline.sources.index import shared_listings
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.teachers.base import with_precision
 from densecli.pipeline.teachers.gram import with_method_of
@@ -109,7 +111,7 @@ class BuildRequest:
 def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     """Resolves the settings of a build and lists its photos.
 
-    Writes only the index of a source's tars, and nothing in a dry run.
+    Writes only listings: into the index of the store or, in a dry run, where `shared_listings` says.
 
     Args:
         config: What to build.
@@ -140,7 +142,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     )
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
-    root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
+    root = fs.absolute(config.store_url)
     if os.path.isfile(root):
         raise DenseCLIError(f"{root} is a file, not a store.", hint="Name a folder with --store.")
     data = config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset)
@@ -150,9 +152,15 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         config.split,
         config.limit,
         config.seed,
-        Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
+        Index(
+            folder=fs.join(root, "index", config.dataset),
+            save=not config.dry_run,
+            shared=shared_listings(),
+            relist=config.relist,
+        ),
         config.max_pixels,
         WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
+        config.cut or _cut_of(root, config.dataset),
     )
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(
@@ -235,6 +243,13 @@ def _device_type(config: BuildConfig) -> str:
     """cuda, cpu or another type; auto for a cluster that has not been asked."""
     # The GPUs of a cluster are not those of this machine.
     return config.device if config.ray_address else pick_device(config.device).type
+
+
+def _cut_of(root: str, dataset: str) -> Cut:
+    """The cut of the store there; of a new one, that of the data set."""
+    if fs.exists(fs.join(root, "store.json")):
+        return cast(Cut, Store.open(root).dataset.get("cut", "listed"))
+    return cast(Cut, DATASETS[dataset].cut)
 
 
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:

@@ -22,6 +22,8 @@ class DatasetIdentity(TypedDict):
     n: int
     """Number of photos."""
     seed: NotRequired[int]
+    cut: NotRequired[str]
+    """`shuffled` by `seed`; absent: in the order of the listing."""
 
 
 class PhotosSpec(TypedDict):
@@ -138,7 +140,7 @@ class RelabelSpec(TeacherSpec):
     """The spec of a column made by relabel."""
 
     features: str
-    """Key of the column of features."""
+    """Key of the column of features or crops that it is made of."""
     regions: str
     """Key of the column of the boxes."""
 
