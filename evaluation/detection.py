@@ -1,4 +1,4 @@
-"""A look at open-vocabulary detection without a detector: given boxes get categories, and are ranked.
+"""Open-vocabulary detection without a detector: given boxes get categories, and are ranked.
 
 A box is pooled from the dense map by RoIAlign, and its categories are ranked by the softmax of
 `scale` x cosine with the text embeddings, which is the score that F-ViT takes from the frozen CLIP (Wu et
@@ -28,9 +28,8 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.shards.geometry import Canvas
 
-RANKED = {"LVIS": 300}
-"""Ranked boxes of a photo that count, by split, as in its own evaluation."""
-RANKED_ELSEWHERE = 100
+RANKED, RANKED_LVIS = 100, 300
+"""Ranked boxes of a photo that count, as in the evaluations of COCO and of LVIS."""
 CANDIDATES = 10_000
 """Pairs of box and category of a photo, the best ones, from which overlapping ones are dropped."""
 
@@ -101,9 +100,9 @@ def rank_boxes(
         DenseCLIError: A photo cannot be read or has another size than annotated, or a feature is not finite.
     """
     canvas = Canvas(config.canvas)
-    ranked = config.max_boxes or RANKED.get(instances.categories.name, RANKED_ELSEWHERE)
+    ranked = config.max_boxes or (RANKED_LVIS if instances.categories.lvis else RANKED)
     overlap = config.nms if given.proposed else None
-    # A photo without a box needs no look.
+    # A photo without a box need not be read.
     seen = [i for i, boxes in enumerate(given.boxes) if len(boxes)]
 
     def prepare(place: int) -> tuple[int, np.ndarray, np.ndarray]:

@@ -12,10 +12,10 @@ from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.classify import classify
 from densecli.evaluation.config import ClassifyConfig
-from densecli.evaluation.coupling import ratios_of_photos
+from densecli.evaluation.coupling import mean_and_median, ratios_of_photos
 from densecli.evaluation.diagnosis_config import DiagnosisConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.panoptic import PanopticDataset, absent_text
 from densecli.evaluation.photo_files import PhotoFiles, Photos
 from densecli.evaluation.photo_pictures import PhotoPictures, PictureRequest, draw_photo
 from densecli.evaluation.region_counts import Classification
@@ -80,12 +80,15 @@ class Diagnosis:
 
 
 def diagnose(
-    subjects: Mapping[str, ModelUnderTest], photos: Photos, categories: Categories, config: DiagnosisConfig
+    models_under_test: Mapping[str, ModelUnderTest],
+    photos: Photos,
+    categories: Categories,
+    config: DiagnosisConfig,
 ) -> Diagnosis:
     """Draws and measures one model, or one before and after training.
 
     Args:
-        subjects: The models by title, of one architecture.
+        models_under_test: The models by title, of one architecture.
         photos: The photos; the first `config.limit` of them are drawn.
         categories: The categories of segmentations, heat maps and regions.
         config: What to draw, and how models are read out.
@@ -94,7 +97,7 @@ def diagnose(
         DenseCLIError: The model has no such layer, or photos or weights cannot be read.
     """
     device = pick_device(config.device)
-    loaded = {title: subject.load_student(device) for title, subject in subjects.items()}
+    loaded = {title: under_test.load_student(device) for title, under_test in models_under_test.items()}
     models = {title: model for title, (model, _) in loaded.items()}
     texts = {
         title: category_embeddings(model, categories.names, file=config.text_embeddings)
@@ -114,12 +117,12 @@ def diagnose(
     drawn = [draw_photo(photos[i], request) for i in range(min(config.limit, len(photos)))]
     measured = {}
     for title, (model, info) in loaded.items():
-        ratios = _ratios(model, photos, config)
+        mean, median = _coupling_ratio(model, photos, config)
         measured[title] = ModelDiagnosis(
             weights=info.source,
             random_weights=info.random,
-            coupling_ratio_mean=float(ratios.mean()) if ratios is not None else None,
-            coupling_ratio_median=float(np.median(ratios)) if ratios is not None else None,
+            coupling_ratio_mean=mean,
+            coupling_ratio_median=median,
             proxy_scores=_mean_scores([each.readings[title].proxy_scores for each in drawn])
             if request.layers
             else (),
@@ -150,12 +153,14 @@ def _mean_scores(scores: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(float(mean) for mean in np.mean(scores, axis=0))
 
 
-def _ratios(model: Student, photos: Photos, config: DiagnosisConfig) -> np.ndarray | None:
+def _coupling_ratio(
+    model: Student, photos: Photos, config: DiagnosisConfig
+) -> tuple[float, float] | tuple[None, None]:
+    """Mean and median, None for a single photo."""
     if len(photos) < 2:
-        return None
-    ratios = ratios_of_photos(model, partial(model.dense, mode=config.mode), photos, config.canvas)
-    found: np.ndarray = ratios.numpy()
-    return found
+        return None, None
+    dense = partial(model.dense, mode=config.mode)
+    return mean_and_median(ratios_of_photos(model, dense, photos, config.canvas))
 
 
 def _regions(
@@ -181,5 +186,5 @@ def _notes(request: PictureRequest, photos: Photos) -> list[str]:
     if isinstance(photos, PhotoFiles) and photos.unreadable:
         notes.append(photos.left_out)
     if isinstance(photos, PanopticDataset) and photos.absent:
-        notes.append(f"{photos.absent} segments are left out because their PNG has no pixel of theirs.")
+        notes.append(absent_text(photos.absent))
     return notes

@@ -1,5 +1,6 @@
 """The settings of the commands that run teachers."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,7 @@ from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.codecs import Rows
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings, TextSettings
-from densecli.shards.datasets import Dataset
+from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
 
@@ -119,7 +120,15 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         metavar="N",
     )
     seed: int = setting(
-        0, help="Seed of generated photos and of the choice of views.", group="data", metavar="N"
+        0,
+        help="Seed of generated photos, of the choice of views and of a shuffled cut.",
+        group="data",
+        metavar="N",
+    )
+    relist: bool = setting(
+        False,
+        help="Lists a folder of photos in an object store again; else the listing is kept.",
+        group="data",
     )
     store: str | None = setting(
         None,
@@ -138,6 +147,12 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         default_text=f"the data set's; {Dataset.canvas} for photos",
     )
     shard_size: int = setting(256, help="Photos in a shard.", group="store", min=1, metavar="N")
+    cut: Literal["listed", "shuffled"] | None = setting(
+        None,
+        help="Photos of a shard: neighbours in the listing, or shuffled by --seed.",
+        group="store",
+        default_text="the store's; a new one of folder is shuffled, others are as listed",
+    )
     regions: str = setting(
         "grid-paper",
         help="Region plan: grid-paper, masks, proposals, or another grid.",
@@ -210,6 +225,12 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         "patches of 14 px cover 504 of 512.",
         group="targets",
     )
+    teacher_precision: Literal["auto", "fp16", "bf16", "tf32", "fp32"] = setting(
+        "auto",
+        help="Precision of the teachers' arithmetic, part of their columns.",
+        group="targets",
+        default_text="that of the column in the store; of a new one fp16 on a GPU, fp32 on a CPU",
+    )
     student_patch: int | None = setting(
         None,
         help="Patch size of the students whose token grid a VFM's map gets.",
@@ -254,6 +275,12 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         metavar="N",
     )
 
+    @property
+    def store_url(self) -> str:
+        """`store`, or where a store of this data set and canvas is by default."""
+        canvas = self.canvas or DATASETS[self.dataset].canvas
+        return self.store or os.path.join("stores", f"{self.dataset}-{canvas}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSettings):
@@ -261,10 +288,10 @@ class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSe
 
     teacher: str | None = setting(
         None,
-        help="Column of features: features-MODEL, or with its id.",
+        help="Column of features or of crops: features-MODEL or crops-MODEL, or with its id.",
         group="teachers",
         metavar="NAME",
-        default_text="the only one in the store",
+        default_text="the only one of features in the store",
     )
     regions: str | None = setting(
         None,
@@ -301,7 +328,12 @@ class PlanConfig(Settings):
         default_text="as many as listed",
     )
     samples: int = setting(256, help="Photos to build as a sample.", group="plan", min=1, metavar="N")
-    tflops: float = setting(100.0, help="Speed of a GPU in 1e12 FLOP/s.", group="plan", above=0)
+    tflops: float = setting(
+        100.0,
+        help="Speed of a GPU in 1e12 FLOP/s at 16 bits; tf32 counts half of it, fp32 a sixteenth.",
+        group="plan",
+        above=0,
+    )
     calibrate: bool = setting(
         False,
         help="Measures the speed instead, on the sample and with the teachers' weights.",

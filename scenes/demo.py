@@ -118,7 +118,7 @@ def demo(options: Options) -> None:
     click.echo("2/4 The student trains on the labels, each region told apart from all categories.")
     undecoupled = trained("undecoupled", decoupling="none")
     click.echo("3/4 The student trains on the labels, things told apart from things alone: DenseVLM.")
-    subjects = {
+    models_under_test = {
         "teacher": ModelUnderTest(model=PVLM, weights=weights.get(PVLM)),
         "before": ModelUnderTest(model=STUDENT, weights=weights.get(STUDENT)),
         "undecoupled": undecoupled,
@@ -133,8 +133,8 @@ def demo(options: Options) -> None:
         "config": ClassifyConfig(canvas=IMAGE_SIZE, batch_size=50),
         "device": device,
     }
-    results = {name: evaluate_regions(subject, **where) for name, subject in subjects.items()}
+    results = {name: evaluate_regions(each, **where) for name, each in models_under_test.items()}
     click.echo(f"\n{regions_table(results).text()}\n")
 
-    write_demo(folder, Store.open(store), labels, THETA, subjects, results, where)
+    write_demo(folder, Store.open(store), labels, THETA, models_under_test, results, where)
     options.write({name: result.to_dict() for name, result in results.items()})

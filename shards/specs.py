@@ -5,6 +5,9 @@ A plug-in's teacher may put further keys into `TargetSpec`, and its codec into `
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+FULL_PRECISION = "fp32"
+"""Precision of the teacher of a column whose spec names none."""
+
 
 class DatasetIdentity(TypedDict):
     """`dataset` of store.json: which photos, in which order. Another listing is another data set.
@@ -19,6 +22,8 @@ class DatasetIdentity(TypedDict):
     n: int
     """Number of photos."""
     seed: NotRequired[int]
+    cut: NotRequired[str]
+    """`shuffled` by `seed`; absent: in the order of the listing."""
 
 
 class PhotosSpec(TypedDict):
@@ -96,6 +101,9 @@ class CodecSpec(TypedDict):
     rest: NotRequired[float]
     rank: NotRequired[int | None]
     rmse: NotRequired[float | None]
+    method: NotRequired[str]
+    """How factors are found; a full decomposition where there is none."""
+    seed: NotRequired[int]
 
 
 class Preprocessing(TypedDict):
@@ -115,6 +123,8 @@ class NetworkSpec(TypedDict, total=False):
     refiner: str
     """The same of a Refiner's own weights."""
     preprocessing: Preprocessing
+    precision: str
+    """Precision of its arithmetic, fp16, bf16 or tf32; fp32 where there is none."""
 
 
 class TeacherSpec(NetworkSpec):
@@ -130,7 +140,7 @@ class RelabelSpec(TeacherSpec):
     """The spec of a column made by relabel."""
 
     features: str
-    """Key of the column of features."""
+    """Key of the column of features or crops that it is made of."""
     regions: str
     """Key of the column of the boxes."""
 

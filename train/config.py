@@ -7,7 +7,8 @@ from typing import Any, Literal
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
 from densecli.shards.config import TextSettings
-from densecli.shards.kinds import TAU
+from densecli.shards.datasets import defaults_for
+from densecli.shards.kinds import KINDS, TAU
 from densecli.train.methods import Preset, find_method
 from densecli.train.trainer_config import TrainerConfig
 
@@ -196,6 +197,15 @@ class TrainConfig(TrainerConfig, TextSettings):
     def preset(self) -> Mapping[str, Any]:
         """The method's settings."""
         return self.method_preset.settings
+
+    def preset_teachers(self, dataset: str) -> tuple[str, ...]:
+        """Names of the columns of the P-VLM that the method reads in place of the student's own.
+
+        Args:
+            dataset: Name of the data set, which says what its P-VLM is by default.
+        """
+        kinds = () if self.losses else self.method_preset.of_pvlm
+        return tuple(KINDS[kind].teacher_name(defaults_for(dataset).pvlm) for kind in kinds)
 
     @property
     def method_preset(self) -> Preset:

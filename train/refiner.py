@@ -25,7 +25,7 @@ from densecli.models.refiner import (
     starting_blocks,
     whole_boxes,
 )
-from densecli.models.refiner_checkpoints import METADATA, VERSION, card_of
+from densecli.models.refiner_checkpoints import METADATA, VERSION, WEIGHTS, card_of
 from densecli.models.student import DenseVFM, load_student
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
@@ -34,10 +34,9 @@ from densecli.train.losses import mean, token_cosine, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
-from densecli.train.run_folder import RunFolder
-from densecli.train.trainer import Trainer, lanes_to_continue
-
-WEIGHTS = "refiner.safetensors"
+from densecli.train.run_folder import RunFolder, lanes_to_continue
+from densecli.train.terms.base import rows
+from densecli.train.trainer import Trainer
 
 
 def refiner_file(run: str) -> Path:
@@ -147,7 +146,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; of tokens."""
-        return {"tokens": torch.tensor([len(batch.boxes) * self.grid**2], device=batch.boxes.device)}
+        return {"tokens": rows(batch.boxes) * self.grid**2}
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The frozen network's tokens, and the Refiner's: of crops and of the same boxes in the whole photo.
