@@ -77,7 +77,9 @@ class TargetSpec(TypedDict):
     views: NotRequired[int]
     """Number of views of each sample that are stored."""
     seed: NotRequired[int]
-    """Seed of the choice of views."""
+    """Seed of the choice of views, or of other photos."""
+    contexts: NotRequired[int]
+    """Number of other photos that each photo was seen in."""
     side: NotRequired[int]
     """Tokens along each side of a box: a box has side * side rows."""
     crop: NotRequired[CropSpec]

@@ -18,6 +18,9 @@ from densecli.shards.kinds import KINDS, TargetKind
 from densecli.shards.store import Column, Store
 from densecli.train.refiner import refiner_file
 
+OF_REFINERS = ("refined", "refined-map")
+"""Kinds of target that a Refiner makes."""
+
 
 def find_targets(
     store: Store,
@@ -140,11 +143,11 @@ def _fitting(
 
 def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[str, str | int | None]) -> None:
     """Raises DenseCLIError if a VFM, unasked, would learn from the Refiner of a CLIP."""
-    model = column.name.removeprefix(KINDS["refined"].prefix)
-    if column.target_kind != "refined" or not is_vfm(student) or is_vfm(model):
+    kind = column.target_kind
+    if kind not in OF_REFINERS or not is_vfm(student) or is_vfm(model := _model_of(column.name, kind)):
         return
     flags = {name: value for name, value in asked.items() if value}
-    own = _commands(store, default_teacher(store.dataset["name"], "refined", student), student, flags)
+    own = _commands(store, default_teacher(store.dataset["name"], kind, student), student, flags)
     raise DenseCLIError(
         f"{column.name} is of the Refiner of the CLIP {model}, not of {student}.",
         hint=f"Learn from that one with --teacher {column.name}, or make its own{own.note}:",
@@ -208,6 +211,10 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
     return default_teacher(store.dataset["name"], kind, student)
 
 
+def _model_of(teacher: str, kind: str) -> str:
+    return teacher.removeprefix(KINDS[kind].prefix)
+
+
 def relabelled_from(name: str) -> tuple[TargetKind, str] | None:
     """The kind and the name of the column of which `relabel` makes the column `name`; None for any other."""
     kinds = [kind for _, kind in KINDS.items() if kind.relabelled_prefix]
@@ -228,14 +235,16 @@ def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str 
     """The command lines that make a column: others may have to be made or trained first."""
     if source := relabelled_from(teacher):
         return _relabel_commands(store, *source, student, asked)
-    refined = KINDS["refined"]
-    if not teacher.startswith(refined.prefix):
+    kind = next((kind for kind in OF_REFINERS if teacher.startswith(KINDS[kind].prefix)), "")
+    if not kind:
         return _build_command(store, teacher, student, asked)
     flags = dict(asked)
-    model = architecture_of(teacher.removeprefix(refined.prefix)).name
+    short = _model_of(teacher, kind)
+    model = architecture_of(short).name
     run = str(flags.pop("refiner", default_run(model, store.root)))
     file = refiner_file(run)
-    build = _build_command(store, teacher, student, {**flags, "weights": f"{teacher}={file}"})
+    weights = f"{KINDS['refined'].teacher_name(short)}={file}"
+    build = _build_command(store, teacher, student, {**flags, "weights": weights})
     if file.is_file():
         return build
     words = ["train-refiner", "--student", model, "--store", store.root]
@@ -289,7 +298,7 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     defaults = defaults_for(dataset)
     if KINDS[kind].own_teacher:
         # Crops and own tokens are a CLIP's, and a VFM can learn from its tokens; a Refiner is any network's.
-        other = is_vfm(student) and kind != "refined"
+        other = is_vfm(student) and kind not in OF_REFINERS
         return _own_teachers(kind, defaults.student if other else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 

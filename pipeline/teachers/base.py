@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ from densecli.models.registry import MODELS
 from densecli.models.vfms import architecture_of
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
+from densecli.shards.joined import Record
 from densecli.shards.regions import Regions
 from densecli.shards.specs import ColumnInfo, NetworkSpec, TeacherSpec
 
@@ -34,12 +35,14 @@ class Photo:
         image: (h, w, 3) uint8, without padding.
         canvas: The canvas that the image is on.
         regions: The boxes of every view.
+        shard: The samples of its shard, for teachers that look at other photos too.
     """
 
     key: str
     image: np.ndarray
     canvas: Canvas
     regions: Regions
+    shard: Sequence[Record] = ()
 
     def padded(self) -> np.ndarray:
         """Returns the whole canvas, (S, S, 3) uint8."""
