@@ -182,7 +182,7 @@ class ColumnInfo(TypedDict, total=False):
     categories: str
     """Name of the category set."""
     features: str
-    """Full name of the column that relabel made this one of."""
+    """Full name of the column, of features or crops, that relabel made this one of."""
 
 
 class ColumnDocument(TypedDict):
