@@ -2,8 +2,8 @@
 
 They run in one folder and in the order of the page, so that later ones find the stores, columns and runs of
 earlier ones, under the names that the page gives for the generated world. Few photos, few steps: the numbers
-mean nothing, but everything happens. Of an ablation the columns are looked up and the runs are listed; what an
-ablation says that it lacks is made by the very commands of its hint.
+mean nothing, but everything happens. Of an ablation the columns are looked up and the runs are listed; what
+an ablation says that it lacks is made by the very commands of its hint.
 """
 
 import json
@@ -14,11 +14,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pytest
 from command_line import passed, refused
 from papers_page import commands
-from PIL import Image
 
 from densecli.pipeline import build_shards as engine
 from densecli.scenes.coco import write_coco
@@ -26,10 +24,11 @@ from densecli.shards.store import Store
 
 STORE = "stores/scenes-96"
 KEY = "train-00000000"
-# The names of the generated world, as the page has them. Its student fits no layout of OpenAI's.
+# The names of the generated world, as the page has them.
 CLIPS = ("vitb16", "eva02-b16", "vit-b16", "siglip-b16", "rn50x4", "laion-vit-l14")
 VFMS = ("dinov2-vitb14", "sam-l")
 NAMES = {"coco": "scenes", "vitl14": "scenes-pvlm", "000000000139": KEY, "openai": "open_clip"}
+NAMES |= dict.fromkeys(("voc21", "context59"), "panoptic")
 NAMES |= dict.fromkeys(CLIPS, "scenes-s") | dict.fromkeys(VFMS, "scenes-vfm")
 PREFIXES = ("refined-map-", "aggregated-", "crops-", "self-", "")
 PLACES = {
@@ -102,9 +101,6 @@ def named(word: str) -> str:
 def with_data(words: list[str]) -> list[str]:
     """The words of evaluate or diagnose, with data to measure on."""
     text = " ".join(words)
-    for dataset, folder in (("voc21", "data/voc"), ("context59", "data/context")):
-        if dataset in words:
-            return text.replace("--data DIR", f"--data {folder}").split()
     text = re.sub(r" --(data|split|categories) \S+", "", text)
     ranks = "detection" in words
     return [*text.split(), "--data", "data/world", "--split", "test",
@@ -126,22 +122,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def write_data(root: Path) -> None:
-    """Four annotated scenes, as tars too, and two labelled photos in the layouts of Pascal VOC and Context."""
+    """Four annotated scenes, and their photos in a tar."""
     write_coco(root / "world", seed=0, split="test", count=4)
     (root / "tars").mkdir()
     with tarfile.open(root / "tars" / "000000.tar", "w") as tar:
         for photo in sorted((root / "world" / "test").glob("*.jpg")):
             tar.add(photo, photo.name)
-    rng = np.random.default_rng(0)
-    for base, kind in ((root / "voc", ""), (root / "context", "Context")):
-        photos, labels = base / "JPEGImages", base / f"SegmentationClass{kind}"
-        listing = base / "ImageSets" / f"Segmentation{kind}" / "val.txt"
-        for folder in (photos, labels, listing.parent):
-            folder.mkdir(parents=True)
-        for name in ("p0", "p1"):
-            Image.fromarray(rng.integers(0, 256, (64, 80, 3), np.uint8)).save(photos / f"{name}.jpg")
-            Image.fromarray(rng.integers(0, 20, (64, 80), np.uint8)).save(labels / f"{name}.png")
-        listing.write_text("p0\np1\n")
 
 
 @pytest.mark.parametrize("number", range(len(ALL)), ids=[f"{paper}: {words}" for paper, words in ALL])
