@@ -31,7 +31,7 @@ def is_mode(mode: str) -> bool:
 
 # What a value of each option names: a falsy value or an error if there is nothing of the name.
 NAMES: dict[str, Callable[[str], object]] = {
-    "--dataset": lambda name: name in BENCHMARKS or name in DATASETS,
+    "--dataset": lambda name: name in BENCHMARKS or name in DATASETS or name == "panoptic",
     "--layout": lambda name: name in EXPORTS,
     "--loss": lambda loss: term_and_kind(loss.partition("=")[0]),
     "--method": lambda name: name in METHODS,

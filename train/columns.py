@@ -3,7 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
@@ -61,15 +61,19 @@ def find_targets(
     fitting = _fitting(store, regions, categories, views, refiner)
     asked = {"regions": regions, "categories": categories, "views": views, "refiner": refiner}
     found: dict[str, Column] = {}
-    for kind in kinds:
+    lacking: list[DenseCLIError] = []
+    wanted_kinds = list(kinds)
+    for kind in wanted_kinds:
         columns = [c for c in fitting if c.target_kind == kind]
         named = [c for c in columns if _names(c) & set(teachers)]
         own = [c for c in columns if c.name in _own_teachers(kind, student)]
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
             of_kind = [c for c in everything if c.target_kind == kind]
-            wanted = strays or [c.name for c in of_kind if _names(c) & set(teachers)]
-            _missing(store, [kind], wanted[0] if wanted else None, student, asked)
+            asked_for = strays if len(wanted_kinds) == 1 else [t for t in strays if _may_be(t, kind)]
+            wanted = asked_for or [c.name for c in of_kind if _names(c) & set(teachers)]
+            lacking.append(_missing(store, [kind], wanted[0] if wanted else None, student, asked))
+            continue
         if views:
             choice = _with_fewest_views(choice)
         if len(choice) > 1:
@@ -82,8 +86,10 @@ def find_targets(
         found[kind] = choice[0]
         if not (named or refiner):
             _check_refiner(store, found[kind], student, asked)
+    if lacking:
+        raise _all_of(lacking)
     if strays:
-        _missing(store, list(found), strays[0], student, asked)
+        raise _missing(store, list(found), strays[0], student, asked)
     return found
 
 
@@ -181,8 +187,8 @@ def _missing(
     teacher: str | None,
     student: str,
     asked: Mapping[str, str | int | None],
-) -> NoReturn:
-    """Raises the error for a missing column of one of `kinds`; its hint is the command that makes it."""
+) -> DenseCLIError:
+    """The error for a missing column of one of `kinds`, with the commands that make it."""
     wanted = teacher or _default_teacher(store, kinds[0], student)
     flags = {
         option: value
@@ -196,11 +202,24 @@ def _missing(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
     meant = f"Did you mean {near[0]}? " if near and near[0] != teacher else ""
-    raise DenseCLIError(
+    return DenseCLIError(
         f"The store at {store.root} has no {' or '.join(kinds)} column{of}.",
         hint=f"{meant}Make it{commands.note}:",
         commands=commands.lines,
     )
+
+
+def _may_be(teacher: str, kind: str) -> bool:
+    """Whether a teacher's name is of a kind, by the longest prefix that it has."""
+    prefixes = [each.prefix for _, each in KINDS.items() if teacher.startswith(each.prefix)]
+    return KINDS[kind].prefix == max(prefixes, key=len)
+
+
+def _all_of(errors: Sequence[DenseCLIError]) -> DenseCLIError:
+    """One error for several missing columns."""
+    hints = dict.fromkeys(error.hint for error in errors)
+    commands = dict.fromkeys(command for error in errors for command in error.commands)
+    return DenseCLIError(" ".join(map(str, errors)), hint=" ".join(hints), commands=commands)
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
