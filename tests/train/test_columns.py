@@ -157,7 +157,7 @@ def test_find__labels_of_crops_that_are_not_built_yet(store: Store) -> None:
 
 
 def test_find__names_all_kinds_that_are_missing_at_once(store: Store) -> None:
-    with pytest.raises(DenseCLIError, match=r"no crops column\..* no gram column\.") as caught:
+    with pytest.raises(DenseCLIError, match=r"no crops column.* no gram column") as caught:
         find_targets(store, ["crops", "gram", "labels"], student="scenes-s", categories="scenes",
                      regions="grid-paper")  # fmt: skip
     crops, gram = caught.value.commands
