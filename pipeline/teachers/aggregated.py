@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -113,15 +113,17 @@ class AggregatedTeacher(TokenTeacher):
             canvas[y * patch : y * patch + len(small), x * patch : x * patch + len(small)] = small
         return composed
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns the unit tokens, (h, w, C) float32."""
-        inner = inner_tokens(outputs[0].shape[-1])
-        parts = [
-            output[:, y : y + inner, x : x + inner]
-            for output, (_, y, x) in zip(outputs, self._places(photo), strict=True)
-        ]
-        mean = F.normalize(torch.stack(parts).mean(dim=0), dim=0)
-        return mean.permute(1, 2, 0).cpu().numpy()
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns for each photo the unit tokens, (h, w, C) float32."""
+        found = []
+        for photo, maps in zip(photos, outputs, strict=True):
+            inner = inner_tokens(maps.shape[-1])
+            parts = [
+                of_context[:, y : y + inner, x : x + inner]
+                for of_context, (_, y, x) in zip(maps, self._places(photo), strict=True)
+            ]
+            found.append(F.normalize(torch.stack(parts).float().mean(dim=0), dim=0).permute(1, 2, 0))
+        return found
 
     def _places(self, photo: Photo) -> Iterator[tuple[int | None, int, int]]:
         """The row in the shard of each other photo, and the photo's place in it in tokens from the top left.
