@@ -1,7 +1,8 @@
 """What users see when a command fails."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from densecli.core.tables import plain
@@ -55,6 +56,17 @@ class Unreachable(DenseCLIError):
 
 class Forbidden(DenseCLIError):
     """A remote file system denies the user access."""
+
+
+@contextmanager
+def damage_is_a_value_error() -> Iterator[None]:
+    """pyarrow says with a bare OSError that a file is damaged; those of the system have a number."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and type(error) is OSError:
+            raise ValueError(str(error)) from error
+        raise
 
 
 def _line(text: str, limit: int) -> str:

@@ -164,6 +164,7 @@ class Distillation(Recipe[Outputs]):
         model, self.initial_weights, self.initial_mode = initial_student(config, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
+        model.check_mode(self.mode)
         self.loss_weights = dict(config.losses or config.method_preset.losses)
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)

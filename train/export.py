@@ -57,11 +57,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     source = _source(config)
     model, about = source.model, source.about
     about["mode"] = config.mode or about.get("mode", "value")
-    if not model.has_mode(about["mode"]):
-        raise DenseCLIError(
-            f"{model.arch.name} has no dense mode {about['mode']!r}.",
-            hint="Leave --mode out, or give another mode.",
-        )
+    model.check_mode(about["mode"])
     tensors = export_weights(model, config.layout)
     file, format = _target(config, source.folder)
     data = _serialised(tensors, format)

@@ -24,7 +24,7 @@ from densecli.core.signals import heeding_signals
 from densecli.train.checkpoints import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.health import Health, NonFiniteStep, check_weights
-from densecli.train.loggers import RunLog, open_log
+from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
 from densecli.train.optimizer import adamw, set_learning_rate
 from densecli.train.recipe import Recipe
 from densecli.train.run_config import FREE, defaults
@@ -75,6 +75,7 @@ class Trainer(Generic[R]):
         self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
         self.step = 0
         self.health = Health()
+        self._loggers: list[Logger] = []
         self.model = recipe.model
         fused = self.device.type == "cuda"
         self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
@@ -136,6 +137,8 @@ class Trainer(Generic[R]):
 
     def _open(self, folder: RunFolder) -> str | None:
         config = self.config
+        # Before anything is written: a logger may be unknown or lack its package.
+        self._loggers = make_loggers(config.loggers, folder)
         return folder.open(
             self.resolved(), config.resume, free=FREE, defaults=defaults(config), dry_run=config.dry_run
         )
@@ -284,7 +287,7 @@ class Trainer(Generic[R]):
             config = self.resolved()
             for note in self.notes:
                 tqdm.write(note, file=sys.stderr)
-            logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.steps.total))
+            logs.append(open_log(self._loggers, folder, config, step=self.step, total=self.steps.total))
 
         self.distributed.on_rank_zero(open_on_first)
         return logs[-1]

@@ -5,17 +5,19 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple, overload
 
 import numpy as np
 
 from densecli.core import fs
+from densecli.core.clients import CONNECTIONS
 from densecli.core.find import Entry
 from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
+from densecli.pipeline.sources.cut import WINDOW
 from densecli.pipeline.sources.tars import Choose, Row, scan_tar
 from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
@@ -82,8 +84,15 @@ class Listing(Sequence[Item]):
         total = self._ends[-1] if self._ends else 0
         self._n = total if limit is None else min(limit, total)
         self._prefixes = safe_keys([volume.name for volume in self.volumes], MAX_PREFIX) if prefixed else {}
-        # The photos of a shard are neighbours: they are in one volume or in two.
-        self._keys = lru_cache(maxsize=2)(self._make_keys)
+        # The photos of a shard are in one volume or in two, or in those that are shuffled together.
+        mean = max(1, total // max(1, len(self.volumes)))
+        self._keys = lru_cache(maxsize=2 + 2 * WINDOW // mean)(self._make_keys)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Number of photos of each volume."""
+        ends = [min(end, self._n) for end in self._ends]
+        return [end - start for start, end in pairwise([0, *ends])]
 
     @property
     def digest(self) -> str:
@@ -157,17 +166,21 @@ def tar_volumes(
         tars: The tars by their path below `root`.
         choose: Chooses the photos of a tar among its members.
         limit: Number of photos after which no further tar is read; None for all.
-        index: Cache of the contents of tars.
+        index: Remembers the contents of tars.
 
     Raises:
         DenseCLIError: A file is not a complete tar.
     """
 
+    # A limit may need no more than the first tars.
+    threads = THREADS if limit is not None or fs.is_local(root) else CONNECTIONS
+    readers = max(1, CONNECTIONS // min(threads, max(1, len(tars))))
+
     def scan(name: str) -> Scanned:
-        rows, passed = scan_tar(fs.join(root, name), choose)
+        rows, passed = scan_tar(fs.join(root, name), choose, size=tars[name].size, readers=readers)
         return table(rows), passed
 
-    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index)
+    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index, threads=threads)
 
 
 def list_volumes(
@@ -178,6 +191,7 @@ def list_volumes(
     *,
     limit: int | None,
     index: Index | None,
+    threads: int | None = None,
 ) -> Iterator[Volume]:
     """Lists tars or folders until they hold `limit` photos.
 
@@ -188,32 +202,33 @@ def list_volumes(
             does not know, and for each whose file system does not tell whether it has changed.
         unit: What the progress line counts, such as "tars listed".
         limit: Number of photos after which no other volume is read; None for all.
-        index: Cache of the contents of volumes.
+        index: Remembers the contents of volumes.
+        threads: Number of volumes that are read at the same time; None for `THREADS`.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
         for name, entry in entries.items()
         if entry.stamp
     }
-    there = set(fs.listdir(index.folder)) if index else set()
+    unknown = {name for name in entries if not (index and kept.get(name, "") in index)}
 
     def volume(name: str) -> Volume:
         known = name in kept
-        if index and known and kept[name] in there:
+        if index and known and (data := index.get(kept[name])):
             # A damaged entry is made again, as is one from before it told what was left out.
             with suppress(ValueError, KeyError, TypeError):
-                return Volume(name, *_read_entry(fs.read_bytes(fs.join(index.folder, kept[name]))), known)
+                return Volume(name, *_read_entry(data), known)
         photos, passed = scan(name)
-        if index and known and index.save:
-            fs.write_atomic(fs.join(index.folder, kept[name]), _entry(photos, passed))
-        if kept.get(name) not in there:
+        if index and known:
+            index.put(kept[name], _entry(photos, passed))
+        if name in unknown:
             progress.advance(1)
         return Volume(name, photos, passed, known)
 
-    n, unknown = 0, sum(kept.get(name) not in there for name in entries)
+    n, threads = 0, threads or THREADS
     with (
-        closing(Progress(unknown, unit)) as progress,
-        closing(prefetch(volume, entries, threads=THREADS, window=THREADS)) as volumes,
+        closing(Progress(len(unknown), unit)) as progress,
+        closing(prefetch(volume, entries, threads=threads, window=threads)) as volumes,
     ):
         for found in volumes:
             yield found

@@ -161,7 +161,7 @@ def test_builder__weights_of_another_architecture_leave_nothing_behind(tiny, tmp
     assert not Path(tiny.store).exists()
 
 
-def test_job__travels_without_the_listing(tiny):
+def test_request__travels_without_the_listing(tiny):
     # store.json's shard sizes are the only thing in it that grows with the data.
     sizes = [len(pickle.dumps(prepare(replace(tiny, limit=n, shard_size=n))[0])) for n in (10, 1000)]
     assert abs(sizes[0] - sizes[1]) < 20
