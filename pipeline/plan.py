@@ -383,7 +383,7 @@ def column_bytes(
 def _tars(photos: np.ndarray, sizes: Sequence[int], rest: float) -> int:
     """Bytes of a column's tars and of the rest, from those of the photos in the tars."""
     shards = np.add.reduceat(photos, np.cumsum([0, *sizes[:-1]])) + 2 * BLOCK_BYTES
-    return round((np.ceil(shards / RECORD_BYTES) * RECORD_BYTES).sum() + rest)
+    return round(float((np.ceil(shards / RECORD_BYTES) * RECORD_BYTES).sum()) + rest)
 
 
 def report(planned: dict[str, Any]) -> str:
