@@ -14,6 +14,7 @@ from densecli.cli import main
 from densecli.shards import lint as linter
 from densecli.shards.keys import canonical_json, keys_digest
 from densecli.shards.lint import lint
+from densecli.shards.manifest import publish
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, npz_bytes
 
@@ -35,6 +36,7 @@ def pristine(tmp_path_factory):
     regions = store.add_column("regions", "grid-paper", {})
     for column in (store.images, regions, store.add_column("targets", "v", {"regions": regions.key})):
         fill(column)
+        publish(column)
     return root
 
 
