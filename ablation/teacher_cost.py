@@ -58,7 +58,7 @@ def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -
 
 def _cost(column: Column, seen: int) -> TeacherCost:
     there = describe_shards(column)
-    spent = there.totals["seconds"]
+    spent = there.totals["run"]["seconds"]
     samples = int(there.samples.sum()) or 1
     filled = there.shards[there.samples > 0]
     asked = len(filled) and "views" in column.spec["target"]

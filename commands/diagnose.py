@@ -120,8 +120,8 @@ def _photos(config: DiagnosisConfig, categories: Any) -> "Photos":
 
 def _files(data: Sequence[str]) -> list[Path]:
     """The photos that were named, and those in the folders that were."""
-    from densecli.core.passed_over import PassedOver, in_words
-    from densecli.pipeline.sources.base import photo_sizes
+    from densecli.core.passed_over import in_words
+    from densecli.pipeline.sources.base import find_photos
 
     found: list[Path] = []
     for name in data:
@@ -131,9 +131,8 @@ def _files(data: Sequence[str]) -> list[Path]:
                 raise DenseCLIError(f"There is no photo or folder {path}.", hint="Check --data.")
             found.append(path)
             continue
-        passed = PassedOver()
-        below = sorted(photo_sizes(name, name, passed))
-        found += [path / each for each in below]
-        if words := in_words(passed.document()):
+        files = find_photos(name, name)
+        found += [path / each for each in sorted(files.sizes)]
+        if words := in_words(files.passed.document()):
             click.echo(f"{path}: left out are {words}.", err=True)
     return found

@@ -14,6 +14,7 @@ from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
+from densecli.pipeline.sources.index import shared_listings
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import DATASETS
@@ -112,7 +113,7 @@ class BuildRequest:
 def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     """Resolves the settings of a build and lists its photos.
 
-    Writes only the index of a source's tars, and nothing in a dry run.
+    Writes only listings: into the index of the store or, in a dry run, where `shared_listings` says.
 
     Args:
         config: What to build.
@@ -143,7 +144,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     )
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
-    root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
+    root = fs.absolute(config.store_url)
     if os.path.isfile(root):
         raise DenseCLIError(f"{root} is a file, not a store.", hint="Name a folder with --store.")
     data = config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset)
@@ -153,7 +154,12 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         config.split,
         config.limit,
         config.seed,
-        Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
+        Index(
+            folder=fs.join(root, "index", config.dataset),
+            save=not config.dry_run,
+            shared=shared_listings(),
+            relist=config.relist,
+        ),
         config.max_pixels,
         WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
     )

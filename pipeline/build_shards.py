@@ -34,7 +34,8 @@ def build_shards(config: BuildConfig) -> Summary:
 
     Returns:
         The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
-        the listing has `passed_over`, as in `PassedOver.document`, and `proposals`, as in `check_proposals`.
+        the listing has `passed_over`, as in `PassedOver.document`, `proposals`, as in `check_proposals`, and
+        `listed`, as in `Source`.
         A build also has the sums of `Totals.summary`.
 
     Raises:
@@ -47,7 +48,7 @@ def build_shards(config: BuildConfig) -> Summary:
     missing = [column.missing() for column in columns]
     todo = sorted(set().union(*missing))
     passed = source.passed.document()
-    listing = {"passed_over": passed, "proposals": dict(request.proposals)}
+    listing = {"passed_over": passed, "proposals": dict(request.proposals), "listed": source.listed}
     if not todo:
         if not config.dry_run:
             # The shards exist, but the files that describe them may be lost.

@@ -81,7 +81,7 @@ def _files(column: Column) -> list[fs.File]:
     # It was written after them.
     written = fs.file(manifest_url(column)).modified
     there = describe_shards(column)
-    size = int(there.tar_bytes.sum()) + there.totals["receipt_bytes"] + there.file_bytes
+    size = int(there.tar_bytes.sum()) + there.totals["run"]["receipt_bytes"] + there.file_bytes
     return [fs.File(size, written), fs.file(fs.join(column.url, "column.json"))]
 
 

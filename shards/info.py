@@ -93,7 +93,8 @@ def describe(
 def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str, Any], Mapping[str, int]]:
     there = describe_shards(column, advance)
     totals, samples = there.totals, int(there.samples.sum())
-    total = sum(totals["seconds"].values())
+    run = totals["run"]
+    total = sum(run["seconds"].values())
     described = {
         "kind": column.kind,
         "name": column.name,
@@ -103,15 +104,12 @@ def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str,
         "missing": len(column.shard_names) - len(there.shards),
         "manifest": bool(there.file_bytes),
         "samples": samples,
-        "bytes": int(there.tar_bytes.sum())
-        + totals["receipt_bytes"]
-        + there.file_bytes
-        + _described_in(column),
+        "bytes": int(there.tar_bytes.sum()) + run["receipt_bytes"] + there.file_bytes + _described_in(column),
         "seconds": {
-            **{stage: round(s, 3) for stage, s in totals["seconds"].items()},
+            **{stage: round(s, 3) for stage, s in run["seconds"].items()},
             "total": round(total, 3),
         },
-        "gpu_seconds": round(totals["gpu_seconds"], 3),
+        "gpu_seconds": round(run["gpu_seconds"], 3),
         "images_per_second": round(samples / total, 2) if total else None,
         "error": totals["error"],
     }

@@ -22,7 +22,7 @@ from densecli.shards.key_index import KeyIndex, index_bytes, key_hashes
 from densecli.shards.keys import canonical_json
 from densecli.shards.parquet_footer import codecs_of
 from densecli.shards.receipts import Receipt
-from densecli.shards.tars import places_of
+from densecli.shards.tars import index_of
 
 FILE = "manifest.parquet"
 """Name of the file in the column's folder."""
@@ -34,16 +34,22 @@ _MOST, _MOST_A_SHARD = 1 << 20, 64
 _THREADS, _WINDOW = 16, 64
 
 
+class Run(TypedDict):
+    """How the build went: what another build of the same column may change."""
+
+    seconds: dict[str, float]
+    gpu_seconds: float
+    receipt_bytes: int
+    """Size of all receipts, which hold the same of each shard."""
+
+
 class Totals(TypedDict):
     """What the receipts of a column say together."""
 
-    receipt_bytes: int
-    """Size of all receipts."""
     skipped: dict[str, int]
     error: dict[str, float]
     """The codec's error: the largest of every `max_NAME`, the mean over the samples of every other."""
-    seconds: dict[str, float]
-    gpu_seconds: float
+    run: Run
 
 
 class _Document(TypedDict):
@@ -80,7 +86,7 @@ class Manifest:
     file_bytes: int = 0
 
     def to_parquet(self, column: str) -> bytes:
-        """The file. Equal receipts and the same release of pyarrow give equal bytes.
+        """The file. The same receipts, and the same release of pyarrow, give the same bytes.
 
         Args:
             column: Full key of the column.
@@ -327,7 +333,7 @@ class Tally:
             before = self._errors[name]
             self._errors[name] = max(before, value) if name.startswith("max_") else before + value * samples
         if self._hashes is not None:
-            keys = list(places_of(self._column, receipt.shard, receipt))
+            keys = index_of(self._column, receipt.shard, receipt).samples
             self._hashes.append(key_hashes(keys, int(self._shards[i])))
         self._added += 1
 
@@ -340,11 +346,13 @@ class Tally:
             for name, value in self._errors.items()
         }
         totals: Totals = {
-            "receipt_bytes": self._receipt_bytes,
             "skipped": dict(self._skipped),
             "error": errors,
-            "seconds": {stage: float(seconds) for stage, seconds in self._seconds.items()},
-            "gpu_seconds": float(self._gpu_seconds),
+            "run": {
+                "seconds": {stage: float(seconds) for stage, seconds in self._seconds.items()},
+                "gpu_seconds": float(self._gpu_seconds),
+                "receipt_bytes": self._receipt_bytes,
+            },
         }
         manifest = Manifest(
             shards=self._shards,

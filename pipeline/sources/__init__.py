@@ -31,7 +31,7 @@ def open_source(
         split: Part of the data set; None for the data set's default.
         limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
-        index: Cache of the contents of tars.
+        index: Remembers listings.
         max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list; None for the defaults.
 

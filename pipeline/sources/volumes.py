@@ -11,6 +11,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from densecli.core import fs
+from densecli.core.clients import CONNECTIONS
 from densecli.core.find import Entry
 from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
@@ -157,17 +158,21 @@ def tar_volumes(
         tars: The tars by their path below `root`.
         choose: Chooses the photos of a tar among its members.
         limit: Number of photos after which no further tar is read; None for all.
-        index: Cache of the contents of tars.
+        index: Remembers the contents of tars.
 
     Raises:
         DenseCLIError: A file is not a complete tar.
     """
 
+    # A limit may need no more than the first tars.
+    threads = THREADS if limit is not None or fs.is_local(root) else CONNECTIONS
+    readers = max(1, CONNECTIONS // min(threads, max(1, len(tars))))
+
     def scan(name: str) -> Scanned:
-        rows, passed = scan_tar(fs.join(root, name), choose)
+        rows, passed = scan_tar(fs.join(root, name), choose, size=tars[name].size, readers=readers)
         return table(rows), passed
 
-    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index)
+    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index, threads=threads)
 
 
 def list_volumes(
@@ -178,6 +183,7 @@ def list_volumes(
     *,
     limit: int | None,
     index: Index | None,
+    threads: int | None = None,
 ) -> Iterator[Volume]:
     """Lists tars or folders until they hold `limit` photos.
 
@@ -188,32 +194,33 @@ def list_volumes(
             does not know, and for each whose file system does not tell whether it has changed.
         unit: What the progress line counts, such as "tars listed".
         limit: Number of photos after which no other volume is read; None for all.
-        index: Cache of the contents of volumes.
+        index: Remembers the contents of volumes.
+        threads: Number of volumes that are read at the same time; None for `THREADS`.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
         for name, entry in entries.items()
         if entry.stamp
     }
-    there = set(fs.listdir(index.folder)) if index else set()
+    unknown = {name for name in entries if not (index and kept.get(name, "") in index)}
 
     def volume(name: str) -> Volume:
         known = name in kept
-        if index and known and kept[name] in there:
+        if index and known and (data := index.get(kept[name])):
             # A damaged entry is made again, as is one from before it told what was left out.
             with suppress(ValueError, KeyError, TypeError):
-                return Volume(name, *_read_entry(fs.read_bytes(fs.join(index.folder, kept[name]))), known)
+                return Volume(name, *_read_entry(data), known)
         photos, passed = scan(name)
-        if index and known and index.save:
-            fs.write_atomic(fs.join(index.folder, kept[name]), _entry(photos, passed))
-        if kept.get(name) not in there:
+        if index and known:
+            index.put(kept[name], _entry(photos, passed))
+        if name in unknown:
             progress.advance(1)
         return Volume(name, photos, passed, known)
 
-    n, unknown = 0, sum(kept.get(name) not in there for name in entries)
+    n, threads = 0, threads or THREADS
     with (
-        closing(Progress(unknown, unit)) as progress,
-        closing(prefetch(volume, entries, threads=THREADS, window=THREADS)) as volumes,
+        closing(Progress(len(unknown), unit)) as progress,
+        closing(prefetch(volume, entries, threads=threads, window=threads)) as volumes,
     ):
         for found in volumes:
             yield found

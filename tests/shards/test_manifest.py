@@ -110,11 +110,13 @@ def manifests(draw):
         xxh3=rng.integers(0, 2**64, n, np.uint64),
         keys_digest=rng.integers(0, 256, (n, 32), np.uint8),
         totals={
-            "receipt_bytes": draw(st.integers(0, 2**60)),
             "skipped": draw(counts),
             "error": draw(numbers),
-            "seconds": draw(numbers),
-            "gpu_seconds": 0.5,
+            "run": {
+                "receipt_bytes": draw(st.integers(0, 2**60)),
+                "seconds": draw(numbers),
+                "gpu_seconds": 0.5,
+            },
         },
         keys_index=draw(st.none() | st.just("0123456789abcdef")),
     )
@@ -136,7 +138,11 @@ def test_to_parquet__takes_47_bytes_a_shard():
         tar_bytes=rng.integers(1500, 2500, n) * 10240,
         xxh3=rng.integers(0, 2**64, n, np.uint64),
         keys_digest=rng.integers(0, 256, (n, 32), np.uint8),
-        totals={"receipt_bytes": 1, "skipped": {}, "error": {}, "seconds": {}, "gpu_seconds": 0.0},
+        totals={
+            "skipped": {},
+            "error": {},
+            "run": {"receipt_bytes": 1, "seconds": {}, "gpu_seconds": 0.0},
+        },
     ).to_parquet("0" * 64)
     assert len(data) <= 47 * n
 
@@ -153,7 +159,7 @@ def test_publish__says_what_the_receipts_say(store, column):
     assert read.totals["error"]["max_tv"] == pytest.approx(0.3)
     assert read.totals["error"]["mean_tv"] == pytest.approx((0.02 * 4 + 0.03 * 2) / 9)
     on_disk = sum(Path(column.receipt_url(shard)).stat().st_size for shard in column.shard_names)
-    assert read.totals["receipt_bytes"] == on_disk
+    assert read.totals["run"]["receipt_bytes"] == on_disk
 
 
 def test_publish__the_same_store_gives_the_same_bytes(store):
