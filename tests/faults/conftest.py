@@ -87,11 +87,8 @@ def contents() -> Callable[[Path], dict[str, object]]:
             found[name] = {**json.loads(data), "run": None} if is_receipt else data
             if path.name == manifest.FILE:
                 metadata = json.loads(parquet.read_metadata(path).metadata[b"densecli"])
-                totals = {**metadata["totals"], "run": None}
-                found[name] = (
-                    parquet.read_table(path).to_pydict(),
-                    {**metadata, "totals": totals, "digest": None},
-                )
+                facts = {**metadata, "totals": {**metadata["totals"], "run": None}, "digest": None}
+                found[name] = parquet.read_table(path).to_pydict(), facts
         return found
 
     return read
