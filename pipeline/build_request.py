@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from densecli.core import fs
 from densecli.core.addresses import from_environment
@@ -14,6 +15,7 @@ from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
+from densecli.pipeline.sources.cut import Cut
 from densecli.pipeline.sources.index import shared_listings
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.unit import Unit
@@ -162,6 +164,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         ),
         config.max_pixels,
         WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
+        config.cut or _cut_of(root, config.dataset),
     )
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(
@@ -188,6 +191,13 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         proposals=check_proposals(plan, source, fs.absolute(data)),
     )
     return request, source
+
+
+def _cut_of(root: str, dataset: str) -> Cut:
+    """The cut of the store there; of a new one, that of the data set."""
+    if fs.exists(fs.join(root, "store.json")):
+        return cast(Cut, Store.open(root).dataset.get("cut", "listed"))
+    return cast(Cut, DATASETS[dataset].cut)
 
 
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:

@@ -117,6 +117,8 @@ class Source:
         load: Loads a photo. It is pickled and sent to workers, so it must not hold the listing.
         options: Other flags of build-shards on which the listing depends, such as {"seed": 0}.
         has_masks: Whether photos come with masks.
+        blocks: Numbers of photos that stand together, such as those of each tar; see `shuffled_order`. None:
+            each photo can be read by itself.
         index_bytes: Bytes that the index of this listing takes in a store.
         passed: What the listing leaves out.
         listed: When a kept listing was made that nothing can be compared with, in seconds since 1970; None
@@ -130,6 +132,7 @@ class Source:
     load: Load
     options: Mapping[str, Any] = field(default_factory=dict)
     has_masks: bool = False
+    blocks: Sequence[int] | None = None
     index_bytes: int = 0
     passed: PassedOver = field(default_factory=PassedOver)
     listed: float | None = None

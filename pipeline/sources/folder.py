@@ -57,6 +57,6 @@ def folder_source(request: SourceRequest) -> Source:
 
 DATASETS.add(
     "folder",
-    Dataset(source=folder_source),
+    Dataset(source=folder_source, cut="shuffled"),
     help="Any folder of photos with its subfolders; a split is a subfolder.",
 )

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -17,6 +17,7 @@ from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
+from densecli.pipeline.sources.cut import WINDOW
 from densecli.pipeline.sources.tars import Choose, Row, scan_tar
 from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
@@ -83,8 +84,15 @@ class Listing(Sequence[Item]):
         total = self._ends[-1] if self._ends else 0
         self._n = total if limit is None else min(limit, total)
         self._prefixes = safe_keys([volume.name for volume in self.volumes], MAX_PREFIX) if prefixed else {}
-        # The photos of a shard are neighbours: they are in one volume or in two.
-        self._keys = lru_cache(maxsize=2)(self._make_keys)
+        # The photos of a shard are in one volume or in two, or in those that are shuffled together.
+        mean = max(1, total // max(1, len(self.volumes)))
+        self._keys = lru_cache(maxsize=2 + 2 * WINDOW // mean)(self._make_keys)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Number of photos of each volume."""
+        ends = [min(end, self._n) for end in self._ends]
+        return [end - start for start, end in pairwise([0, *ends])]
 
     @property
     def digest(self) -> str:
