@@ -319,6 +319,8 @@ class Tally:
         self._receipt_bytes, self._gpu_seconds = 0, 0.0
         self._skipped, self._seconds = Counter[str](), Counter[str]()
         self._errors: defaultdict[str, float] = defaultdict(float)
+        # Some errors are measured on some of the shards alone.
+        self._weights = Counter[str]()
 
     def add(self, receipt: Receipt, size: int) -> None:
         """Adds the next shard's receipt and its size. Raises DenseCLIError if it contradicts itself."""
@@ -332,6 +334,7 @@ class Tally:
         for name, value in receipt.error.items():
             before = self._errors[name]
             self._errors[name] = max(before, value) if name.startswith("max_") else before + value * samples
+            self._weights[name] += samples
         if self._hashes is not None:
             keys = index_of(self._column, receipt.shard, receipt).samples
             self._hashes.append(key_hashes(keys, int(self._shards[i])))
@@ -339,10 +342,9 @@ class Tally:
 
     def manifest(self) -> tuple[Manifest, KeyIndex | None]:
         """What all of them say, and the index of the keys if one was asked for."""
-        total = max(1, int(self._samples.sum()))
         index = None if self._hashes is None else KeyIndex.of(self._hashes)
         errors = {
-            name: float(value if name.startswith("max_") else value / total)
+            name: float(value if name.startswith("max_") else value / max(1, self._weights[name]))
             for name, value in self._errors.items()
         }
         totals: Totals = {
