@@ -17,6 +17,7 @@ from densecli.pipeline.config import BuildConfig, VerifyConfig
 from densecli.pipeline.stored_error import of_full_precision, stored_error
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.teachers.gram import with_method_of
+from densecli.shards.find_shard import find_shard
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
@@ -72,10 +73,7 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
 
 def _shard_of(store: Store, key: str) -> Sequence[Record]:
     """The photos of the shard that a sample is in."""
-    for shard in store.shard_names:
-        if (receipt := store.images.receipt(shard)) and f"{key}.jpg" in receipt.members:
-            return read_joined([store.images], shard)
-    return ()
+    return read_joined([store.images], find_shard(store, key))
 
 
 def _photo(store: Store, record: Record, shard: Sequence[Record]) -> Photo:
