@@ -1,7 +1,7 @@
 """Verifies a store: compares stored targets with the outputs of live teachers for some photos."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from densecli.pipeline.config import BuildConfig, VerifyConfig
 from densecli.pipeline.stored_error import of_full_precision, stored_error
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.teachers.gram import with_method_of
+from densecli.shards.find_shard import find_shard
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
+from densecli.shards.manifest import describe_shards
 from densecli.shards.specs import FULL_PRECISION, TargetSpec
 from densecli.shards.store import Column, Store
 
@@ -65,15 +67,22 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
         DenseCLIError: The weights are missing, or are not those of the column.
     """
     teacher = _teacher(store, column, config).load(str(pick_device(config.device)))
-    return live_targets(teacher, [_photo(store, record)], precision=column.precision)[0]
+    photo = _photo(store, record, _shard_of(store, record.key))
+    return live_targets(teacher, [photo], precision=column.precision)[0]
 
 
-def _photo(store: Store, record: Record) -> Photo:
+def _shard_of(store: Store, key: str) -> Sequence[Record]:
+    """The photos of the shard that a sample is in."""
+    return read_joined([store.images], find_shard(store, key))
+
+
+def _photo(store: Store, record: Record, shard: Sequence[Record]) -> Photo:
     return Photo(
         key=record.key,
         image=record.image(),
         canvas=Canvas(store.canvas),
         regions=record.regions(),
+        shard=shard,
     )
 
 
@@ -85,10 +94,9 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
     against_full: dict[str, float] = {}
     progress = Progress(samples, "photos")
     for shard, rows in chosen.items():
-        records = [
-            read_joined([store.images, regions_beside(store, column), column], shard)[row] for row in rows
-        ]
-        photos = [_photo(store, record) for record in records]
+        joined = read_joined([store.images, regions_beside(store, column), column], shard)
+        records = [joined[row] for row in rows]
+        photos = [_photo(store, record, joined) for record in records]
         receipt = column.receipt(shard)
         assert receipt is not None
         if column.precision != FULL_PRECISION:
@@ -123,11 +131,9 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
 
 def _choose(column: Column, samples: int) -> dict[str, list[int]]:
     """The rows to check in each shard, spread evenly over all finished shards."""
-    missing = set(column.missing())
-    found = [column.receipt(shard) for shard in column.shard_names if shard not in missing]
-    receipts = [receipt for receipt in found if receipt is not None]
-    ends = np.cumsum([receipt.samples for receipt in receipts], dtype=int)
-    n = int(ends[-1]) if receipts else 0
+    there = describe_shards(column)
+    ends = np.cumsum(there.samples, dtype=int)
+    n = int(ends[-1]) if len(ends) else 0
     if not n:
         raise DenseCLIError(
             f"The column {column.url} has no photos yet.",
@@ -136,7 +142,8 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
     chosen: dict[str, list[int]] = {}
     for place in np.unique(np.linspace(0, n - 1, min(samples, n)).round().astype(int)):
         i = int(np.searchsorted(ends, place, side="right"))
-        chosen.setdefault(receipts[i].shard, []).append(int(place - ends[i] + receipts[i].samples))
+        shard = column.shard_names[there.shards[i]]
+        chosen.setdefault(shard, []).append(int(place - ends[i] + there.samples[i]))
     return chosen
 
 
@@ -157,6 +164,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     options: dict[str, Any] = {
         "seed": target.get("seed"),
         "views": target.get("views"),
+        "contexts": target.get("contexts"),
         "side": target.get("side"),
         "tau": target.get("tau"),
         "templates": config.templates or _templates(target),
