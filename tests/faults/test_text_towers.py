@@ -41,7 +41,7 @@ def start(cache: Path, pause: float) -> subprocess.Popen[str]:
 def finished(cache: Path) -> tuple[int, bytes]:
     """How many batches a whole run computes, and the bytes that it keeps."""
     with start(cache, 0) as process:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=6000)
     assert process.returncode == 0
     [kept] = (cache / "text").glob("*.npy")
     return output.count("batch"), kept.read_bytes()
@@ -57,7 +57,7 @@ def test_text_embeddings__what_a_killed_process_did_is_kept(tmp_path: Path) -> N
             process.stdout.readline()
         time.sleep(0.05)
         process.kill()
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=600)
     begun = 20 + rest.count("batch")
     assert begun < BATCHES and not list((cache / "text").glob("*.npy"))
     left, found = finished(cache)
