@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from threading import Event
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import Stopped
 from densecli.core.stage_timer import StageTimer
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.teachers.base import Photo, Teacher
@@ -16,7 +18,9 @@ from densecli.pipeline.teachers.base import Photo, Teacher
 class Batcher:
     """Runs one teacher on photos whose inputs share batches. All batches but the last are full."""
 
-    def __init__(self, teacher: Teacher, batch_size: int, timer: StageTimer) -> None:
+    def __init__(
+        self, teacher: Teacher, batch_size: int, timer: StageTimer, stop: Event | None = None
+    ) -> None:
         """Starts with no photos.
 
         Args:
@@ -24,7 +28,9 @@ class Batcher:
             batch_size: Number of canvases in a batch. Inputs of another size are batched to as many pixels.
             timer: Measures the stage "teacher", which ends when the device has finished, so it covers GPU
                 time.
+            stop: Once set, the next batch is replaced by core.prefetch.Stopped.
         """
+        self._stop = stop or Event()
         self._teacher = teacher
         self._batch_size = batch_size
         self._timer = timer
@@ -57,6 +63,8 @@ class Batcher:
         yield from self._done()
 
     def _run(self, size: int) -> None:
+        if self._stop.is_set():
+            raise Stopped
         batch = np.stack([self._inputs.popleft() for _ in range(size)])
         with self._timer("teacher"):
             self._outputs.extend(self._forward(torch.from_numpy(batch).permute(0, 3, 1, 2)))

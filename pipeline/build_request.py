@@ -14,6 +14,8 @@ from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
+from densecli.pipeline.sources.packed import PackedItems
+from densecli.pipeline.sources.volumes import Listing
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import DATASETS
@@ -187,7 +189,32 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
     """Returns the unit of a shard. The n-th shard has the n-th `shard_size` photos of the listing."""
     first = int(shard) * shard_size
-    return Unit(shard=shard, items=tuple(source.items[first : first + shard_size]))
+    places = range(len(source.items))[first : first + shard_size]
+    if isinstance(source.items, Listing):
+        return Unit(shard=shard, items=source.items.part(places))
+    return Unit(shard=shard, items=PackedItems.of(source.items[places.start : places.stop]))
+
+
+def part_of(part: str | None, shards: int) -> tuple[int, int]:
+    """Returns the first shard of a part, and the one after its last.
+
+    Args:
+        part: I/N, the I-th of N parts, counted from 1; None for all.
+        shards: Number of shards of the store.
+
+    Raises:
+        DenseCLIError: It is no such text.
+    """
+    try:
+        i, n = (int(number) for number in (part or "1/1").split("/"))
+        if not 1 <= i <= n:
+            raise ValueError
+    except ValueError:
+        raise DenseCLIError(
+            f"{part!r} is no part of a build.",
+            hint="Give I/N, such as --part 2/8 for the second of eight parts.",
+        ) from None
+    return shards * (i - 1) // n, shards * i // n
 
 
 def shard_sizes(photos: int, shard_size: int) -> list[int]:

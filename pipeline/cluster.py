@@ -170,10 +170,10 @@ def gpus_of_worker(workers: int, gpus: int) -> float:
     return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0
 
 
-def machines() -> int:
-    """Number of nodes that are alive."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return sum(node["Alive"] for node in nodes)
+def nodes() -> list[dict[str, Any]]:
+    """Ray's facts about the nodes that are alive."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in found if node["Alive"]]
 
 
 def total_gpus() -> int:

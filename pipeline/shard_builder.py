@@ -99,6 +99,7 @@ class ShardBuilder:
                 batch_size=config.batch_size,
                 window=self._window,
                 pool=self._pool,
+                stop=stop,
             )
             for column, teacher in config.targets
             if not column.has(shard)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ class TargetWriter:
         batch_size: int,
         window: int,
         pool: ThreadPoolExecutor,
+        stop: Event,
     ) -> None:
         """Starts the shard.
 
@@ -44,11 +46,12 @@ class TargetWriter:
             batch_size: See `Batcher`.
             window: Number of targets that may wait to be encoded.
             pool: Encodes targets.
+            stop: See `Batcher`.
         """
         self._teacher = teacher
         self._writer = ShardWriter(column, shard)
         self._timer = StageTimer()
-        self._batcher = Batcher(teacher, batch_size, self._timer)
+        self._batcher = Batcher(teacher, batch_size, self._timer, stop)
         self._errors: list[Errors] = []
         self._window = window
         self._encoding = Pending[_Encoded](pool)

@@ -159,7 +159,7 @@ class Store:
     @property
     def shard_names(self) -> tuple[str, ...]:
         """Names of all shards in order: 000000, 000001, ..."""
-        return tuple(f"{i:06d}" for i in range(len(self.shard_sizes)))
+        return tuple(map(shard_name, range(len(self.shard_sizes))))
 
     @property
     def data(self) -> DataSpec:
@@ -334,6 +334,11 @@ class Store:
                 hint="Move it back to the store it came from, or delete it and build it here.",
             )
         return column
+
+
+def shard_name(number: int) -> str:
+    """Name of the shard with this number, from 0."""
+    return f"{number:06d}"
 
 
 def _short(value: Any) -> str:

@@ -22,6 +22,9 @@ MAX_KEY = 80
 """Longest key in characters. Tar members are named KEY.EXTENSION, and USTAR allows 100 bytes."""
 
 
+_EXTENSION, _UNSAFE = re.compile(r"\.[^./\0]*(?=\0|\Z)"), re.compile(r"[^A-Za-z0-9_\0-]")
+
+
 class Span(NamedTuple):
     """A range of bytes in a file.
 
@@ -210,9 +213,16 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
     Returns:
         The key of each name.
     """
-    plain = {name: re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"\.[^./]*$", "", name)) for name in names}
+    # One pass over all names at once: a listing of millions is cut into shards by the main process alone.
+    names = list(dict.fromkeys(names))
+    joined = _EXTENSION.sub("", "\0".join(name.replace("\0", " ") for name in names))
+    joined = _UNSAFE.sub("_", joined)
+    plain = dict(zip(names, joined.split("\0"), strict=True)) if names else {}
     # Case is ignored, so that the members of a tar can be extracted on a file system that ignores it.
-    uses = Counter(key.casefold() for key in plain.values())
+    folded = joined.casefold().split("\0")
+    if len(set(folded)) == len(plain) and max(map(len, folded), default=0) <= longest:
+        return plain
+    uses = Counter(folded)
 
     def key_of(name: str) -> str:
         key = plain[name]

@@ -4,9 +4,9 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
+from densecli.pipeline.sources.packed import Texts
 from densecli.pipeline.sources.tars import Choose, Row, scan_tar
 from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
@@ -115,31 +116,90 @@ class Listing(Sequence[Item]):
     @overload
     def __getitem__(self, index: slice) -> list[Item]: ...
     def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        found = range(self._n)[index]
-        return self._item(found) if isinstance(found, int) else [self._item(i) for i in found]
+        if isinstance(index, int):
+            return self.part(range(self._n)[index : index + 1 or None])[0]
+        return list(self.part(range(self._n)[index]))
 
-    def _item(self, i: int) -> Item:
-        v = bisect_right(self._ends, i)
-        volume = self.volumes[v]
-        name, offset, size, masks_offset, masks_size = volume.photos[i - self._ends[v]].item()
-        name = name.decode("utf-8", "surrogateescape")
-        ref = fs.join(volume.name, name) if volume.name else name
-        masks_file = volume.name if volume.is_tar else ref.removesuffix(".jpg") + ".json"
-        return Item(
-            key=self._keys(v)[name],
-            ref=ref,
-            photo=Span(volume.name if volume.is_tar else ref, offset, size),
-            masks=Span(masks_file, masks_offset, masks_size) if masks_size else None,
-        )
+    def part(self, numbers: range) -> "ListingPart":
+        """Returns photos as they travel to a worker, without making their items.
+
+        Args:
+            numbers: Their places in the listing, one after another.
+        """
+        slices = []
+        start = numbers.start
+        while start < numbers.stop:
+            v = bisect_right(self._ends, start)
+            volume, first = self.volumes[v], self._ends[v] - len(self.volumes[v].photos)
+            photos = volume.photos[start - first : numbers.stop - first]
+            keys, names = self._keys(v), _names(photos)
+            slices.append(VolumeSlice(volume.name, volume.is_tar, photos, Texts.of([keys[n] for n in names])))
+            start += len(photos)
+        return ListingPart(tuple(slices))
 
     def _make_keys(self, v: int) -> dict[str, str]:
         volume = self.volumes[v]
-        names = [name.decode("utf-8", "surrogateescape") for name in volume.photos["name"].tolist()]
+        names = _names(volume.photos)
         if volume.name not in self._prefixes:
             return safe_keys(names)
         # No key that `safe_keys` makes has a "+", so no two tars make the same key.
         prefix = self._prefixes[volume.name] + "+"
         return {name: prefix + key for name, key in safe_keys(names, MAX_KEY - len(prefix)).items()}
+
+
+class VolumeSlice(NamedTuple):
+    """Some photos of a volume, one after another: its name, whether it is a tar, rows of its table, keys."""
+
+    volume: str
+    is_tar: bool
+    photos: np.ndarray
+    keys: Texts
+
+    def items(self) -> Iterator[Item]:
+        """Makes the items of the photos."""
+        for row, key in zip(self.photos.tolist(), self.keys.split(), strict=True):
+            name, offset, size, masks_offset, masks_size = row
+            name = name.decode("utf-8", "surrogateescape")
+            ref = fs.join(self.volume, name) if self.volume else name
+            masks_file = self.volume if self.is_tar else ref.removesuffix(".jpg") + ".json"
+            yield Item(
+                key=key,
+                ref=ref,
+                photo=Span(self.volume if self.is_tar else ref, offset, size),
+                masks=Span(masks_file, masks_offset, masks_size) if masks_size else None,
+            )
+
+
+class ListingPart(Sequence[Item]):
+    """Photos of a listing as arrays: they become items where they are read."""
+
+    def __init__(self, slices: tuple[VolumeSlice, ...]) -> None:
+        self._slices = slices
+
+    def __len__(self) -> int:
+        return sum(len(part.photos) for part in self._slices)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the items, if they were made here.
+        return ListingPart, (self._slices,)
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        return [item for part in self._slices for item in part.items()]
+
+
+def _names(photos: np.ndarray) -> list[str]:
+    return [name.decode("utf-8", "surrogateescape") for name in photos["name"].tolist()]
 
 
 def tar_volumes(
