@@ -82,8 +82,8 @@ def errors_shown(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         click.echo(f"Error: {error}", err=True)
-        if error.hint:
-            click.echo(f"Hint: {error.hint}", err=True)
+        if advice := error.advice():
+            click.echo("\n  ".join([f"Hint: {advice[0]}", *advice[1:]]), err=True)
         raise click.exceptions.Exit(error.exit_code) from None
     except (MemoryError, RuntimeError, OSError) as error:
         told = _told(error)

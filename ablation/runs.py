@@ -68,19 +68,21 @@ def check(spec: Spec, runner: Runner) -> dict[str, Mapping[str, str]]:
         The keys of each cell's columns by kind, by name of the cell.
 
     Raises:
-        DenseCLIError: Columns are missing. One error names them all, and the hint has the commands that build
+        DenseCLIError: Columns are missing. One error names them all, with the commands that build
             them.
     """
     found: dict[str, Mapping[str, str]] = {}
     messages: dict[str, None] = {}
     hints: dict[str, None] = {}
+    commands: dict[str, None] = {}
     for cell in cells(spec):
         try:
             found[cell.name] = runner.columns(cell.arguments)
         except DenseCLIError as error:
             messages[str(error)] = hints[error.hint] = None
+            commands |= dict.fromkeys(error.commands)
     if messages:
-        raise DenseCLIError(" ".join(messages), hint=" ".join(hints))
+        raise DenseCLIError(" ".join(messages), hint=" ".join(hints), commands=commands)
     return found
 
 
@@ -227,5 +229,5 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, DenseCLIError):
-        return f"{error} {error.hint}".strip()
+        return " ".join([str(error), *error.advice()])
     return f"{type(error).__name__}: {error}"

@@ -1,13 +1,14 @@
-"""Samples per second of reading photos, alone and with decoding, compared with webdataset, litdata and MDS.
+"""Samples per second of reading photos, alone and with decoding, compared with other libraries.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/loader.py --photos data/coco/train2017 [--samples 2048] [--runs 5]
 
 All libraries read the same JPEGs (512 px canvas, quality 95) from a local disk with a warm page cache, in one
 process and without workers. `3 columns` are photos, boxes and top-20 labels of 316 categories; the labels are
-random because only their size matters. densecli shuffles and checks every byte against its receipt. The
-others read in order and check nothing, which is their fastest way. Runs are interleaved, each in a process of
-its own. The time is that of one epoch (1,024 samples when decoding), without imports and without opening the
+random because only their size matters. Lance's second and third column are added by `add_columns`. densecli
+shuffles and, in a process's first epoch, checks every byte against its receipt. The others read in order and
+check nothing, which is their fastest way. Runs are interleaved, each in a process of its own, which reads two
+epochs. The time is that of an epoch (1,024 samples when decoding), without imports and without opening the
 data set.
 """
 
@@ -41,6 +42,9 @@ from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
 
 if TYPE_CHECKING:
     from densecli.train.dataloader import Loader
+
+Epochs = Callable[[int], Iterable[bytes | memoryview]]
+"""The photos of an epoch, by its number."""
 
 CANVAS, SHARD, CATEGORIES = 512, 256, 316
 DECODE = 1024  # samples of a run that decodes
@@ -105,30 +109,57 @@ def write_mds(folder: Path) -> None:
             writer.write({"key": key, "jpg": jpg})
 
 
+def write_lance(folder: Path) -> None:
+    import lance
+    import pyarrow as pa
+
+    rows = list(stored_photos(folder))
+    photos = {"key": [key for key, _ in rows], "jpg": pa.array([jpg for _, jpg in rows], pa.large_binary())}
+    dataset = lance.write_dataset(pa.table(photos), str(folder / "lance"))
+    for name, column in zip(("boxes", "labels"), columns_of(folder)[1:], strict=True):
+        schema = pa.schema([(name, pa.large_binary())])
+        batches = (
+            pa.record_batch(
+                [pa.array([parts["npz"] for _, parts in read_shard(column, shard)])], schema=schema
+            )
+            for shard in column.shard_names
+        )
+        dataset.add_columns(pa.RecordBatchReader.from_batches(schema, batches))
+
+
+WRITERS = {"litdata": write_litdata, "mosaicml-streaming": write_mds, "pylance": write_lance}
+
+
 def columns_of(folder: Path) -> list[Column]:
     store = Store.open(folder / "store")
     return [store.images, *store.columns()]
 
 
-def members(reader: StoreReader) -> Iterator[memoryview]:
-    for record in reader.iter(0):
+def members(reader: StoreReader, epoch: int) -> Iterator[memoryview]:
+    for record in reader.iter(epoch):
         # Members are located when they are read: read them all, and yield the photo, which is the first.
         for files in reversed(record.parts.values()):
             data = files["jpg" if "jpg" in files else "npz"]
         yield data
 
 
-def densecli(folder: Path, columns: int) -> Iterator[memoryview]:
-    return members(StoreReader(columns_of(folder)[:columns]))
+def densecli(folder: Path, columns: int) -> Epochs:
+    reader = StoreReader(columns_of(folder)[:columns])
+    return lambda epoch: members(reader, epoch)
 
 
-def one_by_one(folder: Path) -> Iterator[memoryview]:
+def one_by_one(folder: Path) -> Epochs:
     """Reads three columns side by side, without joining them by key."""
-    first, *others = [members(StoreReader([column])) for column in columns_of(folder)]
-    for jpg in first:
-        for other in others:
-            next(other)
-        yield jpg
+    readers = [StoreReader([column]) for column in columns_of(folder)]
+
+    def photos(epoch: int) -> Iterator[memoryview]:
+        first, *others = [members(reader, epoch) for reader in readers]
+        for jpg in first:
+            for other in others:
+                next(other)
+            yield jpg
+
+    return photos
 
 
 def trainer(folder: Path) -> "tuple[Loader, Store]":
@@ -141,33 +172,51 @@ def trainer(folder: Path) -> "tuple[Loader, Store]":
     return Loader(store, store.regions_of(labels), {"labels": labels}, config), store
 
 
-def webdataset(folder: Path) -> Iterable[bytes]:
+def webdataset(folder: Path) -> Epochs:
     import webdataset as wds
 
     urls = [str(path) for path in sorted((folder / "store" / "images").glob("*.tar"))]
-    return (sample["jpg"] for sample in wds.WebDataset(urls, shardshuffle=False))
+    dataset = wds.WebDataset(urls, shardshuffle=False)
+    return lambda epoch: (sample["jpg"] for sample in dataset)
 
 
-def litdata(folder: Path) -> Iterable[bytes]:
+def litdata(folder: Path) -> Epochs:
     from litdata import StreamingDataset
 
-    return (sample["jpg"] for sample in StreamingDataset(str(folder / "litdata")))
+    dataset = StreamingDataset(str(folder / "litdata"))
+    return lambda epoch: (sample["jpg"] for sample in dataset)
 
 
-def mds(folder: Path) -> Iterable[bytes]:
+def mds(folder: Path) -> Epochs:
     from streaming import StreamingDataset
 
     dataset = StreamingDataset(local=str(folder / "mds"), batch_size=1, shuffle=False)
-    return (sample["jpg"] for sample in dataset)
+    return lambda epoch: (sample["jpg"] for sample in dataset)
 
 
-READING: dict[str, Callable[[Path], Iterable[bytes | memoryview]]] = {
+def lance(folder: Path, columns: int) -> Epochs:
+    from lance import dataset
+
+    opened, names = dataset(str(folder / "lance")), ["jpg", "boxes", "labels"][:columns]
+
+    def photos(epoch: int) -> Iterator[memoryview]:
+        for batch in opened.to_batches(columns=names, batch_size=48):
+            for values in zip(*batch.columns, strict=True):
+                photo, *_ = [memoryview(value.as_buffer()) for value in values]
+                yield photo
+
+    return photos
+
+
+READING: dict[str, Callable[[Path], Epochs]] = {
     "densecli, 1 column": lambda folder: densecli(folder, 1),
     "densecli, 3 columns": lambda folder: densecli(folder, 3),
     "densecli, 3 columns, not joined": one_by_one,
     "webdataset": webdataset,
     "litdata": litdata,
     "mosaicml-streaming": mds,
+    "pylance, 1 column": lambda folder: lance(folder, 1),
+    "pylance, 3 columns": lambda folder: lance(folder, 3),
 }
 READ, DECODED, BATCHES = "read", "photo decoded", "batches of the trainer"
 BARE = "bare loop, bytes in memory"
@@ -180,21 +229,31 @@ CONTENDERS = [
 ]
 
 
-def samples_per_s(folder: Path, what: str, name: str, samples: int) -> tuple[float, float]:
-    """Samples per second of wall time and of CPU time; other processes disturb the second less."""
+def samples_per_s(folder: Path, what: str, name: str, samples: int) -> list[tuple[float, float]]:
+    """Samples per second of wall time and of CPU time, of each of two epochs.
+
+    Other processes disturb the second number less.
+    """
+    epochs: Callable[[int], Iterable]
     if what == BATCHES:
         loader, store = trainer(folder)
         if name == BARE:
             records = list(StoreReader([store.images, loader.regions, *loader.targets.values()]).iter(0))
-            items: Iterable = (loader.decode(record, 0) for record in records)
+            epochs = lambda epoch: (loader.decode(record, epoch) for record in records)  # noqa: E731
         else:
-            items = (key for batch in loader.batches(0) for key in batch.keys)
+            epochs = lambda epoch: (key for batch in loader.batches(epoch) for key in batch.keys)  # noqa: E731
+    elif name == BARE:
+        jpgs = [jpg for _, jpg in stored_photos(folder)]
+        epochs = lambda epoch: jpgs  # noqa: E731
     else:
-        jpgs = [jpg for _, jpg in stored_photos(folder)] if name == BARE else READING[name](folder)
-        items = jpgs if what == READ else map(decode_image, jpgs)
-    start, cpu = time.perf_counter(), time.process_time()
-    n = sum(1 for _ in islice(items, samples if what == READ else min(samples, DECODE)))
-    return n / (time.perf_counter() - start), n / (time.process_time() - cpu)
+        epochs = READING[name](folder)
+    rates = []
+    for epoch in range(2):
+        start, cpu = time.perf_counter(), time.process_time()
+        items = map(decode_image, epochs(epoch)) if what == DECODED else epochs(epoch)
+        n = sum(1 for _ in islice(items, samples if what == READ else min(samples, DECODE)))
+        rates.append((n / (time.perf_counter() - start), n / (time.process_time() - cpu)))
+    return rates
 
 
 def installed(name: str) -> str | None:
@@ -209,33 +268,39 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--parts", default=f"{READ},{DECODED},{BATCHES}", help="What to measure.")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         store, what, name = args.one
         print(json.dumps(samples_per_s(Path(store), what, name, args.samples)))
         return
-    peers = {name: installed(name) for name in ("webdataset", "litdata", "mosaicml-streaming")}
+    peers = {name: installed(name) for name in ("webdataset", *WRITERS)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_store(folder, args.photos, args.samples)
-        for name, write in (("litdata", write_litdata), ("mosaicml-streaming", write_mds)):
+        for name, write in WRITERS.items():
             if peers[name]:
                 write(folder)
-        contenders = [c for c in CONTENDERS if peers.get(c[1], "densecli")]
-        rates: dict[tuple[str, str], list[tuple[float, float]]] = {contender: [] for contender in contenders}
+        contenders = [
+            c
+            for c in CONTENDERS
+            if peers.get(c[1].split(",")[0], "densecli") and c[0] in args.parts.split(",")
+        ]
+        rates: dict[tuple[str, str], list] = {contender: [] for contender in contenders}
         for _ in range(args.runs):
             for contender in contenders:
                 command = [sys.executable, __file__, "--photos", ".", "--one", temporary, *contender]
                 command += ["--samples", str(args.samples)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
                 rates[contender].append(json.loads(done.stdout.splitlines()[-1]))
-    rows = [["", "", "samples/s", "range", "samples a CPU second", "range"]]
+    rows = [["", "", "epoch", "samples/s", "range", "samples a CPU second", "range"]]
     for (what, name), runs in rates.items():
-        row = [what, name]
-        for r in zip(*runs, strict=True):
-            row += [f"{statistics.median(r):,.0f}", f"{min(r):,.0f} to {max(r):,.0f}"]
-        rows.append(row)
+        for epoch, of_epoch in zip(("first", "second"), zip(*runs, strict=True), strict=True):
+            row = [what, name, epoch]
+            for r in zip(*of_epoch, strict=True):
+                row += [f"{statistics.median(r):,.0f}", f"{min(r):,.0f} to {max(r):,.0f}"]
+            rows.append(row)
     print(table(rows))
     print({"python": sys.version.split()[0], "pillow": version("pillow"), **peers})
 

@@ -1,6 +1,5 @@
 """The command `categories`: makes category sets."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +11,11 @@ import click
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.text_files import read_texts
 from densecli.core import fs
-from densecli.core.documents import parse_foreign
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
-from densecli.core.tables import csv_table, csv_text, table
+from densecli.core.tables import csv_table, table
 from densecli.shards.config import DeviceSettings, DryRunSettings
 from densecli.train.trainer_config import TrainerConfig
 
@@ -129,35 +128,6 @@ def categories(options: Options) -> None:
         fs.write_atomic(sheet, csv_table(cells).encode())
         text.append(f"Written: {made}, {sheet}")
     options.say("\n".join(text), {"categories": rows, "unknown": dict(others.most_common(SHOWN))})
-
-
-def read_texts(path: str, column: str) -> list[str]:
-    """The texts of a .txt (a line each), a .json (COCO's captions, or a list of texts or rows), a .csv or a
-    .parquet (its `column`). Raises DenseCLIError for another file and for a column that is not there."""
-    file = Path(path)
-    try:
-        if file.suffix == ".txt":
-            return file.read_text(encoding="utf-8-sig").splitlines()
-        if file.suffix == ".csv":
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                return [csv_text(row[column] or "") for row in csv.DictReader(lines)]
-        if file.suffix == ".parquet":
-            from pyarrow import parquet
-
-            return [text or "" for text in parquet.read_table(file, columns=[column])[column].to_pylist()]
-        if file.suffix == ".json":
-            found = parse_foreign(file.read_bytes())
-            rows = found["annotations"] if isinstance(found, dict) else found
-            return [row if isinstance(row, str) else row[column] for row in rows]
-    except FileNotFoundError:
-        raise DenseCLIError(f"There is no file {path}.", hint="Check the path.") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise DenseCLIError(
-            f"{path} has no texts called {column!r} ({error}).", hint="Give the column with --column."
-        ) from None
-    raise DenseCLIError(
-        f"{path} is not a .txt, .json, .csv or .parquet file.", hint="Give a file of one of these types."
-    )
 
 
 def _names(set_or_file: str, column: str | None) -> list[str]:

@@ -1,5 +1,6 @@
 """What a method reads from a store (teachers, canvas, region plan), for the commands that build one."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def build_for(options: Options) -> BuildConfig:
     from densecli.pipeline.teachers import kind_of
     from densecli.shards.datasets import defaults_for
     from densecli.shards.kinds import KINDS
-    from densecli.train.columns import default_teacher
+    from densecli.train.columns import default_teacher, relabelled_from
 
     build = options.make(BuildConfig)
     if not any(options.get(name) for name in ("method", "losses")):
@@ -57,7 +58,12 @@ def build_for(options: Options) -> BuildConfig:
     config = training(options, build)
     there = {KINDS[kind_of(name)].read_kind for name in build.teachers}
     reads = sorted(kinds_read(config) - there)
-    teachers = [default_teacher(build.dataset, kind, config.student) for kind in reads]
+    of_pvlm = {kind_of(name): name for name in config.preset_teachers(build.dataset)}
+    wanted = [of_pvlm.get(kind) or default_teacher(build.dataset, kind, config.student) for kind in reads]
+    # What relabel makes has no teacher of its own.
+    sources = [(name, relabelled_from(name)) for name in wanted]
+    teachers = [source[1] if source else name for name, source in sources]
+    teachers = [name for name in teachers if name not in build.teachers]
     added: dict[str, Any] = {"teachers": teachers} if teachers else {}
     if "gram" in reads and options.get("student"):
         added["student_patch"] = options.get("student_patch") or patch_of(config.student)
@@ -67,6 +73,9 @@ def build_for(options: Options) -> BuildConfig:
         }
     if added:
         _say(options.get("method") or "The losses", added)
+    for _, source in sources:
+        if source:
+            click.echo(f"Then: {shlex.join(['densecli', 'relabel', '--teacher', source[1]])}", err=True)
     return options.make(BuildConfig, **{**added, "teachers": (*build.teachers, *teachers)})
 
 

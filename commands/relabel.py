@@ -1,4 +1,4 @@
-"""The command `relabel`: labels from stored features, without the teacher."""
+"""The command `relabel`: labels from stored features or crops, without the teacher."""
 
 from densecli.commands.build_shards import summary_text
 from densecli.commands.command import command
@@ -9,10 +9,11 @@ from densecli.pipeline.config import RelabelConfig
 @command(RelabelConfig)
 def relabel(options: Options) -> None:
     """Make labels for other categories, prompts or boxes from a column of features, on a CPU and without the
-    teacher.
+    teacher. From a column of crops it makes labels for those crops.
 
     \b
     densecli relabel --store stores/coco-512 --categories 133
+    densecli relabel --store stores/coco-512 --teacher crops-vitl14
     """
     from densecli.pipeline.relabel import relabel as retrieve
 

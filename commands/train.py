@@ -17,6 +17,7 @@ def train(options: Options) -> None:
 
     \b
     densecli train --store stores/coco-512 --student eva02-b16
+    densecli train --init runs/clipself-eva02-b16-coco-512
     torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
     """
     from densecli.train.distillation import train as fit
@@ -34,13 +35,16 @@ def train_config(options: Options) -> TrainConfig:
 
 def trained(options: Options) -> dict[str, Any]:
     """The store, the student and its weights: if the first two are not given, the newest store and the
-    student of its data set."""
+    student of the run to start from, else that of the store's data set."""
     from densecli.models.checkpoints import weights_given
+    from densecli.models.model_card import run_export
     from densecli.shards.datasets import defaults_for
     from densecli.shards.store import Store
 
-    store = options.store
-    student = options.get("student") or defaults_for(Store.open(store).dataset["name"]).student
+    store, student, init = options.store, options.get("student"), options.get("init")
+    if student is None and init:
+        student = run_export(init)[1]["student"]
+    student = student or defaults_for(Store.open(store).dataset["name"]).student
     named = {"run": options.given["run"]} if "run" in options.given else {}
     weights = weights_given(student, options.get("weights", ()))
     return {"store": store, "student": student, "weights": weights, **named}

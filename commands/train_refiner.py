@@ -1,7 +1,5 @@
 """The command `train-refiner`: trains the Refiner of a CLIP or a VFM."""
 
-from pathlib import Path
-
 from densecli.commands.command import command
 from densecli.commands.options import Options
 from densecli.commands.train import show_result, trained
@@ -18,8 +16,10 @@ def train_refiner(options: Options) -> None:
     densecli train-refiner --store stores/coco-512 --student eva02-b16
     densecli train-refiner --store stores/coco-512 --student dinov2-vits14
     """
+    from densecli.models.refiner_checkpoints import default_run
+    from densecli.models.vfms import architecture_of
     from densecli.train.refiner import train_refiner as fit
 
     values = trained(options)
-    run = f"runs/refiner-{values['student']}-{Path(values['store']).name}"
+    run = default_run(architecture_of(values["student"]).name, values["store"])
     show_result(options, fit(options.make(RefinerConfig, **{"run": run, **values})))

@@ -37,6 +37,22 @@ class File(NamedTuple):
     modified: float
 
 
+class Stamp(NamedTuple):
+    """By which a local file is known to be the one seen before: another one differs in one of them."""
+
+    bytes: int
+    modified_ns: int
+    inode: int
+    device: int
+
+
+class Mapped(NamedTuple):
+    """The bytes of a file, and its stamp if it is a local one."""
+
+    data: bytes | mmap.mmap
+    stamp: Stamp | None
+
+
 def file_name(name: str) -> str:
     """A model's name as part of a file's or a folder's name: `timm/x` becomes `timm--x`."""
     return name.replace("/", "--")
@@ -52,13 +68,20 @@ def map_bytes(url: str) -> bytes | mmap.mmap:
 
     Shards are replaced by renaming and never changed in place, so a map keeps showing the same file.
     """
+    return map_file(url).data
+
+
+def map_file(url: str) -> Mapped:
+    """Like `map_bytes`, with the stamp of the very file that is mapped."""
     with client(url) as (fs, path):
         if isinstance(fs, LocalFileSystem):
             with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size:
-                    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                return b""
-    return read_bytes(url)
+                about = os.fstat(file.fileno())
+                stamp = Stamp(about.st_size, about.st_mtime_ns, about.st_ino, about.st_dev)
+                if about.st_size:
+                    return Mapped(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), stamp)
+                return Mapped(b"", stamp)
+    return Mapped(read_bytes(url), None)
 
 
 def is_local(url: str) -> bool:

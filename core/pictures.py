@@ -6,6 +6,7 @@ means that the picture is unreadable, and a word says why.
 
 import io
 import stat
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -52,6 +53,11 @@ _SWAPPED = (5, 6, 7, 8)
 _HUNGRY = ("JPEG2000", "WEBP")
 # 65535 / 257 = 255. Pillow would clip 16-bit values at 255.
 _TO_8_BITS = np.round(np.arange(1 << 16) / 257).astype(np.uint8)
+
+
+# Pictures up to twice Pillow's own limit would be told on standard error, by every worker; `_header` refuses
+# what is too large. A filter for one block would not be safe among threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Unreadable(Exception):
@@ -201,7 +207,7 @@ def unreadable_if_raised(otherwise: str = "") -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise Unreadable("not-an-image") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise Unreadable("too-large") from error
     except MemoryError as error:
         raise Unreadable("out-of-memory") from error

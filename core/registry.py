@@ -203,9 +203,15 @@ def registry(
 
 def unknown_name(noun: str, name: str, known: Iterable[str], *, more: str = "") -> DenseCLIError:
     """The error for a name that is not among `known`: its hint names the nearest, or the first of them."""
+    return DenseCLIError(
+        f"There is no {noun} called {name!r}.", hint=f"{suggestion(name, known)} {more}".strip()
+    )
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not among `known`: the nearest ones, or the first where none is near."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near := difflib.get_close_matches(name, names, n=3, cutoff=0.6):
+        return f"Did you mean {' or '.join(near)}?"
     others = f" and {len(names) - SHOWN} others" if len(names) > SHOWN else ""
-    known_ones = f"Known: {', '.join(names[:SHOWN]) or 'none'}{others}."
-    hint = f"Did you mean {' or '.join(near)}?" if near else known_ones
-    return DenseCLIError(f"There is no {noun} called {name!r}.", hint=f"{hint} {more}".strip())
+    return f"Known: {', '.join(names[:SHOWN]) or 'none'}{others}."

@@ -1,7 +1,6 @@
 """A parsed annotation file of another program, and the sentences for its malformed parts."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,9 +10,7 @@ import numpy as np
 from densecli.core.documents import parse_foreign
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain
-
-MOST = 1e9
-"""Largest number, in pixels, that a box may have."""
+from densecli.shards.annotation_values import Malformed, box_of, is_int, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,18 @@ class AnnotationFile:
             raise self.wrong(f"it has no list of {key}")
         return entries
 
+    def images(self) -> list[dict[str, Any]]:
+        """Its images, each with an id of its own. Raises DenseCLIError."""
+        entries = self.objects("images")
+        ids = set()
+        for place, image in enumerate(entries):
+            if not isinstance(image.get("id"), int | str):
+                raise self.wrong(f"images[{place}] has no id")
+            if image["id"] in ids:
+                raise self.wrong(f"two images have the id {shown(image['id'])}")
+            ids.add(image["id"])
+        return entries
+
     def categories(self) -> list[dict[str, Any]]:
         """Its categories, each with an id and a name. Raises DenseCLIError."""
         entries = self.objects("categories")
@@ -63,44 +72,38 @@ class AnnotationFile:
                 raise self.wrong(f"categories[{place}] has no id that is a whole number, or no name")
         return entries
 
-    def box(self, which: str, bbox: Any) -> np.ndarray:
-        """(4,) float64 xyxy in pixels of a box x, y, width, height. Raises DenseCLIError."""
-        numbers: list[Any] = bbox if isinstance(bbox, list) and len(bbox) == 4 else [None]
-        if not all(_is_number(value) for value in numbers) or min(numbers[2:]) < 0:
-            raise self.wrong(f"{which} has the bbox {shown(bbox)}, not x, y, width and height in pixels")
-        x, y, width, height = numbers
-        return np.array([x, y, x + width, y + height], np.float64)
 
-    def crowd(self, which: str, entry: Mapping[str, Any]) -> bool:
-        """Whether an object is a crowd; one that does not say so is none. Raises DenseCLIError."""
-        crowd = entry.get("iscrowd")
-        # The text "0" would be true.
-        if crowd is not None and not (isinstance(crowd, int | float) and crowd in (0, 1)):
-            raise self.wrong(f"{which} has the iscrowd {shown(crowd)}, neither 0 nor 1")
-        return bool(crowd)
-
-    def file_name(self, which: str, entry: Mapping[str, Any]) -> str:
-        """The file name of an image or annotation, which lies below its folder. Raises DenseCLIError."""
-        name = entry.get("file_name")
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise self.wrong(f"{which} has no file_name")
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise self.wrong(f"{which} has the file_name {plain(name)}, which leads out of its folder")
-        return name
+def category_of(entry: Mapping[str, Any], known: Collection[int]) -> int:
+    """The category id of an object, one of the known. Raises Malformed."""
+    category = entry.get("category_id")
+    if not is_int(category) or category not in known:
+        raise Malformed(
+            f"has the category_id {shown(category)}, which none of its {len(known)} categories has"
+        )
+    return category
 
 
-def is_int(value: Any) -> bool:
-    """Whether a JSON value is a whole number that fits into an array."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 62
+def corners_of(entry: Mapping[str, Any]) -> np.ndarray:
+    """(4,) float64 xyxy in pixels of an object's `bbox`, which is x, y, width, height. Raises Malformed."""
+    x, y, width, height = box_of(entry.get("bbox"))
+    return np.array([x, y, x + width, y + height], np.float64)
 
 
-def shown(value: Any) -> str:
-    """A JSON value in an error's sentence."""
-    if value is None:
-        return "null"
-    return "NaN" if isinstance(value, float) and math.isnan(value) else plain(repr(value), 60)
+def is_crowd(entry: Mapping[str, Any]) -> bool:
+    """Whether an object is a crowd; one that does not say so is none. Raises Malformed."""
+    crowd = entry.get("iscrowd")
+    # The text "0" would be true.
+    if crowd is not None and not (isinstance(crowd, int | float) and crowd in (0, 1)):
+        raise Malformed(f"has the iscrowd {shown(crowd)}, neither 0 nor 1")
+    return bool(crowd)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+def file_name_of(entry: Mapping[str, Any]) -> str:
+    """The file name of an image or annotation, which lies below its folder. Raises Malformed."""
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise Malformed("has no file_name")
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise Malformed(f"has the file_name {plain(name)}, which leads out of its folder")
+    return name

@@ -10,8 +10,15 @@ import numpy as np
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain
-from densecli.evaluation.annotation_file import AnnotationFile, is_int, shown
+from densecli.evaluation.annotation_file import (
+    AnnotationFile,
+    category_of,
+    corners_of,
+    file_name_of,
+    is_crowd,
+)
 from densecli.models.categories import Categories
+from densecli.shards.annotation_values import Malformed, is_int, shown
 
 HINT = (
     "It must hold images (id, file_name), annotations (image_id, file_name, segments_info) and categories "
@@ -68,13 +75,14 @@ def read_annotations(
         DenseCLIError: The file has another layout, or one of its parts is malformed.
     """
     file = AnnotationFile.read(path, "a panoptic annotation file", HINT)
-    images, annotations = file.objects("images"), file.objects("annotations")
+    images, annotations = file.images(), file.objects("annotations")
     indices, matched_by = match_categories(file.categories(), categories)
     files = {}
     for place, image in enumerate(images):
-        if not isinstance(image.get("id"), int | str):
-            raise file.wrong(f"images[{place}] has no id")
-        files[image["id"]] = file.file_name(f"images[{place}]", image)
+        try:
+            files[image["id"]] = file_name_of(image)
+        except Malformed as error:
+            raise file.wrong(f"images[{place}] {error}") from None
     photos: dict[int | str, tuple[str, int, dict[str, Any]]] = {}
     for place, annotation in enumerate(annotations):
         key: Any = annotation.get("image_id")
@@ -89,7 +97,10 @@ def read_annotations(
     chosen = sorted(photos.values(), key=lambda photo: photo[0])[:limit]
     found = []
     for name, place, annotation in chosen:
-        png = file.file_name(f"annotations[{place}]", annotation)
+        try:
+            png = file_name_of(annotation)
+        except Malformed as error:
+            raise file.wrong(f"annotations[{place}] {error}") from None
         segments = _segments(file, png, annotation["segments_info"], indices, things)
         found.append(PhotoAnnotation(photo=name, png=png, segments=segments))
     return found, matched_by
@@ -137,27 +148,24 @@ def match_categories(
 def _segments(
     file: AnnotationFile, png: str, infos: Sequence[Any], indices: Mapping[int, int], things: np.ndarray
 ) -> tuple[SegmentInfo, ...]:
-    segments = {}
-    seen = set()
+    segments: dict[int, SegmentInfo] = {}
     for place, info in enumerate(infos):
-        which = f"the segment {place} of {plain(png)}"
         if not isinstance(info, dict) or not is_int(info.get("id")):
-            raise file.wrong(f"{which} has no id that is a whole number")
-        which = f"the segment {info['id']} of {plain(png)}"
-        if info["id"] in seen:
-            raise file.wrong(f"{which} is there twice")
-        seen.add(info["id"])
-        category: Any = info.get("category_id")
-        if not is_int(category) or category not in indices:
-            known = f"which none of its {len(indices)} categories has"
-            raise file.wrong(f"{which} has the category_id {shown(category)}, {known}")
-        thing = bool(things[indices[category]])
-        # ADE20K's box is of the whole object, the PNG has only what was not painted over.
-        box = file.box(which, info.get("bbox")).astype(np.float32) if thing else None
-        segments[info["id"]] = SegmentInfo(
-            id=info["id"], category=indices[category], box=box, crowd=file.crowd(which, info)
-        )
+            raise file.wrong(f"the segment {place} of {plain(png)} has no id that is a whole number")
+        try:
+            if info["id"] in segments:
+                raise Malformed("is there twice")
+            segments[info["id"]] = _segment(info, indices, things)
+        except Malformed as error:
+            raise file.wrong(f"the segment {info['id']} of {plain(png)} {error}") from None
     return tuple(segments.values())
+
+
+def _segment(info: Mapping[str, Any], indices: Mapping[int, int], things: np.ndarray) -> SegmentInfo:
+    category = indices[category_of(info, indices)]
+    # ADE20K's box is of the whole object, the PNG has only what was not painted over.
+    box = corners_of(info).astype(np.float32) if things[category] else None
+    return SegmentInfo(id=info["id"], category=category, box=box, crowd=is_crowd(info))
 
 
 def _no_segments(file: AnnotationFile, place: int, annotation: Mapping[str, Any]) -> DenseCLIError:

@@ -52,6 +52,8 @@ def average_precisions(
     truth, found = _by_category(photos, categories), _by_category(ranked, categories)
     aps = np.full((categories, 10), np.nan)
     for category in range(categories):
+        if not truth[category]:
+            continue
         annotated = [
             _entry(i, category, photos[i].boxes[k]) | {"iscrowd": int(photos[i].crowds[k])}
             for i, k in truth[category]
@@ -61,11 +63,10 @@ def average_precisions(
             for i, k in found[category]
             if (checked := photos[i].checked) is None or category in checked
         ]
-        if annotated:
-            partial = {i for i, photo in enumerate(photos) if category in photo.partial}
-            precision = _precision(annotated, guessed, category, partial)
-            if (precision >= 0).all():
-                aps[category] = precision.mean(1)
+        partial = {i for i, photo in enumerate(photos) if category in photo.partial}
+        precision = _precision(annotated, guessed, category, partial)
+        if (precision >= 0).all():
+            aps[category] = precision.mean(1)
     return aps
 
 

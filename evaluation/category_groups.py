@@ -40,17 +40,14 @@ class CategoryGroups:
         ids: Their D ids in the file, in ascending order.
         names: Their names, as prompts have them.
         groups: The group of each, such as "novel"; empty strings where there are no groups.
+        lvis: Whether photos are annotated as LVIS's are: each for some of the categories.
     """
 
     name: str
     ids: tuple[int, ...]
     names: tuple[str, ...]
     groups: tuple[str, ...]
-
-    @property
-    def lvis(self) -> bool:
-        """Whether photos are annotated as LVIS's are: each for some of the categories."""
-        return "rare" in self.groups or "common" in self.groups or "frequent" in self.groups
+    lvis: bool = False
 
 
 def group_categories(entries: Sequence[Mapping[str, Any]], novel: Sequence[str] = ()) -> CategoryGroups:
@@ -76,24 +73,28 @@ def group_categories(entries: Sequence[Mapping[str, Any]], novel: Sequence[str] 
             f"The annotation file has no category {', '.join(map(repr, map(plain, unknown)))}.",
             hint=f"Its categories: {', '.join(map(plain, named))}.",
         )
+    frequencies = [FREQUENCIES.get(str(entry.get("frequency")), "") for entry in rows]
+    lvis = bool(rows) and all(frequencies)
     if novel:
         groups = ["novel" if entry["name"] in novel else "base" for entry in rows]
-        return _grouped("base and novel as given", rows, groups)
-    frequencies = [FREQUENCIES.get(str(entry.get("frequency")), "") for entry in rows]
-    if rows and all(frequencies):
-        return _grouped("LVIS", rows, frequencies)
+        return _grouped("base and novel as given", rows, groups, lvis=lvis)
+    if lvis:
+        return _grouped("LVIS", rows, frequencies, lvis=True)
     if {*BASE, *NOVEL} <= named.keys() and len(rows) <= COCO_CATEGORIES:
         kept = [entry for entry in rows if entry["name"] in (*BASE, *NOVEL)]
         return _grouped("OV-COCO", kept, ["novel" if e["name"] in NOVEL else "base" for e in kept])
     return _grouped("all categories", rows, [""] * len(rows))
 
 
-def _grouped(name: str, rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> CategoryGroups:
+def _grouped(
+    name: str, rows: Sequence[Mapping[str, Any]], groups: Sequence[str], *, lvis: bool = False
+) -> CategoryGroups:
     return CategoryGroups(
         name=name,
         ids=tuple(entry["id"] for entry in rows),
         names=tuple(_prompt(entry["name"]) for entry in rows),
         groups=tuple(groups),
+        lvis=lvis,
     )
 
 

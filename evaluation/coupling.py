@@ -20,7 +20,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.evaluation.conditions import Conditions
 from densecli.evaluation.config import ClassifyConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset
+from densecli.evaluation.panoptic import AnnotatedPhoto, PanopticDataset, absent_text
 from densecli.evaluation.photo_files import Photos
 from densecli.models.categories import load_categories
 from densecli.models.dense import DenseCLIP
@@ -99,14 +99,11 @@ def evaluate_coupling(
         weights=info.source,
     )
     found = {
-        title: _coupling(model, dense, dataset, measured, random_weights=info.random)
+        title: _coupling(model, dense, dataset, config.canvas, measured, random_weights=info.random)
         for title, dense in networks.items()
     }
     if dataset.absent:
-        log.warning(
-            "%d segments are left out because their PNG has no pixel of theirs.",
-            dataset.absent,
-        )
+        log.warning("%s", absent_text(dataset.absent))
     return found
 
 
@@ -114,19 +111,18 @@ def _coupling(
     model: DenseCLIP,
     dense: DenseMap,
     dataset: PanopticDataset,
+    canvas: int,
     measured: Conditions,
     *,
     random_weights: bool,
 ) -> Coupling:
-    canvas = int(measured.canvas)
-
     def of_canvas(pixels: Tensor) -> Tensor:
         return F.normalize(dense(model.prepare(pixels.to(model.device))), dim=1)
 
-    ratios = ratios_of_photos(model, dense, dataset, canvas)
+    mean, median = mean_and_median(ratios_of_photos(model, dense, dataset, canvas))
     return Coupling(
-        coupling_ratio_mean=float(ratios.mean()),
-        coupling_ratio_median=float(ratios.median()),
+        coupling_ratio_mean=mean,
+        coupling_ratio_median=median,
         cross_segment_similarity=cross_segment_similarity(of_canvas, dataset, canvas),
         random_weights=random_weights,
         measured=measured,
@@ -149,6 +145,15 @@ def ratios_of_photos(model: Student, dense: DenseMap, photos: Photos, canvas: in
     pairs = photo_pairs(photos, model.input_side(canvas))
     found = [coupling_ratios(dense, *(model.normalize(x.to(device)) for x in pair)) for pair in pairs]
     return torch.cat(found)
+
+
+def mean_and_median(ratios: Tensor) -> tuple[float, float]:
+    """The two figures that stand for the coupling ratios of a network's tokens.
+
+    Args:
+        ratios: See `ratios_of_photos`. A single denominator near 0 can change the mean by any amount.
+    """
+    return float(ratios.mean()), float(np.median(ratios.numpy()))
 
 
 def photo_pairs(dataset: Photos, side: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -28,9 +28,8 @@ from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.shards.geometry import Canvas
 
-RANKED = {"LVIS": 300}
-"""Ranked boxes of a photo that count, by split, as in its own evaluation."""
-RANKED_ELSEWHERE = 100
+RANKED, RANKED_LVIS = 100, 300
+"""Ranked boxes of a photo that count, as in the evaluations of COCO and of LVIS."""
 CANDIDATES = 10_000
 """Pairs of box and category of a photo, the best ones, from which overlapping ones are dropped."""
 
@@ -101,7 +100,7 @@ def rank_boxes(
         DenseCLIError: A photo cannot be read or has another size than annotated, or a feature is not finite.
     """
     canvas = Canvas(config.canvas)
-    ranked = config.max_boxes or RANKED.get(instances.categories.name, RANKED_ELSEWHERE)
+    ranked = config.max_boxes or (RANKED_LVIS if instances.categories.lvis else RANKED)
     overlap = config.nms if given.proposed else None
     # A photo without a box needs no look.
     seen = [i for i, boxes in enumerate(given.boxes) if len(boxes)]

@@ -12,10 +12,10 @@ from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.classify import classify
 from densecli.evaluation.config import ClassifyConfig
-from densecli.evaluation.coupling import ratios_of_photos
+from densecli.evaluation.coupling import mean_and_median, ratios_of_photos
 from densecli.evaluation.diagnosis_config import DiagnosisConfig
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.evaluation.panoptic import PanopticDataset
+from densecli.evaluation.panoptic import PanopticDataset, absent_text
 from densecli.evaluation.photo_files import PhotoFiles, Photos
 from densecli.evaluation.photo_pictures import PhotoPictures, PictureRequest, draw_photo
 from densecli.evaluation.region_counts import Classification
@@ -114,12 +114,12 @@ def diagnose(
     drawn = [draw_photo(photos[i], request) for i in range(min(config.limit, len(photos)))]
     measured = {}
     for title, (model, info) in loaded.items():
-        ratios = _ratios(model, photos, config)
+        mean, median = _coupling_ratio(model, photos, config)
         measured[title] = ModelDiagnosis(
             weights=info.source,
             random_weights=info.random,
-            coupling_ratio_mean=float(ratios.mean()) if ratios is not None else None,
-            coupling_ratio_median=float(np.median(ratios)) if ratios is not None else None,
+            coupling_ratio_mean=mean,
+            coupling_ratio_median=median,
             proxy_scores=_mean_scores([each.readings[title].proxy_scores for each in drawn])
             if request.layers
             else (),
@@ -150,12 +150,14 @@ def _mean_scores(scores: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(float(mean) for mean in np.mean(scores, axis=0))
 
 
-def _ratios(model: Student, photos: Photos, config: DiagnosisConfig) -> np.ndarray | None:
+def _coupling_ratio(
+    model: Student, photos: Photos, config: DiagnosisConfig
+) -> tuple[float, float] | tuple[None, None]:
+    """Mean and median, None for a single photo."""
     if len(photos) < 2:
-        return None
-    ratios = ratios_of_photos(model, partial(model.dense, mode=config.mode), photos, config.canvas)
-    found: np.ndarray = ratios.numpy()
-    return found
+        return None, None
+    dense = partial(model.dense, mode=config.mode)
+    return mean_and_median(ratios_of_photos(model, dense, photos, config.canvas))
 
 
 def _regions(
@@ -181,5 +183,5 @@ def _notes(request: PictureRequest, photos: Photos) -> list[str]:
     if isinstance(photos, PhotoFiles) and photos.unreadable:
         notes.append(photos.left_out)
     if isinstance(photos, PanopticDataset) and photos.absent:
-        notes.append(f"{photos.absent} segments are left out because their PNG has no pixel of theirs.")
+        notes.append(absent_text(photos.absent))
     return notes

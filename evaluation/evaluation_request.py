@@ -17,6 +17,7 @@ from densecli.evaluation.conditions import Conditions
 from densecli.evaluation.config import KNNConfig, MeasureSettings, SegmentationConfig
 from densecli.evaluation.detection import Detection
 from densecli.evaluation.model_under_test import ModelUnderTest
+from densecli.evaluation.panoptic import absent_text
 from densecli.evaluation.segmentation import Segmentation
 from densecli.evaluation.semantic import Labelled, open_labelled
 from densecli.evaluation.weight_interpolation import Candidate, candidates
@@ -85,7 +86,7 @@ def with_absent(
     if not absent:
         return result
     first, *others = result.tables
-    note = f"{first.note} {absent} segments are left out because their PNG has no pixel of theirs."
+    note = f"{first.note} {absent_text(absent)}"
     values = {name: {**found, "absent_segments": absent} for name, found in result.values.items()}
     return replace(result, tables=[replace(first, note=note), *others], values=values)
 

@@ -17,8 +17,6 @@ from PIL import Image
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import read_photo, read_picture
 from densecli.evaluation.annotations import PhotoAnnotation, SegmentInfo, read_annotations
-from densecli.evaluation.annotations import canonical as canonical
-from densecli.evaluation.annotations import match_categories as match_categories
 from densecli.models.categories import Categories
 
 log = logging.getLogger(__name__)
@@ -90,6 +88,11 @@ def segment_ids(png: Image.Image) -> np.ndarray:
     """Segment id of every pixel, int32 (H, W), from a panoptic PNG: r + 256 g + 65536 b. 0 is unlabelled."""
     rgb = np.asarray(png.convert("RGB"), dtype=np.int32)
     return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+
+
+def absent_text(absent: int) -> str:
+    """The sentence about segments that are in the json and not in their PNGs."""
+    return f"{absent} segments are left out because no pixel of their PNG has their id."
 
 
 def mask_box(mask: np.ndarray) -> np.ndarray:

@@ -145,11 +145,22 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         view: Number of the view in the column's region plan.
         theta: If given, cells are denoised as in DenseVLM (eqs. 3 and 4): those whose highest probability is
             above theta are kept, and their probabilities are among categories of their kind alone.
+
+    Raises:
+        DenseCLIError: The column does not hold this view of the photo.
     """
     names, things = labels.spec["target"]["categories"], labels.spec["codec"]["things"]
-    cells = record.regions()
+    cells, stored = record.regions(), record.arrays(labels.part)
     rows = cells.view(view)
-    p = labels.codec.decode(record.arrays(labels.part), rows)
+    views = stored.get("views", np.arange(cells.n_views))
+    if view not in views:
+        raise DenseCLIError(
+            f"{labels.name} has no labels of view {view} of {record.key}.",
+            hint=f"Choose one of {', '.join(map(str, sorted(views.tolist())))}.",
+        )
+    # The cells of the views before it, in the order in which views are stored.
+    first = sum(len(cells.view(each)) for each in views[: views.tolist().index(view)])
+    p = labels.codec.decode(stored, np.arange(first, first + len(rows)))
     best, kept = p.argmax(1), None
     if theta is not None:
         kept = (p.max(1) > theta).tolist()
@@ -207,7 +218,10 @@ def _column_panel(record: Record, column: Column, canvas: Canvas, request: Previ
         boxes = [regions.boxes[cell] for view in views for cell in regions.view(view)]
         return _crops_panel([canvas.crop(image, box, side, context) for box in boxes])
     thetas = [None] if request.theta is None else [None, request.theta]
-    return contact_sheet([retrieved_view(record, column, view=request.view, theta=theta) for theta in thetas])
+    views = stored["views"].tolist() if layout == "views" else [request.view]
+    return contact_sheet(
+        [retrieved_view(record, column, view=view, theta=theta) for view in views for theta in thetas]
+    )
 
 
 def _token_map_panel(

@@ -8,6 +8,7 @@ from densecli.core.metrics import COUPLING_METRICS, REGION_METRICS
 from densecli.core.page import Table
 from densecli.core.tables import plain
 from densecli.evaluation.coupling import Coupling
+from densecli.evaluation.panoptic import absent_text
 from densecli.evaluation.region_counts import Classification
 
 _BY_SIZE = {"Boxes": "boxes_top1", "Masks-T": "masks_thing_top1", "Masks-S": "masks_stuff_top1"}
@@ -154,7 +155,8 @@ def _counts(result: Classification) -> str:
         f"Percent; top-1 unless top-5 is named. {result.things} thing and {result.stuffs} stuff segments,"
         f" {len(result.classes)} classes present; {result.skipped} left out because of their box area,"
         f" {result.vanished} without a token"
-        + (f", {result.absent} left out because their PNG has no pixel of theirs." if result.absent else ".")
+        + "."
+        + (f" {absent_text(result.absent)}" if result.absent else "")
     )
 
 

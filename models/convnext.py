@@ -22,7 +22,7 @@ class DenseConvNeXt(DenseCLIP):
 
     def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """See `DenseCLIP.dense`; a convolutional tower has no context features."""
-        self._check_mode(mode)
+        self.check_mode(mode)
         trunk, head = self.clip.visual.trunk, self.clip.visual.head
         x = trunk.stem(images)
         for stage in trunk.stages:

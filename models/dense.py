@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.registry import suggestion
 
 if TYPE_CHECKING:
     from densecli.models.architecture import Architecture
@@ -30,7 +31,7 @@ class DenseCLIP(nn.Module):
         patch_size: Stride of the token grid in pixels.
         embed_dim: Width D of image and text embeddings.
         modes: Dense modes; see `dense`.
-        options: The options that may be added to a mode, as error messages list them.
+        options: A sentence about the options that may be added to a mode; empty if there are none.
         activation_checkpointing: Whether activations are computed again in the backward pass, to save memory.
     """
 
@@ -176,14 +177,16 @@ class DenseCLIP(nn.Module):
         """Whether `dense` has this mode, with its options."""
         return mode in self.modes
 
-    def _check_mode(self, mode: str) -> tuple[str, frozenset[str]]:
+    def check_mode(self, mode: str) -> tuple[str, frozenset[str]]:
         """Splits a mode into its name and options. Raises DenseCLIError if this model does not have it."""
+        name, options = parse_mode(mode)
         if not self.has_mode(mode):
+            known = f"Choose one of {', '.join(self.modes)}."
+            hint = known if name in self.modes else suggestion(name, self.modes)
             raise DenseCLIError(
-                f"{self.arch.name} has no dense mode {mode!r}.",
-                hint=f"Choose one of {', '.join(self.modes)}{self.options}.",
+                f"{self.arch.name} has no dense mode {mode!r}.", hint=f"{hint} {self.options}".strip()
             )
-        return parse_mode(mode)
+        return name, options
 
 
 def parse_mode(mode: str) -> tuple[str, frozenset[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import open_clip
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.registry import suggestion
 from densecli.models.architecture import Architecture
 
 BOTH = ("{article}", "the")
@@ -67,7 +68,7 @@ def find_templates(name: str) -> tuple[str, ...]:
     if not path.is_file():
         raise DenseCLIError(
             f"There are no prompt templates called {name!r}.",
-            hint=f"Known: {', '.join(TEMPLATES)}; or a file with one template on each line.",
+            hint=f"{suggestion(name, TEMPLATES)} Or give a file with one template on each line.",
         )
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

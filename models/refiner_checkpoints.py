@@ -15,6 +15,8 @@ from densecli.models.refiner import Refiner, RefinerShape, make_refiner
 from densecli.models.state_dict import read_state_dict
 from densecli.models.student import load_student
 
+WEIGHTS = "refiner.safetensors"
+"""Name of the file in the folder of a run's export."""
 METADATA = "refiner"
 """Key in the file's metadata of the JSON of `card_of`."""
 VERSION = 2
@@ -62,6 +64,11 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
     state = {f"encoder.{key}": tensor for key, tensor in encoder.state_dict().items()}
     load_strictly(model, state | read_state_dict(refiner), name=f"the Refiner of {name}", source=refiner)
     return model
+
+
+def default_run(model: str, store: str) -> str:
+    """Folder of the run of train-refiner, if none is given, for an architecture and the root of a store."""
+    return f"runs/refiner-{model}-{Path(store).name}"
 
 
 def card_of(refiner: Refiner, info: WeightsInfo) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class DenseResNet(DenseCLIP):
 
     def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """See `DenseCLIP.dense`; a convolutional tower has no context features."""
-        self._check_mode(mode)
+        self.check_mode(mode)
         pool, x = self.clip.visual.attnpool, self._trunk(images)
         positions = self._positions(x)[1:].unflatten(0, x.shape[2:])
         dense = pool.c_proj(pool.v_proj(x.permute(0, 2, 3, 1) + positions)).permute(0, 3, 1, 2)

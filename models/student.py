@@ -80,6 +80,11 @@ class DenseVFM(nn.Module):
         found: int = self.vfm.net.embed_dim
         return found
 
+    @property
+    def embed_dim(self) -> int:
+        """Numbers of a token of the dense map."""
+        return self.width
+
     def blocks(self) -> nn.ModuleList:
         """The blocks of a ViT."""
         found = self.vfm.net.blocks
@@ -123,6 +128,11 @@ class DenseVFM(nn.Module):
         """See `DenseCLIP.has_mode`."""
         return mode == "value"
 
+    def check_mode(self, mode: str) -> None:
+        """See `DenseCLIP.check_mode`."""
+        if not self.has_mode(mode):
+            raise DenseCLIError(f"{self.arch.name} has no dense mode {mode!r}.", hint="Leave --mode out.")
+
     def frozen_names(self, mode: str = "value") -> set[str]:
         """Names of frozen parameters: patch embedding, [CLS], registers, positions, final norm, and all that
         are never read."""
@@ -144,8 +154,7 @@ class DenseVFM(nn.Module):
 
         With `context`, returns {} too: a VFM has no context features.
         """
-        if not self.has_mode(mode):
-            raise DenseCLIError(f"{self.arch.name} has no dense mode {mode!r}.", hint="Leave --mode out.")
+        self.check_mode(mode)
         tokens = self.vfm(images)
         return (tokens, {}) if context else tokens
 

@@ -159,7 +159,8 @@ def load_text_embeddings(path: str | Path, n: int, dim: int | None = None) -> Te
         (n, D) float32 of unit norm.
 
     Raises:
-        DenseCLIError: The file is not such an array, or has another number of rows or another width.
+        DenseCLIError: The file is not such an array, or has another number of rows or another width, or a row
+            has no direction.
     """
     try:
         # Mapped: a header that promises more rows than the file has takes no memory.
@@ -184,6 +185,17 @@ def load_text_embeddings(path: str | Path, n: int, dim: int | None = None) -> Te
             f"{path} has embeddings of {rows.shape[1]} numbers, but the model's have {dim}.",
             hint="Text and image embeddings must come from the same model.",
         )
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = rows.astype(np.float32)
     if not np.isfinite(rows).all():
-        raise DenseCLIError(f"{path} holds numbers that are not finite.", hint="Make the file again.")
-    return F.normalize(torch.from_numpy(rows.astype(np.float32)), dim=1)
+        raise DenseCLIError(
+            f"{path} holds numbers that are not finite in float32.", hint="Make the file again."
+        )
+    unit = F.normalize(torch.from_numpy(rows), dim=1)
+    # Squares may overflow or vanish where the numbers themselves do not.
+    if wrong := torch.nonzero(~torch.isclose(unit.norm(dim=1), torch.ones(n), atol=1e-3)).flatten().tolist():
+        raise DenseCLIError(
+            f"Row {wrong[0] + 1} of {path} has no direction: its numbers are 0, or too small or too large.",
+            hint="Make the file again with a text embedding for each category.",
+        )
+    return unit

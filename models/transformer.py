@@ -39,7 +39,7 @@ class DenseTransformer(DenseCLIP):
     prefix = 1
     """Number of tokens before the patches: one, [CLS]."""
     modes = ("value", "maskclip", "vanilla", *READS)
-    options = f"; after {', '.join(READS)} also +{', +'.join(sorted(OPTIONS))}"
+    options = f"{', '.join(READS)} may be followed by +{', +'.join(sorted(OPTIONS))}."
 
     def has_mode(self, mode: str) -> bool:
         """See `DenseCLIP.has_mode`."""
@@ -48,7 +48,7 @@ class DenseTransformer(DenseCLIP):
 
     def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """See `DenseCLIP.dense`; context features are "q" and "k", (B, C, h, w), if the mode reads them."""
-        mode, options = self._check_mode(mode)
+        mode, options = self.check_mode(mode)
         x, grid = self._embed(images)
         rope = self.rope(grid)
         *body, last = self.blocks()

@@ -87,10 +87,15 @@ class VFM(nn.Module):
             return self._sam_tokens
         if isinstance(net, HieraDet):
             return self._hiera_tokens
+        hint = "Name a ViT of timm, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, SAM 2 or "
+        hint += "RADIO encoder, such as timm/vit_base_patch16_radio_v3."
+        # timm has some networks as both.
+        plain = self.arch.timm.replace("naflexvit", "vit")
+        if plain != self.arch.timm and timm.is_model(plain):
+            hint = f"Name the same network as a plain ViT: timm/{plain}."
         raise DenseCLIError(
             f"{self.arch.name} is a {type(net).__name__}, which has no patch grid that can be read.",
-            hint="Name a ViT of timm, such as timm/vit_base_patch14_dinov2.lvd142m, or a DINOv3, SAM, "
-            "SAM 2 or RADIO encoder.",
+            hint=hint,
         )
 
     @property

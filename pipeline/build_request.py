@@ -145,7 +145,7 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     )
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
-    root = fs.absolute(config.store or os.path.join("stores", f"{config.dataset}-{canvas}"))
+    root = fs.absolute(config.store_url)
     if os.path.isfile(root):
         raise DenseCLIError(f"{root} is a file, not a store.", hint="Name a folder with --store.")
     data = config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset)

@@ -1,5 +1,6 @@
 """The settings of the commands that run teachers."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,7 @@ from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.codecs import Rows
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings, TextSettings
-from densecli.shards.datasets import Dataset
+from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
 
@@ -296,6 +297,12 @@ class BuildConfig(
         metavar="N",
     )
 
+    @property
+    def store_url(self) -> str:
+        """`store`, or where a store of this data set and canvas is by default."""
+        canvas = self.canvas or DATASETS[self.dataset].canvas
+        return self.store or os.path.join("stores", f"{self.dataset}-{canvas}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSettings):
@@ -303,10 +310,10 @@ class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSe
 
     teacher: str | None = setting(
         None,
-        help="Column of features: features-MODEL, or with its id.",
+        help="Column of features or of crops: features-MODEL or crops-MODEL, or with its id.",
         group="teachers",
         metavar="NAME",
-        default_text="the only one in the store",
+        default_text="the only one of features in the store",
     )
     regions: str | None = setting(
         None,

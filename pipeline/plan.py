@@ -106,7 +106,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     student_speed = _student_speed(student, side, request) if config.calibrate else config.tflops * 1e12
     speeds = _speeds(sample, config.tflops, config.calibrate)
     kinds = {teacher.name: kind_of_spec(spec) for teacher, spec in request.targets}
-    read = {name for name, kind in kinds.items() if config.reads is None or kind.read_kind in config.reads}
+    read = {name for name, kind in kinds.items() if config.reads is None or kind.serves(config.reads)}
     teachers: list[dict[str, Any]] = [
         {
             "name": name,

@@ -1,4 +1,4 @@
-"""Relabels: makes labels for other categories, prompts or boxes from stored features, without a teacher."""
+"""Relabels: makes labels for other categories, prompts or boxes from stored embeddings, without a teacher."""
 
 from collections.abc import Generator, Iterable
 from contextlib import closing, nullcontext, suppress
@@ -28,11 +28,10 @@ from densecli.pipeline.teachers.base import weights_id
 from densecli.pipeline.teachers.labels import Retrieval, absolute_file
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
-from densecli.shards.codecs import Features
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import RegionPlan, region_plan
-from densecli.shards.specs import ColumnInfo, RelabelSpec
+from densecli.shards.specs import ColumnInfo, RelabelSpec, TargetSpec
 from densecli.shards.store import Column, Store
 
 LOCK = f"{fs.TEMPORARY[0]}relabel.lock{fs.TEMPORARY[1]}"
@@ -44,7 +43,7 @@ def relabel(config: RelabelConfig) -> Summary:
     """Adds the column of labels that `config` describes, or the shards that it lacks.
 
     Args:
-        config: The features, and the categories, prompts and boxes of the labels.
+        config: The features or crops, and the categories, prompts and boxes of the labels.
 
     Returns:
         A summary like that of `build_shards`.
@@ -101,7 +100,7 @@ class RelabelRequest:
 
     Attributes:
         store: The store.
-        features: The finished column of features.
+        features: The finished column of features or crops.
         plan: The region plan, if the column of boxes may not be finished.
         regions: The column of boxes.
         labels: The column to make.
@@ -119,8 +118,6 @@ class RelabelRequest:
 
     def relabeller(self) -> Relabeller:
         """Gets the text embeddings, then creates the columns, so that a failure leaves nothing behind."""
-        map_codec = self.features.codec
-        assert isinstance(map_codec, Features)
         text = self.text()
         self.make_columns()
         return Relabeller(
@@ -129,7 +126,6 @@ class RelabelRequest:
             regions=self.regions,
             features=self.features,
             labels=self.labels,
-            map_codec=map_codec,
             codec=self.retrieval.codec(),
             text=text,
             tau=self.retrieval.tau,
@@ -158,8 +154,12 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
     """
     store = Store.open(fs.absolute(config.store))
     features = _features(store, config.teacher)
-    regions, plan = _regions(store, config.regions, config.proposals)
-    model = features.name.removeprefix(KINDS["features"].prefix)
+    kind = KINDS[features.target_kind]
+    if kind.about_boxes:
+        regions, plan = _own_regions(store, features, config), None
+    else:
+        regions, plan = _regions(store, config.regions, config.proposals)
+    model = features.name.removeprefix(kind.prefix)
     weights = weights_given(model, list(config.weights.items()))
     if not config.text_embeddings:
         weights = weights or str(find_weights(model))
@@ -174,11 +174,16 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         templates=absolute_file(config.templates),
         tau=config.tau,
     )
+    of_features = features.spec["target"]
+    # Crops are of some views of a photo, and so are their labels.
+    target: TargetSpec = {**retrieval.target_spec(resolve(model)), "name": kind.relabelled_as}
+    if "views" in of_features:
+        target |= {"views": of_features["views"], "seed": of_features["seed"]}
     spec: RelabelSpec = {
         "producer": "relabel/1",
         "features": features.key,
         "regions": regions.key,
-        "target": retrieval.target_spec(resolve(model)),
+        "target": target,
         "codec": retrieval.codec().spec,
     }
     info: ColumnInfo = {
@@ -191,23 +196,26 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
         features=features,
         plan=plan,
         regions=regions,
-        labels=store.column("targets", f"relabel-{model}", spec, info),
+        labels=store.column("targets", f"{kind.relabelled_prefix}{model}", spec, info),
         retrieval=retrieval,
         weights=weights,
     )
 
 
 def _features(store: Store, name: str | None) -> Column:
-    """The finished column of features with this name or full name, or the only one."""
-    columns = [c for c in store.columns("targets") if c.target_kind == "features"]
-    found = [c for c in columns if name in (None, c.name, c.full_name)]
+    """The finished column of features or crops with this name or full name, or the only one of features."""
+    columns = [c for c in store.columns("targets") if _relabelled(c)]
+    if name:
+        found = [c for c in columns if name in (c.name, c.full_name)]
+    else:
+        found = [c for c in columns if c.target_kind == "features"]
     if len(found) != 1:
         listed = ", ".join(c.full_name for c in columns)
-        prefix = KINDS["features"].prefix
-        teacher = f"{prefix}{(name or 'MODEL').removeprefix(prefix)}"
+        teacher = name or f"{KINDS['features'].prefix}MODEL"
+        teacher = teacher if _can_be_relabelled(teacher) else f"{KINDS['features'].prefix}{teacher}"
         raise DenseCLIError(
             f"The store at {store.root} has {len(found) or 'no'} columns of features"
-            + (f" named {name}." if name else "."),
+            + (f" or crops named {name}." if name else "."),
             hint=f"Choose one with --teacher: {listed}."
             if listed
             else f"Make one with densecli build-shards --teacher {teacher}.",
@@ -219,6 +227,26 @@ def _features(store: Store, name: str | None) -> Column:
             hint="Run its build-shards command again: it continues where it stopped.",
         )
     return found[0]
+
+
+def _relabelled(column: Column) -> bool:
+    """Whether labels can be made of a column; it may be of a plug-in's kind."""
+    return column.target_kind in KINDS and bool(KINDS[column.target_kind].relabelled_as)
+
+
+def _can_be_relabelled(teacher: str) -> bool:
+    return any(kind.relabelled_as and teacher.startswith(kind.prefix) for _, kind in KINDS.items())
+
+
+def _own_regions(store: Store, column: Column, config: RelabelConfig) -> Column:
+    """The boxes that a column of crops is about. Raises DenseCLIError if others are asked for."""
+    regions = store.regions_of(column)
+    if config.proposals or config.regions not in (None, regions.name):
+        raise DenseCLIError(
+            f"{column.full_name} is of the boxes of {regions.name} alone: other boxes have other crops.",
+            hint="Leave --regions and --proposals out, or relabel a column of features.",
+        )
+    return regions
 
 
 def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Column, RegionPlan | None]:

@@ -1,6 +1,7 @@
-"""The relabeller: makes the labels of a shard from its features."""
+"""The relabeller: makes the labels of a shard from its features or crops."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Event
 
@@ -17,6 +18,7 @@ from densecli.pipeline.teachers.labels import encode_labels, retrieve
 from densecli.pipeline.unit import Report, Unit
 from densecli.shards.codecs import Arrays, Errors, Features, TopK, combine_errors
 from densecli.shards.joined import read_joined
+from densecli.shards.kinds import KINDS
 from densecli.shards.receipts import Receipt
 from densecli.shards.regions import RegionPlan
 from densecli.shards.store import Column
@@ -31,9 +33,8 @@ class Relabeller:
         images: The column of photos.
         plan: The region plan, if the column of boxes may not be finished.
         regions: The column of boxes.
-        features: The finished column of features.
+        features: The finished column of features or crops.
         labels: The column to fill.
-        map_codec: Codec of the features.
         codec: Codec of the labels.
         text: Text embeddings (D, C) float32, unit norm.
         tau: Softmax temperature.
@@ -45,7 +46,6 @@ class Relabeller:
     regions: Column
     features: Column
     labels: Column
-    map_codec: Features
     codec: TopK
     text: np.ndarray
     tau: float
@@ -80,14 +80,30 @@ class Relabeller:
                 stored = record.arrays(self.features.part)
                 boxes = record.regions().boxes
             with timer("retrieve"):
-                regions = self.pool(stored, boxes)
+                regions, max_norm = self.embeddings(stored, boxes, features.error)
                 p = retrieve(F.normalize(regions, dim=1), torch.from_numpy(self.text), self.tau).numpy()
             with timer("encode"):
                 arrays, error = encode_labels(self.codec, p)
-                data = npz_bytes(arrays)
+                # Of crops, the views that were cropped.
+                data = npz_bytes({**arrays, **({"views": stored["views"]} if "views" in stored else {})})
             writer.add(record.key, {"npz": data})
-            errors.append({**error, "max_cosine": cosine_error(regions, features.error["max_norm"])})
+            errors.append({**error, "max_cosine": cosine_error(regions, max_norm)})
         return writer.commit(seconds=timer.seconds, error=combine_errors(errors))
+
+    def embeddings(
+        self, stored: Arrays, boxes: np.ndarray, error: Mapping[str, float]
+    ) -> tuple[Tensor, float]:
+        """Returns the embeddings of a photo's boxes, (N, C), not normalised, and a bound on an error's norm.
+
+        Args:
+            stored: The photo's features or crops as stored; of crops, those of the stored views alone.
+            boxes: (N, 4), which features are pooled over.
+            error: Figures of the shard's receipt.
+        """
+        if KINDS[self.features.target_kind].layout == "map":
+            return self.pool(stored, boxes), error["max_norm"]
+        crops = torch.from_numpy(self.features.codec.decode(stored))
+        return crops, error["max_abs"] * crops.shape[1] ** 0.5
 
     def pool(self, stored: Arrays, boxes: np.ndarray) -> Tensor:
         """Pools a photo's features over its boxes by RoIAlign.
@@ -101,7 +117,9 @@ class Relabeller:
         Returns:
             (N, C).
         """
-        factor, basis = map(torch.from_numpy, self.map_codec.factors(stored))
+        map_codec = self.features.codec
+        assert isinstance(map_codec, Features)
+        factor, basis = map(torch.from_numpy, map_codec.factors(stored))
         dense = factor.T.reshape(1, -1, *stored["grid"])
         of_image = torch.zeros(len(boxes), dtype=torch.long)
         return region_pool(dense, torch.from_numpy(boxes), of_image, normalize=False) @ basis

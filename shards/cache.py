@@ -1,6 +1,5 @@
 """A local folder that keeps tars of a remote store: bounded in size, shared by processes."""
 
-import mmap
 import os
 import re
 import time
@@ -52,15 +51,16 @@ class Cache:
         """Whether a file of this name can be kept."""
         return bool(_KEPT.fullmatch(name))
 
-    def get(self, name: str) -> bytes | mmap.mmap | None:
+    def get(self, name: str) -> fs.Mapped | None:
         """The file of this name, or None. Its bytes stay readable after the file is removed."""
         path = self.folder / name
         try:
-            data = fs.map_bytes(str(path))
-            os.utime(path)
+            found = fs.map_file(str(path))
+            # Only the time of its use: by that of its change it is known to be the same file.
+            os.utime(path, ns=(time.time_ns(), found.stamp.modified_ns if found.stamp else 0))
         except FileNotFoundError:
             return None
-        return data
+        return found
 
     def put(self, name: str, data: bytes) -> None:
         """Keeps a file, and removes those used longest ago. A file larger than the cache is not kept.
@@ -136,7 +136,7 @@ class Cache:
                 with suppress(FileNotFoundError):
                     stat = entry.stat(follow_symlinks=False)
                     if self.keeps(entry.name):
-                        files.append((stat.st_mtime, stat.st_size, entry.path))
+                        files.append((stat.st_atime, stat.st_size, entry.path))
                     elif _is_leftover(entry.name) and time.time() - stat.st_mtime > _ABANDONED:
                         os.unlink(entry.path)
         total = sum(size for _, size, _ in files)

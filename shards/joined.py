@@ -14,17 +14,31 @@ from densecli.shards.regions import Regions
 from densecli.shards.tars import OpenTar, open_tar
 
 
-@dataclass(frozen=True)
 class Record:
-    """One sample of joined columns.
+    """One sample of joined columns."""
 
-    Attributes:
-        key: Key of the sample.
-        parts: Members by extension, under "images", "regions" and the names of teachers.
-    """
+    __slots__ = ("_row", "_shard")
 
-    key: str
-    parts: dict[str, "Members"]
+    def __init__(self, shard: "JoinedShard", row: int) -> None:
+        self._shard, self._row = shard, row
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return (self.key, self.parts) == (other.key, other.parts)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def key(self) -> str:
+        """Key of the sample."""
+        return self._shard.keys[self._row]
+
+    @property
+    def parts(self) -> "dict[str, Members]":
+        """Members by extension, under "images", "regions" and the names of teachers."""
+        row = self._row
+        return {part: Members(tar, row) for part, tar in self._shard.tars.items()}
 
     def image(self) -> np.ndarray:
         """Decodes the photo.
@@ -80,38 +94,66 @@ class Record:
 class Members(Mapping[str, memoryview]):
     """The members of a sample by extension, as views of the tar that copy nothing."""
 
-    __slots__ = ("_places", "_tar", "url")
+    __slots__ = ("_row", "_tar")
 
-    def __init__(self, tar: memoryview, places: dict[str, tuple[int, int]], url: str) -> None:
-        self._tar, self._places, self.url = tar, places, url
+    def __init__(self, tar: "JoinedTar", row: int) -> None:
+        self._tar, self._row = tar, row
+
+    @property
+    def url(self) -> str:
+        """Address of the tar."""
+        return self._tar.url
 
     def __getitem__(self, extension: str) -> memoryview:
-        first, size = self._places[extension]
-        return self._tar[first : first + size]
+        first, end = self._tar.places[extension][self._row]
+        if first < 0:
+            raise KeyError(extension)
+        return self._tar.data[first:end]
+
+    def __contains__(self, extension: object) -> bool:
+        places = self._tar.places.get(extension)  # type: ignore[call-overload]
+        return places is not None and places[self._row][0] >= 0
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return (extension for extension in self._tar.places if extension in self)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return sum(1 for _ in self)
 
 
-@dataclass(frozen=True)
+class JoinedTar:
+    """One shard of one column.
+
+    Attributes:
+        data: The tar.
+        places: For each extension the first byte of each sample's member and the first behind it; negative
+            where it has none.
+        url: Address of the tar.
+    """
+
+    __slots__ = ("data", "places", "url")
+
+    def __init__(self, tar: OpenTar, url: str) -> None:
+        self.data, self.url = tar.data, url
+        # Lists: single numbers of an array take longer.
+        self.places: dict[str, list[list[int]]] = {
+            extension: np.cumsum(places, axis=1).tolist() for extension, places in tar.index.places.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class JoinedShard:
     """One shard of several columns: its records, made when asked for."""
 
     keys: list[str]
-    columns: list[tuple[str, memoryview, list[dict[str, tuple[int, int]]], str]]
-    """(part, tar, where the members of each sample are, address of the tar)."""
+    tars: dict[str, JoinedTar]
+    """By the parts of a record."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, row: int) -> Record:
-        return Record(
-            self.keys[row],
-            {part: Members(tar, samples[row], url) for part, tar, samples, url in self.columns},
-        )
+        return Record(self, row)
 
 
 def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
@@ -130,16 +172,15 @@ def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) ->
     Raises:
         DenseCLIError: The columns have other keys, or the same in another order.
     """
-    keys = list(tars[0][1])
-    joined = []
-    for column, (tar, places) in zip(columns, tars, strict=True):
-        if list(places) != keys:
+    keys = tars[0].index.keys
+    for column, tar in zip(columns, tars, strict=True):
+        if tar.index.keys != keys:
             raise DenseCLIError(
                 f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-        joined.append((column.part, tar, list(places.values()), column.tar_url(shard)))
-    return JoinedShard(keys, joined)
+    joined = {c.part: JoinedTar(tar, c.tar_url(shard)) for c, tar in zip(columns, tars, strict=True)}
+    return JoinedShard(tars[0].index.samples, joined)
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import xxhash
+
+from densecli.core.random_words import random_order
 
 Share = np.ndarray
 """(4, n) int64, what a process takes of a batch: lane, block in the lane, shard and row of each sample."""
@@ -39,7 +40,7 @@ class Lanes:
         sizes = np.asarray(samples_per_shard, dtype=np.int64)
         self.count, self.samples = count if shuffle else 1, int(sizes.sum())
         self._seed, self._window, self._shuffle = seed, window, shuffle
-        self._shards = _permutation(len(sizes), f"{seed}/lanes") if shuffle else np.arange(len(sizes))
+        self._shards = random_order(f"{seed}/lanes", len(sizes)) if shuffle else np.arange(len(sizes))
         self._ends = np.cumsum(sizes[self._shards])
         self._starts = self._ends - sizes[self._shards]
 
@@ -90,7 +91,7 @@ class Lanes:
         low, high = np.maximum(first, starts) - starts, np.minimum(last, ends) - starts
         key = f"{self._seed}/{epoch}/{lane}"
         if self._shuffle:
-            by = _permutation(len(pieces), key)
+            by = random_order(key, len(pieces))
             pieces, low, high = pieces[by], low[by], high[by]
         return LaneOrder(
             lane=lane,
@@ -155,7 +156,7 @@ class LaneOrder:
                 [np.repeat(self.shards[list(pieces)], [len(r) for r in rows]), np.concatenate(rows)]
             )
             if self.key is not None:
-                samples = samples[:, _permutation(samples.shape[1], f"{self.key}/{block}")]
+                samples = samples[:, random_order(f"{self.key}/{block}", samples.shape[1])]
             self._block, self._rows = block, samples
         return self._rows
 
@@ -181,9 +182,3 @@ def number_of_lanes(shards: int, batch_size: int, world_size: int) -> int:
     """
     fitting = [k for k in (4, 3, 2) if batch_size % k == 0 and 10 * k * world_size <= shards]
     return world_size * max(fitting, default=1)
-
-
-def _permutation(n: int, key: str) -> np.ndarray:
-    # Raw Philox words: numpy keeps its bit streams stable for ever, its shuffles only until the next release.
-    words = np.random.Philox(key=xxhash.xxh3_128_intdigest(key.encode()))
-    return np.argsort(words.random_raw(n), kind="stable")

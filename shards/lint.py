@@ -10,7 +10,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column
 from densecli.shards.store import Store
-from densecli.shards.tars import places_of, read_tar
+from densecli.shards.tars import index_of, read_tar
 
 FOLDERS = ("images", "regions", "targets")
 
@@ -106,7 +106,7 @@ def _whole(store: Store, column: Column) -> Iterator[Finding]:
 def _check(column: Column, shard: str, planned: int, digests: dict[str, str]) -> None:
     """Raises DenseCLIError for a bad shard. digests: keys digest by shard, filled in by the photos."""
     data, receipt = read_tar(column, shard)
-    places_of(column, shard, receipt)
+    index_of(column, shard, receipt)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         found = {member.name: (member.offset_data, member.size) for member in tar}
     rebuild = f"Delete the receipt {column.receipt_url(shard)} and run the build again."

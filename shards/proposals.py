@@ -10,14 +10,12 @@ from densecli.core import fs
 from densecli.core.documents import parse_foreign
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain, readable
+from densecli.shards.annotation_values import OTHER_PHOTOS, Malformed, box_of, is_number, shown
 
 HINT = (
     "Give --proposals a COCO-style json: `images` with id and file_name, and `annotations` with image_id, "
     "bbox (x, y, width, height in pixels) and perhaps score."
 )
-OTHERS = "Not even base names match: the boxes are of other photos. Check --split, --data and --proposals."
-MOST = 1e9
-"""Largest number, in pixels, that a box may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,34 +97,22 @@ def _names(file: str, images: list[Any]) -> dict[Any, str]:
 def _box(file: str, place: int, annotation: Any, names: Mapping[Any, str]) -> tuple[str, list[float]]:
     """The photo of an annotation, and x, y, width, height and score. Raises DenseCLIError."""
     about = annotation if isinstance(annotation, dict) else {}
-    which = f"{file} does not have the layout of COCO's annotations: annotations[{place}]"
-    which += f" (id {plain(str(about['id']))})" if "id" in about else ""
-    image = about.get("image_id")
-    if not isinstance(image, int | str) or image not in names:
+    image, score = about.get("image_id"), about.get("score", 0)
+    hint, photo = HINT, ""
+    try:
+        if not isinstance(image, int | str) or image not in names:
+            raise Malformed(f"has the image_id {shown(image)}, which none of the {len(names)} images has")
+        hint, photo = "Correct the annotation, or take it out.", f", of the photo {plain(names[image])},"
+        box = box_of(about.get("bbox"))
+        hint = "Correct the annotation, or leave its score out."
+        if not is_number(score):
+            raise Malformed(f"has the score {shown(score)}, not a number")
+    except Malformed as error:
+        which = f"annotations[{place}]" + (f" (id {plain(str(about['id']))})" if "id" in about else "")
         raise DenseCLIError(
-            f"{which} has the image_id {_shown(image)}, which none of the {len(names)} images has.", hint=HINT
-        )
-    box, score = about.get("bbox"), about.get("score", 0)
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
-        raise DenseCLIError(
-            f"{which}, of the photo {plain(names[image])}, has the bbox {_shown(box)}, not x, y, "
-            "width and height in pixels.",
-            hint="Correct the annotation, or take it out.",
-        )
-    if not _is_number(score):
-        raise DenseCLIError(
-            f"{which}, of the photo {plain(names[image])}, has the score {_shown(score)}, not a number.",
-            hint="Correct the annotation, or leave its score out.",
-        )
-    return names[image], [float(n) for n in (*box, score)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else plain(repr(value), 60)
+            f"{file} does not have the layout of COCO's annotations: {which}{photo} {error}.", hint=hint
+        ) from None
+    return names[image], [*box, float(score)]
 
 
 def _refuse_relative(file: str, boxes: Mapping[str, list[list[float]]]) -> None:
@@ -176,7 +162,7 @@ def _no_match(
     theirs, ours = first
     return DenseCLIError(
         f"No photo is called as in the proposals {proposals.file}: they have {theirs}, the listing {ours}.",
-        hint=_remedy(proposals.file, names, listed) or elsewhere(names) or OTHERS,
+        hint=_remedy(proposals.file, names, listed) or elsewhere(names) or OTHER_PHOTOS,
     )
 
 

@@ -94,12 +94,13 @@ class StoreReader:
         window = 1 + self._shards_ahead * len(self.columns)
         blocks: OpenBlocks[JoinedShard] = OpenBlocks()
         with closing(prefetch(fetch, wanted, threads=_FETCHES, window=window)) as fetched:
-            for lane, block, shard, row in _places(now):
-                held = blocks.at(lane, block)
-                if shard not in held:
-                    tars = [next(fetched) for _ in self.columns]
-                    held[shard] = join_tars(self.columns, names[shard], tars)
-                yield held[shard][row]
+            for share in now:
+                for lane, block, shard, row in zip(*share.tolist(), strict=True):
+                    held = blocks.at(lane, block)
+                    if shard not in held:
+                        tars = [next(fetched) for _ in self.columns]
+                        held[shard] = join_tars(self.columns, names[shard], tars)
+                    yield held[shard][row]
 
 
 class OpenBlocks(Generic[T]):
@@ -117,20 +118,15 @@ class OpenBlocks(Generic[T]):
         return held
 
 
-def _places(shares: Iterable[Share]) -> Iterator[tuple[int, int, int, int]]:
-    """(lane, block, shard, row) of each sample."""
-    for share in shares:
-        yield from zip(*(part.tolist() for part in share), strict=True)
-
-
 def _first_uses(shares: Iterable[Share]) -> Iterator[int]:
     """The shards in the order in which their lane's block comes to need them."""
     blocks: OpenBlocks[None] = OpenBlocks()
-    for lane, block, shard, _ in _places(shares):
-        held = blocks.at(lane, block)
-        if shard not in held:
-            held[shard] = None
-            yield shard
+    for share in shares:
+        for lane, block, shard in dict.fromkeys(zip(*share[:3].tolist(), strict=True)):
+            held = blocks.at(lane, block)
+            if shard not in held:
+                held[shard] = None
+                yield shard
 
 
 def _joinable(columns: Sequence[Column]) -> list[Column]:

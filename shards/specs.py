@@ -130,7 +130,7 @@ class RelabelSpec(TeacherSpec):
     """The spec of a column made by relabel."""
 
     features: str
-    """Key of the column of features."""
+    """Key of the column of features or crops that it is made of."""
     regions: str
     """Key of the column of the boxes."""
 

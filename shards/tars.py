@@ -1,8 +1,14 @@
 """Reads the tar of one shard of a column, checked against its receipt."""
 
 import mmap
-from operator import itemgetter
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from threading import Lock
 
+import numpy as np
 import xxhash
 
 from densecli.core import fs
@@ -14,44 +20,152 @@ from densecli.shards.receipts import BLOCK, NAME_BYTES, SIZE_FIELD, Receipt
 
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
-Places = dict[str, dict[str, tuple[int, int]]]
-"""Where a tar has the members of each sample: {key: {extension: (first byte, size)}}."""
-OpenTar = tuple[memoryview, Places]
 
 _REBUILD = "Delete the receipt {receipt} and run the build again: it redoes this shard only."
+
+# Nanoseconds: a file changed later than this before it was read may change again and keep its time.
+_SETTLED = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where a tar has its samples.
+
+    Attributes:
+        keys: The N keys in order, each followed by a newline. Equal ones are one object.
+        places: (N, 2) int64 for each extension: first byte and size of the member of each sample, -1 where
+            it has none.
+    """
+
+    keys: str
+    places: dict[str, np.ndarray]
+
+    @property
+    def samples(self) -> list[str]:
+        """The keys."""
+        return self.keys.split("\n")[:-1]
+
+    @property
+    def members(self) -> int:
+        """The number of members."""
+        return sum(map(len, self.places.values()))
+
+
+class VerifiedTars:
+    """Indices of the local tars that this process has verified. Threads may share it.
+
+    A tar is known by its path, size, time of change, inode and device.
+    """
+
+    def __init__(self, max_members: int) -> None:
+        """Remembers tars of at most `max_members` members in all, those verified first: 16 bytes each."""
+        self._max, self._members = max_members, 0
+        self._known: dict[str, tuple[fs.Stamp, Index]] = {}
+        self._lock = Lock()
+
+    def find(self, path: str, stamp: fs.Stamp | None) -> Index | None:
+        """The index of a tar that was verified as it is now."""
+        known = self._known.get(path)
+        return known[1] if known and known[0] == stamp else None
+
+    def add(self, path: str, stamp: fs.Stamp | None, index: Index) -> None:
+        """Remembers a verified tar, unless it may change again without showing it."""
+        if stamp is None or time.time_ns() - stamp.modified_ns < _SETTLED:
+            return
+        with self._lock:
+            _, old = self._known.pop(path, (None, None))
+            self._members -= old.members if old else 0
+            if self._members + index.members <= self._max:
+                self._known[path] = stamp, index
+                self._members += index.members
+
+
+VERIFIED = VerifiedTars(max_members=8_000_000)
+
+
+@dataclass(frozen=True)
+class OpenTar:
+    """A verified tar, and where it has its samples."""
+
+    data: memoryview
+    index: Index
 
 
 def read_shard(column: Column, shard: str) -> list[Sample]:
     """The samples of one shard in order, as (key, bytes by extension).
 
     Raises:
-        DenseCLIError: See `read_tar` and `places_of`.
+        DenseCLIError: See `read_tar` and `index_of`.
     """
     data, receipt = read_tar(column, shard)
+    index = index_of(column, shard, receipt)
+    places = {extension: places.tolist() for extension, places in index.places.items()}
     return [
-        (key, {extension: data[first : first + size] for extension, (first, size) in places.items()})
-        for key, places in places_of(column, shard, receipt).items()
+        (key, {e: data[each[row][0] : sum(each[row])] for e, each in places.items() if each[row][0] >= 0})
+        for row, key in enumerate(index.samples)
     ]
 
 
 def open_tar(column: Column, shard: str, cache: Cache | None = None) -> OpenTar:
-    """A shard's tar and where it has its samples. Raises the errors of `read_shard`."""
-    data, receipt = read_tar(column, shard, cache)
-    return memoryview(data), places_of(column, shard, receipt)
+    """Opens a shard's tar.
+
+    Whole tars are compared with their receipts, but a local one, also one in the cache, only once a process:
+    as long as it is the same file, the next epoch takes it as it is.
+
+    Raises:
+        DenseCLIError: See `read_tar` and `index_of`.
+    """
+    tar = column.tar_url(shard)
+    if fs.is_local(tar) and (known := _reopened(tar)):
+        return known
+    mapped, path, receipt = _verified(column, shard, cache)
+    index = VERIFIED.find(path, mapped.stamp) or index_of(column, shard, receipt)
+    VERIFIED.add(path, mapped.stamp, index)
+    return OpenTar(memoryview(mapped.data), index)
 
 
-def places_of(column: Column, shard: str, receipt: Receipt) -> Places:
-    """Where a tar has its samples, in order. Raises DenseCLIError if the receipt contradicts itself."""
-    places: Places = {}
-    for name, place in sorted(receipt.members.items(), key=itemgetter(1)):
-        key, extension = name.split(".", 1)
-        places.setdefault(key, {})[extension] = place
-    if len(places) != receipt.samples or keys_digest(list(places)) != receipt.keys_digest:
+def _reopened(path: str) -> OpenTar | None:
+    """A local tar that this process has verified before."""
+    try:
+        data, stamp = fs.map_file(path)
+    except FileNotFoundError:
+        return None
+    index = VERIFIED.find(path, stamp)
+    if index is None:
+        return None
+    # Nothing reads it whole now. So the disk is asked for it ahead of its use.
+    if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
+        data.madvise(mmap.MADV_WILLNEED)
+    return OpenTar(memoryview(data), index)
+
+
+def index_of(column: Column, shard: str, receipt: Receipt) -> Index:
+    """Where a tar has its samples. Raises DenseCLIError if the receipt contradicts itself."""
+    names, places = list(receipt.members), _places(receipt.members)
+    rows: dict[str, int] = {}
+    found: dict[str, tuple[list[int], list[int]]] = {}
+    for member in np.argsort(places[:, 0]).tolist():
+        key, _, extension = names[member].partition(".")
+        of_extension = found.setdefault(extension, ([], []))
+        of_extension[0].append(rows.setdefault(key, len(rows)))
+        of_extension[1].append(member)
+    keys = "".join(f"{key}\n" for key in rows)
+    counted = len(rows) == keys.count("\n") == receipt.samples
+    if not counted or keys_digest(list(rows)) != receipt.keys_digest:
         url = column.receipt_url(shard)
         raise DenseCLIError(
             f"The receipt {url} lists other samples than it counts.", hint=_REBUILD.format(receipt=url)
         )
-    return places
+    index = Index(sys.intern(keys), {})
+    for extension, (of_rows, members) in found.items():
+        index.places[extension] = np.full((len(rows), 2), -1)
+        index.places[extension][of_rows] = places[members]
+    return index
+
+
+def _places(members: Mapping[str, tuple[int, int]]) -> np.ndarray:
+    """(M, 2) int64: first byte and size of each member."""
+    return np.fromiter(chain.from_iterable(members.values()), np.int64, 2 * len(members)).reshape(-1, 2)
 
 
 def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Buffer, Receipt]:
@@ -65,6 +179,12 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
     Raises:
         DenseCLIError: The shard is not built, or its tar is not the one that the receipt describes.
     """
+    mapped, _, receipt = _verified(column, shard, cache)
+    return mapped.data, receipt
+
+
+def _verified(column: Column, shard: str, cache: Cache | None) -> tuple[fs.Mapped, str, Receipt]:
+    """A shard's whole tar, where it is (in the store or in the cache), and its receipt. See `read_tar`."""
     tar, receipt_url = column.tar_url(shard), column.receipt_url(shard)
     receipt = column.receipt(shard)
     if receipt is None:
@@ -79,36 +199,46 @@ def read_tar(column: Column, shard: str, cache: Cache | None = None) -> tuple[Bu
         )
     rebuild = _REBUILD.format(receipt=receipt_url)
     try:
-        data = _fetch(tar, receipt, cache)
+        mapped, path = _fetch(tar, receipt, cache)
     except FileNotFoundError as error:
         raise DenseCLIError(f"The shard {tar} is gone, but its receipt is there.", hint=rebuild) from error
-    if trouble := _difference(data, receipt):
+    # What comes from the cache has been compared.
+    if path == tar and (trouble := _difference(mapped.data, receipt)):
         raise DenseCLIError(f"The shard {tar} {trouble}.", hint=rebuild)
-    for name, (first, size) in receipt.members.items():
-        if not _is_header(data[first - BLOCK : first], name.encode(), size):
-            raise DenseCLIError(
-                f"The receipt {receipt_url} lists other members than its tar has.", hint=rebuild
-            )
-    return data, receipt
+    if not _has_members(mapped.data, receipt.members):
+        raise DenseCLIError(f"The receipt {receipt_url} lists other members than its tar has.", hint=rebuild)
+    return mapped, path, receipt
 
 
-def _is_header(block: bytes, name: bytes, size: int) -> bool:
-    """Whether a block of a tar is the header of a member with this name and size."""
-    return block[:NAME_BYTES] == name.ljust(NAME_BYTES, b"\0") and block[SIZE_FIELD] == b"%011o" % size
+def _has_members(data: Buffer, members: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether a tar has headers with these names and sizes at these places."""
+    if not members:
+        return True
+    names = b"".join(name.encode().ljust(NAME_BYTES, b"\0") for name in members)
+    sizes = b"".join(b"%011o" % size for _, size in members.values())
+    if len(names) != len(members) * NAME_BYTES:
+        return False
+    headers = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), SIZE_FIELD.stop)[
+        _places(members)[:, 0] - BLOCK
+    ]
+    found = headers[:, :NAME_BYTES].tobytes(), headers[:, SIZE_FIELD].tobytes()
+    return found == (names, sizes)
 
 
-def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> Buffer:
+def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> tuple[fs.Mapped, str]:
+    """A tar, and where it is. One that comes from the cache is the one that the receipt describes."""
     name = Cache.name(receipt.column, receipt.shard, receipt.xxh3)
     if cache is None or fs.is_local(tar) or not cache.keeps(name):
-        return fs.map_bytes(tar)
+        return fs.map_file(tar), tar
+    path = str(cache.folder / name)
     with cache.alone(name):
         kept = cache.get(name)
-        if kept is not None and not _difference(kept, receipt):
-            return kept
+        if kept and (VERIFIED.find(path, kept.stamp) or not _difference(kept.data, receipt)):
+            return kept, path
         data = fs.read_bytes(tar)
         if not _difference(data, receipt):
             cache.put(name, data)
-        return data
+        return fs.Mapped(data, None), tar
 
 
 def _difference(data: Buffer, receipt: Receipt) -> str:

@@ -62,7 +62,7 @@ def test_train__the_hint_names_commands_that_make_the_column(
     build_here(BuildConfig(dataset="scenes", limit=4, store="store"))
     result = CliRunner().invoke(main, ["train", "--store", "store", "--method", "r-sc-v"])
     assert result.exit_code == 1 and "has no refined column" in result.output
-    commands = result.output.split("Make it with: ")[1].split(", then ")
+    commands = result.output.split("Make it:\n")[1].splitlines()
     assert len(commands) == 2
     train, build_shards = (command.split()[1:] for command in commands)
     passed(*train, "--max-steps", 1, "--batch-size", 4)

@@ -3,17 +3,18 @@
 import difflib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import weights_sha256
+from densecli.models.refiner_checkpoints import default_run
 from densecli.models.registry import MODELS
 from densecli.models.student import patch_of
-from densecli.models.vfms import is_vfm
+from densecli.models.vfms import architecture_of, is_vfm
 from densecli.shards.datasets import defaults_for
 from densecli.shards.keys import column_key
-from densecli.shards.kinds import KINDS
+from densecli.shards.kinds import KINDS, TargetKind
 from densecli.shards.store import Column, Store
 from densecli.train.refiner import refiner_file
 
@@ -146,7 +147,8 @@ def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[st
     own = _commands(store, default_teacher(store.dataset["name"], "refined", student), student, flags)
     raise DenseCLIError(
         f"{column.name} is of the Refiner of the CLIP {model}, not of {student}.",
-        hint=f"Make its own with: {own}; or learn from that one with --teacher {column.name}.",
+        hint=f"Learn from that one with --teacher {column.name}, or make its own{own.note}:",
+        commands=own.lines,
     )
 
 
@@ -184,57 +186,82 @@ def _missing(
         for option, value in asked.items()
         if value and (option == "regions" or all(option in KINDS[kind].options for kind in kinds))
     }
-    if features := _relabelled_from(wanted):
-        words = ["densecli", "relabel", "--store", store.root, "--teacher", features, *_words(flags)]
-        command = shlex.join(words)
-    else:
-        command = _commands(store, wanted, student, flags)
+    commands = _commands(store, wanted, student, flags)
     columns = [column.name for column in store.columns("targets") if column.target_kind in kinds]
     near = difflib.get_close_matches(teacher or "", columns, n=1)
     of = "".join(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
+    meant = f"Did you mean {near[0]}? " if near and near[0] != teacher else ""
     raise DenseCLIError(
         f"The store at {store.root} has no {' or '.join(kinds)} column{of}.",
-        hint=f"{f'Did you mean {near[0]}? ' if near and near[0] != teacher else ''}Make it with: {command}",
+        hint=f"{meant}Make it{commands.note}:",
+        commands=commands.lines,
     )
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
-    sources = {name: source for name, source in KINDS.items() if source.read_as == kind}
+    sources = {name: source for name, source in KINDS.items() if source.relabelled_as == kind}
     for column in store.columns("targets"):
         if source := sources.get(column.target_kind):
             return f"{source.relabelled_prefix}{column.name.removeprefix(source.prefix)}"
     return default_teacher(store.dataset["name"], kind, student)
 
 
-def _relabelled_from(name: str) -> str:
-    """Name of the teacher whose column `relabel` needs to make the column `name`; empty if there is none."""
-    for _, kind in KINDS.items():
-        if kind.relabelled_prefix and name.startswith(kind.relabelled_prefix):
-            return kind.teacher_name(name.removeprefix(kind.relabelled_prefix))
-    return ""
+def relabelled_from(name: str) -> tuple[TargetKind, str] | None:
+    """The kind and the name of the column of which `relabel` makes the column `name`; None for any other."""
+    kinds = [kind for _, kind in KINDS.items() if kind.relabelled_prefix]
+    for kind in sorted(kinds, key=lambda kind: -len(kind.relabelled_prefix)):
+        if name.startswith(kind.relabelled_prefix):
+            return kind, kind.teacher_name(name.removeprefix(kind.relabelled_prefix))
+    return None
 
 
-def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
-    """The command lines that make a column; a Refiner may have to be trained first."""
+class _Commands(NamedTuple):
+    """Command lines that make a column, and what they leave open."""
+
+    lines: Sequence[str]
+    note: str = ""
+
+
+def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> _Commands:
+    """The command lines that make a column: others may have to be made or trained first."""
+    if source := relabelled_from(teacher):
+        return _relabel_commands(store, *source, student, asked)
     refined = KINDS["refined"]
     if not teacher.startswith(refined.prefix):
         return _build_command(store, teacher, student, asked)
     flags = dict(asked)
-    run = str(flags.pop("refiner", f"runs/{teacher}"))
+    model = architecture_of(teacher.removeprefix(refined.prefix)).name
+    run = str(flags.pop("refiner", default_run(model, store.root)))
     file = refiner_file(run)
     build = _build_command(store, teacher, student, {**flags, "weights": f"{teacher}={file}"})
     if file.is_file():
         return build
-    words = ["train-refiner", "--student", teacher.removeprefix(refined.prefix), "--store", store.root]
+    words = ["train-refiner", "--student", model, "--store", store.root]
     train = shlex.join(["densecli", *words, "--run", run])
     # A name such as runs/refiner-2 may imply a depth, which is not known here.
-    depth = " (and --depth K, if it is not the paper's)" if "refiner" in asked else ""
-    return f"{train}{depth}, then {build}"
+    depth = " (with --depth K, if the Refiner's is not the paper's)" if "refiner" in asked else ""
+    return _Commands([train, *build.lines], f"{depth}{build.note}")
 
 
-def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> str:
+def _relabel_commands(
+    store: Store, kind: TargetKind, source: str, student: str, asked: Mapping[str, str | int]
+) -> _Commands:
+    """The command lines that relabel a column, which may have to be built first."""
+    # What is about boxes has the boxes and the views of the build.
+    of_build = {
+        flag: value for flag, value in asked.items() if kind.about_boxes and flag in ("regions", "views")
+    }
+    flags = {flag: value for flag, value in asked.items() if flag not in of_build}
+    words = ["densecli", "relabel", "--store", store.root, "--teacher", source, *_words(flags)]
+    if any(source in _names(column) for column in store.columns("targets")):
+        return _Commands([shlex.join(words)])
+    build = _build_command(store, source, student, of_build)
+    return _Commands([*build.lines, shlex.join(words)], build.note)
+
+
+def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str, str | int]) -> _Commands:
     """The command line that adds a column to a store."""
     dataset = store.dataset
     plans = {column.name for column in store.columns("regions")}
@@ -252,10 +279,9 @@ def _build_command(store: Store, teacher: str, student: str, asked: Mapping[str,
         **asked,
     }
     command = shlex.join(["densecli", "build-shards", *_words(flags)])
-    if defaults_for(dataset["name"]).generated:
-        return command
     # A store does not record where its photos were: it may have been built on another machine.
-    return f"{command} (and --data DIR, if the photos are not in the default place)"
+    data = " (with --data DIR, if the photos are not in the default place)"
+    return _Commands([command], "" if defaults_for(dataset["name"]).generated else data)
 
 
 def default_teacher(dataset: str, kind: str, student: str) -> str:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
 from densecli.shards.config import TextSettings
-from densecli.shards.kinds import TAU
+from densecli.shards.datasets import defaults_for
+from densecli.shards.kinds import KINDS, TAU
 from densecli.train.methods import Preset, find_method
 from densecli.train.trainer_config import TrainerConfig
 
@@ -35,6 +37,14 @@ class TrainConfig(TrainerConfig, TextSettings):
     )
     lr: float = changed(TrainerConfig, "lr", default_text="the method's, such as 1e-5 for densevlm")
     betas: tuple[float, float] = changed(TrainerConfig, "betas", default_text="the method's, else 0.9 0.98")
+    init: str | None = setting(
+        None,
+        help="Starts from the student that this run exported.",
+        group="model",
+        metavar="RUN",
+        default_text="none: as --weights says",
+        path=True,
+    )
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
@@ -178,11 +188,24 @@ class TrainConfig(TrainerConfig, TextSettings):
     def __post_init__(self) -> None:
         """Checks the settings, and replaces the number of a decoupling variant by its name."""
         super().__post_init__()
+        if self.init and self.weights:
+            raise DenseCLIError(
+                "Both --init and --weights say what the student starts from.", hint="Give one of them."
+            )
         object.__setattr__(self, "decoupling", DECOUPLING_ROWS.get(self.decoupling, self.decoupling))
 
     def preset(self) -> Mapping[str, Any]:
         """The method's settings."""
         return self.method_preset.settings
+
+    def preset_teachers(self, dataset: str) -> tuple[str, ...]:
+        """Names of the columns of the P-VLM that the method reads in place of the student's own.
+
+        Args:
+            dataset: Name of the data set, which says what its P-VLM is by default.
+        """
+        kinds = () if self.losses else self.method_preset.of_pvlm
+        return tuple(KINDS[kind].teacher_name(defaults_for(dataset).pvlm) for kind in kinds)
 
     @property
     def method_preset(self) -> Preset:

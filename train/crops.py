@@ -1,9 +1,9 @@
 """Photos with random crops, on which a Refiner is trained without regions or teachers."""
 
 import numpy as np
-import xxhash
 from PIL import Image
 
+from densecli.core.random_words import random_words
 from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.joined import Record
 from densecli.shards.store import Store
@@ -88,9 +88,8 @@ def random_crops(
     Returns:
         (count, 4) int64 xyxy in pixels.
     """
-    # Raw Philox output: numpy keeps its bit streams stable, but its distributions may change with a release.
-    words = np.random.Philox(key=xxhash.xxh3_128_intdigest(f"crop/{seed}/{epoch}/{key}".encode()))
-    area, ratio, x, y = (words.random_raw(4 * count) >> np.uint64(11)).reshape(4, count) * 2.0**-53
+    words = random_words(f"crop/{seed}/{epoch}/{key}", 4 * count)
+    area, ratio, x, y = (words >> np.uint64(11)).reshape(4, count) * 2.0**-53
     area = scale[0] + (scale[1] - scale[0]) * area
     aspect = RATIO[0] * (RATIO[1] / RATIO[0]) ** ratio
     sides = np.sqrt(np.stack([area * aspect, area / aspect], axis=1))

@@ -15,7 +15,7 @@ from densecli.core.startup import started
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.models.prompts import find_templates
-from densecli.models.student import Student, load_student
+from densecli.models.student import Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.shards.store import Column, Store
@@ -24,13 +24,16 @@ from densecli.train.columns import find_regions, find_targets
 from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.gpu_decode import JpegDecoder
+from densecli.train.heads import StudentWithHeads
+from densecli.train.initial_student import initial_student
 from densecli.train.method_notes import method_notes
 from densecli.train.optimizer import freeze
 from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
+from densecli.train.run_folder import lanes_to_continue
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
-from densecli.train.trainer import Trainer, lanes_to_continue
+from densecli.train.trainer import Trainer
 
 # Fields of the resolved configuration that are copied into the model card.
 CARD = (
@@ -42,6 +45,7 @@ CARD = (
     "columns",
     "losses",
     "total_steps",
+    "init",
     "initial_weights",
     "random_weights",
 )
@@ -106,7 +110,7 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
     targets = find_targets(
         store,
         sorted({term_and_kind(loss)[1] for loss in losses}),
-        teachers=config.teachers,
+        teachers=config.teachers or config.preset_teachers(store.dataset["name"]),
         student=config.student,
         regions=config.regions,
         categories=config.categories,
@@ -116,17 +120,24 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
     return find_regions(store, targets, config.regions), targets
 
 
-class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
+Outputs = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
+"""The dense map (B, C, h, w), the context features by name, and the maps of the terms' heads by loss."""
+
+
+class Distillation(Recipe[Outputs]):
     """A student and the weighted sum of its loss terms.
 
     Attributes:
+        student: The student.
+        model: The student, with the heads of the terms if they have any.
         terms: Loss terms by loss, TERM or TERM:KIND.
         loss_weights: Weights by loss.
         mode: The student's read-out mode.
+        initial_mode: That of the run that the student starts from; None if it starts from no run.
         initial: State dict of the student's network before the first step.
     """
 
-    model: Student
+    model: Student | StudentWithHeads
 
     def __init__(
         self,
@@ -150,9 +161,10 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         """
         self.config, self.store, self.regions, self.targets = config, store, regions, dict(targets)
         # The encoder stays in eval mode: no dropout, and batch statistics do not drift.
-        model, self.initial_weights = load_student(config.student, config.weights, device)
+        model, self.initial_weights, self.initial_mode = initial_student(config, device)
         preset_mode = "mode" in config.from_preset
         self.mode = "value" if preset_mode and not model.has_mode(config.mode) else config.mode
+        model.check_mode(self.mode)
         self.loss_weights = dict(config.losses or config.method_preset.losses)
         frozen = model.frozen_names(self.mode)
         freeze(model, frozen | model.names_outside(config.blocks) if config.blocks else frozen)
@@ -160,9 +172,11 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
         if device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
-        self.model = model
+        self.student = model
         self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
         self.terms = self._terms()
+        heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
+        self.model = StudentWithHeads(model, heads).to(device) if heads else model
         self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
@@ -176,6 +190,7 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
                     column=self.targets[kind],
                     config=self.config,
                     text=self._text,
+                    width=self.student.embed_dim,
                     options=term_options(term, TERMS[term], options[term]),
                 )
             )
@@ -184,14 +199,14 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
 
     def _text(self, column: Column) -> Tensor:
         """(D, C) the student's text embeddings of the categories of a labels column."""
-        if not isinstance(self.model, DenseCLIP):
+        if not isinstance(self.student, DenseCLIP):
             raise DenseCLIError(
                 f"{self.config.student} has no text tower and cannot learn from the labels of {column.name}.",
                 hint="Train it on tokens alone: --method r-sc-v, or --loss spatial:gram=1.",
             )
         names = column.spec["target"]["categories"]
         templates = find_templates(self.config.templates) if self.config.templates else None
-        return category_embeddings(self.model, names, file=self.config.text_embeddings, templates=templates)
+        return category_embeddings(self.student, names, file=self.config.text_embeddings, templates=templates)
 
     @property
     def random_weights(self) -> bool:
@@ -216,7 +231,13 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
 
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
-        return method_notes(self.config, self.store, self.regions, samples_per_step)
+        notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.initial_mode not in (None, self.mode):
+            notes.append(
+                f"{self.config.init} read its student out as {self.initial_mode}, this training reads it as "
+                f"{self.mode}; --mode {self.initial_mode} keeps it."
+            )
+        return notes
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; the names are the losses."""
@@ -229,38 +250,40 @@ class Distillation(Recipe[tuple[Tensor, dict[str, Tensor]]]):
     def nothing_to_learn(self, name: str, steps: int) -> DenseCLIError:
         """See `Recipe.nothing_to_learn`."""
         column = self.targets[term_and_kind(name)[1]]
-        theta = hasattr(self.terms[name], "theta")
-        kept = f" more probable than theta {self.config.theta:g}" if theta else ""
-        lower = "Lower --theta if the teacher is unsure of all regions. " if theta else ""
+        theta = self.terms[name].theta
+        kept, lower = "", ""
+        if theta is not None:
+            kept = f" more probable than theta {theta:g}"
+            lower = "Lower --theta if the teacher is unsure of all regions. "
         return DenseCLIError(
             f"The loss {name} had no region{kept} to learn from in the last {steps} steps; it reads the "
             f"column {column.full_name}, of the regions {self.regions.name}.",
             hint=f"{lower}If the photos have no regions, build again with --proposals of these photos.",
         )
 
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The dense map (B, C, h, w) and the context features by name."""
-        images = self.model.prepare(batch.images, side=self.config.image_size)
-        outputs: tuple[Tensor, dict[str, Tensor]] = model(images, self.mode, context=True)
-        return outputs
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """See `Outputs`."""
+        images = self.student.prepare(batch.images, side=self.config.image_size)
+        dense, context, *heads = model(images, self.mode, context=True)
+        return dense, context, heads[0] if heads else {}
 
     def loss(
-        self, outputs: tuple[Tensor, dict[str, Tensor]], batch: Batch, counts: dict[str, Tensor]
+        self, outputs: Outputs, batch: Batch, counts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms; logs each term before its weight."""
-        dense, context = outputs[0].float(), outputs[1]
+        dense, context, heads = outputs[0].float(), outputs[1], outputs[2]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
-        return weighted_sum(self.terms, self.loss_weights, student, batch, counts)
+        return weighted_sum(self.terms, self.loss_weights, student, batch, counts, heads)
 
     def picture(self) -> np.ndarray:
         """Draws affinities on a few fixed photos, before the first step and now."""
         if self._pictures is None:
-            self._pictures = AffinityPictures(self.model, self.mode, self.store, self.initial)
+            self._pictures = AffinityPictures(self.student, self.mode, self.store, self.initial)
         return self._pictures.draw()
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
         """Writes the student, interpolated with its initial weights; see `export_student`."""
         card = {name: resolved[name] for name in CARD}
         return export_student(
-            self.model.network, self.initial, alpha=self.config.alpha, folder=folder, card=card
+            self.student.network, self.initial, alpha=self.config.alpha, folder=folder, card=card
         )

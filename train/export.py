@@ -25,6 +25,7 @@ from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
 from densecli.train.distillation import CARD as CARD_FIELDS
 from densecli.train.export_config import ExportConfig
 from densecli.train.exports import EXPORTS, export_weights
+from densecli.train.heads import student_state
 from densecli.train.run_folder import RunFolder
 
 _SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "pt"}
@@ -56,11 +57,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     source = _source(config)
     model, about = source.model, source.about
     about["mode"] = config.mode or about.get("mode", "value")
-    if not model.has_mode(about["mode"]):
-        raise DenseCLIError(
-            f"{model.arch.name} has no dense mode {about['mode']!r}.",
-            hint="Leave --mode out, or give another mode.",
-        )
+    model.check_mode(about["mode"])
     tensors = export_weights(model, config.layout)
     file, format = _target(config, source.folder)
     data = _serialised(tensors, format)
@@ -148,7 +145,7 @@ def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
         )
     initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     state = load_checkpoint(str(file))
-    model.load_state_dict(state["model"])
+    model.load_state_dict(student_state(state["model"]))
     alpha = settings["alpha"] if alpha is None else alpha
     model.network.load_state_dict(average(model.network.state_dict(), initial, alpha))
     about = {name: settings[name] for name in CARD_FIELDS}

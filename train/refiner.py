@@ -25,7 +25,7 @@ from densecli.models.refiner import (
     starting_blocks,
     whole_boxes,
 )
-from densecli.models.refiner_checkpoints import METADATA, VERSION, card_of
+from densecli.models.refiner_checkpoints import METADATA, VERSION, WEIGHTS, card_of
 from densecli.models.student import DenseVFM, load_student
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
@@ -34,10 +34,8 @@ from densecli.train.losses import mean, token_cosine, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
-from densecli.train.run_folder import RunFolder
-from densecli.train.trainer import Trainer, lanes_to_continue
-
-WEIGHTS = "refiner.safetensors"
+from densecli.train.run_folder import RunFolder, lanes_to_continue
+from densecli.train.trainer import Trainer
 
 
 def refiner_file(run: str) -> Path:

@@ -13,6 +13,7 @@ FREE = frozenset(
         "store",
         "run",
         "weights",
+        "init",
         "resume",
         "device",
         "workers",

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from densecli.core import fs
+from densecli.core.distributed import Distributed
 from densecli.core.documents import parse, read_document
 from densecli.core.errors import DenseCLIError
 from densecli.core.lock import FolderLock
 from densecli.train.checkpoints import latest_checkpoint
 from densecli.train.run_config import with_current_values
-from densecli.train.trainer_config import Resume
+from densecli.train.trainer_config import Resume, TrainerConfig
 
 
 class RunFolder:
@@ -73,8 +74,8 @@ class RunFolder:
         """
         if not dry_run:
             self._lock.acquire()
-        elif self.root.is_file():
-            raise DenseCLIError(f"{self.root} is a file.", hint="Choose another --run.")
+        else:
+            self._refuse_file()
         try:
             return self._prepare(config, resume, free, defaults or {}, dry_run=dry_run)
         except BaseException:
@@ -86,12 +87,24 @@ class RunFolder:
         self._lock.release()
 
     def recorded_lanes(self) -> int | None:
-        """The number of lanes that the run's samples are dealt to; None if there is no run."""
+        """The number of lanes that the run's samples are dealt to; None if there is no run.
+
+        Raises:
+            DenseCLIError: Its configuration is damaged, or the folder is a file.
+        """
+        self._refuse_file()
         try:
             lanes: int | None = self.read_config().get("lanes")
         except FileNotFoundError:
             return None
         return lanes
+
+    def _refuse_file(self) -> None:
+        for place in (self.root, *self.root.parents):
+            if place.is_file():
+                raise DenseCLIError(
+                    f"{self.root} cannot be a run's folder: {place} is a file.", hint="Choose another --run."
+                )
 
     def _prepare(
         self,
@@ -209,6 +222,13 @@ class RunFolder:
             raise DenseCLIError(
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
             )
+
+
+def lanes_to_continue(config: TrainerConfig, distributed: Distributed) -> int | None:
+    """The number of lanes of the run that a training continues; None for a new run."""
+    if config.resume != "interrupted":
+        return None
+    return distributed.on_rank_zero(lambda: RunFolder(config.run).recorded_lanes())
 
 
 class _Config(TypedDict):

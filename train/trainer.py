@@ -23,7 +23,8 @@ from densecli.core.prefetch import prefetch
 from densecli.core.signals import heeding_signals
 from densecli.train.checkpoints import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from densecli.train.dataloader import Batch, Stream
-from densecli.train.loggers import RunLog, open_log
+from densecli.train.health import Health, NonFiniteStep, check_weights
+from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
 from densecli.train.optimizer import adamw, set_learning_rate
 from densecli.train.recipe import Recipe
 from densecli.train.run_config import FREE, defaults
@@ -33,13 +34,6 @@ from densecli.train.steps import Steps
 from densecli.train.trainer_config import TrainerConfig
 
 R = TypeVar("R", bound=Recipe[Any])
-
-MAX_EMPTY_STEPS = 20
-"""Steps in a row in which a loss has nothing to learn from, after which the training stops."""
-
-
-class NonFiniteStep(DenseCLIError):
-    """A loss or gradient is not finite and the weights were not changed, or the weights are not finite."""
 
 
 class Trainer(Generic[R]):
@@ -55,7 +49,7 @@ class Trainer(Generic[R]):
         steps: The steps of the training.
         notes: What a user should read before the first step.
         step: Steps taken.
-        nonfinite_steps: How many of them were skipped, because their loss or gradient was not finite.
+        health: What has gone wrong so far.
     """
 
     def __init__(
@@ -80,8 +74,8 @@ class Trainer(Generic[R]):
         self.steps = Steps(loader, config, self.distributed.world_size)
         self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
         self.step = 0
-        self.nonfinite_steps = 0
-        self._empty: dict[str, int] = {}
+        self.health = Health()
+        self._loggers: list[Logger] = []
         self.model = recipe.model
         fused = self.device.type == "cuda"
         self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
@@ -143,6 +137,8 @@ class Trainer(Generic[R]):
 
     def _open(self, folder: RunFolder) -> str | None:
         config = self.config
+        # Before anything is written: a logger may be unknown or lack its package.
+        self._loggers = make_loggers(config.loggers, folder)
         return folder.open(
             self.resolved(), config.resume, free=FREE, defaults=defaults(config), dry_run=config.dry_run
         )
@@ -162,7 +158,7 @@ class Trainer(Generic[R]):
                 try:
                     row = self.train_step(batches)
                 except NonFiniteStep:
-                    self._check_weights()
+                    check_weights(self.model.state_dict().values(), self.step)
                     self._save(folder, log, before)
                     raise
                 now = time.perf_counter()
@@ -175,7 +171,7 @@ class Trainer(Generic[R]):
                 # torchrun passes a signal on to all its processes; a scheduler may send it to one of them.
                 ended_by = self.distributed.max(stop.signal or 0)
                 if ended_by or self._due(self.config.checkpoint_every):
-                    self._check_weights()
+                    check_weights(self.model.state_dict().values(), self.step)
                     self._save(folder, log, rng_state())
                 if self.distributed.first and self._due(
                     self.config.picture_every or self.config.checkpoint_every
@@ -206,7 +202,7 @@ class Trainer(Generic[R]):
 
         Raises:
             NonFiniteStep: The step is not finite, after `max_nonfinite_steps` others.
-            DenseCLIError: A loss had nothing to learn from in `MAX_EMPTY_STEPS` steps, or in all of them.
+            DenseCLIError: A loss had nothing to learn from for too long; see `Health.count_empty`.
         """
         rate = self.schedule(
             self.step, peak=self.config.lr, warmup_steps=self.steps.warmup, total_steps=self.steps.total
@@ -222,9 +218,11 @@ class Trainer(Generic[R]):
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
             self.optimizer.step()
         else:
-            self._skip(values, [key for batch in batches for key in batch.keys])
+            self.health.skip(
+                self.step + 1, values, lambda: self._keys(batches), self.config.max_nonfinite_steps
+            )
         self.step += 1
-        self._check_empty(empty)
+        self.health.count_empty(empty, self.step, self.steps.total, self.recipe.nothing_to_learn)
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
@@ -269,37 +267,10 @@ class Trainer(Generic[R]):
         values = {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
         return values, {name for name, amount in zip(learned, left, strict=True) if not amount}
 
-    def _check_empty(self, empty: set[str]) -> None:
-        """Raises DenseCLIError for a loss that had nothing to learn from for too long, or at all."""
-        self._empty = {name: self._empty.get(name, 0) + 1 for name in empty}
-        for name, steps in self._empty.items():
-            if steps >= MAX_EMPTY_STEPS or steps == self.step == self.steps.total:
-                raise self.recipe.nothing_to_learn(name, steps)
-
-    def _skip(self, values: dict[str, float], keys: list[str]) -> None:
-        """Counts a step that is not finite; raises NonFiniteStep if there were too many."""
-        if self.nonfinite_steps < self.config.max_nonfinite_steps:
-            self.nonfinite_steps += 1
-            return
-        name = "gradient" if math.isfinite(values["loss"]) else "loss"
-        value = values["grad_norm" if name == "gradient" else "loss"]
-        keys = [key for part in self.distributed.gather(keys) for key in part]
-        raise NonFiniteStep(
-            f"The {name} of step {self.step + 1} is {value}; samples: {', '.join(keys)}.",
-            hint="The state before this step is saved. Lower --lr, use --precision fp32, or skip "
-            "such steps with --max-nonfinite-steps.",
-        )
-
-    def _check_weights(self) -> None:
-        """Raises NonFiniteStep for weights that a step of finite loss and gradient has made infinite."""
-        tensors = [p for p in self.model.state_dict().values() if p.is_floating_point() and p.numel()]
-        # The largest of each: one transfer for all, and no sum that could overflow.
-        if not math.isfinite(torch.stack([tensor.abs().max().float() for tensor in tensors]).max().item()):
-            raise NonFiniteStep(
-                f"The weights are not finite after step {self.step}: a step was too large.",
-                hint="They are not saved, and earlier checkpoints are kept. Lower --lr, and start again with "
-                "--resume overwrite.",
-            )
+    def _keys(self, batches: Sequence[Batch]) -> list[str]:
+        """The samples of a step, of all processes."""
+        own = [key for batch in batches for key in batch.keys]
+        return [key for part in self.distributed.gather(own) for key in part]
 
     def _due(self, every: int) -> bool:
         """Whether something that happens every `every` steps and after the last one is due now."""
@@ -316,7 +287,7 @@ class Trainer(Generic[R]):
             config = self.resolved()
             for note in self.notes:
                 tqdm.write(note, file=sys.stderr)
-            logs.append(open_log(self.config.loggers, folder, config, step=self.step, total=self.steps.total))
+            logs.append(open_log(self._loggers, folder, config, step=self.step, total=self.steps.total))
 
         self.distributed.on_rank_zero(open_on_first)
         return logs[-1]
@@ -337,7 +308,7 @@ class Trainer(Generic[R]):
         log.sync()
         state = {
             "step": self.step,
-            "nonfinite_steps": self.nonfinite_steps,
+            **self.health.state(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng,
@@ -359,17 +330,11 @@ class Trainer(Generic[R]):
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
             set_rng_state(state["rng"])
+            self.health = Health.of_state(state)
         # Torch raises anything for a state that is another model's.
         except Exception as error:
             raise DenseCLIError(
                 f"The checkpoint {checkpoint} does not fit this model ({type(error).__name__}).",
                 hint="Remove it to continue from the one before, or start again with --resume overwrite.",
             ) from error
-        self.step, self.nonfinite_steps = state["step"], state["nonfinite_steps"]
-
-
-def lanes_to_continue(config: TrainerConfig, distributed: Distributed) -> int | None:
-    """The number of lanes of the run that a training continues; None for a new run."""
-    if config.resume != "interrupted":
-        return None
-    return distributed.on_rank_zero(lambda: RunFolder(config.run).recorded_lanes())
+        self.step = state["step"]

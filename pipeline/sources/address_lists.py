@@ -4,14 +4,13 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from densecli.core.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError, damage_is_a_value_error
 
 COLUMN = "url"
 """Name of the column that holds the addresses."""
@@ -95,7 +94,7 @@ def _json_lines(file: str, stream: BinaryIO) -> Iterator[Any]:
 
 
 def _parquet(file: str, stream: BinaryIO) -> Iterator[Any]:
-    with _damage_is_a_value_error():
+    with damage_is_a_value_error():
         table = parquet.ParquetFile(stream)
     schema = table.schema_arrow
     if COLUMN not in schema.names:
@@ -108,7 +107,7 @@ def _parquet(file: str, stream: BinaryIO) -> Iterator[Any]:
         raise DenseCLIError(f"The column {COLUMN} of {file} holds {kind}, not texts.", hint=HINT)
     batches = table.iter_batches(batch_size=_ROWS, columns=[COLUMN])
     while True:
-        with _damage_is_a_value_error():
+        with damage_is_a_value_error():
             batch = next(batches, None)
         if batch is None:
             return
@@ -116,17 +115,6 @@ def _parquet(file: str, stream: BinaryIO) -> Iterator[Any]:
         column = batch.column(0)
         column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         yield from column.cast(pa.large_binary()).to_pylist()
-
-
-@contextmanager
-def _damage_is_a_value_error() -> Iterator[None]:
-    """pyarrow says with a bare OSError that a footer or a page is damaged; the system's have a number."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None and type(error) is OSError:
-            raise ValueError(str(error)) from error
-        raise
 
 
 def _csv(file: str, stream: BinaryIO) -> Iterator[str]:

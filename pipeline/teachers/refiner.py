@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file
 from densecli.models.flops import refiner_forward
-from densecli.models.refiner_checkpoints import load_refiner
+from densecli.models.refiner_checkpoints import WEIGHTS, default_run, load_refiner
 from densecli.models.registry import is_clip
 from densecli.models.vfms import VFMS, architecture_of, is_vfm
 from densecli.pipeline.config import RANK, BuildConfig
@@ -157,7 +159,7 @@ def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
     return RefinedConfig(
         model=model,
         weights=weights_for(model, settings),
-        refiner=absolute_weights(settings.weights.get(name) or _find_refiner(name, model)),
+        refiner=absolute_weights(settings.weights.get(name) or _find_refiner(name, model, settings)),
         views=settings.views,
         seed=settings.seed,
         side=settings.side,
@@ -165,16 +167,24 @@ def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
     )
 
 
-def _find_refiner(name: str, model: str) -> str:
-    """The file of a model's Refiner; raises DenseCLIError with how to train one."""
+def _find_refiner(name: str, model: str, settings: BuildConfig) -> str:
+    """The file of a model's Refiner, in the folder of weights or of the store's own run of train-refiner.
+
+    Raises:
+        DenseCLIError: There is none; the hint says how to train one.
+    """
     arch = architecture_of(model).name
+    store = settings.store_url
+    trained = Path(default_run(arch, store), "export", WEIGHTS)
     try:
         return str(find_file(name, f"{KINDS['refined'].prefix}{arch}"))
     except DenseCLIError as error:
+        if trained.is_file():
+            return str(trained)
         raise DenseCLIError(
-            str(error),
-            hint=f"Train it with densecli train-refiner --student {arch}, then give it as "
-            f"--weights {name}=RUN/export/refiner.safetensors.",
+            f"{str(error).removesuffix('.')}, and no {trained}.",
+            hint=f"Train it, or give it as --weights {name}=RUN/export/{WEIGHTS}:",
+            commands=[shlex.join(["densecli", "train-refiner", "--student", arch, "--store", store])],
         ) from None
 
 

@@ -107,7 +107,8 @@ class TopK:
     def decode(self, arrays: Mapping[str, np.ndarray], rows: Some = ALL) -> np.ndarray:
         """(R, D + 2) float32 of some rows: the classes kept (0 for others), the tail's thing and stuff mass.
 
-        Rows sum to 1. The argmax over the classes is the first id stored.
+        Rows sum to 1. The argmax over the classes is the first id stored. Raises ValueError for a row that is
+        no distribution, which `encode` never writes.
         """
         count = arrays["count"].astype(np.int64)
         start = (np.cumsum(count) - count)[rows]
@@ -118,8 +119,11 @@ class TopK:
         out = np.zeros((len(count), len(self.things) + 2))
         out[row, arrays["ids"][place]] = arrays["p"][place]
         out[:, -2:] = arrays["rest"][rows]
+        sums = out.sum(1, keepdims=True)
+        if not (np.isfinite(sums) & (sums > 0)).all():
+            raise ValueError("the probabilities of a row have no finite sum above 0")
         if arrays["p"].dtype == np.float16:
-            out /= out.sum(1, keepdims=True)
+            out /= sums
         decoded = out.astype(np.float32)
         # Rounding may have made the two largest equal; the first id must stay the argmax.
         first, classes = arrays["ids"][start].astype(np.int64), decoded[:, :-2]

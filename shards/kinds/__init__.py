@@ -3,6 +3,7 @@
 A plug-in registers a further kind in `KINDS`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +31,8 @@ class TargetKind:
         options: Options that choose between its columns, besides --teacher and --regions: categories, views,
             refiner.
         own_teacher: Whether its default teacher is the student's own architecture with its original weights.
-        read_as: Kind that a training reads instead, if the targets are first relabelled; else empty.
-        relabelled_prefix: Prefix of the model in the names of columns made by relabelling.
+        relabelled_as: Kind of target that `densecli relabel` makes of it; empty if there is none.
+        relabelled_prefix: Prefix of the model in the names of the columns that it makes.
     """
 
     name: str
@@ -40,7 +41,7 @@ class TargetKind:
     read_by: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     own_teacher: bool = False
-    read_as: str = ""
+    relabelled_as: str = ""
     relabelled_prefix: str = ""
 
     @property
@@ -50,8 +51,12 @@ class TargetKind:
 
     @property
     def read_kind(self) -> str:
-        """The kind that a training reads: this one, or `read_as`."""
-        return self.read_as or self.name
+        """The kind that a training reads: this one, or `relabelled_as` if no loss term reads this one."""
+        return self.name if self.read_by or not self.relabelled_as else self.relabelled_as
+
+    def serves(self, kinds: Collection[str]) -> bool:
+        """Whether a training that reads `kinds` needs a teacher of this kind."""
+        return self.read_kind in kinds or self.relabelled_as in kinds
 
     def teacher_name(self, model: str) -> str:
         """Name of the teacher that gives it with a model."""

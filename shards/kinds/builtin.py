@@ -16,7 +16,11 @@ KINDS.add(
 KINDS.add(
     "features",
     TargetKind(
-        name="features", prefix="features-", layout="map", read_as="labels", relabelled_prefix="relabel-"
+        name="features",
+        prefix="features-",
+        layout="map",
+        relabelled_as="labels",
+        relabelled_prefix="relabel-",
     ),
     help="A P-VLM's dense map, from which densecli relabel makes labels.",
 )
@@ -29,8 +33,21 @@ KINDS.add(
         read_by=("region_cosine",),
         options=("views",),
         own_teacher=True,
+        relabelled_as="crop-labels",
+        relabelled_prefix="relabel-crops-",
     ),
     help="A CLIP's image embedding of the crop of each box (CLIPSelf).",
+)
+KINDS.add(
+    "crop-labels",
+    TargetKind(
+        name="crop-labels",
+        prefix="relabel-crops-",
+        layout="views",
+        read_by=("region_kl", "region_text"),
+        options=("categories", "views"),
+    ),
+    help="The distribution over categories of the crop of each box, which densecli relabel makes of crops.",
 )
 KINDS.add(
     "gram",

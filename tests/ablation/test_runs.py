@@ -29,7 +29,8 @@ class RecordingRunner:
 
     def columns(self, words: Sequence[str]) -> dict[str, str]:
         if self.missing and self.missing in " ".join(words):
-            raise DenseCLIError("There is no column.", hint=f"Make it for {' '.join(words[2:4])}.")
+            command = f"densecli build {' '.join(words[2:4])}"
+            raise DenseCLIError("There is no column.", hint="Make it:", commands=[command])
         return {"labels": "key"}
 
     def train(self, words: Sequence[str]) -> dict[str, Any]:
@@ -146,7 +147,8 @@ def test_check__names_all_that_is_missing_before_the_first_run(tmp_path: Path) -
     with pytest.raises(DenseCLIError, match="There is no column") as caught:
         run(recorder, tmp_path)
     assert not recorder.trained and not list(tmp_path.iterdir())
-    assert caught.value.hint == "Make it for --theta 0.1. Make it for --theta 0.3."
+    assert (str(caught.value), caught.value.hint) == ("There is no column.", "Make it:")
+    assert caught.value.commands == ("densecli build --theta 0.1", "densecli build --theta 0.3")
     assert check(SPEC, RecordingRunner().runner).keys() == {
         f"theta-{theta}-seed-{seed}" for theta in (0.1, 0.3) for seed in (0, 1)
     }

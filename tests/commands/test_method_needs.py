@@ -16,6 +16,9 @@ from densecli.commands.method_needs import build_for
         ("--method declip-released", 560, "grid-clipself", ("crops-vitb16", "dinov2-vitb14")),
         ("--method sc-clipself --canvas 640", 640, "proposals", ("crops-vitb16", "self-vitb16")),
         ("--method sc-clipself --regions masks", 1024, "masks", ("crops-vitb16", "self-vitb16")),
+        ("--method feature-kd", 512, "grid-paper", ("crops-vitl14",)),
+        ("--method logit-kd", 512, "grid-paper", ("crops-vitl14",)),
+        ("--method logit-kd --teacher crops-vitl14", 512, "grid-paper", ("crops-vitl14",)),
         ("--teacher vitb16", None, "grid-paper", ("vitb16",)),
         ("--method densevlm --teacher vitb16", 512, "grid-paper", ("vitb16",)),
     ],
@@ -40,6 +43,13 @@ def test_build__says_what_the_method_adds(capsys: pytest.CaptureFixture) -> None
     build_for(build_shards.parse(["--dataset", "coco", "--method", "clipself"]))
     said = capsys.readouterr().err
     assert said == "clipself: --teacher crops-vitb16 --canvas 1024 --regions grid-clipself\n"
+
+
+def test_build__says_what_is_left_to_relabel(capsys: pytest.CaptureFixture) -> None:
+    build_for(build_shards.parse(["--dataset", "coco", "--method", "logit-kd"]))
+    said = capsys.readouterr().err
+    assert said.startswith("logit-kd: --teacher crops-vitl14 --canvas 512 --regions grid-paper\n")
+    assert said.endswith("Then: densecli relabel --teacher crops-vitl14\n")
 
 
 def test_build__says_only_what_is_new(capsys: pytest.CaptureFixture) -> None:

@@ -19,5 +19,7 @@ def test_error__a_long_word_is_shortened_and_the_sentence_stays() -> None:
 def test_error__keeps_message_hint_and_code_across_processes() -> None:
     error = pickle.loads(pickle.dumps(DenseCLIError("What.", hint="Do.")))
     assert (str(error), error.hint) == ("What.", "Do.")
+    several = pickle.loads(pickle.dumps(DenseCLIError("What.", hint="Do:", commands=["a b", "c\nd"])))
+    assert several.advice() == ["Do:", "a b", "c d"]
     ended = pickle.loads(pickle.dumps(Interrupted(15, "Stopped.", hint="Go on.")))
     assert (str(ended), ended.hint, ended.exit_code) == ("Stopped.", "Go on.", 143)

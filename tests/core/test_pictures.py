@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,6 +113,17 @@ def test_upright__damaged_exif_is_a_reason(tag):
     image = open_picture(encoded("JPEG", exif=exif)).image
     with pytest.raises(Unreadable, match=r"^corrupt-exif$"):
         upright(image)
+
+
+def test_open_picture__a_large_one_is_no_warning_on_standard_error(tmp_path):
+    side = 9_500  # Pillow warns above 89 million pixels
+    Image.new("1", (side, side)).save(tmp_path / "large.png")
+    code = (
+        "import sys; from densecli.core import pictures; print(pictures.read_picture(sys.argv[1], '').size)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "large.png")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (f"({side}, {side})", "")
 
 
 def test_to_rgb__sixteen_bits_take_a_few_bytes_a_pixel():

@@ -99,6 +99,7 @@ def test_dataset__a_bad_box_of_a_thing_is_named(dataset, box):
         (lambda d: d["images"][1].update(file_name="/etc/passwd"), "leads out of its folder"),
         (lambda d: d["images"][1].update(file_name="a\0b"), "images[1] has no file_name"),
         (lambda d: d["images"][1].pop("id"), "images[1] has no id"),
+        (lambda d: d["images"][1].update(id=0), "two images have the id 0"),
         (
             lambda d: d["categories"][1].pop("name"),
             "categories[1] has no id",

@@ -54,6 +54,10 @@ def test_read__boxes_crowds_and_what_has_no_area(read):
     assert len(read(limit=1).photos) == 1
 
 
+def test_read__counts_boxes_without_area_of_the_photos_it_keeps(read):
+    assert [read(limit=limit).without_area for limit in (1, 2)] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -134,12 +138,19 @@ def test_read__lvis_says_where_photos_are_and_what_was_looked_for(read):
             category |= {"frequency": frequency, "name": names[category["id"]]}
 
     found = read(lvis, name="lvis_v1_val")
-    assert found.categories.name == "LVIS" and found.categories.groups == ("frequent", "rare")
+    assert (
+        found.categories.lvis
+        and found.categories.name == "LVIS"
+        and found.categories.groups == ("frequent", "rare")
+    )
     assert found.categories.names == ("bow (decorative ribbons)", "cat")
     assert [photo.checked for photo in found.photos] == [{0, 1}, {0}, frozenset()]
     assert all(photo.partial == {1} for photo in found.photos)
     assert found.photos[0].path.parts[-2:] == ("train2017", "000000000000.jpg")
     assert found.photos[0].name == "train2017/000000000000.jpg"
+    given = read(lvis, name="lvis_v1_val", novel=["cat"])
+    assert given.categories.lvis and given.categories.groups == ("base", "novel")
+    assert [(p.checked, p.partial) for p in given.photos] == [(p.checked, p.partial) for p in found.photos]
 
 
 def test_groups__ov_coco_is_65_of_the_80_things():

@@ -8,7 +8,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.panoptic import PanopticDataset, canonical, mask_box, match_categories, segment_ids
+from densecli.evaluation.annotations import canonical, match_categories
+from densecli.evaluation.panoptic import PanopticDataset, mask_box, segment_ids
 from densecli.models.categories import Categories, load_categories
 
 NAMES = ("cat", "boat", "sea", "sky")

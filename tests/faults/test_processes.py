@@ -124,7 +124,7 @@ def kept(before: dict[str, int], store: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_kill_9__of_a_worker_and_of_the_driver(start, undisturbed, tmp_path, survived):
+def test_kill_9__of_a_worker_and_of_the_main_process(start, undisturbed, tmp_path, survived):
     store = tmp_path / "store"
     build = start()
     wait_for_targets(store, 2)
@@ -137,13 +137,13 @@ def test_kill_9__of_a_worker_and_of_the_driver(start, undisturbed, tmp_path, sur
     build.kill()
     build.wait()
     wait_until_gone(processes)
-    before_driver, begun = receipts(store), tars(store)
+    before_the_kill, begun = receipts(store), tars(store)
     assert kept(before_worker, store)
     assert 8 <= len(list(store.glob("targets/*/0*.json"))) < SHARDS
-    assert len(begun) - len(before_driver) <= CONFIG.workers
+    assert len(begun) - len(before_the_kill) <= CONFIG.workers
 
     finished(start())
-    assert kept(before_driver, store)
+    assert kept(before_the_kill, store)
     assert tars(store) == undisturbed
     survived("kill -9 of a worker")
     survived("kill -9 of the build")
@@ -176,7 +176,7 @@ def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, surv
 
 
 @pytest.mark.slow
-def test_two_drivers__on_one_store_both_end_well(start, undisturbed, tmp_path, survived):
+def test_two_builds__on_one_store_both_end_well(start, undisturbed, tmp_path, survived):
     builds = [start(), start()]
     for build in builds:
         assert f"{CONFIG.limit}/{CONFIG.limit} images" in finished(build)

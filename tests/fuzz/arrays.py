@@ -63,6 +63,8 @@ def try_text(rng: random.Random, folder: Path) -> None:
     path.write_bytes(mutated(rng, table) if rng.random() < 0.7 else headed(rng))
     rows = load_text_embeddings(path, 3, 8)
     assert rows.shape == (3, 8)
+    # A comparison that NaN fails.
+    assert ((rows.norm(dim=1) - 1).abs() < 1e-3).all()
 
 
 TARGETS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from densecli.ablation.runs import photos_seen
 from densecli.models.model_card import run_export
-from densecli.train.loggers import keep_run_id, open_log
+from densecli.train.loggers import keep_run_id, make_loggers, open_log
 from densecli.train.run_folder import RunFolder
 
 from .frame import Target
@@ -53,7 +53,7 @@ def try_one(rng: random.Random, folder: Path) -> None:
             try:
                 run.open(CONFIG, "interrupted")
                 run.check_checkpoint("step-00000003.pt", {"step": 3, "config": CONFIG}, CONFIG)
-                open_log([], run, CONFIG, step=3, total=3).close()
+                open_log(make_loggers([], run), run, CONFIG, step=3, total=3).close()
             finally:
                 run.close()
 

@@ -48,7 +48,7 @@ def test_dense__an_unknown_mode_lists_the_known_ones(tiny) -> None:
 def test_dense__an_unknown_option_lists_the_known_ones(tiny, mode: str) -> None:
     with pytest.raises(DenseCLIError, match=re.escape(repr(mode))) as error:
         tiny("eva")(images(), mode)
-    assert "after qq, kk, vv, csa, all also +rope, +scale, +unit" in error.value.hint
+    assert "qq, kk, vv, csa, all may be followed by +rope, +scale, +unit" in error.value.hint
 
 
 @torch.no_grad()

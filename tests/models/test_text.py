@@ -164,6 +164,10 @@ def test_load_text_embeddings__what_is_no_file_of_numpys(tmp_path: Path, content
         (np.ones(2), "not a table"),
         (np.array([["a", "b"]] * 2), "not a table"),
         (np.array([[1.0, np.nan]] * 2), "not finite"),
+        (np.array([[1.0, 1e300]] * 2), "not finite in float32"),
+        (np.array([[1.0, 0.0], [0.0, 0.0]]), "Row 2 of .* has no direction"),
+        (np.array([[1e-30, 0.0], [1.0, 0.0]]), "Row 1 of .* has no direction"),
+        (np.array([[1e38, 1e38], [1.0, 0.0]]), "Row 1 of .* has no direction"),
         (np.array([{}, {}]), "cannot be read"),
     ],
 )

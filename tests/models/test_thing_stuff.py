@@ -3,14 +3,11 @@
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from pyarrow import parquet
 
-from densecli.commands.categories import categories, read_texts
-from densecli.core.errors import DenseCLIError
+from densecli.commands.categories import categories
 from densecli.models.categories import load_categories
 from densecli.models.thing_stuff import (
     Known,
@@ -97,7 +94,7 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(categories, [str(word) for word in words])
 
 
-def test_verb__the_generated_worlds_captions_give_its_categories(tmp_path: Path) -> None:
+def test_categories__the_generated_worlds_captions_give_its_categories(tmp_path: Path) -> None:
     from densecli.scenes.world import render
 
     file = tmp_path / "captions.json"
@@ -115,7 +112,7 @@ def test_verb__the_generated_worlds_captions_give_its_categories(tmp_path: Path)
     assert "Frequent words" in done.output and "photo 120" in done.output
 
 
-def test_verb__an_edited_set_is_believed(tmp_path: Path) -> None:
+def test_categories__an_edited_set_is_believed(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("Boats\nboat\nsky\nrare thing\n")
     out = tmp_path / "set.json"
     assert run("--from", tmp_path / "names.txt", "--min-count", 1, "--out", out).exit_code == 0
@@ -129,7 +126,7 @@ def test_verb__an_edited_set_is_believed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["set.csv", "set", "set.json"])
-def test_verb__writes_both_files_whichever_is_named(tmp_path: Path, out: str) -> None:
+def test_categories__writes_both_files_whichever_is_named(tmp_path: Path, out: str) -> None:
     (tmp_path / "names.txt").write_text("sky\nboat\n")
     done = run("--from", tmp_path / "names.txt", "--out", tmp_path / out)
     assert done.exit_code == 0 and f"Written: {tmp_path / 'set.json'}, {tmp_path / 'set.csv'}" in done.output
@@ -138,7 +135,7 @@ def test_verb__writes_both_files_whichever_is_named(tmp_path: Path, out: str) ->
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_verb__a_text_tower_is_asked_about_strangers_alone(tmp_path: Path) -> None:
+def test_categories__a_text_tower_is_asked_about_strangers_alone(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("sky\nboat\n")
     words = ["--student", "scenes-s", "--weights", "scenes-s=random:0", "--dry-run"]
     done = run("--from", tmp_path / "names.txt", *words)
@@ -146,28 +143,5 @@ def test_verb__a_text_tower_is_asked_about_strangers_alone(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"names.txt"}
 
 
-def test_read_texts__of_every_kind_of_file(tmp_path: Path) -> None:
-    texts = ["a boat", "the sky, blue"]
-    (tmp_path / "t.txt").write_text("\n".join(texts))
-    (tmp_path / "t.csv").write_text('id,caption\n1,a boat\n2,"the sky, blue"\n')
-    (tmp_path / "t.json").write_text(json.dumps([{"caption": text} for text in texts]))
-    parquet.write_table(pa.table({"caption": texts}), tmp_path / "t.parquet")
-    for suffix in ("txt", "csv", "json", "parquet"):
-        assert read_texts(str(tmp_path / f"t.{suffix}"), "caption") == texts
-    for suffix in ("csv", "json", "parquet"):
-        with pytest.raises(DenseCLIError, match="'text'"):
-            read_texts(str(tmp_path / f"t.{suffix}"), "text")
-    with pytest.raises(DenseCLIError, match="no file"):
-        read_texts(str(tmp_path / "none.txt"), "caption")
-    (tmp_path / "t.json").write_text("\ufeff" + json.dumps(texts), encoding="utf-8")
-    assert read_texts(str(tmp_path / "t.json"), "caption") == texts
-    for damaged in (b"[" * 100_000, b'["\xff"]'):
-        (tmp_path / "t.json").write_bytes(damaged)
-        with pytest.raises(DenseCLIError, match="no texts"):
-            read_texts(str(tmp_path / "t.json"), "caption")
-    with pytest.raises(DenseCLIError, match=r"is not a \.txt"):
-        read_texts(str(tmp_path / "t.doc"), "caption")
-
-
-def test_verb__one_source_is_asked_for(tmp_path: Path) -> None:
+def test_categories__one_source_is_asked_for(tmp_path: Path) -> None:
     assert run().exit_code == 2

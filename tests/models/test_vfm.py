@@ -186,6 +186,13 @@ def test_timm__a_network_without_a_patch_grid_is_refused(name):
     assert "timm/vit_base_patch14_dinov2.lvd142m" in caught.value.hint
 
 
+def test_timm__a_network_that_is_a_plain_vit_too_is_named():
+    with pytest.raises(DenseCLIError, match="NaFlexVit") as caught:
+        find_vfm("timm/naflexvit_base_patch16_radio_v3")
+    assert "timm/vit_base_patch16_radio_v3" in caught.value.hint
+    find_vfm("timm/vit_base_patch16_radio_v3")
+
+
 def test_timm__unknown_names_and_tags_suggest_the_nearest():
     with pytest.raises(DenseCLIError, match="vit_bse_patch16_224") as caught:
         find_vfm("timm/vit_bse_patch16_224")

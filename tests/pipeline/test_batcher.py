@@ -61,7 +61,7 @@ def test_out_of_memory__with_a_single_picture_is_an_error(photos):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 19, 100])
-def test_asking__gives_photos_in_order_and_every_batch_full_but_the_last(photos, batch_size):
+def test_batcher__gives_photos_in_order_and_every_batch_full_but_the_last(photos, batch_size):
     teacher = Mean()
     batcher = Batcher(teacher, batch_size, StageTimer())
     outputs = [pair for photo in photos for pair in batcher.add(photo, teacher.inputs(photo))]

@@ -137,7 +137,7 @@ def test_missing_labels__the_printed_command_makes_them_in_that_very_store(
     with pytest.raises(DenseCLIError, match="no labels column of scenes-s") as caught:
         find_targets(request.store, ["labels"], teachers=("scenes-s",), student="scenes-s")
 
-    command = caught.value.hint.removeprefix("Make it with: ").partition(" (and --data DIR")[0]
+    (command,) = caught.value.commands
     program, *words = shlex.split(command)
     assert program == "densecli"
     extra = ["--weights", "scenes-s=random:0", "--categories", "scenes", "--dry-run", "--json", "-"]
@@ -161,7 +161,7 @@ def test_builder__weights_of_another_architecture_leave_nothing_behind(tiny, tmp
     assert not Path(tiny.store).exists()
 
 
-def test_job__travels_without_the_listing(tiny):
+def test_request__travels_without_the_listing(tiny):
     # store.json's shard sizes are the only thing in it that grows with the data.
     sizes = [len(pickle.dumps(prepare(replace(tiny, limit=n, shard_size=n))[0])) for n in (10, 1000)]
     assert abs(sizes[0] - sizes[1]) < 20

@@ -128,7 +128,7 @@ def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path)
     assert found == []
 
 
-def test_verbs__look_after_a_store_in_a_bucket(s3, tiny, tmp_path):
+def test_commands__look_after_a_store_in_a_bucket(s3, tiny, tmp_path):
     fs.write_atomic(f"{s3}/photos/0.tar", tar({f"{i}.jpg": jpg(90, 60, seed=i) for i in range(3)}))
     config = replace(
         tiny, dataset="webdataset", data=f"{s3}/photos", split=None, limit=None, canvas=48, shard_size=2,

@@ -103,7 +103,13 @@ def test_name__its_weights_and_those_of_its_model(refined, tmp_path, monkeypatch
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
     with pytest.raises(DenseCLIError, match="no weights for refiner-vitb16: no refiner-vitb16") as caught:
         teacher_config("refiner-vitb16", replace(refined, weights={"vitb16": "random:0"}))
-    assert "densecli train-refiner --student eva02-b16" in caught.value.hint
+    assert "densecli train-refiner --student eva02-b16" in caught.value.commands[0]
+    monkeypatch.chdir(tmp_path)
+    trained = tmp_path / "runs" / "refiner-eva02-b16-noise-512" / "export" / "refiner.safetensors"
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"weights")
+    named = {"weights": {"vitb16": "random:0"}, "store": "stores/noise-512"}
+    assert teacher_config("refiner-vitb16", replace(refined, **named)).refiner == str(trained)
     (tmp_path / "refiner-eva02-b16.safetensors").write_bytes(b"weights")
     found = teacher_config("refiner-vitb16", replace(refined, weights={"vitb16": "random:0"}))
     assert found.refiner == str(tmp_path / "refiner-eva02-b16.safetensors")

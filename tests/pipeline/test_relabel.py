@@ -295,7 +295,7 @@ def test_train__a_store_of_features_lacks_only_relabelling(config, relabel_here)
     for teachers in ([], ["relabel-scenes-s"]):
         with pytest.raises(DenseCLIError, match="no labels column") as caught:
             find_targets(store, ["labels"], teachers=teachers, student="scenes-s")
-        command = caught.value.hint.removeprefix("Make it with: ")
+        (command,) = caught.value.commands
         assert command == f"densecli relabel --store {store.root} --teacher features-scenes-s"
     words = [*shlex.split(command)[1:], "--weights", "scenes-s=random:0", "--json", "-"]
     planned = CliRunner().invoke(main, [*words, "--dry-run"])
@@ -303,6 +303,55 @@ def test_train__a_store_of_features_lacks_only_relabelling(config, relabel_here)
     made = CliRunner().invoke(main, words)
     assert made.exit_code == 0 and "relabel-scenes-s-" in made.output and "built, 3 photos" in made.output
     assert find_targets(store, ["labels"], student="scenes-s")["labels"].name == "relabel-scenes-s"
+
+
+@pytest.fixture
+def crops(config):
+    """The build of three photos' crops of two views, losslessly."""
+    return replace(config, teachers=("crops-scenes-s",), views=2, codec="fp32", regions="grid-densevlm")
+
+
+def test_crops__labels_of_the_stored_views_are_softmax_of_crop_and_text(crops, relabel_here, photo_of):
+    """KL distillation of logits (DenseVLM, table 1) reads p = softmax(crop [CLS] . text / tau)."""
+    build, _ = build_here(crops)
+    request = relabel_here(crops.store, teacher="crops-scenes-s", tau=0.1)
+    assert request.labels.name == "relabel-crops-scenes-s" and request.labels.target_kind == "crop-labels"
+    assert request.labels.spec["target"]["views"] == 2
+    teacher = build.targets[0][0].load("cpu")
+    text = text_embeddings(teacher.model, load_categories("scenes").names).numpy()
+    for shard in request.store.shard_names:
+        columns = [request.store.images, request.regions, request.labels]
+        for record in read_joined(columns, shard):
+            stored = decode_npz(record.parts[request.labels.part]["npz"])
+            photo = photo_of(record, request.store.canvas)
+            assert stored["views"].tolist() == build.targets[0][0].stored_views(photo).tolist()
+            cosines = live_targets(teacher, [photo])[0] @ text.T
+            live = np.exp(cosines / 0.1) / np.exp(cosines / 0.1).sum(axis=1, keepdims=True)
+            p = codec_from_spec(request.labels.spec["codec"]).decode(stored)
+            assert off(p, live).max() <= request.labels.receipt(shard).error["max_tv"] + 1e-4
+            assert (
+                np.array(stored["thing"]) == load_categories("scenes").thing_flags()[live.argmax(1)]
+            ).all()
+
+
+def test_crops__int8_rows_are_within_the_recorded_error(crops, relabel_here, compared):
+    build, _ = build_here(replace(crops, codec="int8"))
+    request, tau = relabel_here(crops.store, teacher="crops-scenes-s", tau=0.1), 0.1
+    teacher = build.targets[0][0].load("cpu")
+    text = text_embeddings(teacher.model, load_categories("scenes").names).numpy()
+    for stored, live, error in compared(request, teacher):
+        p = np.exp(live @ text.T / tau) / np.exp(live @ text.T / tau).sum(axis=1, keepdims=True)
+        assert 0 < off(stored, p).max() <= np.tanh(error["max_cosine"] / tau / 2) + error["max_tv"] + 1e-5
+
+
+def test_crops__other_boxes_have_other_crops(crops):
+    build_here(crops)
+    with pytest.raises(DenseCLIError, match="of the boxes of grid-densevlm alone") as caught:
+        settings = {"teacher": "crops-scenes-s", "regions": "grid-paper", **PLAIN}
+        prepare(RelabelConfig(store=crops.store, **settings))
+    assert "features" in caught.value.hint
+    with pytest.raises(DenseCLIError, match="no columns of features"):
+        prepare(RelabelConfig(store=crops.store, **PLAIN))
 
 
 def test_refused__what_is_not_there_or_does_not_fit(config, tmp_path):
@@ -313,7 +362,7 @@ def test_refused__what_is_not_there_or_does_not_fit(config, tmp_path):
             relabel(RelabelConfig(store=config.store, **{**PLAIN, **settings}))
         return f"{caught.value} {caught.value.hint}"
 
-    assert "no columns of features named features-scenes-s" in refused(teacher="features-scenes-s")
+    assert "no columns of features or crops named features-scenes-s" in refused(teacher="features-scenes-s")
     assert "--teacher features-MODEL" in refused()
     request, _ = build_here(config)
     assert "not made with the weights random:1" in refused(weights={"scenes-s": "random:1"})

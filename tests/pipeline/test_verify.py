@@ -72,7 +72,7 @@ def test_verify__other_targets_do_not_hold(built, name):
     assert any(not figure["holds"] for figure in verified["columns"][0]["figures"].values())
 
 
-def test_verb__exits_with_1_where_targets_do_not_hold(built):
+def test_verify__exits_with_1_where_targets_do_not_hold(built):
     def exit_code(name):
         words = ["verify", "--store", built.root, "--teacher", name, "--device", "cpu"]
         return CliRunner().invoke(main, words).exit_code

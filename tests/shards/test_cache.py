@@ -162,7 +162,7 @@ def test_cache__removes_what_was_used_longest_ago_and_stays_within_its_bound(tmp
     assert cache.get(B) is None
     cache.put(D, b"d" * 240)
     assert kept(tmp_path) == [D]
-    assert held is not None and held[:] == b"a" * 100
+    assert held is not None and held.data[:] == b"a" * 100
     cache.put(B, b"e" * 251)
     assert kept(tmp_path) == [D]
 

@@ -123,6 +123,18 @@ def test_topk__some_rows_are_those_of_all(seed, some, dtype):
     np.testing.assert_array_equal(codec.decode(arrays, rows), codec.decode(arrays)[rows])
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+@pytest.mark.parametrize("p", [0.0, np.nan, np.inf])
+def test_topk__rows_that_are_no_distribution_are_refused(dtype, p):
+    codec = TopK(things=(True, False), k=2, dtype=dtype)
+    arrays, _ = codec.encode(distributions(0, 3, 2, 1))
+    row = slice(2, 4)
+    arrays["p"][row], arrays["rest"][1] = p, 0
+    codec.decode(arrays, np.array([0, 2]))
+    with pytest.raises(ValueError, match="no finite sum above 0"):
+        codec.decode(arrays)
+
+
 def test_topk__things_and_stuff_apart():
     p = np.array([[0.5, 0.25, 0.02, 0.03, 0.05, 0.15]], np.float32)
     codec = TopK(things=(True, True, True, True, False, False), k=2, tail_mass=0.3, dtype="fp32")

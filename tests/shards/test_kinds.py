@@ -103,7 +103,9 @@ def test_kinds__each_is_registered_under_its_own_name():
 
 def test_read_kind__of_what_is_relabelled_first():
     assert KINDS["features"].read_kind == "labels" == KINDS["labels"].read_kind
-    assert KINDS[KINDS["features"].read_as].name == "labels"
+    assert KINDS["crops"].read_kind == "crops" and KINDS["crops"].relabelled_as == "crop-labels"
+    assert KINDS["crops"].serves({"crop-labels"}) and KINDS["crops"].serves({"crops"})
+    assert not KINDS["crops"].serves({"labels"}) and not KINDS["labels"].serves({"crop-labels"})
 
 
 def test_about_boxes__all_but_maps():

@@ -84,6 +84,7 @@ def write_store(root: Path) -> TinyStore:
 
 
 VIEWS, SIDE, GRID, WIDTH = 4, 3, 8, 64  # of crops and refined columns; of maps; of the student's embeddings
+PVLM_WIDTH = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,9 @@ def full_store(tmp_path_factory: pytest.TempPathFactory) -> FullStore:
     rng = np.random.default_rng(1)
     sizes = np.diff(tiny.offsets)
     views = {key: stored_views(key, len(sizes), VIEWS) for key in tiny.boxes}
-    values: dict[str, dict[str, np.ndarray]] = {"crops": {}, "refined": {}, "gram": {}, "self": {}}
+    kinds = ("crops", "crop-labels", "refined", "gram", "self")
+    values: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in kinds}
+    topk, names = tiny.labels.codec, tiny.labels.spec["target"]["categories"]
 
     def rows(n: int, width: int) -> np.ndarray:
         x = rng.normal(size=(n, width)).astype(np.float32)
@@ -112,6 +115,16 @@ def full_store(tmp_path_factory: pytest.TempPathFactory) -> FullStore:
     def crops(key: str) -> dict[str, np.ndarray]:
         values["crops"][key] = rows(sizes[views[key]].sum(), WIDTH)
         return {**Rows(dtype="fp32").encode(values["crops"][key])[0], "views": views[key]}
+
+    def pvlm_crops(key: str) -> dict[str, np.ndarray]:
+        x = rows(sizes[views[key]].sum(), PVLM_WIDTH)
+        return {**Rows(dtype="fp32").encode(x)[0], "views": views[key]}
+
+    def crop_labels(key: str) -> dict[str, np.ndarray]:
+        logits = rng.normal(size=(sizes[views[key]].sum(), len(names))) * 3
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        values["crop-labels"][key] = p.astype(np.float32)
+        return {**topk.encode(values["crop-labels"][key])[0], "views": views[key]}
 
     def half(key: str) -> dict[str, np.ndarray]:
         few = views[key][: VIEWS // 2]
@@ -137,6 +150,9 @@ def full_store(tmp_path_factory: pytest.TempPathFactory) -> FullStore:
     refined_spec = {"name": "refined", "views": VIEWS, "side": SIDE}
     add_target(tiny, "crops-scenes-s", crops_spec, Rows(dtype="fp32").spec, crops)
     add_target(tiny, "crops-half", {**crops_spec, "views": VIEWS // 2}, Rows(dtype="fp32").spec, half)
+    add_target(tiny, "crops-vitl14", crops_spec, Rows(dtype="fp32").spec, pvlm_crops)
+    label_spec = {"name": "crop-labels", "views": VIEWS, "tau": 0.01, "categories": names}
+    add_target(tiny, "relabel-crops-vitl14", label_spec, topk.spec, crop_labels)
     add_target(tiny, "refiner-scenes-s", refined_spec, lowrank, refined)
     add_target(tiny, "dinov2-vitb14", {"name": "gram"}, lowrank, tokens("gram"))
     add_target(tiny, "self-scenes-s", {"name": "self"}, lowrank, tokens("self"))

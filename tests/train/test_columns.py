@@ -59,20 +59,21 @@ def test_find__what_is_missing_comes_with_the_command_that_makes_it(store: Store
     with pytest.raises(DenseCLIError, match="categories 133") as caught:
         find(store, categories="133", regions="grid-clipself")
     for words in ("build-shards", "--regions grid-clipself", "--categories 133"):
-        assert words in caught.value.hint
+        assert words in caught.value.commands[0]
     store.add_column("targets", "features-tiny", {"target": {"name": "features"}})
     with pytest.raises(DenseCLIError) as caught:
         find(store, categories="133")
-    assert "densecli relabel" in caught.value.hint and "--categories 133" in caught.value.hint
+    assert "densecli relabel" in caught.value.commands[0] and "--categories 133" in caught.value.commands[0]
     with pytest.raises(DenseCLIError, match="labels column of tiny, categories 133") as caught:
         find(store, categories="133", teachers=["tiny"])
-    assert "build-shards --teacher tiny" in caught.value.hint
+    assert "build-shards --teacher tiny" in caught.value.commands[0]
 
 
 def test_find__a_misspelt_teacher_suggests_that_of_a_column(store: Store) -> None:
     with pytest.raises(DenseCLIError, match="no labels column of tinny") as caught:
         find(store, teachers=["tinny"], regions="grid-square")
-    assert caught.value.hint.startswith("Did you mean tiny? Make it with: densecli build-shards")
+    assert caught.value.hint.startswith("Did you mean tiny? Make it")
+    assert caught.value.commands[0].startswith("densecli build-shards --teacher tinny")
     with pytest.raises(DenseCLIError, match="3 labels columns, none of tinny"):
         find(store, teachers=["tinny"])
 
@@ -83,7 +84,7 @@ def test_find__views_that_a_column_does_not_hold(store: Store) -> None:
     settings = {"student": "scenes-s", "regions": "grid-paper"}
     with pytest.raises(DenseCLIError, match="no crops column, regions grid-paper, views 8") as caught:
         find_targets(store, ["crops"], views=8, **settings)
-    assert "--teacher crops-scenes-s" in caught.value.hint and "--views 8" in caught.value.hint
+    assert "--teacher crops-scenes-s" in caught.value.commands[0] and "--views 8" in caught.value.commands[0]
     # Labels are of every view.
     found = find_targets(store, ["crops", "labels"], views=4, categories="scenes", **settings)
     assert found["crops"] == crops
@@ -96,7 +97,7 @@ def test_find__views_that_a_column_does_not_hold(store: Store) -> None:
     assert "--views" in caught.value.hint and "--refiner" not in caught.value.hint
     with pytest.raises(DenseCLIError, match="no labels column") as caught:
         find_targets(store, ["labels"], views=4, categories="133", **settings)
-    assert "--views" not in caught.value.hint
+    assert "--views" not in caught.value.commands[0]
 
 
 def exported(run: Path, weights: bytes) -> Path:
@@ -125,17 +126,34 @@ def test_find__refined_columns_by_the_refiner_of_a_run_or_file(store: Store, tmp
     # The same Refiner, asked about more views: it need not be trained again.
     with pytest.raises(DenseCLIError, match="no refined column, views 8, refiner") as caught:
         refined(refiner=str(tmp_path / "one"), views=8)
-    assert "train-refiner" not in caught.value.hint
-    assert f"--weights refiner-scenes-s={file}" in caught.value.hint and "--views 8" in caught.value.hint
+    assert "train-refiner" not in caught.value.commands[0]
+    assert (
+        f"--weights refiner-scenes-s={file}" in caught.value.commands[0]
+        and "--views 8" in caught.value.commands[0]
+    )
 
 
 def test_find__a_refiner_that_is_not_trained_yet(store: Store, tmp_path: Path) -> None:
     run = tmp_path / "refiner-2"
     with pytest.raises(DenseCLIError, match="no refined column, refiner ") as caught:
         find_targets(store, ["refined"], student="scenes-s", refiner=str(run))
-    train, build = caught.value.hint.split(", then ")
-    assert f"--run {run} (and --depth" in train and "--refiner" not in build
+    train, build = caught.value.commands
+    assert train.endswith(f"--run {run}") and "--depth" in caught.value.hint and "--refiner" not in build
     assert f"--weights refiner-scenes-s={run / 'export' / WEIGHTS}" in build
+
+
+def test_find__labels_of_crops_that_are_not_built_yet(store: Store) -> None:
+    asked = {"student": "scenes-s", "regions": "grid-paper", "categories": "133", "views": 3}
+    with pytest.raises(DenseCLIError, match="no crop-labels column") as caught:
+        find_targets(store, ["crop-labels"], **asked)
+    build, relabel = caught.value.commands
+    assert build.startswith("densecli build-shards --teacher crops-vitl14 --dataset noise")
+    assert "--regions grid-paper" in build and "--views 3" in build and "--categories" not in build
+    assert relabel == f"densecli relabel --store {store.root} --teacher crops-vitl14 --categories 133"
+    store.add_column("targets", "crops-vitl14", {"target": {"name": "crops", "views": 4}})
+    with pytest.raises(DenseCLIError) as caught:
+        find_targets(store, ["crop-labels"], **asked)
+    assert caught.value.commands == (relabel,)
 
 
 def test_blocks__only_the_last_ones_are_trained(tiny_store, tmp_path: Path) -> None:

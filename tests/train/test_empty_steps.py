@@ -8,6 +8,7 @@ from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
 from densecli.train.distillation import TrainConfig, train
+from densecli.train.trainer import Trainer
 
 
 def config(store, run: Path, **settings) -> TrainConfig:
@@ -15,7 +16,7 @@ def config(store, run: Path, **settings) -> TrainConfig:
 
 
 def test_train__that_keeps_no_region_stops(tiny_store, tmp_path, monkeypatch):
-    monkeypatch.setattr("densecli.train.trainer.MAX_EMPTY_STEPS", 2)
+    monkeypatch.setattr("densecli.train.health.MAX_EMPTY_STEPS", 2)
     with pytest.raises(
         DenseCLIError, match=r"region_kl had no region more probable than theta 0\.9999"
     ) as caught:
@@ -34,13 +35,33 @@ def test_train__that_is_short_and_keeps_no_region_exports_nothing(tiny_store, tm
 
 
 def test_train__that_keeps_some_goes_on(tiny_store, tmp_path, monkeypatch):
-    monkeypatch.setattr("densecli.train.trainer.MAX_EMPTY_STEPS", 1)
+    monkeypatch.setattr("densecli.train.health.MAX_EMPTY_STEPS", 1)
     train(config(tiny_store, tmp_path / "run", max_steps=2))
     assert json.loads((tmp_path / "run" / "export" / "card.json").read_text())["total_steps"] == 2
 
 
+def test_train__that_is_resumed_counts_on(tiny_store, tmp_path, monkeypatch):
+    """Steps 1 and 2 before it was stopped, step 3 after."""
+    monkeypatch.setattr("densecli.train.health.MAX_EMPTY_STEPS", 3)
+    settings = {"max_steps": 9, "theta": 0.9999, "checkpoint_every": 1}
+    step = Trainer.train_step
+
+    def stopping(self, batches):
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(tiny_store, tmp_path, **settings))
+    with pytest.raises(DenseCLIError, match=r"no region .* in the last 3 steps"):
+        train(config(tiny_store, tmp_path, **settings))
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2]
+
+
 def test_train__one_loss_of_two_may_not_be_empty_either(full_store, tmp_path, monkeypatch):
-    monkeypatch.setattr("densecli.train.trainer.MAX_EMPTY_STEPS", 1)
+    monkeypatch.setattr("densecli.train.health.MAX_EMPTY_STEPS", 1)
     losses = {"region_kl": 1.0, "region_cosine": 1.0}
     with pytest.raises(DenseCLIError, match=r"The loss region_kl had no region"):
         train(config(full_store, tmp_path / "run", max_steps=3, theta=0.9999, losses=losses))

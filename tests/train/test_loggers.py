@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -61,6 +62,31 @@ def test_tensorboard__holds_metrics_configuration_and_pictures(tiny_store, tmp_p
     assert [picture.step for picture in pictures] == [2, 4]
     assert pictures[0].encoded_image_string != pictures[1].encoded_image_string
     assert pictures[0].width > 3 * 260
+
+
+@pytest.mark.parametrize(
+    ("settings", "told", "hint"),
+    [
+        ({"loggers": ("tensorbord",)}, "logger called 'tensorbord'", "Did you mean tensorboard?"),
+        ({"loggers": ("wandb",)}, "needs the package wandb", "pip install"),
+        ({"schedule": "cosin"}, "schedule called 'cosin'", "Did you mean cosine?"),
+        ({"mode": "valu"}, "no dense mode 'valu'", "Did you mean value?"),
+        ({"mode": "qq+scal"}, "no dense mode 'qq+scal'", "+scale"),
+        ({"loss_options": {"region_kl.x": "1"}}, "has no options of its own", "--loss-option"),
+        ({"templates": "vild6"}, "no prompt templates called 'vild6'", "Did you mean vild63?"),
+        ({"losses": {"region_k": 1.0}}, "loss term called 'region_k'", "Did you mean region_kl"),
+        ({"regions": "grid-pape"}, "grid-pape", ""),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_train__refuses_a_name_before_it_writes(
+    tiny_store, tmp_path: Path, monkeypatch, settings, told, hint, dry_run
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(DenseCLIError, match=re.escape(told)) as caught:
+        train(config(tiny_store, tmp_path / "run", dry_run=dry_run, **settings))
+    assert hint in caught.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 def test_picture_every__and_no_logger_that_takes_them(tiny_store, tmp_path: Path) -> None:

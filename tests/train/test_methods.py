@@ -15,6 +15,8 @@ def test_methods__what_each_reads() -> None:
     assert reads == {
         "densevlm": [("region_kl", "labels")],
         "clipself": [crops],
+        "feature-kd": [crops],
+        "logit-kd": [("region_kl", "crop-labels")],
         "regiontext": [text],
         "declip": [crops, ("context", "gram")],
         "declip-released": [crops, ("context", "gram")],
@@ -82,6 +84,8 @@ def test_decoupling__by_row_or_by_name(word: str, name: str) -> None:
 # Of the papers: lr, batch of a GPU, beta 2, alpha for B and L, canvas for B and L, regions, read-out.
 SETTINGS = {
     "densevlm": (1e-5, 48, 0.98, (0.9, 0.9), (512, 512), "grid-paper", "value"),
+    "feature-kd": (1e-5, 48, 0.98, (0.9, 0.9), (512, 512), "grid-paper", "value"),
+    "logit-kd": (1e-5, 48, 0.98, (0.9, 0.9), (512, 512), "grid-paper", "value"),
     "clipself": (1e-5, 2, 0.98, (0.7, 0.95), (1024, 896), "grid-clipself", "value"),
     "declip": (1e-5, 2, 0.98, (0.7, 0.95), (1024, 896), "grid-declip", "qq+scale"),
     "declip-released": (1e-5, 2, 0.999, (0.7, 0.95), (560, 560), "grid-clipself", "qq"),
@@ -94,6 +98,8 @@ SETTINGS = {
 }
 LOSSES = {
     "densevlm": [{"region_kl": 1}] * 2,
+    "feature-kd": [{"region_cosine": 1}] * 2,
+    "logit-kd": [{"region_kl:crop-labels": 1}] * 2,
     "clipself": [{"region_cosine": 1}] * 2,
     "declip": [{"region_cosine": 1, "context": 0.25}] * 2,
     "declip-released": [{"region_cosine": 1, "context": 0.1}] * 2,
@@ -115,7 +121,8 @@ def test_preset__resolves_to_the_papers_settings(method: str, large: bool) -> No
     assert (config.lr, config.batch_size, config.betas) == (lr, batch, (0.9, beta))
     assert (config.weight_decay, config.schedule, config.epochs) == (0.1, "cosine", 6)
     assert (config.alpha, config.mode) == (alpha[large], mode)
-    assert (config.theta, config.tau, config.decoupling) == (0.3, 0.01, "densevlm")
+    kept = (0.0, "none") if method == "logit-kd" else (0.3, "densevlm")
+    assert (config.theta, config.decoupling, config.tau) == (*kept, 0.01)
     assert (config.spatial_tau, config.spatial_side) == (0.2, 7)
     assert config.method_preset.store == {"canvas": canvas[large], "regions": regions}
     assert config.method_preset.losses == LOSSES[method][large]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from densecli.core.errors import DenseCLIError
 from densecli.train.terms.base import term_options
-from densecli.train.terms.region_cosine import RegionCosine
+from densecli.train.terms.context import Context
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ def test_term_options__are_converted_and_checked() -> None:
         namespace,
     )
 
-    class Mine(RegionCosine):
+    class Mine(Context):
         Options = namespace["Options"]
 
     found = term_options("mine", Mine, {"count": "3", "hard": "true"})
@@ -146,5 +146,5 @@ def test_term_options__are_converted_and_checked() -> None:
         with pytest.raises(DenseCLIError, match=message) as caught:
             term_options("mine", Mine, values)
         assert caught.value.hint
-    with pytest.raises(DenseCLIError, match="region_cosine has no options of its own"):
-        term_options("region_cosine", RegionCosine, {"margin": "1"})
+    with pytest.raises(DenseCLIError, match="context has no options of its own"):
+        term_options("context", Context, {"margin": "1"})

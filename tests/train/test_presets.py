@@ -15,6 +15,7 @@ from densecli.models.registry import MODELS, build, resolve
 from densecli.shards.regions import region_plan
 from densecli.shards.store import Store
 from densecli.train.distillation import TrainConfig, make_trainer, train
+from densecli.train.heads import STUDENT
 from densecli.train.methods import METHODS
 from densecli.train.terms import term_and_kind
 
@@ -38,7 +39,9 @@ def test_preset__every_trained_parameter_moves_and_no_other(full_store, tmp_path
 
     trainer.train_step = watching  # type: ignore[method-assign]
     trainer.fit()
-    assert without == trainer.model.frozen_names(trainer.recipe.mode)
+    prefix = "" if trainer.model is trainer.recipe.student else STUDENT
+    frozen = trainer.recipe.student.frozen_names(trainer.recipe.mode)
+    assert without == {f"{prefix}{name}" for name in frozen}
     moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == before.keys() - without
     for row in rows(tmp_path):
@@ -133,8 +136,8 @@ def test_losses__any_mix_in_place_of_the_methods(full_store, tmp_path) -> None:
 def test_train__names_the_missing_column_of_the_students_own(tiny_store, tmp_path, method, kind, teacher):
     with pytest.raises(DenseCLIError, match=f"no {kind} column") as caught:
         make_trainer(config(tiny_store.store, tmp_path, method=method))
-    assert f"densecli build-shards --teacher {teacher} --dataset noise" in caught.value.hint
-    assert "--regions grid-densevlm" in caught.value.hint
+    assert f"densecli build-shards --teacher {teacher} --dataset noise" in caught.value.commands[-1]
+    assert "--regions grid-densevlm" in caught.value.commands[-1]
 
 
 def test_train__declip_without_gram(tiny_store, tmp_path) -> None:
@@ -143,8 +146,8 @@ def test_train__declip_without_gram(tiny_store, tmp_path) -> None:
     with pytest.raises(DenseCLIError) as caught:
         make_trainer(config(tiny_store.store, tmp_path, losses={"context": 0.25}))
     assert str(caught.value) == f"The store at {tiny_store.store.root} has no gram column."
-    assert "densecli build-shards --teacher dinov2-vitb14" in caught.value.hint
-    assert "--student-patch 12" in caught.value.hint
+    assert "densecli build-shards --teacher dinov2-vitb14" in caught.value.commands[0]
+    assert "--student-patch 12" in caught.value.commands[0]
 
 
 def test_train__declip_on_the_generated_world_has_its_own_vfm(tmp_path) -> None:
@@ -152,7 +155,7 @@ def test_train__declip_on_the_generated_world_has_its_own_vfm(tmp_path) -> None:
     store = Store.create(str(tmp_path / "store"), identity, 96, [4])
     with pytest.raises(DenseCLIError) as caught:
         make_trainer(config(store, tmp_path, losses={"context": 0.25}))
-    assert "densecli build-shards --teacher scenes-vfm" in caught.value.hint
+    assert "densecli build-shards --teacher scenes-vfm" in caught.value.commands[0]
 
 
 def test_train__takes_the_students_own_of_several(full_store, tmp_path) -> None:

@@ -144,12 +144,11 @@ def test_lock__a_refused_run_leaves_it_free(tmp_path: Path) -> None:
 def test_open__a_file_is_no_run(tmp_path: Path, below: str, dry_run: bool) -> None:
     (tmp_path / "file").write_text("mine")
     folder = RunFolder(f"{tmp_path}/file{below}")
-    if dry_run and below:
-        assert opened(folder, CONFIG, "interrupted", dry_run=True) is None
-    else:
-        with pytest.raises(DenseCLIError, match="is a file") as caught:
-            opened(folder, CONFIG, "interrupted", dry_run=dry_run)
-        assert "--run" in caught.value.hint
+    with pytest.raises(DenseCLIError, match="is a file") as caught:
+        opened(folder, CONFIG, "interrupted", dry_run=dry_run)
+    assert "--run" in caught.value.hint
+    with pytest.raises(DenseCLIError, match=f"{tmp_path}/file is a file"):
+        folder.recorded_lanes()
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -152,7 +152,7 @@ def test_train__no_labels_column(tmp_path) -> None:
         train(
             TrainConfig(store=store.root, run=str(tmp_path / "run"), student="scenes-s", weights="random:0")
         )
-    assert "build-shards --teacher vitl14 --dataset coco --split val2017" in caught.value.hint
+    assert "build-shards --teacher vitl14 --dataset coco --split val2017" in caught.value.commands[0]
     assert not (tmp_path / "run").exists()
 
 

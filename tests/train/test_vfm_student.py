@@ -77,15 +77,16 @@ def test_train__another_mode(full_store, tmp_path) -> None:
 def test_train__names_its_own_refiner(full_store, tiny_store, tmp_path) -> None:
     with pytest.raises(DenseCLIError, match="no refined column") as caught:
         make_trainer(config(tiny_store.store, tmp_path, method="r-sc-v", teachers=()))
-    assert "train-refiner --student dinov2-vits14" in caught.value.hint
-    assert "build-shards --teacher refiner-dinov2-vits14" in caught.value.hint
+    train_own, build = caught.value.commands
+    assert "train-refiner --student dinov2-vits14" in train_own
+    assert "build-shards --teacher refiner-dinov2-vits14" in build
     with pytest.raises(DenseCLIError, match="no gram column") as caught:
         make_trainer(config(tiny_store.store, tmp_path, losses={"spatial:gram": 1.0}))
-    assert "--student-patch 16" in caught.value.hint
+    assert "--student-patch 16" in caught.value.commands[0]
     sentence = "refiner-scenes-s is of the Refiner of the CLIP scenes-s, not of dinov2-vits14"
     with pytest.raises(DenseCLIError, match=sentence) as caught:
         make_trainer(config(full_store.store, tmp_path, method="r-sc-v", teachers=()))
-    assert "train-refiner --student dinov2-vits14" in caught.value.hint
+    assert "train-refiner --student dinov2-vits14" in caught.value.commands[0]
     assert "--teacher refiner-scenes-s" in caught.value.hint
 
 

@@ -38,7 +38,7 @@ class Logger:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Prepares the logger.
+        """Prepares the logger, and writes nothing yet.
 
         Args:
             folder: The run folder.
@@ -129,22 +129,31 @@ class RunLog:
             self._progress.close()
 
 
-def open_log(
-    names: Sequence[str], folder: RunFolder, config: Mapping[str, Any], *, step: int, total: int
-) -> RunLog:
-    """Starts the loggers of a training.
+def make_loggers(names: Sequence[str], folder: RunFolder) -> list[Logger]:
+    """Makes the loggers of a training, which write nothing before they are started.
 
     Args:
         names: Names of loggers besides `jsonl`.
         folder: The run folder.
-        config: The resolved configuration.
-        step: Number of steps taken before.
-        total: Number of steps of the whole training.
 
     Raises:
         DenseCLIError: A logger is unknown, or its package is not installed.
     """
-    loggers = [LOGGERS[name](folder.root) for name in dict.fromkeys(["jsonl", *names])]
+    return [LOGGERS[name](folder.root) for name in dict.fromkeys(["jsonl", *names])]
+
+
+def open_log(
+    loggers: Sequence[Logger], folder: RunFolder, config: Mapping[str, Any], *, step: int, total: int
+) -> RunLog:
+    """Starts the loggers of a training.
+
+    Args:
+        loggers: The loggers, `jsonl` first.
+        folder: The run folder.
+        config: The resolved configuration.
+        step: Number of steps taken before.
+        total: Number of steps of the whole training.
+    """
     for logger in loggers:
         logger.start(config, step)
     lines = folder.metrics.read_text().splitlines()

@@ -25,11 +25,13 @@ class Preset:
             out as `value`. The mode decides what is frozen; see `DenseCLIP.frozen_names`.
         store: Values of `canvas` and `regions` of build-shards, for a store of photos. Generated data sets
             keep their own.
+        of_pvlm: Kinds of target to read whose teacher is the P-VLM, where otherwise it is the student itself.
     """
 
     losses: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     store: Mapping[str, Any] = field(default_factory=dict)
+    of_pvlm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class Method(Preset):
             losses={**self.losses, **large.losses},
             settings={**self.settings, **large.settings},
             store={**self.store, **large.store},
+            of_pvlm=self.of_pvlm,
         )
 
 

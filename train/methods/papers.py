@@ -16,24 +16,42 @@ RSC = {**CLIPSELF, "lr": 2e-5, "batch_size": 4}
 PROPOSALS = {**CANVAS, "regions": "proposals"}
 
 
+# The learning rate in DenseVLM's text; its table 9 has 1e-4.
+DENSEVLM = {**ADAMW, "lr": 1e-5, "batch_size": 48, "alpha": 0.9, "mode": "value"}
+DENSEVLM_STORE = {"canvas": 512, "regions": "grid-paper"}
+
+
 METHODS.add(
     "densevlm",
-    # The learning rate in the paper's text; its table 9 has 1e-4.
     Method(
         losses={"region_kl": 1.0},
-        settings={
-            **ADAMW,
-            "lr": 1e-5,
-            "batch_size": 48,
-            "alpha": 0.9,
-            "mode": "value",
-            "theta": 0.3,
-            "decoupling": "densevlm",
-        },
-        store={"canvas": 512, "regions": "grid-paper"},
+        settings={**DENSEVLM, "theta": 0.3, "decoupling": "densevlm"},
+        store=DENSEVLM_STORE,
         gpus=4,
     ),
     help="DenseVLM: categories that a P-VLM retrieves for regions, with things and stuff decoupled.",
+)
+METHODS.add(
+    "feature-kd",
+    Method(
+        losses={"region_cosine": 1.0},
+        settings={**DENSEVLM, "loss_options": {"region_cosine.projection": "true"}},
+        store=DENSEVLM_STORE,
+        of_pvlm=("crops",),
+        gpus=4,
+    ),
+    help="DenseVLM's baseline of feature distillation: a P-VLM's crops, by a learnt projection.",
+)
+METHODS.add(
+    "logit-kd",
+    # The paper gives neither a threshold nor a decoupling: every region learns from all categories.
+    Method(
+        losses={"region_kl:crop-labels": 1.0},
+        settings={**DENSEVLM, "theta": 0.0, "decoupling": "none"},
+        store=DENSEVLM_STORE,
+        gpus=4,
+    ),
+    help="DenseVLM's baseline of logits distillation: a P-VLM's categories of crops.",
 )
 METHODS.add(
     "clipself",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import unknown_name
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from densecli.train.config import TrainConfig
     from densecli.train.dataloader import Batch
 
+EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 Values = tuple[Tensor, dict[str, Tensor]]
 """A scalar, and other scalars to log, by name."""
 
@@ -29,11 +31,13 @@ class StudentOutput(NamedTuple):
         dense: (B, C, h, w) in the student's read-out mode.
         regions: (R, C) float32, pooled from `dense`, unit norm.
         context: Context features of the mode by name, (B, C', h, w) each; empty if it has none.
+        head: The term's own head on `dense`, (B, C'', h, w); None if it has none.
     """
 
     dense: Tensor
     regions: Tensor
     context: dict[str, Tensor]
+    head: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,7 @@ class TermSetup:
         config: Configuration of the training.
         text: Computes the student's own text embeddings of the categories of a labels column, (D, C) unit
             norm. Raises DenseCLIError for a student without a text tower.
+        width: C, the numbers of a token of the student's dense map.
         options: An instance of the term's `Options`, None if it has none.
     """
 
@@ -53,6 +58,7 @@ class TermSetup:
     column: Column
     config: TrainConfig
     text: Callable[[Column], Tensor]
+    width: int = 0
     options: Any = None
 
 
@@ -63,10 +69,15 @@ class Term(ABC):
         reads: Kinds of target that it can learn from; the first one is the default.
         Options: A dataclass of the term's own options, with fields of type int, float, bool or str that have
             defaults. `--loss-option TERM.NAME=VALUE` sets them. None if the term has no options.
+        head: A module that is trained with the student and then dropped. It makes a map (B, C', h, w) of the
+            student's dense map (B, C, h, w), which the term finds in `StudentOutput.head`.
+        theta: Regions count whose best category is above this probability; None if all do.
     """
 
     reads: ClassVar[tuple[str, ...]]
     Options: ClassVar[type | None] = None
+    head: nn.Module | None = None
+    theta: float | None = None
 
     @classmethod
     @abstractmethod
@@ -158,6 +169,7 @@ def weighted_sum(
     student: StudentOutput,
     batch: Batch,
     counts: Mapping[str, Tensor],
+    heads: Mapping[str, Tensor] = EMPTY,
 ) -> Values:
     """Sums the terms of a batch.
 
@@ -167,6 +179,7 @@ def weighted_sum(
         student: Output of the student for `batch`.
         batch: The batch.
         counts: By loss, the sum of the term's counts over all batches of the step.
+        heads: By loss, the map of the term's head.
 
     Returns:
         The batch's share of the weighted loss; by name, each term before its weight and what else it logs.
@@ -174,7 +187,7 @@ def weighted_sum(
     total = student.regions.new_zeros(())
     parts: dict[str, Tensor] = {}
     for name, term in terms.items():
-        value, extra = term(student, batch, counts[name])
+        value, extra = term(student._replace(head=heads.get(name)), batch, counts[name])
         total = total + weights[name] * value
         parts |= {name: value.detach(), **extra}
     return total, parts

@@ -18,6 +18,7 @@ class RegionKL(Term):
     """`decoupled_kl` of the stored distribution of each region and the student's (DenseVLM, eqs. 3-5)."""
 
     reads = ("labels",)
+    theta: float
 
     def __init__(
         self,

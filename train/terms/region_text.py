@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.random_words import random_order
 from densecli.train.dataloader import Batch
 from densecli.train.losses import kept_regions, mean, region_text, region_text_bce
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
@@ -25,6 +24,7 @@ class RegionText(Term):
     """Cross entropy between the student's categories of a region and its pseudo label."""
 
     reads = ("labels",)
+    theta: float
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -124,15 +124,9 @@ def sampled_categories(
         regions = photos == photo
         own = labels[regions].unique()
         key = keys[photo] if keys else ""
-        order = torch.from_numpy(_order(f"categories/{epoch}/{key}", categories)).to(labels.device)
+        order = torch.from_numpy(random_order(f"categories/{epoch}/{key}", categories)).to(labels.device)
         others = order[~torch.isin(order, own)][: max(0, count - len(own))]
         of_photo = torch.zeros(categories, dtype=torch.bool, device=labels.device)
         of_photo[torch.cat([own, others])] = True
         chosen[regions] = of_photo
     return chosen
-
-
-def _order(key: str, count: int) -> np.ndarray:
-    """A random order of `count` numbers, the same on every machine."""
-    words = np.random.Philox(key=xxhash.xxh3_128_intdigest(key.encode()))
-    return np.argsort(words.random_raw(count), kind="stable")
