@@ -63,7 +63,7 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
                 if address is None:
                     _start(**options)
                 else:
-                    _check_reachable(address)
+                    check_reachable(address)
                     ray.init(address=address, **options)
         except Exception as error:  # Ray's own exceptions have no common base.
             raise _no_ray(address, error) from error
@@ -144,8 +144,8 @@ def _start(**options: Any) -> None:
         ray.init(address="local", **options)
 
 
-def _check_reachable(address: str) -> None:
-    """Raises OSError if nothing listens at the address. Ray itself would try for minutes."""
+def check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at the address. Ray itself would try for a minute or more."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

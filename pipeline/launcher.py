@@ -9,10 +9,15 @@ import ray
 import torch
 from ray._private import state as ray_state
 from ray.actor import ActorHandle
+from ray.util.client import ray as client
 from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
-from densecli.pipeline.cluster import gpus_of_worker, nodes, total_gpus
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.cluster import check_reachable, gpus_of_worker, nodes, total_gpus
 from densecli.pipeline.worker import UNITS_PER_WORKER, PackedWork, Work, WorkerActor
+
+MISSED = 3
+"""The head node is gone when it has not answered this many times in a row."""
 
 
 class Launcher:
@@ -34,6 +39,7 @@ class Launcher:
         """
         share = gpus_of_worker(workers, total_gpus()) if gpus_per_worker is None else gpus_per_worker
         self.cpus, self.gpus = 1, 0 if work.device == "cpu" else share
+        self._missed = 0
         self._actor: Any = ray.remote(WorkerActor)
         neighbours = math.ceil(workers / len(nodes()))
         # Ray would give each actor one thread; here the workers of a node share the threads of one process.
@@ -51,6 +57,27 @@ class Launcher:
         ).remote(*self._settings)
         return handle
 
+    def check(self) -> None:
+        """Checks that the cluster's head node answers. Otherwise Ray would end this process without a word.
+
+        Raises:
+            DenseCLIError: It has not, several times in a row.
+        """
+        if client.is_connected():  # type: ignore[no-untyped-call]
+            # A server stands in between, and the head node may have no address that is known here.
+            return
+        address = ray.get_runtime_context().gcs_address
+        try:
+            check_reachable(address)
+            self._missed = 0
+        except OSError as error:
+            self._missed += 1
+            if self._missed >= MISSED:
+                raise DenseCLIError(
+                    f"The head node of the Ray cluster, {address}, does not answer any more.",
+                    hint="Finished shards are kept: the same command goes on, on another cluster too.",
+                ) from error
+
     def end(self, worker: ActorHandle[Any]) -> None:
         """Kills a worker, if it is alive."""
         with suppress(Exception):  # Ray has no word for "if it is alive".
@@ -66,13 +93,13 @@ class Launcher:
         # Ray's id of no node.
         return (node, name) if node.strip("f") else None
 
-    def has_room(self, left_out: Collection[str]) -> bool:
-        """Whether any node but these has what a worker needs, free or not."""
-        return any(
-            node["Resources"].get("CPU", 0) >= self.cpus and node["Resources"].get("GPU", 0) >= self.gpus
+    def hosts(self) -> set[str]:
+        """Ids of the nodes that have what a worker needs, free or not."""
+        return {
+            node["NodeID"]
             for node in nodes()
-            if node["NodeID"] not in left_out
-        )
+            if node["Resources"].get("CPU", 0) >= self.cpus and node["Resources"].get("GPU", 0) >= self.gpus
+        }
 
 
 def _away_from(left_out: Collection[str]) -> NodeLabelSchedulingStrategy:

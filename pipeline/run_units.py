@@ -15,6 +15,8 @@ POLL_SECONDS = 0.5
 """Seconds between two checks for signals."""
 SLOW_SECONDS = 60.0
 """No shard is slow before this many seconds."""
+ELSEWHERE_SECONDS = 300.0
+"""A shard that failed waits for so long for a worker on another node, if the cluster has one."""
 TIMED = 8
 """Number of finished shards after which their median is known; it is that of the last hundred."""
 
@@ -85,6 +87,7 @@ class _Run:
         self._running: dict[str, _Running] = {}
         self._failed: dict[str, Unit] = {}
         self._attempts: defaultdict[str, list[_Attempt]] = defaultdict(list)
+        self._failed_at: dict[str, float] = {}
         self._nodes = NodeFailures(settings.max_attempts)
         self._seconds: deque[float] = deque(maxlen=100)
         self._next_look = 0.0
@@ -100,7 +103,10 @@ class _Run:
         for queue, alone in ((self._suspects, True), (self._retries, False)):
             for _ in range(len(queue)):
                 unit = queue.popleft()
-                if worker := self._pool.free(self._tried(unit.shard), idle=alone):
+                tried = self._tried(unit.shard)
+                patient = self._pool.now - self._failed_at.get(unit.shard, 0) < ELSEWHERE_SECONDS
+                elsewhere = patient and self._pool.has_other_nodes(tried)
+                if worker := self._pool.free(tried, strictly=elsewhere, idle=alone):
                     self._give(worker, unit, alone=alone)
                 else:
                     queue.append(unit)
@@ -140,6 +146,7 @@ class _Run:
         for unit in lost:
             if not died or len(units) == 1:
                 self._attempts[unit.shard].append(_Attempt(node, result))
+                self._failed_at[unit.shard] = self._pool.now
             self._try_again(unit, alone=died)
         return None
 
@@ -166,7 +173,7 @@ class _Run:
         attempts = [each for each in self._attempts[unit.shard] if each.node not in self._pool.left_out]
         hopeless = any(each.failure.again for each in attempts)
         if len(attempts) < self._settings.max_attempts and not (
-            hopeless and not self._pool.on_other_nodes(self._tried(unit.shard))
+            hopeless and not self._pool.has_other_nodes(self._tried(unit.shard))
         ):
             (self._suspects if alone else self._retries).append(unit)
             return

@@ -137,6 +137,8 @@ class WorkerPool:
         self._max_attempts, self._stall_timeout = settings.max_attempts, settings.stall_timeout
         self._failed_starts: Counter[str] = Counter()
         self._ever_ready = False
+        # Asked for again from time to time: nodes come and go.
+        self._hosts: set[str] | None = None
         self._events: SimpleQueue[_Event] = SimpleQueue()
         self._outcomes: deque[Outcome] = deque()
         self.say = say
@@ -148,7 +150,7 @@ class WorkerPool:
         """Starts missing workers, ends those that gave no sign of life, and says what the pool waits for.
 
         Raises:
-            DenseCLIError: No worker could start for a long time.
+            DenseCLIError: No worker could start for a long time, or the cluster is gone.
         """
         look = time.monotonic()
         self.now += min(look - self._last_look, MAX_STEP)
@@ -160,6 +162,8 @@ class WorkerPool:
             self._call("start", worker, worker.handle.start.remote())
         if self.now >= self._next_pulse:
             self._next_pulse = self.now + PULSE_SECONDS
+            self._launcher.check()
+            self._hosts = None
             for worker in [*self._starting, *self.ready]:
                 self._feel(worker)
         if self.ready:
@@ -206,25 +210,34 @@ class WorkerPool:
         return new
 
     def free(
-        self, avoid: Collection[str] = (), *, besides: Worker | None = None, idle: bool = False
+        self,
+        avoid: Collection[str] = (),
+        *,
+        strictly: bool = False,
+        besides: Worker | None = None,
+        idle: bool = False,
     ) -> Worker | None:
         """The worker with the fewest units, if any can take one more.
 
         Args:
-            avoid: Nodes to keep away from, if there are workers on others, busy or not.
+            avoid: Nodes to keep away from.
+            strictly: Whether to do so even if no worker is ready on another node, busy or not.
             besides: A worker that is not meant.
             idle: Whether it must have no unit at all.
         """
-        others = [w for w in self.ready if not (w.node and w.node.id in avoid)] if avoid else []
+        workers = self.ready
+        if avoid:
+            others = [worker for worker in workers if not (worker.node and worker.node.id in avoid)]
+            workers = others if others or strictly else workers
         room = 1 if idle else UNITS_PER_WORKER
-        free = [
-            w for w in others or self.ready if len(w.units) < room and not w.exclusive and w is not besides
-        ]
+        free = [w for w in workers if len(w.units) < room and not w.exclusive and w is not besides]
         return min(free, key=lambda worker: len(worker.units), default=None)
 
-    def on_other_nodes(self, nodes: Collection[str]) -> bool:
-        """Whether a worker is ready on another node than these."""
-        return not {worker.node.id for worker in self.ready if worker.node} <= set(nodes)
+    def has_other_nodes(self, nodes: Collection[str]) -> bool:
+        """Whether workers could run on other nodes than these, if there is room."""
+        if self._hosts is None:
+            self._hosts = self._launcher.hosts()
+        return bool(self._hosts - self.left_out.keys() - set(nodes))
 
     def give(self, worker: Worker, unit: Unit, *, alone: bool = False) -> None:
         """Hands a unit to a worker.
@@ -274,7 +287,7 @@ class WorkerPool:
         reason = f"{why}, the last time with {one_line(cause)}"
         self.left_out[node.id] = node, reason
         systematic = not self._ever_ready and len(self.left_out) >= self._max_attempts
-        if systematic or not self._launcher.has_room(self.left_out):
+        if systematic or not self._launcher.hosts() - self.left_out.keys():
             raise gave_up(f"{why[0].upper()}{why[1:]} (node {node})", cause) from cause
         self.say(f"The node {node} is left out: {reason}")
         for worker in [w for w in (*self._starting, *self.ready) if w.node and w.node.id == node.id]:

@@ -1,6 +1,8 @@
 """Processes that die, are told to go, or meet another of their kind: the store ends the same."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the command line on the store tmp_path/"store", and leaves none of its processes behind."""
     flags = f"""
         --dataset scenes --split {CONFIG.split} --limit {CONFIG.limit} --shard-size {CONFIG.shard_size}
@@ -56,9 +58,9 @@ def start(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         --workers {CONFIG.workers} --device cpu"""
     started = []
 
-    def popen() -> subprocess.Popen[str]:
+    def popen(*more: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "densecli", "build-shards", *flags.split()]
-        command += ["--store", str(tmp_path / "store")]
+        command += ["--store", str(tmp_path / "store"), *more]
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -177,9 +179,14 @@ def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, surv
 
 @pytest.mark.slow
 def test_two_builds__on_one_store_both_end_well(start, undisturbed, tmp_path, survived):
-    builds = [start(), start()]
+    summaries = [tmp_path / "a.json", tmp_path / "b.json"]
+    builds = [start("--json", str(summary)) for summary in summaries]
     for build in builds:
         assert f"{CONFIG.limit}/{CONFIG.limit} images" in finished(build)
+    built = [json.loads(summary.read_text()) for summary in summaries]
+    # They share the work: only a shard at which they met may be built twice.
+    assert SHARDS <= sum(each["shards"] for each in built) <= 1.1 * SHARDS
+    assert all(each["shards"] + each["elsewhere"] >= SHARDS for each in built)
     assert tars(tmp_path / "store") == undisturbed
     assert len(receipts(tmp_path / "store")) == 3 * SHARDS
     assert not list((tmp_path / "store").rglob("*.tmp"))
@@ -211,3 +218,33 @@ def test_node_loss__the_nodes_that_are_left_do_its_part(undisturbed, tmp_path, s
     assert kept(lost, store)
     assert tars(store) == undisturbed
     survived("loss of a node")
+
+
+@pytest.mark.slow
+def test_head_node_loss__the_same_command_goes_on_from_another_cluster(
+    start, undisturbed, tmp_path, survived, monkeypatch
+):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    store = tmp_path / "store"
+    head = {"num_cpus": CONFIG.workers, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        build = start("--ray-address", cluster.address)
+        wait_for_targets(store, 4)
+        cluster.remove_node(cluster.head_node, allow_graceful=False)
+        _, output = build.communicate(timeout=TIMEOUT)
+    finally:
+        cluster.shutdown()
+    assert build.returncode == 1
+    assert re.search(r"Error: The head node of the Ray cluster, [\d.:]+, does not answer any more\.", output)
+    before = receipts(store)
+    assert len(list(store.glob("targets/*/0*.json"))) < SHARDS
+
+    other = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        finished(start("--ray-address", other.address))
+    finally:
+        other.shutdown()
+    assert kept(before, store)
+    assert tars(store) == undisturbed
+    survived("loss of the head node")

@@ -4,6 +4,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -69,10 +70,12 @@ def test_build_shards__an_error_in_a_worker_reaches_the_user_as_it_was_said(tiny
 def without_ray(monkeypatch):
     """Units are built in this process; build_shards itself counts."""
     monkeypatch.setattr(module, "connected", lambda address, workers: nullcontext())
-    monkeypatch.setattr(module, "WorkerPool", lambda request, *_: request.builder())
     monkeypatch.setattr(
-        module, "run_units", lambda units, builder, *_: (builder.build(unit) for unit in units)
+        module,
+        "WorkerPool",
+        lambda request, *_: SimpleNamespace(build=request.builder().build, named_left_out=list),
     )
+    monkeypatch.setattr(module, "run_units", lambda units, pool, *_: (pool.build(unit) for unit in units))
 
 
 def photos_without_bytes(tiny, folder, **settings):

@@ -44,8 +44,9 @@ class Run:
         count: int,
         workers: int,
         settings: FailureSettings = DEFAULT,
+        said: list[str] | None = None,
     ) -> None:
-        self.said: list[str] = []
+        self.said = [] if said is None else said
         self.pool = WorkerPool(WORK, workers, None, self.said.append, settings, launcher=launcher)
         outcomes = list(run_units(units(count), self.pool, settings))
         self.built = [outcome.shard for outcome in outcomes if isinstance(outcome, Report)]
@@ -199,12 +200,51 @@ def test_run_units__what_failed_on_a_bad_node_is_no_attempt():
         if worker.node != "a":
             raise RuntimeError("CUDA error")
 
-    # Some shards fail on both bad nodes before these are left out, and are set aside until then.
+    def begin(worker: ThreadWorker) -> None:
+        # Some shards have failed on both bad nodes before a good one is ready.
+        while worker.node == "a" and not any("is set aside: it failed 2 times" in line for line in said):
+            time.sleep(0.01)
+
+    said: list[str] = []
     settings = FailureSettings(max_attempts=2, max_failed_shards=1000)
-    run = Run(ThreadLauncher("abc", build), 60, workers=3, settings=settings)
+    run = Run(ThreadLauncher("abc", build, begin), 60, workers=3, settings=settings, said=said)
     assert set(run.pool.left_out) == {"b", "c"}
-    assert any("is set aside: it failed 2 times" in line for line in run.said)
     assert len(run.built) == 60 and not run.failed
+
+
+def test_run_units__a_bad_node_cannot_use_up_the_attempts_while_the_workers_of_others_start():
+    def begin(worker: ThreadWorker) -> None:
+        if worker.node == "a":
+            first_failures.wait(30)
+
+    def build(worker: ThreadWorker, unit: Unit) -> None:
+        if worker.node == "b":
+            failed.append(unit.shard)
+            if len(failed) >= 30:
+                first_failures.set()
+            raise DenseCLIError("The GPU of this node computes NaN.")
+        time.sleep(0.005)
+
+    failed: list[str] = []
+    first_failures = Event()
+    run = Run(ThreadLauncher("ab", build, begin), 30, workers=2)
+    assert len(run.built) == 30 and not run.failed
+    assert set(run.pool.left_out) == {"b"}
+    assert sorted(failed) == sorted(set(failed))
+
+
+def test_run_units__without_a_worker_elsewhere_a_shard_is_tried_again_where_it_failed(monkeypatch):
+    monkeypatch.setattr(scheduler, "ELSEWHERE_SECONDS", 0.2)
+
+    def build(worker: ThreadWorker, unit: Unit) -> None:
+        if unit.shard not in failed:
+            failed.append(unit.shard)
+            raise OSError("once")
+
+    failed: list[str] = []
+    # One worker: the other node has room, and yet no worker.
+    run = Run(ThreadLauncher("ab", build), 4, workers=1)
+    assert len(run.built) == 4 and set(run.tries.values()) == {2}
 
 
 @pytest.mark.parametrize("dies", [False, True])

@@ -130,11 +130,14 @@ class ThreadLauncher:
         self.started.append(ThreadWorker(node, self.build, self.begin))
         return self.started[-1]
 
+    def check(self) -> None:
+        pass
+
     def end(self, worker: ThreadWorker) -> None:
         worker.die()
 
     def node_of(self, worker: ThreadWorker) -> tuple[str, str] | None:
         return worker.node, f"host-of-{worker.node}"
 
-    def has_room(self, left_out: Collection[str]) -> bool:
-        return bool(set(self.nodes) - set(left_out))
+    def hosts(self) -> set[str]:
+        return set(self.nodes)
