@@ -53,7 +53,7 @@ def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
     names = [f"sa_{i:06d}.tar" for i in range(args.tars)]
     entries = {name: Entry(11 * 10**9, name, False) for name in names}
 
-    def scan(url: str, *_: object) -> tuple[list[Row], PassedOver]:
+    def scan(url: str, *_: object, **__: object) -> tuple[list[Row], PassedOver]:
         first = int(url[-10:-4]) * args.photos_per_tar
         rows = [
             (f"sa_{first + i}.jpg".encode(), i * (JPG + JSON) + 512, JPG, i * (JPG + JSON) + JPG, JSON)

@@ -54,4 +54,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         )
     if passed := in_words(summary.get("passed_over", {})):
         lines.append(f"Passed over in the listing: {passed}")
+    if listed := summary.get("listed"):
+        from densecli.pipeline.sources.index import listed_before
+
+        lines.append(listed_before(listed))
     return "\n".join(lines)

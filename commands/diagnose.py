@@ -59,14 +59,14 @@ def diagnose(options: Options) -> None:
     from densecli.models.categories import load_categories
 
     settings = options.make(DiagnoseSettings)
-    subjects = _subjects(settings, options)
-    model = list(subjects.values())[-1]
+    models_under_test = _models_under_test(settings, options)
+    model = list(models_under_test.values())[-1]
     options = on_the_runs_data(options, settings.run)
     own = {k: v for k, v in (model.settings or {}).items() if k not in options.given}
     config = options.make(DiagnosisConfig, **own)
     categories = load_categories(config.categories)
     photos = _photos(config, categories)
-    found = measure(subjects, photos, categories, config)
+    found = measure(models_under_test, photos, categories, config)
     page = write_diagnosis_page(
         settings.out or (str(Path(settings.run) / "diagnosis") if settings.run else "diagnosis"),
         f"Diagnosis of {model.title}",
@@ -87,7 +87,7 @@ def diagnose(options: Options) -> None:
     options.say("\n".join([figures_table(found).text(), *found.notes, f"Page: {page}"]), values)
 
 
-def _subjects(settings: DiagnoseSettings, options: Options) -> "dict[str, ModelUnderTest]":
+def _models_under_test(settings: DiagnoseSettings, options: Options) -> "dict[str, ModelUnderTest]":
     """The models by title."""
     from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.models.checkpoints import weights_given
@@ -120,8 +120,8 @@ def _photos(config: DiagnosisConfig, categories: Any) -> "Photos":
 
 def _files(data: Sequence[str]) -> list[Path]:
     """The photos that were named, and those in the folders that were."""
-    from densecli.core.passed_over import PassedOver, in_words
-    from densecli.pipeline.sources.base import photo_sizes
+    from densecli.core.passed_over import in_words
+    from densecli.pipeline.sources.base import find_photos
 
     found: list[Path] = []
     for name in data:
@@ -131,9 +131,8 @@ def _files(data: Sequence[str]) -> list[Path]:
                 raise DenseCLIError(f"There is no photo or folder {path}.", hint="Check --data.")
             found.append(path)
             continue
-        passed = PassedOver()
-        below = sorted(photo_sizes(name, name, passed))
-        found += [path / each for each in below]
-        if words := in_words(passed.document()):
+        files = find_photos(name, name)
+        found += [path / each for each in sorted(files.sizes)]
+        if words := in_words(files.passed.document()):
             click.echo(f"{path}: left out are {words}.", err=True)
     return found

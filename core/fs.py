@@ -4,7 +4,7 @@ import mmap
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple
@@ -17,7 +17,7 @@ from densecli.core.addresses import expanded as expanded
 from densecli.core.addresses import is_web as is_web
 from densecli.core.addresses import join as join
 from densecli.core.addresses import public as public
-from densecli.core.clients import client
+from densecli.core.clients import client, signed_file
 from densecli.core.errors import Unreachable
 
 # How the names of temporary files start and end: no shard, receipt or column has such a name.
@@ -129,6 +129,41 @@ def open_to_seek(url: str) -> Iterator[BinaryIO]:
     """
     with client(url) as (fs, path), fs.open(path, "rb", block_size=64 * 1024) as file:
         yield file
+
+
+@contextmanager
+def open_ranges(url: str) -> Iterator[Callable[[int, int], bytes]]:
+    """Opens a file elsewhere for many small requests.
+
+    Yields:
+        Fetches that many bytes from an offset, in one request. Threads may share it, except for a file on the
+        web.
+    """
+    if is_web(url):
+        # Unlike `read_range`, this refuses a server that sends the whole file where a part was asked for.
+        with client(url) as (fs, path), fs.open(path, "rb", cache_type="none") as file:
+
+            def of_web(offset: int, size: int) -> bytes:
+                file.seek(offset)
+                data: bytes = file.read(size)
+                return data
+
+            yield of_web
+        return
+    signed = signed_file(url)
+
+    def fetch(offset: int, size: int) -> bytes:
+        nonlocal signed
+        if signed:
+            with suppress(Exception):
+                data = signed(offset, size)
+                if len(data) == size:
+                    return data
+            # Whatever it was, the store's own client tries again, and has the words for it.
+            signed = None
+        return read_range(url, offset, size)
+
+    yield fetch
 
 
 def exists(url: str) -> bool:

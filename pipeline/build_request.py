@@ -4,6 +4,9 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
 
 from densecli.core import fs
 from densecli.core.addresses import from_environment
@@ -14,8 +17,9 @@ from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
-from densecli.pipeline.sources.packed import PackedItems
-from densecli.pipeline.sources.volumes import Listing
+from densecli.pipeline.sources.cut import Cut
+from densecli.pipeline.sources.index import shared_listings
+from densecli.pipeline.sources.packed import part
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import DATASETS
@@ -114,7 +118,7 @@ class BuildRequest:
 def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     """Resolves the settings of a build and lists its photos.
 
-    Writes only the index of a source's tars, and nothing in a dry run.
+    Writes only listings: into the index of the store or, in a dry run, where `shared_listings` says.
 
     Args:
         config: What to build.
@@ -155,9 +159,15 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         config.split,
         config.limit,
         config.seed,
-        Index(folder=fs.join(root, "index", config.dataset), save=not config.dry_run),
+        Index(
+            folder=fs.join(root, "index", config.dataset),
+            save=not config.dry_run,
+            shared=shared_listings(),
+            relist=config.relist,
+        ),
         config.max_pixels,
         WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
+        config.cut or _cut_of(root, config.dataset),
     )
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(
@@ -186,13 +196,18 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     return request, source
 
 
+def _cut_of(root: str, dataset: str) -> Cut:
+    """The cut of the store there; of a new one, that of the data set."""
+    if fs.exists(fs.join(root, "store.json")):
+        return cast(Cut, Store.open(root).dataset.get("cut", "listed"))
+    return cast(Cut, DATASETS[dataset].cut)
+
+
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
     """Returns the unit of a shard. The n-th shard has the n-th `shard_size` photos of the listing."""
     first = int(shard) * shard_size
-    places = range(len(source.items))[first : first + shard_size]
-    if isinstance(source.items, Listing):
-        return Unit(shard=shard, items=source.items.part(places))
-    return Unit(shard=shard, items=PackedItems.of(source.items[places.start : places.stop]))
+    places = np.arange(first, min(first + shard_size, len(source.items)))
+    return Unit(shard=shard, items=part(source.items, places))
 
 
 def part_of(part: str | None, shards: int) -> tuple[int, int]:

@@ -36,7 +36,8 @@ def build_shards(config: BuildConfig) -> Summary:
 
     Returns:
         The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
-        the listing has `passed_over`, as in `PassedOver.document`, and `proposals`, as in `check_proposals`.
+        the listing has `passed_over`, as in `PassedOver.document`, `proposals`, as in `check_proposals`, and
+        `listed`, as in `Source`.
         A build also has the sums of `Totals.summary`, and the nodes that were `left_out`.
 
     Raises:
@@ -50,7 +51,7 @@ def build_shards(config: BuildConfig) -> Summary:
     missing = [[shard for shard in column.missing() if int(shard) in part] for column in columns]
     todo = sorted(set().union(*missing))
     passed = source.passed.document()
-    listing = {"passed_over": passed, "proposals": dict(request.proposals)}
+    listing = {"passed_over": passed, "proposals": dict(request.proposals), "listed": source.listed}
     if not todo:
         if not config.dry_run:
             # The shards exist, but the files that describe them may be lost.

@@ -158,7 +158,15 @@ class BuildConfig(
         metavar="N",
     )
     seed: int = setting(
-        0, help="Seed of generated photos and of the choice of views.", group="data", metavar="N"
+        0,
+        help="Seed of generated photos, of the choice of views and of a shuffled cut.",
+        group="data",
+        metavar="N",
+    )
+    relist: bool = setting(
+        False,
+        help="Lists a folder of photos in an object store again; else the listing is kept.",
+        group="data",
     )
     store: str | None = setting(
         None,
@@ -177,6 +185,12 @@ class BuildConfig(
         default_text=f"the data set's; {Dataset.canvas} for photos",
     )
     shard_size: int = setting(256, help="Photos in a shard.", group="store", min=1, metavar="N")
+    cut: Literal["listed", "shuffled"] | None = setting(
+        None,
+        help="Photos of a shard: neighbours in the listing, or shuffled by --seed.",
+        group="store",
+        default_text="the store's; a new one of folder is shuffled, others are as listed",
+    )
     regions: str = setting(
         "grid-paper",
         help="Region plan: grid-paper, masks, proposals, or another grid.",

@@ -27,6 +27,7 @@ from densecli.models.student import load_student
 from densecli.pipeline.build_request import BuildRequest, prepare, shard_sizes
 from densecli.pipeline.config import BuildConfig, PlanConfig
 from densecli.pipeline.sources import Source
+from densecli.pipeline.sources.index import listed_before
 from densecli.pipeline.teachers import Photo, weights_names
 from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import defaults_for
@@ -70,7 +71,8 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     """Plans a build; writes nothing.
 
     Returns:
-        JSON values: `photos`; files that the listing has `passed_over`; `proposals`, see `check_proposals`;
+        JSON values: `photos`; files that the listing has `passed_over`; `listed`, as in `Source`;
+        `proposals`, see `check_proposals`;
         `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
         `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
         `index_bytes` of the listing; `cpu_hours` to read and write photos; whether speeds are `measured`;
@@ -123,6 +125,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     return {
         "photos": n,
         "passed_over": source.passed.document(),
+        "listed": source.listed,
         "proposals": dict(request.proposals),
         "sampled": listed,
         "skipped": 1 - sample.samples / listed,
@@ -315,6 +318,7 @@ def report(planned: dict[str, Any]) -> str:
         f"{n} photos: {as_size(planned['bytes'])}{doubt} (from a sample of {planned['sampled']}, "
         f"{planned['skipped']:.1%} unreadable)",
         *([f"Passed over in the listing: {passed}"] if (passed := in_words(planned["passed_over"])) else []),
+        *([listed_before(planned["listed"])] if planned["listed"] else []),
         "",
         table([["column", "bytes", "a photo"], *columns]),
         "",

@@ -27,6 +27,7 @@ class Dataset:
             imported when photos are first listed.
         split: Split to read. Empty: all photos, or whatever `source` reads without a split.
         generated: Whether the photos are computed, so that they need no --data.
+        cut: `listed`, or `shuffled` for photos that come sorted, as in folders of classes.
         canvas: Side of the canvas in pixels.
         student: Model to train.
         student_patch: Patch in pixels of the students for which a VFM's tokens are stored.
@@ -45,6 +46,7 @@ class Dataset:
     source: Callable[[Any], Any] | str
     split: str = ""
     generated: bool = False
+    cut: str = "listed"
     canvas: int = 512
     student: str = "eva02-b16"
     student_patch: int = 16

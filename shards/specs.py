@@ -19,6 +19,8 @@ class DatasetIdentity(TypedDict):
     n: int
     """Number of photos."""
     seed: NotRequired[int]
+    cut: NotRequired[str]
+    """`shuffled` by `seed`; absent: in the order of the listing."""
 
 
 class PhotosSpec(TypedDict):

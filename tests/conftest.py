@@ -37,6 +37,9 @@ def golden() -> Path:
     return Path(os.environ.get("DENSECLI_GOLDEN", Path(__file__).parent / "golden"))
 
 
+S3_SERVER: list[ThreadedMotoServer] = []
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The endpoint of an S3 server on loopback."""
@@ -44,6 +47,7 @@ def s3_server() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    S3_SERVER.append(server)
     yield f"http://{host}:{port}"
     server.stop()
 
@@ -65,6 +69,25 @@ def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = tmp_path.name.replace("_", "-").lower().strip("-")
     fsspec.filesystem("s3").mkdir(bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture
+def s3_gets(s3: str) -> Callable[[], list[tuple[str, str, int]]]:
+    """A call gives the (object, range, bytes) of each GET since the call before, and LIST requests as ''."""
+    seen: list[tuple[str, str, int]] = []
+
+    def watch(environ: dict, start: Callable) -> list[bytes]:
+        body = b"".join(serve(environ, start))
+        if environ["REQUEST_METHOD"] == "GET":
+            listing = "list-type" in environ["QUERY_STRING"]
+            name = "" if listing else environ["PATH_INFO"].split("/", 2)[2]
+            seen.append((name, environ.get("HTTP_RANGE", ""), len(body)))
+        return [body]
+
+    server = S3_SERVER[-1]._server
+    serve, server.app = server.app, watch
+    yield lambda: [seen.pop(0) for _ in range(len(seen))]
+    server.app = serve
 
 
 @pytest.fixture

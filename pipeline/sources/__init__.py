@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from densecli.core.registry import registry
 from densecli.pipeline.config import WebSettings
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
+from densecli.pipeline.sources.cut import Cut, ShuffledCut, shuffled_order
 from densecli.shards.datasets import DATASETS, function_of
 
 __all__ = ["Decoded", "Index", "Item", "Load", "Source", "SourceRequest", "Unreadable", "open_source"]
@@ -22,6 +25,7 @@ def open_source(
     index: Index | None = None,
     max_pixels: int = SourceRequest.max_pixels,
     web: WebSettings | None = None,
+    cut: Cut = "listed",
 ) -> Source:
     """Lists the photos of a data set.
 
@@ -31,9 +35,10 @@ def open_source(
         split: Part of the data set; None for the data set's default.
         limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
-        index: Cache of the contents of tars.
+        index: Remembers listings.
         max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list; None for the defaults.
+        cut: Order of the photos; `seed` is that of a shuffle.
 
     Raises:
         DenseCLIError: The data set is unknown, or the folder, the split or the photos are missing.
@@ -52,4 +57,8 @@ def open_source(
     if max_pixels != SourceRequest.max_pixels:
         # Other photos are skipped: it is another data set.
         source = replace(source, options={**source.options, "max_pixels": max_pixels})
+    if cut == "shuffled":
+        blocks = source.blocks if source.blocks is not None else np.ones(len(source.items), np.int64)
+        items = ShuffledCut(source.items, shuffled_order(blocks, seed))
+        source = replace(source, items=items, options={**source.options, "cut": cut, "seed": seed})
     return source

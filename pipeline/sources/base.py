@@ -2,21 +2,29 @@
 
 import hashlib
 import re
+import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 from PIL import Image
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.find import find
 from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
 from densecli.pipeline.config import BuildConfig, WebSettings
+from densecli.pipeline.sources.index import Index as Index
 from densecli.shards.geometry import Canvas
+from densecli.shards.npz import decode_npz
 from densecli.shards.specs import DatasetIdentity
+from densecli.shards.writer import npz_bytes
 
 MAX_KEY = 80
 """Longest key in characters. Tar members are named KEY.EXTENSION, and USTAR allows 100 bytes."""
@@ -55,18 +63,6 @@ class Item(NamedTuple):
     masks: Span | None = None
 
 
-class Index(NamedTuple):
-    """A folder that caches the contents of tars, so that unchanged tars are not read again.
-
-    Attributes:
-        folder: Path or URL of the folder.
-        save: Whether to add newly read tars.
-    """
-
-    folder: str
-    save: bool
-
-
 @dataclass(frozen=True, kw_only=True)
 class SourceRequest:
     """A request to list photos.
@@ -76,7 +72,7 @@ class SourceRequest:
         split: Part of the data set. Empty: all of it.
         limit: Number of photos to list, from the start; None for all.
         seed: Seed of a generated data set.
-        index: Cache of the contents of tars.
+        index: Remembers listings.
         max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list.
     """
@@ -124,8 +120,12 @@ class Source:
         load: Loads a photo. It is pickled and sent to workers, so it must not hold the listing.
         options: Other flags of build-shards on which the listing depends, such as {"seed": 0}.
         has_masks: Whether photos come with masks.
+        blocks: Numbers of photos that stand together, such as those of each tar; see `shuffled_order`. None:
+            each photo can be read by itself.
         index_bytes: Bytes that the index of this listing takes in a store.
         passed: What the listing leaves out.
+        listed: When a kept listing was made that nothing can be compared with, in seconds since 1970; None
+            for a new or a compared one.
     """
 
     name: str
@@ -135,8 +135,10 @@ class Source:
     load: Load
     options: Mapping[str, Any] = field(default_factory=dict)
     has_masks: bool = False
+    blocks: Sequence[int] | None = None
     index_bytes: int = 0
     passed: PassedOver = field(default_factory=PassedOver)
+    listed: float | None = None
 
     @property
     def identity(self) -> DatasetIdentity:
@@ -155,24 +157,71 @@ def listing_digest(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def photo_sizes(root: str, folder: str, passed: PassedOver) -> dict[str, int]:
+class Files(NamedTuple):
+    """The photos in a folder and its subfolders.
+
+    Attributes:
+        sizes: Bytes of each photo, by its path below the folder.
+        passed: What was left out.
+        index_bytes: Bytes that an index takes to remember them.
+        listed: See `Source`.
+    """
+
+    sizes: dict[str, int]
+    passed: PassedOver
+    index_bytes: int = 0
+    listed: float | None = None
+
+
+def find_photos(root: str, folder: str, index: Index | None = None) -> Files:
     """Finds the photos in a folder and its subfolders by the ends of their names.
+
+    A folder of an object store, which has no date of its own, is listed once if there is an index.
 
     Args:
         root: The folder that links may not lead out of.
         folder: Where to look.
-        passed: Counts what is left out.
-
-    Returns:
-        Bytes of each photo, by its path below the folder.
+        index: Remembers the listing of a folder elsewhere.
     """
-    sizes = {}
-    for name, entry in find(folder, passed=passed, within=root).items():
-        if name.lower().endswith(EXTENSIONS) and not entry.is_folder:
-            sizes[name] = entry.size
-        elif not entry.is_folder:
+    remembers = index is not None and not fs.is_local(folder)
+    entry = f"{listing_digest([folder])[:24]}.files.npz"
+    if index and remembers and (data := index.kept(entry)):
+        # A damaged entry is made again.
+        with suppress(ValueError, KeyError, TypeError, zlib.error):
+            return _read_files(data)
+    sizes, passed = {}, PassedOver()
+    for name, found in find(folder, passed=passed, within=root).items():
+        if name.lower().endswith(EXTENSIONS) and not found.is_folder:
+            sizes[name] = found.size
+        elif not found.is_folder:
             passed.add("not named as a photo", name)
-    return sizes
+    files = Files(sizes, passed)
+    if index and remembers and sizes:
+        data = _files_entry(files)
+        index.put(entry, data)
+        files = files._replace(index_bytes=len(data))
+    return files
+
+
+def _files_entry(files: Files) -> bytes:
+    """The entry of a folder in an index."""
+    names = zlib.compress("\0".join(files.sizes).encode("utf-8", "surrogateescape"), 1)
+    return npz_bytes(
+        {
+            "names": np.frombuffer(names, np.uint8),
+            "sizes": np.array(list(files.sizes.values()), np.int64),
+            "passed": np.frombuffer(files.passed.to_json(), np.uint8),
+            "listed": np.array([time.time()]),
+        }
+    )
+
+
+def _read_files(data: bytes) -> Files:
+    arrays = decode_npz(data)
+    names = zlib.decompress(arrays["names"].tobytes()).decode("utf-8", "surrogateescape").split("\0")
+    sizes = dict(zip(names, arrays["sizes"].tolist(), strict=True))
+    passed = PassedOver.from_json(arrays["passed"].tobytes())
+    return Files(sizes, passed, len(data), arrays["listed"].item())
 
 
 def files_source(
@@ -182,6 +231,7 @@ def files_source(
     limit: int | None,
     load: Load,
     passed: PassedOver | None = None,
+    **facts: Any,
 ) -> Source:
     """The source of a folder's files, sorted by key. The digest covers names and sizes.
 
@@ -192,12 +242,13 @@ def files_source(
         limit: Number of photos to keep; None for all.
         load: Loads a photo by its path.
         passed: What was left out.
+        facts: Further attributes of the source.
     """
     keys = safe_keys(list(sizes))
     items = sorted(Item(keys[ref], ref) for ref in sizes)[:limit]
     digest = listing_digest(f"{item.key}\t{item.ref}\t{sizes[item.ref]}" for item in items)
     passed = passed or PassedOver()
-    return Source(name=name, split=split, digest=digest, items=items, load=load, passed=passed)
+    return Source(name=name, split=split, digest=digest, items=items, load=load, passed=passed, **facts)
 
 
 def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:

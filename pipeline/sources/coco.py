@@ -2,14 +2,13 @@
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.core.passed_over import PassedOver
 from densecli.pipeline.sources.base import (
     Source,
     SourceRequest,
     files_source,
+    find_photos,
     no_folder,
     no_photo,
-    photo_sizes,
 )
 from densecli.pipeline.sources.photos import PhotoLoader
 from densecli.shards.datasets import DATASETS, Dataset
@@ -32,19 +31,27 @@ def coco_source(request: SourceRequest) -> Source:
     folder = fs.join(root, split)
     if not fs.is_folder(folder):
         folders = [name for name in fs.listdir(root) if fs.is_folder(fs.join(root, name))]
-        there = [name for name in folders if photo_sizes(root, fs.join(root, name), PassedOver())]
+        there = [name for name in folders if find_photos(root, fs.join(root, name)).sizes]
         raise DenseCLIError(
             f"{root} has no split {split}.",
             hint=f"Splits there: {', '.join(there)}."
             if there
             else "The layout is ROOT/<split>/*.jpg, with splits such as train2017 and val2017.",
         )
-    passed = PassedOver()
-    sizes = photo_sizes(root, folder, passed)
-    if not sizes:
-        raise no_photo(f"{folder} holds no photo", "The layout is ROOT/<split>/*.jpg.", passed)
+    files = find_photos(root, folder, request.index)
+    if not files.sizes:
+        raise no_photo(f"{folder} holds no photo", "The layout is ROOT/<split>/*.jpg.", files.passed)
     load = PhotoLoader(root=folder, upright=False, max_pixels=request.max_pixels)
-    return files_source("coco", split, sizes, request.limit, load, passed)
+    return files_source(
+        "coco",
+        split,
+        files.sizes,
+        request.limit,
+        load,
+        files.passed,
+        index_bytes=files.index_bytes,
+        listed=files.listed,
+    )
 
 
 DATASETS.add(

@@ -2,15 +2,14 @@
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.core.passed_over import PassedOver
 from densecli.core.pictures import EXTENSIONS
 from densecli.pipeline.sources.base import (
     Source,
     SourceRequest,
     files_source,
+    find_photos,
     no_folder,
     no_photo,
-    photo_sizes,
 )
 from densecli.pipeline.sources.photos import PhotoLoader
 from densecli.shards.datasets import DATASETS, Dataset
@@ -39,17 +38,25 @@ def folder_source(request: SourceRequest) -> Source:
             f"{root} has no split {split}.",
             hint=f"Folders there: {', '.join(there) or 'none'}; leave --split out to read the whole folder.",
         )
-    passed = PassedOver()
-    sizes = photo_sizes(root, folder, passed)
-    if not sizes:
+    files = find_photos(root, folder, request.index)
+    if not files.sizes:
         layout = f"Photos are files in {', '.join(EXTENSIONS)}."
-        raise no_photo(f"{folder} and its subfolders hold no photo", layout, passed)
+        raise no_photo(f"{folder} and its subfolders hold no photo", layout, files.passed)
     load = PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels)
-    return files_source("folder", split, sizes, request.limit, load, passed)
+    return files_source(
+        "folder",
+        split,
+        files.sizes,
+        request.limit,
+        load,
+        files.passed,
+        index_bytes=files.index_bytes,
+        listed=files.listed,
+    )
 
 
 DATASETS.add(
     "folder",
-    Dataset(source=folder_source),
+    Dataset(source=folder_source, cut="shuffled"),
     help="Any folder of photos with its subfolders; a split is a subfolder.",
 )

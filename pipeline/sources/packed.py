@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import overload
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 
@@ -101,3 +101,24 @@ class PackedItems(Sequence[Item]):
     def _items(self) -> list[Item]:
         columns = (self.keys.split(), self.refs.split(), self.photos.unpack(), self.masks.unpack())
         return [Item(*row) for row in zip(*columns, strict=True)]
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """A listing that makes its parts without making their items."""
+
+    def part(self, places: np.ndarray) -> Sequence[Item]:
+        """Returns the photos at these places, in that order, as few arrays."""
+        ...
+
+
+def part(items: Sequence[Item], places: np.ndarray) -> Sequence[Item]:
+    """Returns some photos of a listing as they travel to a worker.
+
+    Args:
+        items: The listing.
+        places: (N,) positions in it.
+    """
+    if isinstance(items, Parted):
+        return items.part(places)
+    return PackedItems.of([items[place] for place in places.tolist()])

@@ -126,6 +126,7 @@ def sa1b_source(request: SourceRequest) -> Source:
         items=listing,
         load=Sa1bLoader(root=folder, max_pixels=request.max_pixels),
         has_masks=any(volume.photos["masks_size"].any() for volume in volumes),
+        blocks=listing.blocks,
         index_bytes=listing.index_bytes,
         passed=passed,
     )

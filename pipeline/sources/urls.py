@@ -17,6 +17,7 @@ from densecli.core.passed_over import PassedOver
 from densecli.pipeline.sources.address_lists import HINT, read_addresses
 from densecli.pipeline.sources.address_loader import AddressLoader
 from densecli.pipeline.sources.base import Item, Source, SourceRequest, Span
+from densecli.pipeline.sources.cut import WINDOW
 from densecli.shards.datasets import DATASETS, Dataset
 
 BLOCK = 4096
@@ -42,14 +43,20 @@ class Addresses(Sequence[Item]):
         self._hashes = np.concatenate(hashes)
         _, first, group = np.unique(self._hashes, return_index=True, return_inverse=True)
         self._rows = np.sort(first)[:limit]
-        # The photos of a shard are neighbours.
-        self._block = lru_cache(maxsize=2)(self._unpack)
+        # The photos of a shard are neighbours, or in blocks that are shuffled together.
+        self._block = lru_cache(maxsize=2 + 2 * WINDOW // BLOCK)(self._unpack)
         addresses = np.concatenate(whole)
         equal = addresses == addresses[first[group]]
         for row in np.setdiff1d(np.arange(len(self._hashes)), first).tolist():
             # Keys leave out what may be secret.
             reason = "repeated" if equal[row] else "repeated but for a query or a password"
             self.passed.add(reason, self._item(row).ref)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Number of addresses that are taken of each compressed block."""
+        counts: list[int] = np.bincount(self._rows // BLOCK).tolist()
+        return counts
 
     @property
     def digest(self) -> str:
@@ -111,6 +118,7 @@ def urls_source(request: SourceRequest) -> Source:
         digest=items.digest,
         items=items,
         load=AddressLoader(folder=os.path.dirname(file), web=request.web, max_pixels=request.max_pixels),
+        blocks=items.blocks,
         passed=items.passed,
     )
 

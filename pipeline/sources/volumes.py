@@ -4,18 +4,21 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import accumulate
-from typing import Any, NamedTuple, overload
+from itertools import accumulate, pairwise
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from densecli.core import fs
+from densecli.core.clients import CONNECTIONS
 from densecli.core.find import Entry
 from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
+from densecli.pipeline.sources.cut import WINDOW
 from densecli.pipeline.sources.packed import Texts
 from densecli.pipeline.sources.tars import Choose, Row, scan_tar
 from densecli.shards.npz import decode_npz
@@ -83,8 +86,15 @@ class Listing(Sequence[Item]):
         total = self._ends[-1] if self._ends else 0
         self._n = total if limit is None else min(limit, total)
         self._prefixes = safe_keys([volume.name for volume in self.volumes], MAX_PREFIX) if prefixed else {}
-        # The photos of a shard are neighbours: they are in one volume or in two.
-        self._keys = lru_cache(maxsize=2)(self._make_keys)
+        # The photos of a shard are in one volume or in two, or in those that are shuffled together.
+        mean = max(1, total // max(1, len(self.volumes)))
+        self._keys = lru_cache(maxsize=2 + 2 * WINDOW // mean)(self._make_keys)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Number of photos of each volume."""
+        ends = [min(end, self._n) for end in self._ends]
+        return [end - start for start, end in pairwise([0, *ends])]
 
     @property
     def digest(self) -> str:
@@ -116,30 +126,29 @@ class Listing(Sequence[Item]):
     @overload
     def __getitem__(self, index: slice) -> list[Item]: ...
     def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, int):
-            return self.part(range(self._n)[index : index + 1 or None])[0]
-        return list(self.part(range(self._n)[index]))
+        found = range(self._n)[index]
+        return self._item(found) if isinstance(found, int) else [self._item(i) for i in found]
 
-    def part(self, numbers: range) -> "ListingPart":
-        """Returns photos as they travel to a worker, without making their items.
+    def _item(self, i: int) -> Item:
+        v = bisect_right(self._ends, i)
+        volume = self.volumes[v]
+        row = volume.photos[i - self._ends[v]].item()
+        return _item_of(volume.name, volume.is_tar, row, self._keys(v)[_decoded(row[0])])
 
-        Args:
-            numbers: Their places in the listing, one after another.
-        """
+    def part(self, places: np.ndarray) -> "ListingPart":
+        """Returns the photos at these places, in that order, without making their items."""
+        volumes = np.searchsorted(self._ends, places, side="right")
         slices = []
-        start = numbers.start
-        while start < numbers.stop:
-            v = bisect_right(self._ends, start)
-            volume, first = self.volumes[v], self._ends[v] - len(self.volumes[v].photos)
-            photos = volume.photos[start - first : numbers.stop - first]
-            keys, names = self._keys(v), _names(photos)
-            slices.append(VolumeSlice(volume.name, volume.is_tar, photos, Texts.of([keys[n] for n in names])))
-            start += len(photos)
-        return ListingPart(tuple(slices))
+        for v in np.unique(volumes).tolist():
+            volume, keys = self.volumes[v], self._keys(v)
+            photos = volume.photos[places[volumes == v] - self._ends[v]]
+            of_photos = Texts.of([keys[name] for name in map(_decoded, photos["name"].tolist())])
+            slices.append(VolumeSlice(volume.name, volume.is_tar, photos, of_photos))
+        return ListingPart(tuple(slices), np.argsort(volumes, kind="stable"))
 
     def _make_keys(self, v: int) -> dict[str, str]:
         volume = self.volumes[v]
-        names = _names(volume.photos)
+        names = list(map(_decoded, volume.photos["name"].tolist()))
         if volume.name not in self._prefixes:
             return safe_keys(names)
         # No key that `safe_keys` makes has a "+", so no two tars make the same key.
@@ -148,7 +157,7 @@ class Listing(Sequence[Item]):
 
 
 class VolumeSlice(NamedTuple):
-    """Some photos of a volume, one after another: its name, whether it is a tar, rows of its table, keys."""
+    """Some photos of a volume: its name, whether it is a tar, rows of its table, and their keys."""
 
     volume: str
     is_tar: bool
@@ -158,26 +167,23 @@ class VolumeSlice(NamedTuple):
     def items(self) -> Iterator[Item]:
         """Makes the items of the photos."""
         for row, key in zip(self.photos.tolist(), self.keys.split(), strict=True):
-            name, offset, size, masks_offset, masks_size = row
-            name = name.decode("utf-8", "surrogateescape")
-            ref = fs.join(self.volume, name) if self.volume else name
-            masks_file = self.volume if self.is_tar else ref.removesuffix(".jpg") + ".json"
-            yield Item(
-                key=key,
-                ref=ref,
-                photo=Span(self.volume if self.is_tar else ref, offset, size),
-                masks=Span(masks_file, masks_offset, masks_size) if masks_size else None,
-            )
+            yield _item_of(self.volume, self.is_tar, row, key)
 
 
+@dataclass(frozen=True, eq=False)
 class ListingPart(Sequence[Item]):
-    """Photos of a listing as arrays: they become items where they are read."""
+    """Photos of a listing as arrays: they become items where they are read.
 
-    def __init__(self, slices: tuple[VolumeSlice, ...]) -> None:
-        self._slices = slices
+    Attributes:
+        slices: The photos, by volume.
+        places: (N,) place in the part of each photo of the slices.
+    """
+
+    slices: tuple[VolumeSlice, ...]
+    places: np.ndarray
 
     def __len__(self) -> int:
-        return sum(len(part.photos) for part in self._slices)
+        return len(self.places)
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -189,17 +195,31 @@ class ListingPart(Sequence[Item]):
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Without the items, if they were made here.
-        return ListingPart, (self._slices,)
+        return ListingPart, (self.slices, self.places)
 
     @cached_property
     def _items(self) -> list[Item]:
-        return [item for part in self._slices for item in part.items()]
+        items = [item for part in self.slices for item in part.items()]
+        return [items[place] for place in np.argsort(self.places).tolist()]
 
 
-def _names(photos: np.ndarray) -> list[str]:
-    return [name.decode("utf-8", "surrogateescape") for name in photos["name"].tolist()]
+def _item_of(volume: str, is_tar: bool, row: Row, key: str) -> Item:
+    name, offset, size, masks_offset, masks_size = row
+    path = _decoded(name)
+    ref = fs.join(volume, path) if volume else path
+    masks_file = volume if is_tar else ref.removesuffix(".jpg") + ".json"
+    return Item(
+        key=key,
+        ref=ref,
+        photo=Span(volume if is_tar else ref, offset, size),
+        masks=Span(masks_file, masks_offset, masks_size) if masks_size else None,
+    )
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def tar_volumes(
@@ -217,17 +237,21 @@ def tar_volumes(
         tars: The tars by their path below `root`.
         choose: Chooses the photos of a tar among its members.
         limit: Number of photos after which no further tar is read; None for all.
-        index: Cache of the contents of tars.
+        index: Remembers the contents of tars.
 
     Raises:
         DenseCLIError: A file is not a complete tar.
     """
 
+    # A limit may need no more than the first tars.
+    threads = THREADS if limit is not None or fs.is_local(root) else CONNECTIONS
+    readers = max(1, CONNECTIONS // min(threads, max(1, len(tars))))
+
     def scan(name: str) -> Scanned:
-        rows, passed = scan_tar(fs.join(root, name), choose)
+        rows, passed = scan_tar(fs.join(root, name), choose, size=tars[name].size, readers=readers)
         return table(rows), passed
 
-    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index)
+    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index, threads=threads)
 
 
 def list_volumes(
@@ -238,6 +262,7 @@ def list_volumes(
     *,
     limit: int | None,
     index: Index | None,
+    threads: int | None = None,
 ) -> Iterator[Volume]:
     """Lists tars or folders until they hold `limit` photos.
 
@@ -248,32 +273,33 @@ def list_volumes(
             does not know, and for each whose file system does not tell whether it has changed.
         unit: What the progress line counts, such as "tars listed".
         limit: Number of photos after which no other volume is read; None for all.
-        index: Cache of the contents of volumes.
+        index: Remembers the contents of volumes.
+        threads: Number of volumes that are read at the same time; None for `THREADS`.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
         for name, entry in entries.items()
         if entry.stamp
     }
-    there = set(fs.listdir(index.folder)) if index else set()
+    unknown = {name for name in entries if not (index and kept.get(name, "") in index)}
 
     def volume(name: str) -> Volume:
         known = name in kept
-        if index and known and kept[name] in there:
+        if index and known and (data := index.get(kept[name])):
             # A damaged entry is made again, as is one from before it told what was left out.
             with suppress(ValueError, KeyError, TypeError):
-                return Volume(name, *_read_entry(fs.read_bytes(fs.join(index.folder, kept[name]))), known)
+                return Volume(name, *_read_entry(data), known)
         photos, passed = scan(name)
-        if index and known and index.save:
-            fs.write_atomic(fs.join(index.folder, kept[name]), _entry(photos, passed))
-        if kept.get(name) not in there:
+        if index and known:
+            index.put(kept[name], _entry(photos, passed))
+        if name in unknown:
             progress.advance(1)
         return Volume(name, photos, passed, known)
 
-    n, unknown = 0, sum(kept.get(name) not in there for name in entries)
+    n, threads = 0, threads or THREADS
     with (
-        closing(Progress(unknown, unit)) as progress,
-        closing(prefetch(volume, entries, threads=THREADS, window=THREADS)) as volumes,
+        closing(Progress(len(unknown), unit)) as progress,
+        closing(prefetch(volume, entries, threads=threads, window=threads)) as volumes,
     ):
         for found in volumes:
             yield found

@@ -66,6 +66,7 @@ def webdataset_source(request: SourceRequest) -> Source:
         digest=listing.digest,
         items=listing,
         load=PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels),
+        blocks=listing.blocks,
         index_bytes=listing.index_bytes,
         passed=passed,
     )

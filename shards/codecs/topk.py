@@ -110,6 +110,8 @@ class TopK:
         Rows sum to 1. The argmax over the classes is the first id stored. Raises ValueError for a row that is
         no distribution, which `encode` never writes.
         """
+        if not all(arrays[name].dtype.kind in "iu" for name in ("count", "ids")):
+            raise ValueError("its counts or ids are no whole numbers")
         count = arrays["count"].astype(np.int64)
         start = (np.cumsum(count) - count)[rows]
         count = count[rows]

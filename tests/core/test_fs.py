@@ -4,7 +4,7 @@ import os
 import fsspec
 import pytest
 
-from densecli.core import fs
+from densecli.core import clients, fs
 from densecli.core.errors import DenseCLIError, Unreachable
 
 
@@ -131,7 +131,8 @@ def test_error__keeps_its_hint_across_processes():
 
 def test_read_bytes__is_one_request(s3):
     fs.write_atomic(f"{s3}/file", b"x")
-    client = fsspec.filesystem("s3", use_listings_cache=False)
+    with clients.client(f"{s3}/file") as (client, _):
+        pass
     asked = []
     client.s3.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
     assert fs.read_bytes(f"{s3}/file") == b"x"

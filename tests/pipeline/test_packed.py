@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from densecli.core.passed_over import PassedOver
 from densecli.pipeline.sources.base import Item, Span
-from densecli.pipeline.sources.packed import PackedItems
+from densecli.pipeline.sources.cut import ShuffledCut
+from densecli.pipeline.sources.packed import PackedItems, part
 from densecli.pipeline.sources.volumes import Listing, Volume, table
 
 # With halves of characters, as Python reads names that are not in UTF-8.
@@ -39,12 +40,14 @@ def test_listing__a_part_is_what_its_items_are_and_takes_less_to_send():
     listing = Listing([volume("a.tar", 0, 300), volume("", 300, 3), volume("b", 303, 400)], prefixed=True)
     items = [listing[i] for i in range(len(listing))]
     assert listing[:] == items and listing[-1] == items[-1] and len(items) == 703
-    for start in (0, 100, 290, 299, 302, 600):
-        part = listing.part(range(start, min(start + 256, len(items))))
-        sent = pickle.dumps(part)
-        assert list(part) == list(pickle.loads(sent)) == items[start : start + 256]
-        assert len(part) == len(items[start : start + 256])
-        assert pickle.dumps(part) == sent
-    assert len(sent) < len(pickle.dumps(tuple(items[600:])))
-    photos = np.concatenate([part.photos["name"] for part in listing.part(range(703))._slices])
-    assert photos.tolist() == [f"sa_{i}.jpg".encode() for i in range(703)]
+    shuffled = np.random.default_rng(0).permutation(703)
+    for order in (np.arange(703), shuffled):
+        cut = listing if order is not shuffled else ShuffledCut(listing, order)
+        for start in (0, 100, 290, 299, 302, 600):
+            expected = [items[place] for place in order[start : start + 256]]
+            taken = part(cut, np.arange(start, min(start + 256, 703)))
+            sent = pickle.dumps(taken)
+            assert list(taken) == list(pickle.loads(sent)) == expected
+            assert len(taken) == len(expected) and taken[-1] == expected[-1]
+            assert pickle.dumps(taken) == sent
+            assert len(sent) < len(pickle.dumps(tuple(expected)))

@@ -166,9 +166,9 @@ def test_sa1b__headers_are_read_and_photos_are_not(tmp_path, monkeypatch):
 def test_index__a_tar_is_scanned_again_only_when_it_changed(sa1b, tmp_path, monkeypatch):
     scanned, scan = [], volumes.scan_tar
 
-    def counting(url, wanted):
+    def counting(url, wanted, **how):
         scanned.append(Path(url).name)
-        return scan(url, wanted)
+        return scan(url, wanted, **how)
 
     monkeypatch.setattr(volumes, "scan_tar", counting)
     index = Index(folder=str(tmp_path / "index"), save=True)

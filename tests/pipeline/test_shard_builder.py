@@ -44,7 +44,14 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def from_folder(tiny, photos):
     return replace(
-        tiny, dataset="folder", data=str(photos), split=None, limit=None, canvas=48, categories="scenes"
+        tiny,
+        dataset="folder",
+        cut="listed",
+        data=str(photos),
+        split=None,
+        limit=None,
+        canvas=48,
+        categories="scenes",
     )
 
 
