@@ -1,5 +1,6 @@
 """The pool of workers: Ray actors, started when needed, replaced when they die, and kept off broken nodes."""
 
+import pickle
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection
@@ -26,7 +27,7 @@ START_TIMEOUT = 1800.0
 """The build gives up after this many seconds without news from any starting worker."""
 STOP_TIMEOUT = 30.0
 """Seconds that running units have to stop."""
-PULSE_SECONDS = 5.0
+PULSE_SECONDS = 10.0
 """Seconds between two questions to a worker whether it is alive."""
 LOST_SECONDS = 45.0
 """A worker whose process has not answered for so long is lost: stopped, or cut off with its node."""
@@ -251,7 +252,7 @@ class WorkerPool:
             worker.last_sign = self.now
         worker.units[unit.shard] = unit
         worker.exclusive = alone
-        self._call("build", worker, worker.handle.build.remote(unit), unit)
+        self._call("build", worker, worker.handle.build.remote(pickle.dumps(unit)), unit)
 
     def drop(self, worker: Worker, unit: Unit) -> None:
         """Tells a worker that a unit is not needed any more. Its outcome comes nevertheless."""
@@ -333,7 +334,9 @@ class WorkerPool:
         elif kind == "start":
             self._started(worker, cause)
         elif unit:
-            self._finished(worker, unit, future.result() if cause is None else Failure.of(cause))
+            self._finished(
+                worker, unit, pickle.loads(future.result()) if cause is None else Failure.of(cause)
+            )
 
     def _felt(self, worker: Worker, pulse: Pulse) -> None:
         worker.asked, worker.message = None, pulse.message

@@ -266,8 +266,10 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
     """
     # One pass over all names at once: a listing of millions is cut into shards by the main process alone.
     names = list(dict.fromkeys(names))
-    joined = _EXTENSION.sub("", "\0".join(name.replace("\0", " ") for name in names))
-    joined = _UNSAFE.sub("_", joined)
+    joined = "\0".join(names)
+    if joined.count("\0") >= max(1, len(names)):
+        joined = "\0".join(name.replace("\0", " ") for name in names)
+    joined = _UNSAFE.sub("_", _EXTENSION.sub("", joined))
     plain = dict(zip(names, joined.split("\0"), strict=True)) if names else {}
     # Case is ignored, so that the members of a tar can be extracted on a file system that ignores it.
     folded = joined.casefold().split("\0")

@@ -132,8 +132,9 @@ class Listing(Sequence[Item]):
     def _item(self, i: int) -> Item:
         v = bisect_right(self._ends, i)
         volume = self.volumes[v]
-        row = volume.photos[i - self._ends[v]].item()
-        return _item_of(volume.name, volume.is_tar, row, self._keys(v)[_decoded(row[0])])
+        place = i - self._ends[v]
+        row = volume.photos[place].item()
+        return _item_of(volume.name, volume.is_tar, row, self._keys(v)[place])
 
     def part(self, places: np.ndarray) -> "ListingPart":
         """Returns the photos at these places, in that order, without making their items."""
@@ -141,19 +142,19 @@ class Listing(Sequence[Item]):
         slices = []
         for v in np.unique(volumes).tolist():
             volume, keys = self.volumes[v], self._keys(v)
-            photos = volume.photos[places[volumes == v] - self._ends[v]]
-            of_photos = Texts.of([keys[name] for name in map(_decoded, photos["name"].tolist())])
-            slices.append(VolumeSlice(volume.name, volume.is_tar, photos, of_photos))
+            within = places[volumes == v] - self._ends[v]
+            of_photos = Texts.of([keys[place] for place in within.tolist()])
+            slices.append(VolumeSlice(volume.name, volume.is_tar, volume.photos[within], of_photos))
         return ListingPart(tuple(slices), np.argsort(volumes, kind="stable"))
 
-    def _make_keys(self, v: int) -> dict[str, str]:
+    def _make_keys(self, v: int) -> list[str]:
+        """The keys of a volume's photos, in their order."""
         volume = self.volumes[v]
         names = list(map(_decoded, volume.photos["name"].tolist()))
-        if volume.name not in self._prefixes:
-            return safe_keys(names)
         # No key that `safe_keys` makes has a "+", so no two tars make the same key.
-        prefix = self._prefixes[volume.name] + "+"
-        return {name: prefix + key for name, key in safe_keys(names, MAX_KEY - len(prefix)).items()}
+        prefix = self._prefixes[volume.name] + "+" if volume.name in self._prefixes else ""
+        keys = safe_keys(names, MAX_KEY - len(prefix))
+        return [prefix + keys[name] for name in names]
 
 
 class VolumeSlice(NamedTuple):

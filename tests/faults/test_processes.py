@@ -14,8 +14,8 @@ from threading import Thread
 
 import pytest
 from building import build_here
+from clusters import ray_cluster
 from processes import descendants
-from ray.cluster_utils import Cluster
 
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.config import BuildConfig
@@ -197,9 +197,8 @@ def test_two_builds__on_one_store_both_end_well(start, undisturbed, tmp_path, su
 def test_node_loss__the_nodes_that_are_left_do_its_part(undisturbed, tmp_path, survived, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     store = tmp_path / "store"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     lost: dict[str, int] = {}
-    try:
+    with ray_cluster(num_cpus=0) as cluster:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
 
         def lose_one() -> None:
@@ -211,8 +210,6 @@ def test_node_loss__the_nodes_that_are_left_do_its_part(undisturbed, tmp_path, s
         losing.start()
         summary = build_shards(replace(CONFIG, store=str(store), ray_address=cluster.address))
         losing.join()
-    finally:
-        cluster.shutdown()
     assert summary["shards"] == SHARDS
     assert 4 <= len([name for name in lost if name.startswith("targets")]) < SHARDS
     assert kept(lost, store)
@@ -226,25 +223,18 @@ def test_head_node_loss__the_same_command_goes_on_from_another_cluster(
 ):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     store = tmp_path / "store"
-    head = {"num_cpus": CONFIG.workers, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    try:
+    with ray_cluster(num_cpus=CONFIG.workers) as cluster:
         build = start("--ray-address", cluster.address)
         wait_for_targets(store, 4)
         cluster.remove_node(cluster.head_node, allow_graceful=False)
         _, output = build.communicate(timeout=TIMEOUT)
-    finally:
-        cluster.shutdown()
     assert build.returncode == 1
     assert re.search(r"Error: The head node of the Ray cluster, [\d.:]+, does not answer any more\.", output)
     before = receipts(store)
     assert len(list(store.glob("targets/*/0*.json"))) < SHARDS
 
-    other = Cluster(initialize_head=True, head_node_args=head)
-    try:
+    with ray_cluster(num_cpus=CONFIG.workers) as other:
         finished(start("--ray-address", other.address))
-    finally:
-        other.shutdown()
     assert kept(before, store)
     assert tars(store) == undisturbed
     survived("loss of the head node")

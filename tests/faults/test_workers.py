@@ -4,14 +4,13 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
+from clusters import ray_cluster
 
 from densecli.pipeline import worker_pool
 from densecli.pipeline.cluster import connected
@@ -56,22 +55,13 @@ class Work:
         return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def test_run_units__whatever_breaks_all_other_shards_are_built(tmp_path, survived, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
-
-
-def test_run_units__whatever_breaks_all_other_shards_are_built(cluster, tmp_path, survived, monkeypatch):
     monkeypatch.setattr(worker_pool, "LOST_SECONDS", 10.0)
-    bad = cluster.add_node(num_cpus=1)
     settings = FailureSettings(max_attempts=2, stall_timeout=10)
     said: list[str] = []
-    with connected(cluster.address, 3):
+    with ray_cluster(num_cpus=2) as cluster, connected(cluster.address, 3):
+        bad = cluster.add_node(num_cpus=1)
         pool = WorkerPool(Work(tmp_path, bad.node_id), 3, None, said.append, settings)
         units = (Unit(shard=f"{i:06d}", items=()) for i in range(SHARDS))
         outcomes = list(run_units(units, pool, settings))

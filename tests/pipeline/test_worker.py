@@ -1,5 +1,6 @@
 """The actor of a worker, called in threads of this process as Ray does."""
 
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,7 +14,7 @@ from densecli.core.progress import Progress
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker import PackedWork, WorkerActor
 
-FIRST, SECOND = (Unit(shard=shard, items=()) for shard in ("000000", "000001"))
+FIRST, SECOND = (pickle.dumps(Unit(shard=shard, items=())) for shard in ("000000", "000001"))
 running, go_on = Event(), Event()
 
 
@@ -70,7 +71,7 @@ def test_worker__every_question_whether_to_stop_is_a_sign_of_life(actor, threads
     while actor.pulse().signs < before + 3:
         assert not report.done()
     go_on.set()
-    assert report.result().shard == "000000"
+    assert pickle.loads(report.result()).shard == "000000"
 
 
 def test_worker__drops_one_unit_and_stops_all(actor, threads):

@@ -1,5 +1,6 @@
 """Workers in threads of this process, for tests without Ray: they die, freeze and hang on demand."""
 
+import pickle
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -99,11 +100,12 @@ class ThreadWorker:
     def _do_pulse(self) -> Pulse:
         return Pulse(self.message, self.signs)
 
-    def _do_build(self, unit: Unit) -> Report:
+    def _do_build(self, pickled: bytes) -> bytes:
+        unit = pickle.loads(pickled)
         self.units.append(unit.shard)
         self._stops[unit.shard] = Event()
         self._build(self, unit)
-        return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
+        return pickle.dumps(Report(shard=unit.shard, samples=1, skipped={}, seconds={}))
 
     def _do_drop(self, shard: str) -> None:
         self._stops[shard].set()
