@@ -12,6 +12,7 @@ from densecli.pipeline.claims import Claims, shared
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.failures import SetAside
+from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources import Source, Unreadable
 from densecli.pipeline.summary import Summary, describe, totals_of
@@ -57,6 +58,7 @@ def build_shards(config: BuildConfig) -> Summary:
             # The shards exist, but the files that describe them may be lost.
             request.make_columns()
             remember_passed_over(request.store, passed)
+            publish_manifests(columns)
         check_some_photo(request.store)
         return describe(request.store, columns, missing, status="up to date") | listing
     if config.dry_run:
@@ -88,11 +90,13 @@ def build_shards(config: BuildConfig) -> Summary:
         )
         units = (None if n is None else unit_of(source, shard_name(n), config.shard_size) for n in numbers)
         work = _with_probe(request, source) if config.ray_address else request
+        withdraw_manifests(columns, missing)
         pool = WorkerPool(work, config.workers, config.gpus_per_worker, totals.progress.say, config)
         with closing(run_units(units, pool, config, stopping)) as finished:
             for report in finished:
                 totals.add(report)
                 budget.check(report, totals.skipped)
+    publish_manifests(columns)
     totals.check_set_aside(config.max_failed_shards)
     check_some_photo(request.store)
     return described | totals.summary() | {"left_out": pool.named_left_out()}
