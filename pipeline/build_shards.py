@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.leftovers import swept
+from densecli.core.progress import listener
 from densecli.core.tables import plain
 from densecli.pipeline.build_request import BuildRequest, part_of, prepare, unit_of
 from densecli.pipeline.claims import Claims, shared
-from densecli.pipeline.cluster import connected
+from densecli.pipeline.cluster import connected, gpus_at, workers_on
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.failures import SetAside
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
@@ -64,12 +65,13 @@ def build_shards(config: BuildConfig) -> Summary:
     if config.dry_run:
         return describe(request.store, columns, missing, status="planned") | listing
 
+    workers = config.workers or _default_workers(config, request)
     described = describe(request.store, columns, missing, status="built") | listing
     remember_passed_over(request.store, passed)
     budget = FailureBudget(config.max_unreadable)
     with (
         swept([column.url for column in columns]),
-        connected(config.ray_address, config.workers),
+        connected(config.ray_address, workers),
         closing(
             Claims(request.store.root, [c.key for c in columns], len(request.store.shard_names))
         ) as claims,
@@ -84,14 +86,14 @@ def build_shards(config: BuildConfig) -> Summary:
             claims,
             [int(shard) for shard in todo],
             lambda: {int(shard) for column in columns for shard in column.missing()},
-            slots=config.workers * UNITS_PER_WORKER,
+            slots=workers * UNITS_PER_WORKER,
             made=totals.add_elsewhere,
             say=totals.progress.say,
         )
         units = (None if n is None else unit_of(source, shard_name(n), config.shard_size) for n in numbers)
         work = _with_probe(request, source) if config.ray_address else request
         withdraw_manifests(columns, missing)
-        pool = WorkerPool(work, config.workers, config.gpus_per_worker, totals.progress.say, config)
+        pool = WorkerPool(work, workers, config.gpus_per_worker, totals.progress.say, config)
         with closing(run_units(units, pool, config, stopping)) as finished:
             for report in finished:
                 totals.add(report)
@@ -100,6 +102,15 @@ def build_shards(config: BuildConfig) -> Summary:
     totals.check_set_aside(config.max_failed_shards)
     check_some_photo(request.store)
     return described | totals.summary() | {"left_out": pool.named_left_out()}
+
+
+def _default_workers(config: BuildConfig, request: BuildRequest) -> int:
+    """As many workers as use all GPUs, which is said."""
+    gpus = gpus_at(config.ray_address, request.device)
+    workers = workers_on(gpus, config.gpus_per_worker)
+    if gpus > 1:
+        listener.get()(f"The build has {workers} workers on {gpus} GPUs; --workers sets another number.")
+    return workers
 
 
 class FailureBudget:
