@@ -16,10 +16,16 @@ def info(options: Options) -> None:
     """
     from densecli.core.progress import Progress
     from densecli.shards import info as describer
+    from densecli.shards.parted_store import parts_of
     from densecli.shards.store import Store
 
     store = Store.open(options.store)
-    total = len(store.shard_names) * (1 + len(store.columns()))
+    parts = parts_of(store)
+    total = sum(len(part.shard_names) * (1 + len(part.columns())) for part in parts)
     with closing(Progress(total, "receipts")) as progress:
-        described = describer.describe(store, progress.advance)
-    options.say(describer.report(described), described)
+        described = [describer.describe(part, progress.advance) for part in parts]
+    if described[1:]:
+        text = "\n\n".join(map(describer.report, described))
+        options.say(text, {"store": store.root, "parts": described})
+    else:
+        options.say(describer.report(described[0]), described[0])

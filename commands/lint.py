@@ -19,11 +19,13 @@ def lint(options: Options) -> int:
     """
     from densecli.core.progress import Progress
     from densecli.shards import lint as linter
+    from densecli.shards.parted_store import parts_of
     from densecli.shards.store import Store
 
     store = Store.open(options.store)
-    with closing(Progress(linter.count(store), "shards")) as progress:
-        findings = list(linter.lint(store, progress.advance))
+    parts = parts_of(store)
+    with closing(Progress(sum(map(linter.count, parts)), "shards")) as progress:
+        findings = [finding for part in parts for finding in linter.lint(part, progress.advance)]
     lines = [f"{finding.trouble} {finding.remedy}" for finding in findings]
     wrong = [finding for finding in findings if not finding.leftover]
     left = f", {len(findings) - len(wrong)} left by killed writers" if len(wrong) < len(findings) else ""

@@ -5,13 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densecli.commands.command import command
+from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.train.config import TrainConfig
 from densecli.train.run_config import RESOLVED, with_current_values
 
+STORES = only(
+    TrainConfig,
+    "store",
+    shape="list",
+    help="Folder or address of the store; several are read as one. May be given several times.",
+)
 
-@command(TrainConfig, resolved=RESOLVED, upgrade=with_current_values)
+
+@command(STORES, TrainConfig, resolved=RESOLVED, upgrade=with_current_values)
 def train(options: Options) -> None:
     """Train a student from a store.
 

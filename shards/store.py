@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,10 +101,11 @@ class Store:
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> "Store":
-        """Opens a store. Reads only its store.json.
+        """Opens a store. Reads only its store.json, or those of its parts.
 
         Args:
-            root: Folder, or address that fsspec knows (s3://, gs://, https://, ...).
+            root: Folder, or address that fsspec knows (s3://, gs://, https://, ...); or several of them with
+                ` + ` between them, which are read as one.
 
         Returns:
             The store.
@@ -113,8 +114,12 @@ class Store:
             DenseCLIError: There is no store at `root`, its description is damaged, or it has another format
                 version.
         """
+        from densecli.shards.parted_store import JOIN, open_parts
+
         root = fs.expanded(root)
         fs.check(root)
+        if JOIN in root and (several := open_parts(root)):
+            return several
         url = fs.join(root, "store.json")
         try:
             document = parse(fs.read_bytes(url))
@@ -132,6 +137,8 @@ class Store:
                     photos=document["photos"],
                 )
         except (FileNotFoundError, NotADirectoryError) as error:
+            if parts := open_parts(os.fspath(root)):
+                return parts
             raise DenseCLIError(
                 f"There is no store at {os.fspath(root)}.",
                 hint="Build one with densecli build-shards, or name another with --store.",
@@ -157,7 +164,7 @@ class Store:
         }
 
     @property
-    def shard_names(self) -> tuple[str, ...]:
+    def shard_names(self) -> Sequence[str]:
         """Names of all shards in order: 000000, 000001, ..."""
         return tuple(f"{i:06d}" for i in range(len(self.shard_sizes)))
 

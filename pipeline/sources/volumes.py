@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -153,7 +153,7 @@ class Listing(Sequence[Item]):
 
 def tar_volumes(
     root: str,
-    tars: dict[str, Entry],
+    tars: Mapping[str, Entry],
     choose: Choose,
     *,
     limit: int | None,
@@ -185,7 +185,7 @@ def tar_volumes(
 
 def list_volumes(
     root: str,
-    entries: dict[str, Entry],
+    entries: Mapping[str, Entry],
     scan: Callable[[str], Scanned],
     unit: str,
     *,
