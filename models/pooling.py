@@ -47,8 +47,11 @@ def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tu
     """(B, D, h, w), (R, 4), (R,) -> float32 (R, D, side, side), or (R, D, *side)."""
     dense = dense.float()
     height, width = dense.shape[-2:]
-    scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=dense.device)
-    rois = torch.cat([batch_index.to(scale).view(-1, 1), boxes.to(scale) * scale], dim=1)
+    left, top, right, bottom = boxes.to(dense).unbind(dim=1)
+    # Python numbers scale the boxes: a tensor of them would make the GPU wait for its copy.
+    rois = torch.stack(
+        [batch_index.to(dense), left * width, top * height, right * width, bottom * height], dim=1
+    )
     found: Tensor = roi_align(dense, rois, side, spatial_scale=1.0, sampling_ratio=-1, aligned=True)
     return found
 

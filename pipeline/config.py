@@ -233,6 +233,12 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         "patches of 14 px cover 504 of 512.",
         group="targets",
     )
+    teacher_precision: Literal["auto", "fp16", "bf16", "tf32", "fp32"] = setting(
+        "auto",
+        help="Precision of the teachers' arithmetic, part of their columns.",
+        group="targets",
+        default_text="that of the column in the store; of a new one fp16 on a GPU, fp32 on a CPU",
+    )
     student_patch: int | None = setting(
         None,
         help="Patch size of the students whose token grid a VFM's map gets.",
@@ -330,7 +336,12 @@ class PlanConfig(Settings):
         default_text="as many as listed",
     )
     samples: int = setting(256, help="Photos to build as a sample.", group="plan", min=1, metavar="N")
-    tflops: float = setting(100.0, help="Speed of a GPU in 1e12 FLOP/s.", group="plan", above=0)
+    tflops: float = setting(
+        100.0,
+        help="Speed of a GPU in 1e12 FLOP/s at 16 bits; tf32 counts half of it, fp32 a sixteenth.",
+        group="plan",
+        above=0,
+    )
     calibrate: bool = setting(
         False,
         help="Measures the speed instead, on the sample and with the teachers' weights.",

@@ -6,7 +6,7 @@ sizes of their targets are known, and FLOPs follow from their architectures.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,11 +36,14 @@ from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
 from densecli.shards.receipts import Receipt
+from densecli.shards.specs import FULL_PRECISION
 from densecli.shards.store import Column
 from densecli.shards.writer import ShardWriter, npz_bytes
 
 BLOCK_BYTES, RECORD_BYTES = 512, 10240
 """Units in which a tar grows: for a member, and for the whole file."""
+SHARE_OF_HALF = {"fp16": 1.0, "bf16": 1.0, "tf32": 1 / 2, "fp32": 1 / 16}
+"""Speed of each precision as a share of fp16's, by the peaks of an A100; an H200 has 1/2 and 1/15."""
 CHUNK = 32
 """Number of photos of the sample that are built at a time."""
 
@@ -76,14 +79,14 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
         `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
         `index_bytes` of the listing; `cpu_hours` to read and write photos; whether speeds are `measured`;
-        `tflops`; `device`; `teachers` (name, TFLOP and GPU hours of the build, and of an epoch with the live
-        teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an epoch);
-        `epochs`; `break_even`, in epochs and in trainings.
+        `tflops`; `device`; `teachers` (name, precision, TFLOP and GPU hours of the build, and of an epoch
+        with the live teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an
+        epoch); `epochs`; `break_even`, in epochs and in trainings.
 
     Raises:
         DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
     """
-    build = config.build if config.calibrate else _without_weights(config.build)
+    build = config.build if config.calibrate else _on_gpu(_without_weights(config.build))
     request, source = prepare(replace(build, dry_run=True))
     sizes = request.store.shard_sizes
     if config.photos is not None:
@@ -106,12 +109,14 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     side = config.image_size or request.store.canvas
     student_flops = TRAINING * student_forward(student, side).flops * readable
     student_speed = _student_speed(student, side, request) if config.calibrate else config.tflops * 1e12
-    speeds = _speeds(sample, config.tflops, config.calibrate)
+    precisions = {t.name: spec.get("precision", FULL_PRECISION) for t, spec in request.targets}
+    speeds = _speeds(sample, precisions, config.tflops, config.calibrate)
     kinds = {teacher.name: kind_of_spec(spec) for teacher, spec in request.targets}
     read = {name for name, kind in kinds.items() if config.reads is None or kind.serves(config.reads)}
     teachers: list[dict[str, Any]] = [
         {
             "name": name,
+            "precision": precisions[name],
             "tflop": once * readable / 1e12,
             "gpu_hours": once * readable / speeds[name] / 3600,
             "epoch_tflop": visit * readable * (name in read) / 1e12,
@@ -154,10 +159,18 @@ def _without_weights(build: BuildConfig) -> BuildConfig:
     return replace(build, weights=dict.fromkeys(names, "random:0"))
 
 
-def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
+def _on_gpu(build: BuildConfig) -> BuildConfig:
+    """The same build in the precision that a GPU has by default, whose hours are planned."""
+    precision = "fp16" if build.teacher_precision == "auto" else build.teacher_precision
+    return replace(build, teacher_precision=precision)
+
+
+def _speeds(
+    sample: Sample, precisions: Mapping[str, str], tflops: float, calibrate: bool
+) -> dict[str, float]:
     """The FLOP/s of each teacher."""
     if not calibrate:
-        return dict.fromkeys(sample.costs, tflops * 1e12)
+        return {name: tflops * 1e12 * SHARE_OF_HALF[precisions[name]] for name in sample.costs}
     seconds = [sum(r.seconds["teacher"] for r in receipts) for receipts in sample.receipts[2:]]
     return {
         name: once * sample.samples / spent
@@ -308,7 +321,10 @@ def report(planned: dict[str, Any]) -> str:
         sizes["listing"] = planned["index_bytes"]
     columns = [[name, as_size(size), as_size(size / n)] for name, size in sizes.items()]
     speed = f"measured on {planned['device']}" if planned["measured"] else f"at {planned['tflops']:g} TFLOP/s"
-    work = [_work(f"{t['name']}, once", t["tflop"], t["gpu_hours"]) for t in planned["teachers"]]
+    work = [
+        _work(f"{t['name']} in {t['precision']}, once", t["tflop"], t["gpu_hours"])
+        for t in planned["teachers"]
+    ]
     read = [teacher for teacher in planned["teachers"] if teacher["epoch_tflop"]]
     work += [
         _work(f"{who['name']}{as_what}, an epoch", who["epoch_tflop"], who["epoch_gpu_hours"])

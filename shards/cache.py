@@ -129,7 +129,7 @@ class Cache:
             (self.folder / MARK).touch()
 
     def _make_room(self, size: int) -> bool:
-        """Counts a file that is about to be written, after others were removed. Returns whether there is room."""
+        """Removes others where a new file has no room, and counts it. Returns whether there is room now."""
         mark = self.folder / MARK
         with self._writing(), FileLock(f"{mark}.lock"):
             text = mark.read_text()

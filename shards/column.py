@@ -8,7 +8,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs import Codec, codec_from_spec
 from densecli.shards.keys import column_key, short_id
 from densecli.shards.receipts import Receipt
-from densecli.shards.specs import ColumnInfo, ColumnSpec
+from densecli.shards.specs import FULL_PRECISION, ColumnInfo, ColumnSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,11 @@ class Column:
                 f"The column {self.url} names no codec with options that this densecli knows.",
                 hint="Read it with the densecli that wrote it, or delete the folder and build it again.",
             ) from error
+
+    @property
+    def precision(self) -> str:
+        """Precision of the teacher's arithmetic."""
+        return self.spec.get("precision", FULL_PRECISION)
 
     @property
     def side(self) -> int | None:

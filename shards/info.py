@@ -81,7 +81,7 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
 
 def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str, Any], Counter[str]]:
     samples, gpu_seconds = 0, 0.0
-    seconds, skipped = Counter[str](), Counter[str]()
+    seconds, skipped, weights = Counter[str](), Counter[str](), Counter[str]()
     errors: defaultdict[str, float] = defaultdict(float)
     missing = set(column.missing())
     for shard in column.shard_names:
@@ -92,12 +92,15 @@ def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str,
             seconds.update(receipt.seconds)
             skipped.update(receipt.skipped)
             _fold(errors, receipt)
+            # Some errors are measured on some of the shards alone.
+            weights.update(dict.fromkeys(receipt.error, receipt.samples))
         advance(1)
     total = sum(seconds.values())
     described = {
         "kind": column.kind,
         "name": column.name,
         "id": column.id,
+        **({"precision": column.precision} if column.kind == "targets" else {}),
         "info": column.info,
         "shards": len(column.shard_names),
         "missing": len(missing),
@@ -107,7 +110,7 @@ def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str,
         "gpu_seconds": round(gpu_seconds, 3),
         "images_per_second": round(samples / total, 2) if total else None,
         "error": {
-            name: value if name.startswith("max_") else value / max(samples, 1)
+            name: value if name.startswith("max_") else value / max(weights[name], 1)
             for name, value in errors.items()
         },
     }

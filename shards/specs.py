@@ -5,6 +5,9 @@ A plug-in's teacher may put further keys into `TargetSpec`, and its codec into `
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+FULL_PRECISION = "fp32"
+"""Precision of the teacher of a column whose spec names none."""
+
 
 class DatasetIdentity(TypedDict):
     """`dataset` of store.json: which photos, in which order. Another listing is another data set.
@@ -98,6 +101,9 @@ class CodecSpec(TypedDict):
     rest: NotRequired[float]
     rank: NotRequired[int | None]
     rmse: NotRequired[float | None]
+    method: NotRequired[str]
+    """How factors are found; a full decomposition where there is none."""
+    seed: NotRequired[int]
 
 
 class Preprocessing(TypedDict):
@@ -117,6 +123,8 @@ class NetworkSpec(TypedDict, total=False):
     refiner: str
     """The same of a Refiner's own weights."""
     preprocessing: Preprocessing
+    precision: str
+    """Precision of its arithmetic, fp16, bf16 or tf32; fp32 where there is none."""
 
 
 class TeacherSpec(NetworkSpec):

@@ -16,6 +16,9 @@ DECOUPLING: dict[str, tuple[float, float]] = {
     "densevlm": (0.0, 1.0),  # Thing regions: things alone, stuff regions: all classes
 }
 
+UNLABELLED = -100
+"""The label of a region that has none."""
+
 
 def teacher_probs(cosines: Tensor, tau: float = TrainConfig.tau) -> Tensor:
     """The distribution softmax(cos / tau) over categories that a teacher retrieves (DenseVLM, eq. 2).
@@ -76,8 +79,8 @@ def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
 
 def group_counts(teacher: Tensor, thing: Tensor, theta: float) -> Tensor:
     """(2,) int64: numbers of kept thing and stuff regions; for the arguments see `decoupled_kl`."""
-    is_thing = _sides(thing, teacher)[teacher[kept_regions(teacher, theta)].argmax(dim=-1)]
-    return torch.stack([is_thing.sum(), (~is_thing).sum()])
+    kept, is_thing = kept_regions(teacher, theta), _sides(thing, teacher)[teacher.argmax(dim=-1)]
+    return torch.stack([(kept & is_thing).sum(), (kept & ~is_thing).sum()])
 
 
 def decoupled_kl(
@@ -117,17 +120,17 @@ def decoupled_kl(
     Returns:
         A float32 scalar. Without kept regions it is 0, with gradient 0.
     """
-    kept = kept_regions(teacher, theta)
-    logits, probs = student[kept].float() / tau, teacher[kept].float()
+    logits, probs = student.float() / tau, teacher.float()
     if probs.shape[1] > logits.shape[1]:
         logits = merge_tail(logits, probs, thing)
         thing = _sides(thing, probs)
-    is_thing = thing[probs.argmax(dim=-1)]
+    # Regions are masked, not selected: how many are kept is not known before the GPU has counted them.
+    kept, is_thing = kept_regions(teacher, theta), thing[probs.argmax(dim=-1)]
 
     stuff_weight, thing_weight = DECOUPLING[variant]
     stuff_weight = stuff_weight if beta is None else beta
-    for_thing = torch.where(thing, 1.0, stuff_weight)
-    for_stuff = torch.where(thing, thing_weight, 1.0)
+    for_thing = thing + stuff_weight * ~thing
+    for_stuff = thing_weight * thing + ~thing
     weight = torch.where(is_thing[:, None], for_thing, for_stuff)
 
     probs = probs * weight
@@ -136,10 +139,13 @@ def decoupled_kl(
     log_q = (logits + weight.log()).log_softmax(dim=-1).masked_fill(weight == 0, 0.0)
     kl = (torch.xlogy(probs, probs) - probs * log_q).sum(dim=-1)
 
+    if counts is None:
+        counts = torch.stack([(kept & is_thing).sum(), (kept & ~is_thing).sum()])
     if reduction == "regions":
-        return mean(kl, None if counts is None else counts.sum())
-    things, stuff = (None, None) if counts is None else counts
-    return mean(kl[is_thing], things) + mean(kl[~is_thing], stuff)
+        return mean(kl.masked_fill(~kept, 0), counts.sum())
+    things, stuff = counts
+    of_things, of_stuff = (kl.masked_fill(~(kept & group), 0) for group in (is_thing, ~is_thing))
+    return mean(of_things, things) + mean(of_stuff, stuff)
 
 
 def _sides(thing: Tensor, teacher: Tensor) -> Tensor:
@@ -187,14 +193,15 @@ def region_text(
 
     Args:
         student: (R, D) cosines of regions with the text embeddings of D categories.
-        labels: (R,) int64.
+        labels: (R,) int64; UNLABELLED for a region that does not count.
         tau: Temperature.
-        count: Number of regions of the whole step; see `mean`.
+        count: Number of labelled regions of the whole step; see `mean`.
 
     Returns:
-        A scalar, the mean over regions; 0 without regions.
+        A scalar, the mean over labelled regions; 0 without regions.
     """
-    return mean(F.cross_entropy(student.float() / tau, labels, reduction="none"), count)
+    each = F.cross_entropy(student.float() / tau, labels, reduction="none", ignore_index=UNLABELLED)
+    return mean(each, (labels != UNLABELLED).sum() if count is None else count)
 
 
 def region_text_bce(
@@ -204,17 +211,21 @@ def region_text_bce(
 
     Args:
         student: (R, D) cosines of regions with the text embeddings of D categories.
-        labels: (R,) int64.
+        labels: (R,) int64; UNLABELLED for a region that does not count.
         sampled: (R, D) bool, the categories that count for each region; its label is among them.
         tau: Temperature.
-        count: Regions of the whole step, see `mean`.
+        count: Number of labelled regions of the whole step; see `mean`.
 
     Returns:
-        The sum over categories, mean over regions, a scalar; 0 without a region.
+        A scalar, the sum over categories and mean over labelled regions; 0 without regions.
     """
-    target = F.one_hot(labels, student.shape[1]).to(torch.float32)
+    labelled = labels != UNLABELLED
+    target = torch.zeros_like(student, dtype=torch.float32)
+    target = target.scatter(1, (labels * labelled)[:, None], 1.0)
     each = F.binary_cross_entropy_with_logits(student.float() / tau, target, reduction="none")
-    return mean((each * sampled).sum(dim=-1), count)
+    return mean(
+        (each * sampled).sum(dim=-1).masked_fill(~labelled, 0), labelled.sum() if count is None else count
+    )
 
 
 def token_infonce(student: Tensor, teacher: Tensor, tau: float, count: Tensor | None = None) -> Tensor:

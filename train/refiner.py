@@ -35,6 +35,7 @@ from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder, lanes_to_continue
+from densecli.train.terms.base import rows
 from densecli.train.trainer import Trainer
 
 
@@ -145,7 +146,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; of tokens."""
-        return {"tokens": torch.tensor([len(batch.boxes) * self.grid**2], device=batch.boxes.device)}
+        return {"tokens": rows(batch.boxes) * self.grid**2}
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The frozen network's tokens, and the Refiner's: of crops and of the same boxes in the whole photo.

@@ -20,7 +20,7 @@ from densecli.core.device import pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
-from densecli.core.signals import heeding_signals
+from densecli.core.signals import Stop, heeding_signals
 from densecli.train.checkpoints import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.health import Health, NonFiniteStep, check_weights
@@ -75,6 +75,7 @@ class Trainer(Generic[R]):
         self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
         self.step = 0
         self.health = Health()
+        self._stop, self._ending = Stop(), False
         self._loggers: list[Logger] = []
         self.model = recipe.model
         fused = self.device.type == "cuda"
@@ -150,7 +151,7 @@ class Trainer(Generic[R]):
         with (
             closing(self._open_log(folder)) as log,
             closing(self._batches()) as steps,
-            heeding_signals(forwarded=self.distributed.world_size > 1) as stop,
+            heeding_signals(forwarded=self.distributed.world_size > 1) as self._stop,
         ):
             step_start = time.perf_counter()
             for batches in steps:
@@ -169,7 +170,8 @@ class Trainer(Generic[R]):
                     first_step = time.monotonic() - start
                     log.first_step(first_step)
                 # torchrun passes a signal on to all its processes; a scheduler may send it to one of them.
-                ended_by = self.distributed.max(stop.signal or 0)
+                if self._ending or self.distributed.world_size == 1:
+                    ended_by = self.distributed.max(self._stop.signal or 0)
                 if ended_by or self._due(self.config.checkpoint_every):
                     check_weights(self.model.state_dict().values(), self.step)
                     self._save(folder, log, rng_state())
@@ -180,7 +182,7 @@ class Trainer(Generic[R]):
                 if ended_by:
                     break
             # One that came while the last step was saved.
-            ended_by = ended_by or self.distributed.max(stop.signal or 0)
+            ended_by = ended_by or self.distributed.max(self._stop.signal or 0)
         return {
             **log.last,
             "run": self.config.run,
@@ -215,6 +217,7 @@ class Trainer(Generic[R]):
             for number, batch in enumerate(batches, start=1)
         ]
         values, empty = self._sum(parts, self.recipe.learns_from(counts))
+        self._ending = bool(values.pop("signals"))
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
             self.optimizer.step()
         else:
@@ -256,16 +259,20 @@ class Trainer(Generic[R]):
 
         Returns those values, and the names in `learned` of what is 0.
         """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        sums = self.distributed.add(
-            torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0)
-        )
         # One transfer for all numbers: each transfer waits for the device.
-        amounts = torch.stack(list(learned.values())).to(sums)
-        numbers = torch.cat([sums, get_total_norm(gradients)[None], amounts]).tolist()
-        scalars, norm, left = numbers[: len(sums)], numbers[len(sums)], numbers[len(sums) + 1 :]
-        values = {**dict(zip(parts[0], scalars, strict=True)), "grad_norm": norm}
+        numbers = self._numbers(parts, learned).tolist()
+        names = [*parts[0], "signals"]
+        scalars, norm, left = numbers[: len(names)], numbers[len(names)], numbers[len(names) + 1 :]
+        values = {**dict(zip(names, scalars, strict=True)), "grad_norm": norm}
         return values, {name for name, amount in zip(learned, left, strict=True) if not amount}
+
+    def _numbers(self, parts: Sequence[dict[str, Tensor]], learned: dict[str, Tensor]) -> Tensor:
+        """On the device: the sums of the shares and of the signals, the gradient's norm, and `learned`."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        sums = torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0)
+        sums = self.distributed.add(torch.cat([sums, sums.new_full((1,), self._stop.signal or 0)]))
+        amounts = torch.stack(list(learned.values())).to(sums)
+        return torch.cat([sums, get_total_norm(gradients)[None], amounts])
 
     def _keys(self, batches: Sequence[Batch]) -> list[str]:
         """The samples of a step, of all processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
     absolute_weights,
+    boxes_of,
     clip_names,
     clip_spec,
     weights_for,
     weights_id,
     weights_info,
 )
+from densecli.pipeline.teachers.factors import array_names, encode_maps, errors_of
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.pipeline.teachers.gram import factor_codec
 from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
@@ -120,24 +123,61 @@ class RefinedTeacher:
         """Returns the tokens (B, 2 C, h, w) that the Refiner starts from, of canvases (B, 3, S, S)."""
         return self.model.entry(self.model.encoder.prepare(inputs))
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns the unit tokens of the boxes of the stored views, (M, side * side, D) float32."""
-        [entry], regions = outputs, photo.regions
-        cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
-        boxes = torch.from_numpy(regions.boxes[cells]).to(self.device)
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns for each photo the unit tokens of the boxes of its stored views, (M, side * side, D)."""
+        of_photos = [self._boxes(photo) for photo in photos]
+        boxes, of_image = boxes_of(of_photos, self.device)
+        entry = torch.cat(list(outputs))
+        # The boxes of all photos share batches: those of one photo seldom fill the last of its own.
         parts = [
-            self.model.refine(entry[None], part, torch.zeros(len(part), device=self.device), self.config.side)
-            for part in torch.split(boxes, BOXES_PER_BATCH)
+            self.model.refine(entry, *part, self.config.side)
+            for part in zip(
+                torch.split(boxes, BOXES_PER_BATCH), torch.split(of_image, BOXES_PER_BATCH), strict=True
+            )
         ]
-        return torch.cat(parts).cpu().numpy()
+        return list(torch.cat(parts).split([len(boxes) for boxes in of_photos]))
 
-    def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """Encodes unit tokens (M, side * side, D).
+    def _boxes(self, photo: Photo) -> np.ndarray:
+        """(M, 4) boxes of the stored views, view by view."""
+        regions = photo.regions
+        cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
+        boxes: np.ndarray = regions.boxes[np.array(cells, int)]
+        return boxes
+
+    def reduce(self, targets: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """Returns for each photo the figures and the arrays of its boxes, see `encode_maps`.
+
+        The tokens themselves where the codec needs a full decomposition, which is for the CPU.
+        """
+        boxes = torch.cat(list(targets))
+        if self.config.codec.method == "eigh" or not len(boxes):
+            return [(target,) for target in targets]
+        counts = [len(target) for target in targets]
+        of_boxes = zip(*encode_maps(self.config.codec, boxes), strict=True)
+        return list(zip(*(torch.stack(part).split(counts) for part in of_boxes), strict=True))
+
+    def encode(self, photo: Photo, *parts: np.ndarray) -> tuple[Arrays, Errors]:
+        """Makes the stored arrays of what `reduce` returned.
 
         Returns:
             The codec's arrays, box after box, with `views` (K,) int32; and the errors of the boxes' Gram
             matrices.
         """
+        if len(parts) == 1:
+            arrays, error = self._encode_tokens(parts[0])
+        else:
+            figures, *coded = parts
+            arrays = {
+                name: of_boxes.reshape(-1, *of_boxes.shape[2:])
+                for name, of_boxes in zip(array_names(self.config.codec), coded, strict=True)
+            }
+            # A photo without boxes has errors of zero.
+            figures = figures if len(figures) else np.zeros((1, figures.shape[1]))
+            error = combine_errors([errors_of(self.config.codec, of_box) for of_box in figures])
+        return {**arrays, "views": self.config.stored_views(photo)}, error
+
+    def _encode_tokens(self, target: np.ndarray) -> tuple[Arrays, Errors]:
+        """Encodes unit tokens (M, side * side, D)."""
         # A photo without boxes gets arrays of the same types as other photos, but without rows.
         boxes = target if len(target) else np.zeros((1, *target.shape[1:]), np.float32)
         coded, errors = zip(*map(self.config.codec.encode, boxes), strict=True)
@@ -146,7 +186,7 @@ class RefinedTeacher:
             name: np.concatenate([_widened(arrays[name], rank) for arrays in coded])[: target[..., 0].size]
             for name in coded[0]
         }
-        return {**joined, "views": self.config.stored_views(photo)}, combine_errors(list(errors))
+        return joined, combine_errors(list(errors))
 
 
 def _widened(array: np.ndarray, rank: int) -> np.ndarray:

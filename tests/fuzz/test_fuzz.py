@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("target", targets().values(), ids=lambda target: target.name)
 def test_inputs__are_used_refused_or_passed_over(target: Target, tmp_path: Path) -> None:
     ends = {try_seed(target, seed, tmp_path) for seed in range(target.quick)}
-    assert ends
+    # Otherwise the inputs are so odd that nothing behind the first check is tried.
+    assert "used" in ends
 
 
 def allocate() -> None:

@@ -140,12 +140,20 @@ def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, tmp_path):
     assert "listing" in report(planned)
 
 
+@pytest.mark.parametrize(("precision", "slower"), [("auto", 1), ("bf16", 1), ("tf32", 2), ("fp32", 16)])
+def test_hours__are_those_of_the_teachers_precision(tiny, precision, slower):
+    build = replace(tiny, teachers=TEACHERS[:1], teacher_precision=precision)
+    (labels,) = plan(PlanConfig(build=build, tflops=1e-6, epochs=6, samples=2))["teachers"]
+    assert labels["precision"] == {"auto": "fp16"}.get(precision, precision)
+    assert labels["gpu_hours"] == pytest.approx(slower * labels["tflop"] / 1e-6 / 3600)
+
+
 def test_weights__are_needed_to_calibrate_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
     config = replace(tiny, teachers=("vitb16",), weights={})
     planned = plan(PlanConfig(epochs=6, build=config))
     assert [teacher["name"] for teacher in planned["teachers"]] == ["vitb16"]
-    assert "vitb16, once" in report(planned)
+    assert "vitb16 in fp16, once" in report(planned)
     with pytest.raises(DenseCLIError, match="no weights for vitb16"):
         plan(PlanConfig(epochs=6, build=config, calibrate=True))
 

@@ -160,7 +160,8 @@ def _parse(name: str, word: str, kind: type) -> Any:
 
 def rows(tensor: Tensor) -> Tensor:
     """The number of rows of a tensor, (1,) int64 on its device."""
-    return torch.tensor([len(tensor)], device=tensor.device)
+    # Filled on the device: a copy from the CPU would wait for it.
+    return torch.full((1,), len(tensor), dtype=torch.int64, device=tensor.device)
 
 
 def weighted_sum(

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.random_words import random_order
 from densecli.train.dataloader import Batch
-from densecli.train.losses import kept_regions, mean, region_text, region_text_bce
+from densecli.train.losses import UNLABELLED, kept_regions, mean, region_text, region_text_bce
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
@@ -87,14 +88,18 @@ class RegionText(Term):
         """See `Term.__call__`; logs the share of regions labelled."""
         teacher = batch.targets[self.kind]
         kept = kept_regions(teacher, self.theta)
-        cosines = student.regions[kept] @ self.text.T
-        labels = teacher[kept].argmax(dim=-1)
+        cosines = student.regions @ self.text.T
+        labels = teacher.argmax(dim=-1).masked_fill(~kept, UNLABELLED)
         if self.options.loss == "softmax":
             loss = region_text(cosines, labels, self.tau, counts[0])
         else:
-            photos = batch.batch_index[kept]
             sampled = sampled_categories(
-                labels, photos, batch.keys, batch.epoch, count=self.options.sampled, categories=len(self.text)
+                labels,
+                batch.batch_index,
+                batch.keys or ("",) * len(batch.images),
+                batch.epoch,
+                count=self.options.sampled,
+                categories=len(self.text),
             )
             loss = region_text_bce(cosines, labels, sampled, self.tau, counts[0])
         return loss, {"labelled": mean(kept, counts[1])}
@@ -109,9 +114,9 @@ def sampled_categories(
     that the loss does not depend on how a step is shared out.
 
     Args:
-        labels: (R,) int64.
+        labels: (R,) int64; UNLABELLED for a region without a label.
         photos: (R,) int64, the photo of each region.
-        keys: Keys of the photos.
+        keys: Keys of the B photos.
         epoch: Counted from 0.
         count: Number of categories of each photo; its own labels are always among them.
         categories: D, the number of all.
@@ -119,14 +124,14 @@ def sampled_categories(
     Returns:
         (R, D) bool.
     """
-    chosen = torch.zeros(len(labels), categories, dtype=torch.bool, device=labels.device)
-    for photo in photos.unique().tolist():
-        regions = photos == photo
-        own = labels[regions].unique()
-        key = keys[photo] if keys else ""
-        order = torch.from_numpy(random_order(f"categories/{epoch}/{key}", categories)).to(labels.device)
-        others = order[~torch.isin(order, own)][: max(0, count - len(own))]
-        of_photo = torch.zeros(categories, dtype=torch.bool, device=labels.device)
-        of_photo[torch.cat([own, others])] = True
-        chosen[regions] = of_photo
-    return chosen
+    device = labels.device
+    orders = np.stack([random_order(f"categories/{epoch}/{key}", categories) for key in keys])
+    order = torch.from_numpy(orders).to(device, non_blocking=True)
+    # (B, D): the labels of each photo; a last column takes the regions without one.
+    place = photos * (categories + 1) + labels.masked_fill(labels == UNLABELLED, categories)
+    own = torch.zeros(len(keys) * (categories + 1), dtype=torch.bool, device=device).scatter(0, place, True)
+    own = own.view(len(keys), -1)[:, :-1]
+    # The first of the others in the photo's order, until there are `count`.
+    other = ~own.gather(1, order)
+    first = other & (other.cumsum(dim=1) <= count - own.sum(dim=1, keepdim=True))
+    return (own | torch.zeros_like(own).scatter(1, order, first))[photos]
