@@ -16,10 +16,9 @@ def info(options: Options) -> None:
     """
     from densecli.core.progress import Progress
     from densecli.shards import info as describer
-    from densecli.shards.parted_store import parts_of
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store, parts_of
 
-    store = Store.open(options.store)
+    store = open_store(options.store)
     parts = parts_of(store)
     total = sum(len(part.shard_names) * (1 + len(part.columns())) for part in parts)
     with closing(Progress(total, "receipts")) as progress:

@@ -19,10 +19,9 @@ def lint(options: Options) -> int:
     """
     from densecli.core.progress import Progress
     from densecli.shards import lint as linter
-    from densecli.shards.parted_store import parts_of
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store, parts_of
 
-    store = Store.open(options.store)
+    store = open_store(options.store)
     parts = parts_of(store)
     with closing(Progress(sum(map(linter.count, parts)), "shards")) as progress:
         findings = [finding for part in parts for finding in linter.lint(part, progress.advance)]

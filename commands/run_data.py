@@ -8,8 +8,8 @@ from densecli.commands.options import Options
 from densecli.core import fs
 from densecli.core.addresses import from_environment
 from densecli.shards.datasets import defaults_for, function_of
-from densecli.shards.parted_store import FILE, JOIN
-from densecli.shards.store import Store
+from densecli.shards.parted_store import JOIN, open_store
+from densecli.shards.store import PARTS
 from densecli.train.run_folder import RunFolder
 
 
@@ -26,9 +26,9 @@ def on_the_runs_data(options: Options, run: str | None, *, training: bool = Fals
         return options
     store = folder_of_run.read_config().get("store")
     first = str(store or "").split(JOIN)[0]
-    if not first or not any(fs.exists(fs.join(first, file)) for file in ("store.json", FILE)):
+    if not first or not any(fs.exists(fs.join(first, file)) for file in ("store.json", PARTS)):
         return options
-    name = Store.open(str(store)).dataset["name"]
+    name = open_store(str(store)).dataset["name"]
     dataset = defaults_for(name)
     if not dataset.annotated or "dataset" in options.given:
         return options

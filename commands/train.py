@@ -46,12 +46,12 @@ def trained(options: Options) -> dict[str, Any]:
     from densecli.models.checkpoints import weights_given
     from densecli.models.model_card import run_export
     from densecli.shards.datasets import defaults_for
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store
 
     store, student, init = options.store, options.get("student"), options.get("init")
     if student is None and init:
         student = run_export(init)[1]["student"]
-    student = student or defaults_for(Store.open(store).dataset["name"]).student
+    student = student or defaults_for(open_store(store).dataset["name"]).student
     named = {"run": options.given["run"]} if "run" in options.given else {}
     weights = weights_given(student, options.get("weights", ()))
     return {"store": store, "student": student, "weights": weights, **named}

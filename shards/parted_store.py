@@ -18,10 +18,8 @@ from densecli.shards.column import Column
 from densecli.shards.keys import canonical_json, column_key
 from densecli.shards.parted_column import PartedColumn, ShardNames
 from densecli.shards.specs import ColumnInfo, ColumnSpec, DatasetIdentity, DataSpec
-from densecli.shards.store import Store
+from densecli.shards.store import PARTS, Store
 
-FILE = "parts.json"
-"""Describes a store of parts, in place of a store.json."""
 JOIN = " + "
 """Stands between the addresses of stores that are read as one."""
 FAN_OUT = 1000
@@ -65,7 +63,7 @@ def read_parts(root: str) -> PartsDocument | None:
     Raises:
         DenseCLIError: It is damaged, or has another format version.
     """
-    url = fs.join(root, FILE)
+    url = fs.join(root, PARTS)
     try:
         document = parse(fs.read_bytes(url))
         check(document, PartsDocument)
@@ -84,7 +82,7 @@ def read_parts(root: str) -> PartsDocument | None:
 
 def write_parts(root: str, document: PartsDocument) -> None:
     """Writes or replaces the description of a store of parts."""
-    fs.write_atomic(fs.join(root, FILE), canonical_json(document) + b"\n")
+    fs.write_atomic(fs.join(root, PARTS), canonical_json(document) + b"\n")
 
 
 def parts_of(store: Store) -> tuple[Store, ...]:
@@ -92,20 +90,23 @@ def parts_of(store: Store) -> tuple[Store, ...]:
     return store.parts if isinstance(store, PartedStore) else (store,)
 
 
-def open_parts(root: str) -> "PartedStore | None":
-    """The stores that an address names, as one; None if it names a single store.
+def open_store(root: str | os.PathLike[str]) -> Store:
+    """Opens a store, a store of parts, or several stores as one.
 
     Args:
-        root: A store of parts, or several addresses with ` + ` between them.
+        root: Folder or address of a store; or several with ` + ` between them.
 
     Raises:
-        DenseCLIError: One is missing, or they cannot be read as one.
+        DenseCLIError: See `Store.open`; or the stores cannot be read as one.
     """
+    root = os.fspath(root)
     if JOIN in root:
-        return PartedStore.of(root, [Store.open(each) for each in root.split(JOIN)])
-    document = read_parts(root)
+        return PartedStore.of(root, [open_store(each) for each in root.split(JOIN)])
+    root = fs.expanded(root)
+    fs.check(root)
+    document = None if fs.exists(fs.join(root, "store.json")) else read_parts(root)
     if document is None:
-        return None
+        return Store.open(root)
     urls = [part_url(root, part) for part in range(document["parts"])]
     return PartedStore.of(root, _in_threads(Store.open, urls))
 

@@ -28,6 +28,8 @@ from densecli.shards.specs import (
 __all__ = ["FORMAT_VERSION", "PHOTOS", "Column", "Store"]
 
 FORMAT_VERSION = 1
+PARTS = "parts.json"
+"""Describes a store of parts, in place of a store.json."""
 
 # Stands in store.json, so that photos made in different ways never mix. With `decode` 2 the stored photo
 # differs from one of a full decode by less than its own compression does; with 1 by more.
@@ -101,11 +103,10 @@ class Store:
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> "Store":
-        """Opens a store. Reads only its store.json, or those of its parts.
+        """Opens a store. Reads only its store.json. See `open_store` for one that has parts.
 
         Args:
-            root: Folder, or address that fsspec knows (s3://, gs://, https://, ...); or several of them with
-                ` + ` between them, which are read as one.
+            root: Folder, or address that fsspec knows (s3://, gs://, https://, ...).
 
         Returns:
             The store.
@@ -114,12 +115,8 @@ class Store:
             DenseCLIError: There is no store at `root`, its description is damaged, or it has another format
                 version.
         """
-        from densecli.shards.parted_store import JOIN, open_parts
-
         root = fs.expanded(root)
         fs.check(root)
-        if JOIN in root and (several := open_parts(root)):
-            return several
         url = fs.join(root, "store.json")
         try:
             document = parse(fs.read_bytes(url))
@@ -137,8 +134,11 @@ class Store:
                     photos=document["photos"],
                 )
         except (FileNotFoundError, NotADirectoryError) as error:
-            if parts := open_parts(os.fspath(root)):
-                return parts
+            if fs.exists(fs.join(root, PARTS)):
+                raise DenseCLIError(
+                    f"The store at {os.fspath(root)} has parts, and this is done to each of them.",
+                    hint=f"Name one of them, such as {fs.join(root, 'parts/000/000000')}.",
+                ) from error
             raise DenseCLIError(
                 f"There is no store at {os.fspath(root)}.",
                 hint="Build one with densecli build-shards, or name another with --store.",

@@ -19,7 +19,7 @@ from densecli.models.student import Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.shards.parted_column import PartedColumn
-from densecli.shards.parted_store import COMPARED, JOIN, PartedStore
+from densecli.shards.parted_store import COMPARED, JOIN, PartedStore, open_store
 from densecli.shards.store import Column, Store
 from densecli.train.averaging import export_student
 from densecli.train.columns import find_regions, find_targets
@@ -82,7 +82,7 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
     """
     distributed = distributed or Distributed(device=pick_device(config.device))
     set_precision(config.precision, distributed.device)
-    store = Store.open(config.store)
+    store = open_store(config.store)
     regions, targets = columns_read(store, config)
     loader = Loader(
         store,

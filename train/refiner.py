@@ -27,6 +27,7 @@ from densecli.models.refiner import (
 )
 from densecli.models.refiner_checkpoints import METADATA, VERSION, WEIGHTS, card_of
 from densecli.models.student import DenseVFM, load_student
+from densecli.shards.parted_store import open_store
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
@@ -75,7 +76,7 @@ def make_refiner_trainer(
     """
     distributed = distributed or Distributed(device=pick_device(config.device))
     set_precision(config.precision, distributed.device)
-    store = Store.open(config.store)
+    store = open_store(config.store)
     recipe = RefinerTraining(config, store, distributed.device)
     loader = CropLoader(
         store,

@@ -8,7 +8,7 @@ import pytest
 from densecli.core.errors import DenseCLIError
 from densecli.shards.gc import garbage
 from densecli.shards.parted_column import ShardNames
-from densecli.shards.parted_store import PartedStore, part_url, read_parts, write_parts
+from densecli.shards.parted_store import PartedStore, open_store, part_url, read_parts, write_parts
 from densecli.shards.reader import StoreReader
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
@@ -36,7 +36,7 @@ def made(root: Path, first: int, sizes: list[int], canvas: int = 48, teacher: st
 def two(tmp_path) -> PartedStore:
     made(tmp_path / "a", 0, [3, 2])
     made(tmp_path / "b", 100, [4])
-    return Store.open(f"{tmp_path / 'a'} + {tmp_path / 'b'}")
+    return open_store(f"{tmp_path / 'a'} + {tmp_path / 'b'}")
 
 
 def test_store__has_the_samples_of_all_parts_with_their_columns(two):
@@ -59,14 +59,14 @@ def test_reader__deals_lanes_over_all_and_resumes_exactly(two):
 
 
 def test_column__keys_follow_from_the_parts_and_their_order(two, tmp_path):
-    other = Store.open(f"{tmp_path / 'b'} + {tmp_path / 'a'}")
-    keys = [store.find("targets", "t").key for store in (two, other, Store.open(two.root))]
+    other = open_store(f"{tmp_path / 'b'} + {tmp_path / 'a'}")
+    keys = [store.find("targets", "t").key for store in (two, other, open_store(two.root))]
     assert keys[0] == keys[2] != keys[1]
 
 
 def test_column__that_one_part_lacks_is_not_there(two, tmp_path):
     made(tmp_path / "c", 200, [2], teacher="u")
-    three = Store.open(f"{two.root} + {tmp_path / 'c'}")
+    three = open_store(f"{two.root} + {tmp_path / 'c'}")
     assert [column.name for column in three.columns()] == ["grid-2"]
     assert len(three.parts) == 3
 
@@ -80,16 +80,16 @@ def test_column__unfinished_in_a_part_is_refused(two):
 
 def test_keys__that_occur_twice_are_counted(two, tmp_path):
     made(tmp_path / "c", 102, [3])
-    found = Store.open(f"{two.root} + {tmp_path / 'c'}").keys_twice()
+    found = open_store(f"{two.root} + {tmp_path / 'c'}").keys_twice()
     assert found == (2, "k102")
 
 
 def test_store__of_other_canvases_is_refused(two, tmp_path):
     made(tmp_path / "c", 200, [2], canvas=64)
     with pytest.raises(DenseCLIError, match="another canvas"):
-        Store.open(f"{two.root} + {tmp_path / 'c'}")
+        open_store(f"{two.root} + {tmp_path / 'c'}")
     with pytest.raises(DenseCLIError, match="no store at"):
-        Store.open(f"{two.root} + {tmp_path / 'nowhere'}")
+        open_store(f"{two.root} + {tmp_path / 'nowhere'}")
 
 
 def test_store__of_parts_makes_no_column_of_its_own(two):
@@ -119,7 +119,10 @@ def test_parts__fan_out_and_are_opened_by_their_store(two, tmp_path):
     write_parts(
         str(root), {"format": 1, "dataset": {"name": "n", "split": ""}, "tars_per_part": 1, "parts": 2}
     )
-    assert [record.key for record in Store.open(root).samples()] == ["k0", "k1", "k10", "k11"]
+    assert [record.key for record in open_store(root).samples()] == ["k0", "k1", "k10", "k11"]
+    with pytest.raises(DenseCLIError, match="has parts") as caught:
+        Store.open(root)
+    assert "parts/000/000000" in caught.value.hint
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"format": 1}', b'{"format": 2, "parts": 1}'])
