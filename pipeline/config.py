@@ -192,8 +192,8 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     teachers: tuple[str, ...] = setting(
         (),
         flag="teacher",
-        help="Teacher: MODEL (labels), features-, crops-, self- or refiner-MODEL, or a VFM such as "
-        "dinov2-vitb14. May be given several times.",
+        help="Teacher: MODEL (labels), features-, crops-, self-, aggregated-, refiner- or refined-map-MODEL, "
+        "or a VFM such as dinov2-vitb14. May be given several times.",
         group="teachers",
         metavar="NAME",
         default_text="none: photos and regions alone",
@@ -207,6 +207,13 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     )
     side: int = setting(
         7, help="Stores N x N tokens for each refined region.", group="targets", min=1, metavar="N"
+    )
+    contexts: int = setting(
+        32,
+        help="Number of other photos around each photo, for aggregated- teachers.",
+        group="targets",
+        min=1,
+        metavar="N",
     )
     codec: Literal["int8", "fp16", "fp32"] = setting(
         Rows.dtype, help="Number format of crop embeddings and token factors.", group="targets"
@@ -336,6 +343,15 @@ class PlanConfig(Settings):
         default_text="as many as listed",
     )
     samples: int = setting(256, help="Photos to build as a sample.", group="plan", min=1, metavar="N")
+    measured: int = setting(
+        8,
+        flag="measure",
+        help="Photos from which the bytes of labels are measured, where the teacher's weights are here; "
+        "without weights, or with 0, they are a range.",
+        group="plan",
+        min=0,
+        metavar="N",
+    )
     tflops: float = setting(
         100.0,
         help="Speed of a GPU in 1e12 FLOP/s at 16 bits; tf32 counts half of it, fp32 a sixteenth.",

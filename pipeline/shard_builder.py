@@ -180,7 +180,7 @@ class ShardBuilder:
             )
 
     def _build_targets(
-        self, shard: str, records: list[Record], writers: list[TargetWriter], stop: Event
+        self, shard: str, records: Sequence[Record], writers: list[TargetWriter], stop: Event
     ) -> list[Receipt]:
         """Runs the teachers on the stored JPEGs, decoded again: the very pixels that the student will get."""
         shared = StageTimer()
@@ -193,6 +193,7 @@ class ShardBuilder:
                     image=record.image(),
                     canvas=self.config.canvas,
                     regions=record.regions(),
+                    shard=records,
                 )
             with at_photo(record.key):
                 inputs = [writer.prepare(photo) for writer in writers]

@@ -1,7 +1,7 @@
 """Verifies a store: compares stored targets with the outputs of live teachers for some photos."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,15 +66,25 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
         DenseCLIError: The weights are missing, or are not those of the column.
     """
     teacher = _teacher(store, column, config).load(str(pick_device(config.device)))
-    return live_targets(teacher, [_photo(store, record)], precision=column.precision)[0]
+    photo = _photo(store, record, _shard_of(store, record.key))
+    return live_targets(teacher, [photo], precision=column.precision)[0]
 
 
-def _photo(store: Store, record: Record) -> Photo:
+def _shard_of(store: Store, key: str) -> Sequence[Record]:
+    """The photos of the shard that a sample is in."""
+    for shard in store.shard_names:
+        if (receipt := store.images.receipt(shard)) and f"{key}.jpg" in receipt.members:
+            return read_joined([store.images], shard)
+    return ()
+
+
+def _photo(store: Store, record: Record, shard: Sequence[Record]) -> Photo:
     return Photo(
         key=record.key,
         image=record.image(),
         canvas=Canvas(store.canvas),
         regions=record.regions(),
+        shard=shard,
     )
 
 
@@ -86,10 +96,9 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
     against_full: dict[str, float] = {}
     progress = Progress(samples, "photos")
     for shard, rows in chosen.items():
-        records = [
-            read_joined([store.images, regions_beside(store, column), column], shard)[row] for row in rows
-        ]
-        photos = [_photo(store, record) for record in records]
+        joined = read_joined([store.images, regions_beside(store, column), column], shard)
+        records = [joined[row] for row in rows]
+        photos = [_photo(store, record, joined) for record in records]
         receipt = column.receipt(shard)
         assert receipt is not None
         if column.precision != FULL_PRECISION:
@@ -158,6 +167,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     options: dict[str, Any] = {
         "seed": target.get("seed"),
         "views": target.get("views"),
+        "contexts": target.get("contexts"),
         "side": target.get("side"),
         "tau": target.get("tau"),
         "templates": config.templates or _templates(target),

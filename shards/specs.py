@@ -82,7 +82,9 @@ class TargetSpec(TypedDict):
     views: NotRequired[int]
     """Number of views of each sample that are stored."""
     seed: NotRequired[int]
-    """Seed of the choice of views."""
+    """Seed of the choice of views, or of other photos."""
+    contexts: NotRequired[int]
+    """Number of other photos that each photo was seen in."""
     side: NotRequired[int]
     """Tokens along each side of a box: a box has side * side rows."""
     crop: NotRequired[CropSpec]
@@ -190,7 +192,7 @@ class ColumnInfo(TypedDict, total=False):
     categories: str
     """Name of the category set."""
     features: str
-    """Full name of the column that relabel made this one of."""
+    """Full name of the column, of features or crops, that relabel made this one of."""
 
 
 class ColumnDocument(TypedDict):

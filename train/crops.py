@@ -45,9 +45,9 @@ class CropLoader(Stream):
         Raises:
             DenseCLIError: The photos are not finished.
         """
-        super().__init__([store.images], config, lanes=lanes, rank=rank, world_size=world_size)
+        canvas = Canvas(store.canvas)
+        super().__init__([store.images], canvas, config, lanes=lanes, rank=rank, world_size=world_size)
         self.crops, self.side, self.scale = crops, side, scale
-        self._canvas = Canvas(store.canvas)
 
     def decode(self, record: Record, epoch: int) -> Sample:
         """Decodes a sample. Its crops depend only on key, epoch and seed."""
@@ -61,6 +61,7 @@ class CropLoader(Stream):
             key=record.key,
             image=self._canvas.pad(image),
             boxes=(corners / self._canvas.size).astype(np.float32),
+            photo=self.photo_box(record),
             targets={
                 "pixels": np.stack(
                     [np.asarray(photo.crop(tuple(c)).resize(size, RESAMPLE)) for c in corners.tolist()]

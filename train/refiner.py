@@ -121,6 +121,8 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
             fc_inter=config.fc_inter,
             fc_cls=config.fc_cls,
             exogenous=config.init == "exogenous",
+            late=config.late,
+            pacl=config.init == "pacl",
         )
 
         def make() -> Refiner:

@@ -19,6 +19,7 @@ from densecli.models.vfms import architecture_of
 from densecli.pipeline.transfers import to_device
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
+from densecli.shards.joined import Record
 from densecli.shards.regions import Regions
 from densecli.shards.specs import FULL_PRECISION, ColumnInfo, NetworkSpec, TeacherSpec
 
@@ -41,12 +42,14 @@ class Photo:
         image: (h, w, 3) uint8, without padding.
         canvas: The canvas that the image is on.
         regions: The boxes of every view.
+        shard: The samples of its shard, for teachers that look at other photos too.
     """
 
     key: str
     image: np.ndarray
     canvas: Canvas
     regions: Regions
+    shard: Sequence[Record] = ()
     _prepared: dict[Hashable, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def padded(self) -> np.ndarray:
@@ -77,11 +80,14 @@ class Cost:
         stored: Arrays of zeros with the shapes and types of the stored target.
         once: FLOPs to make the target for the store.
         visit: FLOPs of a live teacher each time a training visits the photo.
+        most: The same as `stored` for the largest target, if the size depends on what the teacher says;
+            `stored` is then the smallest.
     """
 
     stored: Arrays
     once: float
     visit: float
+    most: Arrays | None = None
 
 
 class Teacher(Protocol):

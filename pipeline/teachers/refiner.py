@@ -13,11 +13,11 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_file
-from densecli.models.flops import refiner_forward
+from densecli.models.flops import refined_map_forward, refiner_forward
 from densecli.models.refiner_checkpoints import WEIGHTS, default_run, load_refiner
 from densecli.models.registry import is_clip
 from densecli.models.vfms import VFMS, architecture_of, is_vfm
-from densecli.pipeline.config import RANK, BuildConfig
+from densecli.pipeline.config import RANK, SELF_RANK, BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -31,12 +31,13 @@ from densecli.pipeline.teachers.base import (
 )
 from densecli.pipeline.teachers.factors import array_names, encode_maps, errors_of
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
-from densecli.pipeline.teachers.gram import factor_codec
+from densecli.pipeline.teachers.gram import TokenTeacher, factor_codec, map_cost
 from densecli.shards.codecs import Arrays, Errors, LowRank, combine_errors
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import stored_views
 from densecli.shards.specs import ColumnInfo, TeacherSpec
 
+NEEDS = "weights of a CLIP or a VFM, and of a Refiner by densecli train-refiner"
 BOXES_PER_BATCH = 64
 """Number of boxes in a pass of the Refiner."""
 
@@ -80,9 +81,7 @@ class RefinedConfig:
 
     def info(self) -> ColumnInfo:
         """See `TeacherConfig.info`; `refiner` is the source of the Refiner's own weights."""
-        clip, refiner = weights_info(self.weights), weights_info(self.refiner)
-        random = clip["random_weights"] or refiner["random_weights"]
-        return {**clip, "refiner": refiner["weights"], "random_weights": random}
+        return refiner_info(self.weights, self.refiner)
 
     def cost(self, photo: Photo) -> Cost:
         """See `TeacherConfig.cost`. A live Refiner sees the boxes of one view at each visit."""
@@ -104,6 +103,63 @@ class RefinedConfig:
     def load(self, device: str) -> RefinedTeacher:
         """See `TeacherConfig.load`."""
         return RefinedTeacher(self, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinedMapConfig:
+    """A Refiner that runs over the whole photo as one region, before it is loaded.
+
+    Attributes:
+        model: Name or alias of the CLIP, or name of the VFM.
+        weights: Its weights, a path or random:SEED.
+        refiner: The Refiner's own weights, a path or random:SEED.
+        codec: How the factors are stored.
+    """
+
+    model: str
+    weights: str
+    refiner: str
+    codec: LowRank = field(default_factory=LowRank)
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return f"{KINDS['refined-map'].prefix}{self.model}"
+
+    def spec(self) -> TeacherSpec:
+        """See `TeacherConfig.spec`. Digests the weights."""
+        return {
+            **clip_spec(self.model, self.weights, "nearest multiple of the patch"),
+            "producer": "refined-map/1",
+            "refiner": weights_id(self.refiner),
+            "target": {"name": "refined-map"},
+            "codec": self.codec.spec,
+        }
+
+    def info(self) -> ColumnInfo:
+        """See `RefinedConfig.info`."""
+        return refiner_info(self.weights, self.refiner)
+
+    def cost(self, photo: Photo) -> Cost:
+        """See `TeacherConfig.cost`."""
+        return map_cost(refined_map_forward(self.model, photo.canvas.size), self.codec)
+
+    def load(self, device: str) -> TokenTeacher:
+        """See `TeacherConfig.load`."""
+        refiner = load_refiner(self.model, self.weights, self.refiner, device)
+        return TokenTeacher(
+            name=self.name,
+            device=device,
+            codec=self.codec,
+            forward=lambda inputs: refiner.dense(refiner.encoder.prepare(inputs)),
+        )
+
+
+def refiner_info(weights: str, refiner: str) -> ColumnInfo:
+    """Returns the sources of a network's and its Refiner's weights, and whether any are random."""
+    encoder, own = weights_info(weights), weights_info(refiner)
+    random = encoder["random_weights"] or own["random_weights"]
+    return {**encoder, "refiner": own["weights"], "random_weights": random}
 
 
 class RefinedTeacher:
@@ -195,16 +251,39 @@ def _widened(array: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _configure(model: str, settings: BuildConfig) -> RefinedConfig:
-    name = f"{KINDS['refined'].prefix}{model}"
     return RefinedConfig(
         model=model,
         weights=weights_for(model, settings),
-        refiner=absolute_weights(settings.weights.get(name) or _find_refiner(name, model, settings)),
+        refiner=_refiner_of(model, settings),
         views=settings.views,
         seed=settings.seed,
         side=settings.side,
         codec=factor_codec(LowRank, settings, default_rank=RANK),
     )
+
+
+def _configure_map(model: str, settings: BuildConfig) -> RefinedMapConfig:
+    return RefinedMapConfig(
+        model=model,
+        weights=weights_for(model, settings),
+        refiner=_refiner_of(model, settings),
+        codec=factor_codec(LowRank, settings, default_rank=SELF_RANK),
+    )
+
+
+def _refiner_of(model: str, settings: BuildConfig) -> str:
+    """The weights of a model's Refiner in a build: an absolute path, or random:SEED."""
+    name = f"{KINDS['refined'].prefix}{model}"
+    return absolute_weights(settings.weights.get(name) or _find_refiner(name, model, settings))
+
+
+def _names(model: str) -> dict[str, str]:
+    """The names of both weights; see `TeacherFamily.weights`."""
+    return {"weights": model, "refiner": f"{KINDS['refined'].prefix}{model}"}
+
+
+def _has_model(name: str) -> bool:
+    return is_clip(name) or is_vfm(name)
 
 
 def _find_refiner(name: str, model: str, settings: BuildConfig) -> str:
@@ -233,10 +312,22 @@ TEACHERS.add(
     TeacherFamily(
         kind="refined",
         models=lambda: [*clip_names(), *VFMS],
-        has_model=lambda name: is_clip(name) or is_vfm(name),
+        has_model=_has_model,
         configure=_configure,
-        weights=lambda model: {"weights": model, "refiner": f"{KINDS['refined'].prefix}{model}"},
+        weights=_names,
     ),
     help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf, R-SC-V).",
-    needs="weights of a CLIP or a VFM, and of a Refiner by densecli train-refiner",
+    needs=NEEDS,
+)
+TEACHERS.add(
+    "refined-map",
+    TeacherFamily(
+        kind="refined-map",
+        models=lambda: [*clip_names(), *VFMS],
+        has_model=_has_model,
+        configure=_configure_map,
+        weights=_names,
+    ),
+    help="A Refiner's tokens of the whole photo, for their correlations (R-SC, table 14).",
+    needs=NEEDS,
 )

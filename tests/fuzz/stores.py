@@ -53,6 +53,13 @@ def build(root: Path, change: Callable[[str, bytes], bytes] = lambda _, data: da
             members = MEMBERS[column.kind].items()
             writer.add(key, {name: change(f"{column.kind}/{key}.{name}", data) for name, data in members})
         writer.commit()
+        # How long it took is no part of an input, which follows from its seed.
+        receipt = Path(column.receipt_url(SHARD))
+        document = {
+            **json.loads(receipt.read_bytes()),
+            "run": {"gpu_seconds": 0.5, "seconds": {"write": 0.25}},
+        }
+        receipt.write_bytes(canonical_json(document))
 
 
 @cache
