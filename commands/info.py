@@ -19,10 +19,12 @@ def info(options: Options) -> None:
     from densecli.shards.parted_store import open_store, parts_of
 
     store = open_store(options.store)
-    parts = parts_of(store)
-    total = sum(len(part.shard_names) * (1 + len(part.columns())) for part in parts)
-    with closing(Progress(total, "receipts")) as progress:
-        described = [describer.describe(part, progress.advance) for part in parts]
+    columns = {part.root: [part.images, *part.columns()] for part in parts_of(store)}
+    total = sum(len(column.shard_names) for found in columns.values() for column in found)
+    with closing(Progress(total, "shards")) as progress:
+        described = [
+            describer.describe(part, progress.advance, columns=columns[part.root]) for part in parts_of(store)
+        ]
     if described[1:]:
         text = "\n\n".join(map(describer.report, described))
         options.say(text, {"store": store.root, "parts": described})

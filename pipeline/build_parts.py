@@ -20,6 +20,7 @@ from densecli.pipeline.sources import find_tars
 from densecli.pipeline.summary import Summary, describe
 from densecli.shards.datasets import DATASETS
 from densecli.shards.keys import canonical_json
+from densecli.shards.manifest import lacks_manifest
 from densecli.shards.parted_store import PartsDocument, part_url, read_parts, write_parts
 from densecli.shards.store import Store
 
@@ -127,7 +128,9 @@ def _up_to_date(request: BuildRequest, root: str) -> Summary | None:
     store = Store.open(root)
     columns = replace(request, store=store).columns()
     missing = [column.missing() for column in columns]
-    return None if any(missing) else describe(store, columns, missing, status="up to date")
+    if any(missing) or any(map(lacks_manifest, columns)):
+        return None
+    return describe(store, columns, missing, status="up to date")
 
 
 @contextmanager

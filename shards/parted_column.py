@@ -57,11 +57,10 @@ class PartedColumn(Column):
         column, name = self.locate(shard)
         return column.receipt_url(name)
 
-    def receipt(self, shard: str) -> Receipt | None:
-        """See `Column`; `shard` is the name here."""
+    def parsed_receipt(self, shard: str, data: bytes) -> Receipt:
+        """See `Column`; the receipt has the shard's name here."""
         column, name = self.locate(shard)
-        receipt = column.receipt(name)
-        return receipt and replace(receipt, shard=shard)
+        return replace(column.parsed_receipt(name, data), shard=shard)
 
     def has(self, shard: str) -> bool:
         """See `Column`."""

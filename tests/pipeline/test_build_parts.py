@@ -19,6 +19,7 @@ from densecli.pipeline import build_parts as parts
 from densecli.pipeline.build_parts import build_parts, in_parts
 from densecli.pipeline.build_request import prepare, shard_sizes
 from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.manifests import publish_manifests
 from densecli.pipeline.sources import open_source, volumes
 from densecli.pipeline.summary import describe
 from densecli.scenes.coco import write_coco
@@ -52,6 +53,7 @@ def built(monkeypatch) -> list[str]:
         if status == "built":
             stores.append(config.store)
             reports = build_missing(request, source, config.shard_size)
+            publish_manifests(columns)
             sums = {
                 "shards": len(reports),
                 "samples": sum(report.samples for report in reports),

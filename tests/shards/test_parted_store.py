@@ -7,9 +7,11 @@ import pytest
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.gc import garbage
+from densecli.shards.manifest import publish, read_manifest
 from densecli.shards.parted_column import ShardNames
 from densecli.shards.parted_store import PartedStore, open_store, part_url, read_parts, write_parts
 from densecli.shards.reader import StoreReader
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
 
@@ -47,6 +49,22 @@ def test_store__has_the_samples_of_all_parts_with_their_columns(two):
     assert two.dataset["n"] == 9
     assert list(two.shard_names) == ["0/000000", "0/000001", "1/000000"]
     assert [two.regions_of(two.find("targets", "t")).name, two.keys_twice().number] == ["grid-2", 0]
+
+
+def test_manifests__of_parts_are_one(two):
+    columns = [two.images, two.find("regions", "grid-2"), two.find("targets", "t")]
+    counted = ShardTable.of(columns)
+    assert counted.samples.tolist() == [3, 2, 4]
+    assert read_manifest(two.images) is None
+    for column in columns:
+        for part in column.parts:
+            publish(part)
+    joined = read_manifest(two.images)
+    assert (joined.shards.tolist(), joined.samples.tolist()) == ([0, 1, 2], [3, 2, 4])
+    assert ShardTable.of(columns).tar_bytes.tolist() == counted.tar_bytes.tolist()
+    assert joined.totals["run"]["receipt_bytes"] == sum(
+        len(Path(two.images.receipt_url(shard)).read_bytes()) for shard in two.shard_names
+    )
 
 
 def test_reader__deals_lanes_over_all_and_resumes_exactly(two):
