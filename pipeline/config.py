@@ -335,6 +335,15 @@ class PlanConfig(Settings):
         default_text="as many as listed",
     )
     samples: int = setting(256, help="Photos to build as a sample.", group="plan", min=1, metavar="N")
+    measured: int = setting(
+        8,
+        flag="measure",
+        help="Photos from which the bytes of labels are measured, where the teacher's weights are here; "
+        "without weights, or with 0, they are a range.",
+        group="plan",
+        min=0,
+        metavar="N",
+    )
     tflops: float = setting(
         100.0,
         help="Speed of a GPU in 1e12 FLOP/s at 16 bits; tf32 counts half of it, fp32 a sixteenth.",

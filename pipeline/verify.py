@@ -17,9 +17,11 @@ from densecli.pipeline.config import BuildConfig, VerifyConfig
 from densecli.pipeline.stored_error import of_full_precision, stored_error
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.teachers.gram import with_method_of
+from densecli.shards.find_shard import find_shard
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
+from densecli.shards.manifest import describe_shards
 from densecli.shards.specs import FULL_PRECISION, TargetSpec
 from densecli.shards.store import Column, Store
 
@@ -71,10 +73,7 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
 
 def _shard_of(store: Store, key: str) -> Sequence[Record]:
     """The photos of the shard that a sample is in."""
-    for shard in store.shard_names:
-        if (receipt := store.images.receipt(shard)) and f"{key}.jpg" in receipt.members:
-            return read_joined([store.images], shard)
-    return ()
+    return read_joined([store.images], find_shard(store, key))
 
 
 def _photo(store: Store, record: Record, shard: Sequence[Record]) -> Photo:
@@ -132,11 +131,9 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
 
 def _choose(column: Column, samples: int) -> dict[str, list[int]]:
     """The rows to check in each shard, spread evenly over all finished shards."""
-    missing = set(column.missing())
-    found = [column.receipt(shard) for shard in column.shard_names if shard not in missing]
-    receipts = [receipt for receipt in found if receipt is not None]
-    ends = np.cumsum([receipt.samples for receipt in receipts], dtype=int)
-    n = int(ends[-1]) if receipts else 0
+    there = describe_shards(column)
+    ends = np.cumsum(there.samples, dtype=int)
+    n = int(ends[-1]) if len(ends) else 0
     if not n:
         raise DenseCLIError(
             f"The column {column.url} has no photos yet.",
@@ -145,7 +142,8 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
     chosen: dict[str, list[int]] = {}
     for place in np.unique(np.linspace(0, n - 1, min(samples, n)).round().astype(int)):
         i = int(np.searchsorted(ends, place, side="right"))
-        chosen.setdefault(receipts[i].shard, []).append(int(place - ends[i] + receipts[i].samples))
+        shard = column.shard_names[there.shards[i]]
+        chosen.setdefault(shard, []).append(int(place - ends[i] + there.samples[i]))
     return chosen
 
 

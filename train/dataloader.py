@@ -18,6 +18,7 @@ from densecli.shards.joined import Record
 from densecli.shards.lanes import number_of_lanes
 from densecli.shards.reader import StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column, Store
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.targets import Arrays, TargetReader, Visit, choose_view, join
@@ -88,6 +89,7 @@ class Stream:
         config: LoaderConfig,
         *,
         lanes: int | None = None,
+        table: ShardTable | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -98,6 +100,7 @@ class Stream:
             canvas: The store's.
             config: How batches are read.
             lanes: Number of lanes of the run that is continued; None for a new one.
+            table: What `ShardTable.of` gives for the columns, if another process has read it already.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -115,6 +118,7 @@ class Stream:
             window=config.shuffle_window,
             prefetch_bytes=config.prefetch_mb * 1e6,
             cache=Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None,
+            table=table,
         )
 
     def __len__(self) -> int:
@@ -185,6 +189,7 @@ class Loader(Stream):
         views: int | None = None,
         decoder: JpegDecoder | None = None,
         lanes: int | None = None,
+        table: ShardTable | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -198,6 +203,7 @@ class Loader(Stream):
             views: Number of views of a photo that are used; see `choose_view`.
             decoder: Decodes whole batches of photos; by default Pillow decodes them one by one.
             lanes: See `Stream`.
+            table: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -205,7 +211,8 @@ class Loader(Stream):
             DenseCLIError: The columns cannot be joined or are not finished.
         """
         columns = [store.images, regions, *targets.values()]
-        super().__init__(columns, Canvas(store.canvas), config, lanes=lanes, rank=rank, world_size=world_size)
+        canvas = Canvas(store.canvas)
+        super().__init__(columns, canvas, config, lanes=lanes, table=table, rank=rank, world_size=world_size)
         self.regions, self.targets, self.decoder = regions, targets, decoder
         self._views = views
         self._max_cells = region_plan(regions.name).max_cells

@@ -80,11 +80,14 @@ class Cost:
         stored: Arrays of zeros with the shapes and types of the stored target.
         once: FLOPs to make the target for the store.
         visit: FLOPs of a live teacher each time a training visits the photo.
+        most: The same as `stored` for the largest target, if the size depends on what the teacher says;
+            `stored` is then the smallest.
     """
 
     stored: Arrays
     once: float
     visit: float
+    most: Arrays | None = None
 
 
 class Teacher(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -115,9 +115,17 @@ class LabelsConfig(Retrieval):
     def cost(self, photo: Photo) -> Cost:
         """See `TeacherConfig.cost`."""
         flops = dense_forward(self.name, photo.canvas.size).flops
-        codec, n = self.codec(), len(photo.regions.boxes)
-        stored = {**codec.blank((n, len(codec.things))), "thing": np.zeros(n, bool)}
-        return Cost(stored=stored, once=flops, visit=flops)
+        codec = self.codec()
+        shape = len(photo.regions.boxes), len(codec.things)
+        thing = {"thing": np.zeros(shape[0], bool)}
+        # A teacher that is unsure of every box keeps all categories.
+        most = replace(codec, k=shape[1]).blank(shape) if codec.k < shape[1] else None
+        return Cost(
+            stored={**codec.blank(shape), **thing},
+            once=flops,
+            visit=flops,
+            most={**most, **thing} if most else None,
+        )
 
     def load(self, device: str) -> LabelsTeacher:
         """See `TeacherConfig.load`."""
