@@ -11,7 +11,7 @@ from densecli.core.addresses import from_environment
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
-from densecli.pipeline.cluster import cluster_device
+from densecli.pipeline.cluster import gpus_at
 from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
@@ -235,7 +235,7 @@ def _new_precision(config: BuildConfig) -> str:
     device = _device_type(config)
     if device == "auto":
         assert config.ray_address
-        device = cluster_device(config.ray_address)
+        device = "cuda" if gpus_at(config.ray_address, device) else "cpu"
     return "fp16" if device == "cuda" else FULL_PRECISION
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.leftovers import swept
+from densecli.core.progress import listener
 from densecli.core.tables import plain
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
-from densecli.pipeline.cluster import connected
+from densecli.pipeline.cluster import connected, gpus_at, workers_on
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
 from densecli.pipeline.run_units import run_units
@@ -60,18 +61,19 @@ def build_shards(config: BuildConfig) -> Summary:
     if config.dry_run:
         return describe(request.store, columns, missing, status="planned") | listing
 
+    workers = config.workers or _default_workers(config, request)
     described = describe(request.store, columns, missing, status="built") | listing
     remember_passed_over(request.store, passed)
     units = (unit_of(source, shard, config.shard_size) for shard in todo)
     budget = FailureBudget(config.max_unreadable)
     with (
         swept([column.url for column in columns]),
-        connected(config.ray_address, config.workers),
+        connected(config.ray_address, workers),
         totals_of(request.store, todo, columns, run="the build", if_nothing_kept=NOTHING_KEPT) as totals,
     ):
         work = _with_probe(request, source) if config.ray_address else request
         withdraw_manifests(columns, missing)
-        pool = WorkerPool(work, config.workers, config.gpus_per_worker, totals.progress.say)
+        pool = WorkerPool(work, workers, config.gpus_per_worker, totals.progress.say)
         with closing(run_units(units, pool, config.max_attempts, totals.stop.is_set)) as finished:
             for report in finished:
                 totals.add(report)
@@ -79,6 +81,15 @@ def build_shards(config: BuildConfig) -> Summary:
     publish_manifests(columns)
     check_some_photo(request.store)
     return described | totals.summary()
+
+
+def _default_workers(config: BuildConfig, request: BuildRequest) -> int:
+    """As many workers as use all GPUs, which is said."""
+    gpus = gpus_at(config.ray_address, request.device)
+    workers = workers_on(gpus, config.gpus_per_worker)
+    if gpus > 1:
+        listener.get()(f"The build has {workers} workers on {gpus} GPUs; --workers sets another number.")
+    return workers
 
 
 class FailureBudget:

@@ -253,8 +253,14 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         min=1,
         metavar="N",
     )
-    workers: int = setting(
-        1, help="Worker processes, each with its own teachers.", group="speed", min=1, metavar="N"
+    workers: int | None = setting(
+        None,
+        help="Worker processes, each with its own teachers.",
+        group="speed",
+        min=1,
+        metavar="N",
+        default_text="as many as the GPUs have room for, one each; with --ray-address those of the whole "
+        "cluster; 1 without GPUs",
     )
     gpus_per_worker: float | None = setting(
         None,
@@ -308,7 +314,7 @@ class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSe
         default_text="the only one in the store",
     )
     proposals: str | None = changed(BuildConfig, "proposals")
-    workers: int = changed(BuildConfig, "workers", help="Worker processes.")
+    workers: int = changed(BuildConfig, "workers", 1, help="Worker processes.", default_text="")
 
 
 @dataclass(frozen=True, kw_only=True)
