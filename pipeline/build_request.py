@@ -12,6 +12,7 @@ from densecli.core import fs
 from densecli.core.addresses import from_environment
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import Entry
 from densecli.core.settings import settings_of
 from densecli.pipeline.cluster import gpus_at
 from densecli.pipeline.config import BuildConfig, WebSettings
@@ -111,13 +112,14 @@ class BuildRequest:
             ) from reason
 
 
-def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
+def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tuple[BuildRequest, Source]:
     """Resolves the settings of a build and lists its photos.
 
     Writes only listings: into the index of the store or, in a dry run, where `shared_listings` says.
 
     Args:
         config: What to build.
+        tars: The only tars to list; None for all.
 
     Returns:
         The request, and the source with the listing of photos.
@@ -148,26 +150,10 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     root = fs.absolute(config.store_url)
     if os.path.isfile(root):
         raise DenseCLIError(f"{root} is a file, not a store.", hint="Name a folder with --store.")
-    data = config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset)
-    source = open_source(
-        config.dataset,
-        fs.absolute(data),
-        config.split,
-        config.limit,
-        config.seed,
-        Index(
-            folder=fs.join(root, "index", config.dataset),
-            save=not config.dry_run,
-            shared=shared_listings(),
-            relist=config.relist,
-        ),
-        config.max_pixels,
-        WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
-        config.cut or _cut_of(root, config.dataset),
-    )
+    source = list_photos(config, tars)
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(
-            f"The data set {config.dataset} at {data} has no masks to take regions from.",
+            f"The data set {config.dataset} at {data_url(config)} has no masks to take regions from.",
             hint="Use --dataset sa1b with its annotations, or another region plan (--regions).",
         )
     store = Store(
@@ -187,9 +173,36 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         batch_size=config.batch_size,
         # The GPUs of a cluster are not those of this machine.
         device=config.device if config.ray_address else str(pick_device(config.device)),
-        proposals=check_proposals(plan, source, fs.absolute(data)),
+        proposals=check_proposals(plan, source, data_url(config)),
     )
     return request, source
+
+
+def data_url(config: BuildConfig) -> str:
+    """The place of the photos. Raises DenseCLIError for an address with credentials in it."""
+    return fs.absolute(config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset))
+
+
+def list_photos(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> Source:
+    """Lists the photos of a build, and keeps the listing. See `prepare`."""
+    root = fs.absolute(config.store_url)
+    return open_source(
+        config.dataset,
+        data_url(config),
+        config.split,
+        config.limit,
+        config.seed,
+        Index(
+            folder=fs.join(root, "index", config.dataset),
+            save=not config.dry_run,
+            shared=shared_listings(),
+            relist=config.relist,
+        ),
+        config.max_pixels,
+        WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
+        config.cut or _cut_of(root, config.dataset),
+        tars,
+    )
 
 
 def _target_column(

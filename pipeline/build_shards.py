@@ -1,10 +1,12 @@
 """Builds shards: prepares the request, finds the missing shards, runs the units and adds up their reports."""
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import Entry
 from densecli.core.leftovers import swept
 from densecli.core.progress import listener
 from densecli.core.tables import plain
@@ -30,11 +32,12 @@ NOTHING_KEPT = "The same command starts again. In a new store, a smaller --shard
 """Hint for a build that was stopped in its first shard."""
 
 
-def build_shards(config: BuildConfig) -> Summary:
+def build_shards(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> Summary:
     """Builds whatever a store lacks; finished shards are not touched.
 
     Args:
         config: What to build.
+        tars: The only tars to take photos of; None for all.
 
     Returns:
         The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
@@ -47,7 +50,7 @@ def build_shards(config: BuildConfig) -> Summary:
             middle, the same call continues where it stopped.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    request, source = prepare(config)
+    request, source = prepare(config, tars)
     columns = request.columns()
     part = range(*part_of(config.part, len(request.store.shard_names)))
     missing = [[shard for shard in column.missing() if int(shard) in part] for column in columns]

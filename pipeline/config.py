@@ -191,6 +191,14 @@ class BuildConfig(
         group="store",
         default_text="the store's; a new one of folder is shuffled, others are as listed",
     )
+    tars_per_part: int | None = setting(
+        None,
+        help="Builds a store of parts, each of the photos of N tars, one after another.",
+        group="store",
+        min=1,
+        metavar="N",
+        default_text="the store's; a new one has no parts",
+    )
     regions: str = setting(
         "grid-paper",
         help="Region plan: grid-paper, masks, proposals, or another grid.",

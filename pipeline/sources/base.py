@@ -15,7 +15,7 @@ from PIL import Image
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.core.find import find
+from densecli.core.find import Entry, find
 from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
@@ -75,6 +75,7 @@ class SourceRequest:
         index: Remembers listings.
         max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list.
+        tars: The only tars to list, by their path below the folder of tars; None for all.
     """
 
     data: str
@@ -84,6 +85,7 @@ class SourceRequest:
     index: Index | None = None
     max_pixels: int = BuildConfig.max_pixels
     web: WebSettings = field(default_factory=WebSettings)
+    tars: Mapping[str, Entry] | None = None
 
 
 class Decoded(NamedTuple):

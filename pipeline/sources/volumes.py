@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -225,7 +225,7 @@ def _decoded(name: bytes) -> str:
 
 def tar_volumes(
     root: str,
-    tars: dict[str, Entry],
+    tars: Mapping[str, Entry],
     choose: Choose,
     *,
     limit: int | None,
@@ -257,7 +257,7 @@ def tar_volumes(
 
 def list_volumes(
     root: str,
-    entries: dict[str, Entry],
+    entries: Mapping[str, Entry],
     scan: Callable[[str], Scanned],
     unit: str,
     *,
