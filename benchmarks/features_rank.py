@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="scenes-pvlm")
+    parser.add_argument("--model", default="scenes-pvlm-unbiased")
     parser.add_argument("--weights", help="a file, else looked up")
     parser.add_argument("--photos", type=Path, help="folder of .jpg files")
     parser.add_argument("--limit", type=int, default=48, help="photos to read")

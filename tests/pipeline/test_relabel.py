@@ -126,7 +126,7 @@ def test_relabelled__default_rank_names_the_same_category(config, relabel_here, 
     teacher = teacher_config("scenes-pvlm", replace(config, weights={})).load("cpu")
     pairs = [(stored, live) for stored, live, _ in compared(request, teacher)]
     agree = np.concatenate([stored.argmax(1) == live.argmax(1) for stored, live in pairs])
-    assert len(agree) == 8 * 400 and agree.mean() > 0.985
+    assert len(agree) == 8 * 400 and agree.mean() > 0.975
     assert np.concatenate([off(stored, live) for stored, live in pairs]).mean() < 0.01
 
 
