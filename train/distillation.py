@@ -52,7 +52,7 @@ CARD = (
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains a student, or continues its training. The processes of torchrun train together.
+    """Trains a student, or continues its training. The processes of torchrun, srun or mpirun train together.
 
     Args:
         config: The configuration.
@@ -173,7 +173,11 @@ class Distillation(Recipe[Outputs]):
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
         self.student = model
-        self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+        self.initial = {
+            # On the CPU: a GPU needs its memory for the training.
+            name: tensor.to("cpu", copy=True)
+            for name, tensor in model.network.state_dict().items()
+        }
         self.terms = self._terms()
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model

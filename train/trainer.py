@@ -21,7 +21,7 @@ from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.signals import Stop, heeding_signals
-from densecli.train.checkpoints import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_state, set_rng_state
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.health import Health, NonFiniteStep, check_weights
 from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
@@ -150,6 +150,7 @@ class Trainer(Generic[R]):
         ended_by = 0
         with (
             closing(self._open_log(folder)) as log,
+            closing(CheckpointWriter(folder.checkpoints, keep=self.config.keep_checkpoints)) as writer,
             closing(self._batches()) as steps,
             heeding_signals(forwarded=self.distributed.world_size > 1) as self._stop,
         ):
@@ -160,12 +161,14 @@ class Trainer(Generic[R]):
                     row = self.train_step(batches)
                 except NonFiniteStep:
                     check_weights(self.model.state_dict().values(), self.step)
-                    self._save(folder, log, before)
+                    self._save(writer, log, before)
+                    writer.wait()
                     raise
                 now = time.perf_counter()
                 row["images_per_s"] = row.pop("samples") / (now - step_start)
                 step_start = now
                 log.row(row)
+                writer.check()
                 if first_step is None:
                     first_step = time.monotonic() - start
                     log.first_step(first_step)
@@ -174,13 +177,14 @@ class Trainer(Generic[R]):
                     ended_by = self.distributed.max(self._stop.signal or 0)
                 if ended_by or self._due(self.config.checkpoint_every):
                     check_weights(self.model.state_dict().values(), self.step)
-                    self._save(folder, log, rng_state())
+                    self._save(writer, log, rng_state())
                 if self.distributed.first and self._due(
                     self.config.picture_every or self.config.checkpoint_every
                 ):
                     log.picture(self._picture, self.step)
                 if ended_by:
                     break
+            writer.wait()
             # One that came while the last step was saved.
             ended_by = ended_by or self.distributed.max(self._stop.signal or 0)
         return {
@@ -309,7 +313,7 @@ class Trainer(Generic[R]):
         # A thread prepares the next step's batches while the GPU computes.
         return prefetch(load, range(self.steps.total - self.step), threads=1, window=2)
 
-    def _save(self, folder: RunFolder, log: RunLog, rng: dict[str, Any]) -> None:
+    def _save(self, writer: CheckpointWriter, log: RunLog, rng: dict[str, Any]) -> None:
         if not self.distributed.first:
             return
         log.sync()
@@ -321,7 +325,7 @@ class Trainer(Generic[R]):
             "rng": rng,
             "config": json.loads(json.dumps(self.resolved())),
         }
-        save_checkpoint(folder.checkpoints, state, keep=self.config.keep_checkpoints)
+        writer.write(state)
 
     def _read(self, folder: RunFolder, checkpoint: str) -> dict[str, Any]:
         """A checkpoint, if it belongs to the run."""
