@@ -111,6 +111,8 @@ def _told(error: Exception) -> tuple[str, str] | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     hint = "Make room." if full else "Check that the folder exists and that you may write to it."
+    if isinstance(error, IsADirectoryError):
+        hint = "Name a file in place of the folder."
     return f"{where}{error.strerror}", hint
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from densecli.shards.joined import read_joined
+from densecli.shards.manifest import describe_shards
 from densecli.shards.store import Column, Store
 
 # Stages in a receipt: those in which a worker only waits, and those that a live teacher has too.
@@ -34,7 +35,7 @@ class TeacherCost:
 
 
 def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -> list[TeacherCost]:
-    """Computes the cost of each target column that runs have read, from the store's receipts.
+    """Computes the cost of each target column that runs have read, from the totals of the store's receipts.
 
     A live teacher sees one view in a step, so if a column holds K views of a photo, a K-th of its time
     counts. The live cost of a relabelled column is that of its features column, if that still exists: its
@@ -56,16 +57,16 @@ def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -
 
 
 def _cost(column: Column, seen: int) -> TeacherCost:
-    receipts = {shard: r for shard in column.shard_names if (r := column.receipt(shard))}
-    spent = [stage for r in receipts.values() for stage in r.seconds.items()]
-    live = sum(seconds for stage, seconds in spent if stage in LIVE)
-    samples = sum(r.samples for r in receipts.values()) or 1
-    filled = [shard for shard, r in receipts.items() if r.samples]
-    views = _mean_views(column, filled[0]) if filled and "views" in column.spec["target"] else 1
+    there = describe_shards(column)
+    spent = there.totals["run"]["seconds"]
+    samples = int(there.samples.sum()) or 1
+    filled = there.shards[there.samples > 0]
+    asked = len(filled) and "views" in column.spec["target"]
+    views = _mean_views(column, column.shard_names[filled[0]]) if asked else 1
     return TeacherCost(
         column=column.full_name,
-        stored_seconds=sum(seconds for stage, seconds in spent if stage not in WAITING),
-        seconds_per_photo=live / samples / views,
+        stored_seconds=sum(seconds for stage, seconds in spent.items() if stage not in WAITING),
+        seconds_per_photo=sum(spent.get(stage, 0) for stage in LIVE) / samples / views,
         photos_seen=seen,
     )
 

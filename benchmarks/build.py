@@ -16,7 +16,7 @@ import io
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,8 +53,8 @@ class NoTeacher:
     def forward(self, pictures: Tensor) -> Tensor:
         return pictures[:, :, 0, :8].float()
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        return torch.stack(outputs).numpy()[0]
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        return [of_photo[0] for of_photo in outputs]
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         return {"x": target}, {}

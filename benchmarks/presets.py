@@ -166,10 +166,10 @@ def fitted(config: TrainConfig, data: str, split: str) -> dict[str, float]:
     return figures(ModelUnderTest.of_run(config.run), data, split)
 
 
-def figures(subject: ModelUnderTest, data: str, split: str) -> dict[str, float]:
-    """Region classification of a subject in percent, by heading."""
-    config = ClassifyConfig(**{"canvas": IMAGE_SIZE, "batch_size": 50, **(subject.settings or {})})
-    found = vars(evaluate_regions(subject, data=data, split=split, categories="scenes", config=config))
+def figures(under_test: ModelUnderTest, data: str, split: str) -> dict[str, float]:
+    """Region classification of a model in percent, by heading."""
+    config = ClassifyConfig(**{"canvas": IMAGE_SIZE, "batch_size": 50, **(under_test.settings or {})})
+    found = vars(evaluate_regions(under_test, data=data, split=split, categories="scenes", config=config))
     return {heading: found[name] for heading, name in FIGURES.items()}
 
 

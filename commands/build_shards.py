@@ -8,6 +8,7 @@ from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options
 from densecli.core.passed_over import examples, in_words
 from densecli.pipeline.config import BuildConfig
+from densecli.shards.specs import FULL_PRECISION
 
 
 @command(BuildConfig, METHOD, STUDENT)
@@ -26,10 +27,16 @@ def build_shards(options: Options) -> None:
     options.say(summary_text(summary), summary)
 
 
+def _precision(column: Mapping[str, Any]) -> str:
+    """The precision of a column's teacher, unless it is the full one."""
+    precision = column.get("precision", FULL_PRECISION)
+    return "" if precision == FULL_PRECISION else f", teacher in {precision}"
+
+
 def summary_text(summary: Mapping[str, Any]) -> str:
     """The columns of a build or a relabelling and how many photos they have."""
     lines = [
-        f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards"
+        f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards{_precision(column)}"
         for column in summary["columns"]
     ]
     counts = f", {summary['samples']} photos" if "samples" in summary else ""

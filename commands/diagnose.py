@@ -59,14 +59,14 @@ def diagnose(options: Options) -> None:
     from densecli.models.categories import load_categories
 
     settings = options.make(DiagnoseSettings)
-    subjects = _subjects(settings, options)
-    model = list(subjects.values())[-1]
+    models_under_test = _models_under_test(settings, options)
+    model = list(models_under_test.values())[-1]
     options = on_the_runs_data(options, settings.run)
     own = {k: v for k, v in (model.settings or {}).items() if k not in options.given}
     config = options.make(DiagnosisConfig, **own)
     categories = load_categories(config.categories)
     photos = _photos(config, categories)
-    found = measure(subjects, photos, categories, config)
+    found = measure(models_under_test, photos, categories, config)
     page = write_diagnosis_page(
         settings.out or (str(Path(settings.run) / "diagnosis") if settings.run else "diagnosis"),
         f"Diagnosis of {model.title}",
@@ -87,7 +87,7 @@ def diagnose(options: Options) -> None:
     options.say("\n".join([figures_table(found).text(), *found.notes, f"Page: {page}"]), values)
 
 
-def _subjects(settings: DiagnoseSettings, options: Options) -> "dict[str, ModelUnderTest]":
+def _models_under_test(settings: DiagnoseSettings, options: Options) -> "dict[str, ModelUnderTest]":
     """The models by title."""
     from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.models.checkpoints import weights_given

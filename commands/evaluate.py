@@ -165,9 +165,9 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
             **where,
             processes=processes,
         )
-        results = {name: measure(subject=each, config=config) for name, each in models.items()}
+        results = {name: measure(under_test=each, config=config) for name, each in models.items()}
         of_crops = {
-            name: measure(subject=each, config=replace(config, crops=True))
+            name: measure(under_test=each, config=replace(config, crops=True))
             for name, each in (models if crops else {}).items()
         }
         if not processes.first:
@@ -206,7 +206,7 @@ def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any)
     from densecli.evaluation.tasks import TASKS as MEASURES
 
     given = given_of(options, *settings_of(TASKS[settings.task]), *COMMON)
-    request = options.make(EvaluationRequest, subject=model, before=before, settings=given)
+    request = options.make(EvaluationRequest, under_test=model, before=before, settings=given)
     with joined_processes(settings.device) as processes:
         found = MEASURES[settings.task](request, processes)
         if not processes.first:

@@ -19,7 +19,7 @@ def info(options: Options) -> None:
     from densecli.shards.store import Store
 
     store = Store.open(options.store)
-    total = len(store.shard_names) * (1 + len(store.columns()))
-    with closing(Progress(total, "receipts")) as progress:
-        described = describer.describe(store, progress.advance)
+    columns = [store.images, *store.columns()]
+    with closing(Progress(len(store.shard_names) * len(columns), "shards")) as progress:
+        described = describer.describe(store, progress.advance, columns=columns)
     options.say(describer.report(described), described)

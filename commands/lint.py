@@ -1,33 +1,66 @@
-"""The command `lint`: reads a whole store and checks it."""
+"""The command `lint`: reads a whole store, or a sample of its shards, and checks it."""
 
 from contextlib import closing
+from dataclasses import dataclass
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.core.settings import setting
 from densecli.shards.config import StoreSettings
 
 
-@command(StoreSettings)
-def lint(options: Options) -> int:
-    """Read a whole store and check every receipt, digest, key and count. Changes nothing.
+@dataclass(frozen=True, kw_only=True)
+class LintSettings(StoreSettings):
+    """The settings of lint."""
 
-    Exits with 1 where something is wrong, and says what to rebuild. Files that killed writers left are
-    listed, but do not count as wrong.
+    sample: int | None = setting(
+        None,
+        help="Reads only this many shards of each column, the same of all.",
+        group="data",
+        min=1,
+        metavar="N",
+        default_text="every shard",
+    )
+    seed: int = setting(0, help="Seed of the choice of --sample.", group="data")
+    workers: int = setting(8, help="Threads that read shards.", group="speed", min=1, metavar="N")
+
+
+@command(LintSettings)
+def lint(options: Options) -> int:
+    """Read a whole store and check every receipt, manifest, digest, key and count. Changes nothing.
+
+    Exits with 1 where something is wrong, and says what to rebuild. Files that killed writers left, and
+    columns without a manifest, are listed, but do not count as wrong.
 
     \b
     densecli lint --store stores/coco-512
+    densecli lint --store stores/sa1b-1024 --sample 100 --seed 1
     """
     from densecli.core.progress import Progress
     from densecli.shards import lint as linter
     from densecli.shards.store import Store
 
-    store = Store.open(options.store)
-    with closing(Progress(linter.count(store), "shards")) as progress:
-        findings = list(linter.lint(store, progress.advance))
+    config = options.make(LintSettings, store=options.store)
+    store = Store.open(config.store)
+    total = linter.count(store, config.sample)
+    with closing(Progress(total, "shards")) as progress:
+        findings = list(
+            linter.lint(
+                store, progress.advance, workers=config.workers, sample=config.sample, seed=config.seed
+            )
+        )
     lines = [f"{finding.trouble} {finding.remedy}" for finding in findings]
-    wrong = [finding for finding in findings if not finding.leftover]
-    left = f", {len(findings) - len(wrong)} left by killed writers" if len(wrong) < len(findings) else ""
-    lines.append(f"{store.root}: {len(wrong) or 'no'} finding{'' if len(wrong) == 1 else 's'}{left}")
-    value = {"store": store.root, "findings": [finding._asdict() for finding in findings]}
+    wrong = [finding for finding in findings if finding.wrong]
+    leftovers = sum(finding.leftover for finding in findings)
+    left = f", {leftovers} left by killed writers" if leftovers else ""
+    of = linter.count(store)
+    read = f" in {total} of {of} shards" if total < of else ""
+    lines.append(f"{store.root}: {len(wrong) or 'no'} finding{'' if len(wrong) == 1 else 's'}{read}{left}")
+    value = {
+        "store": store.root,
+        "shards": total,
+        "of": of,
+        "findings": [finding._asdict() for finding in findings],
+    }
     options.say("\n".join(lines), value)
     return 1 if wrong else 0

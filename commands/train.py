@@ -27,21 +27,21 @@ def train(options: Options) -> None:
 
 def train_config(options: Options) -> TrainConfig:
     """The training that the options describe. Raises DenseCLIError."""
-    values = trained(options)
+    values = trained(options, init=options.get("init"))
     method = options.get("method", TrainConfig.method)
     run = f"runs/{method}-{values['student']}-{Path(values['store']).name}"
     return options.make(TrainConfig, **{"run": run, **values})
 
 
-def trained(options: Options) -> dict[str, Any]:
+def trained(options: Options, *, init: str | None = None) -> dict[str, Any]:
     """The store, the student and its weights: if the first two are not given, the newest store and the
-    student of the run to start from, else that of the store's data set."""
+    student of the run `init` to start from, else that of the store's data set."""
     from densecli.models.checkpoints import weights_given
     from densecli.models.model_card import run_export
     from densecli.shards.datasets import defaults_for
     from densecli.shards.store import Store
 
-    store, student, init = options.store, options.get("student"), options.get("init")
+    store, student = options.store, options.get("student")
     if student is None and init:
         student = run_export(init)[1]["student"]
     student = student or defaults_for(Store.open(store).dataset["name"]).student

@@ -125,8 +125,8 @@ def line_chart(
         figure, axes = _axes(250 + below + (18 * len(series) + 8 if len(series) > 1 else 0))
         axes.grid(axis="y")
         axes.set_axisbelow(True)
-        looks = zip(cycle(LINE_COLOURS), cycle(MARKERS))
-        for i, ((name, line), (colour, marker)) in enumerate(zip(series.items(), looks, strict=False)):
+        styles = zip(cycle(LINE_COLOURS), cycle(MARKERS))
+        for i, ((name, line), (colour, marker)) in enumerate(zip(series.items(), styles, strict=False)):
             # Side by side, so that no bar hides another.
             shift = 0.014 * (i - (len(series) - 1) / 2)
             axes.errorbar(

@@ -1,5 +1,7 @@
 """Devices by name, and the precision of what they compute."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +31,16 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""Precisions of 16 bits, in which autocast multiplies matrices."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Precision:
     """The precision of a network on a device.
 
     Attributes:
-        name: fp32; tf32; or bf16, where what autocast leaves in float32 is multiplied as tf32.
+        name: fp32; tf32; or fp16 or bf16, where what autocast leaves in float32 is multiplied as tf32.
         device: The device.
     """
 
@@ -43,7 +49,24 @@ class Precision:
 
     def autocast(self) -> torch.autocast:
         """The context for forward passes."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.name == "bf16")
+        dtype = HALF.get(self.name)
+        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """Computes in this precision as long as the block lasts, whatever holds around it."""
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        _allow_tf32(*[self.name != "fp32"] * 2)
+        try:
+            with self.autocast():
+                yield
+        finally:
+            _allow_tf32(*before)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """A block that computes in float32, within one of a lower precision."""
+    return Precision(name="fp32", device=device).block()
 
 
 def set_precision(name: str, device: torch.device) -> Precision:
@@ -55,6 +78,30 @@ def set_precision(name: str, device: torch.device) -> Precision:
     """
     if name == "auto":
         name = "bf16" if device.type == "cuda" else "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = name != "fp32"
-    torch.backends.cudnn.allow_tf32 = name != "fp32"
+    _allow_tf32(*[name != "fp32"] * 2)
     return Precision(name=name, device=device)
+
+
+def _allow_tf32(matmul: bool, convolutions: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+# What errors say for want of memory. The libraries of a GPU have their own words for it: cuBLAS cannot make
+# its handle, cuDNN finds no algorithm whose workspace fits.
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_NOT_INITIALIZED",
+)
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch means that the device's memory is used up."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)

@@ -180,18 +180,52 @@ def is_folder(url: str) -> bool:
 
 def listdir(url: str) -> list[str]:
     """Sorted names in a folder, without temporary files; empty if there is no such folder."""
-    return sorted(name for name in _listing(url) if not is_temporary(name))
+    with client(url) as (fs, path):
+        # fsspec would ask for the size and the times of every file.
+        names = _names(path) if isinstance(fs, LocalFileSystem) else list(_listing(url))
+    return sorted(name for name in names if not is_temporary(name))
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def files(url: str) -> dict[str, File]:
     """The files of a folder by name, with temporary ones; empty if there is no such folder."""
-    found = {}
-    for name, entry in sorted(_listing(url).items()):
-        if entry["type"] == "file":
-            # Every file system has its own name for it.
-            when = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
-            found[name] = File(entry["size"], when.timestamp() if isinstance(when, datetime) else when)
-    return found
+    return {name: _file(entry) for name, entry in sorted(_listing(url).items()) if entry["type"] == "file"}
+
+
+def file(url: str) -> File:
+    """One file, in one request. Raises FileNotFoundError if there is none."""
+    with client(url) as (fs, path):
+        return _file(fs.info(path))
+
+
+def temporary_files(url: str) -> dict[str, File]:
+    """The temporary files of a folder by name. Asks for no other file where the file system can do so."""
+    with client(url) as (fs, path):
+        if isinstance(fs, LocalFileSystem):
+            found = {}
+            for name in filter(is_temporary, sorted(_names(path))):
+                # Its writer may just have renamed it.
+                with suppress(FileNotFoundError):
+                    if (entry := fs.info(os.path.join(path, name)))["type"] == "file":
+                        found[name] = _file(entry)
+            return found
+        if {"s3", "gs"}.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+            return {name: each for name, each in files(url).items() if is_temporary(name)}
+        entries = fs.find(path, prefix=TEMPORARY[0], detail=True)
+    names = {entry["name"].rsplit("/", 1)[-1]: entry for entry in entries.values()}
+    return {name: _file(entry) for name, entry in sorted(names.items()) if is_temporary(name)}
+
+
+def _file(entry: dict[str, Any]) -> File:
+    # Every file system has its own name for it.
+    when = next(entry[word] for word in ("mtime", "LastModified", "created") if word in entry)
+    return File(entry["size"], when.timestamp() if isinstance(when, datetime) else when)
 
 
 def is_temporary(name: str) -> bool:

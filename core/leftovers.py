@@ -30,7 +30,6 @@ def sweep_behind(path: str | os.PathLike[str]) -> None:
 
 
 def _remove(folder: str, which: Callable[[str], bool]) -> None:
-    for name in fs.files(folder):
-        if fs.is_temporary(name) and which(name):
-            with suppress(FileNotFoundError):
-                fs.remove(fs.join(folder, name))
+    for name in filter(which, fs.temporary_files(folder)):
+        with suppress(FileNotFoundError):
+            fs.remove(fs.join(folder, name))

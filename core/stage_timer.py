@@ -26,9 +26,12 @@ class StageTimer:
         """Adds the time that a `with` block takes to a stage."""
         start = time.perf_counter()
         yield
-        elapsed = time.perf_counter() - start
+        self.add(stage, time.perf_counter() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Adds seconds that were measured elsewhere, such as on a GPU."""
         with self._lock:
-            self.seconds[stage] += elapsed
+            self.seconds[stage] += seconds
 
     def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
         """Yields the items, and adds the time that each takes to arrive to a stage."""

@@ -161,7 +161,7 @@ class SegmentationConfig(ReadoutConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig(ReadoutConfig):
-    """How given boxes are classified and ranked: a look at detection without a detector."""
+    """How given boxes are classified and ranked."""
 
     canvas: int = changed(ClassifyConfig, "canvas")
     scale: float = changed(SegmentationConfig, "scale", default=100.0)
@@ -198,7 +198,7 @@ class DetectionConfig(ReadoutConfig):
     )
     max_boxes: int | None = setting(
         None,
-        help="Ranked boxes that count in a photo, each with a category.",
+        help="Ranked pairs of box and category that count in a photo.",
         group="detection",
         min=1,
         metavar="N",

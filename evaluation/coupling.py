@@ -56,7 +56,7 @@ class Coupling:
 
 
 def evaluate_coupling(
-    subject: ModelUnderTest,
+    under_test: ModelUnderTest,
     refiner: str | None,
     *,
     data: str,
@@ -69,7 +69,7 @@ def evaluate_coupling(
     """Measures the coupling of a model and, if a file is given, of its Refiner.
 
     Args:
-        subject: The model under test.
+        under_test: The model under test.
         refiner: File of a Refiner that was trained on this model, or None.
         data: Folder of a data set in the COCO or ADE20K panoptic layout.
         split: Split of the data set.
@@ -85,10 +85,10 @@ def evaluate_coupling(
         DenseCLIError: There are fewer than two photos, or none with two segments to compare.
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
-    model, info = subject.load(pick_device(device))
-    networks: dict[str, DenseMap] = {subject.title: partial(model.dense, mode=config.mode)}
+    model, info = under_test.load(pick_device(device))
+    networks: dict[str, DenseMap] = {under_test.title: partial(model.dense, mode=config.mode)}
     if refiner:
-        own = load_refiner(subject.model, subject.weights, refiner, model.device)
+        own = load_refiner(under_test.model, under_test.weights, refiner, model.device)
         networks[f"its Refiner, {refiner}"] = own.dense
     measured = Conditions(
         data=f"{data}, {split}",

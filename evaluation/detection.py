@@ -1,4 +1,4 @@
-"""A look at open-vocabulary detection without a detector: given boxes get categories, and are ranked.
+"""Open-vocabulary detection without a detector: given boxes get categories, and are ranked.
 
 A box is pooled from the dense map by RoIAlign, and its categories are ranked by the softmax of
 `scale` x cosine with the text embeddings, which is the score that F-ViT takes from the frozen CLIP (Wu et
@@ -102,7 +102,7 @@ def rank_boxes(
     canvas = Canvas(config.canvas)
     ranked = config.max_boxes or (RANKED_LVIS if instances.categories.lvis else RANKED)
     overlap = config.nms if given.proposed else None
-    # A photo without a box needs no look.
+    # A photo without a box need not be read.
     seen = [i for i, boxes in enumerate(given.boxes) if len(boxes)]
 
     def prepare(place: int) -> tuple[int, np.ndarray, np.ndarray]:

@@ -80,12 +80,15 @@ class Diagnosis:
 
 
 def diagnose(
-    subjects: Mapping[str, ModelUnderTest], photos: Photos, categories: Categories, config: DiagnosisConfig
+    models_under_test: Mapping[str, ModelUnderTest],
+    photos: Photos,
+    categories: Categories,
+    config: DiagnosisConfig,
 ) -> Diagnosis:
     """Draws and measures one model, or one before and after training.
 
     Args:
-        subjects: The models by title, of one architecture.
+        models_under_test: The models by title, of one architecture.
         photos: The photos; the first `config.limit` of them are drawn.
         categories: The categories of segmentations, heat maps and regions.
         config: What to draw, and how models are read out.
@@ -94,7 +97,7 @@ def diagnose(
         DenseCLIError: The model has no such layer, or photos or weights cannot be read.
     """
     device = pick_device(config.device)
-    loaded = {title: subject.load_student(device) for title, subject in subjects.items()}
+    loaded = {title: under_test.load_student(device) for title, under_test in models_under_test.items()}
     models = {title: model for title, (model, _) in loaded.items()}
     texts = {
         title: category_embeddings(model, categories.names, file=config.text_embeddings)

@@ -35,12 +35,12 @@ class EvaluationRequest(MeasureSettings):
     """What `evaluate` is asked to measure.
 
     Attributes:
-        subject: The model.
+        under_test: The model.
         before: The student of a run before training; needed for `alphas`.
         settings: The settings of the task that the user gave.
     """
 
-    subject: ModelUnderTest
+    under_test: ModelUnderTest
     before: ModelUnderTest | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -99,7 +99,7 @@ def settings_for(request: EvaluationRequest, default: Config, *sides: str) -> Co
         default: The configuration of all other settings.
         sides: Fields in pixels that are limited to the canvas, if a canvas is given or the run has one.
     """
-    trained, given = request.subject.settings or {}, dict(request.settings)
+    trained, given = request.under_test.settings or {}, dict(request.settings)
     canvas = given.get("canvas", trained.get("canvas"))
     if "canvas" not in sides:
         given.pop("canvas", None)
@@ -125,7 +125,7 @@ def measure_each(
     request: EvaluationRequest, processes: Distributed, measure: Callable[[Candidate], Result]
 ) -> list[tuple[Candidate, Result]]:
     """Measures the model, or its student at every weight interpolation that was asked for."""
-    found = candidates(request.subject, request.before, request.alphas, processes.device)
+    found = candidates(request.under_test, request.before, request.alphas, processes.device)
     return [(candidate, measure(candidate)) for candidate in found]
 
 

@@ -111,7 +111,7 @@ class ModelUnderTest:
 
 
 def evaluate_regions(
-    subject: ModelUnderTest,
+    under_test: ModelUnderTest,
     *,
     data: str,
     split: str,
@@ -126,7 +126,7 @@ def evaluate_regions(
     """Measures region classification; see `classify`.
 
     Args:
-        subject: The model under test.
+        under_test: The model under test.
         data: Folder of a data set in the COCO or ADE20K panoptic layout.
         split: Split of the data set.
         categories: Name or file of the category set.
@@ -140,7 +140,7 @@ def evaluate_regions(
     processes = processes or Distributed(device=pick_device(device))
     known = load_categories(categories)
     dataset = PanopticDataset(data, split, known, limit, crowds=config.crowds)
-    model, info = subject.load(processes.device)
+    model, info = under_test.load(processes.device)
     chosen = find_templates(templates) if templates else None
     text = category_embeddings(model, known.names, file=text_embeddings_file, templates=chosen)
     found = classify(model, dataset, text, info.source, config, processes, random_weights=info.random)

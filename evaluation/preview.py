@@ -14,6 +14,7 @@ from densecli.core.drawing import GAP, INK, PAPER, STUFF, THING
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import plain
 from densecli.models.affinity import Point, TokenMap, affinity_panel, affinity_row, point_panel
+from densecli.shards.find_shard import find_shard
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.kinds import KINDS
@@ -82,13 +83,14 @@ def draw_preview(store: Store, columns: Sequence[Column], request: PreviewReques
         DenseCLIError: There is no such photo or view.
     """
     panels = []
+    shard = find_shard(store, request.key)
     if request.students:
-        image = find_record(store, [], request.key).image()
+        image = _read_record(store, [], request.key, shard).image()
         students = affinity_row(request.students, image, request.point, Canvas(store.canvas))
         panels.append(drawing.framed("student", students))
     for column in columns:
         of_boxes = store.regions_of(column) if column.regions_key else None
-        record = find_record(store, [c for c in (of_boxes, column) if c], request.key)
+        record = _read_record(store, [c for c in (of_boxes, column) if c], request.key, shard)
         panel = _column_panel(record, column, Canvas(store.canvas), request)
         panels.append(drawing.framed(f"{column.name}: {column.target_kind}", panel))
     return drawing.column(panels)
@@ -100,19 +102,11 @@ def find_record(store: Store, columns: Sequence[Column], key: str) -> Record:
     Raises:
         DenseCLIError: There is no such sample, or its shard is not built yet.
     """
-    others: list[str] = []
-    for shard in store.shard_names:
-        receipt = store.images.receipt(shard)
-        if receipt and f"{key}.jpg" in receipt.members:
-            return next(
-                record for record in read_joined([store.images, *columns], shard) if record.key == key
-            )
-        if receipt and len(others) < 3:
-            others += [name.removesuffix(".jpg") for name in receipt.members if name.endswith(".jpg")][:3]
-    raise DenseCLIError(
-        f"The store at {store.root} has no sample {key}.",
-        hint=f"Its samples are called {', '.join(others[:3])}, ..." if others else "Build it first.",
-    )
+    return _read_record(store, columns, key, find_shard(store, key))
+
+
+def _read_record(store: Store, columns: Sequence[Column], key: str, shard: str) -> Record:
+    return next(record for record in read_joined([store.images, *columns], shard) if record.key == key)
 
 
 def retrieved_views(

@@ -23,7 +23,7 @@ _CHARTED = {m.heading: m.field for m in REGION_METRICS if "top-5" not in m.headi
 
 def write_region_page(
     folder: str | Path,
-    subjects: Mapping[str, ModelUnderTest],
+    models_under_test: Mapping[str, ModelUnderTest],
     results: Mapping[str, Classification],
     *,
     crops: Mapping[str, Classification] | None = None,
@@ -39,7 +39,7 @@ def write_region_page(
 
     Args:
         folder: Folder of the page.
-        subjects: The models, by the names in `results`.
+        models_under_test: The models, by the names in `results`.
         results: The results; see `region_sections`.
         crops: Results of the segments' crops, by the same names; see `ClassifyConfig`.
         data: Folder of the data set; affinities are drawn on a few of its photos.
@@ -52,7 +52,8 @@ def write_region_page(
     """
     dataset = PanopticDataset(data, split, load_categories(categories), limit)
     networks = {
-        name: subject.token_map(config.mode, pick_device(device)) for name, subject in subjects.items()
+        name: under_test.token_map(config.mode, pick_device(device))
+        for name, under_test in models_under_test.items()
     }
     affinities = affinity_figures(networks, dataset, config.canvas, AFFINITY_PHOTOS)
     warning, paragraphs = meaning(results)
@@ -65,7 +66,7 @@ def write_region_page(
     ]
     return write_page(
         Path(folder) / "index.html",
-        f"{list(subjects.values())[-1].title}: region classification",
+        f"{list(models_under_test.values())[-1].title}: region classification",
         sections,
         summary=f"{len(dataset)} photos of the split {split} of {data}, on a canvas of {config.canvas} px,"
         f" read out in the mode {config.mode}.",

@@ -108,7 +108,7 @@ def zeroshot(request: EvaluationRequest, processes: Distributed) -> EvaluationRe
 
 def detection(request: EvaluationRequest, processes: Distributed) -> EvaluationResult:
     """Ranking of given boxes; see `evaluation.detection`."""
-    config = DetectionConfig(**{**(request.subject.settings or {}), **request.settings})
+    config = DetectionConfig(**{**(request.under_test.settings or {}), **request.settings})
     instances = read_instances(
         Path(request.data),
         request.split,

@@ -37,7 +37,7 @@ class Candidate:
 
 
 def candidates(
-    subject: ModelUnderTest, before: ModelUnderTest | None, alphas: Sequence[float], device: torch.device
+    under_test: ModelUnderTest, before: ModelUnderTest | None, alphas: Sequence[float], device: torch.device
 ) -> Iterator[Candidate]:
     """Yields the model as it is, or with its weights interpolated at each alpha.
 
@@ -45,7 +45,7 @@ def candidates(
     the line, so any other alpha follows. All candidates share one network: use each before the next.
 
     Args:
-        subject: The model.
+        under_test: The model.
         before: The same student before training; needed for `alphas`.
         alphas: Shares of the trained weights. If empty, the model is yielded as it is.
         device: That the model is loaded to.
@@ -53,16 +53,16 @@ def candidates(
     Raises:
         DenseCLIError: The model is not the student of a run, or its initial weights are not found.
     """
-    model, info = subject.load_student(device)
+    model, info = under_test.load_student(device)
     if not alphas:
-        yield Candidate(title=subject.title, model=model, weights=info.source, random_weights=info.random)
+        yield Candidate(title=under_test.title, model=model, weights=info.source, random_weights=info.random)
         return
-    if before is None or subject.weights is None:
+    if before is None or under_test.weights is None:
         raise DenseCLIError(
             "Weights can only be averaged for the student of a run.",
             hint="Name the run with --run.",
         )
-    card = run_export(Path(subject.weights).parents[1])[1]
+    card = run_export(Path(under_test.weights).parents[1])[1]
     before_model, before_info = load_student(before.model, before.weights, device)
     if before_info.sha256 != card["initial_weights"].get("sha256"):
         raise DenseCLIError(

@@ -1,5 +1,6 @@
 """A teacher of a new kind of target: the mean colour of each patch, for its correlations."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,8 +61,8 @@ class ColoursTeacher:
         colours = F.avg_pool2d(inputs.float() / 127.5 - 1, self.config.patch)
         return F.normalize(torch.cat([colours, torch.full_like(colours[:, :1], 0.5)], dim=1), dim=1)
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        return outputs[0].permute(1, 2, 0).cpu().numpy()
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        return [of_photo[0].permute(1, 2, 0) for of_photo in outputs]
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         height, width, channels = target.shape

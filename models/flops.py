@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from densecli.models.dense import DenseCLIP
-from densecli.models.refiner import make_refiner
+from densecli.models.refiner import Refiner, make_refiner
 from densecli.models.registry import build, resolve
 from densecli.models.student import DenseVFM
 from densecli.models.vfm import build_vfm
@@ -60,14 +60,26 @@ def vfm_forward(name: str, canvas: int, student_patch: int) -> Forward:
 @cache
 def refiner_forward(name: str, canvas: int, side: int) -> tuple[Forward, Forward]:
     """A Refiner's passes: to its first tokens (C, h, w), and to the tokens of one box (side * side, D)."""
+    refiner = _sketch_of_refiner(name)
     with torch.device("meta"):
-        encoder = DenseVFM(build_vfm(find_vfm(name))) if is_vfm(name) else _sketch(name)
-        refiner = make_refiner(encoder)
         box, of_image = torch.zeros(1, 4), torch.zeros(1)
-    input_side = encoder.input_side(canvas)
+    input_side = refiner.encoder.input_side(canvas)
     entry = _count(refiner.entry, input_side)
     both = _count(lambda pictures: refiner(pictures, box, of_image, side), input_side)
     return entry, Forward(both.flops - entry.flops, both.shape)
+
+
+@cache
+def refined_map_forward(name: str, canvas: int) -> Forward:
+    """The pass from a canvas to a Refiner's map (D, h, w) of the whole of it."""
+    refiner = _sketch_of_refiner(name)
+    return _count(refiner.dense, refiner.encoder.input_side(canvas))
+
+
+@cache
+def _sketch_of_refiner(name: str) -> Refiner:
+    with torch.device("meta"):
+        return make_refiner(DenseVFM(build_vfm(find_vfm(name))) if is_vfm(name) else _sketch(name))
 
 
 @cache

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
@@ -20,10 +21,10 @@ from densecli.models.student import DenseVFM, Student, load_student
 from densecli.models.transformer import DenseTransformer
 from densecli.models.vfm import build_vfm
 
-Start = Literal["own", "random", "exogenous"]
+Start = Literal["own", "random", "exogenous", "pacl"]
 STARTS: tuple[str, ...] = get_args(Start)
-"""Initial blocks of a Refiner: the network's own last blocks, random ones in their place, or random ones that
-run after all blocks of the network (R-SC, table 6b)."""
+"""What a Refiner begins as: the network's own last blocks, random ones in their place, random ones that run
+after all blocks of the network, or PACL's vision embedder in place of blocks (R-SC, table 6b)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class RefinerShape:
         fc_cls: Whether an MLP makes a region's [CLS] token from its pooled tokens (eq. 10), which otherwise
             are it.
         exogenous: Whether its blocks come after all blocks of the network, not in place of the last ones.
+        late: Whether it runs over the whole image, and regions are taken from its map (eq. 12).
+        pacl: Whether a `VisionEmbedder` on the network's dense map takes the place of blocks and MLPs.
     """
 
     depth: int
@@ -46,6 +49,8 @@ class RefinerShape:
     fc_inter: bool = True
     fc_cls: bool = True
     exogenous: bool = False
+    late: bool = False
+    pacl: bool = False
 
     @classmethod
     def of(
@@ -56,7 +61,7 @@ class RefinerShape:
         Args:
             encoder: The network.
             depth: Another depth.
-            parts: Values of `fc_inter`, `fc_cls` and `exogenous`.
+            parts: Values of `fc_inter`, `fc_cls`, `exogenous`, `late` and `pacl`.
 
         Raises:
             DenseCLIError: There are fewer blocks.
@@ -72,6 +77,27 @@ class RefinerShape:
             )
         hidden = min(4096, round(encoder.width * 4096 / 768))
         return cls(depth=depth, layers=layers, hidden=hidden, **parts)
+
+
+class VisionEmbedder(nn.Module):
+    """PACL's residual block for each token: W0 x + W2 relu(W1 x) (Mukhoti et al. 2023).
+
+    It begins as the identity: W0 = 1, W2 = 0.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Makes the block for tokens of `width` numbers; W1 is random, from torch's current generator."""
+        super().__init__()
+        self.skip = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        nn.init.eye_(self.skip.weight)
+        for parameter in (self.skip.bias, *self.mlp[-1].parameters()):
+            nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (..., width) to the same."""
+        found: Tensor = self.skip(tokens) + self.mlp(tokens)
+        return found
 
 
 class Refiner(nn.Module):
@@ -95,17 +121,21 @@ class Refiner(nn.Module):
         self.encoder = encoder
         self.shape = shape
         width = encoder.width
-        self.fc_inter = _mlp(2 * width, shape.hidden, width) if shape.fc_inter else None
+        self.embedder = VisionEmbedder(encoder.embed_dim) if shape.pacl else None
+        with_mlps = not shape.pacl
+        self.fc_inter = _mlp(2 * width, shape.hidden, width) if shape.fc_inter and with_mlps else None
         if self.fc_inter is not None:
             for parameter in self.fc_inter[-1].parameters():
                 nn.init.zeros_(parameter)
-        self.fc_cls = _mlp(width, shape.hidden, width) if shape.fc_cls else None
+        self.fc_cls = _mlp(width, shape.hidden, width) if shape.fc_cls and with_mlps else None
         own = encoder.blocks()[-shape.depth :]
-        self.blocks = copy.deepcopy(own if blocks is None else blocks)
+        self.blocks = nn.ModuleList() if shape.pacl else copy.deepcopy(own if blocks is None else blocks)
 
     def frozen_names(self) -> set[str]:
         """Names of the network's parameters, and of those that the last block never reads."""
         of_encoder = dict(self.encoder.named_parameters())
+        if self.embedder is not None:
+            return {f"encoder.{name}" for name in of_encoder}
         frozen = {of_encoder[name] for name in self.encoder.frozen_names("value")}
         unread = {name for name, p in self.encoder.blocks()[-1].named_parameters() if p in frozen}
         last = len(self.blocks) - 1
@@ -121,10 +151,13 @@ class Refiner(nn.Module):
 
     def dense(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, D, h, w): the whole image as one region, on its own grid."""
-        entry = self.entry(images)
+        return self._map(self.entry(images))
+
+    def _map(self, entry: Tensor) -> Tensor:
+        """(B, 2 C, h, w) of `entry` -> (B, D, h, w), unit norm: the whole image as one region."""
         boxes = whole_boxes(len(entry), entry.device)
         grid = (entry.shape[2], entry.shape[3])
-        tokens = self.refine(entry, boxes, torch.arange(len(entry), device=entry.device), grid)
+        tokens = self._regions(entry, boxes, torch.arange(len(entry), device=entry.device), grid)
         found: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
         return found
 
@@ -132,8 +165,12 @@ class Refiner(nn.Module):
         """(B, 3, H, W) normalised pixels -> (B, 2 C, h, w).
 
         First f_A(X), the tokens that enter the last blocks, then f_A(X) + FC_Inter of those of two earlier
-        layers.
+        layers. For PACL's embedder both are the network's dense map (C = D).
         """
+        if self.embedder is not None:
+            with torch.no_grad():
+                dense = self.encoder.dense(images)
+            return torch.cat([dense, dense], dim=1)
         first, second = self.shape.layers
         blocks = len(self.encoder.blocks())
         last = blocks if self.shape.exogenous else blocks - self.shape.depth
@@ -149,6 +186,8 @@ class Refiner(nn.Module):
     ) -> Tensor:
         """The regions' own tokens, as the clone of the last blocks makes them (R-SC, eqs 10 and 11).
 
+        With `shape.late`, tokens are taken by RoIAlign of what they make of the whole image (eq. 12).
+
         Args:
             entry: (B, 2 C, h, w) of `entry`.
             boxes: (R, 4) normalised xyxy. RoIAlign makes side x side tokens of each; its [CLS] is FC_CLS of
@@ -159,8 +198,18 @@ class Refiner(nn.Module):
         Returns:
             (R, side * side, D) float32, unit norm: of a CLIP in its `value` reading, of a VFM after its norm.
         """
+        if self.shape.late:
+            return F.normalize(region_tokens(self._map(entry), boxes, batch_index, side), dim=2)
+        return self._regions(entry, boxes, batch_index, side)
+
+    def _regions(
+        self, entry: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tuple[int, int]
+    ) -> Tensor:
+        """See `refine`; never late."""
         late, mixed = entry.chunk(2, dim=1)
         tokens = region_tokens(mixed, boxes, batch_index, side)
+        if self.embedder is not None:
+            return F.normalize(self.embedder(tokens).float(), dim=2)
         cls = region_pool(late, boxes, batch_index, normalize=False)
         cls = cls if self.fc_cls is None else self.fc_cls(cls)
         x = torch.cat([cls[:, None], tokens], dim=1)
@@ -215,12 +264,12 @@ def starting_blocks(encoder: DenseTransformer | DenseVFM, depth: int, start: str
             copied. Random blocks come from torch's current generator.
 
     Returns:
-        The blocks; None for the network's own.
+        The blocks; None for the network's own, or where there are none.
 
     Raises:
         DenseCLIError: The other network's blocks are of another kind or size.
     """
-    if start == "own":
+    if start in ("own", "pacl"):
         return None
     if start in STARTS:
         fresh = build(encoder.arch) if isinstance(encoder, DenseCLIP) else DenseVFM(build_vfm(encoder.arch))

@@ -34,6 +34,8 @@ class _Card(TypedDict):
     fc_inter: NotRequired[bool]
     fc_cls: NotRequired[bool]
     exogenous: NotRequired[bool]
+    late: NotRequired[bool]
+    pacl: NotRequired[bool]
 
 
 def load_refiner(name: str, weights: str | None, refiner: str, device: str | torch.device = "cpu") -> Refiner:
@@ -58,7 +60,7 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
             f"The Refiner {refiner} was trained with other weights of {name} than {info.source}.",
             hint="Give the weights that it was trained with, or train another with densecli train-refiner.",
         )
-    fields = {key: card[key] for key in RefinerShape.__dataclass_fields__}
+    fields = {key: card[key] for key in RefinerShape.__dataclass_fields__ if key in card}
     shape = RefinerShape(**{**fields, "layers": tuple(card["layers"])})
     model = seeded(lambda: make_refiner(encoder, shape), 0)
     state = {f"encoder.{key}": tensor for key, tensor in encoder.state_dict().items()}

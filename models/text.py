@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ from densecli.shards.keys import canonical_json
 VERSION = 1
 # Seconds before progress is shown.
 SILENCE = 3.0
+# Prompts in a batch.
+BATCH_SIZE = 256
+# What is done is kept as often.
+KEEP_SECONDS = 5.0
 
 
 def category_embeddings(
@@ -37,7 +42,8 @@ def category_embeddings(
     """Loads the embeddings of category names from a file, or computes them with the model's text tower.
 
     Computed embeddings are cached in $DENSECLI_CACHE (else ~/.cache/densecli), by the tower's weights and the
-    prompts. So they are computed once on each machine, for all commands and processes.
+    prompts. So they are computed once on each machine, for all commands and processes; and after an
+    interruption, only those that are left.
 
     Args:
         model: The CLIP.
@@ -56,24 +62,33 @@ def category_embeddings(
     templates = templates or default_templates(model.arch)
     kept = _kept(model, names, templates)
     shape = len(names), model.embed_dim
-    if (rows := _read_kept(kept, shape)) is None:
+    if (rows := _read(kept, shape, np.float32)) is None:
         with _alone(kept):
             # Another process may just have done it.
-            if (rows := _read_kept(kept, shape)) is None:
-                rows = text_embeddings(model, names, templates).cpu()
+            if (rows := _read(kept, shape, np.float32)) is None:
+                part = kept.with_suffix(".part")
+                rows = _Ensemble(model, names, templates, BATCH_SIZE).mean(part).cpu()
                 _keep(kept, rows)
+                with suppress(OSError):
+                    part.unlink()
     return rows.to(model.device)
 
 
-def _read_kept(kept: Path, shape: tuple[int, int]) -> Tensor | None:
-    """The cached embeddings; None if there are none, or the file was damaged."""
+def _read(file: Path, shape: tuple[int, ...], dtype: type) -> Tensor | None:
+    """A cached array; None if there is none, or the file was damaged."""
     try:
-        rows = np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False)
+        array = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    if not isinstance(rows, np.ndarray) or (rows.shape, rows.dtype) != (shape, np.float32):
+    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
         return None
-    return torch.from_numpy(rows) if np.isfinite(rows).all() else None
+    return torch.from_numpy(array) if np.isfinite(array).all() else None
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 @contextmanager
@@ -95,10 +110,8 @@ def _alone(kept: Path) -> Iterator[None]:
 
 def _keep(kept: Path, rows: Tensor) -> None:
     """Keeps the embeddings, or says that they cannot be kept."""
-    buffer = io.BytesIO()
-    np.save(buffer, rows.numpy())
     try:
-        fs.write_atomic(str(kept), buffer.getvalue())
+        fs.write_atomic(str(kept), _npy(rows.numpy()))
     except DenseCLIError as error:
         listener.get()(f"The text embeddings are not kept for the next time. {error}")
 
@@ -117,9 +130,12 @@ def _kept(model: DenseCLIP, names: Sequence[str], templates: Sequence[str]) -> P
     return folder / "text" / f"{hashlib.sha256(canonical_json(about)).hexdigest()[:24]}.npy"
 
 
-@torch.no_grad()
 def text_embeddings(
-    model: DenseCLIP, names: Sequence[str], templates: Sequence[str] | None = None, *, batch_size: int = 256
+    model: DenseCLIP,
+    names: Sequence[str],
+    templates: Sequence[str] | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
 ) -> Tensor:
     """Computes the embeddings of names by prompt ensembling, and shows its progress.
 
@@ -135,16 +151,73 @@ def text_embeddings(
     Returns:
         (N, D) float32 of unit norm on the model's device.
     """
-    templates = templates or default_templates(model.arch)
-    prompts = [prompt(template, name) for name in names for template in templates]
-    rows, note = [], f"text embeddings by {model.arch.name}"
-    with closing(Progress(len(prompts), "prompts", silence=SILENCE)) as progress:
-        for i in range(0, len(prompts), batch_size):
-            batch = prompts[i : i + batch_size]
-            tokens = model.tokenize(batch).to(model.device)
-            rows.append(F.normalize(model.encode_text(tokens).float(), dim=1))
-            progress.advance(len(batch), note)
-    return F.normalize(torch.cat(rows).unflatten(0, (len(names), len(templates))).mean(dim=1), dim=1)
+    return _Ensemble(model, names, templates or default_templates(model.arch), batch_size).mean()
+
+
+class _Ensemble:
+    """The prompts of names, and the sums of the embeddings of those that are done."""
+
+    def __init__(
+        self, model: DenseCLIP, names: Sequence[str], templates: Sequence[str], batch_size: int
+    ) -> None:
+        self._model = model
+        self._templates = len(templates)
+        self._batch_size = batch_size
+        self._tokens = model.tokenize([prompt(template, name) for name in names for template in templates])
+        # A batch is as long as its longest prompt, so prompts of one length share batches.
+        self._order = torch.argsort((self._tokens != 0).sum(dim=1), stable=True)
+        self._done = 0
+        # Their float64 sums do not depend on where a run was interrupted.
+        self._sums = torch.zeros(len(names), model.embed_dim, dtype=torch.float64)
+
+    @torch.no_grad()
+    def mean(self, part: Path | None = None) -> Tensor:
+        """Computes what is left of the embeddings and shows the progress.
+
+        Args:
+            part: A file that keeps what is done, every few seconds and at an interruption.
+
+        Returns:
+            See `text_embeddings`.
+        """
+        self._resume(part)
+        note, kept = f"text embeddings by {self._model.arch.name}", time.monotonic()
+        try:
+            with closing(Progress(len(self._order), "prompts", silence=SILENCE)) as progress:
+                progress.advance(self._done, note)
+                while self._done < len(self._order):
+                    progress.advance(self._add_batch(), note)
+                    if time.monotonic() - kept > KEEP_SECONDS:
+                        self._keep(part)
+                        kept = time.monotonic()
+        except BaseException:
+            self._keep(part)
+            raise
+        mean = (self._sums / self._templates).float().to(self._model.device)
+        return F.normalize(mean, dim=1)
+
+    def _add_batch(self) -> int:
+        places = self._order[self._done : self._done + self._batch_size]
+        embedded = self._model.encode_text(self._tokens[places].to(self._model.device))
+        rows = F.normalize(embedded.float(), dim=1).cpu().double()
+        self._sums.index_add_(0, places // self._templates, rows)
+        self._done += len(places)
+        return len(places)
+
+    def _keep(self, part: Path | None) -> None:
+        """Keeps the sums. Where nothing can be kept, the end of the computation says so."""
+        if part and self._done:
+            array = np.concatenate([[self._done], self._sums.numpy().ravel()])
+            with suppress(DenseCLIError):
+                fs.write_atomic(str(part), _npy(array))
+
+    def _resume(self, part: Path | None) -> None:
+        """Continues from a file, if there is one and it is whole."""
+        size = 1 + self._sums.numel()
+        if part and (found := _read(part, (size,), np.float64)) is not None:
+            done = int(found[0])
+            if 0 < done <= len(self._order):
+                self._done, self._sums = done, found[1:].view_as(self._sums)
 
 
 def load_text_embeddings(path: str | Path, n: int, dim: int | None = None) -> Tensor:

@@ -67,7 +67,7 @@ class VFM(nn.Module):
         Returns:
             (B, C, h, w), of unit norm per token.
         """
-        return F.normalize(self._read(images), dim=1)
+        return F.normalize(self._read(images).float(), dim=1)
 
     def unread(self) -> tuple[str, ...]:
         """Prefixes of the names of parameters of `net` that `forward` does not read."""

@@ -1,40 +1,104 @@
-"""The batcher: runs a teacher on full batches, whatever the number of inputs of a photo."""
+"""The batcher: runs a teacher on full batches, whatever the number of inputs of a photo, without waiting."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from densecli.core.device import Precision
 from densecli.core.errors import DenseCLIError
 from densecli.core.stage_timer import StageTimer
 from densecli.pipeline.config import BuildConfig
-from densecli.pipeline.teachers.base import Photo, Teacher
+from densecli.pipeline.room import Room
+from densecli.pipeline.teachers.base import Photo, Reducing, Teacher
+from densecli.pipeline.transfers import Arrival, to_device
+from densecli.shards.specs import FULL_PRECISION
+
+Parts = tuple[np.ndarray, ...]
+"""What `Teacher.encode` takes of a photo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A teacher as a build runs it, over all shards.
+
+    Attributes:
+        teacher: The teacher.
+        precision: The precision of its arithmetic.
+        room: What its device has room for.
+    """
+
+    teacher: Teacher
+    precision: Precision
+    room: Room
+
+    @classmethod
+    def of(cls, teacher: Teacher, precision: str = FULL_PRECISION) -> "Run":
+        """A run in a precision, of which nothing is known yet.
+
+        Raises:
+            DenseCLIError: The device does not have this precision.
+        """
+        if precision == "tf32" and teacher.device.type != "cuda":
+            raise DenseCLIError(
+                f"The teacher {teacher.name} cannot compute in tf32 on {teacher.device}: only GPUs can.",
+                hint="Run it on a GPU, or give --teacher-precision fp32, which makes another column.",
+            )
+        return cls(
+            teacher=teacher,
+            precision=Precision(name=precision, device=teacher.device),
+            room=Room(teacher.name, teacher.device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """A batch on its way.
+
+    Attributes:
+        photos: The photos that are complete with it.
+        counts: Number of parts of each photo.
+        arrival: The parts of all photos, one after the other, and whether each photo's target is finite.
+        started: When the GPU began with it; None on a CPU.
+    """
+
+    photos: list[Photo]
+    counts: list[int]
+    arrival: Arrival
+    started: torch.cuda.Event | None
 
 
 class Batcher:
-    """Runs one teacher on photos whose inputs share batches. All batches but the last are full."""
+    """Runs one teacher on photos whose inputs share batches. All batches but the last are full.
 
-    def __init__(self, teacher: Teacher, batch_size: int, timer: StageTimer) -> None:
+    On a GPU the host waits once for a batch, after it has launched the next: so the GPU always has work.
+    """
+
+    def __init__(self, run: Run, batch_size: int, timer: StageTimer, *, reduce: bool = True) -> None:
         """Starts with no photos.
 
         Args:
-            teacher: The teacher.
+            run: The teacher.
             batch_size: Number of canvases in a batch. Inputs of another size are batched to as many pixels.
-            timer: Measures the stage "teacher", which ends when the device has finished, so it covers GPU
-                time.
+            timer: Measures the stage "teacher": on a GPU the time that the device spends.
+            reduce: Whether targets are reduced to what `encode` takes, see `Reducing`.
         """
-        self._teacher = teacher
+        self._run = run
+        self._teacher = run.teacher
+        self._device = run.teacher.device
         self._batch_size = batch_size
         self._timer = timer
+        self._reduce = reduce
         self._inputs: deque[np.ndarray] = deque()
-        self._outputs: deque[Tensor] = deque()
+        self._outputs: list[Tensor] = []
         self._open: deque[tuple[Photo, int]] = deque()
-        self._fits: int | None = None
+        self._under_way: deque[_Batch] = deque()
 
-    def add(self, photo: Photo, inputs: np.ndarray) -> Iterator[tuple[Photo, np.ndarray]]:
-        """Adds one photo and yields the photos that are done, in order, with their targets.
+    def add(self, photo: Photo, inputs: np.ndarray) -> Iterator[tuple[Photo, Parts]]:
+        """Adds one photo and yields photos that are done, in order, with what `encode` takes.
 
         Args:
             photo: The photo.
@@ -47,61 +111,96 @@ class Batcher:
         self._inputs.extend(inputs)
         size = max(1, self._batch_size * photo.canvas.size**2 // inputs.shape[1] ** 2)
         while len(self._inputs) >= size:
-            self._run(size)
-        yield from self._done()
+            self._launch(size)
+            yield from self._done(keep=1 if self._device.type == "cuda" else 0)
 
-    def finish(self) -> Iterator[tuple[Photo, np.ndarray]]:
+    def finish(self) -> Iterator[tuple[Photo, Parts]]:
         """Yields the photos that were waiting for a full batch."""
-        if self._inputs:
-            self._run(len(self._inputs))
+        if self._open:
+            self._launch(len(self._inputs))
         yield from self._done()
 
-    def _run(self, size: int) -> None:
-        batch = np.stack([self._inputs.popleft() for _ in range(size)])
-        with self._timer("teacher"):
-            self._outputs.extend(self._forward(torch.from_numpy(batch).permute(0, 3, 1, 2)))
-            self._synchronize()
-
     @torch.inference_mode()
-    def _forward(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yields the outputs for a batch, in parts if it does not fit into the device's memory.
-
-        Once a batch had to be halved, the batches of the rest of the shard are halved too.
-        """
-        start = 0
-        while start < len(inputs):
-            part = inputs[start : start + (self._fits or len(inputs))]
-            try:
-                outputs = self._teacher.forward(part.to(self._teacher.device))
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
-                    raise
-                self._fits = len(part) // 2
-            else:
-                yield from outputs
-                start += len(part)
-
-    @torch.inference_mode()
-    def _done(self) -> Iterator[tuple[Photo, np.ndarray]]:
-        while self._open and len(self._outputs) >= self._open[0][1]:
-            photo, count = self._open.popleft()
+    def _launch(self, size: int) -> None:
+        """Starts a batch, and whatever is to be done for the photos that it completes."""
+        rows = [self._inputs.popleft() for _ in range(size)]
+        started = None
+        if self._device.type == "cuda":
+            started = torch.cuda.Event(enable_timing=True)
+            started.record(torch.cuda.current_stream(self._device))
+            self._start(rows, started)
+        else:
             with self._timer("teacher"):
-                target = self._teacher.target(photo, [self._outputs.popleft() for _ in range(count)])
-                self._synchronize()
-            if not np.isfinite(target).all():
-                raise DenseCLIError(
-                    f"The teacher {self._teacher.name} returned NaN or infinite values for {photo.key}.",
-                    hint="Check its weights. Nothing of this shard was written.",
-                )
-            yield photo, target
+                self._start(rows, None)
 
-    def _synchronize(self) -> None:
-        if self._teacher.device.type == "cuda":
-            torch.cuda.synchronize(self._teacher.device)
+    def _start(self, rows: Sequence[np.ndarray], started: torch.cuda.Event | None) -> None:
+        if rows:
+            self._outputs += self._run.room.run("forward", len(rows), lambda a, b: self._forward(rows[a:b]))
+        photos, outputs = self._complete()
+        if photos:
+            found = self._run.room.run(
+                "target", len(photos), lambda a, b: self._finish(photos[a:b], outputs[a:b])
+            )
+            parts = [of_photo for some, _ in found for of_photo in some]
+            finite = torch.cat([flags for _, flags in found])
+            arrival = Arrival([*(part for of_photo in parts for part in of_photo), finite], self._device)
+            counts = [len(of_photo) for of_photo in parts]
+            self._under_way.append(_Batch(photos=photos, counts=counts, arrival=arrival, started=started))
+
+    def _forward(self, rows: Sequence[np.ndarray]) -> Tensor:
+        batch = to_device(rows, self._device).permute(0, 3, 1, 2)
+        with self._run.precision.block():
+            return self._teacher.forward(batch)
+
+    def _complete(self) -> tuple[list[Photo], list[Tensor]]:
+        """Takes the photos all of whose outputs are there, with their outputs."""
+        there, taken = sum(map(len, self._outputs)), 0
+        photos: list[Photo] = []
+        counts: list[int] = []
+        while self._open and taken + self._open[0][1] <= there:
+            photo, count = self._open.popleft()
+            taken += count
+            photos.append(photo)
+            counts.append(count)
+        if not photos:
+            return [], []
+        if not taken:
+            return photos, [torch.empty(0, device=self._device)] * len(photos)
+        outputs = self._outputs[0] if len(self._outputs) == 1 else torch.cat(self._outputs)
+        self._outputs = [outputs[taken:]] if taken < there else []
+        return photos, list(outputs[:taken].split(counts))
+
+    def _finish(self, photos: list[Photo], outputs: list[Tensor]) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+        """The parts of some photos, and whether their targets are finite, (B,) bool."""
+        with self._run.precision.block():
+            targets = self._teacher.targets(photos, outputs)
+        finite = torch.stack([target.isfinite().all() for target in targets])
+        if self._reduce and isinstance(self._teacher, Reducing):
+            return self._teacher.reduce(targets), finite
+        return [(target,) for target in targets], finite
+
+    def _done(self, keep: int = 0) -> Iterator[tuple[Photo, Parts]]:
+        """Waits for batches until `keep` are left, and yields their photos."""
+        while len(self._under_way) > keep:
+            batch = self._under_way.popleft()
+            *parts, finite = batch.arrival.wait()
+            if batch.started:
+                self._timer.add("teacher", batch.arrival.seconds_since(batch.started))
+            remaining = iter(parts)
+            for photo, count, is_finite in zip(batch.photos, batch.counts, finite, strict=True):
+                if not is_finite:
+                    raise DenseCLIError(
+                        f"The teacher {self._teacher.name} returned NaN or infinite values for {photo.key}.",
+                        hint="Check its weights. Nothing of this shard was written.",
+                    )
+                yield photo, tuple(next(remaining) for _ in range(count))
 
 
 def live_targets(
-    teacher: Teacher, photos: Iterable[Photo], batch_size: int = BuildConfig.batch_size
+    teacher: Teacher,
+    photos: Iterable[Photo],
+    batch_size: int = BuildConfig.batch_size,
+    precision: str = FULL_PRECISION,
 ) -> list[np.ndarray]:
     """Returns a teacher's target for each photo, before any codec.
 
@@ -109,7 +208,8 @@ def live_targets(
         teacher: A loaded teacher.
         photos: Photos as stored.
         batch_size: See `Batcher`.
+        precision: The precision of its arithmetic.
     """
-    batcher = Batcher(teacher, batch_size, StageTimer())
-    targets = [target for photo in photos for _, target in batcher.add(photo, teacher.inputs(photo))]
-    return targets + [target for _, target in batcher.finish()]
+    batcher = Batcher(Run.of(teacher, precision), batch_size, StageTimer(), reduce=False)
+    targets = [parts[0] for photo in photos for _, parts in batcher.add(photo, teacher.inputs(photo))]
+    return targets + [parts[0] for _, parts in batcher.finish()]

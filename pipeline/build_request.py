@@ -2,15 +2,16 @@
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from densecli.core import fs
 from densecli.core.addresses import from_environment
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import settings_of
+from densecli.pipeline.cluster import cluster_device
 from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
@@ -18,12 +19,15 @@ from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, ope
 from densecli.pipeline.sources.cut import Cut
 from densecli.pipeline.sources.index import shared_listings
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
+from densecli.pipeline.teachers.base import with_precision
+from densecli.pipeline.teachers.gram import with_method_of
 from densecli.pipeline.unit import Unit
+from densecli.shards.codecs import LowRank
 from densecli.shards.datasets import DATASETS
 from densecli.shards.geometry import Canvas
 from densecli.shards.kinds import kind_of_spec
 from densecli.shards.regions import MaskPlan, RegionPlan, region_plan
-from densecli.shards.specs import TeacherSpec
+from densecli.shards.specs import FULL_PRECISION, TeacherSpec
 from densecli.shards.store import Column, Store
 
 
@@ -62,15 +66,7 @@ class BuildRequest:
 
     def _columns(self, get: Callable[..., Column]) -> list[Column]:
         regions = get("regions", self.plan.name, self.plan.spec)
-        targets = [
-            get(
-                "targets",
-                teacher.name,
-                {**spec, "regions": regions.key} if kind_of_spec(spec).about_boxes else spec,
-                teacher.info(),
-            )
-            for teacher, spec in self.targets
-        ]
+        targets = [_target_column(get, regions, teacher, spec) for teacher, spec in self.targets]
         return [self.store.images, regions, *targets]
 
     def builder(self, threads: int = 1) -> ShardBuilder:
@@ -184,13 +180,69 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         store=store,
         load=source.load,
         plan=plan,
-        targets=tuple((teacher, teacher.spec()) for teacher in teachers),
+        targets=tuple(_as_begun(teacher, store, plan, config) for teacher in teachers),
         batch_size=config.batch_size,
         # The GPUs of a cluster are not those of this machine.
         device=config.device if config.ray_address else str(pick_device(config.device)),
         proposals=check_proposals(plan, source, fs.absolute(data)),
     )
     return request, source
+
+
+def _target_column(
+    get: Callable[..., Column], regions: Column, teacher: TeacherConfig, spec: TeacherSpec
+) -> Column:
+    """A teacher's column, by `Store.column` or `Store.add_column`."""
+    full = {**spec, "regions": regions.key} if kind_of_spec(spec).about_boxes else spec
+    return get("targets", teacher.name, full, teacher.info())
+
+
+def _as_begun(
+    teacher: TeacherConfig, store: Store, plan: RegionPlan, config: BuildConfig
+) -> tuple[TeacherConfig, TeacherSpec]:
+    """The teacher and its spec as a column of the store has them, else as they make a new one.
+
+    The same command continues a build, although the default precision depends on the device, and although an
+    earlier release may have begun the column by another method.
+    """
+    spec, whole = teacher.spec(), with_method_of(teacher, LowRank().spec)
+    variants = [(teacher, spec)]
+    if whole is not teacher:
+        variants.append((whole, {**spec, "codec": cast(Any, whole).codec.spec}))
+    regions = store.column("regions", plan.name, plan.spec)
+    if fs.exists(fs.join(store.root, "store.json")):
+        for variant, own in variants:
+            for precision in _precisions(config):
+                found = with_precision(own, precision)
+                column = _target_column(store.column, regions, variant, found)
+                if fs.exists(fs.join(column.url, "column.json")):
+                    return variant, found
+    return teacher, with_precision(spec, _new_precision(config))
+
+
+def _precisions(config: BuildConfig) -> Sequence[str]:
+    """The precisions that a column may have, the most wanted first."""
+    if config.teacher_precision != "auto":
+        return (config.teacher_precision,)
+    on_gpu = _device_type(config) != "cpu"
+    return ("fp16", "fp32", "bf16", "tf32") if on_gpu else ("fp32", "fp16", "bf16", "tf32")
+
+
+def _new_precision(config: BuildConfig) -> str:
+    """The precision of a new column."""
+    if config.teacher_precision != "auto":
+        return config.teacher_precision
+    device = _device_type(config)
+    if device == "auto":
+        assert config.ray_address
+        device = cluster_device(config.ray_address)
+    return "fp16" if device == "cuda" else FULL_PRECISION
+
+
+def _device_type(config: BuildConfig) -> str:
+    """cuda, cpu or another type; auto for a cluster that has not been asked."""
+    # The GPUs of a cluster are not those of this machine.
+    return config.device if config.ray_address else pick_device(config.device).type
 
 
 def _cut_of(root: str, dataset: str) -> Cut:

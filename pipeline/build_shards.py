@@ -10,6 +10,7 @@ from densecli.core.tables import plain
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources import Source, Unreadable
 from densecli.pipeline.summary import Summary, describe, totals_of
@@ -53,6 +54,7 @@ def build_shards(config: BuildConfig) -> Summary:
             # The shards exist, but the files that describe them may be lost.
             request.make_columns()
             remember_passed_over(request.store, passed)
+            publish_manifests(columns)
         check_some_photo(request.store)
         return describe(request.store, columns, missing, status="up to date") | listing
     if config.dry_run:
@@ -68,11 +70,13 @@ def build_shards(config: BuildConfig) -> Summary:
         totals_of(request.store, todo, columns, run="the build", if_nothing_kept=NOTHING_KEPT) as totals,
     ):
         work = _with_probe(request, source) if config.ray_address else request
+        withdraw_manifests(columns, missing)
         pool = WorkerPool(work, config.workers, config.gpus_per_worker, totals.progress.say)
         with closing(run_units(units, pool, config.max_attempts, totals.stop.is_set)) as finished:
             for report in finished:
                 totals.add(report)
                 budget.check(report, totals.skipped)
+    publish_manifests(columns)
     check_some_photo(request.store)
     return described | totals.summary()
 

@@ -170,6 +170,16 @@ def gpus_of_worker(workers: int, gpus: int) -> float:
     return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0
 
 
+def cluster_device(address: str) -> str:
+    """The device of a running cluster's workers: cuda where it has GPUs, else cpu.
+
+    Raises:
+        DenseCLIError: The cluster cannot be reached.
+    """
+    with connected(address, workers=1):
+        return "cuda" if total_gpus() else "cpu"
+
+
 def machines() -> int:
     """Number of nodes that are alive."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

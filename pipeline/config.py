@@ -184,8 +184,8 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     teachers: tuple[str, ...] = setting(
         (),
         flag="teacher",
-        help="Teacher: MODEL (labels), features-, crops-, self- or refiner-MODEL, or a VFM such as "
-        "dinov2-vitb14. May be given several times.",
+        help="Teacher: MODEL (labels), features-, crops-, self-, aggregated-, refiner- or refined-map-MODEL, "
+        "or a VFM such as dinov2-vitb14. May be given several times.",
         group="teachers",
         metavar="NAME",
         default_text="none: photos and regions alone",
@@ -199,6 +199,13 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
     )
     side: int = setting(
         7, help="Stores N x N tokens for each refined region.", group="targets", min=1, metavar="N"
+    )
+    contexts: int = setting(
+        32,
+        help="Number of other photos around each photo, for aggregated- teachers.",
+        group="targets",
+        min=1,
+        metavar="N",
     )
     codec: Literal["int8", "fp16", "fp32"] = setting(
         Rows.dtype, help="Number format of crop embeddings and token factors.", group="targets"
@@ -224,6 +231,12 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         help="Resizes a P-VLM's canvas to a multiple of its patch; without, as in DenseVLM's released code, "
         "patches of 14 px cover 504 of 512.",
         group="targets",
+    )
+    teacher_precision: Literal["auto", "fp16", "bf16", "tf32", "fp32"] = setting(
+        "auto",
+        help="Precision of the teachers' arithmetic, part of their columns.",
+        group="targets",
+        default_text="that of the column in the store; of a new one fp16 on a GPU, fp32 on a CPU",
     )
     student_patch: int | None = setting(
         None,
@@ -322,7 +335,21 @@ class PlanConfig(Settings):
         default_text="as many as listed",
     )
     samples: int = setting(256, help="Photos to build as a sample.", group="plan", min=1, metavar="N")
-    tflops: float = setting(100.0, help="Speed of a GPU in 1e12 FLOP/s.", group="plan", above=0)
+    measured: int = setting(
+        8,
+        flag="measure",
+        help="Photos from which the bytes of labels are measured, where the teacher's weights are here; "
+        "without weights, or with 0, they are a range.",
+        group="plan",
+        min=0,
+        metavar="N",
+    )
+    tflops: float = setting(
+        100.0,
+        help="Speed of a GPU in 1e12 FLOP/s at 16 bits; tf32 counts half of it, fp32 a sixteenth.",
+        group="plan",
+        above=0,
+    )
     calibrate: bool = setting(
         False,
         help="Measures the speed instead, on the sample and with the teachers' weights.",

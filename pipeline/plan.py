@@ -1,13 +1,14 @@
 """Plans a build: estimates its bytes, FLOPs and hours, and when it has paid for itself.
 
-Bytes come from building a sample of the photos in memory with the code of the build. Teachers do not run: the
-sizes of their targets are known, and FLOPs follow from their architectures.
+Bytes come from building a sample of the photos in memory with the code of the build. FLOPs follow from the
+architectures of the teachers. These do not run, because the sizes of most targets are known; only labels take
+more the less sure the teacher is. So where its weights are at hand, it sees a few of the photos.
 """
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -28,7 +29,7 @@ from densecli.pipeline.build_request import BuildRequest, prepare, shard_sizes
 from densecli.pipeline.config import BuildConfig, PlanConfig
 from densecli.pipeline.sources import Source
 from densecli.pipeline.sources.index import listed_before
-from densecli.pipeline.teachers import Photo, weights_names
+from densecli.pipeline.teachers import Cost, Photo, teacher_config, weights_names
 from densecli.pipeline.unit import Unit
 from densecli.shards.datasets import defaults_for
 from densecli.shards.geometry import Canvas
@@ -36,11 +37,14 @@ from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
 from densecli.shards.receipts import Receipt
+from densecli.shards.specs import FULL_PRECISION
 from densecli.shards.store import Column
 from densecli.shards.writer import ShardWriter, npz_bytes
 
 BLOCK_BYTES, RECORD_BYTES = 512, 10240
 """Units in which a tar grows: for a member, and for the whole file."""
+SHARE_OF_HALF = {"fp16": 1.0, "bf16": 1.0, "tf32": 1 / 2, "fp32": 1 / 16}
+"""Speed of each precision as a share of fp16's, by the peaks of an A100; an H200 has 1/2 and 1/15."""
 CHUNK = 32
 """Number of photos of the sample that are built at a time."""
 
@@ -57,6 +61,8 @@ class Sample:
         receipts: Receipts of each column, one for each chunk of photos.
         costs: For each teacher, the mean FLOPs of a photo, once for the store and at each visit of a live
             teacher.
+        most: For each teacher whose bytes depend on what it says, the largest ones as a multiple of those in
+            the receipts. Empty if the teachers ran.
     """
 
     places: np.ndarray
@@ -65,6 +71,31 @@ class Sample:
     columns: list[Column]
     receipts: list[list[Receipt]]
     costs: dict[str, tuple[float, float]]
+    most: dict[str, float]
+
+    def photo_bytes(self) -> list[np.ndarray]:
+        """(listed,) bytes of each photo in the tars of each column; 0 for one that cannot be read."""
+        found = []
+        for receipts in self.receipts:
+            blocks = Counter[str]()
+            for receipt in receipts:
+                for name, (_, size) in receipt.members.items():
+                    blocks[name.split(".", 1)[0]] += _blocks(size)
+            found.append(np.array([blocks[key] for key in self.keys], float))
+        return found
+
+
+@dataclass(frozen=True)
+class Factor:
+    """By what a column takes more than the sample says.
+
+    Attributes:
+        mean: The factor.
+        error: Its standard error.
+    """
+
+    mean: float = 1.0
+    error: float = 0.0
 
 
 def plan(config: PlanConfig) -> dict[str, Any]:
@@ -75,15 +106,17 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         `proposals`, see `check_proposals`;
         `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
         `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
+        `most_bytes`, in total and of a column, where `bytes` are the least of a range; `measured_bytes`, by
+        what the bytes of teachers exceed the least, where they were measured;
         `index_bytes` of the listing; `cpu_hours` to read and write photos; whether speeds are `measured`;
-        `tflops`; `device`; `teachers` (name, TFLOP and GPU hours of the build, and of an epoch with the live
-        teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an epoch);
-        `epochs`; `break_even`, in epochs and in trainings.
+        `tflops`; `device`; `teachers` (name, precision, TFLOP and GPU hours of the build, and of an epoch
+        with the live teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an
+        epoch); `epochs`; `break_even`, in epochs and in trainings.
 
     Raises:
         DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
     """
-    build = config.build if config.calibrate else _without_weights(config.build)
+    build = config.build if config.calibrate else _on_gpu(_without_weights(config.build))
     request, source = prepare(replace(build, dry_run=True))
     sizes = request.store.shard_sizes
     if config.photos is not None:
@@ -92,12 +125,14 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     sample = take_sample(request, source, config.samples, run_teachers=config.calibrate)
     listed = len(sample.places)
     readable = n * sample.samples / listed
-    columns, spread = column_bytes(sample, sizes, exact=config.photos is None)
+    factors = {} if config.calibrate else measured_factors(config, request, source, sample)
+    columns, spread = column_bytes(sample, sizes, factors, exact=config.photos is None)
     documents = [
         canonical_json({"key": c.key, "spec": c.spec, "info": c.info}) for c in request.columns()[1:]
     ]
     for column, document in zip(columns[1:], documents, strict=True):
-        column["bytes"] += len(document) + 1
+        for size in {"bytes", "most_bytes"} & set(column):
+            column[size] += len(document) + 1
     store_json = len(canonical_json(replace(request.store, shard_sizes=sizes).document())) + 1
     index = round(source.index_bytes * n / len(source.items))
     seconds = sum((Counter(r.seconds) for receipts in sample.receipts[:2] for r in receipts), Counter[str]())
@@ -106,12 +141,14 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     side = config.image_size or request.store.canvas
     student_flops = TRAINING * student_forward(student, side).flops * readable
     student_speed = _student_speed(student, side, request) if config.calibrate else config.tflops * 1e12
-    speeds = _speeds(sample, config.tflops, config.calibrate)
+    precisions = {t.name: spec.get("precision", FULL_PRECISION) for t, spec in request.targets}
+    speeds = _speeds(sample, precisions, config.tflops, config.calibrate)
     kinds = {teacher.name: kind_of_spec(spec) for teacher, spec in request.targets}
     read = {name for name, kind in kinds.items() if config.reads is None or kind.serves(config.reads)}
     teachers: list[dict[str, Any]] = [
         {
             "name": name,
+            "precision": precisions[name],
             "tflop": once * readable / 1e12,
             "gpu_hours": once * readable / speeds[name] / 3600,
             "epoch_tflop": visit * readable * (name in read) / 1e12,
@@ -122,6 +159,8 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     live = sum(teacher["epoch_gpu_hours"] for teacher in teachers)
     even = sum(teacher["gpu_hours"] for teacher in teachers) / live if live else None
     epochs = config.seen / readable if config.seen else config.epochs
+    total = sum(column["bytes"] for column in columns) + store_json + index
+    most = total + sum(column.get("most_bytes", column["bytes"]) - column["bytes"] for column in columns)
     return {
         "photos": n,
         "passed_over": source.passed.document(),
@@ -129,7 +168,9 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "proposals": dict(request.proposals),
         "sampled": listed,
         "skipped": 1 - sample.samples / listed,
-        "bytes": sum(column["bytes"] for column in columns) + store_json + index,
+        "bytes": total,
+        **({"most_bytes": most} if most > total else {}),
+        "measured_bytes": {name: factor.mean for name, factor in factors.items()},
         "uncertainty": spread * (1 - listed / n) ** 0.5,
         "columns": columns,
         "index_bytes": index,
@@ -154,10 +195,18 @@ def _without_weights(build: BuildConfig) -> BuildConfig:
     return replace(build, weights=dict.fromkeys(names, "random:0"))
 
 
-def _speeds(sample: Sample, tflops: float, calibrate: bool) -> dict[str, float]:
+def _on_gpu(build: BuildConfig) -> BuildConfig:
+    """The same build in the precision that a GPU has by default, whose hours are planned."""
+    precision = "fp16" if build.teacher_precision == "auto" else build.teacher_precision
+    return replace(build, teacher_precision=precision)
+
+
+def _speeds(
+    sample: Sample, precisions: Mapping[str, str], tflops: float, calibrate: bool
+) -> dict[str, float]:
     """The FLOP/s of each teacher."""
     if not calibrate:
-        return dict.fromkeys(sample.costs, tflops * 1e12)
+        return {name: tflops * 1e12 * SHARE_OF_HALF[precisions[name]] for name in sample.costs}
     seconds = [sum(r.seconds["teacher"] for r in receipts) for receipts in sample.receipts[2:]]
     return {
         name: once * sample.samples / spent
@@ -203,7 +252,7 @@ def take_sample(request: BuildRequest, source: Source, count: int, *, run_teache
         columns = here.make_columns()
         items = [source.items[int(place)] for place in places]
         receipts: list[list[Receipt]] = [[] for _ in columns]
-        costs: dict[str, list[tuple[float, float]]] = {teacher.name: [] for teacher, _ in request.targets}
+        costs: dict[str, list[Cost]] = {teacher.name: [] for teacher, _ in request.targets}
         for i, shard in enumerate(here.store.shard_names):
             chunk = items[i * CHUNK : (i + 1) * CHUNK]
             builder.build(Unit(shard=shard, items=tuple(chunk)))
@@ -219,13 +268,55 @@ def take_sample(request: BuildRequest, source: Source, count: int, *, run_teache
         raise DenseCLIError(
             f"None of the {len(items)} photos of the sample can be read.", hint="Check the photos."
         )
-    means = {name: _means(figures) for name, figures in costs.items()}
-    return Sample(places, [item.key for item in items], samples, columns, receipts, means)
+    means = {name: _means(of_photos) for name, of_photos in costs.items()}
+    most = {name: _most(of_photos) for name, of_photos in costs.items() if of_photos[0].most}
+    keys = [item.key for item in items]
+    return Sample(places, keys, samples, columns, receipts, means, {} if run_teachers else most)
 
 
-def _means(figures: list[tuple[float, float]]) -> tuple[float, float]:
-    once, visit = np.mean(figures, axis=0).tolist()
+def measured_factors(
+    config: PlanConfig, request: BuildRequest, source: Source, sample: Sample
+) -> dict[str, Factor]:
+    """By what the columns take more than the least, of teachers whose bytes depend on what they say.
+
+    Those whose weights are at hand see a few of the photos; others are left out.
+    """
+    teachers = []
+    for name in sample.most if config.measured else ():
+        # No weights: nothing to measure.
+        with suppress(DenseCLIError):
+            teachers.append(teacher_config(name, config.build))
+    if not teachers:
+        return {}
+    with_weights = replace(request, targets=tuple((teacher, teacher.spec()) for teacher in teachers))
+    found, least = (
+        take_sample(with_weights, source, config.measured, run_teachers=run).photo_bytes()[2:]
+        for run in (True, False)
+    )
+    return {
+        teacher.name: _factor(bytes_[base > 0] / base[base > 0])
+        for teacher, bytes_, base in zip(teachers, found, least, strict=True)
+    }
+
+
+def _factor(of_photos: np.ndarray) -> Factor:
+    return Factor(float(of_photos.mean()), float(of_photos.std() / len(of_photos) ** 0.5))
+
+
+def _means(costs: list[Cost]) -> tuple[float, float]:
+    once, visit = np.mean([(cost.once, cost.visit) for cost in costs], axis=0).tolist()
     return once, visit
+
+
+def _most(costs: list[Cost]) -> float:
+    """The largest target as a multiple of the smallest, in the tar."""
+    largest = sum(_blocks(len(npz_bytes(cost.most or cost.stored))) for cost in costs)
+    return largest / sum(_blocks(len(npz_bytes(cost.stored))) for cost in costs)
+
+
+def _blocks(size: int) -> int:
+    """Bytes that a member takes in a tar, with its header."""
+    return BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
 @contextmanager
@@ -242,7 +333,7 @@ def _add_costs(
     request: BuildRequest,
     columns: list[Column],
     shard: str,
-    costs: dict[str, list[tuple[float, float]]],
+    costs: dict[str, list[Cost]],
     *,
     write: bool,
 ) -> None:
@@ -260,68 +351,92 @@ def _add_costs(
         writer = ShardWriter(column, shard)
         for photo in photos:
             cost = teacher.cost(photo)
-            costs[teacher.name].append((cost.once, cost.visit))
+            costs[teacher.name].append(cost)
             writer.add(photo.key, {"npz": npz_bytes(cost.stored)})
         if write:
             writer.commit(seconds=dict.fromkeys(("prepare", "teacher", "encode", "decode"), 1 / 3))
 
 
-def column_bytes(sample: Sample, sizes: Sequence[int], *, exact: bool) -> tuple[list[dict[str, Any]], float]:
+def column_bytes(
+    sample: Sample, sizes: Sequence[int], factors: Mapping[str, Factor], *, exact: bool
+) -> tuple[list[dict[str, Any]], float]:
     """Estimates the size of each column.
 
     Args:
         sample: The sample.
         sizes: Number of photos of each shard.
+        factors: What was measured of teachers' columns, by name.
         exact: Whether the photos of the sample are among those of the shards.
 
     Returns:
-        Kind, name and bytes (without column.json) of each column; and the relative half-width of the 95 %
-        interval of the total bytes.
+        Kind, name and bytes (without column.json) of each column, `most_bytes` where these are the least;
+        and the relative half-width of the 95 % interval of the total bytes.
     """
     n, listed = sum(sizes), len(sample.places)
-    columns, totals = [], np.zeros(listed)
-    for column, receipts in zip(sample.columns, sample.receipts, strict=True):
-        blocks = Counter[str]()
-        for receipt in receipts:
-            for name, (_, size) in receipt.members.items():
-                blocks[name.split(".", 1)[0]] += BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
-        known = np.array([blocks[key] for key in sample.keys], float)
-        totals += known
+    columns: list[dict[str, Any]] = []
+    totals, errors = np.zeros(listed), []
+    for column, receipts, known in zip(sample.columns, sample.receipts, sample.photo_bytes(), strict=True):
+        factor = factors.get(column.name, Factor()) if column.kind == "targets" else Factor()
+        totals += known * factor.mean
+        errors.append(known.mean() * factor.error)
         each = np.full(n, known.mean())
         if exact:
             each[sample.places] = known
-        shards = np.add.reduceat(each, np.cumsum([0, *sizes[:-1]])) + 2 * BLOCK_BYTES
-        tars = (np.ceil(shards / RECORD_BYTES) * RECORD_BYTES).sum()
         bare = sum(len(replace(receipt, members={}).to_json()) for receipt in receipts)
         entries = sum(len(receipt.to_json()) for receipt in receipts) - bare
-        size = round(tars + len(sizes) * bare / len(receipts) + n * entries / listed)
-        columns.append({"kind": column.kind, "name": column.name, "bytes": size})
-    return columns, float(1.96 * totals.std() / totals.mean() / listed**0.5)
+        rest = len(sizes) * bare / len(receipts) + n * entries / listed
+        about = {"kind": column.kind, "name": column.name, "bytes": _tars(each * factor.mean, sizes, rest)}
+        if column.kind == "targets" and column.name in sample.most.keys() - factors.keys():
+            about["most_bytes"] = _tars(each * sample.most[column.name], sizes, rest)
+        columns.append(about)
+    error = (totals.std() ** 2 / listed + sum(each**2 for each in errors)) ** 0.5
+    return columns, float(1.96 * error / totals.mean())
+
+
+def _tars(photos: np.ndarray, sizes: Sequence[int], rest: float) -> int:
+    """Bytes of a column's tars and of the rest, from those of the photos in the tars."""
+    shards = np.add.reduceat(photos, np.cumsum([0, *sizes[:-1]])) + 2 * BLOCK_BYTES
+    return round(float((np.ceil(shards / RECORD_BYTES) * RECORD_BYTES).sum()) + rest)
 
 
 def report(planned: dict[str, Any]) -> str:
     """Formats a plan as text."""
     n, student, even, epochs = (planned[name] for name in ("photos", "student", "break_even", "epochs"))
     doubt = f", give or take {planned['uncertainty']:.1%}" if planned["uncertainty"] else ""
-    sizes = {c["name"]: c["bytes"] for c in planned["columns"]}
-    if planned["index_bytes"]:
-        sizes["listing"] = planned["index_bytes"]
-    columns = [[name, as_size(size), as_size(size / n)] for name, size in sizes.items()]
+    columns = [[c["name"], _range(c), _range(c, n)] for c in planned["columns"]]
+    if index := planned["index_bytes"]:
+        columns.append(["listing", as_size(index), as_size(index / n)])
+    notes = [
+        *(
+            f"{name}: measured, {factor:.1f} times what a teacher takes that is sure of its boxes."
+            for name, factor in planned["measured_bytes"].items()
+        ),
+        *(
+            f"{column['name']}: a range, because labels take more the less sure the teacher is. Where its "
+            "weights are, plan measures it."
+            for column in planned["columns"]
+            if "most_bytes" in column
+        ),
+    ]
     speed = f"measured on {planned['device']}" if planned["measured"] else f"at {planned['tflops']:g} TFLOP/s"
-    work = [_work(f"{t['name']}, once", t["tflop"], t["gpu_hours"]) for t in planned["teachers"]]
+    work = [
+        _work(f"{t['name']} in {t['precision']}, once", t["tflop"], t["gpu_hours"])
+        for t in planned["teachers"]
+    ]
     read = [teacher for teacher in planned["teachers"] if teacher["epoch_tflop"]]
     work += [
         _work(f"{who['name']}{as_what}, an epoch", who["epoch_tflop"], who["epoch_gpu_hours"])
         for who, as_what in [(student, " (student)"), *((teacher, " live") for teacher in read)]
     ]
     lines = [
-        f"{n} photos: {as_size(planned['bytes'])}{doubt} (from a sample of {planned['sampled']}, "
+        f"{n} photos: {_range(planned)}{doubt} (from a sample of {planned['sampled']}, "
         f"{planned['skipped']:.1%} unreadable)",
         *([f"Passed over in the listing: {passed}"] if (passed := in_words(planned["passed_over"])) else []),
         *([listed_before(planned["listed"])] if planned["listed"] else []),
         "",
         table([["column", "bytes", "a photo"], *columns]),
         "",
+        *(notes and [*notes, ""]),
         f"Decoding, resizing, encoding and writing the photos: {planned['cpu_hours']:.2f} core hours.",
         "",
         table([["work", "TFLOP", f"GPU hours {speed}"], *work]),
@@ -336,6 +451,12 @@ def report(planned: dict[str, Any]) -> str:
             f"A training takes {alone:.3g} GPU hours with the store and {live:.3g} with live teachers.",
         ]
     return "\n".join(lines)
+
+
+def _range(planned: Mapping[str, Any], n: int = 1) -> str:
+    """Bytes for one of n, or the least and the most of them."""
+    sizes = [planned[key] for key in ("bytes", "most_bytes") if key in planned]
+    return " to ".join(as_size(size / n) for size in sizes)
 
 
 def _work(name: str, tflop: float, hours: float) -> list[str]:

@@ -19,6 +19,7 @@ from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import RelabelConfig
+from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
 from densecli.pipeline.proposals import check_stored
 from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.run_units import run_units
@@ -60,6 +61,7 @@ def relabel(config: RelabelConfig) -> Summary:
         if not config.dry_run:
             # The shards exist, but the files that describe them may be lost.
             request.make_columns()
+            publish_manifests(columns)
         return describe(request.store, columns, missing, status="up to date")
     if config.dry_run:
         return describe(request.store, columns, missing, status="planned")
@@ -76,6 +78,7 @@ def relabel(config: RelabelConfig) -> Summary:
         nullcontext() if alone else connected(None, config.workers),
         totals_of(request.store, todo, columns, run="the relabelling") as totals,
     ):
+        withdraw_manifests(columns, missing)
         if alone:
             reports = _run_here(units, relabeller, totals.stop)
         else:
@@ -84,6 +87,7 @@ def relabel(config: RelabelConfig) -> Summary:
         with closing(reports):
             for report in reports:
                 totals.add(report)
+    publish_manifests(columns)
     return described | totals.summary()
 
 

@@ -16,6 +16,7 @@ from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
 from densecli.core.tables import readable
+from densecli.pipeline.batcher import Run
 from densecli.pipeline.sources import Item, Load, Unreadable
 from densecli.pipeline.sources.address_loader import REFUSALS
 from densecli.pipeline.target_writer import TargetWriter
@@ -68,6 +69,7 @@ class ShardBuilder:
     def __init__(self, config: BuilderConfig) -> None:
         self.config = config
         self._pool = ThreadPoolExecutor(config.threads, "densecli")
+        self._runs = [Run.of(teacher, column.precision) for column, teacher in config.targets]
         self._photos_turn, self._teachers_turn = Lock(), Lock()
         # Photos that wait for the teachers or the codec: a batch, and one for each thread.
         self._window = config.batch_size + config.threads
@@ -94,13 +96,13 @@ class ShardBuilder:
         writers = [
             TargetWriter(
                 column,
-                teacher,
+                run,
                 shard,
                 batch_size=config.batch_size,
                 window=self._window,
                 pool=self._pool,
             )
-            for column, teacher in config.targets
+            for (column, _), run in zip(config.targets, self._runs, strict=True)
             if not column.has(shard)
         ]
         if writers:
@@ -178,7 +180,7 @@ class ShardBuilder:
             )
 
     def _build_targets(
-        self, shard: str, records: list[Record], writers: list[TargetWriter], stop: Event
+        self, shard: str, records: Sequence[Record], writers: list[TargetWriter], stop: Event
     ) -> list[Receipt]:
         """Runs the teachers on the stored JPEGs, decoded again: the very pixels that the student will get."""
         shared = StageTimer()
@@ -191,9 +193,12 @@ class ShardBuilder:
                     image=record.image(),
                     canvas=self.config.canvas,
                     regions=record.regions(),
+                    shard=records,
                 )
             with at_photo(record.key):
-                return photo, [writer.prepare(photo) for writer in writers]
+                inputs = [writer.prepare(photo) for writer in writers]
+                photo.forget()
+                return photo, inputs
 
         with (
             self._teachers_turn,

@@ -36,6 +36,7 @@ def describe(
             "id": column.id,
             "shards": len(column.shard_names),
             "missing": len(shards),
+            **({"precision": column.precision} if column.kind == "targets" else {}),
         }
         for column, shards in zip(columns, missing, strict=True)
     ]

@@ -1,7 +1,7 @@
 """Verifies a store: compares stored targets with the outputs of live teachers for some photos."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,15 @@ from densecli.models.checkpoints import is_random
 from densecli.models.prompts import TEMPLATES
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.config import BuildConfig, VerifyConfig
+from densecli.pipeline.stored_error import of_full_precision, stored_error
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
-from densecli.shards.codecs import Errors, combine_errors
+from densecli.pipeline.teachers.gram import with_method_of
+from densecli.shards.find_shard import find_shard
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
-from densecli.shards.specs import TargetSpec
+from densecli.shards.manifest import describe_shards
+from densecli.shards.specs import FULL_PRECISION, TargetSpec
 from densecli.shards.store import Column, Store
 
 
@@ -27,10 +30,11 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     """Runs the teachers on some photos again, and compares their outputs with what is stored.
 
     Returns:
-        `verified`, `store`, `tolerance` and `columns`, each with its name, id, samples, `random_weights` and
-        `figures`. A figure is one of the codec's maximum errors: `live`, between the stored target and the
-        teacher's output now, for the worst sample; `recorded`, from the receipt of that sample's shard; and
-        whether it `holds`.
+        `verified`, `store`, `tolerance` and `columns`, each with its name, id, samples, `random_weights`,
+        `precision` and `figures`. A figure is one of the codec's maximum errors: `live`, between the stored
+        target and the teacher's output now, for the worst sample; `recorded`, from the receipt of that
+        sample's shard; and whether it `holds`. `against_full_precision` has the largest errors from the
+        teacher in fp32, where the column was made in less.
 
     Raises:
         DenseCLIError: A teacher is not the one of the column, or its weights are missing.
@@ -63,15 +67,22 @@ def live_target(store: Store, column: Column, record: Record, config: VerifyConf
         DenseCLIError: The weights are missing, or are not those of the column.
     """
     teacher = _teacher(store, column, config).load(str(pick_device(config.device)))
-    return live_targets(teacher, [_photo(store, record)])[0]
+    photo = _photo(store, record, _shard_of(store, record.key))
+    return live_targets(teacher, [photo], precision=column.precision)[0]
 
 
-def _photo(store: Store, record: Record) -> Photo:
+def _shard_of(store: Store, key: str) -> Sequence[Record]:
+    """The photos of the shard that a sample is in."""
+    return read_joined([store.images], find_shard(store, key))
+
+
+def _photo(store: Store, record: Record, shard: Sequence[Record]) -> Photo:
     return Photo(
         key=record.key,
         image=record.image(),
         canvas=Canvas(store.canvas),
         regions=record.regions(),
+        shard=shard,
     )
 
 
@@ -80,16 +91,24 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
     samples = sum(map(len, chosen.values()))
     loaded = teacher.load(str(pick_device(config.device)))
     figures: dict[str, dict[str, Any]] = {}
+    against_full: dict[str, float] = {}
     progress = Progress(samples, "photos")
     for shard, rows in chosen.items():
-        records = [
-            read_joined([store.images, regions_beside(store, column), column], shard)[row] for row in rows
-        ]
-        photos = [_photo(store, record) for record in records]
+        joined = read_joined([store.images, regions_beside(store, column), column], shard)
+        records = [joined[row] for row in rows]
+        photos = [_photo(store, record, joined) for record in records]
         receipt = column.receipt(shard)
         assert receipt is not None
-        for record, target in zip(records, live_targets(loaded, photos, config.batch_size), strict=True):
-            error = _error(column, record.arrays(column.part), target)
+        if column.precision != FULL_PRECISION:
+            exact = live_targets(loaded, photos, config.batch_size)
+            for record, target in zip(records, exact, strict=True):
+                errors = of_full_precision(stored_error(column, record.arrays(column.part), target))
+                for name, value in errors.items():
+                    if name.startswith("max_"):
+                        against_full[name] = max(value, against_full.get(name, 0.0))
+        live = live_targets(loaded, photos, config.batch_size, column.precision)
+        for record, target in zip(records, live, strict=True):
+            error = stored_error(column, record.arrays(column.part), target)
             for name in sorted(error):
                 if name.startswith("max_"):
                     found = {"live": error[name], "recorded": receipt.error[name]}
@@ -105,16 +124,16 @@ def _verify(store: Store, column: Column, teacher: TeacherConfig, config: Verify
         "samples": samples,
         "random_weights": column.random_weights,
         "figures": figures,
+        "precision": column.precision,
+        "against_full_precision": against_full,
     }
 
 
 def _choose(column: Column, samples: int) -> dict[str, list[int]]:
     """The rows to check in each shard, spread evenly over all finished shards."""
-    missing = set(column.missing())
-    found = [column.receipt(shard) for shard in column.shard_names if shard not in missing]
-    receipts = [receipt for receipt in found if receipt is not None]
-    ends = np.cumsum([receipt.samples for receipt in receipts], dtype=int)
-    n = int(ends[-1]) if receipts else 0
+    there = describe_shards(column)
+    ends = np.cumsum(there.samples, dtype=int)
+    n = int(ends[-1]) if len(ends) else 0
     if not n:
         raise DenseCLIError(
             f"The column {column.url} has no photos yet.",
@@ -123,34 +142,14 @@ def _choose(column: Column, samples: int) -> dict[str, list[int]]:
     chosen: dict[str, list[int]] = {}
     for place in np.unique(np.linspace(0, n - 1, min(samples, n)).round().astype(int)):
         i = int(np.searchsorted(ends, place, side="right"))
-        chosen.setdefault(receipts[i].shard, []).append(int(place - ends[i] + receipts[i].samples))
+        shard = column.shard_names[there.shards[i]]
+        chosen.setdefault(shard, []).append(int(place - ends[i] + there.samples[i]))
     return chosen
 
 
 def regions_beside(store: Store, column: Column) -> Column:
     """Returns the column of boxes of a column's targets. For maps, which have no boxes, returns any."""
     return store.regions_of(column) if column.regions_key else store.columns("regions")[0]
-
-
-def _error(column: Column, stored: Mapping[str, np.ndarray], target: np.ndarray) -> Errors:
-    """The codec's errors between stored arrays and a live target, box by box if each has its own factors."""
-    codec, side = column.codec, column.side
-    rows = target.reshape(-1, target.shape[-1])
-    arrays = {name: stored[name] for name in codec.blank(rows.shape)}
-    if len(next(iter(arrays.values()))) != len(rows):
-        raise DenseCLIError(
-            f"The targets in {column.url} have another shape than the outputs of their teacher.",
-            hint="Run densecli lint; if that finds nothing, build the column again with this release.",
-        )
-    if not side:
-        return codec.error(arrays, rows)
-    size = side**2
-    return combine_errors(
-        [
-            codec.error({name: array[i : i + size] for name, array in arrays.items()}, rows[i : i + size])
-            for i in range(0, len(rows), size)
-        ]
-    )
 
 
 def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfig:
@@ -165,6 +164,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     options: dict[str, Any] = {
         "seed": target.get("seed"),
         "views": target.get("views"),
+        "contexts": target.get("contexts"),
         "side": target.get("side"),
         "tau": target.get("tau"),
         "templates": config.templates or _templates(target),
@@ -185,6 +185,7 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
             **{name: value for name, value in options.items() if value is not None},
         ),
     )
+    teacher = with_method_of(teacher, codec)
     now: Mapping[str, object] = teacher.spec()
     places: Mapping[str, object] = teacher.info()
     changed = [part for part in now if canonical_json(now[part]) != canonical_json(spec.get(part))]
@@ -224,5 +225,17 @@ def report(verified: dict[str, Any]) -> str:
     ]
     differs = "differs from the live teachers: build it again"
     verdict = "equals the live teachers" if verified["verified"] else differs
+    rows += [
+        [
+            f"{c['name']}-{c['id']}",
+            str(c["samples"]),
+            name,
+            f"{error:.4g}",
+            "",
+            f"teacher in {c['precision']}",
+        ]
+        for c in verified["columns"]
+        for name, error in c["against_full_precision"].items()
+    ]
     head = ["column", "photos", "error", "live", "recorded", f"within {verified['tolerance']:g}"]
     return f"{table([head, *rows])}\n{verified['store']}: {verdict}"

@@ -123,6 +123,6 @@ def demo(options: Options) -> None:
     after = evaluate_regions(ended, **where)
     click.echo(f"\n{comparison(before, after).text()}\n")
 
-    subjects, results = {"before": began, "after": ended}, {"before": before, "after": after}
-    write_demo(folder, Store.open(store), labels, settings.theta, subjects, results, where)
+    models_under_test, results = {"before": began, "after": ended}, {"before": before, "after": after}
+    write_demo(folder, Store.open(store), labels, settings.theta, models_under_test, results, where)
     options.write({"before": before.to_dict(), "after": after.to_dict()})

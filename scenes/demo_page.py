@@ -21,7 +21,7 @@ def write_demo(
     store: Store,
     labels: str,
     theta: float,
-    subjects: Mapping[str, ModelUnderTest],
+    models_under_test: Mapping[str, ModelUnderTest],
     results: Mapping[str, Classification],
     where: Mapping[str, Any],
 ) -> None:
@@ -32,7 +32,7 @@ def write_demo(
         store: The store.
         labels: NAME-ID of the column of labels.
         theta: The loss ignores labels with a confidence below this.
-        subjects: The models, "before" and "after".
+        models_under_test: The models, "before" and "after".
         results: Their results by the same names.
         where: Data and settings of the evaluation; see `write_region_page`.
     """
@@ -57,5 +57,5 @@ def write_demo(
         width=taught.width,
     )
     more = [Section(title="The P-VLM's labels", parts=[labelled])]
-    page = write_region_page(folder / "report", subjects, results, more=more, **where)
+    page = write_region_page(folder / "report", models_under_test, results, more=more, **where)
     click.echo(f"Report: {page.resolve().as_uri()}")

@@ -1,13 +1,14 @@
 """A column: one thing stored about every sample of a data set."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs import Codec, codec_from_spec
 from densecli.shards.keys import column_key, short_id
 from densecli.shards.receipts import Receipt
-from densecli.shards.specs import ColumnInfo, ColumnSpec
+from densecli.shards.specs import FULL_PRECISION, ColumnInfo, ColumnSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Column:
         """images, the name of the region plan, or that of the teacher."""
         return self.spec["name"]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """sha256 of the spec, 64 hex digits."""
         return column_key(self.spec)
@@ -83,6 +84,11 @@ class Column:
             ) from error
 
     @property
+    def precision(self) -> str:
+        """Precision of the teacher's arithmetic."""
+        return self.spec.get("precision", FULL_PRECISION)
+
+    @property
     def side(self) -> int | None:
         """Tokens along each side of a box, where a box has side * side rows; None if it has one row."""
         return self.spec["target"].get("side")
@@ -101,11 +107,17 @@ class Column:
         Raises:
             DenseCLIError: The receipt is damaged, or belongs to another column or shard.
         """
-        url = self.receipt_url(shard)
         try:
-            receipt = Receipt.from_json(fs.read_bytes(url))
+            data = fs.read_bytes(self.receipt_url(shard))
         except FileNotFoundError:
             return None
+        return self.parsed_receipt(shard, data)
+
+    def parsed_receipt(self, shard: str, data: bytes) -> Receipt:
+        """The receipt in a shard's file. Raises the errors of `receipt`."""
+        url = self.receipt_url(shard)
+        try:
+            receipt = Receipt.from_json(data)
         except ValueError as error:
             raise DenseCLIError(
                 f"The receipt {url} is damaged: {error}.",

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from densecli.core import fs
 from densecli.core.documents import read_document
 from densecli.shards.column import Column
+from densecli.shards.manifest import FILE as MANIFEST
+from densecli.shards.manifest import describe_shards, lacks_manifest, manifest_url
 from densecli.shards.store import Store
 
 _RESTORE = "Restore or delete it: until then nobody knows which columns the run uses."
@@ -58,7 +60,7 @@ def garbage(
 
     found = []
     for column in [] if leftovers else _unnamed(store, runs, keep):
-        files = fs.files(column.url).values()
+        files = _files(column)
         if all(map(old, files)):
             found.append(Garbage(column.url, sum(file.bytes for file in files), "named by no run", True))
     gone = {item.url for item in found}
@@ -66,10 +68,21 @@ def garbage(
         if folder not in gone:
             found += [
                 Garbage(fs.join(folder, name), file.bytes, "left by a killed writer", False)
-                for name, file in fs.files(folder).items()
-                if fs.is_temporary(name) and old(file)
+                for name, file in fs.temporary_files(folder).items()
+                if old(file)
             ]
     return found
+
+
+def _files(column: Column) -> list[fs.File]:
+    """The files of a column. Elsewhere than on this machine its manifest stands for all, if it has one."""
+    if fs.is_local(column.url) or lacks_manifest(column):
+        return list(fs.files(column.url).values())
+    # It was written after them.
+    written = fs.file(manifest_url(column)).modified
+    there = describe_shards(column)
+    size = int(there.tar_bytes.sum()) + there.totals["run"]["receipt_bytes"] + there.file_bytes
+    return [fs.File(size, written), fs.file(fs.join(column.url, "column.json"))]
 
 
 def delete(items: Sequence[Garbage]) -> None:
@@ -78,10 +91,10 @@ def delete(items: Sequence[Garbage]) -> None:
         if not item.column:
             fs.remove(item.url)
             continue
-        # Receipts first: without its receipt, a shard does not exist. The description last: without it nobody
-        # knows that the folder is a column.
-        names = [name for name in fs.files(item.url) if name != "column.json"]
-        for name in sorted(names, key=lambda name: not name.endswith(".json")):
+        # The manifest first: it says that the column is finished. Then the receipts: without its receipt, a
+        # shard does not exist. The description last: without it nobody knows that the folder is a column.
+        names = [name for name in fs.listdir(item.url) if name not in (MANIFEST, "column.json")]
+        for name in [MANIFEST, *sorted(names, key=lambda name: not name.endswith(".json"))]:
             with suppress(FileNotFoundError):
                 fs.remove(fs.join(item.url, name))
         fs.remove_folder(item.url)

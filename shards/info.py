@@ -1,7 +1,7 @@
 """Describes what a store holds and how it was built, from its receipts."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from densecli.core import fs
@@ -10,11 +10,14 @@ from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.tables import size, table
 from densecli.shards.column import Column
 from densecli.shards.keys import canonical_json
-from densecli.shards.receipts import Receipt
+from densecli.shards.manifest import describe_shards
 from densecli.shards.store import Store
 
 PASSED_OVER = "index/passed-over.json"
 """Where a store keeps what the listing of its photos left out."""
+
+WITHOUT_MANIFEST = "The receipts were read one by one; running their build again writes a manifest."
+"""What is said of finished columns that have none."""
 
 
 def remember_passed_over(store: Store, document: Mapping[str, Any]) -> None:
@@ -40,28 +43,34 @@ def passed_over(store: Store) -> dict[str, Any]:
     return found.document()
 
 
-def describe(store: Store, advance: Callable[[int], None] = lambda shards: None) -> dict[str, Any]:
-    """Describes a store, from its receipts alone.
+def describe(
+    store: Store,
+    advance: Callable[[int], None] = lambda shards: None,
+    *,
+    columns: Sequence[Column] | None = None,
+) -> dict[str, Any]:
+    """Describes a store: from the manifests of its columns, or from the receipts where there is none.
 
     Args:
         store: To describe.
-        advance: Called with the number of shards whose receipts were just read.
+        advance: Called with the number of shards that were just counted.
+        columns: All columns of the store, if they are open already.
 
     Returns:
         JSON values: `dataset`, `canvas`, `shards`, `planned` photos, photos `skipped` by reason, files
         that the listing has `passed_over`, `complete`,
         `bytes` on disk and of them the `index_bytes` that builds keep of the data's listing, and `columns`.
         Each column has kind, name, id, the teacher's `info`, samples, shards and missing shards, bytes,
-        `seconds` by stage with their total, `gpu_seconds`, `images_per_second` of one worker, and the codec's
-        `error`, the largest or the mean over its shards.
+        whether it has a `manifest`, `seconds` by stage with their total, `gpu_seconds`, `images_per_second`
+        of one worker, and the codec's `error`, the largest or the mean over its shards.
 
     Raises:
-        DenseCLIError: A receipt is damaged.
+        DenseCLIError: A manifest or a receipt is damaged.
     """
-    columns, skipped = [], Counter[str]()
-    for column in (store.images, *store.columns()):
-        described, lost = _describe(column, advance)
-        columns.append(described)
+    described, skipped = [], Counter[str]()
+    for column in columns or (store.images, *store.columns()):
+        each, lost = _describe(column, advance)
+        described.append(each)
         skipped.update(lost)
     index = sum(entry.size for entry in find(fs.join(store.root, "index")).values() if not entry.is_folder)
     return {
@@ -72,55 +81,45 @@ def describe(store: Store, advance: Callable[[int], None] = lambda shards: None)
         "planned": sum(store.shard_sizes),
         "skipped": dict(skipped),
         "passed_over": passed_over(store),
-        "complete": not any(column["missing"] for column in columns),
-        "bytes": sum(c["bytes"] for c in columns) + fs.files(store.root)["store.json"].bytes + index,
+        "complete": not any(column["missing"] for column in described),
+        "bytes": sum(c["bytes"] for c in described)
+        + fs.file(fs.join(store.root, "store.json")).bytes
+        + index,
         "index_bytes": index,
-        "columns": columns,
+        "columns": described,
     }
 
 
-def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str, Any], Counter[str]]:
-    samples, gpu_seconds = 0, 0.0
-    seconds, skipped = Counter[str](), Counter[str]()
-    errors: defaultdict[str, float] = defaultdict(float)
-    missing = set(column.missing())
-    for shard in column.shard_names:
-        receipt = None if shard in missing else column.receipt(shard)
-        if receipt:
-            samples += receipt.samples
-            gpu_seconds += receipt.gpu_seconds
-            seconds.update(receipt.seconds)
-            skipped.update(receipt.skipped)
-            _fold(errors, receipt)
-        advance(1)
-    total = sum(seconds.values())
+def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str, Any], Mapping[str, int]]:
+    there = describe_shards(column, advance)
+    totals, samples = there.totals, int(there.samples.sum())
+    run = totals["run"]
+    total = sum(run["seconds"].values())
     described = {
         "kind": column.kind,
         "name": column.name,
         "id": column.id,
+        **({"precision": column.precision} if column.kind == "targets" else {}),
         "info": column.info,
         "shards": len(column.shard_names),
-        "missing": len(missing),
+        "missing": len(column.shard_names) - len(there.shards),
+        "manifest": bool(there.file_bytes),
         "samples": samples,
-        "bytes": sum(file.bytes for file in fs.files(column.url).values()),
-        "seconds": {**{stage: round(s, 3) for stage, s in seconds.items()}, "total": round(total, 3)},
-        "gpu_seconds": round(gpu_seconds, 3),
-        "images_per_second": round(samples / total, 2) if total else None,
-        "error": {
-            name: value if name.startswith("max_") else value / max(samples, 1)
-            for name, value in errors.items()
+        "bytes": int(there.tar_bytes.sum()) + run["receipt_bytes"] + there.file_bytes + _described_in(column),
+        "seconds": {
+            **{stage: round(s, 3) for stage, s in run["seconds"].items()},
+            "total": round(total, 3),
         },
+        "gpu_seconds": round(run["gpu_seconds"], 3),
+        "images_per_second": round(samples / total, 2) if total else None,
+        "error": totals["error"],
     }
-    return described, skipped
+    return described, totals["skipped"]
 
 
-def _fold(errors: defaultdict[str, float], receipt: Receipt) -> None:
-    """Adds a receipt's errors: the largest of every `max_NAME`, the sum over samples of every other."""
-    for name, value in receipt.error.items():
-        if name.startswith("max_"):
-            errors[name] = max(errors[name], value)
-        else:
-            errors[name] += value * receipt.samples
+def _described_in(column: Column) -> int:
+    """Bytes of a column's description; the photos have none."""
+    return 0 if column.kind == "images" else fs.file(fs.join(column.url, "column.json")).bytes
 
 
 def report(described: dict[str, Any]) -> str:
@@ -137,6 +136,8 @@ def report(described: dict[str, Any]) -> str:
     ]
     if described["index_bytes"]:
         lines += ["", f"Kept of the listing of the data: {size(described['index_bytes'])}"]
+    if without := [c["name"] for c in columns if not (c["manifest"] or c["missing"])]:
+        lines += ["", f"Without a manifest: {', '.join(without)}. {WITHOUT_MANIFEST}"]
     stages = list(dict.fromkeys(stage for c in columns for stage in c["seconds"] if stage != "total"))
     if stages:
         rows = [

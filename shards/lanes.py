@@ -26,7 +26,13 @@ class Lanes:
     """
 
     def __init__(
-        self, samples_per_shard: Sequence[int], count: int, *, seed: int, window: int, shuffle: bool = True
+        self,
+        samples_per_shard: Sequence[int] | np.ndarray,
+        count: int,
+        *,
+        seed: int,
+        window: int,
+        shuffle: bool = True,
     ) -> None:
         """Deals the samples.
 

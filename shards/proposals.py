@@ -57,6 +57,10 @@ def read_proposals(file: str) -> Proposals:
         document = parse_foreign(fs.read_bytes(file))
     except FileNotFoundError as error:
         raise DenseCLIError(f"There is no file {file}.", hint=HINT) from error
+    except OSError as error:
+        raise DenseCLIError(
+            f"The file of proposals {file} cannot be read: {error.strerror or error}.", hint=HINT
+        ) from error
     except ValueError as error:
         raise DenseCLIError(f"The file of proposals {file} is damaged: {error}.", hint=HINT) from error
     images, annotations = (

@@ -1,18 +1,17 @@
 """Reads a store: joined samples of several columns, in an order that follows from seed, epoch and lanes."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import tee
 from typing import Generic, TypeVar
 
-from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.joined import JoinedShard, Record, join_tars
 from densecli.shards.lanes import Lanes, Share
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.tars import OpenTar, open_tar
 
 T = TypeVar("T")
@@ -37,6 +36,7 @@ class StoreReader:
         window: int = 4,
         prefetch_bytes: float = 1e9,
         cache: Cache | None = None,
+        table: ShardTable | None = None,
     ) -> None:
         """A reader of finished columns.
 
@@ -49,19 +49,17 @@ class StoreReader:
             window: Number of shards of a lane that are shuffled together.
             prefetch_bytes: Bytes of the first column that are fetched ahead: at least one shard, at most 16.
             cache: Keeps the tars of a remote store.
+            table: What `ShardTable.of` gives for the columns, if another process has read it already.
 
         Raises:
             DenseCLIError: The columns cannot be joined, or one is not finished.
         """
-        self.columns = _joinable(columns)
+        self.columns = list(columns)
         self.cache = cache
-        with ThreadPoolExecutor(_FETCHES) as pool:
-            found = list(pool.map(columns[0].receipt, columns[0].shard_names))
-        receipts = [receipt for receipt in found if receipt is not None]
-        sizes = [receipt.samples for receipt in receipts]
-        self._deal = partial(Lanes, sizes, seed=seed, window=window, shuffle=shuffle)
+        self.table = table or ShardTable.of(columns)
+        self._deal = partial(Lanes, self.table.samples, seed=seed, window=window, shuffle=shuffle)
         self.deal(lanes)
-        mean = sum(receipt.bytes for receipt in receipts) / max(1, len(receipts))
+        mean = float(self.table.tar_bytes.mean()) if len(self.table.tar_bytes) else 0.0
         self._shards_ahead = min(max(1, int(prefetch_bytes / max(1.0, mean))), _MOST_AHEAD)
 
     def __len__(self) -> int:
@@ -99,7 +97,9 @@ class StoreReader:
                     held = blocks.at(lane, block)
                     if shard not in held:
                         tars = [next(fetched) for _ in self.columns]
-                        held[shard] = join_tars(self.columns, names[shard], tars)
+                        joined = join_tars(self.columns, names[shard], tars)
+                        self.table.check(self.columns[0], shard, len(joined))
+                        held[shard] = joined
                     yield held[shard][row]
 
 
@@ -127,30 +127,3 @@ def _first_uses(shares: Iterable[Share]) -> Iterator[int]:
             if shard not in held:
                 held[shard] = None
                 yield shard
-
-
-def _joinable(columns: Sequence[Column]) -> list[Column]:
-    first = columns[0]
-    for i, column in enumerate(columns):
-        canvases = [c.spec["data"]["canvas"] for c in (first, column)]
-        if canvases[0] != canvases[1]:
-            raise DenseCLIError(
-                f"{first.url} was made for canvas {canvases[0]}, but {column.url} for canvas {canvases[1]}.",
-                hint="Take columns of one store: cached maps cannot be resized.",
-            )
-        if column.spec["data"] != first.spec["data"]:
-            raise DenseCLIError(
-                f"{first.url} and {column.url} belong to different stores.",
-                hint="Take columns of one store: only those hold the same samples.",
-            )
-        if column.part in [c.part for c in columns[:i]]:
-            raise DenseCLIError(
-                f"Two of the columns to read are called {column.part}.", hint="Choose one of them by its id."
-            )
-        if missing := column.missing():
-            raise DenseCLIError(
-                f"The column {column.url} is not finished: {len(missing)} of {len(column.shard_names)} "
-                f"shards are missing, the first is {missing[0]}.",
-                hint="Run its build again: it continues where it stopped.",
-            )
-    return list(columns)

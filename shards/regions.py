@@ -53,7 +53,8 @@ class Regions:
             raise ValueError("its offsets are no list of whole numbers")
         if offsets[0] != 0 or offsets[-1] != len(boxes) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError("its views do not divide its boxes")
-        return cls(boxes, offsets)
+        # Unsigned ones would become fractions where they are added to signed ones.
+        return cls(boxes, offsets.astype(np.int32))
 
     @property
     def n_views(self) -> int:

@@ -5,6 +5,9 @@ A plug-in's teacher may put further keys into `TargetSpec`, and its codec into `
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+FULL_PRECISION = "fp32"
+"""Precision of the teacher of a column whose spec names none."""
+
 
 class DatasetIdentity(TypedDict):
     """`dataset` of store.json: which photos, in which order. Another listing is another data set.
@@ -79,7 +82,9 @@ class TargetSpec(TypedDict):
     views: NotRequired[int]
     """Number of views of each sample that are stored."""
     seed: NotRequired[int]
-    """Seed of the choice of views."""
+    """Seed of the choice of views, or of other photos."""
+    contexts: NotRequired[int]
+    """Number of other photos that each photo was seen in."""
     side: NotRequired[int]
     """Tokens along each side of a box: a box has side * side rows."""
     crop: NotRequired[CropSpec]
@@ -98,6 +103,9 @@ class CodecSpec(TypedDict):
     rest: NotRequired[float]
     rank: NotRequired[int | None]
     rmse: NotRequired[float | None]
+    method: NotRequired[str]
+    """How factors are found; a full decomposition where there is none."""
+    seed: NotRequired[int]
 
 
 class Preprocessing(TypedDict):
@@ -117,6 +125,8 @@ class NetworkSpec(TypedDict, total=False):
     refiner: str
     """The same of a Refiner's own weights."""
     preprocessing: Preprocessing
+    precision: str
+    """Precision of its arithmetic, fp16, bf16 or tf32; fp32 where there is none."""
 
 
 class TeacherSpec(NetworkSpec):
@@ -182,7 +192,7 @@ class ColumnInfo(TypedDict, total=False):
     categories: str
     """Name of the category set."""
     features: str
-    """Full name of the column that relabel made this one of."""
+    """Full name of the column, of features or crops, that relabel made this one of."""
 
 
 class ColumnDocument(TypedDict):

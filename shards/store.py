@@ -3,7 +3,9 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from densecli.core import fs
@@ -156,12 +158,12 @@ class Store:
             "photos": self.photos,
         }
 
-    @property
+    @cached_property
     def shard_names(self) -> tuple[str, ...]:
         """Names of all shards in order: 000000, 000001, ..."""
         return tuple(f"{i:06d}" for i in range(len(self.shard_sizes)))
 
-    @property
+    @cached_property
     def data(self) -> DataSpec:
         """The part of a column's spec that ties it to this store."""
         return {"canvas": self.canvas, "store": column_key(self.document())}
@@ -250,7 +252,12 @@ class Store:
             if kind in (None, k)
             for folder in fs.listdir(fs.join(self.root, k))
         ]
-        return [self.open_column(url) for url in urls if fs.exists(fs.join(url, "column.json"))]
+        found = []
+        for url in urls:
+            # A folder without a description is no column, and asking first would be one request more.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found.append(self.open_column(url))
+        return found
 
     def find(self, kind: str, name: str) -> Column:
         """Finds a column by name.

@@ -6,11 +6,10 @@
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from pkgutil import resolve_name
-from typing import NamedTuple
 
 import pytest
+from papers_page import ITEMS, PAGE, Row, code, rows
 
 from densecli.ablation.spec import shipped
 from densecli.evaluation.benchmarks import BENCHMARKS
@@ -24,33 +23,6 @@ from densecli.train.exports import EXPORTS
 from densecli.train.methods import METHODS
 from densecli.train.terms import term_and_kind
 
-PAGE = Path(__file__).parents[1] / "docs" / "papers.md"
-# Numbers of equations, tables and figures of each paper.
-ITEMS = {"DenseVLM": (5, 13, 10), "DeCLIP": (10, 14, 11), "R-SC-CLIPSelf": (15, 15, 17)}
-
-
-class Row(NamedTuple):
-    """A row of the page."""
-
-    item: str
-    what: str
-    where: str
-    command: str
-    differs: str
-
-
-def rows(paper: str) -> list[Row]:
-    """The rows below the paper's heading."""
-    sections = re.split(r"^## (.+)\n", PAGE.read_text(), flags=re.MULTILINE)
-    text = sections[sections.index(paper) + 1]
-    lines = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
-    return [Row(*(cell.strip() for cell in line.split("|"))) for line in lines[2:]]
-
-
-def code(text: str) -> list[str]:
-    """Every `code` in a text."""
-    return re.findall(r"`([^`]+)`", text)
-
 
 def is_mode(mode: str) -> bool:
     name, options = parse_mode(mode)
@@ -59,7 +31,7 @@ def is_mode(mode: str) -> bool:
 
 # What a value of each option names: a falsy value or an error if there is nothing of the name.
 NAMES: dict[str, Callable[[str], object]] = {
-    "--dataset": lambda name: name in BENCHMARKS or name in DATASETS,
+    "--dataset": lambda name: name in BENCHMARKS or name in DATASETS or name == "panoptic",
     "--layout": lambda name: name in EXPORTS,
     "--loss": lambda loss: term_and_kind(loss.partition("=")[0]),
     "--method": lambda name: name in METHODS,

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +21,8 @@ def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
     Args:
         folder: Folder of the checkpoints.
         state: Tensors and plain values, including `step`.
-        keep: How many stay, of those that were written last. One of a later step may be older: another run's.
+        keep: Number of checkpoints that stay: those written last, whatever their steps. One of a later step
+            that is older belongs to another run.
 
     Returns:
         Path of the checkpoint.
@@ -87,9 +89,11 @@ def latest_checkpoint(folder: str) -> str | None:
 def load_checkpoint(path: str) -> dict[str, Any]:
     """Reads a checkpoint to the CPU without unpickling code. Raises DenseCLIError for a damaged file."""
     try:
-        state: dict[str, Any] = torch.load(
-            io.BytesIO(fs.read_bytes(path)), map_location="cpu", weights_only=True
-        )
+        data = io.BytesIO(fs.read_bytes(path))
+        with warnings.catch_warnings():
+            # The error below says enough of a damaged file.
+            warnings.simplefilter("ignore")
+            state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
         if type(state["step"]) is not int or not isinstance(state.get("config", {}), dict):
             raise TypeError("it is no checkpoint of a training")
     except Exception as error:  # torch.load raises anything from KeyError to RuntimeError on a damaged file

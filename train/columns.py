@@ -3,7 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
@@ -17,6 +17,9 @@ from densecli.shards.keys import column_key
 from densecli.shards.kinds import KINDS, TargetKind
 from densecli.shards.store import Column, Store
 from densecli.train.refiner import refiner_file
+
+OF_REFINERS = ("refined", "refined-map")
+"""Kinds of target that a Refiner makes."""
 
 
 def find_targets(
@@ -58,15 +61,19 @@ def find_targets(
     fitting = _fitting(store, regions, categories, views, refiner)
     asked = {"regions": regions, "categories": categories, "views": views, "refiner": refiner}
     found: dict[str, Column] = {}
-    for kind in kinds:
+    lacking: list[DenseCLIError] = []
+    wanted_kinds = list(kinds)
+    for kind in wanted_kinds:
         columns = [c for c in fitting if c.target_kind == kind]
         named = [c for c in columns if _names(c) & set(teachers)]
         own = [c for c in columns if c.name in _own_teachers(kind, student)]
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
             of_kind = [c for c in everything if c.target_kind == kind]
-            wanted = strays or [c.name for c in of_kind if _names(c) & set(teachers)]
-            _missing(store, [kind], wanted[0] if wanted else None, student, asked)
+            asked_for = strays if len(wanted_kinds) == 1 else [t for t in strays if _may_be(t, kind)]
+            wanted = asked_for or [c.name for c in of_kind if _names(c) & set(teachers)]
+            lacking.append(_missing(store, [kind], wanted[0] if wanted else None, student, asked))
+            continue
         if views:
             choice = _with_fewest_views(choice)
         if len(choice) > 1:
@@ -79,8 +86,10 @@ def find_targets(
         found[kind] = choice[0]
         if not (named or refiner):
             _check_refiner(store, found[kind], student, asked)
+    if lacking:
+        raise _all_of(lacking)
     if strays:
-        _missing(store, list(found), strays[0], student, asked)
+        raise _missing(store, list(found), strays[0], student, asked)
     return found
 
 
@@ -140,11 +149,11 @@ def _fitting(
 
 def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[str, str | int | None]) -> None:
     """Raises DenseCLIError if a VFM, unasked, would learn from the Refiner of a CLIP."""
-    model = column.name.removeprefix(KINDS["refined"].prefix)
-    if column.target_kind != "refined" or not is_vfm(student) or is_vfm(model):
+    kind = column.target_kind
+    if kind not in OF_REFINERS or not is_vfm(student) or is_vfm(model := _model_of(column.name, kind)):
         return
     flags = {name: value for name, value in asked.items() if value}
-    own = _commands(store, default_teacher(store.dataset["name"], "refined", student), student, flags)
+    own = _commands(store, default_teacher(store.dataset["name"], kind, student), student, flags)
     raise DenseCLIError(
         f"{column.name} is of the Refiner of the CLIP {model}, not of {student}.",
         hint=f"Learn from that one with --teacher {column.name}, or make its own{own.note}:",
@@ -178,8 +187,8 @@ def _missing(
     teacher: str | None,
     student: str,
     asked: Mapping[str, str | int | None],
-) -> NoReturn:
-    """Raises the error for a missing column of one of `kinds`; its hint is the command that makes it."""
+) -> DenseCLIError:
+    """The error for a missing column of one of `kinds`, with the commands that make it."""
     wanted = teacher or _default_teacher(store, kinds[0], student)
     flags = {
         option: value
@@ -193,11 +202,24 @@ def _missing(
         [f" of {teacher}" if teacher else "", *(f", {flag} {value}" for flag, value in flags.items())]
     )
     meant = f"Did you mean {near[0]}? " if near and near[0] != teacher else ""
-    raise DenseCLIError(
+    return DenseCLIError(
         f"The store at {store.root} has no {' or '.join(kinds)} column{of}.",
         hint=f"{meant}Make it{commands.note}:",
         commands=commands.lines,
     )
+
+
+def _may_be(teacher: str, kind: str) -> bool:
+    """Whether a teacher's name is of a kind, by the longest prefix that it has."""
+    prefixes = [each.prefix for _, each in KINDS.items() if teacher.startswith(each.prefix)]
+    return KINDS[kind].prefix == max(prefixes, key=len)
+
+
+def _all_of(errors: Sequence[DenseCLIError]) -> DenseCLIError:
+    """One error for several missing columns."""
+    hints = dict.fromkeys(error.hint for error in errors)
+    commands = dict.fromkeys(command for error in errors for command in error.commands)
+    return DenseCLIError(" ".join(map(str, errors)), hint=" ".join(hints), commands=commands)
 
 
 def _default_teacher(store: Store, kind: str, student: str) -> str:
@@ -206,6 +228,10 @@ def _default_teacher(store: Store, kind: str, student: str) -> str:
         if source := sources.get(column.target_kind):
             return f"{source.relabelled_prefix}{column.name.removeprefix(source.prefix)}"
     return default_teacher(store.dataset["name"], kind, student)
+
+
+def _model_of(teacher: str, kind: str) -> str:
+    return teacher.removeprefix(KINDS[kind].prefix)
 
 
 def relabelled_from(name: str) -> tuple[TargetKind, str] | None:
@@ -228,14 +254,16 @@ def _commands(store: Store, teacher: str, student: str, asked: Mapping[str, str 
     """The command lines that make a column: others may have to be made or trained first."""
     if source := relabelled_from(teacher):
         return _relabel_commands(store, *source, student, asked)
-    refined = KINDS["refined"]
-    if not teacher.startswith(refined.prefix):
+    kind = next((kind for kind in OF_REFINERS if teacher.startswith(KINDS[kind].prefix)), "")
+    if not kind:
         return _build_command(store, teacher, student, asked)
     flags = dict(asked)
-    model = architecture_of(teacher.removeprefix(refined.prefix)).name
+    short = _model_of(teacher, kind)
+    model = architecture_of(short).name
     run = str(flags.pop("refiner", default_run(model, store.root)))
     file = refiner_file(run)
-    build = _build_command(store, teacher, student, {**flags, "weights": f"{teacher}={file}"})
+    weights = f"{KINDS['refined'].teacher_name(short)}={file}"
+    build = _build_command(store, teacher, student, {**flags, "weights": weights})
     if file.is_file():
         return build
     words = ["train-refiner", "--student", model, "--store", store.root]
@@ -290,7 +318,7 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     defaults = defaults_for(dataset)
     if KINDS[kind].own_teacher:
         # Crops and own tokens are a CLIP's, and a VFM can learn from its tokens; a Refiner is any network's.
-        other = is_vfm(student) and kind != "refined"
+        other = is_vfm(student) and kind not in OF_REFINERS
         return _own_teachers(kind, defaults.student if other else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 

@@ -15,6 +15,8 @@ from densecli.models.pooling import region_tokens
 from densecli.train.config import TrainConfig
 from densecli.train.losses import mean
 
+COMPARISONS = ("cross-entropy", "frobenius")
+"""How the correlations of a box are compared."""
 BLOCK = 2**21
 """Entries of a correlation matrix, or of the tokens it is made of, in memory at a time."""
 
@@ -91,6 +93,7 @@ def spatial_loss(
     side: int = TrainConfig.spatial_side,
     tau: float = TrainConfig.spatial_tau,
     tau_teacher: float | None = None,
+    compare: str = COMPARISONS[0],
     count: Tensor | None = None,
     block: int = BLOCK,
 ) -> Tensor:
@@ -106,6 +109,8 @@ def spatial_loss(
             given by them.
         tau: Temperature of the student.
         tau_teacher: Temperature of the teacher; None for the student's.
+        compare: `cross-entropy`; or `frobenius`, the norm of C_teacher - C_student, which has no temperature
+            (R-SC, table 6a).
         count: Number of boxes of the whole step; see `losses.mean`.
         block: Entries of tokens or correlations in memory at a time.
 
@@ -119,7 +124,7 @@ def spatial_loss(
     for start in range(0, len(boxes), step):
         rows = slice(start, start + step)
         theirs = teacher[rows] if of_boxes else teacher
-        box_losses = partial(_box_losses, side=side, tau=tau, tau_teacher=tau_teacher)
+        box_losses = partial(_box_losses, side=side, tau=tau, tau_teacher=tau_teacher, compare=compare)
         total = total + _recomputed(box_losses, student, theirs, boxes[rows], batch_index[rows])
     return total / (max(len(boxes), 1) if count is None else count.clamp(min=1))
 
@@ -133,8 +138,9 @@ def _box_losses(
     side: int,
     tau: float,
     tau_teacher: float | None,
+    compare: str,
 ) -> Tensor:
-    """The sum of `correlation_cross_entropy` over some boxes."""
+    """The sum over some boxes of what `spatial_loss` takes the mean of."""
     ours = region_tokens(student, boxes, batch_index, side)
     if teacher.ndim == 3:
         theirs = teacher @ teacher.mT
@@ -142,6 +148,9 @@ def _box_losses(
         z = region_tokens(teacher, boxes, batch_index, side)
         missing = (1 - teacher.square().sum(dim=1)).clamp(min=0)
         theirs = z @ z.mT + pooled_diagonal(missing[batch_index], boxes, side)
+    if compare == "frobenius":
+        norms: Tensor = torch.linalg.matrix_norm(theirs - ours @ ours.mT)
+        return norms.sum()
     return correlation_cross_entropy(ours @ ours.mT, theirs, tau, tau_teacher).sum()
 
 

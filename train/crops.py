@@ -6,6 +6,7 @@ from PIL import Image
 from densecli.core.random_words import random_words
 from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.joined import Record
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.train.dataloader import Sample, Stream
 from densecli.train.trainer_config import LoaderConfig
@@ -27,6 +28,7 @@ class CropLoader(Stream):
         side: int,
         scale: tuple[float, float] = SCALE,
         lanes: int | None = None,
+        table: ShardTable | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -39,15 +41,18 @@ class CropLoader(Stream):
             side: Side of a crop, in pixels.
             scale: See `random_crops`.
             lanes: See `Stream`.
+            table: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
         Raises:
             DenseCLIError: The photos are not finished.
         """
-        super().__init__([store.images], config, lanes=lanes, rank=rank, world_size=world_size)
+        canvas = Canvas(store.canvas)
+        super().__init__(
+            [store.images], canvas, config, lanes=lanes, table=table, rank=rank, world_size=world_size
+        )
         self.crops, self.side, self.scale = crops, side, scale
-        self._canvas = Canvas(store.canvas)
 
     def decode(self, record: Record, epoch: int) -> Sample:
         """Decodes a sample. Its crops depend only on key, epoch and seed."""
@@ -61,6 +66,7 @@ class CropLoader(Stream):
             key=record.key,
             image=self._canvas.pad(image),
             boxes=(corners / self._canvas.size).astype(np.float32),
+            photo=self.photo_box(record),
             targets={
                 "pixels": np.stack(
                     [np.asarray(photo.crop(tuple(c)).resize(size, RESAMPLE)) for c in corners.tolist()]

@@ -1,5 +1,6 @@
 """Reads batches from a store: photos, one view of their regions, and the stored targets of that view."""
 
+import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from densecli.shards.joined import Record
 from densecli.shards.lanes import number_of_lanes
 from densecli.shards.reader import StoreReader
 from densecli.shards.regions import cells_of_visit, region_plan
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column, Store
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.targets import Arrays, TargetReader, Visit, choose_view, join
@@ -31,6 +33,7 @@ class Batch:
         images: (B, 3, S, S) uint8 canvases.
         boxes: (R, 4) float32 xyxy, normalised to the canvas.
         batch_index: (R,) int64, the sample of each box.
+        photos: (B, 4) float32 xyxy, the part of each canvas that its photo covers.
         targets: float32 by kind of target; see `TargetReader.read`. `labels` is the teacher's distribution,
             (R, D + 2); see `decoupled_kl`.
         keys: Keys of the B samples. Empty in a process that has no sample of its own in the last batch of an
@@ -41,6 +44,7 @@ class Batch:
     images: Tensor
     boxes: Tensor
     batch_index: Tensor
+    photos: Tensor
     targets: dict[str, Tensor]
     keys: tuple[str, ...]
     epoch: int
@@ -58,6 +62,7 @@ class Batch:
             images=move(self.images).contiguous(),
             boxes=move(self.boxes),
             batch_index=move(self.batch_index),
+            photos=move(self.photos),
             targets={kind: move(target) for kind, target in self.targets.items()},
             keys=self.keys,
             epoch=self.epoch,
@@ -80,9 +85,11 @@ class Stream:
     def __init__(
         self,
         columns: Sequence[Column],
+        canvas: Canvas,
         config: LoaderConfig,
         *,
         lanes: int | None = None,
+        table: ShardTable | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -90,8 +97,10 @@ class Stream:
 
         Args:
             columns: Joined by key.
+            canvas: The store's.
             config: How batches are read.
             lanes: Number of lanes of the run that is continued; None for a new one.
+            table: What `ShardTable.of` gives for the columns, if another process has read it already.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -99,6 +108,7 @@ class Stream:
             DenseCLIError: The columns cannot be joined or are not finished.
         """
         self.config, self.rank, self.world_size = config, rank, world_size
+        self._canvas = canvas
         shards = len(columns[0].shard_names)
         self.lanes = config.lanes or lanes or number_of_lanes(shards, config.batch_size, world_size)
         self._reader = StoreReader(
@@ -108,6 +118,7 @@ class Stream:
             window=config.shuffle_window,
             prefetch_bytes=config.prefetch_mb * 1e6,
             cache=Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None,
+            table=table,
         )
 
     def __len__(self) -> int:
@@ -149,6 +160,12 @@ class Stream:
         """Decodes a sample; the result depends only on the record and the epoch."""
         raise NotImplementedError
 
+    def photo_box(self, record: Record) -> np.ndarray:
+        """The part of the canvas that a photo covers, (4,) float32 xyxy. Raises DenseCLIError if damaged."""
+        with record.reading("images"):
+            about = json.loads(bytes(record.parts["images"]["json"]))
+            return self._canvas.valid_box(about["width"], about["height"])
+
     def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
         def decode(record: Record) -> "Sample":
             return self.decode(record, epoch)
@@ -172,6 +189,7 @@ class Loader(Stream):
         views: int | None = None,
         decoder: JpegDecoder | None = None,
         lanes: int | None = None,
+        table: ShardTable | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -185,6 +203,7 @@ class Loader(Stream):
             views: Number of views of a photo that are used; see `choose_view`.
             decoder: Decodes whole batches of photos; by default Pillow decodes them one by one.
             lanes: See `Stream`.
+            table: See `Stream`.
             rank: Number of this process.
             world_size: Number of processes.
 
@@ -192,10 +211,10 @@ class Loader(Stream):
             DenseCLIError: The columns cannot be joined or are not finished.
         """
         columns = [store.images, regions, *targets.values()]
-        super().__init__(columns, config, lanes=lanes, rank=rank, world_size=world_size)
+        canvas = Canvas(store.canvas)
+        super().__init__(columns, canvas, config, lanes=lanes, table=table, rank=rank, world_size=world_size)
         self.regions, self.targets, self.decoder = regions, targets, decoder
         self._views = views
-        self._canvas = Canvas(store.canvas)
         self._max_cells = region_plan(regions.name).max_cells
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
@@ -211,6 +230,7 @@ class Loader(Stream):
             key=record.key,
             image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image()),
             boxes=regions.boxes[visit.rows],
+            photo=self.photo_box(record),
             targets={kind: self._target(kind, record, arrays[kind], visit) for kind in self.targets},
         )
 
@@ -228,12 +248,14 @@ class Sample:
         key: Its key.
         image: (S, S, 3) uint8 canvas, or the JPEG if a `JpegDecoder` decodes it later.
         boxes: (R, 4) float32 xyxy, normalised to the canvas.
+        photo: (4,) float32 xyxy, the part of the canvas that the photo covers.
         targets: Targets by kind; see `TargetReader.read`.
     """
 
     key: str
     image: np.ndarray | memoryview
     boxes: np.ndarray
+    photo: np.ndarray
     targets: dict[str, np.ndarray]
 
 
@@ -251,6 +273,7 @@ def collate(samples: list[Sample], epoch: int, decoder: JpegDecoder | None = Non
         images=decoder(photos) if decoder else torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2),
         boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
         batch_index=torch.arange(len(samples)).repeat_interleave(counts),
+        photos=torch.from_numpy(np.stack([sample.photo for sample in samples])),
         targets={
             kind: torch.from_numpy(join([sample.targets[kind] for sample in samples]))
             for kind in samples[0].targets

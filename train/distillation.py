@@ -18,6 +18,7 @@ from densecli.models.prompts import find_templates
 from densecli.models.student import Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column, Store
 from densecli.train.averaging import export_student
 from densecli.train.columns import find_regions, find_targets
@@ -80,8 +81,7 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
     """
     distributed = distributed or Distributed(device=pick_device(config.device))
     set_precision(config.precision, distributed.device)
-    store = Store.open(config.store)
-    regions, targets = columns_read(store, config)
+    store, regions, targets, table = distributed.on_rank_zero(lambda: _opened(config))
     loader = Loader(
         store,
         regions,
@@ -90,11 +90,19 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
         views=config.views,
         decoder=JpegDecoder.on_gpu(store.canvas, distributed.device) if config.decode == "gpu" else None,
         lanes=lanes_to_continue(config, distributed),
+        table=table,
         rank=distributed.rank,
         world_size=distributed.world_size,
     )
     recipe = Distillation(config, store, regions, targets, distributed.device)
     return Trainer(recipe, loader, config, distributed)
+
+
+def _opened(config: TrainConfig) -> tuple[Store, Column, dict[str, Column], ShardTable]:
+    """The store, the columns that a training reads, and their shards. One process asks for them, for all."""
+    store = Store.open(config.store)
+    regions, targets = columns_read(store, config)
+    return store, regions, targets, ShardTable.of([store.images, regions, *targets.values()])
 
 
 def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, Column]]:
@@ -278,6 +286,12 @@ class Distillation(Recipe[Outputs]):
         dense, context, heads = outputs[0].float(), outputs[1], outputs[2]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts, heads)
+
+    def saving_memory(self) -> list[str]:
+        """See `Recipe.saving_memory`."""
+        if self.config.activation_checkpointing:
+            return ["a smaller --image-size, which changes the result"]
+        return ["--activation-checkpointing, which is slower and changes nothing else"]
 
     def picture(self) -> np.ndarray:
         """Draws affinities on a few fixed photos, before the first step and now."""

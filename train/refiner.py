@@ -27,6 +27,7 @@ from densecli.models.refiner import (
 )
 from densecli.models.refiner_checkpoints import METADATA, VERSION, WEIGHTS, card_of
 from densecli.models.student import DenseVFM, load_student
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
@@ -75,7 +76,7 @@ def make_refiner_trainer(
     """
     distributed = distributed or Distributed(device=pick_device(config.device))
     set_precision(config.precision, distributed.device)
-    store = Store.open(config.store)
+    store, table = distributed.on_rank_zero(lambda: _opened(config.store))
     recipe = RefinerTraining(config, store, distributed.device)
     loader = CropLoader(
         store,
@@ -84,10 +85,17 @@ def make_refiner_trainer(
         scale=config.scale,
         side=recipe.side,
         lanes=lanes_to_continue(config, distributed),
+        table=table,
         rank=distributed.rank,
         world_size=distributed.world_size,
     )
     return Trainer(recipe, loader, config, distributed)
+
+
+def _opened(url: str) -> tuple[Store, ShardTable]:
+    """The store and the shards of its photos. One process asks for them, for all."""
+    store = Store.open(url)
+    return store, ShardTable.of([store.images])
 
 
 class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
@@ -120,6 +128,8 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
             fc_inter=config.fc_inter,
             fc_cls=config.fc_cls,
             exogenous=config.init == "exogenous",
+            late=config.late,
+            pacl=config.init == "pacl",
         )
 
         def make() -> Refiner:

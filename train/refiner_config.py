@@ -27,7 +27,8 @@ class RefinerConfig(TrainerConfig):
     init: str = setting(
         "own",
         help="Initial blocks: own, the network's last blocks; random; exogenous, random blocks after all of "
-        "the network's blocks; or the last blocks of another model, NAME or NAME=WEIGHTS.",
+        "the network's blocks; pacl, PACL's residual block for each token in place of blocks; or the last "
+        "blocks of another model, NAME or NAME=WEIGHTS.",
         group="method",
         metavar="NAME",
     )
@@ -35,6 +36,12 @@ class RefinerConfig(TrainerConfig):
     fc_cls: bool = setting(
         True,
         help="Makes a region's [CLS] token by an MLP; otherwise it is the mean of the region's tokens.",
+        group="method",
+    )
+    late: bool = setting(
+        False,
+        help="Runs over the whole photo, and takes a region's tokens from its map; otherwise it sees nothing "
+        "but the region.",
         group="method",
     )
     direction: Literal["global-to-local", "local-to-global"] = setting(

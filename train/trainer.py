@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
-from densecli.core.device import pick_device, set_precision
+from densecli.core.device import lacks_memory, pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
@@ -208,7 +208,7 @@ class Trainer(Generic[R]):
 
         Raises:
             NonFiniteStep: The step is not finite, after `max_nonfinite_steps` others.
-            DenseCLIError: A loss had nothing to learn from for too long; see `Health.count_empty`.
+            DenseCLIError: The device has too little memory; or a loss had nothing to learn from for too long; see `Health.count_empty`.
         """
         rate = self.schedule(
             self.step, peak=self.config.lr, warmup_steps=self.steps.warmup, total_steps=self.steps.total
@@ -216,10 +216,15 @@ class Trainer(Generic[R]):
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         counts = self._count(batches)
-        parts = [
-            self._backward(batch, counts, last=number == len(batches))
-            for number, batch in enumerate(batches, start=1)
-        ]
+        try:
+            parts = [
+                self._backward(batch, counts, last=number == len(batches))
+                for number, batch in enumerate(batches, start=1)
+            ]
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            raise self._no_memory() from error
         values, empty = self._sum(parts, self.recipe.learns_from(counts))
         self._ending = bool(values.pop("signals"))
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
@@ -231,6 +236,16 @@ class Trainer(Generic[R]):
         self.step += 1
         self.health.count_empty(empty, self.step, self.steps.total, self.recipe.nothing_to_learn)
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
+
+    def _no_memory(self) -> DenseCLIError:
+        size, accumulate = self.config.batch_size, self.config.accumulate
+        halved = f"--batch-size {size // 2} --accumulate {2 * accumulate}"
+        same = "gives the same steps" if size % 2 == 0 else "gives steps of almost as many photos"
+        ways = [f"{halved}, which {same}"] * (size > 1) + self.recipe.saving_memory()
+        return DenseCLIError(
+            f"{self.device} has too little memory to train on {size} photos at a time.",
+            hint=f"Try {'; or '.join(ways)}." if ways else "Use a device with more memory.",
+        )
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums `Recipe.counts` over the batches of all processes."""

@@ -27,8 +27,8 @@ class LoaderConfig(Settings):
     )
     lanes: int | None = setting(
         None,
-        help="Lanes that the samples are dealt to; a process reads its own lanes only. The order of the "
-        "samples follows from their number, not from that of the processes.",
+        help="Lanes: parts of the store that are shuffled by themselves, so that each process reads its own. "
+        "The order of the samples depends on their number, not on that of the processes.",
         group="run",
         min=1,
         metavar="N",
@@ -146,7 +146,9 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     checkpoint_every: int = setting(
         500, help="Steps between checkpoints.", group="run", min=1, metavar="STEPS"
     )
-    keep_checkpoints: int = setting(2, help="Checkpoints to keep.", group="run", min=1, metavar="N")
+    keep_checkpoints: int = setting(
+        2, help="Checkpoints to keep, those written last.", group="run", min=1, metavar="N"
+    )
     resume: Resume = setting(
         "interrupted",
         help="What to do with an existing run: continue it, refuse, or replace it.",

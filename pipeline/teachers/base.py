@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,13 +16,21 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
 from densecli.models.registry import MODELS
 from densecli.models.vfms import architecture_of
+from densecli.pipeline.transfers import to_device
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
+from densecli.shards.joined import Record
 from densecli.shards.regions import Regions
-from densecli.shards.specs import ColumnInfo, NetworkSpec, TeacherSpec
+from densecli.shards.specs import FULL_PRECISION, ColumnInfo, NetworkSpec, TeacherSpec
 
 if TYPE_CHECKING:
     from densecli.pipeline.config import BuildConfig
+
+
+def with_precision(spec: TeacherSpec, precision: str) -> TeacherSpec:
+    """Returns a teacher's spec for a column that is made in this precision."""
+    # fp32 stays unsaid, as it was before there were others: such columns keep their ids.
+    return spec if precision == FULL_PRECISION else {**spec, "precision": precision}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +42,34 @@ class Photo:
         image: (h, w, 3) uint8, without padding.
         canvas: The canvas that the image is on.
         regions: The boxes of every view.
+        shard: The samples of its shard, for teachers that look at other photos too.
     """
 
     key: str
     image: np.ndarray
     canvas: Canvas
     regions: Regions
+    shard: Sequence[Record] = ()
+    _prepared: dict[Hashable, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def padded(self) -> np.ndarray:
         """Returns the whole canvas, (S, S, 3) uint8."""
-        return self.canvas.pad(self.image)
+        return self.once("padded", lambda: self.canvas.pad(self.image))
+
+    def once(self, what: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Returns what `make` makes, the same array to every teacher that asks for it.
+
+        Args:
+            what: Names the array with all that it depends on besides the photo.
+            make: Makes it.
+        """
+        if what not in self._prepared:
+            self._prepared[what] = make()
+        return self._prepared[what]
+
+    def forget(self) -> None:
+        """Drops what `once` keeps."""
+        self._prepared.clear()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +80,22 @@ class Cost:
         stored: Arrays of zeros with the shapes and types of the stored target.
         once: FLOPs to make the target for the store.
         visit: FLOPs of a live teacher each time a training visits the photo.
+        most: The same as `stored` for the largest target, if the size depends on what the teacher says;
+            `stored` is then the smallest.
     """
 
     stored: Arrays
     once: float
     visit: float
+    most: Arrays | None = None
 
 
 class Teacher(Protocol):
-    """A frozen network on its device. `Batcher` calls inputs, forward and target; the build calls encode."""
+    """A frozen network on its device. `Batcher` calls inputs, forward and targets; the build calls encode.
+
+    `forward` and `targets` run at the precision of the column; `core.device.full_precision` is for what must
+    be exact. Nothing in them should make the host wait for a GPU.
+    """
 
     name: str
     device: torch.device
@@ -82,12 +115,32 @@ class Teacher(Protocol):
         """
         ...
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns the photo's target from the outputs for its inputs, in their order."""
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Makes the targets of the photos that a batch completes.
+
+        Args:
+            photos: The photos.
+            outputs: For each of them (N, ...), the outputs for its inputs, in their order.
+
+        Returns:
+            The float32 target of each photo, on the device.
+        """
         ...
 
-    def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """Returns the arrays that are stored for a photo's target, and the codec's error on it."""
+    def encode(self, photo: Photo, target: np.ndarray, /) -> tuple[Arrays, Errors]:
+        """Returns the arrays that are stored for a photo's target, and the codec's error on it.
+
+        A `Reducing` teacher takes what `reduce` made of the target in place of it.
+        """
+        ...
+
+
+@runtime_checkable
+class Reducing(Protocol):
+    """A teacher that makes what is stored on its device, so that less work and fewer bytes reach the host."""
+
+    def reduce(self, targets: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """Returns the arguments of `encode` after the photo, for each target. Runs in full precision."""
         ...
 
 
@@ -125,6 +178,21 @@ class TeacherConfig(Protocol):
             DenseCLIError: The weights do not fit.
         """
         ...
+
+
+def boxes_of(boxes: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the boxes of several photos as one batch.
+
+    Args:
+        boxes: (N, 4) float32 of each photo.
+        device: Where to copy them, without waiting.
+
+    Returns:
+        (R, 4) boxes of all photos, and (R,) the photo of each.
+    """
+    of_photo = np.repeat(np.arange(len(boxes), dtype=np.float32), [len(some) for some in boxes])
+    rows = to_device([np.column_stack([np.concatenate(boxes), of_photo])], device)[0]
+    return rows[:, :4], rows[:, 4]
 
 
 def weights_for(model: str, settings: BuildConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,22 +107,25 @@ class CropsTeacher:
 
     def inputs(self, photo: Photo) -> np.ndarray:
         """Returns the crops of the boxes of the stored views, view by view, (M, side, side, 3) uint8."""
-        regions = photo.regions
-        cells = [cell for view in self.config.stored_views(photo) for cell in regions.view(view)]
-        crops = np.empty((len(cells), self.side, self.side, 3), np.uint8)
-        for crop, cell in zip(crops, cells, strict=True):
-            crop[:] = photo.canvas.crop(photo.image, regions.boxes[cell], self.side, self.config.context)
-        return crops
+        regions, views = photo.regions, self.config.stored_views(photo)
+        side, context = self.side, self.config.context
+
+        def crops() -> np.ndarray:
+            cells = [cell for view in views for cell in regions.view(view)]
+            crops = np.empty((len(cells), side, side, 3), np.uint8)
+            for crop, cell in zip(crops, cells, strict=True):
+                crop[:] = photo.canvas.crop(photo.image, regions.boxes[cell], side, context)
+            return crops
+
+        return photo.once(("crops", side, context, *views.tolist()), crops)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the embeddings (B, C), unit norm, of crops (B, 3, side, side)."""
         return F.normalize(self.model.encode_image(self.model.normalize(inputs)).float(), dim=1)
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns the embeddings (M, C) float32, unit rows, in the order of `inputs`."""
-        if not outputs:
-            return np.zeros((0, self.model.embed_dim), np.float32)
-        return torch.stack(outputs).cpu().numpy()
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns for each photo the embeddings (M, C) float32, unit rows, in the order of `inputs`."""
+        return [rows if len(rows) else rows.new_zeros(0, self.model.embed_dim) for rows in outputs]
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         """Returns the codec's arrays of (M, C) rows, and `views` (K,) int32, the views they belong to."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,17 +21,19 @@ from densecli.pipeline.config import RANK, SELF_RANK, BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
+    TeacherConfig,
     clip_names,
     clip_spec,
     weights_for,
     weights_id,
     weights_info,
 )
+from densecli.pipeline.teachers.factors import array_names, encode_maps, errors_of
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, LowRank
 from densecli.shards.datasets import Dataset, defaults_for
 from densecli.shards.kinds import KINDS
-from densecli.shards.specs import ColumnInfo, TeacherSpec
+from densecli.shards.specs import CodecSpec, ColumnInfo, TeacherSpec
 
 Factors = TypeVar("Factors", bound=LowRank)
 
@@ -165,21 +167,38 @@ class TokenTeacher:
         """Returns maps (B, C, h, w), unit norm per token, of canvases (B, 3, S, S)."""
         return self._forward(inputs)
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns the unit tokens, (h, w, C) float32."""
-        return outputs[0].permute(1, 2, 0).cpu().numpy()
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns for each photo the unit tokens, (h, w, C) float32."""
+        return [of_photo[0].float().permute(1, 2, 0) for of_photo in outputs]
 
-    def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
-        """Encodes unit tokens (h, w, C).
+    def reduce(self, targets: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """Returns the grid, the figures and the arrays of each map, see `encode_maps`.
+
+        The maps themselves where the codec needs a full decomposition, which is for the CPU.
+        """
+        if self.codec.method == "eigh":
+            return [(target,) for target in targets]
+        maps = torch.stack(list(targets))
+        grid = torch.tensor(maps.shape[1:3], dtype=torch.int32)
+        return [(grid, *parts) for parts in encode_maps(self.codec, maps.flatten(1, 2))]
+
+    def encode(self, photo: Photo, *parts: np.ndarray) -> tuple[Arrays, Errors]:
+        """Makes the stored arrays of what `reduce` returned.
 
         Returns:
             The codec's arrays; `grid` (2,) int32, which is h and w; and `bound` (2,) float32, the `row_norm`
             and `max_abs` of this map's error, which bound its effect on a loss.
         """
-        height, width, _ = target.shape
-        arrays, error = self.codec.encode(target.reshape(height * width, -1))
+        if len(parts) == 1:
+            (target,) = parts
+            grid = np.array(target.shape[:2], np.int32)
+            arrays, error = self.codec.encode(target.reshape(grid.prod(), -1))
+        else:
+            grid, figures, *coded = parts
+            arrays = dict(zip(array_names(self.codec), coded, strict=True))
+            error = errors_of(self.codec, figures)
         bound = np.array([error["row_norm"], error["max_abs"]], np.float32)
-        return {**arrays, "grid": np.array([height, width], np.int32), "bound": bound}, error
+        return {**arrays, "grid": grid, "bound": bound}, error
 
 
 def map_cost(forward: Forward, codec: LowRank) -> Cost:
@@ -190,10 +209,27 @@ def map_cost(forward: Forward, codec: LowRank) -> Cost:
     return Cost(stored=stored, once=forward.flops, visit=forward.flops)
 
 
+def with_method_of(teacher: TeacherConfig, codec: CodecSpec) -> TeacherConfig:
+    """Returns a teacher with the method of factorisation of a column; the same one if it has no factors.
+
+    Args:
+        teacher: Any teacher.
+        codec: The column's `spec["codec"]`.
+    """
+    own = getattr(teacher, "codec", None)
+    method, seed = codec.get("method", LowRank.method), codec.get("seed", LowRank.seed)
+    if not isinstance(own, LowRank) or (own.method, own.seed) == (method, seed):
+        return teacher
+    changed: TeacherConfig = replace(cast(Any, teacher), codec=replace(own, method=method, seed=seed))
+    return changed
+
+
 def factor_codec(codec: type[Factors], settings: BuildConfig, *, default_rank: int) -> Factors:
     """Returns the codec of a token map for the settings of a build."""
-    rank = None if settings.gram_rmse else settings.rank or default_rank
-    return codec(rank=rank, rmse=settings.gram_rmse, dtype=settings.codec)
+    if settings.gram_rmse:
+        # To find the rank takes the whole spectrum.
+        return codec(rank=None, rmse=settings.gram_rmse, dtype=settings.codec)
+    return codec(rank=settings.rank or default_rank, dtype=settings.codec, method="subspace")
 
 
 def _configure_gram(model: str, settings: BuildConfig) -> GramConfig:

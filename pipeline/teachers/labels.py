@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.core import fs
+from densecli.core.device import full_precision
 from densecli.models.architecture import Architecture
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
@@ -25,6 +27,7 @@ from densecli.pipeline.config import LabelSettings
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
+    boxes_of,
     clip_names,
     clip_spec,
     file_sha256,
@@ -112,9 +115,17 @@ class LabelsConfig(Retrieval):
     def cost(self, photo: Photo) -> Cost:
         """See `TeacherConfig.cost`."""
         flops = dense_forward(self.name, photo.canvas.size).flops
-        codec, n = self.codec(), len(photo.regions.boxes)
-        stored = {**codec.blank((n, len(codec.things))), "thing": np.zeros(n, bool)}
-        return Cost(stored=stored, once=flops, visit=flops)
+        codec = self.codec()
+        shape = len(photo.regions.boxes), len(codec.things)
+        thing = {"thing": np.zeros(shape[0], bool)}
+        # A teacher that is unsure of every box keeps all categories.
+        most = replace(codec, k=shape[1]).blank(shape) if codec.k < shape[1] else None
+        return Cost(
+            stored={**codec.blank(shape), **thing},
+            once=flops,
+            visit=flops,
+            most={**most, **thing} if most else None,
+        )
 
     def load(self, device: str) -> LabelsTeacher:
         """See `TeacherConfig.load`."""
@@ -145,12 +156,14 @@ class LabelsTeacher:
         """Returns dense maps (B, C, h, w) of canvases (B, 3, S, S)."""
         return retrieval_map(self.model, inputs, resample=self.config.resample)
 
-    def target(self, photo: Photo, outputs: list[Tensor]) -> np.ndarray:
-        """Returns p (N, D) float32 for the photo's N boxes."""
-        boxes = torch.from_numpy(photo.regions.boxes).to(self.device)
-        of_image = torch.zeros(len(boxes), dtype=torch.long, device=self.device)
-        regions = region_pool(outputs[0][None], boxes, of_image)
-        return retrieve(regions, self.text, self.config.tau).cpu().numpy()
+    def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns for each photo p (N, D) float32 for its N boxes."""
+        boxes, of_image = boxes_of([photo.regions.boxes for photo in photos], self.device)
+        regions = region_pool(torch.cat(list(outputs)), boxes, of_image)
+        with full_precision(self.device):
+            # A rounded cosine would be off by a hundredfold after the division by tau.
+            p = retrieve(regions, self.text, self.config.tau)
+        return list(p.split([len(photo.regions.boxes) for photo in photos]))
 
     def encode(self, photo: Photo, target: np.ndarray) -> tuple[Arrays, Errors]:
         """See `encode_labels`."""

@@ -8,6 +8,7 @@ import numpy as np
 from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
 from densecli.shards.codecs.rows import Rows, blank_rows
+from densecli.shards.codecs.subspace import is_small, leading_vectors, random_block, truncation_rmse
 from densecli.shards.quantise import ALL, Arrays, Some, dequantise, quantise
 from densecli.shards.specs import CodecSpec
 
@@ -25,20 +26,31 @@ class LowRank:
         rmse: Largest RMSE of a map's Gram matrix: each map gets the fewest columns, a multiple of 8, that
             stay within it.
         dtype: int8, fp16 or fp32.
+        method: eigh, a full decomposition in float64; or subspace, a randomised iteration in float32 for a
+            fixed rank, see `codecs.subspace`.
+        seed: Seed of the iteration.
     """
 
     rank: int | None = 64
     rmse: float | None = None
     dtype: str = Rows.dtype
+    method: str = "eigh"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if (self.rank is None) == (self.rmse is None):
             raise ValueError("LowRank takes either a rank or an rmse")
+        if self.method not in ("eigh", "subspace"):
+            raise ValueError(f"LowRank has no method {self.method!r}")
+        if self.method == "subspace" and self.rank is None:
+            raise ValueError("the method subspace takes a rank, not an rmse")
 
     @property
     def spec(self) -> CodecSpec:
         """See `Codec.spec`."""
-        return {"name": "lowrank", "rank": self.rank, "rmse": self.rmse, "dtype": self.dtype}
+        spec: CodecSpec = {"name": "lowrank", "rank": self.rank, "rmse": self.rmse, "dtype": self.dtype}
+        # Columns of releases that had no other method say nothing of it.
+        return spec if self.method == "eigh" else {**spec, "method": self.method, "seed": self.seed}
 
     def blank(self, shape: tuple[int, int]) -> Arrays:
         """See `Codec.blank`. With `rmse`, the largest shapes possible."""
@@ -49,7 +61,7 @@ class LowRank:
 
         Returns:
             `x` (N, r) with r = min(rank, N, C), with int8 also `scale` float16 (N,); and their `error` with
-            `rmse_truncation`, the part of the RMSE due to the rank alone (exact, from the tail of s^4).
+            `rmse_truncation`, the part of the RMSE due to the rank alone.
 
         Raises:
             DenseCLIError: `dtype` is too coarse for `rmse`.
@@ -83,6 +95,12 @@ class LowRank:
 
     def _truncate(self, x: np.ndarray) -> tuple[Arrays, float]:
         """F as stored, and the RMSE due to its rank alone."""
+        if self.method == "subspace" and self.rank and not is_small((len(x), x.shape[1]), self.rank):
+            tokens = np.asarray(x, np.float32)
+            gram = tokens.T @ tokens
+            block = random_block(x.shape[1], self.rank, self.seed)
+            vectors = leading_vectors(gram, block, self.rank, np.linalg)
+            return self._store(tokens @ vectors), float(truncation_rmse(gram, vectors, len(x)))
         exact = x.astype(np.float64)
         factor, tails = _factor(exact)
         arrays = self._store(factor[:, : self.rank]) if self.rank else self._within(exact, factor, tails)

@@ -10,6 +10,8 @@ from densecli.shards.codecs.base import CODECS, FLOATS, Errors, largest, mean
 from densecli.shards.quantise import ALL, Arrays, Some
 from densecli.shards.specs import CodecSpec
 
+_LAST_ID = np.uint64(2**16 - 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TopK:
@@ -55,7 +57,7 @@ class TopK:
         }
 
     def encode(self, p: np.ndarray) -> tuple[Arrays, Errors]:
-        """Encodes (N, D) probabilities.
+        """Encodes (N, D) probabilities, float32.
 
         Returns:
             `count` uint16 (N,), the number of classes that each row keeps, at least 1; row after row, `ids`
@@ -63,8 +65,7 @@ class TopK:
             (N, 2), the thing and the stuff mass of the tail. And their `error`.
         """
         things = np.array(self.things)
-        order = np.argsort(-p, axis=1, kind="stable")
-        falling = np.take_along_axis(p, order, axis=1)
+        order, falling = _falling(p)
         kept = self._kept(falling)
         tail, is_thing = np.where(kept, 0, falling.astype(np.float64)), things[order]
         mass = np.stack([(tail * side).sum(1) for side in (is_thing, ~is_thing)], axis=1)
@@ -82,9 +83,9 @@ class TopK:
         # The tail's mass if a row ended before each class.
         kept = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1] > self.tail_mass
         kept[:, :1] = True
-        spare = max(0, n * min(self.k, d) - int(kept.sum()))
-        likeliest = np.argsort(np.where(kept, 1, -falling), axis=None, kind="stable")[:spare]
-        kept.flat[likeliest] = True
+        spare = n * min(self.k, d) - int(kept.sum())
+        if spare > 0:
+            kept.flat[_likeliest(np.where(kept, -1, falling).ravel(), spare)] = True
         return kept
 
     def error(self, arrays: Mapping[str, np.ndarray], p: np.ndarray) -> Errors:
@@ -110,6 +111,8 @@ class TopK:
         Rows sum to 1. The argmax over the classes is the first id stored. Raises ValueError for a row that is
         no distribution, which `encode` never writes.
         """
+        if not all(arrays[name].dtype.kind in "iu" for name in ("count", "ids")):
+            raise ValueError("its counts or ids are no whole numbers")
         count = arrays["count"].astype(np.int64)
         start = (np.cumsum(count) - count)[rows]
         count = count[rows]
@@ -130,6 +133,24 @@ class TopK:
         wrong = np.flatnonzero(classes.argmax(1) != first)
         classes[wrong, first[wrong]] = np.nextafter(classes[wrong].max(1), np.float32(2))
         return decoded
+
+
+def _falling(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes (N, D) of each row by falling probability, ties by id, and these probabilities."""
+    # The bits of floats that are not negative order them. With the ids below they are one number each, which
+    # sorts several times as fast as a stable sort of indices.
+    bits = np.ascontiguousarray(p, np.float32).view(np.uint32).astype(np.uint64)
+    ids = np.arange(p.shape[1], dtype=np.uint64)
+    keys = np.sort(bits << np.uint64(16) | (_LAST_ID - ids), axis=1)[:, ::-1]
+    order = _LAST_ID - (keys & _LAST_ID)
+    return order.astype(np.int64), (keys >> np.uint64(16)).astype(np.uint32).view(np.float32)
+
+
+def _likeliest(p: np.ndarray, count: int) -> np.ndarray:
+    """Places of the `count` largest of (M,) numbers; of equal ones the first."""
+    least = np.partition(p, len(p) - count)[len(p) - count]
+    larger = np.flatnonzero(p > least)
+    return np.concatenate([larger, np.flatnonzero(p == least)[: count - len(larger)]])
 
 
 @CODECS.register("topk", help="Distributions: the most likely classes and the mass of all others.")

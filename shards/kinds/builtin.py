@@ -71,3 +71,26 @@ KINDS.add(
     ),
     help="A Refiner's tokens of each box, for their correlations (R-SC-CLIPSelf).",
 )
+KINDS.add(
+    "refined-map",
+    TargetKind(
+        name="refined-map",
+        prefix="refined-map-",
+        layout="map",
+        read_by=("spatial", "context"),
+        options=("refiner",),
+        own_teacher=True,
+    ),
+    help="A Refiner's tokens of the whole photo, for their correlations (R-SC, tables 7 and 14).",
+)
+KINDS.add(
+    "aggregated",
+    TargetKind(
+        name="aggregated",
+        prefix="aggregated-",
+        layout="map",
+        read_by=("spatial", "context"),
+        own_teacher=True,
+    ),
+    help="A CLIP's own tokens, averaged over many other photos around the photo (R-SC, eq. 7).",
+)

@@ -83,6 +83,14 @@ def test_limits__a_file_that_may_not_be_written_is_named() -> None:
     ]
 
 
+def test_limits__a_folder_in_place_of_a_file_is_named() -> None:
+    done = ended(failing(IsADirectoryError(errno.EISDIR, "Is a directory", "some/folder")))
+    assert done.output.splitlines() == [
+        "Error: some/folder: Is a directory.",
+        "Hint: Name a file in place of the folder.",
+    ]
+
+
 def test_sigterm__lets_a_command_clean_up(tmp_path) -> None:
     def call() -> None:
         with open(tmp_path / "half", "w"):

@@ -84,8 +84,8 @@ def test_diagnose__annotated_photos_have_regions_and_points_in_their_segments(tm
 
 
 def test_diagnose__a_vfm_has_layers_and_no_texts(files):
-    subject = {"vfm": ModelUnderTest(model="scenes-vfm")}
-    found = diagnose(subject, PhotoFiles(files, 1), SCENES, config(layers=(1,)))
+    under_test = {"vfm": ModelUnderTest(model="scenes-vfm")}
+    found = diagnose(under_test, PhotoFiles(files, 1), SCENES, config(layers=(1,)))
     assert titles(found) == [
         ["The photo", "Attention of [CLS]", "Attention of the centre", "Correlation with the centre"]
     ]

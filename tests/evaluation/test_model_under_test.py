@@ -20,10 +20,10 @@ def test_of_run__reads_the_student_out_as_it_was_trained(tmp_path: Path) -> None
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "card.json").write_text(json.dumps(card))
     (tmp_path / "export" / "student.safetensors").touch()
-    subject = ModelUnderTest.of_run(str(tmp_path))
-    assert subject.settings == {"canvas": 64, "mode": "qq+scale"}
-    assert subject.weights == str(tmp_path / "export" / "student.safetensors")
-    assert (subject.model, subject.origin) == ("scenes-s", "weights/scenes-s.pt")
+    under_test = ModelUnderTest.of_run(str(tmp_path))
+    assert under_test.settings == {"canvas": 64, "mode": "qq+scale"}
+    assert under_test.weights == str(tmp_path / "export" / "student.safetensors")
+    assert (under_test.model, under_test.origin) == ("scenes-s", "weights/scenes-s.pt")
 
 
 @pytest.mark.parametrize("random", [True, False])
@@ -59,5 +59,5 @@ def test_named__as_the_card_beside_its_weights_says(tmp_path: Path) -> None:
     weights = tmp_path / "x.pt"
     weights.touch()
     (tmp_path / "x.card.json").write_text(json.dumps({"image_size": 224, "mode": "qq"}))
-    subject = ModelUnderTest.named("scenes-s", str(weights))
-    assert subject.settings == {"canvas": 224, "mode": "qq"} and subject.origin is None
+    under_test = ModelUnderTest.named("scenes-s", str(weights))
+    assert under_test.settings == {"canvas": 224, "mode": "qq"} and under_test.origin is None

@@ -8,7 +8,13 @@ from PIL import Image
 from registries import put
 
 from densecli.core.errors import DenseCLIError
-from densecli.evaluation.preview import PreviewRequest, draw_preview, find_record, retrieved_views
+from densecli.evaluation.preview import (
+    PreviewRequest,
+    draw_preview,
+    find_record,
+    retrieved_view,
+    retrieved_views,
+)
 from densecli.shards.codecs import CODECS, LowRank, Rows, TopK
 from densecli.shards.kinds import KINDS, TargetKind
 from densecli.shards.quantise import ALL
@@ -32,8 +38,15 @@ def store(tmp_path):
     grid = np.array([4, 4], np.int32)
     crop = {"name": "crops", "crop": {"side": 32, "context": 1.0}}
     probabilities = rng.dirichlet(np.ones(3), len(cells.boxes))
+    probabilities_of_crops = rng.dirichlet(np.ones(3), rows)
     targets = {
         "v": ({"name": "labels", "categories": NAMES}, TopK(things=THINGS), probabilities, {}),
+        "relabel-crops-v": (
+            {"name": "crop-labels", "categories": NAMES},
+            TopK(things=THINGS),
+            probabilities_of_crops,
+            {"views": views},
+        ),
         "crops-v": (crop, Rows(), rng.normal(size=(rows, 8)), {"views": views}),
         "self-v": ({"name": "self"}, LowRank(rank=4), rng.normal(size=(16, 8)), {"grid": grid}),
     }
@@ -63,6 +76,22 @@ def test_find_record__in_any_shard(store, key):
     column = store.find("targets", "self-v")
     record = find_record(store, [column], key)
     assert record.key == key and set(record.parts) == {"images", "self-v"}
+
+
+def test_retrieved_view__of_crops_has_the_rows_of_that_view(store):
+    """Rows are stored view by view: those of view 1, then those of view 3."""
+    column = store.find("targets", "relabel-crops-v")
+    record = find_record(store, [store.regions_of(column), column], "a")
+    p = column.codec.decode(record.arrays(column.part))
+    sizes = np.diff(record.regions().offsets)
+    for view, rows in ((1, p[: sizes[1]]), (3, p[sizes[1] :])):
+        found = retrieved_view(record, column, view=view)
+        assert len(found.boxes) == sizes[view] == len(rows)
+        np.testing.assert_allclose(found.confidence, rows.max(axis=1))
+    with pytest.raises(DenseCLIError, match="no labels of view 2 of a") as caught:
+        retrieved_view(record, column, view=2)
+    assert "1, 3" in caught.value.hint
+    assert preview(store, [column], "a", view=0, point=(0.5, 0.5)).height > 100
 
 
 def test_find_record__unknown_key_names_some_that_are_there(store):

@@ -29,15 +29,15 @@ ALIKE = "test"
 
 def measured(task, scenes, processes, neighbours=ALIKE):
     """What a task says of the shipped student, in JSON's values."""
-    subject = ModelUnderTest(model="scenes-s")
+    under_test = ModelUnderTest(model="scenes-s")
     where = {"data": str(scenes), "split": "val", "categories": "scenes"}
     if task == "regions":
         config = ClassifyConfig(canvas=96, batch_size=2)
-        found = evaluate_regions(subject, **where, config=config, processes=processes).to_dict()
+        found = evaluate_regions(under_test, **where, config=config, processes=processes).to_dict()
     else:
         settings = {"canvas": 96, "batch_size": 2}
-        request = EvaluationRequest(subject=subject, **where, settings=settings, train_split=neighbours)
-        found = TASKS[task](request, processes).values[subject.title]
+        request = EvaluationRequest(under_test=under_test, **where, settings=settings, train_split=neighbours)
+        found = TASKS[task](request, processes).values[under_test.title]
     return json.loads(json.dumps(found))
 
 

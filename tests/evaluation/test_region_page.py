@@ -65,12 +65,12 @@ def page(write_panoptic, tmp_path):
         "categories": str(tmp_path / "two.json"),
         "config": ClassifyConfig(canvas=96),
     }
-    subjects = {
+    models_under_test = {
         name: ModelUnderTest(model="scenes-s", weights=f"random:{seed}")
         for seed, name in enumerate(("before", "after"))
     }
-    results = {name: evaluate_regions(each, **where) for name, each in subjects.items()}
-    path = write_region_page(tmp_path / "out", subjects, results, crops=results, **where)
+    results = {name: evaluate_regions(each, **where) for name, each in models_under_test.items()}
+    path = write_region_page(tmp_path / "out", models_under_test, results, crops=results, **where)
     return path, results
 
 

@@ -53,8 +53,11 @@ def test_task__a_row_for_each_alpha(scenes, exported, tmp_path, task):
 
 def test_task__alpha_0_is_the_student_before(scenes, moved_run, tmp_path):
     found = {}
-    subjects = {"run": ["--run", str(moved_run), "--alphas", "0"], "before": ["--student", "scenes-s"]}
-    for name, who in subjects.items():
+    models_under_test = {
+        "run": ["--run", str(moved_run), "--alphas", "0"],
+        "before": ["--student", "scenes-s"],
+    }
+    for name, who in models_under_test.items():
         file = tmp_path / f"{name}.json"
         run(scenes, *who, "--canvas", "96", "--json", str(file), task="segmentation")
         found[name] = next(iter(json.loads(file.read_text()).values()))
@@ -119,8 +122,8 @@ def test_task__flags_of_another_task_are_a_usage_error(scenes, task, flag):
 )
 def test_settings__papers_sizes_within_the_canvas(canvas, given, sizes):
     of_run = {"canvas": canvas, "mode": "qq"} if canvas else None
-    subject = ModelUnderTest(model="scenes-s", settings=of_run)
-    question = EvaluationRequest(subject=subject, data="d", split="s", settings=given)
+    under_test = ModelUnderTest(model="scenes-s", settings=of_run)
+    question = EvaluationRequest(under_test=under_test, data="d", split="s", settings=given)
     config = settings_for(question, SegmentationConfig(), "side", "window", "stride")
     assert (config.side, config.window, config.stride) == sizes
     assert config.mode == ("qq" if canvas else "value")
@@ -129,6 +132,6 @@ def test_settings__papers_sizes_within_the_canvas(canvas, given, sizes):
 def test_settings__a_given_canvas_is_taken_as_it_is():
     settings = {"canvas": 560, "k": 5}
     question = EvaluationRequest(
-        subject=ModelUnderTest(model="scenes-s"), data="d", split="s", settings=settings
+        under_test=ModelUnderTest(model="scenes-s"), data="d", split="s", settings=settings
     )
     assert settings_for(question, KNNConfig(), "canvas") == KNNConfig(canvas=560, k=5)

@@ -32,17 +32,14 @@ HOSTS = (
 )  # fmt: skip
 
 
-def address(rng: random.Random, folder: Path) -> str:
-    """An address, or something that looks like one."""
+def address(rng: random.Random, secret: str) -> str:
+    """An address, or something that looks like one; `secret` is the path of a file that none may read."""
     host = rng.choice((*HOSTS, odd_text(rng)))
-    secret = folder.parent / "outside" / "secret.txt"
-    path = rng.choice(
-        ("/a.jpg", "", "/", "?a=b", f"/{odd_text(rng)}", str(secret), "/../../outside/secret.txt")
-    )
+    path = rng.choice(("/a.jpg", "", "/", "?a=b", f"/{odd_text(rng)}", secret, "/../../outside/secret.txt"))
     one = f"{rng.choice(SCHEMES)}{rng.choice(('://', '://', '://', ':', ':/', '//', ''))}{host}{path}"
     if rng.random() < 0.2:
         one = f"{one}::{rng.choice(SCHEMES)}://{rng.choice(HOSTS)}/refs.json"
-    return rng.choice((one, one, one, odd_text(rng), str(secret), f"file://{secret}"))
+    return rng.choice((one, one, one, odd_text(rng), secret, f"file://{secret}"))
 
 
 @contextmanager
@@ -61,7 +58,7 @@ def names_lead_inside() -> Iterator[None]:
 
 def try_address(rng: random.Random, folder: Path) -> None:
     """One address: it never gives bytes, nor any end but Unreadable."""
-    one = address(rng, folder)
+    one = address(rng, str(folder.parent / "outside" / "secret.txt"))
     if one[:5].lower() in ("s3://", "hf://"):
         # The user's own endpoint, which is asked.
         return
@@ -72,7 +69,10 @@ def try_address(rng: random.Random, folder: Path) -> None:
 
 def try_list(rng: random.Random, folder: Path) -> None:
     """A list of them, whole or damaged, in a file of any kind."""
-    rows = [address(rng, folder) for _ in range(rng.randrange(1, 6))]
+    damaged = rng.random() < 0.7
+    # What is damaged, and where, follows from the seed, not from the length of a temporary folder's name.
+    secret = "/etc/passwd" if damaged else str(folder.parent / "outside" / "secret.txt")
+    rows = [address(rng, secret) for _ in range(rng.randrange(1, 6))]
     kind = rng.choice((".txt", ".csv", ".tsv", ".jsonl", ".parquet", "", ".json", ".gz"))
     path = folder / f"list{kind}"
     if kind == ".parquet":
@@ -86,7 +86,7 @@ def try_list(rng: random.Random, folder: Path) -> None:
         head = [rng.choice(("url", "url", "text,url", "url\ttext"))] if kind in (".csv", ".tsv") else []
         encoding = rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16"))
         data = rng.choice(("\n", "\r\n", "\r")).join([*head, *rows, rng.choice(TEXTS)]).encode(encoding)
-    path.write_bytes(mutated(rng, data) if rng.random() < 0.7 else data)
+    path.write_bytes(mutated(rng, data) if damaged else data)
     source = open_source("urls", str(path), limit=rng.choice((None, 2)))
     keys = [item.key for item in source.items]
     assert len(set(keys)) == len(keys) == source.identity["n"]

@@ -4,6 +4,8 @@ import json
 import random
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from densecli.core.errors import DenseCLIError
+from densecli.shards import key_index
 from densecli.shards.codecs import TopK
+from densecli.shards.find_shard import find_shard
 from densecli.shards.gc import garbage
 from densecli.shards.info import describe
 from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json, column_key, short_id
 from densecli.shards.lint import lint
+from densecli.shards.manifest import manifest_url, publish, read_manifest
 from densecli.shards.npz import decode_npz, npz_bytes
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import Column, Store
@@ -53,6 +59,14 @@ def build(root: Path, change: Callable[[str, bytes], bytes] = lambda _, data: da
             members = MEMBERS[column.kind].items()
             writer.add(key, {name: change(f"{column.kind}/{key}.{name}", data) for name, data in members})
         writer.commit()
+        # How long it took is no part of an input, which follows from its seed.
+        receipt = Path(column.receipt_url(SHARD))
+        document = {
+            **json.loads(receipt.read_bytes()),
+            "run": {"gpu_seconds": 0.5, "seconds": {"write": 0.25}},
+        }
+        receipt.write_bytes(canonical_json(document))
+        publish(column)
 
 
 @cache
@@ -141,6 +155,40 @@ def try_members(rng: random.Random, folder: Path) -> None:
         assert chosen.startswith("images")
 
 
+def try_manifests(rng: random.Random, folder: Path) -> None:
+    """A store with a changed manifest or index of keys; where it matters, with the sums made right."""
+    for name, data in files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    store = Store.open(folder)
+    column = rng.choice([store.images, *store.columns()])
+    path = Path(manifest_url(column))
+    sound = read_manifest(column)
+    assert sound is not None
+    match rng.randrange(3):
+        case 0:
+            path.write_bytes(mutated(rng, path.read_bytes()))
+        case 1:
+            odd = {
+                "samples": np.array([rng.choice((0, 1, 3, 2**31 - 1, -1))], np.int32),
+                "tar_bytes": np.array([rng.choice((0, -1, 2**62))]),
+                "keys_digest": np.zeros((1, 32), np.uint8),
+                "totals": mutated_value(rng, sound.totals),
+            }
+            changed = {name: value for name, value in odd.items() if rng.random() < 0.4}
+            try:
+                path.write_bytes(replace(sound, **changed).to_parquet(column.key))
+            except (ValueError, TypeError):  # what JSON cannot hold
+                return
+        case _:
+            index = folder / "images" / key_index.FILE
+            index.write_bytes(mutated(rng, index.read_bytes()))
+    for key in ("a", "zz"):
+        with suppress(DenseCLIError):
+            assert find_shard(store, key) == SHARD and key == "a"
+    use(folder)
+
+
 def _read_receipt(column: Column) -> None:
     receipt = column.receipt(SHARD)
     assert receipt is not None and Receipt.from_json(receipt.to_json()) == receipt
@@ -157,5 +205,6 @@ ODD = (
 
 TARGETS = (
     Target(name="store documents", try_one=try_documents, quick=60),
+    Target(name="store manifests", try_one=try_manifests, quick=60),
     Target(name="store members", try_one=try_members, quick=40),
 )

@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import load_model
+from densecli.models.checkpoints import load_model, seeded
+from densecli.models.pooling import region_tokens
 from densecli.models.refiner import RefinerShape, make_refiner, starting_blocks
 from densecli.models.refiner_checkpoints import METADATA, card_of, load_refiner
 from densecli.models.registry import build, resolve
@@ -161,10 +162,48 @@ def test_refiner__of_a_vfm_equals_a_reference_from_scratch(images) -> None:
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
 
 
+def test_late__takes_the_regions_of_the_whole_images_map(clip, images) -> None:
+    """Eq. 12: RoIAlign of what the Refiner makes of all tokens, so that a region sees what is around it."""
+    shapes = [RefinerShape(depth=2, layers=(1, 1), hidden=8, late=late) for late in (False, True)]
+    early, late = (seeded(lambda shape=shape: make_refiner(clip, shape), 0) for shape in shapes)
+    with torch.no_grad():
+        tokens = late(images, BOXES, OWNER, 3)
+        whole = early.dense(images)
+        expected = torch.nn.functional.normalize(region_tokens(whole, BOXES, OWNER, 3), dim=2)
+        torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=0)
+        changed = images.clone()
+        changed[0, :, 48:, 48:] *= 100  # outside the first box
+        # No block runs before the Refiner's two.
+        off = [
+            (refiner(changed, BOXES[:1], OWNER[:1], 3) - refiner(images, BOXES[:1], OWNER[:1], 3)).abs().max()
+            for refiner in (early, late)
+        ]
+        assert off[0] < 1e-6 < 1e-5 < off[1]
+
+
+def test_pacl__is_a_residual_block_for_each_token_of_the_dense_map(clip, images) -> None:
+    shape = RefinerShape(depth=1, layers=(1, 1), hidden=8, pacl=True)
+    refiner = seeded(lambda: make_refiner(clip, shape), 0)
+    with torch.no_grad():
+        dense = clip.dense(images)
+        torch.testing.assert_close(refiner.dense(images), dense, atol=1e-5, rtol=0)
+        for parameter in refiner.embedder.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        w = refiner.embedder.state_dict()
+        x = region_tokens(dense, BOXES, OWNER, 3)
+        hidden = (x @ w["mlp.0.weight"].T + w["mlp.0.bias"]).clamp(min=0)
+        y = x @ w["skip.weight"].T + w["skip.bias"] + hidden @ w["mlp.2.weight"].T + w["mlp.2.bias"]
+        expected = torch.nn.functional.normalize(y, dim=2)
+        torch.testing.assert_close(refiner(images, BOXES, OWNER, 3), expected, atol=1e-5, rtol=0)
+    trained = {name for name, _ in refiner.named_parameters()} - refiner.frozen_names()
+    assert trained == {f"embedder.{name}" for name in w}
+
+
 def test_start__blocks_of_another_model(tiny) -> None:
     clip = tiny("vit")
     own = clip.blocks()[-1:].state_dict()
     assert starting_blocks(clip, 1, "own") is None
+    assert starting_blocks(clip, 1, "pacl") is None
     for start in ("random", "exogenous"):
         blocks = starting_blocks(clip, 1, start).state_dict()
         assert {name: t.shape for name, t in blocks.items()} == {name: t.shape for name, t in own.items()}

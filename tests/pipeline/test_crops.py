@@ -9,7 +9,7 @@ from building import build_here
 from PIL import Image
 
 from densecli.core.stage_timer import StageTimer
-from densecli.pipeline.batcher import Batcher, live_targets
+from densecli.pipeline.batcher import Batcher, Run, live_targets
 from densecli.pipeline.teachers import Photo
 from densecli.pipeline.teachers.crops import CropsConfig
 from densecli.shards.codecs import Rows, codec_from_spec
@@ -78,14 +78,14 @@ def test_asking__every_batch_is_full_but_the_last_whatever_the_cells():
     sizes, look = [], teacher.forward
     teacher.forward = lambda pictures: sizes.append(len(pictures)) or look(pictures)
     photos = grids(4)
-    batcher = Batcher(teacher, 16, StageTimer())
+    batcher = Batcher(Run.of(teacher), 16, StageTimer())
     done = [pair for photo in photos for pair in batcher.add(photo, teacher.inputs(photo))]
     done += batcher.finish()
     cells = [len(teacher.inputs(photo)) for photo in photos]
     assert len(set(cells)) > 1
     assert sizes == [16] * (sum(cells) // 16) + [sum(cells) % 16] * (sum(cells) % 16 > 0)
     assert [photo.key for photo, _ in done] == ["p0", "p1", "p2", "p3"]
-    assert [len(target) for _, target in done] == cells
+    assert [len(target) for _, (target,) in done] == cells
 
 
 def test_asking__smaller_pictures_come_in_larger_batches():
@@ -95,6 +95,23 @@ def test_asking__smaller_pictures_come_in_larger_batches():
     photos = [replace(photo, canvas=Canvas(192)) for photo in grids(3)]
     live_targets(teacher, photos, batch_size=2)
     assert sizes[0] == 8
+
+
+def test_inputs__of_two_teachers_with_the_same_crops_are_prepared_once(monkeypatch):
+    made = []
+    crop = Canvas.crop
+    monkeypatch.setattr(Canvas, "crop", lambda *args: made.append(args) or crop(*args))
+    first, second, other = (
+        CropsConfig(model="scenes-s", weights=f"random:{seed}", context=context).load("cpu")
+        for seed, context in ((0, 1.0), (1, 1.0), (0, 1.5))
+    )
+    (photo,) = grids(1)
+    crops = first.inputs(photo)
+    assert second.inputs(photo) is crops and len(made) == len(crops)
+    assert not np.array_equal(other.inputs(photo), crops)
+    photo.forget()
+    np.testing.assert_array_equal(first.inputs(photo), crops)
+    assert len(made) == 3 * len(crops)
 
 
 def test_a_photo_without_boxes__has_no_rows():

@@ -1,5 +1,6 @@
 """What a plan says against what the build then takes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 from tars import jpg, write_tar
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.tables import size as as_size
 from densecli.models.flops import dense_forward, image_forward
 from densecli.pipeline.plan import PlanConfig, plan, report
 
@@ -140,14 +142,63 @@ def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, tmp_path):
     assert "listing" in report(planned)
 
 
+@pytest.mark.parametrize(("precision", "slower"), [("auto", 1), ("bf16", 1), ("tf32", 2), ("fp32", 16)])
+def test_hours__are_those_of_the_teachers_precision(tiny, precision, slower):
+    build = replace(tiny, teachers=TEACHERS[:1], teacher_precision=precision)
+    (labels,) = plan(PlanConfig(build=build, tflops=1e-6, epochs=6, samples=2))["teachers"]
+    assert labels["precision"] == {"auto": "fp16"}.get(precision, precision)
+    assert labels["gpu_hours"] == pytest.approx(slower * labels["tflop"] / 1e-6 / 3600)
+
+
 def test_weights__are_needed_to_calibrate_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
     config = replace(tiny, teachers=("vitb16",), weights={})
     planned = plan(PlanConfig(epochs=6, build=config))
     assert [teacher["name"] for teacher in planned["teachers"]] == ["vitb16"]
-    assert "vitb16, once" in report(planned)
+    assert "vitb16 in fp16, once" in report(planned)
     with pytest.raises(DenseCLIError, match="no weights for vitb16"):
         plan(PlanConfig(epochs=6, build=config, calibrate=True))
+
+
+@pytest.fixture
+def many(tmp_path) -> dict:
+    """Settings of labels over 60 categories, of which a box keeps 20 if its teacher is sure."""
+    names = tmp_path / "categories.json"
+    names.write_text(json.dumps([{"name": f"category {i}", "thing": i % 2 == 0} for i in range(60)]))
+    texts = np.random.default_rng(0).normal(size=(60, 64)).astype(np.float32)
+    np.save(tmp_path / "texts.npy", texts / np.linalg.norm(texts, axis=1, keepdims=True))
+    return {"categories": str(names), "text_embeddings": str(tmp_path / "texts.npy")}
+
+
+def test_bytes__of_labels_are_measured_where_the_weights_are(tiny, many):
+    unsure = replace(tiny, limit=12, **many, tau=1.0)
+    planned = plan(PlanConfig(epochs=6, build=unsure, measured=4))
+    build_here(unsure)
+    assert "most_bytes" not in planned and "scenes-s: measured, " in report(planned)
+    assert planned["bytes"] == pytest.approx(du(unsure.store), rel=2 * planned["uncertainty"] + 0.02)
+    least, most = _range(plan(PlanConfig(epochs=6, build=unsure, measured=0)))
+    assert most == pytest.approx(du(unsure.store), rel=0.02) and most > 1.5 * least
+    assert planned["measured_bytes"]["scenes-s"] > 2
+
+
+def test_bytes__of_labels_are_a_range_where_no_weights_are(tiny, many, tmp_path, monkeypatch):
+    monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
+    config = replace(tiny, teachers=("vitb16",), weights={}, **many)
+    planned = plan(PlanConfig(epochs=6, build=config))
+    least, most = _range(planned)
+    labels = planned["columns"][2]
+    assert most - least == labels["most_bytes"] - labels["bytes"] > labels["bytes"]
+    assert f"{as_size(least)} to {as_size(most)}" in report(planned)
+    assert "vitb16: a range, " in report(planned)
+
+
+def test_bytes__of_labels_that_keep_all_categories_are_no_range(tiny):
+    planned = plan(PlanConfig(epochs=6, build=tiny, measured=0))
+    assert "most_bytes" not in planned and not planned["measured_bytes"]
+
+
+def _range(planned: dict) -> tuple[int, int]:
+    return planned["bytes"], planned["most_bytes"]
 
 
 def test_calibrate__measures_the_teachers_and_the_rank_they_need(tiny):

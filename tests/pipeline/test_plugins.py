@@ -61,8 +61,8 @@ class BrightnessTeacher:
     def forward(self, inputs):
         return F.avg_pool2d(inputs.float().mean(1, keepdim=True) / 255, self.config.patch)
 
-    def target(self, photo, outputs):
-        return outputs[0].permute(1, 2, 0).numpy()
+    def targets(self, photos, outputs):
+        return [of_photo[0].permute(1, 2, 0) for of_photo in outputs]
 
     def encode(self, photo, target):
         arrays, error = self.config.codec.encode(target.reshape(-1, 1))

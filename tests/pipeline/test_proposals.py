@@ -103,6 +103,12 @@ def test_read_proposals__another_file_is_one_sentence(config, text):
     assert len(str(caught.value)) < 400
 
 
+def test_read_proposals__a_folder_is_one_sentence(tmp_path):
+    with pytest.raises(DenseCLIError, match="cannot be read: Is a directory") as caught:
+        read_proposals(str(tmp_path))
+    assert "--proposals" in caught.value.hint
+
+
 def test_read_proposals__relative_boxes_are_detected(config):
     with pytest.raises(DenseCLIError, match=r"relative: all 4 have numbers from 0 to 1") as caught:
         read_proposals(write(config, boxes=[[0.1, 0.2, 0.5, 0.25]] * 4))

@@ -8,6 +8,7 @@ import torch
 from building import build_here
 
 from densecli.core.errors import DenseCLIError
+from densecli.models.refiner_checkpoints import load_refiner
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.teachers import teacher_config, weights_names
 from densecli.pipeline.teachers.refiner import RefinedConfig
@@ -113,3 +114,26 @@ def test_name__its_weights_and_those_of_its_model(refined, tmp_path, monkeypatch
     (tmp_path / "refiner-eva02-b16.safetensors").write_bytes(b"weights")
     found = teacher_config("refiner-vitb16", replace(refined, weights={"vitb16": "random:0"}))
     assert found.refiner == str(tmp_path / "refiner-eva02-b16.safetensors")
+
+
+def test_map__is_the_refiner_on_the_whole_photo(refined, photo_of):
+    config = replace(refined, teachers=("refined-map-scenes-s",), codec="fp32", limit=2)
+    request, _ = build_here(config)
+    column = request.columns()[2]
+    assert column.target_kind == "refined-map" and column.regions_key is None
+    teacher = request.targets[0][0].load("cpu")
+    refiner = load_refiner("scenes-s", "random:0", "random:1")
+    for record in read_joined(request.columns(), "000000"):
+        photo = photo_of(record, request.store.canvas)
+        (live,) = live_targets(teacher, [photo])
+        canvas = torch.from_numpy(photo.padded()).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            expected = refiner.dense(refiner.encoder.prepare(canvas))[0].permute(1, 2, 0)
+        np.testing.assert_allclose(live, expected.numpy(), atol=1e-5)
+        stored = decode_npz(record.parts[column.part]["npz"])
+        assert stored["grid"].tolist() == list(live.shape[:2])
+        cost = request.targets[0][0].cost(photo)
+        assert {name: array.shape for name, array in cost.stored.items()} == {
+            name: array.shape for name, array in stored.items()
+        }
+    assert weights_names("refined-map-scenes-s") == weights_names("refiner-scenes-s")

@@ -191,6 +191,85 @@ def test_cache__looks_at_all_files_only_when_it_is_full(tmp_path, monkeypatch):
     assert len(scans) <= 14
 
 
+class Looks:
+    """Directory listings that count the files that are asked for their size and times."""
+
+    def __init__(self, path: str) -> None:
+        self._entries = SCANDIR(path)
+
+    def __enter__(self) -> "Looks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entries.close()
+
+    def __iter__(self):
+        return map(Look, self._entries)
+
+
+class Look:
+    count = 0
+
+    def __init__(self, entry: os.DirEntry) -> None:
+        self.name, self.path, self._entry = entry.name, entry.path, entry
+
+    def stat(self, **how: bool) -> os.stat_result:
+        Look.count += 1
+        return self._entry.stat(**how)
+
+
+SCANDIR = os.scandir
+
+
+def test_put__asks_for_as_many_files_however_many_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "scandir", Looks)
+    monkeypatch.setattr(fs, "write_atomic", lambda path, data: Path(path).write_bytes(data))
+    looks = []
+    for files in (60, 600):
+        cache = Cache(tmp_path / str(files), 10 * files)
+        for i in range(3 * files):
+            if i == files:
+                Look.count = 0
+            cache.put(f"{i:012x}-0-{i:016x}.tar", bytes(10))
+        assert 0.85 * files < len(kept(cache.folder)) <= files
+        looks.append(Look.count / (2 * files))
+    # A full cache makes room for a tenth of its files at once.
+    assert max(looks) < 12 and looks[1] < 1.1 * looks[0]
+
+
+PUT = """
+import os, sys
+from densecli.shards.cache import Cache
+cache = Cache(sys.argv[1], 20_000)
+for i in range(int(sys.argv[2]), 10**9):
+    cache.put(f"{i:012x}-0-{i:016x}.tar", bytes(1000))
+    print(i, flush=True)
+"""
+
+
+def test_put__processes_that_are_killed_leave_the_bound_as_it_is(tmp_path):
+    """Each is killed somewhere in a put, with the others at work."""
+    writers = 3
+    for turn in range(2):
+        started = []
+        for writer in range(writers):
+            words = [sys.executable, "-c", PUT, str(tmp_path), str(turn * 10**8 + writer * 10**7)]
+            started.append(subprocess.Popen(words, stdout=subprocess.PIPE))
+        for process in started:
+            for _ in range(25):
+                assert process.stdout.readline()
+        for process in started:
+            process.kill()
+            process.communicate()
+        # One that is being written when another makes room is not yet among the files.
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= 20_000 + writers * 1000
+    last = Cache(tmp_path, 20_000)
+    for i in range(25):
+        last.put(f"{i:012x}-1-{i:016x}.tar", bytes(1000))
+    total = sum(path.stat().st_size for path in tmp_path.glob("*.tar"))
+    assert total <= 20_000 and int((tmp_path / MARK).read_text()) >= total
+
+
 OTHERS = ["notes.txt", ".bashrc", "model.tar", "a-000000-b.tar", ".x.tmp"]
 
 

@@ -83,6 +83,43 @@ def test_topk__names_the_likely_classes_and_keeps_the_mass_of_the_others(
     assert error["mean_rest"] <= error["max_rest"]
 
 
+def sorted_topk(codec, p):
+    """What `TopK.encode` stores, by two full stable sorts."""
+    things, (n, d) = np.array(codec.things), p.shape
+    order = np.argsort(-p, axis=1, kind="stable")
+    falling = np.take_along_axis(p, order, axis=1)
+    kept = np.cumsum(falling[:, ::-1], axis=1, dtype=np.float64)[:, ::-1] > codec.tail_mass
+    kept[:, :1] = True
+    spare = max(0, n * min(codec.k, d) - int(kept.sum()))
+    kept.flat[np.argsort(np.where(kept, 1, -falling), axis=None, kind="stable")[:spare]] = True
+    tail, is_thing = np.where(kept, 0, falling.astype(np.float64)), things[order]
+    rest = np.stack([(tail * side).sum(1) for side in (is_thing, ~is_thing)], axis=1)
+    count, ids = kept.sum(1).astype(np.uint16), order[kept].astype(np.uint16)
+    p = falling[kept].astype({"fp16": np.float16, "fp32": np.float32}[codec.dtype])
+    return {"count": count, "ids": ids, "p": p, "rest": rest.astype(np.float32)}
+
+
+@given(
+    seeds,
+    st.integers(0, 12),
+    st.integers(1, 40),
+    st.sampled_from([1, 3, 20]),
+    st.sampled_from([0.0, 5e-4, 0.2]),
+    st.sampled_from([0, 2, 8, 4096]),
+    float_types,
+)
+def test_topk__has_the_bytes_of_a_full_stable_sort_with_ties_and_zeros(seed, n, d, k, rest, levels, dtype):
+    """levels: values are rounded to so many, so that many are equal; 0 for none."""
+    p = distributions(seed, n, d, 3.0) if n else np.zeros((0, d), np.float32)
+    if levels:
+        p = (np.round(p * levels) / levels).astype(np.float32)
+        p[:, 0] = np.maximum(p[:, 0], 1 / levels)
+    codec = TopK(things=tuple((np.arange(d) % 3 == 0).tolist()), k=k, tail_mass=rest, dtype=dtype)
+    arrays, expected = codec.encode(p)[0], sorted_topk(codec, p)
+    assert layout(arrays) == layout(expected)
+    assert all(arrays[name].tobytes() == expected[name].tobytes() for name in expected)
+
+
 @given(seeds, st.integers(2, 60), st.sampled_from([0.01, 0.1]), st.floats(0, 20))
 def test_topk__without_a_share_no_class_too_many(seed, d, rest, sharpness):
     p = distributions(seed, 5, d, sharpness)

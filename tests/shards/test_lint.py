@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from click.testing import CliRunner
 
 from densecli.cli import main
 from densecli.shards import lint as linter
 from densecli.shards.keys import canonical_json, keys_digest
 from densecli.shards.lint import lint
+from densecli.shards.manifest import manifest_url, publish, withdraw
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, npz_bytes
 
@@ -35,6 +37,7 @@ def pristine(tmp_path_factory):
     regions = store.add_column("regions", "grid-paper", {})
     for column in (store.images, regions, store.add_column("targets", "v", {"regions": regions.key})):
         fill(column)
+        publish(column)
     return root
 
 
@@ -143,3 +146,91 @@ def test_lint__a_leftover_is_no_damage_and_its_hint_removes_it(store):
     cleared = CliRunner().invoke(main, shlex.split(hint))
     assert cleared.exit_code == 0 and not stray.exists()
     assert list(lint(store)) == []
+
+
+def test_lint__a_column_without_a_manifest_is_advice_and_no_damage(store, target):
+    withdraw(target)
+    finding = the_one(store)
+    assert "has no manifest" in finding.trouble and finding.advice and not finding.wrong
+    done = CliRunner().invoke(main, ["lint", "--store", store.root])
+    assert done.exit_code == 0 and "has no manifest" in done.output and "no findings" in done.output
+
+
+def test_lint__a_manifest_that_does_not_fit_its_receipts(store, target):
+    old = Path(manifest_url(target)).read_bytes()
+    fill(target, skipped=1)
+    fill(store.images, skipped=1)
+    fill(store.columns("regions")[0], skipped=1)
+    for column in (store.images, *store.columns()):
+        publish(column)
+    assert list(lint(store)) == []
+    Path(manifest_url(target)).write_bytes(old)
+    finding = the_one(store)
+    assert "does not fit the receipts of 2 shards, the first is 000000" in finding.trouble and finding.wrong
+    assert f"Delete {manifest_url(target)} and run the build" in finding.remedy
+
+
+def test_lint__totals_of_a_manifest(store, target):
+    writer = ShardWriter(target, "000001")
+    for i in range(SIZES[1]):
+        writer.add(f"000001-{i}", {"npz": npz_bytes({"x": np.arange(100)})})
+    writer.commit(error={"max_tv": 0.5})
+    assert "does not fit the receipts in total" in the_one(store).trouble
+
+
+@pytest.mark.parametrize("damage", ["gone", "other"])
+def test_lint__the_index_of_the_keys(store, damage):
+    path = Path(store.images.url, "keys.npy")
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "other":
+        path.write_bytes(data[:-1] + b"x")
+    finding = the_one(store)
+    assert finding.url == str(path) and finding.wrong
+    assert manifest_url(store.images) in finding.remedy
+
+
+def test_lint__a_damaged_manifest(store, target):
+    Path(manifest_url(target)).write_bytes(b"PAR1")
+    assert "is damaged" in the_one(store).trouble
+
+
+def test_lint__a_tar_with_more_than_its_receipt_lists(store, target):
+    """One that a stranger's writer made, with right checksums."""
+    path, receipt_path = Path(target.tar_url("000001")), Path(target.receipt_url("000001"))
+    data = bytearray(path.read_bytes())
+    receipt = json.loads(receipt_path.read_bytes())
+    last = max(first + size for first, size in receipt["members"].values())
+    end = -(-last // 512) * 512
+    header = bytes(data[:512])
+    data[end : end + 512] = header
+    path.write_bytes(data)
+    receipt["xxh3"] = xxhash.xxh3_64_hexdigest(bytes(data))
+    del receipt["digest"]
+    receipt_path.write_bytes(canonical_json(receipt))
+    publish(target)
+    assert "other members than its tar has" in the_one(store).trouble
+
+
+def test_lint__a_sample_reads_the_same_few_shards_of_each_column(tmp_path, monkeypatch):
+    store = Store.create(tmp_path, {"name": "x"}, 64, [1] * 20)
+    for column in (store.images, store.add_column("targets", "v", {})):
+        for shard in column.shard_names:
+            writer = ShardWriter(column, shard)
+            writer.add(shard, {"npz": b"x"})
+            writer.commit()
+        publish(column)
+    read, real = [], linter.read_tar
+    monkeypatch.setattr(
+        linter, "read_tar", lambda column, shard: (read.append((column.kind, shard)), real(column, shard))[1]
+    )
+    done = []
+    assert list(lint(store, done.append, sample=5, seed=3)) == []
+    assert sum(done) == linter.count(store, 5) == 10
+    shards = [{shard for kind, shard in read if kind == of} for of in ("images", "targets")]
+    assert shards[0] == shards[1] and len(shards[0]) == 5
+    assert shards[0] != {store.shard_names[i] for i in linter.chosen(store, 5, 4)}
+    read.clear()
+    assert list(lint(store, sample=100)) == [] and len(read) == 40
+    report = CliRunner().invoke(main, ["lint", "--store", store.root, "--sample", "5"])
+    assert "no findings in 10 of 40 shards" in report.output

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from densecli.core.errors import DenseCLIError
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import column_key
-from densecli.shards.regions import PAIRS, GridPlan, cells_of_visit, region_plan, view_of
+from densecli.shards.regions import PAIRS, GridPlan, Regions, cells_of_visit, region_plan, view_of
 
 # The pair sets written out: (rows, columns).
 PAPER = [(m, n) for m in (2, 3, 4, 5, 6) for n in (2, 3, 4, 5, 6)]
@@ -199,3 +199,11 @@ def test_masks__thresholds_are_in_the_key_and_the_name_is_not():
     ]
     assert len({json.dumps(plan.spec) for plan in plans}) == 3
     assert {plan.name for plan in plans} == {"masks"}
+
+
+@pytest.mark.parametrize("kind", [np.uint64, np.int64, np.uint8])
+def test_regions__offsets_of_any_whole_numbers_index_boxes(kind):
+    found = Regions.of({"boxes": np.ones((3, 4), np.float32), "offsets": np.array([0, 2, 3], kind)})
+    assert found.offsets.dtype == np.int32
+    # What a visit adds to them.
+    assert found.boxes[found.offsets[1] + np.arange(1)].shape == (1, 4)

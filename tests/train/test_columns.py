@@ -156,6 +156,19 @@ def test_find__labels_of_crops_that_are_not_built_yet(store: Store) -> None:
     assert caught.value.commands == (relabel,)
 
 
+def test_find__names_all_kinds_that_are_missing_at_once(store: Store) -> None:
+    with pytest.raises(DenseCLIError, match=r"no crops column.* no gram column") as caught:
+        find_targets(store, ["crops", "gram", "labels"], student="scenes-s", categories="scenes",
+                     regions="grid-paper")  # fmt: skip
+    crops, gram = caught.value.commands
+    assert "--teacher crops-scenes-s" in crops and "--teacher dinov2-vitb14" in gram
+    with pytest.raises(
+        DenseCLIError, match=r"no crops column of crops-vitl14\..* no gram column\."
+    ) as caught:
+        find_targets(store, ["crops", "gram"], student="scenes-s", teachers=["crops-vitl14"])
+    assert [command.split()[3] for command in caught.value.commands] == ["crops-vitl14", "dinov2-vitb14"]
+
+
 def test_blocks__only_the_last_ones_are_trained(tiny_store, tmp_path: Path) -> None:
     settings = {"max_steps": 2, "blocks": 2, "lr": 1e-2}
     trainer = make_trainer(TrainConfig(**run_settings(tiny_store.store.root, tmp_path / "run", **settings)))

@@ -99,6 +99,8 @@ def test_train_refiner__other_settings_are_another_run(tiny_store, undisturbed) 
         {"init": "random"},
         {"init": "exogenous", "depth": 1},
         {"init": "scenes-s=random:1"},
+        {"init": "pacl"},
+        {"late": True},
         {"fc_inter": False, "fc_cls": False},
         {"tokens": 3, "scale": (0.1, 0.2)},
     ],
@@ -108,7 +110,9 @@ def test_train_refiner__what_the_paper_ablates(tiny_store, undisturbed, tmp_path
     result = train_refiner(config(tiny_store, tmp_path, max_steps=2, **settings))
     assert result["loss"] > 0 and rows(tmp_path)[1]["cosine"] != rows(undisturbed)[1]["cosine"]
     state = load_refiner("scenes-s", "random:0", result["export"]).own_state()
-    assert ("fc_inter.0.weight" in state) == settings.get("fc_inter", True)
+    pacl = settings.get("init") == "pacl"
+    assert ("fc_inter.0.weight" in state) == (settings.get("fc_inter", True) and not pacl)
+    assert any(name.startswith("embedder.") for name in state) == pacl
 
 
 def test_align__cosine_is_one_minus_the_cosine_of_corresponding_tokens(tiny_store, tmp_path) -> None:

@@ -23,7 +23,16 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def batch(**targets: Tensor) -> Batch:
     boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
     index, images = torch.tensor([0, 0, 1]), torch.zeros(2, 3, 1, 1)
-    return Batch(images=images, boxes=boxes, batch_index=index, targets=targets, keys=("a", "b"), epoch=0)
+    photos = torch.tensor([[0.0, 0.0, 1.0, 0.75], [0.0, 0.0, 0.5, 1.0]])
+    return Batch(
+        images=images,
+        boxes=boxes,
+        batch_index=index,
+        photos=photos,
+        targets=targets,
+        keys=("a", "b"),
+        epoch=0,
+    )
 
 
 def student(context: dict[str, Tensor] | None = None) -> StudentOutput:
@@ -152,3 +161,45 @@ def test_spatial__another_temperature_of_the_teacher() -> None:
     ours = ours / 0.2**0.5
     expected = -(teacher * (ours @ ours.mT).log_softmax(dim=-1)).sum(dim=-1).mean()
     torch.testing.assert_close(sharper, expected)
+
+
+def test_spatial__the_whole_photo_as_one_box() -> None:
+    """R-SC's table 14: "global" is the same loss with the box of each photo, without the padding."""
+    output, map_ = student(), F.normalize(random(2, 4, 4, 6, seed=3), dim=-1)
+    mine = batch(self=map_)
+    options = Spatial.Options(boxes="photo")
+    loss, _ = call(Spatial("self", tau=0.2, side=4, options=options), output, mine)
+    expected = []
+    for photo in range(2):
+        box, first = mine.photos[photo][None], torch.zeros(1, dtype=torch.long)
+        z = region_tokens(F.normalize(output.dense[photo : photo + 1], dim=1), box, first, 4)[0]
+        t = region_tokens(map_[photo : photo + 1].permute(0, 3, 1, 2), box, first, 4)[0]
+        p, log_q = (t @ t.T / 0.2).softmax(dim=1), (z @ z.T / 0.2).log_softmax(dim=1)
+        expected.append(-(p * log_q).sum(dim=1).mean())
+    torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-5, atol=1e-5)
+    regions, _ = call(Spatial("self", tau=0.2, side=4), output, mine)
+    assert not torch.isclose(loss, regions)
+
+
+def test_spatial__frobenius_norm_of_the_difference() -> None:
+    output, map_ = student(), F.normalize(random(2, 4, 4, 6, seed=3), dim=-1)
+    mine = batch(self=map_)
+    options = Spatial.Options(compare="frobenius")
+    loss, _ = call(Spatial("self", tau=0.2, side=2, options=options), output, mine)
+    z = region_tokens(F.normalize(output.dense, dim=1), mine.boxes, mine.batch_index, 2)
+    t = region_tokens(map_.permute(0, 3, 1, 2), mine.boxes, mine.batch_index, 2)
+    expected = sum(((t[i] @ t[i].T - z[i] @ z[i].T) ** 2).sum().sqrt() for i in range(3)) / 3
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("self", {"boxes": "all"}, "spatial.boxes cannot be 'all'"),
+        ("self", {"compare": "cosine"}, "spatial.compare cannot be 'cosine'"),
+        ("refined", {"boxes": "photo"}, "tokens of its own boxes"),
+    ],
+)
+def test_spatial__refuses(kind: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(DenseCLIError, match=message):
+        Spatial(kind, tau=0.2, side=2, options=Spatial.Options(**options))

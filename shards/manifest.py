@@ -1,0 +1,390 @@
+"""The manifest of a finished column: what its receipts say of each shard and in total, in one small file.
+
+The receipts stay the truth. A build withdraws the manifest before it changes the column, and publishes
+another at its end, so that a reader needs one request where the receipts take one a shard.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, TypedDict
+
+import numpy as np
+import xxhash
+
+from densecli.core import fs
+from densecli.core.documents import check, parse
+from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import prefetch
+from densecli.shards.column import Column
+from densecli.shards.key_index import KeyIndex, index_bytes, key_hashes
+from densecli.shards.keys import canonical_json
+from densecli.shards.parquet_footer import codecs_of
+from densecli.shards.receipts import Receipt
+from densecli.shards.tars import index_of
+
+FILE = "manifest.parquet"
+"""Name of the file in the column's folder."""
+_VERSION = 1
+_METADATA = b"densecli"
+# Bytes of the largest file that is read: 43 a shard are written, and the totals.
+_MOST, _MOST_A_SHARD = 1 << 20, 64
+# Receipts read at the same time, and how many may wait to be counted.
+_THREADS, _WINDOW = 16, 64
+
+
+class Run(TypedDict):
+    """How the build went: what another build of the same column may change."""
+
+    seconds: dict[str, float]
+    gpu_seconds: float
+    receipt_bytes: int
+    """Size of all receipts, which hold the same of each shard."""
+
+
+class Totals(TypedDict):
+    """What the receipts of a column say together."""
+
+    skipped: dict[str, int]
+    error: dict[str, float]
+    """The codec's error: the largest of every `max_NAME`, the mean over the samples of every other."""
+    run: Run
+
+
+class _Document(TypedDict):
+    version: Literal[1]
+    column: str
+    totals: Totals
+    keys_index: NotRequired[str]
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Manifest:
+    """What the receipts of a column say, as arrays over its m built shards in order.
+
+    Attributes:
+        shards: (m,) int64 numbers of the shards. A file holds finished columns only: all shards of the store.
+        samples: (m,) int32 numbers of samples.
+        tar_bytes: (m,) int64 sizes of the tars.
+        xxh3: (m,) uint64 checksums of the tars.
+        keys_digest: (m, 32) uint8 sha256 digests of the sample keys.
+        totals: What they say together.
+        keys_index: xxh3-64 of the images column's `KeyIndex`, as hex; None where there is none.
+        file_bytes: Size of the file that it was read from, with that of the index; 0 if it was made of
+            receipts.
+    """
+
+    shards: np.ndarray
+    samples: np.ndarray
+    tar_bytes: np.ndarray
+    xxh3: np.ndarray
+    keys_digest: np.ndarray
+    totals: Totals
+    keys_index: str | None = None
+    file_bytes: int = 0
+
+    def to_parquet(self, column: str) -> bytes:
+        """The file. The same receipts, and the same release of pyarrow, give the same bytes.
+
+        Args:
+            column: Full key of the column.
+        """
+        # Imported here, as below: it takes more memory than a process needs for the arrays.
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        document = {"version": _VERSION, "column": column, "totals": self.totals}
+        if self.keys_index is not None:
+            document["keys_index"] = self.keys_index
+        document["digest"] = self._digest(document)
+        digests = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(32), len(self.shards), [None, pa.py_buffer(self.keys_digest.tobytes())]
+        )
+        table = pa.table(
+            [pa.array(self.samples), pa.array(self.tar_bytes), pa.array(self.xxh3), digests], schema=_schema()
+        )
+        sink = pa.BufferOutputStream()
+        # Digests cannot be compressed, and what is not compressed cannot grow when it is read.
+        with parquet.ParquetWriter(
+            sink,
+            table.schema,
+            compression="none",
+            use_dictionary=["samples"],
+            column_encoding={"bytes": "DELTA_BINARY_PACKED", "xxh3": "PLAIN", "keys_digest": "PLAIN"},
+            write_statistics=False,
+            store_schema=False,
+        ) as writer:
+            writer.write_table(table, row_group_size=max(1, len(table)))
+            writer.add_key_value_metadata({_METADATA: canonical_json(document)})
+        data: bytes = sink.getvalue().to_pybytes()
+        return data
+
+    @classmethod
+    def from_parquet(cls, data: bytes, column: str, shards: int) -> "Manifest":
+        """The manifest in a file.
+
+        Args:
+            data: The file.
+            column: Full key of the column.
+            shards: Number of shards of the store.
+
+        Raises:
+            ValueError: It is damaged, no manifest, or that of another column.
+        """
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        if len(data) > most_bytes(shards):
+            raise ValueError("it is larger than any manifest of so many shards")
+        if any(codec != 0 for codec in codecs_of(data)):
+            raise ValueError("it is compressed")
+        try:
+            file = parquet.ParquetFile(
+                pa.BufferReader(data), thrift_string_size_limit=len(data), thrift_container_size_limit=1 << 16
+            )
+            document = parse((file.metadata.metadata or {}).get(_METADATA, b""))
+            check(document, _Document)
+            if not file.schema_arrow.equals(_schema()):
+                raise ValueError("it has other columns than a manifest")
+            if document["column"] != column:
+                raise ValueError("it belongs to another column")
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            if file.metadata.num_rows != shards or sum(group.num_rows for group in groups) != shards:
+                raise ValueError(f"it has {file.metadata.num_rows} shards, and the store {shards}")
+            table = file.read().combine_chunks()
+            digests = b"".join(table["keys_digest"].to_pylist())
+        except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
+            raise ValueError("it is no parquet file, or damaged") from error
+        if table.num_rows != shards:
+            raise ValueError(f"it has {table.num_rows} shards, and the store {shards}")
+        samples = table["samples"].to_numpy()
+        found = cls(
+            shards=np.arange(shards),
+            samples=samples,
+            tar_bytes=table["bytes"].to_numpy(),
+            xxh3=table["xxh3"].to_numpy(),
+            keys_digest=np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            totals=document["totals"],
+            keys_index=document.get("keys_index"),
+            file_bytes=len(data) + (index_bytes(int(samples.sum())) if "keys_index" in document else 0),
+        )
+        if (
+            found._digest({name: each for name, each in document.items() if name != "digest"})
+            != (document["digest"])
+        ):
+            raise ValueError("its own checksum is another")
+        if shards and (found.samples.min() < 0 or found.tar_bytes.min() < 0):
+            raise ValueError("it counts less than nothing")
+        return found
+
+    def _digest(self, document: dict[str, object]) -> str:
+        digest = xxhash.xxh3_64(canonical_json(document))
+        for array in (self.samples, self.tar_bytes, self.xxh3, self.keys_digest):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def row_of(self, receipt: Receipt) -> tuple[int, int, int, bytes]:
+        """What the manifest of a finished column says of a receipt's shard, as `row` has it."""
+        i = int(receipt.shard)
+        return (
+            int(self.samples[i]),
+            int(self.tar_bytes[i]),
+            int(self.xxh3[i]),
+            self.keys_digest[i].tobytes(),
+        )
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    columns = {"samples": pa.int32(), "bytes": pa.int64(), "xxh3": pa.uint64(), "keys_digest": pa.binary(32)}
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+def row(receipt: Receipt) -> tuple[int, int, int, bytes]:
+    """A receipt's samples, bytes, xxh3 and keys digest."""
+    return receipt.samples, receipt.bytes, int(receipt.xxh3, 16), bytes.fromhex(receipt.keys_digest)
+
+
+def most_bytes(shards: int) -> int:
+    """Size of the largest manifest of so many shards that is read."""
+    return _MOST + _MOST_A_SHARD * shards
+
+
+def manifest_url(column: Column) -> str:
+    """Address of a column's manifest."""
+    return fs.join(column.url, FILE)
+
+
+def read_manifest(column: Column) -> Manifest | None:
+    """The manifest of a column, in one request; None if there is none.
+
+    Raises:
+        DenseCLIError: It is damaged, or that of another column.
+    """
+    url, shards = manifest_url(column), len(column.shard_names)
+    try:
+        return Manifest.from_parquet(fs.read_range(url, 0, most_bytes(shards) + 1), column.key, shards)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DenseCLIError(
+            f"The manifest {url} is damaged: {error}.",
+            hint="Delete it and run the build of its column again, which writes it anew from the receipts.",
+        ) from error
+
+
+def describe_shards(column: Column, advance: Callable[[int], None] = lambda shards: None) -> Manifest:
+    """What the receipts of a column's built shards say: from its manifest, or else from the receipts.
+
+    Args:
+        column: The column, finished or not.
+        advance: Called with the number of shards that were just counted.
+
+    Raises:
+        DenseCLIError: The manifest or a receipt is damaged.
+    """
+    found = read_manifest(column)
+    # A listing of a local folder is one look, and tells whether somebody deleted a shard. Elsewhere it takes
+    # a request for each 500 shards.
+    missing = column.missing() if found is None or fs.is_local(column.url) else []
+    if found is not None and not missing:
+        advance(len(column.shard_names))
+        return found
+    return count_receipts(column, missing, advance)
+
+
+def count_receipts(
+    column: Column, missing: Sequence[str] = (), advance: Callable[[int], None] = lambda shards: None
+) -> Manifest:
+    """What the receipts of a column say, but for the shards that are missing."""
+    if missing:
+        advance(len(missing))
+    gone = set(missing)
+    there = [i for i, shard in enumerate(column.shard_names) if shard not in gone]
+    return _count(column, there, advance, Tally(column, there)).manifest()[0]
+
+
+def publish(column: Column, advance: Callable[[int], None] = lambda shards: None) -> None:
+    """Writes the manifest of a column from its receipts, if the column is finished.
+
+    Args:
+        column: The column.
+        advance: Called with the number of shards that were just counted.
+
+    Raises:
+        DenseCLIError: A receipt is damaged, or the store cannot be written.
+    """
+    if column.missing():
+        return
+    shards = range(len(column.shard_names))
+    manifest, index = _count(column, shards, advance, Tally(column, shards, with_keys=True)).manifest()
+    if index is not None:
+        index.write(column.url)
+    fs.write_atomic(manifest_url(column), manifest.to_parquet(column.key))
+
+
+def withdraw(column: Column) -> None:
+    """Removes the manifest of a column, before something changes there."""
+    with suppress(FileNotFoundError):
+        fs.remove(manifest_url(column))
+
+
+def lacks_manifest(column: Column) -> bool:
+    """Whether a column has no manifest that can be read."""
+    try:
+        return read_manifest(column) is None
+    except DenseCLIError:
+        return True
+
+
+class Tally:
+    """Adds up the receipts of some shards of a column, in order."""
+
+    def __init__(self, column: Column, shards: Sequence[int], *, with_keys: bool = False) -> None:
+        """A tally of nothing.
+
+        Args:
+            column: The column.
+            shards: Numbers of the shards whose receipts will be added.
+            with_keys: Whether to make the index of the keys too, if it is the column of photos.
+        """
+        n = len(shards)
+        self._column, self._shards, self._added = column, np.array(shards, dtype=np.int64), 0
+        self._samples, self._bytes = np.zeros(n, np.int32), np.zeros(n, np.int64)
+        self._xxh3, self._digests = np.zeros(n, np.uint64), np.zeros((n, 32), np.uint8)
+        self._hashes: list[np.ndarray] | None = [] if with_keys and column.kind == "images" else None
+        self._receipt_bytes, self._gpu_seconds = 0, 0.0
+        self._skipped, self._seconds = Counter[str](), Counter[str]()
+        self._errors: defaultdict[str, float] = defaultdict(float)
+        # Some errors are measured on some of the shards alone.
+        self._weights = Counter[str]()
+
+    def add(self, receipt: Receipt, size: int) -> None:
+        """Adds the next shard's receipt and its size. Raises DenseCLIError if it contradicts itself."""
+        i = self._added
+        samples, self._bytes[i], self._xxh3[i], digest = row(receipt)
+        self._samples[i], self._digests[i] = samples, np.frombuffer(digest, np.uint8)
+        self._receipt_bytes += size
+        self._gpu_seconds += receipt.gpu_seconds
+        self._skipped.update(receipt.skipped)
+        self._seconds.update(receipt.seconds)
+        for name, value in receipt.error.items():
+            before = self._errors[name]
+            self._errors[name] = max(before, value) if name.startswith("max_") else before + value * samples
+            self._weights[name] += samples
+        if self._hashes is not None:
+            keys = index_of(self._column, receipt.shard, receipt).samples
+            self._hashes.append(key_hashes(keys, int(self._shards[i])))
+        self._added += 1
+
+    def manifest(self) -> tuple[Manifest, KeyIndex | None]:
+        """What all of them say, and the index of the keys if one was asked for."""
+        index = None if self._hashes is None else KeyIndex.of(self._hashes)
+        errors = {
+            name: float(value if name.startswith("max_") else value / max(1, self._weights[name]))
+            for name, value in self._errors.items()
+        }
+        totals: Totals = {
+            "skipped": dict(self._skipped),
+            "error": errors,
+            "run": {
+                "seconds": {stage: float(seconds) for stage, seconds in self._seconds.items()},
+                "gpu_seconds": float(self._gpu_seconds),
+                "receipt_bytes": self._receipt_bytes,
+            },
+        }
+        manifest = Manifest(
+            shards=self._shards,
+            samples=self._samples,
+            tar_bytes=self._bytes,
+            xxh3=self._xxh3,
+            keys_digest=self._digests,
+            totals=totals,
+            keys_index=None if index is None else index.digest,
+        )
+        return manifest, index
+
+
+def _count(column: Column, shards: Sequence[int], advance: Callable[[int], None], tally: Tally) -> Tally:
+    """Adds the receipts of these shards to a tally."""
+    places = ((column, column.shard_names[i]) for i in shards)
+    with closing(prefetch(_read, places, threads=_THREADS, window=_WINDOW)) as receipts:
+        for receipt, size in receipts:
+            tally.add(receipt, size)
+            advance(1)
+    return tally
+
+
+def _read(place: tuple[Column, str]) -> tuple[Receipt, int]:
+    column, shard = place
+    try:
+        data = fs.read_bytes(column.receipt_url(shard))
+    except FileNotFoundError as error:
+        raise DenseCLIError(
+            f"The receipt {column.receipt_url(shard)} was removed a moment ago.",
+            hint="Run the command again once nothing writes to the store.",
+        ) from error
+    return column.parsed_receipt(shard, data), len(data)

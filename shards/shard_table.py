@@ -1,0 +1,97 @@
+"""What a reader keeps of the shards of joined columns: two numbers of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.shards.column import Column
+from densecli.shards.manifest import Manifest, count_receipts, manifest_url, read_manifest
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShardTable:
+    """The shards of finished columns that can be joined.
+
+    Attributes:
+        samples: (n,) int32, number of samples in every shard.
+        tar_bytes: (n,) int64, size of the first column's tars.
+    """
+
+    samples: np.ndarray
+    tar_bytes: np.ndarray
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> "ShardTable":
+        """The table of some columns of one store: from manifests, or else from the first one's receipts.
+
+        Raises:
+            DenseCLIError: The columns cannot be joined, or one is not finished, or a manifest or a receipt is
+                damaged.
+        """
+        _check_joinable(columns)
+        first, *others = [_finished(column) for column in columns]
+        found = first or count_receipts(columns[0])
+        for column, other in zip(columns[1:], others, strict=True):
+            # Without a manifest, the reader finds out when it opens the shard.
+            if other is not None:
+                _check_same_keys(columns[0], found, column, other)
+        return cls(samples=found.samples, tar_bytes=found.tar_bytes)
+
+    def check(self, column: Column, shard: int, samples: int) -> None:
+        """Raises DenseCLIError if a shard, when it is opened, has another number of samples than here."""
+        if samples == self.samples[shard]:
+            return
+        tar, manifest = column.tar_url(column.shard_names[shard]), manifest_url(column)
+        raise DenseCLIError(
+            f"The shard {tar} holds {samples} samples, and {self.samples[shard]} were counted when the store "
+            "was opened.",
+            hint=f"{manifest} is out of date: delete it and run the build again, which writes it anew."
+            if fs.exists(manifest)
+            else "Something writes to the store: run the command again once it has finished.",
+        )
+
+
+def _finished(column: Column) -> Manifest | None:
+    """The column's manifest, if there is one. Raises DenseCLIError if the column is not finished."""
+    manifest = read_manifest(column)
+    # A manifest is of a finished column. A local folder also tells at once whether a shard was deleted since.
+    if (manifest is None or fs.is_local(column.url)) and (missing := column.missing()):
+        raise DenseCLIError(
+            f"The column {column.url} is not finished: {len(missing)} of {len(column.shard_names)} "
+            f"shards are missing, the first is {missing[0]}.",
+            hint="Run its build again: it continues where it stopped.",
+        )
+    return manifest
+
+
+def _check_same_keys(first: Column, found: Manifest, column: Column, other: Manifest) -> None:
+    differ = (found.keys_digest != other.keys_digest).any(axis=1) | (found.samples != other.samples)
+    if differ.any():
+        shard = column.shard_names[int(differ.argmax())]
+        raise DenseCLIError(
+            f"Shard {shard} of {column.url} holds other samples than shard {shard} of {first.url}.",
+            hint="Run densecli lint: it names what to delete and to build again.",
+        )
+
+
+def _check_joinable(columns: Sequence[Column]) -> None:
+    first = columns[0]
+    for i, column in enumerate(columns):
+        canvases = [c.spec["data"]["canvas"] for c in (first, column)]
+        if canvases[0] != canvases[1]:
+            raise DenseCLIError(
+                f"{first.url} was made for canvas {canvases[0]}, but {column.url} for canvas {canvases[1]}.",
+                hint="Take columns of one store: cached maps cannot be resized.",
+            )
+        if column.spec["data"] != first.spec["data"]:
+            raise DenseCLIError(
+                f"{first.url} and {column.url} belong to different stores.",
+                hint="Take columns of one store: only those hold the same samples.",
+            )
+        if column.part in [c.part for c in columns[:i]]:
+            raise DenseCLIError(
+                f"Two of the columns to read are called {column.part}.", hint="Choose one of them by its id."
+            )
