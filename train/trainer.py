@@ -208,8 +208,8 @@ class Trainer(Generic[R]):
 
         Raises:
             NonFiniteStep: The step is not finite, after `max_nonfinite_steps` others.
-            DenseCLIError: The device has too little memory; or a loss had nothing to learn from for too long, see
-                `Health.count_empty`.
+            DenseCLIError: The device has too little memory. Or a loss had nothing to learn from for too
+                long; see `Health.count_empty`.
         """
         rate = self.schedule(
             self.step, peak=self.config.lr, warmup_steps=self.steps.warmup, total_steps=self.steps.total
