@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
+import torch
 from ray._private import ray_constants
 
 from densecli.core.errors import DenseCLIError
@@ -63,7 +64,7 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
                 if address is None:
                     _start(**options)
                 else:
-                    _check_reachable(address)
+                    check_reachable(address)
                     ray.init(address=address, **options)
         except Exception as error:  # Ray's own exceptions have no common base.
             raise _no_ray(address, error) from error
@@ -144,8 +145,8 @@ def _start(**options: Any) -> None:
         ray.init(address="local", **options)
 
 
-def _check_reachable(address: str) -> None:
-    """Raises OSError if nothing listens at the address. Ray itself would try for minutes."""
+def check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at the address. Ray itself would try for a minute or more."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -170,20 +171,36 @@ def gpus_of_worker(workers: int, gpus: int) -> float:
     return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0
 
 
-def cluster_device(address: str) -> str:
-    """The device of a running cluster's workers: cuda where it has GPUs, else cpu.
+def gpus_at(address: str | None, device: str) -> int:
+    """Returns how many GPUs workers on a device can have.
+
+    Args:
+        address: Address of a running cluster; None for this machine.
+        device: A torch device, or auto for a cluster.
 
     Raises:
         DenseCLIError: The cluster cannot be reached.
     """
+    if device == "cpu":
+        return 0
+    if address is None:
+        return torch.cuda.device_count()
     with connected(address, workers=1):
-        return "cuda" if total_gpus() else "cpu"
+        return total_gpus()
 
 
-def machines() -> int:
-    """Number of nodes that are alive."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return sum(node["Alive"] for node in nodes)
+def workers_on(gpus: int, gpus_per_worker: float | None) -> int:
+    """Returns how many workers use all GPUs: one each, or as many as share it or need several; 1 without."""
+    share = gpus_per_worker or 1.0
+    # A share of 1 / 3 may be written as 0.3333, but no worker can have parts of two GPUs.
+    found = gpus * math.floor(1 / share) if share < 1 else gpus // math.ceil(share)
+    return max(1, found)
+
+
+def nodes() -> list[dict[str, Any]]:
+    """Ray's facts about the nodes that are alive."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in found if node["Alive"]]
 
 
 def total_gpus() -> int:

@@ -4,6 +4,8 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tars import jpg, write_tar
 
 from densecli.pipeline.build_shards import build_shards
 
+ROOT = Path(__file__).parents[2]
 INJECT = Path(__file__).parent / "inject"
 POINTS = ("open", "write", "fsync", "rename", "renamed", "synced")
 FILES = (
@@ -92,3 +95,28 @@ def test_kill__of_a_ray_worker_costs_one_shard_and_no_second_command(
     assert marker.exists()
     assert contents(Path(tiny.store)) == contents(undisturbed)
     survived("kill -9 of a Ray worker")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_kill__of_every_worker_as_for_want_of_memory_says_what_helps(
+    tiny, undisturbed, contents, survived, tmp_path
+):
+    """The kernel kills a process that takes too much memory with -9, and tells nobody but its log."""
+    fault = {"PYTHONPATH": str(INJECT), "DENSECLI_FAULT": "rename,*/targets/*/000001.tar,"}
+    words = ["--dataset", "scenes", "--split", "val", "--limit", "3", "--shard-size", "1", "--device", "cpu"]
+    words += ["--teacher", "scenes-s", "--weights", "scenes-s=random:0", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "densecli", "build-shards", *words, "--store", tiny.store],
+        env={**os.environ, **fault},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    told = done.stdout + done.stderr
+    assert "If dmesg says that memory ran out, lower --workers or --batch-size." in told
+    build_here(tiny)
+    assert contents(Path(tiny.store)) == contents(undisturbed)
+    survived("kill -9 of every worker, as for want of memory")

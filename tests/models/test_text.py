@@ -117,6 +117,53 @@ def test_category_embeddings__what_is_kept_and_damaged_is_made_again(
     assert asked == [2, 2] and kept.read_bytes() == whole
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_category_embeddings__an_interruption_keeps_what_is_done(
+    asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    model, names, templates = (
+        build(resolve("scenes-s")),
+        ("boat", "sky", "water"),
+        ("the {}", "a photo of a {}"),
+    )
+    expected = text_embeddings(model, names, templates, batch_size=1)
+    monkeypatch.setattr("densecli.models.text.BATCH_SIZE", 1)
+    encode = DenseCLIP.encode_text
+
+    def interrupted(self: DenseCLIP, tokens: torch.Tensor) -> torch.Tensor:
+        if len(asked) == 10:
+            raise KeyboardInterrupt
+        return encode(self, tokens)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DenseCLIP, "encode_text", interrupted)
+        category_embeddings(model, names, templates=templates)
+    assert len(asked) == 10
+    [part] = (tmp_path / "cache" / "text").glob("*.part")
+    if damaged:
+        part.write_bytes(part.read_bytes()[:-8])
+    assert torch.equal(category_embeddings(model, names, templates=templates), expected)
+    # Six alone, four before the interruption; then the other two, or all again.
+    assert len(asked) == (16 if damaged else 12)
+    assert not part.exists()
+
+
+def test_text_embeddings__prompts_of_one_length_share_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    encode = DenseCLIP.encode_text
+
+    def noting(self: DenseCLIP, tokens: torch.Tensor) -> torch.Tensor:
+        lengths.append((tokens != 0).sum(dim=1))
+        return encode(self, tokens)
+
+    monkeypatch.setattr(DenseCLIP, "encode_text", noting)
+    text_embeddings(
+        build(resolve("scenes-s")), ("boat", "sky"), ("a photo of the {}", "the {}"), batch_size=2
+    )
+    assert [batch.unique().numel() for batch in lengths] == [1, 1]
+    assert lengths[0][0] < lengths[1][0]
+
+
 def test_category_embeddings__a_full_home_is_said_and_nothing_more(
     asked: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

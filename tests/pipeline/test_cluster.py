@@ -7,7 +7,7 @@ import ray
 from processes import listening
 
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.cluster import connected, gpus_of_worker
+from densecli.pipeline.cluster import connected, gpus_at, gpus_of_worker, total_gpus, workers_on
 
 pytestmark = pytest.mark.ray
 
@@ -24,6 +24,34 @@ def test_gpus_of_worker__all_workers_find_room(workers):
     gpus = 3
     on_each = -(-workers // gpus)
     assert on_each * round(gpus_of_worker(workers, gpus), 4) <= 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "workers"),
+    [
+        *[(0, None, 1), (0, 0.5, 1), (1, None, 1), (8, None, 8), (7, None, 7), (8, 0.5, 16), (3, 0.3333, 9)],
+        *[(8, 2, 4), (7, 2, 3), (1, 2, 1), (8, 0.3, 24), (2, 1, 2)],
+    ],
+)
+def test_workers_on__use_all_gpus(gpus, share, workers):
+    assert workers_on(gpus, share) == workers
+
+
+def test_workers__odd_numbers_share_gpus_that_ray_knows(monkeypatch):
+    """On GPUs that Ray is only told of: three workers on two of them, all running at once."""
+    start = ray.init
+    monkeypatch.setattr("ray.init", lambda **options: start(**options, num_gpus=2))
+    with connected(None, 3):
+        assert (total_gpus(), gpus_at(None, "cpu")) == (2, 0)
+
+        class Sleeper:
+            def gpus(self) -> list[int]:
+                return ray.get_gpu_ids()
+
+        share = gpus_of_worker(3, total_gpus())
+        workers = [ray.remote(Sleeper).options(num_cpus=1, num_gpus=share).remote() for _ in range(3)]
+        ids = [gpu for found in ray.get([worker.gpus.remote() for worker in workers]) for gpu in found]
+    assert sorted(ids) in ([0, 0, 1], [0, 1, 1])
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

@@ -1,7 +1,10 @@
 """Our image encoders beside open_clip's and timm's own forward passes, with the same random weights.
 
 Theirs is a second network that the library builds, at the side of its input. Its dense map is its own forward
-pass in which a token of the last block sees itself only: that is what reading values out means.
+pass in which a token of the last block sees itself only: that is what reading values out means. The tests
+compare networks of few blocks, and this file whole ones, in minutes and up to 7 GB of memory:
+
+    python tests/support/cross_check.py
 """
 
 import math
@@ -28,6 +31,7 @@ from densecli.models.vfm import build_vfm
 from densecli.models.vfms import find_vfm
 
 CLIPS = ("rn50x4", "laion-vit-l14", "convnext-l", "siglip-b16", "siglip2-b16")
+NAMES = (*CLIPS, "sam-l")
 
 
 @register_model
@@ -240,3 +244,12 @@ def _of_sam(name: str, *, full: bool, scale: int) -> dict[str, float]:
         found["own positions"] = apart()
         net.pos_embed = nn.Parameter(bicubic(net.pos_embed[0], side // arch.patch)[None])
     return {"dense": apart(), **found}
+
+
+if __name__ == "__main__":
+    for name in NAMES:
+        for scale in (1, 2):
+            # 16,384 tokens of a whole SAM-L that attend to each other take 17 GB.
+            if (name, scale) != ("sam-l", 2):
+                found = differences(name, full=True, scale=scale)
+                print(name, f"{scale} x", {what: f"{each:.0e}" for what, each in found.items()}, flush=True)

@@ -196,6 +196,15 @@ def test_step__cached_equals_live(worlds, stores, tmp_path, name: str, method: s
     assert_equal(trainer, world, LIVE[method], LOSSLESS if lossless else DEFAULT)
 
 
+@pytest.mark.parametrize("method", ["densevlm", "clipself", "sc-clipself", "r-sc-clipself"])
+def test_step__a_store_of_teachers_in_fp16_equals_live_ones_in_fp32(worlds, tmp_path, method: str) -> None:
+    world = worlds("scenes")
+    half = replace(world, data=replace(world.data, teacher_precision="fp16"))
+    store = build_store(half, tmp_path, lossless=False)
+    trainer = trainer_of(world, store, tmp_path / "run", method=method)
+    assert_equal(trainer, world, LIVE[method], DEFAULT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["densevlm", "declip", "sc-clipself"])
 def test_step__cached_equals_live_at_full_size(worlds, stores, tmp_path, method: str) -> None:

@@ -17,7 +17,10 @@ POINTS = ("open", "write", "fsync", "rename", "renamed", "synced")
 
 
 def arm(point: str, pattern: str, marker: str) -> None:
-    """Die at `point` of the first write of a file whose path matches; once, which `marker` records."""
+    """Die at `point` of the first write of a file whose path matches; once, which `marker` records.
+
+    Without a marker, every process dies there.
+    """
     real_open, real_fsync, real_replace = builtins.open, os.fsync, os.replace
     # Descriptor of the temporary being written, and whether it has just got its name.
     descriptor, renamed = -1, False
@@ -26,7 +29,8 @@ def arm(point: str, pattern: str, marker: str) -> None:
         if here != point:
             return
         try:
-            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+            if marker:
+                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return
         os.kill(os.getpid(), signal.SIGKILL)
