@@ -64,7 +64,7 @@ def ablate(options: Options) -> int:
     from densecli.ablation.spec import arguments, cells, find_spec, load_spec, measured_on, shipped
     from densecli.ablation.teacher_cost import teacher_costs
     from densecli.shards.datasets import defaults_for, function_of
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store
 
     if options.get("list") or "spec" not in options.given:
         known = {name: str(path) for name, path in shipped().items()}
@@ -72,7 +72,7 @@ def ablate(options: Options) -> int:
         return 0
     config = options.make(AblateSettings, store=options.store)
     runner = make_runner()
-    store = Store.open(config.store)
+    store = open_store(config.store)
     path = find_spec(str(config.spec), store.dataset["name"])
     folder = Path(config.run or f"runs/ablate-{path.stem}")
     spec = load_spec(path, runner.flags)
@@ -113,13 +113,13 @@ def flags_of(command: Command) -> set[str]:
 def make_runner() -> "Runner":
     """Trains and evaluates the runs of an ablation in this process."""
     from densecli.ablation.runs import Runner
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store
     from densecli.train.distillation import columns_read
     from densecli.train.distillation import train as fit
 
     def columns(words: Sequence[str]) -> dict[str, str]:
         config = train_config(train.parse(words))
-        found = columns_read(Store.open(config.store), config)[1]
+        found = columns_read(open_store(config.store), config)[1]
         return {kind: column.key for kind, column in found.items()}
 
     def measure(words: Sequence[str]) -> Any:

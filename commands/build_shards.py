@@ -21,9 +21,11 @@ def build_shards(options: Options) -> None:
     densecli build-shards --teacher vitl14 --dataset coco --split train2017
     densecli build-shards --method declip --student eva02-b16 --dataset coco
     """
+    from densecli.pipeline.build_parts import build_parts, in_parts
     from densecli.pipeline.build_shards import build_shards as build
 
-    summary = build(build_for(options))
+    config = build_for(options)
+    summary = build_parts(config) if in_parts(config) else build(config)
     options.say(summary_text(summary), summary)
 
 
@@ -36,7 +38,8 @@ def _precision(column: Mapping[str, Any]) -> str:
 def summary_text(summary: Mapping[str, Any]) -> str:
     """The columns of a build or a relabelling and how many photos they have."""
     lines = [
-        f"{column['kind']:8} {column['name']}-{column['id']}  {column['shards']} shards{_precision(column)}"
+        f"{column['kind']:8} {column['name']}{'-' if column['id'] else ''}{column['id']}  "
+        f"{column['shards']} shards{_precision(column)}"
         for column in summary["columns"]
     ]
     counts = f", {summary['samples']} photos" if "samples" in summary else ""
@@ -46,7 +49,9 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         for reason, n in summary.get("skipped", {}).items()
     )
     skipping = f"; skipped {skipped}" if skipped else ""
-    lines.append(f"{summary['store']}: {summary['status']}{counts}{skipping}")
+    parts = f" in {summary['parts']} parts" if "parts" in summary else ""
+    unlisted = f", {summary['unlisted']} of them not listed yet" if summary.get("unlisted") else ""
+    lines.append(f"{summary['store']}: {summary['status']}{counts}{parts}{unlisted}{skipping}")
     if skipped:
         from densecli.pipeline.sources.address_loader import REFUSALS
 

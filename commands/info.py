@@ -16,10 +16,17 @@ def info(options: Options) -> None:
     """
     from densecli.core.progress import Progress
     from densecli.shards import info as describer
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store, parts_of
 
-    store = Store.open(options.store)
-    columns = [store.images, *store.columns()]
-    with closing(Progress(len(store.shard_names) * len(columns), "shards")) as progress:
-        described = describer.describe(store, progress.advance, columns=columns)
-    options.say(describer.report(described), described)
+    store = open_store(options.store)
+    columns = {part.root: [part.images, *part.columns()] for part in parts_of(store)}
+    total = sum(len(column.shard_names) for found in columns.values() for column in found)
+    with closing(Progress(total, "shards")) as progress:
+        described = [
+            describer.describe(part, progress.advance, columns=columns[part.root]) for part in parts_of(store)
+        ]
+    if described[1:]:
+        text = "\n\n".join(map(describer.report, described))
+        options.say(text, {"store": store.root, "parts": described})
+    else:
+        options.say(describer.report(described[0]), described[0])

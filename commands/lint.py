@@ -38,22 +38,25 @@ def lint(options: Options) -> int:
     """
     from densecli.core.progress import Progress
     from densecli.shards import lint as linter
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store, parts_of
 
     config = options.make(LintSettings, store=options.store)
-    store = Store.open(config.store)
-    total = linter.count(store, config.sample)
+    store = open_store(config.store)
+    parts = parts_of(store)
+    total = sum(linter.count(part, config.sample) for part in parts)
     with closing(Progress(total, "shards")) as progress:
-        findings = list(
-            linter.lint(
-                store, progress.advance, workers=config.workers, sample=config.sample, seed=config.seed
+        findings = [
+            finding
+            for part in parts
+            for finding in linter.lint(
+                part, progress.advance, workers=config.workers, sample=config.sample, seed=config.seed
             )
-        )
+        ]
     lines = [f"{finding.trouble} {finding.remedy}" for finding in findings]
     wrong = [finding for finding in findings if finding.wrong]
     leftovers = sum(finding.leftover for finding in findings)
     left = f", {leftovers} left by killed writers" if leftovers else ""
-    of = linter.count(store)
+    of = sum(map(linter.count, parts))
     read = f" in {total} of {of} shards" if total < of else ""
     lines.append(f"{store.root}: {len(wrong) or 'no'} finding{'' if len(wrong) == 1 else 's'}{read}{left}")
     value = {

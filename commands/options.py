@@ -49,8 +49,14 @@ class Options:
 
     @property
     def store(self) -> str:
-        """The store that was given, else the newest. Raises DenseCLIError if there is none."""
-        return self.given.get("store") or newest_store()
+        """The store that was given, else the newest. Raises DenseCLIError if there is none.
+
+        Several are one address, with ` + ` between them; see `Store.open`.
+        """
+        from densecli.shards.parted_store import JOIN
+
+        given = self.given.get("store") or newest_store()
+        return given if isinstance(given, str) else JOIN.join(given)
 
     def say(self, text: str, value: Any) -> None:
         """Prints the text and writes the value; where that goes to standard output, it goes there alone."""
@@ -69,7 +75,8 @@ class Options:
 
 def newest_store() -> str:
     """The newest store in stores/, shown on standard error. Raises DenseCLIError if there is none."""
-    stores = sorted(Path("stores").glob("*/store.json"), key=lambda path: path.stat().st_mtime)
+    stores = [path for name in ("store.json", "parts.json") for path in Path("stores").glob(f"*/{name}")]
+    stores.sort(key=lambda path: path.stat().st_mtime)
     if not stores:
         raise DenseCLIError(
             "There is no store in stores/.",

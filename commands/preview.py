@@ -73,10 +73,10 @@ def preview(options: Options) -> None:
     densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
     """
     from densecli.evaluation.preview import PreviewRequest, draw_preview
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store
 
     config = options.make(PreviewSettings, store=options.store)
-    store = Store.open(config.store)
+    store = open_store(config.store)
     columns = [store.find("targets", name) for name in config.teachers] or store.columns("targets")
     request = PreviewRequest(
         key=config.key,

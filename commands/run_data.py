@@ -8,7 +8,8 @@ from densecli.commands.options import Options
 from densecli.core import fs
 from densecli.core.addresses import from_environment
 from densecli.shards.datasets import defaults_for, function_of
-from densecli.shards.store import Store
+from densecli.shards.parted_store import JOIN, open_store
+from densecli.shards.store import PARTS
 from densecli.train.run_folder import RunFolder
 
 
@@ -24,9 +25,10 @@ def on_the_runs_data(options: Options, run: str | None, *, training: bool = Fals
     if folder_of_run is None or "data" in options.given or not folder_of_run.config.is_file():
         return options
     store = folder_of_run.read_config().get("store")
-    if not store or not fs.exists(fs.join(store, "store.json")):
+    first = str(store or "").split(JOIN)[0]
+    if not first or not any(fs.exists(fs.join(first, file)) for file in ("store.json", PARTS)):
         return options
-    name = Store.open(store).dataset["name"]
+    name = open_store(str(store)).dataset["name"]
     dataset = defaults_for(name)
     if not dataset.annotated or "dataset" in options.given:
         return options

@@ -5,13 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densecli.commands.command import command
+from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.train.config import TrainConfig
 from densecli.train.run_config import RESOLVED, with_current_values
 
+STORES = only(
+    TrainConfig,
+    "store",
+    shape="list",
+    help="Folder or address of the store; several are read as one. May be given several times.",
+)
 
-@command(TrainConfig, resolved=RESOLVED, upgrade=with_current_values)
+
+@command(STORES, TrainConfig, resolved=RESOLVED, upgrade=with_current_values)
 def train(options: Options) -> None:
     """Train a student from a store.
 
@@ -39,12 +46,12 @@ def trained(options: Options, *, init: str | None = None) -> dict[str, Any]:
     from densecli.models.checkpoints import weights_given
     from densecli.models.model_card import run_export
     from densecli.shards.datasets import defaults_for
-    from densecli.shards.store import Store
+    from densecli.shards.parted_store import open_store
 
     store, student = options.store, options.get("student")
     if student is None and init:
         student = run_export(init)[1]["student"]
-    student = student or defaults_for(Store.open(store).dataset["name"]).student
+    student = student or defaults_for(open_store(store).dataset["name"]).student
     named = {"run": options.given["run"]} if "run" in options.given else {}
     weights = weights_given(student, options.get("weights", ()))
     return {"store": store, "student": student, "weights": weights, **named}

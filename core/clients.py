@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from densecli.core.addresses import check, is_web, public
-from densecli.core.errors import DenseCLIError, Forbidden, Unreachable
+from densecli.core.errors import DenseCLIError, Forbidden, NoSpace, Unreachable
 
 CONNECTIONS = 64
 """Requests to an object store that are under way at the same time."""
@@ -22,6 +22,7 @@ SIGNED_SECONDS = 3600
 
 # HTTP status where access is denied, and where the file is gone.
 _DENIED, _GONE = (401, 403, 451), 410
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -69,7 +70,10 @@ def client(url: str, action: str = "read") -> Iterator[tuple[AbstractFileSystem,
         if action == "read" and status == _GONE:
             raise FileNotFoundError(public(url)) from error
         denied = isinstance(error, PermissionError) or status in _DENIED
-        kind = DenseCLIError if local else Forbidden if denied else Unreachable
+        if getattr(error, "errno", None) in _FULL:
+            kind: type[DenseCLIError] = NoSpace
+        else:
+            kind = DenseCLIError if local else Forbidden if denied else Unreachable
         raise kind(
             f"Could not {action} {public(url)}: {_reason(error)}.", hint=_hint(error, local)
         ) from error
@@ -133,7 +137,7 @@ def _reason(error: Exception) -> str:
 
 
 def _hint(error: Exception, local: bool) -> str:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if getattr(error, "errno", None) in _FULL:
         return "Free some space and run the same command again; nothing half written was published."
     if local:
         return "Check that the folder exists and that you may write to it."

@@ -54,6 +54,10 @@ class Unreachable(DenseCLIError):
     """A remote file system failed for now: the same request may succeed a little later."""
 
 
+class NoSpace(DenseCLIError):
+    """A file system is full, or the user's share of it: nothing else can be written there either."""
+
+
 class Forbidden(DenseCLIError):
     """A remote file system denies the user access."""
 

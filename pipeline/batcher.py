@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from densecli.core.device import Precision
 from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import Stopped
 from densecli.core.stage_timer import StageTimer
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.room import Room
@@ -77,15 +79,25 @@ class Batcher:
     On a GPU the host waits once for a batch, after it has launched the next: so the GPU always has work.
     """
 
-    def __init__(self, run: Run, batch_size: int, timer: StageTimer, *, reduce: bool = True) -> None:
+    def __init__(
+        self,
+        run: Run,
+        batch_size: int,
+        timer: StageTimer,
+        stop: Event | None = None,
+        *,
+        reduce: bool = True,
+    ) -> None:
         """Starts with no photos.
 
         Args:
             run: The teacher.
             batch_size: Number of canvases in a batch. Inputs of another size are batched to as many pixels.
             timer: Measures the stage "teacher": on a GPU the time that the device spends.
+            stop: Once set, the next batch is replaced by core.prefetch.Stopped.
             reduce: Whether targets are reduced to what `encode` takes, see `Reducing`.
         """
+        self._stop = stop or Event()
         self._run = run
         self._teacher = run.teacher
         self._device = run.teacher.device
@@ -123,6 +135,8 @@ class Batcher:
     @torch.inference_mode()
     def _launch(self, size: int) -> None:
         """Starts a batch, and whatever is to be done for the photos that it completes."""
+        if self._stop.is_set():
+            raise Stopped
         rows = [self._inputs.popleft() for _ in range(size)]
         started = None
         if self._device.type == "cuda":

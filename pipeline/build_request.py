@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
+
 from densecli.core import fs
 from densecli.core.addresses import from_environment
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import Entry
 from densecli.core.settings import settings_of
 from densecli.pipeline.cluster import gpus_at
 from densecli.pipeline.config import BuildConfig, WebSettings
@@ -18,6 +21,7 @@ from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
 from densecli.pipeline.sources.cut import Cut
 from densecli.pipeline.sources.index import shared_listings
+from densecli.pipeline.sources.packed import part
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.teachers.base import with_precision
 from densecli.pipeline.teachers.gram import with_method_of
@@ -108,13 +112,14 @@ class BuildRequest:
             ) from reason
 
 
-def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
+def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tuple[BuildRequest, Source]:
     """Resolves the settings of a build and lists its photos.
 
     Writes only listings: into the index of the store or, in a dry run, where `shared_listings` says.
 
     Args:
         config: What to build.
+        tars: The only tars to list; None for all.
 
     Returns:
         The request, and the source with the listing of photos.
@@ -145,26 +150,10 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
     root = fs.absolute(config.store_url)
     if os.path.isfile(root):
         raise DenseCLIError(f"{root} is a file, not a store.", hint="Name a folder with --store.")
-    data = config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset)
-    source = open_source(
-        config.dataset,
-        fs.absolute(data),
-        config.split,
-        config.limit,
-        config.seed,
-        Index(
-            folder=fs.join(root, "index", config.dataset),
-            save=not config.dry_run,
-            shared=shared_listings(),
-            relist=config.relist,
-        ),
-        config.max_pixels,
-        WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
-        config.cut or _cut_of(root, config.dataset),
-    )
+    source = list_photos(config, tars)
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(
-            f"The data set {config.dataset} at {data} has no masks to take regions from.",
+            f"The data set {config.dataset} at {data_url(config)} has no masks to take regions from.",
             hint="Use --dataset sa1b with its annotations, or another region plan (--regions).",
         )
     store = Store(
@@ -184,9 +173,36 @@ def prepare(config: BuildConfig) -> tuple[BuildRequest, Source]:
         batch_size=config.batch_size,
         # The GPUs of a cluster are not those of this machine.
         device=config.device if config.ray_address else str(pick_device(config.device)),
-        proposals=check_proposals(plan, source, fs.absolute(data)),
+        proposals=check_proposals(plan, source, data_url(config)),
     )
     return request, source
+
+
+def data_url(config: BuildConfig) -> str:
+    """The place of the photos. Raises DenseCLIError for an address with credentials in it."""
+    return fs.absolute(config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset))
+
+
+def list_photos(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> Source:
+    """Lists the photos of a build, and keeps the listing. See `prepare`."""
+    root = fs.absolute(config.store_url)
+    return open_source(
+        config.dataset,
+        data_url(config),
+        config.split,
+        config.limit,
+        config.seed,
+        Index(
+            folder=fs.join(root, "index", config.dataset),
+            save=not config.dry_run,
+            shared=shared_listings(),
+            relist=config.relist,
+        ),
+        config.max_pixels,
+        WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
+        config.cut or _cut_of(root, config.dataset),
+        tars,
+    )
 
 
 def _target_column(
@@ -255,7 +271,30 @@ def _cut_of(root: str, dataset: str) -> Cut:
 def unit_of(source: Source, shard: str, shard_size: int) -> Unit:
     """Returns the unit of a shard. The n-th shard has the n-th `shard_size` photos of the listing."""
     first = int(shard) * shard_size
-    return Unit(shard=shard, items=tuple(source.items[first : first + shard_size]))
+    places = np.arange(first, min(first + shard_size, len(source.items)))
+    return Unit(shard=shard, items=part(source.items, places))
+
+
+def part_of(part: str | None, shards: int) -> tuple[int, int]:
+    """Returns the first shard of a part, and the one after its last.
+
+    Args:
+        part: I/N, the I-th of N parts, counted from 1; None for all.
+        shards: Number of shards of the store.
+
+    Raises:
+        DenseCLIError: It is no such text.
+    """
+    try:
+        i, n = (int(number) for number in (part or "1/1").split("/"))
+        if not 1 <= i <= n:
+            raise ValueError
+    except ValueError:
+        raise DenseCLIError(
+            f"{part!r} is no part of a build.",
+            hint="Give I/N, such as --part 2/8 for the second of eight parts.",
+        ) from None
+    return shards * (i - 1) // n, shards * i // n
 
 
 def shard_sizes(photos: int, shard_size: int) -> list[int]:

@@ -1,25 +1,30 @@
 """Builds shards: prepares the request, finds the missing shards, runs the units and adds up their reports."""
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import Entry
 from densecli.core.leftovers import swept
 from densecli.core.progress import listener
 from densecli.core.tables import plain
-from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
+from densecli.pipeline.build_request import BuildRequest, part_of, prepare, unit_of
+from densecli.pipeline.claims import Claims, shared
 from densecli.pipeline.cluster import connected, gpus_at, workers_on
 from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.failures import SetAside
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources import Source, Unreadable
 from densecli.pipeline.summary import Summary, describe, totals_of
 from densecli.pipeline.unit import Report
+from densecli.pipeline.worker import UNITS_PER_WORKER
 from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.geometry import Canvas
 from densecli.shards.info import remember_passed_over
-from densecli.shards.store import Store
+from densecli.shards.store import Store, shard_name
 
 __all__ = ["BuildConfig", "build_shards"]
 
@@ -27,26 +32,28 @@ NOTHING_KEPT = "The same command starts again. In a new store, a smaller --shard
 """Hint for a build that was stopped in its first shard."""
 
 
-def build_shards(config: BuildConfig) -> Summary:
+def build_shards(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> Summary:
     """Builds whatever a store lacks; finished shards are not touched.
 
     Args:
         config: What to build.
+        tars: The only tars to take photos of; None for all.
 
     Returns:
         The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
         the listing has `passed_over`, as in `PassedOver.document`, `proposals`, as in `check_proposals`, and
         `listed`, as in `Source`.
-        A build also has the sums of `Totals.summary`.
+        A build also has the sums of `Totals.summary`, and the nodes that were `left_out`.
 
     Raises:
         DenseCLIError: The build cannot start or continue, or no photo could be used. After a failure in the
             middle, the same call continues where it stopped.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    request, source = prepare(config)
+    request, source = prepare(config, tars)
     columns = request.columns()
-    missing = [column.missing() for column in columns]
+    part = range(*part_of(config.part, len(request.store.shard_names)))
+    missing = [[shard for shard in column.missing() if int(shard) in part] for column in columns]
     todo = sorted(set().union(*missing))
     passed = source.passed.document()
     listing = {"passed_over": passed, "proposals": dict(request.proposals), "listed": source.listed}
@@ -64,23 +71,40 @@ def build_shards(config: BuildConfig) -> Summary:
     workers = config.workers or _default_workers(config, request)
     described = describe(request.store, columns, missing, status="built") | listing
     remember_passed_over(request.store, passed)
-    units = (unit_of(source, shard, config.shard_size) for shard in todo)
     budget = FailureBudget(config.max_unreadable)
     with (
         swept([column.url for column in columns]),
         connected(config.ray_address, workers),
+        closing(
+            Claims(request.store.root, [c.key for c in columns], len(request.store.shard_names))
+        ) as claims,
         totals_of(request.store, todo, columns, run="the build", if_nothing_kept=NOTHING_KEPT) as totals,
     ):
+
+        def stopping() -> bool:
+            claims.beat()
+            return totals.stop.is_set()
+
+        numbers = shared(
+            claims,
+            [int(shard) for shard in todo],
+            lambda: {int(shard) for column in columns for shard in column.missing()},
+            slots=workers * UNITS_PER_WORKER,
+            made=totals.add_elsewhere,
+            say=totals.progress.say,
+        )
+        units = (None if n is None else unit_of(source, shard_name(n), config.shard_size) for n in numbers)
         work = _with_probe(request, source) if config.ray_address else request
         withdraw_manifests(columns, missing)
-        pool = WorkerPool(work, workers, config.gpus_per_worker, totals.progress.say)
-        with closing(run_units(units, pool, config.max_attempts, totals.stop.is_set)) as finished:
+        pool = WorkerPool(work, workers, config.gpus_per_worker, totals.progress.say, config)
+        with closing(run_units(units, pool, config, stopping)) as finished:
             for report in finished:
                 totals.add(report)
                 budget.check(report, totals.skipped)
     publish_manifests(columns)
+    totals.check_set_aside(config.max_failed_shards)
     check_some_photo(request.store)
-    return described | totals.summary()
+    return described | totals.summary() | {"left_out": pool.named_left_out()}
 
 
 def _default_workers(config: BuildConfig, request: BuildRequest) -> int:
@@ -99,7 +123,7 @@ class FailureBudget:
         self._limit = limit
         self._in_a_row = 0
 
-    def check(self, report: Report, skipped: Counter[str]) -> None:
+    def check(self, report: Report | SetAside, skipped: Counter[str]) -> None:
         """Counts the unreadable photos of a shard.
 
         Args:
@@ -109,6 +133,8 @@ class FailureBudget:
         Raises:
             DenseCLIError: The budget is used up.
         """
+        if isinstance(report, SetAside):
+            return
         self._in_a_row = 0 if report.samples else self._in_a_row + sum(report.skipped.values())
         if self._in_a_row >= self._limit:
             reasons = ", ".join(f"{n} {reason}" for reason, n in skipped.most_common())

@@ -64,7 +64,7 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
                 if address is None:
                     _start(**options)
                 else:
-                    _check_reachable(address)
+                    check_reachable(address)
                     ray.init(address=address, **options)
         except Exception as error:  # Ray's own exceptions have no common base.
             raise _no_ray(address, error) from error
@@ -145,8 +145,8 @@ def _start(**options: Any) -> None:
         ray.init(address="local", **options)
 
 
-def _check_reachable(address: str) -> None:
-    """Raises OSError if nothing listens at the address. Ray itself would try for minutes."""
+def check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at the address. Ray itself would try for a minute or more."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -197,10 +197,10 @@ def workers_on(gpus: int, gpus_per_worker: float | None) -> int:
     return max(1, found)
 
 
-def machines() -> int:
-    """Number of nodes that are alive."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return sum(node["Alive"] for node in nodes)
+def nodes() -> list[dict[str, Any]]:
+    """Ray's facts about the nodes that are alive."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in found if node["Alive"]]
 
 
 def total_gpus() -> int:

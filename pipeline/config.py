@@ -85,7 +85,45 @@ class WebSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSettings):
+class FailureSettings(Settings):
+    """What may fail how often, and how long it may take."""
+
+    max_attempts: int = setting(
+        3,
+        help="Sets a shard aside that has failed N times, and leaves out a node on which N workers in a row "
+        "have failed; the rest is built.",
+        group="run",
+        min=1,
+        metavar="N",
+    )
+    max_failed_shards: int = setting(
+        10,
+        help="Ends the run once more than N shards are set aside.",
+        group="run",
+        min=0,
+        metavar="N",
+    )
+    slow_factor: float = setting(
+        5.0,
+        help="Gives a shard that takes F times the median to a second worker.",
+        group="run",
+        min=1,
+        metavar="F",
+    )
+    stall_timeout: float = setting(
+        600.0,
+        help="Ends a worker, and tries its shards again, after S seconds without a sign of life: each photo, "
+        "and each batch of a teacher, is one.",
+        group="run",
+        above=0,
+        metavar="S",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig(
+    FailureSettings, WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettings, DryRunSettings
+):
     """The settings of build-shards."""
 
     dataset: str = setting(
@@ -152,6 +190,14 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         help="Photos of a shard: neighbours in the listing, or shuffled by --seed.",
         group="store",
         default_text="the store's; a new one of folder is shuffled, others are as listed",
+    )
+    tars_per_part: int | None = setting(
+        None,
+        help="Builds a store of parts, each of the photos of N tars, one after another.",
+        group="store",
+        min=1,
+        metavar="N",
+        default_text="the store's; a new one has no parts",
     )
     regions: str = setting(
         "grid-paper",
@@ -277,8 +323,12 @@ class BuildConfig(WebSettings, ModelWeightsSettings, LabelSettings, DeviceSettin
         metavar="URL",
         default_text="starts a local Ray",
     )
-    max_attempts: int = setting(
-        3, help="Stops the build after a shard has failed this many times.", group="run", min=1
+    part: str | None = setting(
+        None,
+        help="Builds only the I-th of N equal parts, for schedulers that start one command a part.",
+        group="run",
+        metavar="I/N",
+        default_text="all; builds of one store share its shards by themselves",
     )
     max_unreadable: int = setting(
         1000,

@@ -18,7 +18,8 @@ from densecli.models.checkpoints import find_weights, load_model, weights_given
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
-from densecli.pipeline.config import RelabelConfig
+from densecli.pipeline.config import FailureSettings, RelabelConfig
+from densecli.pipeline.failures import SetAside
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
 from densecli.pipeline.proposals import check_stored
 from densecli.pipeline.relabeller import Relabeller
@@ -36,8 +37,7 @@ from densecli.shards.store import Column, Store
 
 LOCK = f"{fs.TEMPORARY[0]}relabel.lock{fs.TEMPORARY[1]}"
 """Name of a file in the column's folder: `lint` and `gc` take what a killed relabelling leaves for that."""
-MAX_ATTEMPTS = 3
-"""A relabelling ends after a shard has failed this many times."""
+FAILURES = FailureSettings()
 
 
 def relabel(config: RelabelConfig) -> Summary:
@@ -80,18 +80,19 @@ def relabel(config: RelabelConfig) -> Summary:
     ):
         withdraw_manifests(columns, missing)
         if alone:
-            reports = _run_here(units, relabeller, totals.stop)
+            reports: Generator[Report | SetAside] = _run_here(units, relabeller, totals.stop)
         else:
             pool = WorkerPool(relabeller, config.workers, say=totals.progress.say)
-            reports = run_units(units, pool, MAX_ATTEMPTS, totals.stop.is_set)
+            reports = run_units(units, pool, FAILURES, totals.stop.is_set)
         with closing(reports):
             for report in reports:
                 totals.add(report)
     publish_manifests(columns)
+    totals.check_set_aside(FAILURES.max_failed_shards)
     return described | totals.summary()
 
 
-def _run_here(units: Iterable[Unit], relabeller: Relabeller, stop: Stop) -> Generator[Report]:
+def _run_here(units: Iterable[Unit], relabeller: Relabeller, stop: Stop) -> Generator[Report | SetAside]:
     with suppress(Stopped):
         for unit in units:
             yield relabeller.build(unit, stop)

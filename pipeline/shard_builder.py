@@ -101,6 +101,7 @@ class ShardBuilder:
                 batch_size=config.batch_size,
                 window=self._window,
                 pool=self._pool,
+                stop=stop,
             )
             for (column, _), run in zip(config.targets, self._runs, strict=True)
             if not column.has(shard)

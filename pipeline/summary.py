@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from densecli.core.errors import Interrupted
+from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.core.passed_over import NAMED
 from densecli.core.progress import Progress
 from densecli.core.signals import Stop, heeding_signals
 from densecli.core.tables import plain
+from densecli.pipeline.failures import SetAside
 from densecli.pipeline.unit import Report
-from densecli.shards.store import Column, Store
+from densecli.shards.store import Column, Store, shard_name
 
 Summary = dict[str, Any]
 """JSON values by name."""
+SHOWN = 5
+"""Number of failed shards that an error names with their reasons."""
 
 
 def describe(
@@ -58,13 +61,19 @@ class Totals:
         self.progress = progress
         self.skipped: Counter[str] = Counter()
         self.skipped_first: dict[str, list[str]] = {}
+        self.set_aside: list[SetAside] = []
+        self._shards = self._elsewhere = 0
         self._samples = 0
         self._seconds: Counter[str] = Counter()
         self._photos = photos
         self._start = time.monotonic()
 
-    def add(self, report: Report) -> None:
-        """Adds the report on one shard."""
+    def add(self, report: Report | SetAside) -> None:
+        """Adds the report on one shard, or notes that it was set aside."""
+        if isinstance(report, SetAside):
+            self.set_aside.append(report)
+            return
+        self._shards += 1
         self.progress.advance(self._photos[report.shard])
         self._samples += report.samples
         self.skipped.update(report.skipped)
@@ -75,22 +84,53 @@ class Totals:
                 there.append(photo)
         self._seconds.update(report.seconds)
 
+    def add_elsewhere(self, shards: Sequence[int]) -> None:
+        """Notes shards that other builds of this store have made in the meantime, by their numbers."""
+        self._elsewhere += len(shards)
+        self.progress.advance(sum(self._photos[shard_name(shard)] for shard in shards), "by another build")
+
     def summary(self) -> Summary:
         """Returns the sums.
 
         `shards` and `samples` built, `skipped` photos by reason and the first of them in `skipped_first`,
-        `seconds` by stage and in `total`, and `images_per_second`.
+        `elsewhere` the shards that other builds made, `seconds` by stage and in `total`, and
+        `images_per_second`.
         """
         elapsed = time.monotonic() - self._start
         stages = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
         return {
-            "shards": len(self._photos),
+            "shards": self._shards,
+            "elsewhere": self._elsewhere,
             "samples": self._samples,
             "skipped": dict(self.skipped),
             "skipped_first": self.skipped_first,
             "seconds": {**stages, "total": round(elapsed, 3)},
             "images_per_second": round(self._samples / elapsed, 2),
         }
+
+    def check_set_aside(self, max_failed_shards: int) -> None:
+        """Raises DenseCLIError with the list if shards were set aside.
+
+        Args:
+            max_failed_shards: The run has ended early if there are more.
+        """
+        failed = self.set_aside
+        if not failed:
+            return
+        shown = "; ".join(f"{each.shard}: {plain(each.reason, 200)}" for each in failed[:SHOWN])
+        more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+        hints = list(dict.fromkeys(each.hint for each in failed if each.hint))
+        if len(failed) > max_failed_shards:
+            hints.append(
+                f"The run ended because more than {max_failed_shards} failed (--max-failed-shards). "
+                "Finished shards are kept."
+            )
+        else:
+            hints.append("All others are finished: the same command tries these alone.")
+        raise DenseCLIError(
+            f"{len(failed)} {'shard' if len(failed) == 1 else 'shards'} could not be built. {shown}{more}",
+            hint=" ".join(hints),
+        )
 
 
 @contextmanager

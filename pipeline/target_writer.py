@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ class TargetWriter:
         batch_size: int,
         window: int,
         pool: ThreadPoolExecutor,
+        stop: Event,
     ) -> None:
         """Starts the shard.
 
@@ -48,12 +50,13 @@ class TargetWriter:
             batch_size: See `Batcher`.
             window: Number of targets that may wait to be encoded.
             pool: Encodes targets.
+            stop: See `Batcher`.
         """
         self._column = column
         self._teacher = run.teacher
         self._writer = ShardWriter(column, shard)
         self._timer = StageTimer()
-        self._batcher = Batcher(run, batch_size, self._timer)
+        self._batcher = Batcher(run, batch_size, self._timer, stop)
         self._errors: list[Errors] = []
         self._window = window
         # A lower precision's cost is measured on the first photo of every 16th shard. On a GPU float32 takes

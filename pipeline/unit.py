@@ -1,6 +1,6 @@
 """A unit of work and the report on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,11 +16,11 @@ class Unit:
 
     Attributes:
         shard: Its name.
-        items: Its photos, in order.
+        items: Its photos, in order; few arrays, as it travels to a worker.
     """
 
     shard: str
-    items: tuple[Item, ...]
+    items: Sequence[Item]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class PhotoError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """The type and the message of an exception, in one line."""
+    """The type and the message of an exception, in one line; a sentence alone needs no type."""
     lines = str(error).strip().splitlines()
-    if isinstance(error, PhotoError):
+    if isinstance(error, PhotoError | DenseCLIError):
         return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -22,6 +22,7 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
 from densecli.shards.manifest import describe_shards
+from densecli.shards.parted_store import open_store
 from densecli.shards.specs import FULL_PRECISION, TargetSpec
 from densecli.shards.store import Column, Store
 
@@ -39,7 +40,7 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     Raises:
         DenseCLIError: A teacher is not the one of the column, or its weights are missing.
     """
-    store = Store.open(config.store)
+    store = open_store(config.store)
     # Columns made by relabel have no teacher.
     taught = [column for column in store.columns("targets") if "features" not in column.spec]
     columns = [store.find("targets", name) for name in config.teachers] or taught

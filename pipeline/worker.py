@@ -1,13 +1,16 @@
 """The Ray actor that builds units, and the protocol of the work that it does."""
 
 import os
+import pickle
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import ray
 import torch
 from ray import cloudpickle
 
@@ -24,7 +27,10 @@ class Builder(Protocol):
     """Builds units, up to UNITS_PER_WORKER at once."""
 
     def build(self, unit: Unit, stop: Event) -> Report:
-        """Builds a unit; raises core.prefetch.Stopped soon after `stop` is set."""
+        """Builds a unit; raises core.prefetch.Stopped soon after `stop` is set.
+
+        Each call of `stop.is_set` is a sign of life. A worker that gives none for too long is ended.
+        """
         ...
 
 
@@ -79,6 +85,30 @@ class PackedWork:
         return work
 
 
+class Pulse(NamedTuple):
+    """What a worker says about itself.
+
+    Attributes:
+        message: Its last progress line.
+        signs: Number of signs of life since its process began.
+    """
+
+    message: str
+    signs: int
+
+
+class _Watched(Event):
+    """Tells a builder to stop, and calls `asked` whenever the builder asks whether to."""
+
+    def __init__(self, asked: Callable[[], None]) -> None:
+        super().__init__()
+        self._asked = asked
+
+    def is_set(self) -> bool:
+        self._asked()
+        return super().is_set()
+
+
 class WorkerActor:
     """The process of a worker. It makes its builder, with all teachers, once and keeps it."""
 
@@ -93,8 +123,14 @@ class WorkerActor:
         self._work = work
         self._neighbours = neighbours
         self._threads = threads
-        self._stop = Event()
+        self._stops: dict[str, _Watched] = {}
+        self._stopped = False
         self._message = ""
+        self._signs = 0
+
+    def where(self) -> tuple[str, str]:
+        """Ray's id of its node, and the node's name."""
+        return ray.get_runtime_context().get_node_id(), socket.gethostname()
 
     def start(self) -> None:
         """Makes the builder."""
@@ -103,19 +139,37 @@ class WorkerActor:
         processors = len(os.sched_getaffinity(0))
         self._builder = self._work.unpack().builder(max(1, processors // self._neighbours))
 
-    def build(self, unit: Unit) -> Report:
-        """Builds a unit."""
+    def build(self, pickled: bytes) -> bytes:
+        """Builds a unit. The report is pickled too: Ray takes ten times as long to pickle objects itself."""
+        unit: Unit = pickle.loads(pickled)
         listener.set(self._remember)
         self._message = ""
-        return self._builder.build(unit, self._stop)
+        stop = self._stops[unit.shard] = _Watched(self._sign)
+        if self._stopped:
+            stop.set()
+        try:
+            return pickle.dumps(self._builder.build(unit, stop))
+        finally:
+            del self._stops[unit.shard]
 
-    def message(self) -> str:
-        """The last progress line, of the start or of a shard that takes long."""
-        return self._message
+    def pulse(self) -> Pulse:
+        """Its signs of life, and the last progress line of the start or of a shard that takes long."""
+        return Pulse(self._message, self._signs)
+
+    def drop(self, shard: str) -> None:
+        """Drops a unit that another worker has built."""
+        if stop := self._stops.get(shard):
+            stop.set()
 
     def stop(self) -> None:
         """Drops the units at hand; a shard that is being written is finished."""
-        self._stop.set()
+        self._stopped = True
+        for stop in list(self._stops.values()):
+            stop.set()
 
     def _remember(self, line: str) -> None:
         self._message = line
+        self._sign()
+
+    def _sign(self) -> None:
+        self._signs += 1

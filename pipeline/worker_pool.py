@@ -1,20 +1,25 @@
-"""The pool of workers: Ray actors, started when needed and replaced when they die."""
+"""The pool of workers: Ray actors, started when needed, replaced when they die, and kept off broken nodes."""
 
-import math
+import pickle
 import time
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
-import ray
-import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
-from densecli.core.errors import DenseCLIError, Unreachable
-from densecli.pipeline.cluster import gpus_of_worker, machines, total_gpus
-from densecli.pipeline.unit import Unit
-from densecli.pipeline.worker import UNITS_PER_WORKER, PackedWork, Work, WorkerActor
+from densecli.core.errors import DenseCLIError
+from densecli.pipeline.config import FailureSettings
+from densecli.pipeline.failures import Failure, gave_up
+from densecli.pipeline.launcher import Launcher
+from densecli.pipeline.unit import Report, Unit, one_line
+from densecli.pipeline.worker import UNITS_PER_WORKER, Pulse, Work
 
 SILENCE = 15.0
 """The pool says what it waits for after this many seconds without news."""
@@ -22,36 +27,29 @@ START_TIMEOUT = 1800.0
 """The build gives up after this many seconds without news from any starting worker."""
 STOP_TIMEOUT = 30.0
 """Seconds that running units have to stop."""
+PULSE_SECONDS = 10.0
+"""Seconds between two questions to a worker whether it is alive."""
+LOST_SECONDS = 45.0
+"""A worker whose process has not answered for so long is lost: stopped, or cut off with its node."""
+MAX_STEP = 2.0
+"""Most seconds that the pool's clock advances between two looks at the workers.
+
+A main process that was itself suspended has not waited for its workers in that time.
+"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A call that failed.
-
-    Attributes:
-        cause: The exception.
-        fatal: Whether the worker has died.
-    """
-
-    cause: BaseException
-    fatal: bool
+class Silent(Exception):
+    """A worker gave no answer, or no sign of life."""
 
 
-def result_of(call: ray.ObjectRef[Any]) -> Any:
-    """Returns the result of a finished call, or a Failure.
+class Node(NamedTuple):
+    """A node of the cluster: Ray's id of it, and what people call it."""
 
-    Raises:
-        DenseCLIError: The call raised an error that would only occur again (any except Unreachable).
-    """
-    try:
-        return ray.get(call)
-    except RayTaskError as error:
-        cause: BaseException = getattr(error, "cause", error)
-        if isinstance(cause, DenseCLIError) and not isinstance(cause, Unreachable):
-            raise cause from error
-        return Failure(cause=cause, fatal=False)
-    except RayError as error:
-        return Failure(cause=error, fatal=True)
+    id: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.host} ({self.id[:8]})"
 
 
 @dataclass(eq=False)
@@ -60,27 +58,52 @@ class Worker:
 
     Attributes:
         handle: The actor.
-        units: Names of the shards it is building.
+        node: Where it is; None until its process has answered.
+        units: The units it is building, by shard.
         exclusive: Whether it gets no second unit while it has one.
+        signs: Its signs of life when it was last asked, and when their number last changed.
+        asked: When it was asked for the answer that it still owes; None if it owes none.
     """
 
     handle: ActorHandle[Any]
-    units: set[str] = field(default_factory=set)
+    node: Node | None = None
+    units: dict[str, Unit] = field(default_factory=dict)
     exclusive: bool = False
-    _call: ray.ObjectRef[Any] | None = None
-    _message: str | None = None
+    message: str = ""
+    signs: int = -1
+    last_sign: float = 0.0
+    asked: float | None = None
+    calls: set[Future[Any]] = field(default_factory=set)
 
-    def message(self) -> str | None:
-        """The worker's last progress line; None if it has no process yet, and so has never answered."""
-        if self._call and ray.wait([self._call], timeout=0)[0]:
-            result, self._call = result_of(self._call), None
-            self._message = None if isinstance(result, Failure) else result
-        self._call = self._call or self.handle.message.remote()
-        return self._message
+
+class Outcome(NamedTuple):
+    """How a unit ended, or several at once whose worker died.
+
+    Attributes:
+        worker: The worker.
+        units: One unit, or all that a worker had at hand when it died.
+        result: The report, or why there is none.
+        died: Whether the worker has died.
+    """
+
+    worker: Worker
+    units: tuple[Unit, ...]
+    result: Report | Failure
+    died: bool = False
+
+
+_Event = tuple[str, Worker, Unit | None, Future[Any]]
 
 
 class WorkerPool:
-    """The workers of a build: as many as requested, or as fit into the cluster."""
+    """The workers of a build: as many as requested, or as fit into the cluster.
+
+    Attributes:
+        ready: Workers that have started.
+        left_out: Nodes that get no worker any more, by id, with the reason.
+        now: Seconds that the pool has been at work.
+        say: Prints a progress line.
+    """
 
     def __init__(
         self,
@@ -88,6 +111,9 @@ class WorkerPool:
         size: int,
         gpus_per_worker: float | None = None,
         say: Callable[[str], None] = lambda line: None,
+        settings: FailureSettings | None = None,
+        *,
+        launcher: Launcher | None = None,
     ) -> None:
         """Starts no worker yet.
 
@@ -98,54 +124,79 @@ class WorkerPool:
                 the CPU gets none.
             say: Prints a progress line: why nothing is built yet, or the progress of a worker while a shard
                 takes long.
+            settings: After how many failures to start a worker a node is left out, and after how many
+                seconds without a sign of life a worker that has units is ended.
+            launcher: Starts the workers; None for one on Ray.
         """
-        gpus = gpus_of_worker(size, total_gpus()) if gpus_per_worker is None else gpus_per_worker
         self.size = size
-        self.needs = {"num_cpus": 1, "num_gpus": 0 if work.device == "cpu" else gpus}
-        self.starting: dict[ray.ObjectRef[Any], Worker] = {}
         self.ready: list[Worker] = []
-        self._say = say
+        self.left_out: dict[str, tuple[Node, str]] = {}
+        self.now = 0.0
+        self._launcher = launcher or Launcher(work, size, gpus_per_worker)
+        self._starting: list[Worker] = []
+        settings = settings or FailureSettings()
+        self._max_attempts, self._stall_timeout = settings.max_attempts, settings.stall_timeout
+        self._failed_starts: Counter[str] = Counter()
+        self._ever_ready = False
+        # Asked for again from time to time: nodes come and go.
+        self._hosts: set[str] | None = None
+        self._events: SimpleQueue[_Event] = SimpleQueue()
+        self._outcomes: deque[Outcome] = deque()
+        self.say = say
         self._last_line = ""
-        self._last_news = self._last_finished = time.monotonic()
-        # Two more calls than units, because `stop` and `message` must not wait.
-        self._actor: Any = ray.remote(WorkerActor).options(
-            max_concurrency=UNITS_PER_WORKER + 2, scheduling_strategy="SPREAD", **self.needs
-        )
-        neighbours = math.ceil(size / machines())
-        # Ray would give each actor one thread; here the workers of a node share the threads of one process.
-        threads = max(1, torch.get_num_threads() // neighbours)
-        self._settings = (ray.put(PackedWork.pack(work)), neighbours, threads)
+        self._last_look, self._next_pulse = time.monotonic(), 0.0
+        self._last_news = self._last_finished = self.now
 
     def fill(self) -> None:
-        """Starts missing workers, and says what the pool waits for.
+        """Starts missing workers, ends those that gave no sign of life, and says what the pool waits for.
 
         Raises:
-            DenseCLIError: No worker could start for a long time.
+            DenseCLIError: No worker could start for a long time, or the cluster is gone.
         """
-        for _ in range(self.size - len(self.starting) - len(self.ready)):
-            worker = Worker(self._actor.remote(*self._settings))
-            self.starting[worker.handle.start.remote()] = worker
+        look = time.monotonic()
+        self.now += min(look - self._last_look, MAX_STEP)
+        self._last_look = look
+        for _ in range(self.size - len(self._starting) - len(self.ready)):
+            worker = Worker(self._launcher.start(self.left_out))
+            self._starting.append(worker)
+            self._call("where", worker, worker.handle.where.remote())
+            self._call("start", worker, worker.handle.start.remote())
+        if self.now >= self._next_pulse:
+            self._next_pulse = self.now + PULSE_SECONDS
+            self._launcher.check()
+            self._hosts = None
+            for worker in [*self._starting, *self.ready]:
+                self._feel(worker)
         if self.ready:
-            self._tell_progress()
+            self._last_news = self.now
+            if self._last_news - self._last_finished > SILENCE:
+                self._tell(next((worker.message for worker in self.ready if worker.message), ""))
         else:
             self._tell_start()
 
-    def _tell_progress(self) -> None:
-        """Shows a worker's progress line if no shard has been finished for some time."""
-        self._last_news = time.monotonic()
-        if self._last_news - self._last_finished > SILENCE:
-            self._tell(next(filter(None, (worker.message() for worker in self.ready)), ""))
+    def _feel(self, worker: Worker) -> None:
+        """Asks a worker for its pulse, and ends one that is lost or stalled."""
+        # A worker without a node waits for room, and has no process to ask.
+        if worker.asked is None:
+            worker.asked = self.now
+            self._call("pulse", worker, worker.handle.pulse.remote())
+        elif worker.node and self.now - worker.asked >= LOST_SECONDS:
+            self._died(worker, Silent(f"Its process has not answered for {LOST_SECONDS:.0f} seconds."))
+            return
+        if worker.units and self.now - worker.last_sign >= self._stall_timeout:
+            silent = f"There was no sign of life for {self._stall_timeout:g} seconds (--stall-timeout)."
+            self._died(worker, Silent(silent))
 
     def _tell_start(self) -> None:
         """Says why no worker is ready. Raises DenseCLIError after too long without news."""
-        messages = [m for worker in self.starting.values() if (m := worker.message()) is not None]
-        needs = f"each needs {self.needs['num_cpus']} CPU and {self.needs['num_gpus']:g} GPU"
-        silent = time.monotonic() - self._last_news
-        line = next(filter(None, messages), "")
+        there = [worker for worker in self._starting if worker.node]
+        needs = f"each needs {self._launcher.cpus} CPU and {self._launcher.gpus:g} GPU"
+        silent = self.now - self._last_news
+        line = next((worker.message for worker in there if worker.message), "")
         if not line and silent > SILENCE:
-            line = "The workers load their teachers." if messages else f"Waiting for a worker: {needs}."
+            line = "The workers load their teachers." if there else f"Waiting for a worker: {needs}."
         if self._tell(line):
-            self._last_news = time.monotonic()
+            self._last_news = self.now
         elif silent > START_TIMEOUT:
             raise DenseCLIError(
                 f"No worker could start within {START_TIMEOUT:.0f} seconds: {needs}.",
@@ -156,28 +207,181 @@ class WorkerPool:
         """Prints a line, unless it is empty or the same as the last. Returns whether it did."""
         if new := bool(line) and line != self._last_line:
             self._last_line = line
-            self._say(line)
+            self.say(line)
         return new
 
-    def least_busy(self) -> Worker | None:
-        """The worker with the fewest units, if any can take one more."""
-        free = [w for w in self.ready if not w.exclusive and len(w.units) < UNITS_PER_WORKER]
+    def free(
+        self,
+        avoid: Collection[str] = (),
+        *,
+        strictly: bool = False,
+        besides: Worker | None = None,
+        idle: bool = False,
+    ) -> Worker | None:
+        """The worker with the fewest units, if any can take one more.
+
+        Args:
+            avoid: Nodes to keep away from.
+            strictly: Whether to do so even if no worker is ready on another node, busy or not.
+            besides: A worker that is not meant.
+            idle: Whether it must have no unit at all.
+        """
+        workers = self.ready
+        if avoid:
+            others = [worker for worker in workers if not (worker.node and worker.node.id in avoid)]
+            workers = others if others or strictly else workers
+        room = 1 if idle else UNITS_PER_WORKER
+        free = [w for w in workers if len(w.units) < room and not w.exclusive and w is not besides]
         return min(free, key=lambda worker: len(worker.units), default=None)
 
-    def finished(self, worker: Worker, unit: Unit) -> None:
-        """Notes that a worker has finished a unit."""
-        worker.units.remove(unit.shard)
-        worker.exclusive = False
-        self._last_finished = time.monotonic()
+    def has_other_nodes(self, nodes: Collection[str]) -> bool:
+        """Whether workers could run on other nodes than these, if there is room."""
+        if self._hosts is None:
+            self._hosts = self._launcher.hosts()
+        return bool(self._hosts - self.left_out.keys() - set(nodes))
 
-    def lose(self, worker: Worker) -> None:
-        """Removes a worker whose process died. Each of its units may report this; only the first counts."""
-        if worker in self.ready:
-            self.ready.remove(worker)
+    def give(self, worker: Worker, unit: Unit, *, alone: bool = False) -> None:
+        """Hands a unit to a worker.
 
-    def stop(self, running: list[ray.ObjectRef[Any]]) -> None:
-        """Stops the running calls. No half-written file is left."""
+        Args:
+            worker: A free worker.
+            unit: The unit.
+            alone: Whether the worker gets no second unit while it has this one.
+        """
+        if not worker.units:
+            worker.last_sign = self.now
+        worker.units[unit.shard] = unit
+        worker.exclusive = alone
+        self._call("build", worker, worker.handle.build.remote(pickle.dumps(unit)), unit)
+
+    def drop(self, worker: Worker, unit: Unit) -> None:
+        """Tells a worker that a unit is not needed any more. Its outcome comes nevertheless."""
+        worker.handle.drop.remote(unit.shard)
+
+    def outcomes(self, timeout: float) -> list[Outcome]:
+        """Returns the outcomes of units that have ended, after at most `timeout` seconds.
+
+        Raises:
+            DenseCLIError: There is no node left on which workers can start, or the store is full.
+        """
+        with suppress(Empty):
+            # Those that died outside of a call wait already.
+            self._handle(*self._events.get(timeout=0 if self._outcomes else timeout))
+            while True:
+                self._handle(*self._events.get_nowait())
+        found = list(self._outcomes)
+        self._outcomes.clear()
+        return found
+
+    def leave_out(self, node: Node, cause: BaseException, *, why: str) -> None:
+        """Ends the workers of a node and starts none there any more.
+
+        Args:
+            node: The node.
+            cause: The last failure there.
+            why: What failed there, as the begin of a sentence but for its first letter.
+
+        Raises:
+            DenseCLIError: No other node could run a worker, or no worker has started anywhere yet and as
+                many nodes as a shard has attempts are left out: the cause is not the nodes.
+        """
+        reason = f"{why}, the last time with {one_line(cause)}"
+        self.left_out[node.id] = node, reason
+        systematic = not self._ever_ready and len(self.left_out) >= self._max_attempts
+        if systematic or not self._launcher.hosts() - self.left_out.keys():
+            raise gave_up(f"{why[0].upper()}{why[1:]} (node {node})", cause) from cause
+        self.say(f"The node {node} is left out: {reason}")
+        for worker in [w for w in (*self._starting, *self.ready) if w.node and w.node.id == node.id]:
+            self._died(worker, cause)
+
+    def named_left_out(self) -> list[str]:
+        """The nodes that are left out, each with its reason."""
+        return [f"{node}: {reason}" for node, reason in self.left_out.values()]
+
+    def stop(self) -> None:
+        """Stops the running units. No half-written file is left."""
         for worker in self.ready:
             worker.handle.stop.remote()
-        if running:
-            ray.wait(running, num_returns=len(running), timeout=STOP_TIMEOUT)
+        wait([call for worker in self.ready for call in worker.calls], STOP_TIMEOUT)
+
+    def _call(self, kind: str, worker: Worker, call: Any, unit: Unit | None = None) -> None:
+        """Queues the result of a call, in a thread of Ray's, as soon as it is there."""
+        future: Future[Any] = call.future()
+        if unit:
+            worker.calls.add(future)
+        future.add_done_callback(partial(self._queue, kind, worker, unit))
+
+    def _queue(self, kind: str, worker: Worker, unit: Unit | None, future: Future[Any]) -> None:
+        self._events.put((kind, worker, unit, future))
+
+    def _handle(self, kind: str, worker: Worker, unit: Unit | None, future: Future[Any]) -> None:
+        worker.calls.discard(future)
+        if worker not in self._starting and worker not in self.ready:
+            # It was given up; whatever it still had to say comes too late.
+            return
+        cause: BaseException | None = future.exception()
+        if isinstance(cause, RayTaskError):
+            cause = getattr(cause, "cause", None) or cause
+        elif isinstance(cause, RayError):
+            self._died(worker, cause)
+            return
+        if kind == "where" and cause is None:
+            worker.node, worker.asked = Node(*future.result()), None
+            if worker.node.id in self.left_out:
+                self._died(worker, Silent("Its node is left out."))
+        elif kind == "pulse" and cause is None:
+            self._felt(worker, future.result())
+        elif kind == "start":
+            self._started(worker, cause)
+        elif unit:
+            self._finished(
+                worker, unit, pickle.loads(future.result()) if cause is None else Failure.of(cause)
+            )
+
+    def _felt(self, worker: Worker, pulse: Pulse) -> None:
+        worker.asked, worker.message = None, pulse.message
+        if pulse.signs != worker.signs:
+            worker.signs, worker.last_sign = pulse.signs, self.now
+
+    def _started(self, worker: Worker, cause: BaseException | None) -> None:
+        if cause is not None:
+            self._died(worker, cause)
+            return
+        self._starting.remove(worker)
+        self.ready.append(worker)
+        self._ever_ready = True
+        self._failed_starts.pop(worker.node.id if worker.node else "", None)
+
+    def _finished(self, worker: Worker, unit: Unit, result: Report | Failure) -> None:
+        del worker.units[unit.shard]
+        worker.exclusive = False
+        worker.last_sign = self._last_finished = self.now
+        self._outcomes.append(Outcome(worker, (unit,), result))
+
+    def _died(self, worker: Worker, cause: BaseException) -> None:
+        """Removes a worker that died, failed to start, or is to be ended. Only the first report counts."""
+        self._launcher.end(worker.handle)
+        if worker in self.ready:
+            self.ready.remove(worker)
+            if worker.units:
+                self._outcomes.append(
+                    Outcome(worker, tuple(worker.units.values()), Failure(cause=cause), died=True)
+                )
+        elif worker in self._starting:
+            self._starting.remove(worker)
+            self._failed_to_start(worker, cause)
+
+    def _failed_to_start(self, worker: Worker, cause: BaseException) -> None:
+        node = worker.node or self._launcher.node_of(worker.handle)
+        if node and node[0] in self.left_out:
+            return
+        self._failed_starts[node[0] if node else ""] += 1
+        failures = self._failed_starts[node[0] if node else ""]
+        if node and (Failure.of(cause).again or failures >= self._max_attempts):
+            self.leave_out(Node(*node), cause, why=f"a worker failed to start {_times(failures)}")
+        elif failures >= self._max_attempts and not self.ready:
+            raise gave_up(f"A worker failed to start {_times(failures)}", cause) from cause
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -24,7 +24,12 @@ _ROOM = 0.9
 
 
 class Cache:
-    """Keeps the files used last, up to `max_bytes` in all. Threads and processes may share a folder."""
+    """Keeps files, up to `max_bytes` in all. Threads and processes may share a folder.
+
+    A full cache removes the files used longest ago, but none that were used since this process began: what a
+    training reads comes again in the next epoch, and if it is a little more than fits, the least of all is
+    fetched again if the first files stay. What finds no room is not kept.
+    """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
         """A cache in a folder of this machine, which is made when the first file is kept.
@@ -39,6 +44,9 @@ class Cache:
             )
         self.folder = Path(folder)
         self.max_bytes = max_bytes
+        self._began = time.time()
+        # Bytes of a file for which no room could be made.
+        self._no_room = max_bytes + 1
         self._check_ours()
 
     @staticmethod
@@ -63,18 +71,20 @@ class Cache:
         return found
 
     def put(self, name: str, data: bytes) -> None:
-        """Keeps a file, and removes those used longest ago. A file larger than the cache is not kept.
+        """Keeps a file if there is room, or if room can be made; see `Cache`.
 
         Raises:
             DenseCLIError: The disk is full, or the folder is not a cache.
         """
         if not self.keeps(name):
             raise ValueError(f"{name!r} is not a name of a kept file")
-        if len(data) > self.max_bytes:
+        if len(data) >= self._no_room:
             return
         self._claim()
-        self._make_room(len(data))
-        fs.write_atomic(str(self.folder / name), data)
+        if self._make_room(len(data)):
+            fs.write_atomic(str(self.folder / name), data)
+        else:
+            self._no_room = len(data)
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -118,18 +128,20 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / MARK).touch()
 
-    def _make_room(self, size: int) -> None:
-        """Counts a file that is about to be written, and removes others if there is no room for it."""
+    def _make_room(self, size: int) -> bool:
+        """Removes others where a new file has no room, and counts it. Returns whether there is room now."""
         mark = self.folder / MARK
         with self._writing(), FileLock(f"{mark}.lock"):
             text = mark.read_text()
             total = int(text) if text.isdecimal() else self.max_bytes
             if total + size > self.max_bytes:
                 total = self._shrink(min(self.max_bytes - size, round(_ROOM * self.max_bytes)))
-            mark.write_text(str(total + size))
+            fits = total + size <= self.max_bytes
+            mark.write_text(str(total + size * fits))
+        return fits
 
     def _shrink(self, max_bytes: int) -> int:
-        """Removes the kept files used longest ago and what killed writers left; returns the bytes kept."""
+        """Removes kept files of before this process, and what killed writers left; returns the bytes kept."""
         files = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
@@ -140,8 +152,8 @@ class Cache:
                     elif _is_leftover(entry.name) and time.time() - stat.st_mtime > _ABANDONED:
                         os.unlink(entry.path)
         total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= max_bytes:
+        for used, size, path in sorted(files):
+            if total <= max_bytes or used >= self._began:
                 break
             Path(path).unlink(missing_ok=True)
             total -= size

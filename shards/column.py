@@ -1,5 +1,6 @@
 """A column: one thing stored about every sample of a data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,7 +25,7 @@ class Column:
 
     url: str
     spec: ColumnSpec
-    shard_names: tuple[str, ...]
+    shard_names: Sequence[str]
     info: ColumnInfo = field(default_factory=ColumnInfo)
 
     @property
@@ -92,6 +93,10 @@ class Column:
     def side(self) -> int | None:
         """Tokens along each side of a box, where a box has side * side rows; None if it has one row."""
         return self.spec["target"].get("side")
+
+    def locate(self, shard: str) -> tuple["Column", str]:
+        """The column that has a shard in its folder, and the shard's name there."""
+        return self, shard
 
     def tar_url(self, shard: str) -> str:
         """Address of a shard's tar."""

@@ -25,6 +25,9 @@ class Dataset:
         source: Function that lists the photos: it takes a `densecli.pipeline.sources.SourceRequest` and
             returns a `densecli.pipeline.sources.Source`. Either the function or "module:function", which is
             imported when photos are first listed.
+        tars: Function that finds the tars of a data set that comes in tars, without reading them: it takes a
+            `SourceRequest` and returns entries (`densecli.core.find.Entry`) by path. Either the function or
+            "module:function". Empty: it does not come in tars.
         split: Split to read. Empty: all photos, or whatever `source` reads without a split.
         generated: Whether the photos are computed, so that they need no --data.
         cut: `listed`, or `shuffled` for photos that come sorted, as in folders of classes.
@@ -44,6 +47,7 @@ class Dataset:
     """
 
     source: Callable[[Any], Any] | str
+    tars: Callable[[Any], Any] | str = ""
     split: str = ""
     generated: bool = False
     cut: str = "listed"

@@ -10,6 +10,7 @@ from densecli.core.documents import read_document
 from densecli.shards.column import Column
 from densecli.shards.manifest import FILE as MANIFEST
 from densecli.shards.manifest import describe_shards, lacks_manifest, manifest_url
+from densecli.shards.parted_store import PartedStore
 from densecli.shards.store import Store
 
 _RESTORE = "Restore or delete it: until then nobody knows which columns the run uses."
@@ -17,6 +18,7 @@ _RESTORE = "Restore or delete it: until then nobody knows which columns the run 
 
 class _RunConfig(TypedDict):
     columns: NotRequired[dict[str, str]]
+    part_columns: NotRequired[list[str]]
     regions: NotRequired[str | None]
 
 
@@ -51,8 +53,10 @@ def garbage(
         leftovers: Whether only what killed writers left may go.
 
     Raises:
-        DenseCLIError: A column.json is damaged, or a name in `keep` is unknown.
+        DenseCLIError: A column.json is damaged, a name in `keep` is unknown, or the store has parts.
     """
+    if isinstance(store, PartedStore):
+        raise store.several()
     now = time.time()
 
     def old(file: fs.File) -> bool:
@@ -106,6 +110,7 @@ def _unnamed(store: Store, runs: str, keep: Sequence[str]) -> list[Column]:
         store.find("targets", name)
     configs = list(_configs(runs))
     named = {key for config in configs for key in config.get("columns", {}).values()}
+    named |= {key for config in configs for key in config.get("part_columns", [])}
     plans = {config.get("regions") for config in configs}
     kept = [c for c in targets if c.key in named or _names([c]) & set(keep)]
     if not kept:

@@ -21,6 +21,7 @@ from densecli.shards.column import Column
 from densecli.shards.key_index import KeyIndex, index_bytes, key_hashes
 from densecli.shards.keys import canonical_json
 from densecli.shards.parquet_footer import codecs_of
+from densecli.shards.parted_column import PartedColumn
 from densecli.shards.receipts import Receipt
 from densecli.shards.tars import index_of
 
@@ -219,11 +220,14 @@ def manifest_url(column: Column) -> str:
 
 
 def read_manifest(column: Column) -> Manifest | None:
-    """The manifest of a column, in one request; None if there is none.
+    """The manifest of a column, in one request; None if there is none, or if a part of the column has none.
 
     Raises:
         DenseCLIError: It is damaged, or that of another column.
     """
+    if isinstance(column, PartedColumn):
+        found = prefetch(read_manifest, column.parts, threads=_THREADS, window=_WINDOW)
+        return _together(list(found), [len(part.shard_names) for part in column.parts])
     url, shards = manifest_url(column), len(column.shard_names)
     try:
         return Manifest.from_parquet(fs.read_range(url, 0, most_bytes(shards) + 1), column.key, shards)
@@ -234,6 +238,42 @@ def read_manifest(column: Column) -> Manifest | None:
             f"The manifest {url} is damaged: {error}.",
             hint="Delete it and run the build of its column again, which writes it anew from the receipts.",
         ) from error
+
+
+def _together(manifests: Sequence[Manifest | None], counts: Sequence[int]) -> Manifest | None:
+    """The manifests of the parts of a column as one, without an index of keys; None if one lacks."""
+    found = [manifest for manifest in manifests if manifest is not None]
+    if len(found) < len(manifests):
+        return None
+    offsets = np.cumsum([0, *counts[:-1]])
+    skipped, seconds, errors = Counter[str](), Counter[str](), defaultdict[str, float](float)
+    weights = Counter[str]()
+    for manifest in found:
+        skipped.update(manifest.totals["skipped"])
+        seconds.update(manifest.totals["run"]["seconds"])
+        weights.update(dict.fromkeys(manifest.totals["error"], int(manifest.samples.sum())))
+    for manifest in found:
+        for name, value in manifest.totals["error"].items():
+            share = value * int(manifest.samples.sum()) / max(1, weights[name])
+            errors[name] = max(errors[name], value) if name.startswith("max_") else errors[name] + share
+    runs = [manifest.totals["run"] for manifest in found]
+    return Manifest(
+        shards=np.concatenate([m.shards + offset for m, offset in zip(found, offsets, strict=True)]),
+        samples=np.concatenate([manifest.samples for manifest in found]),
+        tar_bytes=np.concatenate([manifest.tar_bytes for manifest in found]),
+        xxh3=np.concatenate([manifest.xxh3 for manifest in found]),
+        keys_digest=np.concatenate([manifest.keys_digest for manifest in found]),
+        totals={
+            "skipped": dict(skipped),
+            "error": dict(errors),
+            "run": {
+                "seconds": dict(seconds),
+                "gpu_seconds": sum(run["gpu_seconds"] for run in runs),
+                "receipt_bytes": sum(run["receipt_bytes"] for run in runs),
+            },
+        },
+        file_bytes=sum(manifest.file_bytes for manifest in found),
+    )
 
 
 def describe_shards(column: Column, advance: Callable[[int], None] = lambda shards: None) -> Manifest:

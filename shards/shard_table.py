@@ -44,7 +44,8 @@ class ShardTable:
         """Raises DenseCLIError if a shard, when it is opened, has another number of samples than here."""
         if samples == self.samples[shard]:
             return
-        tar, manifest = column.tar_url(column.shard_names[shard]), manifest_url(column)
+        column, name = column.locate(column.shard_names[shard])
+        tar, manifest = column.tar_url(name), manifest_url(column)
         raise DenseCLIError(
             f"The shard {tar} holds {samples} samples, and {self.samples[shard]} were counted when the store "
             "was opened.",

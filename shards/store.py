@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +30,8 @@ from densecli.shards.specs import (
 __all__ = ["FORMAT_VERSION", "PHOTOS", "Column", "Store"]
 
 FORMAT_VERSION = 1
+PARTS = "parts.json"
+"""Describes a store of parts, in place of a store.json."""
 
 # Stands in store.json, so that photos made in different ways never mix. With `decode` 2 the stored photo
 # differs from one of a full decode by less than its own compression does; with 1 by more.
@@ -103,7 +105,7 @@ class Store:
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> "Store":
-        """Opens a store. Reads only its store.json.
+        """Opens a store. Reads only its store.json. See `open_store` for one that has parts.
 
         Args:
             root: Folder, or address that fsspec knows (s3://, gs://, https://, ...).
@@ -134,6 +136,11 @@ class Store:
                     photos=document["photos"],
                 )
         except (FileNotFoundError, NotADirectoryError) as error:
+            if fs.exists(fs.join(root, PARTS)):
+                raise DenseCLIError(
+                    f"The store at {os.fspath(root)} has parts, and this is done to each of them.",
+                    hint=f"Name one of them, such as {fs.join(root, 'parts/000/000000')}.",
+                ) from error
             raise DenseCLIError(
                 f"There is no store at {os.fspath(root)}.",
                 hint="Build one with densecli build-shards, or name another with --store.",
@@ -159,9 +166,9 @@ class Store:
         }
 
     @cached_property
-    def shard_names(self) -> tuple[str, ...]:
+    def shard_names(self) -> Sequence[str]:
         """Names of all shards in order: 000000, 000001, ..."""
-        return tuple(f"{i:06d}" for i in range(len(self.shard_sizes)))
+        return tuple(map(shard_name, range(len(self.shard_sizes))))
 
     @cached_property
     def data(self) -> DataSpec:
@@ -341,6 +348,11 @@ class Store:
                 hint="Move it back to the store it came from, or delete it and build it here.",
             )
         return column
+
+
+def shard_name(number: int) -> str:
+    """Name of the shard with this number, from 0."""
+    return f"{number:06d}"
 
 
 def _short(value: Any) -> str:

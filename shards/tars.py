@@ -97,6 +97,7 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
     Raises:
         DenseCLIError: See `read_tar` and `index_of`.
     """
+    column, shard = column.locate(shard)
     data, receipt = read_tar(column, shard)
     index = index_of(column, shard, receipt)
     places = {extension: places.tolist() for extension, places in index.places.items()}
@@ -115,6 +116,7 @@ def open_tar(column: Column, shard: str, cache: Cache | None = None) -> OpenTar:
     Raises:
         DenseCLIError: See `read_tar` and `index_of`.
     """
+    column, shard = column.locate(shard)
     tar = column.tar_url(shard)
     if fs.is_local(tar) and (known := _reopened(tar)):
         return known

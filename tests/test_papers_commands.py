@@ -22,6 +22,8 @@ from densecli.pipeline import build_shards as engine
 from densecli.scenes.coco import write_coco
 from densecli.shards.store import Store
 
+pytestmark = pytest.mark.slow
+
 STORE = "stores/scenes-96"
 KEY = "train-00000000"
 # The names of the generated world, as the page has them.

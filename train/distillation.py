@@ -1,6 +1,6 @@
 """Distillation: a student learns from the target columns of a store."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,8 @@ from densecli.models.prompts import find_templates
 from densecli.models.student import Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
+from densecli.shards.parted_column import PartedColumn
+from densecli.shards.parted_store import COMPARED, JOIN, PartedStore, open_store
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column, Store
 from densecli.train.averaging import export_student
@@ -53,7 +55,7 @@ CARD = (
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains a student, or continues its training. The processes of torchrun train together.
+    """Trains a student, or continues its training. The processes of torchrun, srun or mpirun train together.
 
     Args:
         config: The configuration.
@@ -95,12 +97,32 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
         world_size=distributed.world_size,
     )
     recipe = Distillation(config, store, regions, targets, distributed.device)
-    return Trainer(recipe, loader, config, distributed)
+    trainer = Trainer(recipe, loader, config, distributed)
+    if JOIN in config.store and isinstance(store, PartedStore):
+        trainer.notes += distributed.on_rank_zero(lambda: keys_twice(store))
+    return trainer
+
+
+def _part_columns(columns: Iterable[Column]) -> dict[str, list[str]]:
+    """The keys of the columns that parted ones consist of, for gc; nothing of others."""
+    parted = [column for column in columns if isinstance(column, PartedColumn)]
+    keys = [part.key for column in parted for part in column.parts]
+    return {"part_columns": keys} if parted else {}
+
+
+def keys_twice(store: PartedStore) -> list[str]:
+    """What a user should know about photos that several of the joined stores have."""
+    number, example = store.keys_twice()
+    if number is None:
+        return [f"The stores have more than {COMPARED} photos: nothing tells whether keys occur twice."]
+    if not number:
+        return []
+    return [f"{number} keys occur twice, such as {example}: an epoch has each of these photos."]
 
 
 def _opened(config: TrainConfig) -> tuple[Store, Column, dict[str, Column], ShardTable]:
     """The store, the columns that a training reads, and their shards. One process asks for them, for all."""
-    store = Store.open(config.store)
+    store = open_store(config.store)
     regions, targets = columns_read(store, config)
     return store, regions, targets, ShardTable.of([store.images, regions, *targets.values()])
 
@@ -181,7 +203,11 @@ class Distillation(Recipe[Outputs]):
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
         self.student = model
-        self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+        self.initial = {
+            # On the CPU: a GPU needs its memory for the training.
+            name: tensor.to("cpu", copy=True)
+            for name, tensor in model.network.state_dict().items()
+        }
         self.terms = self._terms()
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
@@ -235,6 +261,7 @@ class Distillation(Recipe[Outputs]):
             "mode": self.mode,
             "teachers": list(self.config.teachers),
             "columns": {kind: column.key for kind, column in columns.items()},
+            **_part_columns(columns.values()),
         }
 
     def notes(self, samples_per_step: int) -> list[str]:
@@ -282,6 +309,12 @@ class Distillation(Recipe[Outputs]):
         dense, context, heads = outputs[0].float(), outputs[1], outputs[2]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts, heads)
+
+    def saving_memory(self) -> list[str]:
+        """See `Recipe.saving_memory`."""
+        if self.config.activation_checkpointing:
+            return ["a smaller --image-size, which changes the result"]
+        return ["--activation-checkpointing, which is slower and changes nothing else"]
 
     def picture(self) -> np.ndarray:
         """Draws affinities on a few fixed photos, before the first step and now."""

@@ -27,6 +27,7 @@ from densecli.models.refiner import (
 )
 from densecli.models.refiner_checkpoints import METADATA, VERSION, WEIGHTS, card_of
 from densecli.models.student import DenseVFM, load_student
+from densecli.shards.parted_store import open_store
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
@@ -94,7 +95,7 @@ def make_refiner_trainer(
 
 def _opened(url: str) -> tuple[Store, ShardTable]:
     """The store and the shards of its photos. One process asks for them, for all."""
-    store = Store.open(url)
+    store = open_store(url)
     return store, ShardTable.of([store.images])
 
 

@@ -41,6 +41,7 @@ RESOLVED = frozenset(
         "total_steps",
         "canvas",
         "columns",
+        "part_columns",
         "initial_weights",
         "random_weights",
         "preset",

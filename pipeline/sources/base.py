@@ -15,7 +15,7 @@ from PIL import Image
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.core.find import find
+from densecli.core.find import Entry, find
 from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
@@ -28,6 +28,9 @@ from densecli.shards.writer import npz_bytes
 
 MAX_KEY = 80
 """Longest key in characters. Tar members are named KEY.EXTENSION, and USTAR allows 100 bytes."""
+
+
+_EXTENSION, _UNSAFE = re.compile(r"\.[^./\0]*(?=\0|\Z)"), re.compile(r"[^A-Za-z0-9_\0-]")
 
 
 class Span(NamedTuple):
@@ -72,6 +75,7 @@ class SourceRequest:
         index: Remembers listings.
         max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list.
+        tars: The only tars to list, by their path below the folder of tars; None for all.
     """
 
     data: str
@@ -81,6 +85,7 @@ class SourceRequest:
     index: Index | None = None
     max_pixels: int = BuildConfig.max_pixels
     web: WebSettings = field(default_factory=WebSettings)
+    tars: Mapping[str, Entry] | None = None
 
 
 class Decoded(NamedTuple):
@@ -261,9 +266,18 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
     Returns:
         The key of each name.
     """
-    plain = {name: re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"\.[^./]*$", "", name)) for name in names}
+    # One pass over all names at once: a listing of millions is cut into shards by the main process alone.
+    names = list(dict.fromkeys(names))
+    joined = "\0".join(names)
+    if joined.count("\0") >= max(1, len(names)):
+        joined = "\0".join(name.replace("\0", " ") for name in names)
+    joined = _UNSAFE.sub("_", _EXTENSION.sub("", joined))
+    plain = dict(zip(names, joined.split("\0"), strict=True)) if names else {}
     # Case is ignored, so that the members of a tar can be extracted on a file system that ignores it.
-    uses = Counter(key.casefold() for key in plain.values())
+    folded = joined.casefold().split("\0")
+    if len(set(folded)) == len(plain) and max(map(len, folded), default=0) <= longest:
+        return plain
+    uses = Counter(folded)
 
     def key_of(name: str) -> str:
         key = plain[name]

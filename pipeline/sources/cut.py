@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar, overload
+from typing import Literal, overload
 
 import numpy as np
 
 from densecli.core.random_words import random_order
-
-T = TypeVar("T")
+from densecli.pipeline.sources.base import Item
+from densecli.pipeline.sources.packed import part
 
 Cut = Literal["listed", "shuffled"]
 """`listed`: a shard has neighbours of the listing. `shuffled`: see `ShuffledCut`."""
@@ -44,10 +44,10 @@ def shuffled_order(blocks: Sequence[int] | np.ndarray, seed: int) -> np.ndarray:
     return found
 
 
-class ShuffledCut(Sequence[T]):
+class ShuffledCut(Sequence[Item]):
     """The items of a listing in another order."""
 
-    def __init__(self, items: Sequence[T], order: np.ndarray) -> None:
+    def __init__(self, items: Sequence[Item], order: np.ndarray) -> None:
         """An order of some items.
 
         Args:
@@ -60,10 +60,14 @@ class ShuffledCut(Sequence[T]):
         return len(self._order)
 
     @overload
-    def __getitem__(self, index: int) -> T: ...
+    def __getitem__(self, index: int) -> Item: ...
     @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
         if isinstance(index, slice):
             return [self._items[place] for place in self._order[index].tolist()]
         return self._items[int(self._order[index])]
+
+    def part(self, places: np.ndarray) -> Sequence[Item]:
+        """Returns the photos at these places, in that order, as few arrays."""
+        return part(self._items, self._order[places].astype(np.int64))

@@ -88,14 +88,10 @@ def sa1b_source(request: SourceRequest) -> Source:
     limit, index = request.limit, request.index
     folder = fs.join(request.data, request.split) if request.split else request.data
     passed = PassedOver()
-    entries = find(folder, "*", passed=passed, within=request.data)
+    entries = {} if request.tars is not None else find(folder, "*", passed=passed, within=request.data)
     if not entries and not fs.exists(folder):
         raise no_folder(folder, "sa1b")
-    tars = {
-        name: entry
-        for name, entry in entries.items()
-        if re.fullmatch(r"sa_[0-9]+\.tar", name) and not entry.is_folder
-    }
+    tars = _tars(entries) if request.tars is None else dict(request.tars)
     volumes: list[Volume] = []
     if tars:
         volumes += tar_volumes(folder, tars, choose_photos, limit=limit, index=index)
@@ -130,6 +126,24 @@ def sa1b_source(request: SourceRequest) -> Source:
         index_bytes=listing.index_bytes,
         passed=passed,
     )
+
+
+def find_tars(request: SourceRequest) -> dict[str, Entry]:
+    """The tars of a request by their name. Raises DenseCLIError if there is none."""
+    folder = fs.join(request.data, request.split) if request.split else request.data
+    passed = PassedOver()
+    tars = _tars(find(folder, "*", passed=passed, within=request.data))
+    if not tars:
+        raise no_photo(f"{folder} holds no tar of SA-1B", _LAYOUT, passed)
+    return tars
+
+
+def _tars(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if re.fullmatch(r"sa_[0-9]+\.tar", name) and not entry.is_folder
+    }
 
 
 def choose_photos(members: Mapping[str, Place], passed: PassedOver) -> list[Row]:
@@ -184,6 +198,6 @@ def _refuse_twins(volumes: list[Volume]) -> None:
 
 DATASETS.add(
     "sa1b",
-    Dataset(source=sa1b_source),
+    Dataset(source=sa1b_source, tars=find_tars),
     help="SA-1B as released: tars or the extracted folders, with masks.",
 )

@@ -2,9 +2,10 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple, overload
 
@@ -18,6 +19,7 @@ from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
 from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
 from densecli.pipeline.sources.cut import WINDOW
+from densecli.pipeline.sources.packed import Texts
 from densecli.pipeline.sources.tars import Choose, Row, scan_tar
 from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
@@ -130,30 +132,100 @@ class Listing(Sequence[Item]):
     def _item(self, i: int) -> Item:
         v = bisect_right(self._ends, i)
         volume = self.volumes[v]
-        name, offset, size, masks_offset, masks_size = volume.photos[i - self._ends[v]].item()
-        name = name.decode("utf-8", "surrogateescape")
-        ref = fs.join(volume.name, name) if volume.name else name
-        masks_file = volume.name if volume.is_tar else ref.removesuffix(".jpg") + ".json"
-        return Item(
-            key=self._keys(v)[name],
-            ref=ref,
-            photo=Span(volume.name if volume.is_tar else ref, offset, size),
-            masks=Span(masks_file, masks_offset, masks_size) if masks_size else None,
-        )
+        place = i - self._ends[v]
+        row = volume.photos[place].item()
+        return _item_of(volume.name, volume.is_tar, row, self._keys(v)[place])
 
-    def _make_keys(self, v: int) -> dict[str, str]:
+    def part(self, places: np.ndarray) -> "ListingPart":
+        """Returns the photos at these places, in that order, without making their items."""
+        volumes = np.searchsorted(self._ends, places, side="right")
+        slices = []
+        for v in np.unique(volumes).tolist():
+            volume, keys = self.volumes[v], self._keys(v)
+            within = places[volumes == v] - self._ends[v]
+            of_photos = Texts.of([keys[place] for place in within.tolist()])
+            slices.append(VolumeSlice(volume.name, volume.is_tar, volume.photos[within], of_photos))
+        return ListingPart(tuple(slices), np.argsort(volumes, kind="stable"))
+
+    def _make_keys(self, v: int) -> list[str]:
+        """The keys of a volume's photos, in their order."""
         volume = self.volumes[v]
-        names = [name.decode("utf-8", "surrogateescape") for name in volume.photos["name"].tolist()]
-        if volume.name not in self._prefixes:
-            return safe_keys(names)
+        names = list(map(_decoded, volume.photos["name"].tolist()))
         # No key that `safe_keys` makes has a "+", so no two tars make the same key.
-        prefix = self._prefixes[volume.name] + "+"
-        return {name: prefix + key for name, key in safe_keys(names, MAX_KEY - len(prefix)).items()}
+        prefix = self._prefixes[volume.name] + "+" if volume.name in self._prefixes else ""
+        keys = safe_keys(names, MAX_KEY - len(prefix))
+        return [prefix + keys[name] for name in names]
+
+
+class VolumeSlice(NamedTuple):
+    """Some photos of a volume: its name, whether it is a tar, rows of its table, and their keys."""
+
+    volume: str
+    is_tar: bool
+    photos: np.ndarray
+    keys: Texts
+
+    def items(self) -> Iterator[Item]:
+        """Makes the items of the photos."""
+        for row, key in zip(self.photos.tolist(), self.keys.split(), strict=True):
+            yield _item_of(self.volume, self.is_tar, row, key)
+
+
+@dataclass(frozen=True, eq=False)
+class ListingPart(Sequence[Item]):
+    """Photos of a listing as arrays: they become items where they are read.
+
+    Attributes:
+        slices: The photos, by volume.
+        places: (N,) place in the part of each photo of the slices.
+    """
+
+    slices: tuple[VolumeSlice, ...]
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Without the items, if they were made here.
+        return ListingPart, (self.slices, self.places)
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        items = [item for part in self.slices for item in part.items()]
+        return [items[place] for place in np.argsort(self.places).tolist()]
+
+
+def _item_of(volume: str, is_tar: bool, row: Row, key: str) -> Item:
+    name, offset, size, masks_offset, masks_size = row
+    path = _decoded(name)
+    ref = fs.join(volume, path) if volume else path
+    masks_file = volume if is_tar else ref.removesuffix(".jpg") + ".json"
+    return Item(
+        key=key,
+        ref=ref,
+        photo=Span(volume if is_tar else ref, offset, size),
+        masks=Span(masks_file, masks_offset, masks_size) if masks_size else None,
+    )
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def tar_volumes(
     root: str,
-    tars: dict[str, Entry],
+    tars: Mapping[str, Entry],
     choose: Choose,
     *,
     limit: int | None,
@@ -185,7 +257,7 @@ def tar_volumes(
 
 def list_volumes(
     root: str,
-    entries: dict[str, Entry],
+    entries: Mapping[str, Entry],
     scan: Callable[[str], Scanned],
     unit: str,
     *,

@@ -35,9 +35,42 @@ def webdataset_source(request: SourceRequest) -> Source:
     Raises:
         DenseCLIError: There is no tar, or no photo in the tars.
     """
-    data, split, limit = request.data, request.split, request.limit
-    folder, pattern = _split_pattern(fs.join(data, split) if split else data)
+    data, limit = request.data, request.limit
+    folder, _ = _place(request)
     passed = PassedOver()
+    tars = _find(request, passed) if request.tars is None else request.tars
+    volumes = list(tar_volumes(folder, tars, choose_photos, limit=limit, index=request.index))
+    for volume in volumes:
+        passed.update(volume.passed, volume.name)
+    volumes = [volume for volume in volumes if len(volume.photos)]
+    if not volumes:
+        layout = f"Photos are members in {', '.join(EXTENSIONS)}, one for each sample."
+        raise no_photo(f"The tars at {data} hold no photo", layout, passed)
+    listing = Listing(volumes, limit, prefixed=True)
+    return Source(
+        name="webdataset",
+        split=request.split,
+        digest=listing.digest,
+        items=listing,
+        load=PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels),
+        blocks=listing.blocks,
+        index_bytes=listing.index_bytes,
+        passed=passed,
+    )
+
+
+def find_tars(request: SourceRequest) -> dict[str, Entry]:
+    """The tars of a request by their path. Raises DenseCLIError if there is none."""
+    return _find(request, PassedOver())
+
+
+def _place(request: SourceRequest) -> tuple[str, str]:
+    """The folder of the tars, and the pattern of their names."""
+    return _split_pattern(fs.join(request.data, request.split) if request.split else request.data)
+
+
+def _find(request: SourceRequest, passed: PassedOver) -> dict[str, Entry]:
+    folder, pattern = _place(request)
     tars: dict[str, Entry] = {}
     for names in _expanded(pattern) if pattern else ["**"]:
         for name, entry in find(folder, names, passed=passed).items():
@@ -51,25 +84,8 @@ def webdataset_source(request: SourceRequest) -> Source:
             "--data is a folder of tars, or a pattern such as 'DIR/{000..127}.tar'; compressed tars have to "
             "be uncompressed first (gunzip FILE.tar.gz)."
         )
-        raise no_photo(f"There is no .tar at {data}", layout, passed)
-    volumes = list(tar_volumes(folder, tars, choose_photos, limit=limit, index=request.index))
-    for volume in volumes:
-        passed.update(volume.passed, volume.name)
-    volumes = [volume for volume in volumes if len(volume.photos)]
-    if not volumes:
-        layout = f"Photos are members in {', '.join(EXTENSIONS)}, one for each sample."
-        raise no_photo(f"The tars at {data} hold no photo", layout, passed)
-    listing = Listing(volumes, limit, prefixed=True)
-    return Source(
-        name="webdataset",
-        split=split,
-        digest=listing.digest,
-        items=listing,
-        load=PhotoLoader(root=folder, upright=True, max_pixels=request.max_pixels),
-        blocks=listing.blocks,
-        index_bytes=listing.index_bytes,
-        passed=passed,
-    )
+        raise no_photo(f"There is no .tar at {request.data}", layout, passed)
+    return tars
 
 
 def _split_pattern(data: str) -> tuple[str, str]:
@@ -149,6 +165,6 @@ def _bytes(name: str) -> bytes:
 
 DATASETS.add(
     "webdataset",
-    Dataset(source=webdataset_source),
+    Dataset(source=webdataset_source, tars=find_tars),
     help="A WebDataset: a folder of tars, or a pattern of their names.",
 )

@@ -1,6 +1,8 @@
 """Processes that die, are told to go, or meet another of their kind: the store ends the same."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +14,8 @@ from threading import Thread
 
 import pytest
 from building import build_here
+from clusters import ray_cluster
 from processes import descendants
-from ray.cluster_utils import Cluster
 
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.config import BuildConfig
@@ -48,7 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the command line on the store tmp_path/"store", and leaves none of its processes behind."""
     flags = f"""
         --dataset scenes --split {CONFIG.split} --limit {CONFIG.limit} --shard-size {CONFIG.shard_size}
@@ -56,9 +58,9 @@ def start(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         --workers {CONFIG.workers} --device cpu"""
     started = []
 
-    def popen() -> subprocess.Popen[str]:
+    def popen(*more: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "densecli", "build-shards", *flags.split()]
-        command += ["--store", str(tmp_path / "store")]
+        command += ["--store", str(tmp_path / "store"), *more]
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -177,9 +179,14 @@ def test_signals__end_the_build_in_good_order(start, undisturbed, tmp_path, surv
 
 @pytest.mark.slow
 def test_two_builds__on_one_store_both_end_well(start, undisturbed, tmp_path, survived):
-    builds = [start(), start()]
+    summaries = [tmp_path / "a.json", tmp_path / "b.json"]
+    builds = [start("--json", str(summary)) for summary in summaries]
     for build in builds:
         assert f"{CONFIG.limit}/{CONFIG.limit} images" in finished(build)
+    built = [json.loads(summary.read_text()) for summary in summaries]
+    # They share the work: only a shard at which they met may be built twice.
+    assert SHARDS <= sum(each["shards"] for each in built) <= 1.1 * SHARDS
+    assert all(each["shards"] + each["elsewhere"] >= SHARDS for each in built)
     assert tars(tmp_path / "store") == undisturbed
     assert len(receipts(tmp_path / "store")) == 3 * SHARDS
     assert not list((tmp_path / "store").rglob("*.tmp"))
@@ -190,9 +197,8 @@ def test_two_builds__on_one_store_both_end_well(start, undisturbed, tmp_path, su
 def test_node_loss__the_nodes_that_are_left_do_its_part(undisturbed, tmp_path, survived, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     store = tmp_path / "store"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     lost: dict[str, int] = {}
-    try:
+    with ray_cluster(num_cpus=0) as cluster:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
 
         def lose_one() -> None:
@@ -204,10 +210,31 @@ def test_node_loss__the_nodes_that_are_left_do_its_part(undisturbed, tmp_path, s
         losing.start()
         summary = build_shards(replace(CONFIG, store=str(store), ray_address=cluster.address))
         losing.join()
-    finally:
-        cluster.shutdown()
     assert summary["shards"] == SHARDS
     assert 4 <= len([name for name in lost if name.startswith("targets")]) < SHARDS
     assert kept(lost, store)
     assert tars(store) == undisturbed
     survived("loss of a node")
+
+
+@pytest.mark.slow
+def test_head_node_loss__the_same_command_goes_on_from_another_cluster(
+    start, undisturbed, tmp_path, survived, monkeypatch
+):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    store = tmp_path / "store"
+    with ray_cluster(num_cpus=CONFIG.workers) as cluster:
+        build = start("--ray-address", cluster.address)
+        wait_for_targets(store, 4)
+        cluster.remove_node(cluster.head_node, allow_graceful=False)
+        _, output = build.communicate(timeout=TIMEOUT)
+    assert build.returncode == 1
+    assert re.search(r"Error: The head node of the Ray cluster, [\d.:]+, does not answer any more\.", output)
+    before = receipts(store)
+    assert len(list(store.glob("targets/*/0*.json"))) < SHARDS
+
+    with ray_cluster(num_cpus=CONFIG.workers) as other:
+        finished(start("--ray-address", other.address))
+    assert kept(before, store)
+    assert tars(store) == undisturbed
+    survived("loss of the head node")

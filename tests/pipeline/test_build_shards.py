@@ -1,12 +1,10 @@
 import os
-import re
 import socket
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
-from uuid import uuid4
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -17,14 +15,11 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.pipeline import build_shards as module
 from densecli.pipeline import summary as totals
-from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.build_shards import build_shards
-from densecli.pipeline.cluster import connected
+from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.run_units import run_units
-from densecli.pipeline.sources.base import Decoded
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker_pool import WorkerPool
-from densecli.shards.joined import read_joined
 
 pytestmark = pytest.mark.ray
 
@@ -62,122 +57,6 @@ def test_build_shards__stopped_halfway_and_started_again_equals_an_undisturbed_b
     assert all(after[name] == halfway[name] for name in finished if name.endswith(".json"))
 
 
-def test_run_units__a_worker_that_dies_is_replaced_and_a_shard_that_cannot_be_built_ends_the_run(
-    tiny, tmp_path
-):
-    died = tmp_path / "died"
-    request, source = prepare(replace(tiny, limit=3, shard_size=1))
-
-    def deadly(item, canvas):
-        if item.ref == "1" and not died.exists():
-            died.touch()
-            os._exit(1)
-        if item.ref == "2":
-            while any(column.missing() != ["000002"] for column in request.columns()):
-                time.sleep(0.1)
-            raise OSError("the disk is on fire")
-        return Decoded(Image.new("RGB", (96, 96)), 96, 96)
-
-    deadly_request = replace(request, load=deadly)
-    units = (unit_of(source, shard, 1) for shard in request.store.shard_names)
-    done = []
-    message = r"000002 failed 2 times.*OSError: the disk is on fire"
-    with connected(None, 1), pytest.raises(DenseCLIError, match=message):
-        for report in run_units(units, WorkerPool(deadly_request, 1), max_attempts=2):
-            done.append(report.shard)
-    assert died.exists()
-    assert sorted(done) == ["000000", "000001"]
-    assert len(read_joined(request.columns(), "000001")) == 1
-
-
-def test_run_units__a_shard_that_kills_its_worker_costs_no_other_an_attempt(tmp_path):
-    class Poisoned:
-        """Work that kills its worker at one of the shards, while another is at hand."""
-
-        device = "cpu"
-
-        def __init__(self, folder: Path, poison: str) -> None:
-            self.folder, self.poison = folder, poison
-
-        def builder(self, threads: int) -> "Poisoned":
-            return self
-
-        def build(self, unit: Unit, stop: Event) -> Report:
-            (self.folder / f"{unit.shard}.{uuid4().hex}").touch()
-            if unit.shard == self.poison:
-                time.sleep(0.3)
-                os._exit(1)
-            time.sleep(0.6 if self.tries(self.poison) < 2 else 0)
-            return Report(shard=unit.shard, samples=1, skipped={}, seconds={})
-
-        def tries(self, shard: str) -> int:
-            return len(list(self.folder.glob(f"{shard}.*")))
-
-    work = Poisoned(tmp_path, "000001")
-    done = []
-    with connected(None, 1), pytest.raises(DenseCLIError, match=r"Shard 000001 failed 1 times"):
-        # With a single attempt: no other shard may lose one.
-        for report in run_units((Unit(shard=f"{i:06d}", items=()) for i in range(4)), WorkerPool(work, 1), 1):
-            done.append(report.shard)
-    assert work.tries("000001") == 2
-    assert "000001" not in done
-
-
-def test_worker_pool__says_what_a_starting_worker_says(tmp_path):
-    heard = tmp_path / "heard"
-
-    class Slow:
-        device = "cpu"
-
-        def builder(self, threads):
-            with closing(Progress(2, "prompts")) as progress:
-                progress.advance(1)
-                while not heard.exists():
-                    time.sleep(0.1)
-            return self
-
-        def build(self, unit, stop):
-            return Report(shard=unit.shard, samples=0, skipped={}, seconds={})
-
-    def say(line):
-        if re.match(r"1/2 prompts, .* ETA", line):
-            heard.touch()
-
-    with connected(None, 1):
-        pool = WorkerPool(Slow(), 1, say=say)
-        assert len(list(run_units(iter([Unit(shard="000000", items=())]), pool, 1))) == 1
-    assert heard.exists()
-
-
-def test_worker_pool__says_how_far_a_worker_is_while_no_shard_is_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr("densecli.pipeline.worker_pool.SILENCE", 0.5)
-    heard = tmp_path / "heard"
-
-    class Slow:
-        device = "cpu"
-
-        def builder(self, threads):
-            return self
-
-        def build(self, unit, stop):
-            with closing(Progress(2, "photos")) as progress:
-                progress.advance(1, f"of shard {unit.shard}")
-                while not heard.exists():
-                    time.sleep(0.1)
-            return Report(shard=unit.shard, samples=2, skipped={}, seconds={})
-
-    def say(line):
-        if re.match("1/2 photos, .* ETA .* of shard 000007", line):
-            heard.touch()
-
-    with connected(None, 1):
-        assert (
-            len(list(run_units(iter([Unit(shard="000007", items=())]), WorkerPool(Slow(), 1, say=say), 1)))
-            == 1
-        )
-    assert heard.exists()
-
-
 def test_build_shards__an_error_in_a_worker_reaches_the_user_as_it_was_said(tiny, tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
@@ -191,10 +70,12 @@ def test_build_shards__an_error_in_a_worker_reaches_the_user_as_it_was_said(tiny
 def without_ray(monkeypatch):
     """Units are built in this process; build_shards itself counts."""
     monkeypatch.setattr(module, "connected", lambda address, workers: nullcontext())
-    monkeypatch.setattr(module, "WorkerPool", lambda request, *_: request.builder())
     monkeypatch.setattr(
-        module, "run_units", lambda units, builder, *_: (builder.build(unit) for unit in units)
+        module,
+        "WorkerPool",
+        lambda request, *_: SimpleNamespace(build=request.builder().build, named_left_out=list),
     )
+    monkeypatch.setattr(module, "run_units", lambda units, pool, *_: (pool.build(unit) for unit in units))
 
 
 def photos_without_bytes(tiny, folder, **settings):
@@ -272,7 +153,7 @@ def test_worker_pool__workers_share_a_gpu(tmp_path):
     units = (Unit(shard=name, items=()) for name in names)
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        assert len(list(run_units(units, WorkerPool(GpuWork(), 2, 0.5), 1))) == len(names)
+        assert len(list(run_units(units, WorkerPool(GpuWork(), 2, 0.5), FailureSettings()))) == len(names)
     finally:
         ray.shutdown()
     workers, gpus = zip(*(path.name.split("-") for path in tmp_path.iterdir()), strict=True)

@@ -152,19 +152,36 @@ def kept(folder: Path) -> list[str]:
 
 
 def test_cache__removes_what_was_used_longest_ago_and_stays_within_its_bound(tmp_path):
-    cache = Cache(tmp_path, 250)
-    for age, name in ((30, A), (20, B)):
-        cache.put(name, name[:1].encode() * 100)
+    for age, name in ((20, A), (30, B)):
+        Cache(tmp_path, 250).put(name, name[:1].encode() * 100)
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    held = cache.get(A)
+    cache = Cache(tmp_path, 250)
+    held = Cache(tmp_path, 250).get(A)
+    os.utime(tmp_path / A, (time.time() - 10,) * 2)
     cache.put(C, b"c" * 100)
     assert kept(tmp_path) == [A, C]
     assert cache.get(B) is None
-    cache.put(D, b"d" * 240)
+    os.utime(tmp_path / C, (time.time() - 5,) * 2)
+    Cache(tmp_path, 250).put(D, b"d" * 240)
     assert kept(tmp_path) == [D]
     assert held is not None and held.data[:] == b"a" * 100
     cache.put(B, b"e" * 251)
     assert kept(tmp_path) == [D]
+
+
+def test_cache__keeps_what_was_used_since_its_process_began(tmp_path, monkeypatch):
+    cache = Cache(tmp_path, 250)
+    cache.put(A, b"a" * 100)
+    cache.put(B, b"b" * 100)
+    scans, real = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (scans.append(path), real(path))[1])
+    for _ in range(3):
+        cache.put(C, b"c" * 100)
+    assert kept(tmp_path) == [A, B]
+    # That there is no room is found out once.
+    assert len(scans) == 1
+    cache.put(D, b"d" * 50)
+    assert kept(tmp_path) == [A, B, D]
 
 
 def test_cache__removes_what_a_killed_writer_left_and_nothing_that_is_being_written(tmp_path):
