@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from building import build_here
-from pyarrow import parquet
 
 from densecli.pipeline.config import BuildConfig
-from densecli.shards import manifest
+from densecli.shards import key_index, manifest
 
 INJECTED = pytest.StashKey[Counter[str]]()
 SURVIVED = pytest.StashKey[Counter[str]]()
@@ -76,19 +75,18 @@ def finished(tiny: BuildConfig, undisturbed: Path) -> Path:
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, object]]:
-    """Every byte of a store, without temporaries and without what is said of the run that wrote it."""
+    """Every byte of a store, without temporaries, without what a receipt says of the run that wrote it, and
+    without the manifests, which follow from the receipts."""
 
     def read(store: Path) -> dict[str, object]:
         found: dict[str, object] = {}
         for path in sorted(p for p in store.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            if path.name in (manifest.FILE, key_index.FILE):
+                continue
             data = path.read_bytes()
             is_receipt = path.suffix == ".json" and path.stem.isdecimal()
             name = str(path.relative_to(store))
             found[name] = {**json.loads(data), "run": None} if is_receipt else data
-            if path.name == manifest.FILE:
-                metadata = json.loads(parquet.read_metadata(path).metadata[b"densecli"])
-                facts = {**metadata, "totals": {**metadata["totals"], "run": None}, "digest": None}
-                found[name] = parquet.read_table(path).to_pydict(), facts
         return found
 
     return read
