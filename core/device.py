@@ -85,3 +85,23 @@ def set_precision(name: str, device: torch.device) -> Precision:
 def _allow_tf32(matmul: bool, convolutions: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = matmul
     torch.backends.cudnn.allow_tf32 = convolutions
+
+
+# What errors say for want of memory. The libraries of a GPU have their own words for it: cuBLAS cannot make
+# its handle, cuDNN finds no algorithm whose workspace fits.
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_NOT_INITIALIZED",
+)
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch means that the device's memory is used up."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)

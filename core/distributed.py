@@ -1,4 +1,4 @@
-"""The processes that torchrun started. Each holds a copy of the model and does a part of the work."""
+"""The processes that a launcher started. Each holds a copy of the model and does a part of the work."""
 
 import os
 import warnings
@@ -14,13 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.core.launchers import place_of
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distributed:
-    """This process among those that torchrun started; by default it is the only one.
+    """This process among those that a launcher started; by default it is the only one.
 
     Attributes:
         device: Where it computes.
@@ -94,22 +95,27 @@ class Distributed:
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Distributed]:
-    """Joins the processes that torchrun started; without torchrun this process is alone.
+    """Joins the processes that torchrun, srun or mpirun started; without a launcher this process is alone.
 
     Args:
         device: See `pick_device`. On a machine with several GPUs each process takes that of its local rank.
 
     Raises:
-        DenseCLIError: There is no such device.
+        DenseCLIError: There is no such device, or the launcher does not say where the first process is.
     """
     picked = pick_device(device)
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    place = place_of(os.environ)
+    if place is None:
         yield Distributed(device=picked)
         return
     if picked.type == "cuda":
-        picked = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        # A scheduler may show each process its own GPU alone, or all of them.
+        picked = pick_device(f"cuda:{place.local_rank % torch.cuda.device_count()}")
         torch.cuda.set_device(picked)
-    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
+    os.environ |= {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port)}
+    dist.init_process_group(
+        "nccl" if picked.type == "cuda" else "gloo", rank=place.rank, world_size=place.world_size
+    )
     try:
         yield Distributed(device=picked, rank=dist.get_rank(), world_size=dist.get_world_size())
     finally:

@@ -5,21 +5,9 @@ from typing import TypeVar
 
 import torch
 
-R = TypeVar("R")
+from densecli.core.device import lacks_memory
 
-MESSAGES = (
-    "out of memory",
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR",
-    "CUDNN_STATUS_NOT_SUPPORTED",
-    "CUSOLVER_STATUS_ALLOC_FAILED",
-    "CUSOLVER_STATUS_NOT_INITIALIZED",
-)
-"""What errors say for want of memory. The libraries of a GPU have their own words for it: cuBLAS cannot make
-its handle, cuDNN finds no algorithm whose workspace fits."""
+R = TypeVar("R")
 
 
 class NoRoom(RuntimeError):
@@ -76,8 +64,3 @@ class Room:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
         return results
-
-
-def lacks_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch means that the device's memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in MESSAGES)

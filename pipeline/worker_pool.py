@@ -63,6 +63,7 @@ class Worker:
         exclusive: Whether it gets no second unit while it has one.
         signs: Its signs of life when it was last asked, and when their number last changed.
         asked: When it was asked for the answer that it still owes; None if it owes none.
+        alive: Whether the pool counts on it.
     """
 
     handle: ActorHandle[Any]
@@ -73,6 +74,7 @@ class Worker:
     signs: int = -1
     last_sign: float = 0.0
     asked: float | None = None
+    alive: bool = True
     calls: set[Future[Any]] = field(default_factory=set)
 
 
@@ -137,6 +139,8 @@ class WorkerPool:
         settings = settings or FailureSettings()
         self._max_attempts, self._stall_timeout = settings.max_attempts, settings.stall_timeout
         self._failed_starts: Counter[str] = Counter()
+        # Workers that can take a unit, by the number of units that they have.
+        self._free: list[dict[Worker, None]] = [{} for _ in range(UNITS_PER_WORKER)]
         self._ever_ready = False
         # Asked for again from time to time: nodes come and go.
         self._hosts: set[str] | None = None
@@ -226,6 +230,9 @@ class WorkerPool:
             besides: A worker that is not meant.
             idle: Whether it must have no unit at all.
         """
+        if not (avoid or besides or idle):
+            # Hundreds of workers are not looked through for every shard.
+            return next((worker for free in self._free for worker in free), None)
         workers = self.ready
         if avoid:
             others = [worker for worker in workers if not (worker.node and worker.node.id in avoid)]
@@ -252,6 +259,7 @@ class WorkerPool:
             worker.last_sign = self.now
         worker.units[unit.shard] = unit
         worker.exclusive = alone
+        self._sort(worker)
         self._call("build", worker, worker.handle.build.remote(pickle.dumps(unit)), unit)
 
     def drop(self, worker: Worker, unit: Unit) -> None:
@@ -316,7 +324,7 @@ class WorkerPool:
 
     def _handle(self, kind: str, worker: Worker, unit: Unit | None, future: Future[Any]) -> None:
         worker.calls.discard(future)
-        if worker not in self._starting and worker not in self.ready:
+        if not worker.alive:
             # It was given up; whatever it still had to say comes too late.
             return
         cause: BaseException | None = future.exception()
@@ -349,18 +357,29 @@ class WorkerPool:
             return
         self._starting.remove(worker)
         self.ready.append(worker)
+        self._sort(worker)
         self._ever_ready = True
         self._failed_starts.pop(worker.node.id if worker.node else "", None)
 
     def _finished(self, worker: Worker, unit: Unit, result: Report | Failure) -> None:
         del worker.units[unit.shard]
         worker.exclusive = False
+        self._sort(worker)
         worker.last_sign = self._last_finished = self.now
         self._outcomes.append(Outcome(worker, (unit,), result))
+
+    def _sort(self, worker: Worker) -> None:
+        """Notes how many more units a worker can take."""
+        for free in self._free:
+            free.pop(worker, None)
+        if worker.alive and not worker.exclusive and len(worker.units) < UNITS_PER_WORKER:
+            self._free[len(worker.units)][worker] = None
 
     def _died(self, worker: Worker, cause: BaseException) -> None:
         """Removes a worker that died, failed to start, or is to be ended. Only the first report counts."""
         self._launcher.end(worker.handle)
+        worker.alive = False
+        self._sort(worker)
         if worker in self.ready:
             self.ready.remove(worker)
             if worker.units:

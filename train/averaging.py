@@ -45,7 +45,7 @@ def export_student(
 
     Args:
         network: The trained network.
-        initial: Its state dict before training.
+        initial: Its state dict before training, on the CPU.
         alpha: Share of the trained weights.
         folder: Folder for the files WEIGHTS and CARD of `models.model_card`.
         card: Other fields of the card.
@@ -54,7 +54,8 @@ def export_student(
         Path of the weights.
     """
     path = fs.join(folder, WEIGHTS)
-    data = safetensors.torch.save(cloned(average(network.state_dict(), initial, alpha)))
+    trained = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    data = safetensors.torch.save(cloned(average(trained, initial, alpha)))
     fs.write_atomic(path, data)
     about = {
         **card,

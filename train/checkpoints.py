@@ -3,9 +3,11 @@
 import io
 import re
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
@@ -34,6 +36,48 @@ def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
         if fs.join(folder, name) != path:
             fs.remove(fs.join(folder, name))
     return path
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a thread, while the training goes on."""
+
+    def __init__(self, folder: str, *, keep: int) -> None:
+        """Starts the thread; for the arguments see `save_checkpoint`."""
+        self._folder, self._keep = folder, keep
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[str] | None = None
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Copies a state, whose tensors may change afterwards, and writes the copy.
+
+        Waits for the write before. Raises DenseCLIError if that one failed.
+        """
+        self.wait()
+        self._writing = self._pool.submit(save_checkpoint, self._folder, copied(state), keep=self._keep)
+
+    def check(self) -> None:
+        """Raises DenseCLIError if a write has failed; waits for none."""
+        if self._writing and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until everything is written. Raises DenseCLIError if it failed."""
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
+
+    def close(self) -> None:
+        """Waits for the thread to end."""
+        self._pool.shutdown()
+
+
+def copied(state: Any) -> Any:
+    """A copy of nested dicts and lists, with their tensors on the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {name: copied(value) for name, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list) else state
 
 
 def latest_checkpoint(folder: str) -> str | None:

@@ -55,7 +55,7 @@ CARD = (
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains a student, or continues its training. The processes of torchrun train together.
+    """Trains a student, or continues its training. The processes of torchrun, srun or mpirun train together.
 
     Args:
         config: The configuration.
@@ -203,7 +203,11 @@ class Distillation(Recipe[Outputs]):
             model.to(memory_format=torch.channels_last)
         model.activation_checkpointing = config.activation_checkpointing
         self.student = model
-        self.initial = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+        self.initial = {
+            # On the CPU: a GPU needs its memory for the training.
+            name: tensor.to("cpu", copy=True)
+            for name, tensor in model.network.state_dict().items()
+        }
         self.terms = self._terms()
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
@@ -305,6 +309,12 @@ class Distillation(Recipe[Outputs]):
         dense, context, heads = outputs[0].float(), outputs[1], outputs[2]
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts, heads)
+
+    def saving_memory(self) -> list[str]:
+        """See `Recipe.saving_memory`."""
+        if self.config.activation_checkpointing:
+            return ["a smaller --image-size, which changes the result"]
+        return ["--activation-checkpointing, which is slower and changes nothing else"]
 
     def picture(self) -> np.ndarray:
         """Draws affinities on a few fixed photos, before the first step and now."""

@@ -110,6 +110,10 @@ class Recipe(ABC, Generic[Outputs]):
         """
         return []
 
+    def saving_memory(self) -> list[str]:
+        """Options that make a step need less of the device's memory, each with what it changes."""
+        return []
+
     def picture(self) -> np.ndarray | None:
         """Draws the current state of the model for the loggers: (H, W, 3) uint8, or None."""
         return None

@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
-from densecli.core.device import pick_device, set_precision
+from densecli.core.device import lacks_memory, pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.signals import Stop, heeding_signals
-from densecli.train.checkpoints import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_state, set_rng_state
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.health import Health, NonFiniteStep, check_weights
 from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
@@ -150,6 +150,7 @@ class Trainer(Generic[R]):
         ended_by = 0
         with (
             closing(self._open_log(folder)) as log,
+            closing(CheckpointWriter(folder.checkpoints, keep=self.config.keep_checkpoints)) as writer,
             closing(self._batches()) as steps,
             heeding_signals(forwarded=self.distributed.world_size > 1) as self._stop,
         ):
@@ -160,12 +161,14 @@ class Trainer(Generic[R]):
                     row = self.train_step(batches)
                 except NonFiniteStep:
                     check_weights(self.model.state_dict().values(), self.step)
-                    self._save(folder, log, before)
+                    self._save(writer, log, before)
+                    writer.wait()
                     raise
                 now = time.perf_counter()
                 row["images_per_s"] = row.pop("samples") / (now - step_start)
                 step_start = now
                 log.row(row)
+                writer.check()
                 if first_step is None:
                     first_step = time.monotonic() - start
                     log.first_step(first_step)
@@ -174,13 +177,14 @@ class Trainer(Generic[R]):
                     ended_by = self.distributed.max(self._stop.signal or 0)
                 if ended_by or self._due(self.config.checkpoint_every):
                     check_weights(self.model.state_dict().values(), self.step)
-                    self._save(folder, log, rng_state())
+                    self._save(writer, log, rng_state())
                 if self.distributed.first and self._due(
                     self.config.picture_every or self.config.checkpoint_every
                 ):
                     log.picture(self._picture, self.step)
                 if ended_by:
                     break
+            writer.wait()
             # One that came while the last step was saved.
             ended_by = ended_by or self.distributed.max(self._stop.signal or 0)
         return {
@@ -204,7 +208,8 @@ class Trainer(Generic[R]):
 
         Raises:
             NonFiniteStep: The step is not finite, after `max_nonfinite_steps` others.
-            DenseCLIError: A loss had nothing to learn from for too long; see `Health.count_empty`.
+            DenseCLIError: The device has too little memory. Or a loss had nothing to learn from for too
+                long; see `Health.count_empty`.
         """
         rate = self.schedule(
             self.step, peak=self.config.lr, warmup_steps=self.steps.warmup, total_steps=self.steps.total
@@ -212,10 +217,15 @@ class Trainer(Generic[R]):
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         counts = self._count(batches)
-        parts = [
-            self._backward(batch, counts, last=number == len(batches))
-            for number, batch in enumerate(batches, start=1)
-        ]
+        try:
+            parts = [
+                self._backward(batch, counts, last=number == len(batches))
+                for number, batch in enumerate(batches, start=1)
+            ]
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            raise self._no_memory() from error
         values, empty = self._sum(parts, self.recipe.learns_from(counts))
         self._ending = bool(values.pop("signals"))
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
@@ -227,6 +237,16 @@ class Trainer(Generic[R]):
         self.step += 1
         self.health.count_empty(empty, self.step, self.steps.total, self.recipe.nothing_to_learn)
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
+
+    def _no_memory(self) -> DenseCLIError:
+        size, accumulate = self.config.batch_size, self.config.accumulate
+        halved = f"--batch-size {size // 2} --accumulate {2 * accumulate}"
+        same = "gives the same steps" if size % 2 == 0 else "gives steps of almost as many photos"
+        ways = [f"{halved}, which {same}"] * (size > 1) + self.recipe.saving_memory()
+        return DenseCLIError(
+            f"{self.device} has too little memory to train on {size} photos at a time.",
+            hint=f"Try {'; or '.join(ways)}." if ways else "Use a device with more memory.",
+        )
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums `Recipe.counts` over the batches of all processes."""
@@ -309,7 +329,7 @@ class Trainer(Generic[R]):
         # A thread prepares the next step's batches while the GPU computes.
         return prefetch(load, range(self.steps.total - self.step), threads=1, window=2)
 
-    def _save(self, folder: RunFolder, log: RunLog, rng: dict[str, Any]) -> None:
+    def _save(self, writer: CheckpointWriter, log: RunLog, rng: dict[str, Any]) -> None:
         if not self.distributed.first:
             return
         log.sync()
@@ -321,7 +341,7 @@ class Trainer(Generic[R]):
             "rng": rng,
             "config": json.loads(json.dumps(self.resolved())),
         }
-        save_checkpoint(folder.checkpoints, state, keep=self.config.keep_checkpoints)
+        writer.write(state)
 
     def _read(self, folder: RunFolder, checkpoint: str) -> dict[str, Any]:
         """A checkpoint, if it belongs to the run."""

@@ -55,7 +55,8 @@ def test_out_of_memory__once_is_a_smaller_batch_and_the_same_result(build, survi
         labels = request.columns()[2]
         samples = [sample for shard in request.store.shard_names for sample in read_shard(labels, shard)]
         stored[name] = {key: decode_npz(parts["npz"]) for key, parts in samples}
-    assert batches == [8, 4, 4, 8]
+    # What did not fit is not tried again.
+    assert batches == [8, 4, 4, 4, 4]
     assert len(stored["undisturbed"]) == 16
     for key, arrays in stored["undisturbed"].items():
         assert stored["short of memory"][key].keys() == arrays.keys()

@@ -212,8 +212,12 @@ def test_step__cached_equals_live_at_full_size(worlds, stores, tmp_path, method:
     assert_equal(trainer, worlds("b16"), LIVE[method], DEFAULT)
 
 
+# They read the crops of clipself, of another model; tests/train/test_heads.py has their losses.
+OF_CROPS = {"feature-kd", "logit-kd"}
+
+
 def test_step__every_method_has_a_live_reference() -> None:
-    assert set(METHODS) == set(LIVE)
+    assert set(METHODS) - OF_CROPS == set(LIVE)
 
 
 CONTEXT: Live = (PAPER, Seen.context)

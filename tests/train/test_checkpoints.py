@@ -1,5 +1,6 @@
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from densecli.core.errors import DenseCLIError
 from densecli.train.checkpoints import (
+    CheckpointWriter,
     latest_checkpoint,
     load_checkpoint,
     rng_state,
@@ -79,3 +81,27 @@ def test_load_checkpoint__a_cut_one_is_a_sentence(tmp_path: Path, end: int) -> N
     with pytest.raises(DenseCLIError, match="cannot be read") as caught:
         load_checkpoint(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_writer__writes_what_the_state_was(tmp_path: Path) -> None:
+    weights = torch.ones(1000)
+    writer = CheckpointWriter(str(tmp_path), keep=2)
+    with closing(writer):
+        writer.write({"step": 1, "model": {"w": weights}, "optimizer": {"state": [weights]}})
+        weights.zero_()
+        writer.wait()
+    state = load_checkpoint(latest_checkpoint(str(tmp_path)))
+    assert state["model"]["w"].all() and state["optimizer"]["state"][0].all()
+
+
+def test_writer__a_write_that_fails_is_told_at_the_next_step(tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise DenseCLIError("No space left on device.")
+
+    monkeypatch.setattr("densecli.core.fs.write_atomic", full)
+    writer = CheckpointWriter(str(tmp_path), keep=2)
+    writer.write({"step": 1})
+    writer.close()
+    with pytest.raises(DenseCLIError, match="No space left"):
+        writer.check()
+    writer.check()

@@ -166,6 +166,23 @@ def test_train__more_samples_a_batch_than_the_store_has(tiny_store, tmp_path) ->
         train(config(tiny_store, tmp_path, batch_size=12, drop_last=True))
 
 
+def test_train__too_little_memory_is_said_with_options_that_help(tiny_store, tmp_path) -> None:
+    def none_left(outputs, batch, counts):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    trainer = make_trainer(config(tiny_store, tmp_path, batch_size=2))
+    trainer.recipe.loss = none_left  # type: ignore[method-assign]
+    with pytest.raises(DenseCLIError, match="too little memory to train on 2 photos at a time") as caught:
+        trainer.fit()
+    assert "--batch-size 1 --accumulate 2, which gives the same steps; or --activation" in caught.value.hint
+    alone = config(tiny_store, tmp_path / "alone", batch_size=1, activation_checkpointing=True)
+    trainer = make_trainer(alone)
+    trainer.recipe.loss = none_left  # type: ignore[method-assign]
+    with pytest.raises(DenseCLIError, match="train on 1 photos") as caught:
+        trainer.fit()
+    assert caught.value.hint == "Try a smaller --image-size, which changes the result."
+
+
 def spoilt(trainer: Trainer[Distillation], step: int, factor: float) -> Trainer[Distillation]:
     """Its loss times `factor` at one step, counted from 1."""
     loss = trainer.recipe.loss
