@@ -111,8 +111,8 @@ def test_floats__must_be_finite_as_a_flag_and_in_a_file(name: str, of, value: st
 def test_precedence__flag_then_file_then_preset_then_default(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('method = "declip"\ntheta = 0.5\nlr = 1\nbatch-size = 3\nteacher = "vitl14"\n')
-    given = train.parse(["--config", str(file), "--theta", "0.6", "--store", "s"])
-    config = given.make(TrainConfig, student="s", run="r", weights=None)
+    given = train.parse(["--config", str(file), "--theta", "0.6"])
+    config = given.make(TrainConfig, store="s", student="s", run="r", weights=None)
     assert (config.theta, config.lr, config.batch_size, config.teachers) == (0.6, 1.0, 3, ("vitl14",))
     assert (config.mode, config.alpha) == ("qq+scale", 0.7)
     assert {"mode", "alpha"} <= {*config.from_preset} and {"theta", "lr"}.isdisjoint(config.from_preset)
@@ -230,9 +230,8 @@ def test_paths__a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "c.toml").write_text('refiner = "~/refiner"\n')
     words = ["--config", "~/c.toml", "--run", "~/run", "--weights", "scenes-s=~/w", "--student", "scenes-s"]
     given = train.parse([*words, "--store", "~/s"]).given
-    assert (given["refiner"], given["run"], given["store"]) == tuple(
-        str(tmp_path / name) for name in ("refiner", "run", "s")
-    )
+    assert (given["refiner"], given["run"]) == (str(tmp_path / "refiner"), str(tmp_path / "run"))
+    assert given["store"] == (str(tmp_path / "s"),)
     assert given["weights"] == (("scenes-s", str(tmp_path / "w")),)
 
 
