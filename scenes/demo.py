@@ -13,7 +13,7 @@ from densecli.core.settings import setting
 from densecli.shards.config import DeviceSettings
 
 PVLM, STUDENT = "scenes-pvlm", "scenes-s-clipself"
-# Chosen on the split val; docs/ablations.md has what else was tried. The other settings are DenseVLM's own.
+# Theta is chosen; docs/ablations.md says how, and what else was tried. The other settings are DenseVLM's own.
 LR, THETA = 3e-5, 0.8
 
 
