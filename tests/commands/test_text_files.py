@@ -1,6 +1,8 @@
 """Files of texts as people have them, and damaged ones."""
 
+import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,6 +53,15 @@ def test_read_texts__coco_captions_and_a_plain_list(files: Path) -> None:
     assert read_texts(str(path), "caption") == TEXTS
 
 
+@pytest.fixture
+def python_limit() -> Iterator[None]:
+    """The limit of the process on the fields of a csv, which lists of addresses raise."""
+    before = csv.field_size_limit(131_072)
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.mark.usefixtures("python_limit")
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
