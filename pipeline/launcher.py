@@ -1,6 +1,7 @@
 """The launcher: starts workers as Ray actors, ends them, and says where they are."""
 
 import math
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,8 @@ from densecli.pipeline.worker import UNITS_PER_WORKER, PackedWork, Work, WorkerA
 
 MISSED = 3
 """The head node is gone when it has not answered this many times in a row."""
+MISS_SECONDS = 5.0
+"""Seconds between two of these times."""
 
 
 class Launcher:
@@ -39,7 +42,6 @@ class Launcher:
         """
         share = gpus_of_worker(workers, total_gpus()) if gpus_per_worker is None else gpus_per_worker
         self.cpus, self.gpus = 1, 0 if work.device == "cpu" else share
-        self._missed = 0
         self._actor: Any = ray.remote(WorkerActor)
         neighbours = math.ceil(workers / len(nodes()))
         # Ray would give each actor one thread; here the workers of a node share the threads of one process.
@@ -47,7 +49,11 @@ class Launcher:
         self._settings = (ray.put(PackedWork.pack(work)), neighbours, threads)
 
     def start(self, left_out: Collection[str]) -> ActorHandle[Any]:
-        """Asks Ray for a worker, anywhere but on these nodes. It starts once there is room."""
+        """Asks Ray for a worker, anywhere but on these nodes. It starts once there is room.
+
+        Raises DenseCLIError if the head node is gone; see `check`.
+        """
+        self.check()
         handle: ActorHandle[Any] = self._actor.options(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -58,7 +64,10 @@ class Launcher:
         return handle
 
     def check(self) -> None:
-        """Checks that the cluster's head node answers. Otherwise Ray would end this process without a word.
+        """Checks that the cluster's head node answers; waits a while for one that does not.
+
+        Without one Ray's calls would block, and Ray would end this process a minute later. So this comes
+        before each of them.
 
         Raises:
             DenseCLIError: It has not, several times in a row.
@@ -67,24 +76,30 @@ class Launcher:
             # A server stands in between, and the head node may have no address that is known here.
             return
         address = ray.get_runtime_context().gcs_address
-        try:
-            check_reachable(address)
-            self._missed = 0
-        except OSError as error:
-            self._missed += 1
-            if self._missed >= MISSED:
-                raise DenseCLIError(
-                    f"The head node of the Ray cluster, {address}, does not answer any more.",
-                    hint="Finished shards are kept: the same command goes on, on another cluster too.",
-                ) from error
+        for missed in range(1, MISSED + 1):
+            try:
+                check_reachable(address)
+                return
+            except OSError as error:
+                if missed == MISSED:
+                    raise DenseCLIError(
+                        f"The head node of the Ray cluster, {address}, does not answer any more.",
+                        hint="Finished shards are kept: the same command goes on, on another cluster too.",
+                    ) from error
+            time.sleep(MISS_SECONDS)
 
     def end(self, worker: ActorHandle[Any]) -> None:
-        """Kills a worker, if it is alive."""
+        """Kills a worker, if it is alive. Raises DenseCLIError if the head node is gone; see `check`."""
+        self.check()
         with suppress(Exception):  # Ray has no word for "if it is alive".
             ray.kill(worker)
 
     def node_of(self, worker: ActorHandle[Any]) -> tuple[str, str] | None:
-        """Id and address of the node of a worker that died before it said where it is, if Ray knows."""
+        """Id and address of the node of a worker that died before it said where it is, if Ray knows.
+
+        Raises DenseCLIError if the head node is gone; see `check`.
+        """
+        self.check()
         try:
             address = ray_state.actors(worker._actor_id.hex())["Address"]
             node, name = address["NodeID"], address["IPAddress"]
@@ -94,7 +109,11 @@ class Launcher:
         return (node, name) if node.strip("f") else None
 
     def hosts(self) -> set[str]:
-        """Ids of the nodes that have what a worker needs, free or not."""
+        """Ids of the nodes that have what a worker needs, free or not.
+
+        Raises DenseCLIError if the head node is gone; see `check`.
+        """
+        self.check()
         return {
             node["NodeID"]
             for node in nodes()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -269,6 +270,15 @@ def test_train__a_signal_ends_it_with_a_checkpoint(
     assert rows(tmp_path) == rows(undisturbed)
 
 
+@pytest.fixture
+def python_sigint() -> Iterator[None]:
+    """Python's own handler: a shell starts a command in the background without one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_sigint")
 def test_train__a_second_ctrl_c_leaves_at_once(tiny_store, undisturbed, tmp_path, monkeypatch) -> None:
     step = Trainer.train_step
 
