@@ -30,6 +30,7 @@ from densecli.core.tables import table
 from densecli.shards.lanes import Lanes, number_of_lanes
 
 BATCH, WINDOW, SAMPLES = 48, 4, 256
+SA_1B = 45_000  # shards
 HEADS = ["what", "n", "opens a shard", "requests", "MB", "seconds", "CPU, ms a shard", "law"]
 
 
@@ -113,7 +114,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[128, 256])
     options = parser.parse_args()
     # Ten shards and more a lane, as number_of_lanes has it.
-    shards = {n: min(max(options.shards), 160 * n) for n in options.ranks}
+    shards = {n: min(SA_1B, 160 * n) for n in options.ranks}
     of_ranks = [Row("opens in an epoch", n, opens=opens(n, shards[n])) for n in options.ranks]
     opened = [of_shards(options.folder, n) for n in options.shards]
     made = [workers.measure(n, max(1000, 4 * n)) for n in options.workers]
