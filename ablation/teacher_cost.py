@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from densecli.shards.joined import read_joined
-from densecli.shards.manifest import describe_shards
+from densecli.shards.receipt_totals import describe_shards
 from densecli.shards.store import Column, Store
 
 # Stages in a receipt: those in which a worker only waits, and those that a live teacher has too.

@@ -19,7 +19,7 @@ import xxhash
 
 from densecli.core.tables import table
 from densecli.shards.lint import lint
-from densecli.shards.manifest import publish
+from densecli.shards.receipt_totals import publish
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
 

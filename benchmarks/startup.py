@@ -31,8 +31,9 @@ from densecli.core.tables import table
 from densecli.shards.find_shard import find_shard
 from densecli.shards.info import describe
 from densecli.shards.keys import keys_digest
-from densecli.shards.manifest import FILE, manifest_url, publish
+from densecli.shards.manifest import FILE, manifest_url
 from densecli.shards.reader import StoreReader
+from densecli.shards.receipt_totals import publish
 from densecli.shards.receipts import BLOCK, Receipt
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column, Store

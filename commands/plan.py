@@ -5,7 +5,8 @@ from typing import Any
 from densecli.commands.command import command, only
 from densecli.commands.method_needs import METHOD, build_for, kinds_read, training
 from densecli.commands.options import Options
-from densecli.pipeline.config import BuildConfig, PlanConfig
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.plan_config import PlanConfig
 from densecli.train.config import TrainConfig
 
 TRAINING = only(

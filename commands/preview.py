@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from densecli.commands.command import command
 from densecli.commands.options import Options
 from densecli.core.settings import changed, setting
-from densecli.pipeline.config import VerifyConfig
+from densecli.pipeline.verify_config import VerifyConfig
 from densecli.shards.config import DeviceSettings, StoreSettings
 
 if TYPE_CHECKING:

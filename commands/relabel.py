@@ -3,7 +3,7 @@
 from densecli.commands.build_shards import summary_text
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.pipeline.config import RelabelConfig
+from densecli.pipeline.relabel_config import RelabelConfig
 
 
 @command(RelabelConfig)

@@ -2,7 +2,7 @@
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.pipeline.config import VerifyConfig
+from densecli.pipeline.verify_config import VerifyConfig
 
 
 @command(VerifyConfig)

@@ -1,4 +1,4 @@
-"""The settings of the commands that run teachers."""
+"""The settings of build-shards, and those that it shares with other commands."""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Literal
 from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.codecs import Rows
-from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings, TextSettings
+from densecli.shards.config import DeviceSettings, DryRunSettings, TextSettings
 from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
@@ -165,7 +165,7 @@ class BuildConfig(
     )
     relist: bool = setting(
         False,
-        help="Lists a folder of photos in an object store again; else the listing is kept.",
+        help="Lists photos in an object store again, instead of using the listing that was kept.",
         group="data",
     )
     store: str | None = setting(
@@ -343,106 +343,3 @@ class BuildConfig(
         """`store`, or where a store of this data set and canvas is by default."""
         canvas = self.canvas or DATASETS[self.dataset].canvas
         return self.store or os.path.join("stores", f"{self.dataset}-{canvas}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelabelConfig(StoreSettings, ModelWeightsSettings, LabelSettings, DryRunSettings):
-    """The settings of relabel; only the weights of a text tower are used."""
-
-    teacher: str | None = setting(
-        None,
-        help="Column of features or of crops: features-MODEL or crops-MODEL, or with its id.",
-        group="teachers",
-        metavar="NAME",
-        default_text="the only one of features in the store",
-    )
-    regions: str | None = setting(
-        None,
-        help="Region plan, new or from the store.",
-        group="regions",
-        metavar="PLAN",
-        default_text="the only one in the store",
-    )
-    proposals: str | None = changed(BuildConfig, "proposals")
-    workers: int = changed(BuildConfig, "workers", 1, help="Worker processes.", default_text="")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig(Settings):
-    """The settings of plan.
-
-    Attributes:
-        build: The build to plan.
-        reads: Kinds of column that the training reads, whose live teachers it would run at every step; None
-            for all that are built.
-        student: The model to train; None for the data set's.
-        image_size: Side of the student's input in pixels; None for the canvas.
-        epochs: Length of the training.
-        seen: Length of the training in photos, in place of `epochs`.
-    """
-
-    build: BuildConfig
-    photos: int | None = setting(
-        None,
-        help="Plans for N photos like those listed.",
-        group="plan",
-        min=1,
-        metavar="N",
-        default_text="as many as listed",
-    )
-    samples: int = setting(256, help="Photos to build as a sample.", group="plan", min=1, metavar="N")
-    measured: int = setting(
-        8,
-        flag="measure",
-        help="Photos from which the bytes of labels are measured, where the teacher's weights are here; "
-        "without weights, or with 0, they are a range.",
-        group="plan",
-        min=0,
-        metavar="N",
-    )
-    tflops: float = setting(
-        100.0,
-        help="Speed of a GPU in 1e12 FLOP/s at 16 bits; tf32 counts half of it, fp32 a sixteenth.",
-        group="plan",
-        above=0,
-    )
-    calibrate: bool = setting(
-        False,
-        help="Measures the speed instead, on the sample and with the teachers' weights.",
-        group="plan",
-    )
-    reads: frozenset[str] | None = None
-    student: str | None = None
-    image_size: int | None = None
-    epochs: int
-    seen: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyConfig(StoreSettings, ModelWeightsSettings, DeviceSettings):
-    """The settings of verify."""
-
-    teachers: tuple[str, ...] = setting(
-        (),
-        flag="teacher",
-        help="Column to check, NAME or NAME-ID. May be given several times.",
-        group="data",
-        metavar="NAME",
-        default_text="every column",
-    )
-    samples: int = setting(16, help="Photos to check in each column.", group="data", min=1, metavar="N")
-    tolerance: float = setting(
-        0.01,
-        help="How much an error may exceed the recorded one, on another machine or release.",
-        group="data",
-        min=0,
-    )
-    weights: Mapping[str, str] = changed(
-        ModelWeightsSettings, "weights", default_text="the paths at the build, else looked up by name"
-    )
-    categories: str | None = changed(LabelSettings, "categories", default_text="as at the build")
-    text_embeddings: str | None = changed(LabelSettings, "text_embeddings")
-    templates: str | None = changed(
-        LabelSettings, "templates", default_text="those of the build, if they are a named set"
-    )
-    batch_size: int = changed(BuildConfig, "batch_size", help="Photos in a batch.")

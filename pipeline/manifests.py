@@ -5,7 +5,8 @@ from contextlib import closing
 
 from densecli.core.progress import Progress
 from densecli.shards.column import Column
-from densecli.shards.manifest import lacks_manifest, publish, withdraw
+from densecli.shards.manifest import lacks_manifest, withdraw
+from densecli.shards.receipt_totals import publish
 
 # Seconds until the counting of receipts is worth a line.
 _SILENCE = 5.0

@@ -26,7 +26,8 @@ from densecli.core.tables import table
 from densecli.models.flops import TRAINING, student_forward
 from densecli.models.student import load_student
 from densecli.pipeline.build_request import BuildRequest, prepare, shard_sizes
-from densecli.pipeline.config import BuildConfig, PlanConfig
+from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.plan_config import PlanConfig
 from densecli.pipeline.sources import Source
 from densecli.pipeline.sources.index import listed_before
 from densecli.pipeline.teachers import Cost, Photo, teacher_config, weights_names
@@ -61,8 +62,8 @@ class Sample:
         receipts: Receipts of each column, one for each chunk of photos.
         costs: For each teacher, the mean FLOPs of a photo, once for the store and at each visit of a live
             teacher.
-        most: For each teacher whose bytes depend on what it says, the largest ones as a multiple of those in
-            the receipts. Empty if the teachers ran.
+        most: For each teacher whose bytes depend on its outputs, the most that they can be, as a multiple of
+            those in the receipts. Empty if the teachers ran.
     """
 
     places: np.ndarray
@@ -87,7 +88,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Factor:
-    """By what a column takes more than the sample says.
+    """How many times the bytes of its sample a column takes.
 
     Attributes:
         mean: The factor.
@@ -106,8 +107,8 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         `proposals`, see `check_proposals`;
         `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
         `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
-        `most_bytes`, in total and of a column, where `bytes` are the least of a range; `measured_bytes`, by
-        what the bytes of teachers exceed the least, where they were measured;
+        `most_bytes`, in total and of a column, where `bytes` are the least of a range; `measured_bytes`, how
+        many times the least bytes the columns of each teacher take, where that was measured;
         `index_bytes` of the listing; `cpu_hours` to read and write photos; whether speeds are `measured`;
         `tflops`; `device`; `teachers` (name, precision, TFLOP and GPU hours of the build, and of an epoch
         with the live teacher, 0 if the training does not read it); `student` (name, TFLOP and GPU hours of an
@@ -277,7 +278,7 @@ def take_sample(request: BuildRequest, source: Source, count: int, *, run_teache
 def measured_factors(
     config: PlanConfig, request: BuildRequest, source: Source, sample: Sample
 ) -> dict[str, Factor]:
-    """By what the columns take more than the least, of teachers whose bytes depend on what they say.
+    """How many times the least bytes the columns take, of teachers whose bytes depend on their outputs.
 
     Those whose weights are at hand see a few of the photos; others are left out.
     """

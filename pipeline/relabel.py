@@ -18,10 +18,11 @@ from densecli.models.checkpoints import find_weights, load_model, weights_given
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
-from densecli.pipeline.config import FailureSettings, RelabelConfig
+from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.failures import SetAside
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
 from densecli.pipeline.proposals import check_stored
+from densecli.pipeline.relabel_config import RelabelConfig
 from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.summary import Summary, describe, totals_of

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.failures import Failure, NodeFailures, SetAside
+from densecli.pipeline.pool_worker import Outcome, Worker
 from densecli.pipeline.unit import Report, Unit
-from densecli.pipeline.worker_pool import Outcome, Worker, WorkerPool
+from densecli.pipeline.worker_pool import WorkerPool
 
 POLL_SECONDS = 0.5
 """Seconds between two checks for signals."""

@@ -13,16 +13,17 @@ from densecli.core.tables import table
 from densecli.models.checkpoints import is_random
 from densecli.models.prompts import TEMPLATES
 from densecli.pipeline.batcher import live_targets
-from densecli.pipeline.config import BuildConfig, VerifyConfig
+from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.stored_error import of_full_precision, stored_error
 from densecli.pipeline.teachers import Photo, TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.teachers.gram import with_method_of
+from densecli.pipeline.verify_config import VerifyConfig
 from densecli.shards.find_shard import find_shard
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
 from densecli.shards.keys import canonical_json
-from densecli.shards.manifest import describe_shards
 from densecli.shards.parted_store import open_store
+from densecli.shards.receipt_totals import describe_shards
 from densecli.shards.specs import FULL_PRECISION, TargetSpec
 from densecli.shards.store import Column, Store
 

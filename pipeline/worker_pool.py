@@ -6,18 +6,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
-from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.failures import Failure, gave_up
 from densecli.pipeline.launcher import Launcher
+from densecli.pipeline.pool_worker import Node, Outcome, Worker
 from densecli.pipeline.unit import Report, Unit, one_line
 from densecli.pipeline.worker import UNITS_PER_WORKER, Pulse, Work
 
@@ -40,58 +39,6 @@ A main process that was itself suspended has not waited for its workers in that 
 
 class Silent(Exception):
     """A worker gave no answer, or no sign of life."""
-
-
-class Node(NamedTuple):
-    """A node of the cluster: Ray's id of it, and what people call it."""
-
-    id: str
-    host: str
-
-    def __str__(self) -> str:
-        return f"{self.host} ({self.id[:8]})"
-
-
-@dataclass(eq=False)
-class Worker:
-    """A worker, as the pool sees it.
-
-    Attributes:
-        handle: The actor.
-        node: Where it is; None until its process has answered.
-        units: The units it is building, by shard.
-        exclusive: Whether it gets no second unit while it has one.
-        signs: Its signs of life when it was last asked, and when their number last changed.
-        asked: When it was asked for the answer that it still owes; None if it owes none.
-        alive: Whether the pool counts on it.
-    """
-
-    handle: ActorHandle[Any]
-    node: Node | None = None
-    units: dict[str, Unit] = field(default_factory=dict)
-    exclusive: bool = False
-    message: str = ""
-    signs: int = -1
-    last_sign: float = 0.0
-    asked: float | None = None
-    alive: bool = True
-    calls: set[Future[Any]] = field(default_factory=set)
-
-
-class Outcome(NamedTuple):
-    """How a unit ended, or several at once whose worker died.
-
-    Attributes:
-        worker: The worker.
-        units: One unit, or all that a worker had at hand when it died.
-        result: The report, or why there is none.
-        died: Whether the worker has died.
-    """
-
-    worker: Worker
-    units: tuple[Unit, ...]
-    result: Report | Failure
-    died: bool = False
 
 
 _Event = tuple[str, Worker, Unit | None, Future[Any]]
@@ -170,7 +117,7 @@ class WorkerPool:
             self._launcher.check()
             self._hosts = None
             for worker in [*self._starting, *self.ready]:
-                self._feel(worker)
+                self._ask_for_pulse(worker)
         if self.ready:
             self._last_news = self.now
             if self._last_news - self._last_finished > SILENCE:
@@ -178,7 +125,7 @@ class WorkerPool:
         else:
             self._tell_start()
 
-    def _feel(self, worker: Worker) -> None:
+    def _ask_for_pulse(self, worker: Worker) -> None:
         """Asks a worker for its pulse, and ends one that is lost or stalled."""
         # A worker without a node waits for room, and has no process to ask.
         if worker.asked is None:
@@ -338,7 +285,7 @@ class WorkerPool:
             if worker.node.id in self.left_out:
                 self._died(worker, Silent("Its node is left out."))
         elif kind == "pulse" and cause is None:
-            self._felt(worker, future.result())
+            self._note_pulse(worker, future.result())
         elif kind == "start":
             self._started(worker, cause)
         elif unit:
@@ -346,7 +293,7 @@ class WorkerPool:
                 worker, unit, pickle.loads(future.result()) if cause is None else Failure.of(cause)
             )
 
-    def _felt(self, worker: Worker, pulse: Pulse) -> None:
+    def _note_pulse(self, worker: Worker, pulse: Pulse) -> None:
         worker.asked, worker.message = None, pulse.message
         if pulse.signs != worker.signs:
             worker.signs, worker.last_sign = pulse.signs, self.now

@@ -9,8 +9,9 @@ from densecli.core import fs
 from densecli.core.documents import read_document
 from densecli.shards.column import Column
 from densecli.shards.manifest import FILE as MANIFEST
-from densecli.shards.manifest import describe_shards, lacks_manifest, manifest_url
+from densecli.shards.manifest import lacks_manifest, manifest_url
 from densecli.shards.parted_store import PartedStore
+from densecli.shards.receipt_totals import describe_shards
 from densecli.shards.store import Store
 
 _RESTORE = "Restore or delete it: until then nobody knows which columns the run uses."

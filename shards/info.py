@@ -10,7 +10,7 @@ from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.tables import size, table
 from densecli.shards.column import Column
 from densecli.shards.keys import canonical_json
-from densecli.shards.manifest import describe_shards
+from densecli.shards.receipt_totals import describe_shards
 from densecli.shards.store import Store
 
 PASSED_OVER = "index/passed-over.json"

@@ -15,7 +15,8 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.shards import key_index, manifest
 from densecli.shards.column import Column
-from densecli.shards.manifest import Manifest, Tally, manifest_url, read_manifest
+from densecli.shards.manifest import Manifest, manifest_url, read_manifest
+from densecli.shards.receipt_totals import ReceiptTotals
 from densecli.shards.receipts import BLOCK, Receipt
 from densecli.shards.store import Store
 from densecli.shards.tars import Buffer, index_of, read_tar
@@ -163,7 +164,7 @@ def _shards(
     if len(to_read) < len(shards):
         advance(len(shards) - len(to_read))
     listed = yield from _manifest_of(column, there)
-    tally, differing = Tally(column, to_read, with_keys=True), []
+    counted, differing = ReceiptTotals(column, to_read, with_keys=True), []
     check = partial(_check, column, store.shard_sizes, digests)
     # The totals hold for all shards together: with a bad one among them they say nothing.
     whole = len(to_read) == len(names)
@@ -177,7 +178,7 @@ def _shards(
             if listed is not None and listed.row_of(found) != manifest.row(found):
                 differing.append(names[i])
             if listed is not None and whole:
-                tally.add(found, there[f"{names[i]}.json"].bytes)
+                counted.add(found, there[f"{names[i]}.json"].bytes)
     url = manifest_url(column)
     if differing:
         yield Finding(
@@ -186,7 +187,7 @@ def _shards(
             _delete(url),
         )
     elif listed is not None and whole:
-        again, index = tally.manifest()
+        again, index = counted.manifest()
         # What a build says of itself is not checked, here as in receipts.
         if {**again.totals, "run": None} != {**listed.totals, "run": None}:
             yield Finding(url, f"{url} does not fit the receipts in total.", _delete(url))

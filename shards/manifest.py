@@ -5,8 +5,8 @@ another at its end, so that a reader needs one request where the receipts take o
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -18,12 +18,11 @@ from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.shards.column import Column
-from densecli.shards.key_index import KeyIndex, index_bytes, key_hashes
+from densecli.shards.key_index import index_bytes
 from densecli.shards.keys import canonical_json
 from densecli.shards.parquet_footer import codecs_of
 from densecli.shards.parted_column import PartedColumn
 from densecli.shards.receipts import Receipt
-from densecli.shards.tars import index_of
 
 FILE = "manifest.parquet"
 """Name of the file in the column's folder."""
@@ -31,7 +30,7 @@ _VERSION = 1
 _METADATA = b"densecli"
 # Bytes of the largest file that is read: 43 a shard are written, and the totals.
 _MOST, _MOST_A_SHARD = 1 << 20, 64
-# Receipts read at the same time, and how many may wait to be counted.
+# Manifests of parts that are read at the same time, and how many may wait.
 _THREADS, _WINDOW = 16, 64
 
 
@@ -41,7 +40,7 @@ class Run(TypedDict):
     seconds: dict[str, float]
     gpu_seconds: float
     receipt_bytes: int
-    """Size of all receipts, which hold the same of each shard."""
+    """Total size of the receipts."""
 
 
 class Totals(TypedDict):
@@ -51,6 +50,29 @@ class Totals(TypedDict):
     error: dict[str, float]
     """The codec's error: the largest of every `max_NAME`, the mean over the samples of every other."""
     run: Run
+
+
+class ErrorTotals:
+    """Combines errors as they come; some are measured on some of the shards alone."""
+
+    def __init__(self) -> None:
+        """Of nothing."""
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._weights = Counter[str]()
+
+    def add(self, errors: Mapping[str, float], samples: int) -> None:
+        """Adds errors that are those of so many samples."""
+        for name, value in errors.items():
+            before = self._sums[name]
+            self._sums[name] = max(before, value) if name.startswith("max_") else before + value * samples
+            self._weights[name] += samples
+
+    def totals(self) -> dict[str, float]:
+        """The largest of every `max_NAME`, the mean over the samples of every other."""
+        return {
+            name: float(value if name.startswith("max_") else value / max(1, self._weights[name]))
+            for name, value in self._sums.items()
+        }
 
 
 class _Document(TypedDict):
@@ -246,16 +268,11 @@ def _together(manifests: Sequence[Manifest | None], counts: Sequence[int]) -> Ma
     if len(found) < len(manifests):
         return None
     offsets = np.cumsum([0, *counts[:-1]])
-    skipped, seconds, errors = Counter[str](), Counter[str](), defaultdict[str, float](float)
-    weights = Counter[str]()
+    skipped, seconds, errors = Counter[str](), Counter[str](), ErrorTotals()
     for manifest in found:
         skipped.update(manifest.totals["skipped"])
         seconds.update(manifest.totals["run"]["seconds"])
-        weights.update(dict.fromkeys(manifest.totals["error"], int(manifest.samples.sum())))
-    for manifest in found:
-        for name, value in manifest.totals["error"].items():
-            share = value * int(manifest.samples.sum()) / max(1, weights[name])
-            errors[name] = max(errors[name], value) if name.startswith("max_") else errors[name] + share
+        errors.add(manifest.totals["error"], int(manifest.samples.sum()))
     runs = [manifest.totals["run"] for manifest in found]
     return Manifest(
         shards=np.concatenate([m.shards + offset for m, offset in zip(found, offsets, strict=True)]),
@@ -265,7 +282,7 @@ def _together(manifests: Sequence[Manifest | None], counts: Sequence[int]) -> Ma
         keys_digest=np.concatenate([manifest.keys_digest for manifest in found]),
         totals={
             "skipped": dict(skipped),
-            "error": dict(errors),
+            "error": errors.totals(),
             "run": {
                 "seconds": dict(seconds),
                 "gpu_seconds": sum(run["gpu_seconds"] for run in runs),
@@ -274,56 +291,6 @@ def _together(manifests: Sequence[Manifest | None], counts: Sequence[int]) -> Ma
         },
         file_bytes=sum(manifest.file_bytes for manifest in found),
     )
-
-
-def describe_shards(column: Column, advance: Callable[[int], None] = lambda shards: None) -> Manifest:
-    """What the receipts of a column's built shards say: from its manifest, or else from the receipts.
-
-    Args:
-        column: The column, finished or not.
-        advance: Called with the number of shards that were just counted.
-
-    Raises:
-        DenseCLIError: The manifest or a receipt is damaged.
-    """
-    found = read_manifest(column)
-    # A listing of a local folder is one look, and tells whether somebody deleted a shard. Elsewhere it takes
-    # a request for each 500 shards.
-    missing = column.missing() if found is None or fs.is_local(column.url) else []
-    if found is not None and not missing:
-        advance(len(column.shard_names))
-        return found
-    return count_receipts(column, missing, advance)
-
-
-def count_receipts(
-    column: Column, missing: Sequence[str] = (), advance: Callable[[int], None] = lambda shards: None
-) -> Manifest:
-    """What the receipts of a column say, but for the shards that are missing."""
-    if missing:
-        advance(len(missing))
-    gone = set(missing)
-    there = [i for i, shard in enumerate(column.shard_names) if shard not in gone]
-    return _count(column, there, advance, Tally(column, there)).manifest()[0]
-
-
-def publish(column: Column, advance: Callable[[int], None] = lambda shards: None) -> None:
-    """Writes the manifest of a column from its receipts, if the column is finished.
-
-    Args:
-        column: The column.
-        advance: Called with the number of shards that were just counted.
-
-    Raises:
-        DenseCLIError: A receipt is damaged, or the store cannot be written.
-    """
-    if column.missing():
-        return
-    shards = range(len(column.shard_names))
-    manifest, index = _count(column, shards, advance, Tally(column, shards, with_keys=True)).manifest()
-    if index is not None:
-        index.write(column.url)
-    fs.write_atomic(manifest_url(column), manifest.to_parquet(column.key))
 
 
 def withdraw(column: Column) -> None:
@@ -338,93 +305,3 @@ def lacks_manifest(column: Column) -> bool:
         return read_manifest(column) is None
     except DenseCLIError:
         return True
-
-
-class Tally:
-    """Adds up the receipts of some shards of a column, in order."""
-
-    def __init__(self, column: Column, shards: Sequence[int], *, with_keys: bool = False) -> None:
-        """A tally of nothing.
-
-        Args:
-            column: The column.
-            shards: Numbers of the shards whose receipts will be added.
-            with_keys: Whether to make the index of the keys too, if it is the column of photos.
-        """
-        n = len(shards)
-        self._column, self._shards, self._added = column, np.array(shards, dtype=np.int64), 0
-        self._samples, self._bytes = np.zeros(n, np.int32), np.zeros(n, np.int64)
-        self._xxh3, self._digests = np.zeros(n, np.uint64), np.zeros((n, 32), np.uint8)
-        self._hashes: list[np.ndarray] | None = [] if with_keys and column.kind == "images" else None
-        self._receipt_bytes, self._gpu_seconds = 0, 0.0
-        self._skipped, self._seconds = Counter[str](), Counter[str]()
-        self._errors: defaultdict[str, float] = defaultdict(float)
-        # Some errors are measured on some of the shards alone.
-        self._weights = Counter[str]()
-
-    def add(self, receipt: Receipt, size: int) -> None:
-        """Adds the next shard's receipt and its size. Raises DenseCLIError if it contradicts itself."""
-        i = self._added
-        samples, self._bytes[i], self._xxh3[i], digest = row(receipt)
-        self._samples[i], self._digests[i] = samples, np.frombuffer(digest, np.uint8)
-        self._receipt_bytes += size
-        self._gpu_seconds += receipt.gpu_seconds
-        self._skipped.update(receipt.skipped)
-        self._seconds.update(receipt.seconds)
-        for name, value in receipt.error.items():
-            before = self._errors[name]
-            self._errors[name] = max(before, value) if name.startswith("max_") else before + value * samples
-            self._weights[name] += samples
-        if self._hashes is not None:
-            keys = index_of(self._column, receipt.shard, receipt).samples
-            self._hashes.append(key_hashes(keys, int(self._shards[i])))
-        self._added += 1
-
-    def manifest(self) -> tuple[Manifest, KeyIndex | None]:
-        """What all of them say, and the index of the keys if one was asked for."""
-        index = None if self._hashes is None else KeyIndex.of(self._hashes)
-        errors = {
-            name: float(value if name.startswith("max_") else value / max(1, self._weights[name]))
-            for name, value in self._errors.items()
-        }
-        totals: Totals = {
-            "skipped": dict(self._skipped),
-            "error": errors,
-            "run": {
-                "seconds": {stage: float(seconds) for stage, seconds in self._seconds.items()},
-                "gpu_seconds": float(self._gpu_seconds),
-                "receipt_bytes": self._receipt_bytes,
-            },
-        }
-        manifest = Manifest(
-            shards=self._shards,
-            samples=self._samples,
-            tar_bytes=self._bytes,
-            xxh3=self._xxh3,
-            keys_digest=self._digests,
-            totals=totals,
-            keys_index=None if index is None else index.digest,
-        )
-        return manifest, index
-
-
-def _count(column: Column, shards: Sequence[int], advance: Callable[[int], None], tally: Tally) -> Tally:
-    """Adds the receipts of these shards to a tally."""
-    places = ((column, column.shard_names[i]) for i in shards)
-    with closing(prefetch(_read, places, threads=_THREADS, window=_WINDOW)) as receipts:
-        for receipt, size in receipts:
-            tally.add(receipt, size)
-            advance(1)
-    return tally
-
-
-def _read(place: tuple[Column, str]) -> tuple[Receipt, int]:
-    column, shard = place
-    try:
-        data = fs.read_bytes(column.receipt_url(shard))
-    except FileNotFoundError as error:
-        raise DenseCLIError(
-            f"The receipt {column.receipt_url(shard)} was removed a moment ago.",
-            hint="Run the command again once nothing writes to the store.",
-        ) from error
-    return column.parsed_receipt(shard, data), len(data)

@@ -4,13 +4,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import overload
 
+from densecli.core.lazy_sequence import LazySequence
 from densecli.shards.column import Column
 from densecli.shards.receipts import Receipt
 
 
-class ShardNames(Sequence[str]):
+class ShardNames(LazySequence[str]):
     """The names of the shards of all parts, made when asked for: PART/SHARD."""
 
     def __init__(self, counts: Sequence[int]) -> None:
@@ -20,14 +20,8 @@ class ShardNames(Sequence[str]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        i = range(len(self))[index]
+    def at(self, i: int) -> str:
+        """See `LazySequence.at`."""
         part = bisect_right(self._ends, i)
         return f"{part}/{i - (self._ends[part - 1] if part else 0):06d}"
 

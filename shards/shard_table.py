@@ -8,7 +8,8 @@ import numpy as np
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column
-from densecli.shards.manifest import Manifest, count_receipts, manifest_url, read_manifest
+from densecli.shards.manifest import Manifest, manifest_url, read_manifest
+from densecli.shards.receipt_totals import count_receipts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 
+from densecli.core.lazy_sequence import LazySequence
 from densecli.core.random_words import random_order
 from densecli.pipeline.sources.base import Item
 from densecli.pipeline.sources.packed import part
@@ -44,7 +45,7 @@ def shuffled_order(blocks: Sequence[int] | np.ndarray, seed: int) -> np.ndarray:
     return found
 
 
-class ShuffledCut(Sequence[Item]):
+class ShuffledCut(LazySequence[Item]):
     """The items of a listing in another order."""
 
     def __init__(self, items: Sequence[Item], order: np.ndarray) -> None:
@@ -59,14 +60,9 @@ class ShuffledCut(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._order)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, slice):
-            return [self._items[place] for place in self._order[index].tolist()]
-        return self._items[int(self._order[index])]
+    def at(self, i: int) -> Item:
+        """See `LazySequence.at`."""
+        return self._items[int(self._order[i])]
 
     def part(self, places: np.ndarray) -> Sequence[Item]:
         """Returns the photos at these places, in that order, as few arrays."""

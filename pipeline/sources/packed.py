@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Protocol, overload, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from densecli.core.lazy_sequence import LazySequence
 from densecli.pipeline.sources.base import Item, Span
 
 
@@ -66,7 +67,7 @@ class Spans:
 
 
 @dataclass(frozen=True, eq=False)
-class PackedItems(Sequence[Item]):
+class PackedItems(LazySequence[Item]):
     """The photos of a unit. They become items where they are read."""
 
     keys: Texts
@@ -83,12 +84,9 @@ class PackedItems(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.keys.lengths)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        return self._items[index]
+    def at(self, i: int) -> Item:
+        """See `LazySequence.at`."""
+        return self._items[i]
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)

@@ -3,16 +3,16 @@
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import overload
 
 import numpy as np
 import xxhash
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.lazy_sequence import LazySequence
 from densecli.core.passed_over import PassedOver
 from densecli.pipeline.sources.address_lists import HINT, read_addresses
 from densecli.pipeline.sources.address_loader import AddressLoader
@@ -24,7 +24,7 @@ BLOCK = 4096
 """Number of addresses that are compressed together."""
 
 
-class Addresses(Sequence[Item]):
+class Addresses(LazySequence[Item]):
     """The first `limit` addresses without repetitions, compressed in memory. A key is the address's hash.
 
     Attributes:
@@ -66,14 +66,9 @@ class Addresses(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, slice):
-            return [self._item(row) for row in self._rows[index].tolist()]
-        return self._item(int(self._rows[index]))
+    def at(self, i: int) -> Item:
+        """See `LazySequence.at`."""
+        return self._item(int(self._rows[i]))
 
     def _with_address(self, urls: Iterable[str]) -> Iterator[str]:
         for number, url in enumerate(urls, start=1):

@@ -7,13 +7,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 
 from densecli.core import fs
 from densecli.core.clients import CONNECTIONS
 from densecli.core.find import Entry
+from densecli.core.lazy_sequence import LazySequence
 from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
@@ -68,7 +69,7 @@ def table(rows: Sequence[Row]) -> np.ndarray:
     return np.array(rows, dtype=[("name", f"S{width}"), *numbers])
 
 
-class Listing(Sequence[Item]):
+class Listing(LazySequence[Item]):
     """The photos of volumes, one volume after another."""
 
     def __init__(
@@ -121,15 +122,8 @@ class Listing(Sequence[Item]):
     def __len__(self) -> int:
         return self._n
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        found = range(self._n)[index]
-        return self._item(found) if isinstance(found, int) else [self._item(i) for i in found]
-
-    def _item(self, i: int) -> Item:
+    def at(self, i: int) -> Item:
+        """See `LazySequence.at`."""
         v = bisect_right(self._ends, i)
         volume = self.volumes[v]
         place = i - self._ends[v]
@@ -172,7 +166,7 @@ class VolumeSlice(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ListingPart(Sequence[Item]):
+class ListingPart(LazySequence[Item]):
     """Photos of a listing as arrays: they become items where they are read.
 
     Attributes:
@@ -186,12 +180,9 @@ class ListingPart(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        return self._items[index]
+    def at(self, i: int) -> Item:
+        """See `LazySequence.at`."""
+        return self._items[i]
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)

@@ -22,8 +22,9 @@ from densecli.shards.info import describe
 from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json, column_key, short_id
 from densecli.shards.lint import lint
-from densecli.shards.manifest import manifest_url, publish, read_manifest
+from densecli.shards.manifest import manifest_url, read_manifest
 from densecli.shards.npz import decode_npz, npz_bytes
+from densecli.shards.receipt_totals import publish
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import Column, Store
 from densecli.shards.writer import ShardWriter, jpg_bytes

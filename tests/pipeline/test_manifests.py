@@ -9,8 +9,8 @@ from building import build_here
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline import relabel as relabelling
 from densecli.pipeline.build_shards import build_shards
-from densecli.pipeline.config import RelabelConfig
 from densecli.pipeline.relabel import prepare, relabel
+from densecli.pipeline.relabel_config import RelabelConfig
 from densecli.shards.lint import lint
 from densecli.shards.manifest import manifest_url, read_manifest
 

@@ -23,8 +23,8 @@ from densecli.pipeline.build_request import prepare
 from densecli.pipeline.plan import PlanConfig, plan
 from densecli.pipeline.sources import Unreadable, open_source
 from densecli.shards.geometry import Canvas
-from densecli.shards.manifest import publish
 from densecli.shards.reader import StoreReader
+from densecli.shards.receipt_totals import publish
 
 pytestmark = pytest.mark.slow
 

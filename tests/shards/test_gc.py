@@ -15,7 +15,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards import gc
 from densecli.shards.gc import delete
 from densecli.shards.lint import lint
-from densecli.shards.manifest import publish
+from densecli.shards.receipt_totals import publish
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, npz_bytes
 

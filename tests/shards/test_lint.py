@@ -15,7 +15,8 @@ from densecli.cli import main
 from densecli.shards import lint as linter
 from densecli.shards.keys import canonical_json, keys_digest
 from densecli.shards.lint import lint
-from densecli.shards.manifest import manifest_url, publish, withdraw
+from densecli.shards.manifest import manifest_url, withdraw
+from densecli.shards.receipt_totals import publish
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter, npz_bytes
 

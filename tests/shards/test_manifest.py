@@ -13,20 +13,13 @@ from pyarrow import parquet
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.shards import key_index, manifest
+from densecli.shards import key_index
 from densecli.shards.find_shard import find_shard
 from densecli.shards.gc import garbage
 from densecli.shards.info import describe, report
-from densecli.shards.manifest import (
-    Manifest,
-    describe_shards,
-    manifest_url,
-    most_bytes,
-    publish,
-    read_manifest,
-    withdraw,
-)
+from densecli.shards.manifest import Manifest, manifest_url, most_bytes, read_manifest, withdraw
 from densecli.shards.reader import StoreReader
+from densecli.shards.receipt_totals import describe_shards, publish
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
@@ -405,4 +398,4 @@ def test_manifest__counts_what_its_receipts_count(store, column, monkeypatch):
         return real(url)
 
     monkeypatch.setattr(fs, "read_bytes", gone)
-    refused(lambda: manifest.publish(column), "000002.json was removed a moment ago")
+    refused(lambda: publish(column), "000002.json was removed a moment ago")

@@ -7,10 +7,11 @@ import pytest
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.gc import garbage
-from densecli.shards.manifest import publish, read_manifest
+from densecli.shards.manifest import read_manifest
 from densecli.shards.parted_column import ShardNames
 from densecli.shards.parted_store import PartedStore, open_store, part_url, read_parts, write_parts
 from densecli.shards.reader import StoreReader
+from densecli.shards.receipt_totals import publish
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
