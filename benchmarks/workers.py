@@ -4,8 +4,8 @@
     python benchmarks/workers.py --workers 1024 --shards 20000
 
 What runs is the real main process of `build-shards` with all that it does for a shard: it makes units from a
-listing of tars, claims them in a store, hands them to workers through Ray, takes in the reports and adds them
-up, and asks every worker for its pulse. What is simulated are the workers: their teachers cost nothing and write
+listing of tars, claims them in a store, hands them to workers through Ray, takes in the reports, adds them up
+and asks every worker for its pulse. What is simulated are the workers: their teachers cost nothing and write
 nothing, and many of them live in one process, because hundreds of processes do not fit into one machine. A
 call to any of them goes through Ray as one to a process of its own does. CPU time is that of the process with
 its threads, Ray's among them, from the first report to the last.

@@ -79,9 +79,10 @@ class ReceiptTotals:
 
 
 def _count(
-    column: Column, shards: Sequence[int], advance: Callable[[int], None], totals: ReceiptTotals
+    column: Column, shards: Sequence[int], advance: Callable[[int], None], *, with_keys: bool = False
 ) -> ReceiptTotals:
-    """Adds the receipts of these shards to the totals."""
+    """Adds up the receipts of these shards."""
+    totals = ReceiptTotals(column, shards, with_keys=with_keys)
     places = ((column, column.shard_names[i]) for i in shards)
     with closing(prefetch(_read, places, threads=_THREADS, window=_WINDOW)) as receipts:
         for receipt, size in receipts:
@@ -130,7 +131,7 @@ def count_receipts(
         advance(len(missing))
     gone = set(missing)
     there = [i for i, shard in enumerate(column.shard_names) if shard not in gone]
-    return _count(column, there, advance, ReceiptTotals(column, there)).manifest()[0]
+    return _count(column, there, advance).manifest()[0]
 
 
 def publish(column: Column, advance: Callable[[int], None] = lambda shards: None) -> None:
@@ -146,9 +147,7 @@ def publish(column: Column, advance: Callable[[int], None] = lambda shards: None
     if column.missing():
         return
     shards = range(len(column.shard_names))
-    manifest, index = _count(
-        column, shards, advance, ReceiptTotals(column, shards, with_keys=True)
-    ).manifest()
+    manifest, index = _count(column, shards, advance, with_keys=True).manifest()
     if index is not None:
         index.write(column.url)
     fs.write_atomic(manifest_url(column), manifest.to_parquet(column.key))
