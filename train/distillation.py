@@ -212,6 +212,8 @@ class Distillation(Recipe[Outputs]):
         self.terms = self._terms()
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
+        self.unread = self._unread()
+        freeze(self.model, self.unread)
         self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
@@ -231,6 +233,23 @@ class Distillation(Recipe[Outputs]):
             )
             for loss, (term, kind) in reads.items()
         }
+
+    def _unread(self) -> list[str]:
+        """Names of the parameters that would be trained, but that no loss depends on."""
+        parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        # The smallest photo will do: what reaches the loss does not depend on its size.
+        side = self.student.input_side(2 * self.student.patch_size)
+        pixels = torch.zeros(1, 3, side, side, device=next(self.model.parameters()).device)
+        dense, context, *heads = self.model(pixels, self.mode, context=True)
+        student = StudentOutput(dense, dense.new_empty(0), context)
+        maps = {
+            id(each): each
+            for loss, term in self.terms.items()
+            for each in term.maps_read(student._replace(head=heads[0].get(loss) if heads else None))
+        }
+        total = torch.stack([each.float().sum() for each in maps.values()]).sum()
+        gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        return [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
 
     def _text(self, column: Column) -> Tensor:
         """(D, C) the student's text embeddings of the categories of a labels column."""
@@ -261,6 +280,7 @@ class Distillation(Recipe[Outputs]):
             "preset": [*(() if self.config.losses else ("losses",)), *self.config.from_preset],
             "mode": self.mode,
             "teachers": list(self.config.teachers),
+            **({"unread": self.unread} if self.unread else {}),
             "columns": {kind: column.key for kind, column in columns.items()},
             **_part_columns(columns.values()),
         }
@@ -268,6 +288,10 @@ class Distillation(Recipe[Outputs]):
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
         notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.unread:
+            notes.append(
+                f"No loss depends on these parameters, which stay as they are: {', '.join(self.unread)}."
+            )
         if self.initial_mode not in (None, self.mode):
             notes.append(
                 f"{self.config.init} read its student out as {self.initial_mode}, this training reads it as "
