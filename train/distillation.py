@@ -202,7 +202,7 @@ class Distillation(Recipe[Outputs]):
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
         if device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
-        model.activation_checkpointing = config.activation_checkpointing
+        model.activation_checkpointing = bool(config.activation_checkpointing)
         self.student = model
         self.initial = {
             # On the CPU: a GPU needs its memory for the training.
@@ -336,9 +336,13 @@ class Distillation(Recipe[Outputs]):
         student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts, heads)
 
+    def checkpoint_activations(self, on: bool) -> None:
+        """See `Recipe.checkpoint_activations`."""
+        self.student.activation_checkpointing = on
+
     def saving_memory(self) -> list[str]:
         """See `Recipe.saving_memory`."""
-        if self.config.activation_checkpointing:
+        if self.student.activation_checkpointing:
             return ["a smaller --image-size, which changes the result"]
         return ["--activation-checkpointing, which is slower and changes nothing else"]
 
