@@ -32,11 +32,14 @@ class DenseCLIP(nn.Module):
         embed_dim: Width D of image and text embeddings.
         modes: Dense modes; see `dense`.
         options: A sentence about the options that may be added to a mode; empty if there are none.
+        own_weights: Names in the state dict of `clip` that only this class knows. A published file has none
+            of them; they then keep their initial values.
         activation_checkpointing: Whether activations are computed again in the backward pass, to save memory.
     """
 
     modes: tuple[str, ...] = ("value", "maskclip")
     options = ""
+    own_weights: frozenset[str] = frozenset()
     _mean: Tensor
     _std: Tensor
 
