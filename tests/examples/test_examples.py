@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
 from densecli.models.checkpoints import load_model
 from densecli.models.registry import FAMILIES, MODELS
 from densecli.train.methods import METHODS
 from densecli.train.terms import TERMS
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Command = Callable[..., str]
