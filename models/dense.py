@@ -136,10 +136,21 @@ class DenseCLIP(nn.Module):
         """
         return self.dense_and_context(images, mode)[0]
 
+    def dense_context_image(
+        self, images: Tensor, mode: str = "value"
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns the pair of `dense_and_context`, and `encode_image`."""
+        return *self.dense_and_context(images, mode), self.encode_image(images)
+
     def forward(
-        self, images: Tensor, mode: str = "value", *, context: bool = False
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Returns `dense`, or with `context` the pair of `dense_and_context`."""
+        self, images: Tensor, mode: str = "value", *, context: bool = False, image: bool = False
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]] | tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns `dense`, with `context` also context features, with `image` also image embeddings.
+
+        See `dense_and_context` and `dense_context_image`.
+        """
+        if image:
+            return self.dense_context_image(images, mode)
         dense, features = self.dense_and_context(images, mode)
         return (dense, features) if context else dense
 
