@@ -34,6 +34,7 @@ from densecli.train.optimizer import freeze
 from densecli.train.pictures import AffinityPictures
 from densecli.train.recipe import Recipe
 from densecli.train.run_folder import lanes_to_continue
+from densecli.train.static_batch import filled, without_filling
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup, options_by_term, term_and_kind
 from densecli.train.terms.base import term_options, weighted_sum
 from densecli.train.trainer import Trainer
@@ -298,8 +299,9 @@ class Distillation(Recipe[Outputs]):
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """See `Outputs`."""
-        images = self.student.prepare(batch.images, side=self.config.image_size)
-        dense, context, *heads = model(images, self.mode, context=True)
+        images = self.student.prepare(filled(batch.images, self.filled_to), side=self.config.image_size)
+        outputs = model(images, self.mode, context=True)
+        dense, context, *heads = without_filling(outputs, len(batch.images))
         return dense, context, heads[0] if heads else {}
 
     def loss(
