@@ -113,7 +113,12 @@ class Command(click.Command):
         self.settings = {each.name: each for each in settings}
         self.resolved, self.upgrade = resolved, upgrade
         params: list[click.Parameter] = [
-            click.Argument([each.name], type=SettingType(each), required=_required(each))
+            click.Argument(
+                [each.name],
+                type=SettingType(each),
+                required=_required(each),
+                nargs=-1 if each.repeatable else 1,
+            )
             if each.argument
             else SettingOption(each)
             for each in settings

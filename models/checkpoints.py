@@ -106,6 +106,9 @@ def load_weights(
         weights = unwrap(weights, source)
     renames = _renames(weights, model.clip.state_dict())
     state = {rename(key, renames): value for key, value in weights.items() if not _NOT_WEIGHTS.search(key)}
+    if model.own_weights.isdisjoint(state):
+        initial = model.clip.state_dict()
+        state |= {name: initial[name] for name in model.own_weights}
     load_strictly(model.clip, state, name=model.arch.name, source=source, theirs=inverse(renames))
 
 

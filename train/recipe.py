@@ -19,10 +19,13 @@ class Recipe(ABC, Generic[Outputs]):
     Attributes:
         model: The model on its device; parameters that are not trained are frozen.
         initial_weights: The source of its initial weights.
+        filled_to: `forward` fills batches up to so many samples, because a compiled model should see one
+            shape; 0 leaves them as they are.
     """
 
     model: nn.Module
     initial_weights: WeightsInfo
+    filled_to: int = 0
 
     @property
     def random_weights(self) -> bool:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
+from densecli.core.compilation import compiler_lacks
 from densecli.core.device import lacks_memory, pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
@@ -45,6 +46,7 @@ class Trainer(Generic[R]):
         config: The configuration.
         distributed: This process among the others.
         model: The recipe's model.
+        compiled: Whether it is compiled.
         forward: The model as a step calls it; its gradients are averaged over the processes.
         steps: The steps of the training.
         notes: What a user should read before the first step.
@@ -80,15 +82,32 @@ class Trainer(Generic[R]):
         self.model = recipe.model
         fused = self.device.type == "cuda"
         self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
-        if config.compile:
-            self.model.compile()
+        self.compiled = self._compiles()
+        if self.compiled:
+            recipe.filled_to = config.batch_size
+            self.model.compile(dynamic=False)
         self.forward = self.distributed.wrap(self.model)
+
+    def _compiles(self) -> bool:
+        """Whether the model is compiled; says so where it was not asked for, or why it is not."""
+        asked = self.config.compile
+        if asked is not None or self.device.type != "cuda":
+            return bool(asked)
+        lacks = compiler_lacks(self.device)
+        self.notes.append(
+            f"The network is not compiled, which would be faster: {lacks} is not installed."
+            if lacks
+            else "The network is compiled in the first step, which takes about a minute; --no-compile leaves "
+            "it out."
+        )
+        return lacks is None
 
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration as JSON values: no defaults or look-ups are left."""
         return {
             **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()},
             "lanes": self.loader.lanes,
+            "compile": self.compiled,
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
             "samples_per_step": self.steps.samples_per_step,

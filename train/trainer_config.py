@@ -130,7 +130,12 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", help="Precision; auto is bf16 on a GPU, else fp32.", group="speed"
     )
-    compile: bool = setting(False, help="Compiles the network with torch.compile.", group="speed")
+    compile: bool | None = setting(
+        None,
+        help="Compiles the network with torch.compile, once: a short batch is filled up.",
+        group="speed",
+        default_text="on for a GPU, where Triton and a C compiler are installed",
+    )
     activation_checkpointing: bool = setting(
         False,
         help="Recomputes activations in the backward pass: less memory, more time.",
