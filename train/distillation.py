@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densecli.core.device import pick_device, set_precision
@@ -151,8 +152,20 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
     return find_regions(store, targets, config.regions), targets
 
 
-Outputs = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
-"""The dense map (B, C, h, w), the context features by name, and the maps of the terms' heads by loss."""
+class Outputs(NamedTuple):
+    """The output of a student and of its terms' heads.
+
+    Attributes:
+        dense: The dense map (B, C, h, w).
+        context: The context features by name.
+        heads: The maps of the terms' heads by loss.
+        image: (B, C) image embeddings, if a term reads them.
+    """
+
+    dense: Tensor
+    context: dict[str, Tensor]
+    heads: dict[str, Tensor]
+    image: Tensor | None
 
 
 class Distillation(Recipe[Outputs]):
@@ -164,6 +177,7 @@ class Distillation(Recipe[Outputs]):
         terms: Loss terms by loss, TERM or TERM:KIND.
         loss_weights: Weights by loss.
         mode: The student's read-out mode.
+        reads_image: Whether a term reads the student's image embedding.
         initial_mode: That of the run that the student starts from; None if it starts from no run.
         initial: State dict of the student's network before the first step.
     """
@@ -210,6 +224,12 @@ class Distillation(Recipe[Outputs]):
             for name, tensor in model.network.state_dict().items()
         }
         self.terms = self._terms()
+        self.reads_image = any(term.reads_image for term in self.terms.values())
+        if self.reads_image and not isinstance(model, DenseCLIP):
+            raise DenseCLIError(
+                f"{config.student} has no image embedding in the space of a CLIP.",
+                hint="Leave the loss image_cosine out.",
+            )
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
         self.unread = self._unread()
@@ -324,17 +344,24 @@ class Distillation(Recipe[Outputs]):
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """See `Outputs`."""
         images = self.student.prepare(filled(batch.images, self.filled_to), side=self.config.image_size)
-        outputs = model(images, self.mode, context=True)
-        dense, context, *heads = without_filling(outputs, len(batch.images))
-        return dense, context, heads[0] if heads else {}
+        words = {"image": True} if self.reads_image else {}
+        outputs = model(images, self.mode, context=True, **words)
+        dense, context, *others = without_filling(outputs, len(batch.images))
+        image = others.pop(0) if self.reads_image else None
+        return Outputs(dense, context, others[0] if others else {}, image)
 
     def loss(
         self, outputs: Outputs, batch: Batch, counts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms; logs each term before its weight."""
-        dense, context, heads = outputs[0].float(), outputs[1], outputs[2]
-        student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
-        return weighted_sum(self.terms, self.loss_weights, student, batch, counts, heads)
+        dense = outputs.dense.float()
+        student = StudentOutput(
+            dense,
+            region_pool(dense, batch.boxes, batch.batch_index),
+            outputs.context,
+            image=None if outputs.image is None else F.normalize(outputs.image.float(), dim=1),
+        )
+        return weighted_sum(self.terms, self.loss_weights, student, batch, counts, outputs.heads)
 
     def checkpoint_activations(self, on: bool) -> None:
         """See `Recipe.checkpoint_activations`."""

@@ -84,10 +84,10 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     weights: str | None = setting(
         None,
-        help="Initial weights: NAME=PATH or PATH; random:SEED for random ones.",
+        help="Initial weights: a file, hf-hub:ORG/REPO[/FILE][@REVISION], open_clip:TAG or random:SEED.",
         group="model",
         metavar="NAME=PATH",
-        default_text="looked up by name, weights/NAME.*",
+        default_text="weights/NAME.*, else the published ones",
         path=True,
         named=True,
     )
