@@ -260,12 +260,12 @@ class Distillation(Recipe[Outputs]):
         # The smallest photo will do: what reaches the loss does not depend on its size.
         side = self.student.input_side(2 * self.student.patch_size)
         pixels = torch.zeros(1, 3, side, side, device=next(self.model.parameters()).device)
-        dense, context, *heads = self.model(pixels, self.mode, context=True)
-        student = StudentOutput(dense, dense.new_empty(0), context)
+        dense, context, heads, image = self._outputs(self.model, pixels)
+        student = StudentOutput(dense, dense.new_empty(0), context, image=image)
         maps = {
             id(each): each
             for loss, term in self.terms.items()
-            for each in term.maps_read(student._replace(head=heads[0].get(loss) if heads else None))
+            for each in term.outputs_read(student._replace(head=heads.get(loss)))
         }
         total = torch.stack([each.float().sum() for each in maps.values()]).sum()
         gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
@@ -344,9 +344,12 @@ class Distillation(Recipe[Outputs]):
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """See `Outputs`."""
         images = self.student.prepare(filled(batch.images, self.filled_to), side=self.config.image_size)
+        return without_filling(self._outputs(model, images), len(batch.images))
+
+    def _outputs(self, model: nn.Module, images: Tensor) -> Outputs:
+        """(B, 3, H, W) normalised pixels -> what the model makes of them."""
         words = {"image": True} if self.reads_image else {}
-        outputs = model(images, self.mode, context=True, **words)
-        dense, context, *others = without_filling(outputs, len(batch.images))
+        dense, context, *others = model(images, self.mode, context=True, **words)
         image = others.pop(0) if self.reads_image else None
         return Outputs(dense, context, others[0] if others else {}, image)
 

@@ -100,14 +100,14 @@ class Term(ABC):
         """Tells how many regions, boxes or images the term learns from, a scalar, given its counts."""
         return counts.sum()
 
-    def maps_read(self, student: StudentOutput) -> list[Tensor]:
-        """Tells which of the student's maps the loss depends on; by default on every one.
+    def outputs_read(self, student: StudentOutput) -> list[Tensor]:
+        """Tells which outputs of the student the loss depends on; by default on every one.
 
         Parameters that no loss depends on are frozen: processes that train together wait for the gradient of
         every other one.
         """
-        head = [] if student.head is None else [student.head]
-        return [student.dense, *student.context.values(), *head]
+        others = [each for each in (student.head, student.image) if each is not None]
+        return [student.dense, *student.context.values(), *others]
 
     @abstractmethod
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:

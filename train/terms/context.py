@@ -32,8 +32,8 @@ class Context(Term):
         """(1,) images; all have the same number of tokens."""
         return rows(batch.images)
 
-    def maps_read(self, student: StudentOutput) -> list[Tensor]:
-        """See `Term.maps_read`."""
+    def outputs_read(self, student: StudentOutput) -> list[Tensor]:
+        """See `Term.outputs_read`."""
         return context_maps(student)
 
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
