@@ -12,19 +12,20 @@ bf16. Memory is the peak of the storages that one step makes, plus the weights a
 """
 
 import argparse
+import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count, repeat
 from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
-from context_memory import LiveBytes
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
@@ -42,6 +43,7 @@ from densecli.pipeline.teachers.refiner import RefinedTeacher
 from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.train.dataloader import Batch, Loader
 from densecli.train.distillation import TrainConfig, make_trainer
+from densecli.train.memory import LiveBytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "r-sc-clipself": ("crops-{student}", "refiner-{student}"),
 }
 Target = Callable[[Batch], Tensor]
+WARM_UP = 2
+"""Rounds that are not counted; a network is compiled in the first."""
 
 
 def main() -> None:
@@ -91,6 +95,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--decode", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds of a method's rounds")
     args = parser.parse_args()
     size = SIZES[args.size]
     size = replace(size, canvas=args.canvas or size.canvas)
@@ -136,6 +142,22 @@ def build(folder: str, size: Size, names: list[str], args: argparse.Namespace) -
 
 
 def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: argparse.Namespace) -> str:
+    """A line of the table."""
+    found = measure(method, folder, size, teachers, args)
+    figures = [f"{found['cached']:.1f}", f"{found['live']:.1f}", f"{found['cached'] / found['live']:.2f}"]
+    figures += [f"{found['cached'] / found['ceiling']:.2f}", shown(found["mfu"])]
+    return (
+        f"| {' | '.join([method, *figures, *(f'{found[n] / 1e6:.0f}' for n in ('memory', 'live memory'))])} |"
+    )
+
+
+def measure(
+    method: str, folder: str, size: Size, teachers: list[Teacher], args: argparse.Namespace
+) -> dict[str, float]:
+    """Images per second of each kind of step, and what else `HEADINGS` names; `nan` where there is no figure.
+
+    `bare` is a forward and a backward pass of the student without a loss.
+    """
     trainer = make_trainer(
         TrainConfig(
             store=f"{folder}/store",
@@ -148,49 +170,111 @@ def row(method: str, folder: str, size: Size, teachers: list[Teacher], args: arg
             workers=args.workers,
             decode=args.decode,
             device=args.device,
+            compile=args.compile,
             theta=0.0,
         )
     )
     loader = trainer.loader
     targets = dict(target(teacher) for teacher in teachers)
-    bare = Loader(trainer.recipe.store, loader.regions, {}, trainer.config, decoder=loader.decoder)
-    stored, plain = (
-        prefetch(next, repeat(forever(each, trainer.device)), threads=1, window=2) for each in (loader, bare)
+    plain_loader = Loader(trainer.recipe.store, loader.regions, {}, trainer.config, decoder=loader.decoder)
+    plain_loader.pinned = loader.pinned
+    with (
+        closing(stream(loader, trainer.device)) as stored,
+        closing(stream(plain_loader, trainer.device)) as plain,
+    ):
+        ready = next(stored)
+
+        def live_batch() -> Batch:
+            batch = next(plain)
+            with torch.inference_mode(), trainer.precision.autocast():
+                outputs = {kind: target_of(batch).float() for kind, target_of in targets.items()}
+            return replace(batch, targets={kind: tensor.clone() for kind, tensor in outputs.items()})
+
+        def bare_step() -> None:
+            with trainer.precision.autocast():
+                dense, *_ = trainer.recipe.forward(trainer.forward, ready)
+            dense.float().mean().backward()
+
+        steps: dict[str, Callable[[], object]] = {
+            "cached": lambda: trainer.train_step([next(stored)]),
+            "live": lambda: trainer.train_step([live_batch()]),
+            "ceiling": lambda: trainer.train_step([ready]),
+            "bare": bare_step,
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        deadline = time.monotonic() + args.seconds
+        for number in range(args.rounds + WARM_UP):
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step()
+                wait_for(trainer.device)
+                if number >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - started)
+            if number >= WARM_UP and time.monotonic() > deadline:
+                break
+        found = {name: args.batch_size / statistics.median(each) for name, each in seconds.items()}
+        flops = TRAINING * dense_forward(size.student, size.canvas, trainer.recipe.mode).flops
+        weights = 3 * sum(p.nbytes for p in trainer.recipe.model.parameters() if p.requires_grad)
+        weights += sum(p.nbytes for p in trainer.recipe.model.parameters() if not p.requires_grad)
+        of_teachers = sum(p.nbytes for teacher in teachers for p in network(teacher).parameters())
+        return found | {
+            "rounds": len(seconds["cached"]),
+            "mfu": utilisation(found["cached"] * flops, trainer.device),
+            "bare mfu": utilisation(found["bare"] * flops, trainer.device),
+            "memory": weights + peak(steps["cached"], trainer.device),
+            "live memory": weights + of_teachers + peak(steps["live"], trainer.device),
+            "waits": waits(steps["ceiling"], trainer.device),
+            "idle": idle(steps["cached"], trainer.device),
+        }
+
+
+def stream(loader: Loader, device: torch.device) -> Generator[Batch]:
+    """Batches without end, each prepared while the one before is used."""
+    return prefetch(next, repeat(forever(loader, device)), threads=1, window=2)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def waits(step: Callable[[], object], device: torch.device) -> float:
+    """How often a step waits for a GPU."""
+    if device.type != "cuda":
+        return math.nan
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(each.message) for each in caught)
+
+
+def idle(step: Callable[[], object], device: torch.device, steps: int = 3) -> float:
+    """The share of some steps' time in which a GPU runs no kernel."""
+    if device.type != "cuda":
+        return math.nan
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        wait_for(device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        wait_for(device)
+        took = (time.perf_counter() - started) * 1e6
+    ranges = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profile.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
     )
-    ready = next(stored)
-
-    def live_batch() -> Batch:
-        batch = next(plain)
-        with torch.inference_mode(), trainer.precision.autocast():
-            outputs = {kind: target_of(batch).float() for kind, target_of in targets.items()}
-        return replace(batch, targets={kind: tensor.clone() for kind, tensor in outputs.items()})
-
-    steps: dict[str, Callable[[], Batch]] = {
-        "cached": partial(next, stored),
-        "live": live_batch,
-        "ceiling": lambda: ready,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(args.rounds + 2):
-        for name, batch_of in steps.items():
-            started = time.perf_counter()
-            trainer.train_step([batch_of()])
-            # The first two rounds warm up.
-            if number >= 2:
-                seconds[name].append(time.perf_counter() - started)
-    speed = {name: args.batch_size / statistics.median(each) for name, each in seconds.items()}
-    weights = 3 * sum(p.nbytes for p in trainer.recipe.model.parameters() if p.requires_grad)
-    weights += sum(p.nbytes for p in trainer.recipe.model.parameters() if not p.requires_grad)
-    of_teachers = sum(p.nbytes for teacher in teachers for p in network(teacher).parameters())
-    memory = {
-        "cached": weights + peak(lambda: trainer.train_step([next(stored)]), trainer.device),
-        "live": weights + of_teachers + peak(lambda: trainer.train_step([live_batch()]), trainer.device),
-    }
-    cached, live, ceiling = speed.values()
-    flops = TRAINING * dense_forward(size.student, size.canvas, trainer.recipe.mode).flops
-    figures = [f"{cached:.1f}", f"{live:.1f}", f"{cached / live:.2f}", f"{cached / ceiling:.2f}"]
-    figures.append(utilisation(cached * flops, trainer.device))
-    return f"| {' | '.join([method, *figures, *(f'{n / 1e6:.0f}' for n in memory.values())])} |"
+    busy = end = 0.0
+    for start, stop in ranges:
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return 1 - busy / took
 
 
 def forever(loader: Loader, device: torch.device) -> Iterator[Batch]:
@@ -243,11 +327,15 @@ def network(teacher: Teacher) -> nn.Module:
     return teacher.model
 
 
-def utilisation(flops: float, device: torch.device) -> str:
-    """FLOP/s as a share of the device's peak."""
+def utilisation(flops: float, device: torch.device) -> float:
+    """FLOP/s as a share of the device's peak; nan where that is not known."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    peaks = [peak for part, peak in PEAKS.items() if part in name]
-    return f"{flops / peaks[0]:.2f}" if peaks else "-"
+    return next((flops / peak for part, peak in PEAKS.items() if part in name), math.nan)
+
+
+def shown(share: float) -> str:
+    """A share, or a dash for none."""
+    return "-" if math.isnan(share) else f"{share:.2f}"
 
 
 def peak(step: Callable[[], object], device: torch.device) -> int:

@@ -10,49 +10,20 @@ peak beyond what was there before it: weights and images are not in it, activati
 """
 
 import argparse
-import weakref
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import build, resolve
 from densecli.train.correlation import context_loss
+from densecli.train.memory import LiveBytes
 from densecli.train.terms import StudentOutput
 from densecli.train.terms.context import context_tokens
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the storages that operations inside of it make, as long as they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._alive: dict[int, weakref.finalize] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        result = function(*args, **(kwargs or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, Tensor):
-                storage = x.untyped_storage()
-                if id(storage) not in known and id(storage) not in self._alive:
-                    self.now += storage.nbytes()
-                    self.peak = max(self.peak, self.now)
-                    end = weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
-                    self._alive[id(storage)] = end
-        return result
-
-    def _gone(self, storage: int, nbytes: int) -> None:
-        self.now -= nbytes
-        del self._alive[storage]
 
 
 def plain(student: Tensor, teacher: Tensor) -> Tensor:

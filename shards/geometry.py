@@ -35,10 +35,18 @@ class Canvas:
         w, h = self.fit(width, height)
         return np.array([0, 0, w / self.size, h / self.size], np.float32)
 
-    def pad(self, image: np.ndarray) -> np.ndarray:
-        """Pads a resized photo (h, w, 3) uint8 with black at the right and below to (size, size, 3)."""
-        canvas = np.zeros((self.size, self.size, 3), np.uint8)
-        canvas[: image.shape[0], : image.shape[1]] = image
+    def pad(self, image: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
+        """Pads a resized photo (h, w, 3) uint8 with black at the right and below to (size, size, 3).
+
+        Args:
+            image: The photo.
+            into: Takes the result; by default a new array.
+        """
+        canvas = np.empty((self.size, self.size, 3), np.uint8) if into is None else into
+        height, width = image.shape[:2]
+        canvas[:height, :width] = image
+        canvas[height:] = 0
+        canvas[:height, width:] = 0
         return canvas
 
     def crop(self, image: np.ndarray, box: np.ndarray, side: int, context: float = 1.0) -> np.ndarray:

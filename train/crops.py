@@ -54,7 +54,7 @@ class CropLoader(Stream):
         )
         self.crops, self.side, self.scale = crops, side, scale
 
-    def decode(self, record: Record, epoch: int) -> Sample:
+    def decode(self, record: Record, epoch: int, canvas: np.ndarray | None = None) -> Sample:
         """Decodes a sample. Its crops depend only on key, epoch and seed."""
         image = record.image()
         corners = random_crops(
@@ -64,7 +64,7 @@ class CropLoader(Stream):
         size = (self.side, self.side)
         return Sample(
             key=record.key,
-            image=self._canvas.pad(image),
+            image=self._canvas.pad(image, canvas),
             boxes=(corners / self._canvas.size).astype(np.float32),
             photo=self.photo_box(record),
             targets={

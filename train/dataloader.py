@@ -1,6 +1,7 @@
 """Reads batches from a store: photos, one view of their regions, and the stored targets of that view."""
 
 import json
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from densecli.shards.regions import cells_of_visit, region_plan
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column, Store
 from densecli.train.gpu_decode import JpegDecoder
+from densecli.train.slots import Slots
 from densecli.train.targets import Arrays, TargetReader, Visit, choose_view, join
 from densecli.train.trainer_config import LoaderConfig
 
@@ -81,6 +83,8 @@ class Stream:
 
     decoder: JpegDecoder | None = None
     """Decodes whole batches of photos, if `decode` leaves them as they are stored."""
+    pinned: bool = False
+    """Whether photos are decoded into pinned memory, from which a GPU copies while it computes."""
 
     def __init__(
         self,
@@ -109,6 +113,7 @@ class Stream:
         """
         self.config, self.rank, self.world_size = config, rank, world_size
         self._canvas = canvas
+        self._slots = Slots((config.batch_size, canvas.size, canvas.size, 3))
         shards = len(columns[0].shard_names)
         self.lanes = config.lanes or lanes or number_of_lanes(shards, config.batch_size, world_size)
         self._reader = StoreReader(
@@ -143,21 +148,31 @@ class Stream:
             start: Number of samples of the epoch that all processes together have already seen.
         """
         share = {"batch": self.whole, "rank": self.rank, "world_size": self.world_size}
-        mine = self._samples(self._reader.iter(epoch, start, **share), epoch)
+        # Canvases of the batches that are being decoded, in order.
+        canvases: deque[Tensor] = deque()
+        mine = self._samples(self._reader.iter(epoch, start, **share), epoch, canvases)
         with closing(mine):
             for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
                 if samples := list(islice(mine, self.config.batch_size)):
-                    yield collate(samples, epoch, self.decoder)
+                    yield collate(samples, epoch, self.decoder or canvases.popleft())
                 else:
-                    alone = [self.decode(next(self._reader.iter(epoch, first)), epoch)]
-                    yield replace(collate(alone, epoch, self.decoder), keys=())
+                    record = next(self._reader.iter(epoch, first))
+                    one = self._slots.take(pinned=self.pinned)
+                    alone = [self.decode(record, epoch, one[0].numpy())]
+                    yield replace(collate(alone, epoch, self.decoder or one), keys=())
 
     def _steps(self, samples: int) -> int:
         full, partial = divmod(samples, self.whole)
         return full if self.config.drop_last or not partial else full + 1
 
-    def decode(self, record: Record, epoch: int) -> "Sample":
-        """Decodes a sample; the result depends only on the record and the epoch."""
+    def decode(self, record: Record, epoch: int, canvas: np.ndarray | None = None) -> "Sample":
+        """Decodes a sample; the result depends only on the record and the epoch.
+
+        Args:
+            record: The sample as stored.
+            epoch: Counted from 0.
+            canvas: (S, S, 3) uint8 that takes the photo; by default a new one.
+        """
         raise NotImplementedError
 
     def photo_box(self, record: Record) -> np.ndarray:
@@ -166,14 +181,25 @@ class Stream:
             about = json.loads(bytes(record.parts["images"]["json"]))
             return self._canvas.valid_box(about["width"], about["height"])
 
-    def _samples(self, records: Iterator[Record], epoch: int) -> Generator["Sample"]:
-        def decode(record: Record) -> "Sample":
-            return self.decode(record, epoch)
+    def _samples(self, records: Iterator[Record], epoch: int, canvases: deque[Tensor]) -> Generator["Sample"]:
+        """Decodes the photos of each batch side by side into one tensor, which it appends to `canvases`."""
+
+        def places() -> Iterator[tuple[Record, np.ndarray | None]]:
+            for number, record in enumerate(records):
+                place = number % self.config.batch_size
+                if not place and not self.decoder:
+                    canvases.append(self._slots.take(pinned=self.pinned))
+                    rows = canvases[-1].numpy()
+                yield record, None if self.decoder else rows[place]
+
+        def decode(at: tuple[Record, np.ndarray | None]) -> "Sample":
+            record, canvas = at
+            return self.decode(record, epoch, canvas)
 
         if not self.config.workers:
-            return (decode(record) for record in records)
+            return (decode(place) for place in places())
         window = 2 * self.config.batch_size + 1
-        return prefetch(decode, records, threads=self.config.workers, window=window)
+        return prefetch(decode, places(), threads=self.config.workers, window=window)
 
 
 class Loader(Stream):
@@ -218,7 +244,7 @@ class Loader(Stream):
         self._max_cells = region_plan(regions.name).max_cells
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
-    def decode(self, record: Record, epoch: int) -> "Sample":
+    def decode(self, record: Record, epoch: int, canvas: np.ndarray | None = None) -> "Sample":
         """Decodes a sample with one view of its regions, which depends only on key and epoch."""
         regions = record.regions()
         arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
@@ -228,7 +254,7 @@ class Loader(Stream):
         visit = Visit(offsets=offsets, view=view, cells=cells)
         return Sample(
             key=record.key,
-            image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image()),
+            image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image(), canvas),
             boxes=regions.boxes[visit.rows],
             photo=self.photo_box(record),
             targets={kind: self._target(kind, record, arrays[kind], visit) for kind in self.targets},
@@ -253,24 +279,27 @@ class Sample:
     """
 
     key: str
-    image: np.ndarray | memoryview
+    image: Any
     boxes: np.ndarray
     photo: np.ndarray
     targets: dict[str, np.ndarray]
 
 
-def collate(samples: list[Sample], epoch: int, decoder: JpegDecoder | None = None) -> Batch:
-    """Makes a batch of samples.
+def collate(samples: list[Sample], epoch: int, photos: JpegDecoder | Tensor) -> Batch:
+    """Makes a batch of B samples.
 
     Args:
         samples: The samples.
         epoch: Counted from 0.
-        decoder: Decodes their photos, if these are still JPEGs.
+        photos: The canvases of B samples or more, (., S, S, 3); or decodes them, if they are still JPEGs.
     """
     counts = torch.tensor([len(sample.boxes) for sample in samples])
-    photos: list[Any] = [sample.image for sample in samples]
+    if isinstance(photos, Tensor):
+        images = photos[: len(samples)].permute(0, 3, 1, 2)
+    else:
+        images = photos([sample.image for sample in samples])
     return Batch(
-        images=decoder(photos) if decoder else torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2),
+        images=images,
         boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
         batch_index=torch.arange(len(samples)).repeat_interleave(counts),
         photos=torch.from_numpy(np.stack([sample.photo for sample in samples])),

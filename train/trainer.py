@@ -73,6 +73,7 @@ class Trainer(Generic[R]):
         self.distributed = distributed or Distributed(device=pick_device(config.device))
         self.device = self.distributed.device
         self.precision = set_precision(config.precision, self.device)
+        loader.pinned = self.device.type == "cuda"
         self.schedule = SCHEDULES[config.schedule]
         self.steps = Steps(loader, config, self.distributed.world_size)
         self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
