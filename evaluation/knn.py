@@ -40,11 +40,9 @@ def classify_patches(
     Returns:
         Accuracy and mIoU over all queries, the same in every process.
     """
-    shares = processes.gather(_share(model, bank, config, processes))
-    # In the order of the photos, which decides among equally near patches.
-    parts = [part for turn in zip_longest(*shares) for part in turn if part]
-    tokens = torch.cat([tokens for tokens, _ in parts]).to(processes.device)
-    labels = torch.cat([labels for _, labels in parts]).to(processes.device)
+    own = _share(model, bank, config, processes)
+    sizes = processes.gather([len(labels) for _, labels in own])
+    tokens, labels = (_of_all(part, sizes, processes) for part in _columns(own))
     classes = len(queries.classes.names)
     counts = torch.zeros(classes**2, dtype=torch.int64, device=processes.device)
     for tokens_asked, truth in _share(model, queries, config, processes):
@@ -103,6 +101,23 @@ def patch_labels(labels: np.ndarray, canvas: int, grid: tuple[int, int], classes
     # One more class, the first, counts unlabelled pixels.
     votes = F.one_hot(patches + 1, classes + 1).sum(1)[:, 1:]
     return torch.where(votes.sum(1) > 0, votes.argmax(1), -1)
+
+
+def _columns(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def _of_all(own: list[Tensor], sizes: list[list[int]], processes: Distributed) -> Tensor:
+    """The batches of all processes in the order of the photos, which decides among equally near patches.
+
+    Args:
+        own: (n, ...) tensors, one for each batch of this process.
+        sizes: n of each batch of each process.
+        processes: The processes.
+    """
+    shares = processes.gather_rows(torch.cat(own).to(processes.device) if own else None)
+    batches_of = [share.split(each) for share, each in zip(shares, sizes, strict=True)]
+    return torch.cat([part for turn in zip_longest(*batches_of) for part in turn if part is not None])
 
 
 def _share(

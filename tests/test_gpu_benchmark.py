@@ -30,7 +30,7 @@ def test_gpu__every_section_gives_figures(gpu, tmp_path) -> None:
     [step] = rows["training"]
     assert step["cached / live"] > 0 and step["of the ceiling"] > 0 and "MFU" not in step
     [build] = rows["build"]
-    assert build["photos"] == 16 and 0 < build["duty"] <= 2
+    assert build["photos"] == 8 and 0 < build["duty"] <= 2
     assert {"Pillow, 1 threads", "loader, 0 threads"} <= {row["case"] for row in rows["decode"]}
     for row in rows["memory"][:2]:
         assert row["estimated GB"] == pytest.approx(row["measured GB"], rel=0.05)

@@ -100,6 +100,8 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
     )
     recipe = Distillation(config, store, regions, targets, distributed.device)
     trainer = Trainer(recipe, loader, config, distributed)
+    if loader.decoder:
+        trainer.notes += loader.decoder.notes()
     if JOIN in config.store and isinstance(store, PartedStore):
         trainer.notes += distributed.on_rank_zero(lambda: keys_twice(store))
     return trainer

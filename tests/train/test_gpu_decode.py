@@ -1,6 +1,8 @@
 """Photos decoded batch by batch, by torchvision; on a GPU where there is one."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -39,6 +41,27 @@ def test_decoder__gives_the_batches_of_pillow(tiny_store, device: str, size: int
         # Black beyond the photos, which are narrower than the canvas.
         beyond = (expected.images == 0).all(dim=1).all(dim=1)
         assert beyond.any() and (batch.images.permute(0, 3, 1, 2)[beyond.to(device)] == 0).all()
+
+
+def test_decoder__torchcodec_is_preferred(monkeypatch) -> None:
+    codec = ModuleType("torchcodec.decoders")
+    codec.decode_jpeg = lambda jpegs, *, mode, device: [  # type: ignore[attr-defined]
+        torch.full((3, 2, 3), len(jpeg), dtype=torch.uint8, device=device) for jpeg in jpegs if mode == "RGB"
+    ]
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", codec)
+    decoder = JpegDecoder(4, torch.device("cpu"))
+    assert decoder.library == "torchcodec" and not decoder.notes()
+    canvases = decoder([b"12345", memoryview(b"1")])
+    assert canvases.shape == (2, 3, 4, 4)
+    assert (canvases[0, :, :2, :3] == 5).all() and canvases[0].sum() == 5 * 18 and canvases[1].sum() == 18
+
+
+def test_decoder__says_that_torchvision_stands_in(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    decoder = JpegDecoder(4, torch.device("cpu"))
+    assert decoder.library == "torchvision"
+    assert "pip install torchcodec" in decoder.notes()[0]
 
 
 def test_train__cannot_decode_on_a_gpu_that_is_not_there(tiny_store, tmp_path) -> None:
