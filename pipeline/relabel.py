@@ -18,6 +18,7 @@ from densecli.models.checkpoints import find_weights, load_model, weights_given
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.pipeline.cluster import connected
+from densecli.pipeline.computed_boxes import column_spec, computes_boxes
 from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.failures import SetAside
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
@@ -267,6 +268,7 @@ def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Col
     if len(whole) == 1 and not proposals:
         return whole[0], None
     plan = region_plan(name, fs.absolute(proposals) if proposals else "")
-    column = store.column("regions", plan.name, plan.spec)
+    computed = computes_boxes(store, plan)
+    column = store.column("regions", plan.name, column_spec(plan, computed=computed))
     check_stored(plan, store)
     return column, plan
