@@ -11,6 +11,7 @@ from densecli.models.checkpoints import load_model
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.models.weights import located, weights_given
+from densecli.pipeline.computed_boxes import column_spec, computes_boxes
 from densecli.pipeline.fill_columns import fill_columns
 from densecli.pipeline.proposals import check_stored
 from densecli.pipeline.relabel_config import RelabelConfig
@@ -218,6 +219,7 @@ def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Col
     if len(whole) == 1 and not proposals:
         return whole[0], None
     plan = region_plan(name, fs.absolute(proposals) if proposals else "")
-    column = store.column("regions", plan.name, plan.spec)
+    computed = computes_boxes(store, plan)
+    column = store.column("regions", plan.name, column_spec(plan, computed=computed))
     check_stored(plan, store)
     return column, plan

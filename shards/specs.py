@@ -164,6 +164,8 @@ class RegionSpec(TypedDict, total=False):
 
     plan: str
     pairs: list[list[int]]
+    stored: bool
+    """False where readers compute the boxes, and the column has no shards."""
     sha256: str
     areas: list[int]
     limit: int
@@ -228,6 +230,7 @@ class _Named(TypedDict):
 class StoreReadable(TypedDict):
     """What a reader of store.json needs."""
 
+    format: int
     dataset: _Named
     canvas: int
     shards: list[int]
@@ -241,6 +244,7 @@ class _ColumnSpec(TypedDict):
     target: NotRequired[dict[str, Any]]
     codec: NotRequired[dict[str, Any]]
     regions: NotRequired[str | None]
+    stored: NotRequired[bool]
 
 
 class ColumnReadable(TypedDict):
