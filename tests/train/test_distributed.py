@@ -38,6 +38,7 @@ TERMS = {
         }
     },
     "declip": {"method": "declip"},
+    "feature-kd": {"method": "feature-kd", "alpha": 1.0},
 }
 
 # What every process of torchrun does: each run of argv[1], and the weights it ends with in its own file.
