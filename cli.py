@@ -18,7 +18,17 @@ from densecli.core.plugins import use_plugins
 from densecli.core.registry import Registry, registry
 
 NAMES = (
-    *("build-shards", "relabel", "train", "train-refiner", "export", "evaluate", "diagnose", "plan"),
+    *(
+        "build-shards",
+        "relabel",
+        "train",
+        "train-refiner",
+        "export",
+        "evaluate",
+        "predict",
+        "diagnose",
+        "plan",
+    ),
     *("info", "lint", "verify", "preview", "ablate", "categories", "list", "gc"),
 )
 """The built-in commands in the order of `densecli --help`; each is a module of `densecli.commands`."""

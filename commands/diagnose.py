@@ -1,6 +1,5 @@
 """The command `diagnose`: pictures and figures of a model on any photos, before and after training."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import click
 from densecli.commands.command import command
 from densecli.commands.evaluate import WEIGHTS, EvaluateSettings
 from densecli.commands.options import Options
-from densecli.core.errors import DenseCLIError
+from densecli.commands.photo_paths import photo_paths
 from densecli.core.settings import Settings, changed, setting
 from densecli.evaluation.diagnosis_config import DiagnosisConfig
 
@@ -90,7 +89,7 @@ def diagnose(options: Options) -> None:
 def _models_under_test(settings: DiagnoseSettings, options: Options) -> "dict[str, ModelUnderTest]":
     """The models by title."""
     from densecli.evaluation.model_under_test import ModelUnderTest
-    from densecli.models.checkpoints import weights_given
+    from densecli.models.weights import weights_given
 
     pairs = options.get("weights", ())
     if bool(settings.run) == bool(settings.student):
@@ -112,27 +111,7 @@ def _photos(config: DiagnosisConfig, categories: Any) -> "Photos":
     if not config.data:
         raise click.UsageError("Give --data, a photo or a folder of photos.")
     if config.split is None:
-        return PhotoFiles(_files(config.data), count)
+        return PhotoFiles([each.path for each in photo_paths(config.data, "--data")], count)
     if len(config.data) > 1:
         raise click.UsageError("With --split, --data is the folder of one data set.")
     return PanopticDataset(config.data[0], config.split, categories, count)
-
-
-def _files(data: Sequence[str]) -> list[Path]:
-    """The photos that were named, and those in the folders that were."""
-    from densecli.core.passed_over import in_words
-    from densecli.pipeline.sources.base import find_photos
-
-    found: list[Path] = []
-    for name in data:
-        path = Path(name)
-        if not path.is_dir():
-            if not path.exists():
-                raise DenseCLIError(f"There is no photo or folder {path}.", hint="Check --data.")
-            found.append(path)
-            continue
-        files = find_photos(name, name)
-        found += [path / each for each in sorted(files.sizes)]
-        if words := in_words(files.passed.document()):
-            click.echo(f"{path}: left out are {words}.", err=True)
-    return found

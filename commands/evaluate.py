@@ -67,9 +67,7 @@ class EvaluateSettings(DeviceSettings):
     )
 
 
-WEIGHTS = only(
-    TrainConfig, "weights", help="Weights of the model: NAME=PATH or PATH; random:SEED for random."
-)
+WEIGHTS = only(TrainConfig, "weights", help="Weights of the model, as for train.")
 
 
 @command(EvaluateSettings, MeasureSettings, WEIGHTS, *TASKS.values())
@@ -91,7 +89,7 @@ def evaluate(options: Options) -> None:
     """
     from densecli.commands.run_data import on_the_runs_data
     from densecli.evaluation.model_under_test import ModelUnderTest
-    from densecli.models.checkpoints import weights_given
+    from densecli.models.weights import weights_given
 
     settings = options.make(EvaluateSettings)
     check_task(options, settings.task)

@@ -89,6 +89,8 @@ def python_page() -> str:
     for name, target in zip(names, targets, strict=True):
         lines += [f"## densecli.{name}", "", _rendered(f"{target.__module__}.{target.__qualname__}"), ""]
     lines += ["## densecli.load returns", "", _rendered("densecli.models.encoder.Encoder"), ""]
+    lines += [_rendered("densecli.models.prediction.Prediction"), ""]
+    lines += [_rendered("densecli.models.prediction.NamedRegion"), ""]
     lines += ["## For plug-ins", "", _rendered("densecli.core.registry.registry")]
     return "\n".join([*lines, "", _rendered("densecli.core.registry.Registry"), ""])
 

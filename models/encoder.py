@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import read_photo
 from densecli.models.dense import DenseCLIP
+from densecli.models.naming import MIN_SHARE, SCALE
 from densecli.models.pooling import mask_pool, region_pool, token_masks
+from densecli.models.prediction import Names, Prediction, predict
 from densecli.models.student import Student
-from densecli.models.text import text_embeddings
+from densecli.models.text import category_embeddings, text_embeddings
 from densecli.shards.geometry import Canvas
 
 BATCH = 8
@@ -26,6 +28,18 @@ A file is turned upright according to its EXIF orientation, as in a build from a
 the upright photo. If your regions refer to the pixels as stored (as COCO's do), give a PIL image instead: it
 is not turned.
 """
+
+
+class SeenPhoto(NamedTuple):
+    """A photo as the model sees it, which may stand for the photo in every method of `Encoder`.
+
+    Attributes:
+        pixels: (h, w, 3) uint8, the photo at the scale of the canvas, not padded.
+        size: Width and height of the photo itself.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
 
 
 class Encoder:
@@ -88,7 +102,7 @@ class Encoder:
             DenseCLIError: There are not as many arrays as photos.
         """
 
-        def pool(dense: Tensor, photo: Image.Image, boxes: Any) -> Tensor:
+        def pool(dense: Tensor, photo: SeenPhoto, boxes: Any) -> Tensor:
             pixels = np.asarray(boxes, np.float64).reshape(-1, 4)
             normalised = torch.from_numpy(self.canvas.to_canvas(pixels, *photo.size)).to(dense.device)
             return region_pool(dense[None], normalised, _of_one(normalised))
@@ -110,7 +124,7 @@ class Encoder:
             DenseCLIError: Masks do not have the photo's size, or there are not as many arrays as photos.
         """
 
-        def pool(dense: Tensor, photo: Image.Image, masks: Any) -> Tensor:
+        def pool(dense: Tensor, photo: SeenPhoto, masks: Any) -> Tensor:
             pixels = np.asarray(masks, bool)
             if pixels.ndim != 3 or pixels.shape[1:] != photo.size[::-1]:
                 raise DenseCLIError(
@@ -137,14 +151,138 @@ class Encoder:
         Raises:
             DenseCLIError: The model has no text tower.
         """
+        return text_embeddings(self._clip(), names, templates)
+
+    def segment(
+        self,
+        images: Photo | Sequence[Photo],
+        names: Sequence[str],
+        *,
+        templates: Sequence[str] | None = None,
+        threshold: float = 0.0,
+    ) -> Any:
+        """Names every pixel: the name whose text embedding is nearest to the dense map there.
+
+        The cosines of the tokens are enlarged to the canvas bilinearly, the names from there to the photo by
+        the nearest pixel. `evaluate --task segmentation` moves a window over the photo instead, which takes
+        longer and sees more of small things.
+
+        Args:
+            images: A photo or a list of photos.
+            names: D names. Every pixel gets one of them, so name what else is in the photos as well.
+            templates: See `text`.
+            threshold: Pixels whose best name is less probable than this among the names get none.
+
+        Returns:
+            (H, W) int16 array of the photo's own size with the number of each pixel's name, -1 for none; for
+            a list of photos, a list of such arrays.
+
+        Raises:
+            DenseCLIError: The model has no text tower, or a photo cannot be read.
+        """
+        found = self.predict(images, names, templates=templates, threshold=threshold)
+        return (
+            found.full_labels() if isinstance(found, Prediction) else [each.full_labels() for each in found]
+        )
+
+    def predict(
+        self,
+        images: Photo | Sequence[Photo],
+        names: Sequence[str],
+        *,
+        boxes: Any = None,
+        templates: Sequence[str] | None = None,
+        threshold: float = 0.0,
+        min_share: float = MIN_SHARE,
+    ) -> Any:
+        """Names every pixel and every region of photos.
+
+        Regions are the boxes that are given. Without any they are the boxes around the connected parts of the
+        segmentation: nothing searches for objects, and two that touch and have one name are one part.
+
+        Args:
+            images: A photo or a list of photos.
+            names: D names.
+            boxes: (N, 4) xyxy in pixels of the photo; for a list of photos, a list of such arrays.
+            templates: See `text`.
+            threshold: See `segment`.
+            min_share: Share of the photo that a part must cover to be a region.
+
+        Returns:
+            A `Prediction`; for a list of photos, a list of them.
+
+        Raises:
+            DenseCLIError: The model has no text tower, a photo cannot be read, or there are not as many
+                arrays of boxes as photos.
+        """
+        compared = self.names(names, templates=templates, threshold=threshold, min_share=min_share)
+        return self.compare(images, compared, boxes=boxes)
+
+    def names(
+        self,
+        names: Sequence[str],
+        *,
+        text: Tensor | None = None,
+        thing: Any = None,
+        templates: Sequence[str] | None = None,
+        scale: float = SCALE,
+        threshold: float = 0.0,
+        min_share: float = MIN_SHARE,
+    ) -> Names:
+        """Embeds names once, for many calls of `compare`.
+
+        Args:
+            names: D names.
+            text: (D, C) their unit embeddings; None for those of the model's text tower.
+            thing: (D,) bool, the names whose parts are regions; None for all.
+            templates: See `text`.
+            scale: Factor of the cosines before their softmax.
+            threshold: See `segment`.
+            min_share: See `predict`.
+
+        Raises:
+            DenseCLIError: There is no name, or the model has no text tower.
+        """
+        if not names:
+            raise DenseCLIError("There is no name to compare photos with.", hint="Give one or more names.")
+        if text is None:
+            text = category_embeddings(self._clip(), names, templates=templates)
+        return Names(
+            names=tuple(names),
+            text=text,
+            thing=thing,
+            scale=scale,
+            threshold=threshold,
+            min_share=min_share,
+        )
+
+    def compare(self, images: Photo | Sequence[Photo], names: Names, *, boxes: Any = None) -> Any:
+        """See `predict`, for names that are embedded already."""
+
+        def named(dense: Tensor, photo: SeenPhoto, boxes: Any) -> Prediction:
+            corners = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
+            return predict(dense, photo.pixels, photo.size, corners, self.canvas, names)
+
+        if boxes is None and not _photos(images)[1]:
+            boxes = [None] * len(images)
+        return self._each(images, boxes, named)
+
+    def see(self, image: Photo) -> SeenPhoto:
+        """Decodes a photo and fits it into the canvas: a large one need not be kept."""
+        if isinstance(image, SeenPhoto):
+            return image
+        opened = _photo(image)
+        return SeenPhoto(np.asarray(self.canvas.resize(opened)), opened.size)
+
+    def _clip(self) -> DenseCLIP:
         if not isinstance(self.model, DenseCLIP):
             raise DenseCLIError(
                 f"{self.model.arch.name} has no text tower.",
                 hint="Load a CLIP to compare regions with texts.",
             )
-        return text_embeddings(self.model, names, templates)
+        return self.model
 
-    def _each(self, images: Any, regions: Any, pool: Callable[[Tensor, Image.Image, Any], Tensor]) -> Any:
+    def _each(self, images: Any, regions: Any, pool: Callable[[Tensor, SeenPhoto, Any], Any]) -> Any:
         photos, one = _photos(images)
         regions = [regions] if one else regions
         if len(regions) != len(photos):
@@ -155,15 +293,15 @@ class Encoder:
         pooled = [pool(*seen, of) for seen, of in zip(self._maps(photos), regions, strict=True)]
         return pooled[0] if one else pooled
 
-    def _maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Tensor, Image.Image]]:
-        """Yields each photo's map and the photo, with at most one batch of photos open."""
+    def _maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Tensor, SeenPhoto]]:
+        """Yields each photo's map and the photo, with at most one photo open."""
         for start in range(0, len(photos), BATCH):
-            opened = [_photo(photo) for photo in photos[start : start + BATCH]]
-            yield from zip(self._dense(opened), opened, strict=True)
+            seen = [self.see(photo) for photo in photos[start : start + BATCH]]
+            yield from zip(self._dense(seen), seen, strict=True)
 
     @torch.no_grad()
-    def _dense(self, photos: Sequence[Image.Image]) -> Tensor:
-        pixels = np.stack([self.canvas.pad(np.asarray(self.canvas.resize(photo))) for photo in photos])
+    def _dense(self, photos: Sequence[SeenPhoto]) -> Tensor:
+        pixels = np.stack([self.canvas.pad(photo.pixels) for photo in photos])
         device = next(self.model.parameters()).device
         canvases = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
         dense = self.model(self.model.prepare(canvases), self.mode)
@@ -173,7 +311,7 @@ class Encoder:
 
 def _photos(images: Any) -> tuple[list[Photo], bool]:
     """The photos as a list, and whether a single photo was given."""
-    one = isinstance(images, Image.Image | str | Path)
+    one = isinstance(images, Image.Image | str | Path | SeenPhoto)
     if one or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
         return [images], True
     return list(images), False

@@ -24,8 +24,17 @@ def read_card(weights: str | Path) -> dict[str, Any] | None:
 
 
 def run_export(run: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The weights and the model card that a finished run exported. Raises DenseCLIError if there are none."""
-    weights = Path(run) / "export" / WEIGHTS
+    """The weights and the model card that a finished run exported.
+
+    Args:
+        run: Folder of the run, its folder export/, or any exported file.
+
+    Raises:
+        DenseCLIError: There are none.
+    """
+    run = Path(run)
+    folder = run if (run / WEIGHTS).is_file() else run / "export"
+    weights = run if run.is_file() else folder / WEIGHTS
     # A Refiner's run has a card too, but weights of another name.
     for path in (card_path(weights), weights):
         if not path.is_file():

@@ -14,6 +14,7 @@ from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.find import Entry
 from densecli.core.settings import settings_of
+from densecli.models.weights import same_model
 from densecli.pipeline.cluster import gpus_at
 from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
@@ -129,7 +130,8 @@ def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tup
     """
     names = config.teachers
     models = list(dict.fromkeys(model for name in names for model in weights_names(name).values()))
-    if stray := sorted(set(config.weights) - set(models)):
+    used = set(map(same_model, models))
+    if stray := sorted(name for name in config.weights if same_model(name) not in used):
         raise DenseCLIError(
             f"Weights are given for {stray[0]}, which no teacher of this build uses.",
             hint=f"Models: {', '.join(models) or 'none'}.",

@@ -19,6 +19,7 @@ import torch
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.core.hub import cache_alone
 from densecli.core.passed_over import in_words
 from densecli.core.progress import Progress
 from densecli.core.tables import size as as_size
@@ -285,7 +286,7 @@ def measured_factors(
     teachers = []
     for name in sample.most if config.measured else ():
         # No weights: nothing to measure.
-        with suppress(DenseCLIError):
+        with suppress(DenseCLIError), cache_alone():
             teachers.append(teacher_config(name, config.build))
     if not teachers:
         return {}

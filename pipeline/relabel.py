@@ -14,9 +14,10 @@ from densecli.core.lock import FolderLock
 from densecli.core.prefetch import Stopped
 from densecli.core.signals import Stop
 from densecli.models.categories import load_categories
-from densecli.models.checkpoints import find_weights, load_model, weights_given
+from densecli.models.checkpoints import load_model
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
+from densecli.models.weights import located, weights_given
 from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.failures import SetAside
@@ -167,7 +168,7 @@ def prepare(config: RelabelConfig) -> RelabelRequest:
     model = features.name.removeprefix(kind.prefix)
     weights = weights_given(model, list(config.weights.items()))
     if not config.text_embeddings:
-        weights = weights or str(find_weights(model))
+        weights = located(model, weights)
         if weights_id(weights) != features.spec["weights"]:
             raise DenseCLIError(
                 f"The column {features.full_name} was not made with the weights {weights}.",

@@ -19,10 +19,13 @@ class Recipe(ABC, Generic[Outputs]):
     Attributes:
         model: The model on its device; parameters that are not trained are frozen.
         initial_weights: The source of its initial weights.
+        filled_to: `forward` fills batches up to so many samples, because a compiled model should see one
+            shape; 0 leaves them as they are.
     """
 
     model: nn.Module
     initial_weights: WeightsInfo
+    filled_to: int = 0
 
     @property
     def random_weights(self) -> bool:
@@ -109,6 +112,12 @@ class Recipe(ABC, Generic[Outputs]):
             samples_per_step: Samples of a step, of all processes.
         """
         return []
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Sets whether activations are computed again in the backward pass, to save memory."""
+        raise DenseCLIError(
+            "This training cannot compute activations again.", hint="Leave --activation-checkpointing out."
+        )
 
     def saving_memory(self) -> list[str]:
         """Options that make a step need less of the device's memory, each with what it changes."""

@@ -37,7 +37,8 @@ from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
 from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_folder import RunFolder, lanes_to_continue
-from densecli.train.terms.base import rows
+from densecli.train.static_batch import filled, without_filling
+from densecli.train.terms.base import rows as rows_of
 from densecli.train.trainer import Trainer
 
 
@@ -142,7 +143,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         self.grid = config.tokens or native // encoder.patch_size
         self.side = self.grid * encoder.patch_size
         freeze(model, model.frozen_names())
-        model.encoder.activation_checkpointing = config.activation_checkpointing
+        model.encoder.activation_checkpointing = bool(config.activation_checkpointing)
         self.model = model
 
     def resolved(self) -> dict[str, Any]:
@@ -157,7 +158,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe.counts`; of tokens."""
-        return {"tokens": rows(batch.boxes) * self.grid**2}
+        return {"tokens": rows_of(batch.boxes) * self.grid**2}
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The frozen network's tokens, and the Refiner's: of crops and of the same boxes in the whole photo.
@@ -170,14 +171,22 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         if self.config.direction == "global-to-local":
             with torch.no_grad():
                 teacher = encoder.dense(crops)
-            student = model(encoder.prepare(batch.images), batch.boxes, batch.batch_index, self.grid)
+            student = self._refined(model, encoder.prepare(batch.images), batch.boxes, batch.batch_index)
             return teacher.flatten(2).transpose(1, 2), student
         with torch.no_grad():
             photos = encoder.dense(encoder.prepare(batch.images))
             teacher = region_tokens(photos, batch.boxes, batch.batch_index, self.grid)
         places = torch.arange(len(crops), device=crops.device)
-        student = model(crops, whole_boxes(len(crops), crops.device), places, self.grid)
+        student = self._refined(model, crops, whole_boxes(len(crops), crops.device), places)
         return F.normalize(teacher, dim=-1), student
+
+    def _refined(self, model: nn.Module, images: Tensor, boxes: Tensor, batch_index: Tensor) -> Tensor:
+        """The Refiner's tokens of boxes; see `Recipe.filled_to`. Images are photos, or the boxes' crops."""
+        rows = self.filled_to * self.config.crops
+        of_crops = len(images) == len(boxes)
+        images = filled(images, rows if of_crops else self.filled_to)
+        tokens: Tensor = model(images, filled(boxes, rows), filled(batch_index, rows), self.grid)
+        return without_filling(tokens, len(boxes))
 
     def loss(
         self, outputs: tuple[Tensor, Tensor], batch: Batch, counts: dict[str, Tensor]
@@ -188,6 +197,10 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         if self.config.align == "cosine":
             return token_cosine(student, teacher, tokens), {"cosine": cosine}
         return token_infonce(student, teacher, self.config.tau, tokens), {"cosine": cosine}
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """See `Recipe.checkpoint_activations`."""
+        self.model.encoder.activation_checkpointing = on
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
         """Writes the Refiner's own weights, with metadata in the file, and a model card."""

@@ -7,7 +7,8 @@ from typing import Any
 from densecli.train.trainer_config import TrainerConfig
 
 # Settings that may change when a run is resumed. On the same device they change numbers only by the order of
-# sums. Processes and batches may share the samples of a step differently; `samples_per_step` must stay.
+# sums and, for `compile`, by the roundings between operations that are done as one. Processes and batches may
+# share the samples of a step differently; `samples_per_step` must stay.
 FREE = frozenset(
     {
         "store",
@@ -24,6 +25,7 @@ FREE = frozenset(
         "batch_size",
         "accumulate",
         "activation_checkpointing",
+        "compile",
         "max_nonfinite_steps",
         "checkpoint_every",
         "keep_checkpoints",

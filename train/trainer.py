@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
-from densecli.core.device import lacks_memory, pick_device, set_precision
+from densecli.core.compilation import compiler_lacks
+from densecli.core.device import free_bytes, lacks_memory, pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
@@ -25,6 +26,7 @@ from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_st
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.health import Health, NonFiniteStep, check_weights
 from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
+from densecli.train.memory import gigabytes, optimizer_bytes, step_bytes
 from densecli.train.optimizer import adamw, set_learning_rate
 from densecli.train.recipe import Recipe
 from densecli.train.run_config import FREE, defaults
@@ -45,6 +47,7 @@ class Trainer(Generic[R]):
         config: The configuration.
         distributed: This process among the others.
         model: The recipe's model.
+        compiled: Whether it is compiled.
         forward: The model as a step calls it; its gradients are averaged over the processes.
         steps: The steps of the training.
         notes: What a user should read before the first step.
@@ -80,15 +83,32 @@ class Trainer(Generic[R]):
         self.model = recipe.model
         fused = self.device.type == "cuda"
         self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
-        if config.compile:
-            self.model.compile()
+        self.compiled = self._compiles()
+        if self.compiled:
+            recipe.filled_to = config.batch_size
+            self.model.compile(dynamic=False)
         self.forward = self.distributed.wrap(self.model)
+
+    def _compiles(self) -> bool:
+        """Whether the model is compiled; says so where it was not asked for, or why it is not."""
+        asked = self.config.compile
+        if asked is not None or self.device.type != "cuda":
+            return bool(asked)
+        lacks = compiler_lacks(self.device)
+        self.notes.append(
+            f"The network is not compiled, which would be faster: {lacks} is not installed."
+            if lacks
+            else "The network is compiled in the first step, which takes about a minute; --no-compile leaves "
+            "it out."
+        )
+        return lacks is None
 
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration as JSON values: no defaults or look-ups are left."""
         return {
             **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()},
             "lanes": self.loader.lanes,
+            "compile": self.compiled,
             "precision": self.precision.name,
             "ranks": self.distributed.world_size,
             "samples_per_step": self.steps.samples_per_step,
@@ -156,6 +176,8 @@ class Trainer(Generic[R]):
         ):
             step_start = time.perf_counter()
             for batches in steps:
+                if first_step is None:
+                    self._make_room(batches[0])
                 before = rng_state()
                 try:
                     row = self.train_step(batches)
@@ -238,15 +260,44 @@ class Trainer(Generic[R]):
         self.health.count_empty(empty, self.step, self.steps.total, self.recipe.nothing_to_learn)
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
+    def _make_room(self, batch: Batch) -> None:
+        """Says how much of a GPU's memory a step takes, and saves some of it where it must."""
+        free = free_bytes(self.device)
+        if free is None:
+            return
+        moments = 0 if self.optimizer.state else optimizer_bytes(self.model)
+        needed = moments + step_bytes(self.recipe, batch, self.precision)
+        takes = f"A step takes {'at most ' if self.compiled else 'about '}{gigabytes(needed)}"
+        there = f"the {gigabytes(free)} that are free on {self.device}"
+        if not self.distributed.max(int(needed > free)):
+            self._say(f"{takes} of {there}.")
+            return
+        if self.config.activation_checkpointing is None:
+            self.recipe.checkpoint_activations(True)
+            needed = moments + step_bytes(self.recipe, batch, self.precision)
+            there += (
+                f". So activations are computed again in the backward pass: {gigabytes(needed)}, and slower"
+            )
+        self._say(f"{takes}, more than {there}.")
+        if needed > free and (ways := self._ways_to_save_memory()):
+            self._say(f"This may not fit. Try {'; or '.join(ways)}.")
+
+    def _say(self, sentence: str) -> None:
+        if self.distributed.first:
+            tqdm.write(sentence, file=sys.stderr)
+
     def _no_memory(self) -> DenseCLIError:
+        ways = self._ways_to_save_memory()
+        return DenseCLIError(
+            f"{self.device} has too little memory to train on {self.config.batch_size} photos at a time.",
+            hint=f"Try {'; or '.join(ways)}." if ways else "Use a device with more memory.",
+        )
+
+    def _ways_to_save_memory(self) -> list[str]:
         size, accumulate = self.config.batch_size, self.config.accumulate
         halved = f"--batch-size {size // 2} --accumulate {2 * accumulate}"
         same = "gives the same steps" if size % 2 == 0 else "gives steps of almost as many photos"
-        ways = [f"{halved}, which {same}"] * (size > 1) + self.recipe.saving_memory()
-        return DenseCLIError(
-            f"{self.device} has too little memory to train on {size} photos at a time.",
-            hint=f"Try {'; or '.join(ways)}." if ways else "Use a device with more memory.",
-        )
+        return [f"{halved}, which {same}"] * (size > 1) + self.recipe.saving_memory()
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums `Recipe.counts` over the batches of all processes."""

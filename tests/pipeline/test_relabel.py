@@ -173,7 +173,7 @@ def test_text_embeddings__need_no_weights_and_no_model(config, relabel_here, mon
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(engine, "load_model", never)
-    monkeypatch.setattr(engine, "find_weights", never)
+    monkeypatch.setattr(engine, "located", never)
     by_file = relabel_here(config.store, weights={}, text_embeddings=text_file)
     assert by_file.labels.id != by_tower.labels.id
     assert by_file.labels.spec["target"]["text"].keys() == {"sha256"}
