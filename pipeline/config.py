@@ -228,6 +228,12 @@ class BuildConfig(
         min=0,
         max=1,
     )
+    store_boxes: bool = setting(
+        False,
+        help="Stores the boxes of grids too, for programs that read the tars themselves. "
+        "Otherwise readers compute them from the photos.",
+        group="regions",
+    )
     teachers: tuple[str, ...] = setting(
         (),
         flag="teacher",
