@@ -37,7 +37,7 @@ def share(config: ShareConfig) -> dict[str, Any]:
     """
     store = Store.open(fs.absolute(config.store))
     columns = _chosen(store, config.columns)
-    out = fs.absolute(config.out)
+    out = fs.absolute(config.out or fs.join("shared", store.root.rstrip("/").rpartition("/")[2]))
     if fs.exists(fs.join(out, "images")):
         raise DenseCLIError(f"{out} has a column of photos.", hint="Give --out a folder of its own.")
     fs.write_atomic(fs.join(out, "store.json"), fs.read_bytes(fs.join(store.root, "store.json")))

@@ -13,7 +13,14 @@ _COLUMNS = "Column of targets, NAME or NAME-ID. May be given several times."
 class ShareConfig(StoreSettings):
     """The settings of share."""
 
-    out: str = setting(help="Folder or address to write.", group="run", metavar="URL", path=True)
+    out: str | None = setting(
+        None,
+        help="Folder or address to write.",
+        group="run",
+        metavar="URL",
+        default_text="shared/STORE",
+        path=True,
+    )
     columns: tuple[str, ...] = setting(
         (), flag="column", help=_COLUMNS, group="data", metavar="NAME", default_text="every finished one"
     )
