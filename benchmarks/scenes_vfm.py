@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densecli.models.checkpoints import find_weights, load_model
+from densecli.models.checkpoints import load_model
 from densecli.models.vfm_checkpoints import load_vfm
+from densecli.models.weights import find_weights
 from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, THINGS
 from densecli.scenes.world import render
 
@@ -44,7 +45,7 @@ def main() -> None:
 def readings() -> dict[str, Read]:
     """(B, 3, S, S) canvases -> (B, C, h, w), by title."""
     found: dict[str, Read] = {"mean colour": lambda x: F.avg_pool2d(x.float(), PATCH) - 127.5}
-    for title, weights in (("random weights", "random:0"), ("scenes-vfm", str(find_weights("scenes-vfm")))):
+    for title, weights in (("random weights", "random:0"), ("scenes-vfm", find_weights("scenes-vfm"))):
         vfm = load_vfm("scenes-vfm", weights)
         found[title] = lambda x, vfm=vfm: vfm(vfm.prepare(x, PATCH))
     for name in ("scenes-s", "scenes-l", "scenes-pvlm", "scenes-pvlm-unbiased"):

@@ -69,7 +69,7 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
         metavar="NAME",
         default_text="unknown names are classified by rules alone",
     )
-    weights: str | None = changed(TrainerConfig, "weights", help="Weights of that CLIP: NAME=PATH or PATH.")
+    weights: str | None = changed(TrainerConfig, "weights", help="Weights of that CLIP, as for train.")
     out: str = setting(
         "categories.json", help="JSON file to write.", group="output", metavar="FILE", path=True
     )
@@ -141,9 +141,10 @@ def _names(set_or_file: str, column: str | None) -> list[str]:
 def _embedder(student: str, weights: Sequence[tuple[str, str]], device: str) -> Any:
     """Names -> (N, C) unit embeddings by the text tower of a CLIP."""
     from densecli.core.device import pick_device
-    from densecli.models.checkpoints import load_model, weights_given
+    from densecli.models.checkpoints import load_model
     from densecli.models.prompts import TEMPLATES
     from densecli.models.text import text_embeddings
+    from densecli.models.weights import weights_given
 
     model, _ = load_model(student, weights_given(student, weights), pick_device(device))
     return lambda names: text_embeddings(model, names, TEMPLATES["plain"])

@@ -12,6 +12,7 @@ from densecli.commands.config_file import read_config
 from densecli.commands.option_rows import Row, groups_of, row_of
 from densecli.commands.options import Options
 from densecli.core.errors import DenseCLIError
+from densecli.core.hub import set_offline
 from densecli.core.plugins import use_plugins
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, setting, settings_of
@@ -42,6 +43,9 @@ class CommonSettings(Settings):
         metavar="MODULE",
         default_text="none",
         path=True,
+    )
+    offline: bool = setting(
+        False, help="Downloads nothing: weights are files or in the hub's cache.", group="general"
     )
     json: str | None = setting(
         None,
@@ -139,6 +143,8 @@ class Command(click.Command):
             for name, value in ctx.params.items()
             if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
         }
+        if given.pop("offline", False):
+            set_offline()
         file = given.pop("json", None)
         # Asked before the work is done, not after it.
         if file and Path(file).is_dir():

@@ -89,7 +89,7 @@ def diagnose(options: Options) -> None:
 def _models_under_test(settings: DiagnoseSettings, options: Options) -> "dict[str, ModelUnderTest]":
     """The models by title."""
     from densecli.evaluation.model_under_test import ModelUnderTest
-    from densecli.models.checkpoints import weights_given
+    from densecli.models.weights import weights_given
 
     pairs = options.get("weights", ())
     if bool(settings.run) == bool(settings.student):

@@ -1,10 +1,11 @@
 """The command `list`: the names that options take, and what each needs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.registry import registry, unknown_name
 from densecli.core.settings import Settings, setting
 
-NO_WEIGHTS = "weights not found"
+NO_WEIGHTS = "no weights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +26,19 @@ class Kind:
         help: What the names are for.
         module: Its import makes the registry of the kind.
         missing: What of a name is missing here, or nothing.
+        about: More facts about a name.
+        told: What a line says of these facts.
         written: What users write for a registered name, where that is not the name itself.
     """
 
     help: str
     module: str
     missing: Callable[[str], str] = lambda name: ""
+    about: Callable[[str], Mapping[str, Any]] = lambda name: {}
+    told: Callable[[Mapping[str, Any]], str] = lambda each: str(each["missing"])
     written: Callable[[str], str] = lambda name: name
 
-    def names(self, kind: str) -> Sequence[dict[str, str]]:
+    def names(self, kind: str) -> Sequence[dict[str, Any]]:
         """Describes each name of a kind."""
         import_module(self.module)
         return [
@@ -42,24 +47,43 @@ class Kind:
                 "help": each.help,
                 "needs": each.needs,
                 "missing": self.missing(each.name),
+                **self.about(each.name),
             }
             for each in registry(kind).entries()
         ]
 
 
-def no_weights(name: str) -> str:
-    """Says that no weights are found for a model, or nothing."""
-    from densecli.models.checkpoints import find_weights
+def weights_of(name: str) -> dict[str, Any]:
+    """Where the weights of a model are: `here`, `hub cache`, `hub` or nowhere, and what would be fetched."""
+    from densecli.models.published import Published
+    from densecli.models.weights import in_hub_cache, published_of, weights_here
 
-    try:
-        find_weights(name)
-    except DenseCLIError:
-        return NO_WEIGHTS
-    return ""
+    published = published_of(name)
+    facts = {"weights": "", **asdict(published or Published(address=""))}
+    if weights_here(name):
+        return {**facts, "weights": "here"}
+    if published is None:
+        return facts
+    return {**facts, "weights": "hub cache" if in_hub_cache(name) else "hub"}
+
+
+def weights_text(found: Mapping[str, Any]) -> str:
+    """Where weights are, in words."""
+    if found["weights"] == "hub":
+        size = f"about {found['megabytes']} MB, " if found["megabytes"] else ""
+        licence = f", licence {found['licence']}" if found["licence"] else ""
+        return f"fetched when used: {size}{found['address']}{licence}"
+    told = {"here": "weights here", "hub cache": "weights in the hub's cache"}
+    return told.get(found["weights"], NO_WEIGHTS)
+
+
+def no_weights(name: str) -> str:
+    """Says that a model has no weights here, and none can be fetched; or nothing."""
+    return "" if weights_of(name)["weights"] else NO_WEIGHTS
 
 
 def no_teacher_weights(family: str) -> str:
-    """Says for which models of a family of teachers weights are found, where not for all."""
+    """Says for which models of a family of teachers there are weights, where not for all."""
     from densecli.pipeline.teachers import TEACHERS
 
     teachers = TEACHERS[family]
@@ -67,13 +91,13 @@ def no_teacher_weights(family: str) -> str:
     found = [model for model in models if all(map(_found, teachers.weights(model).values()))]
     if len(found) == len(models):
         return ""
-    return f"weights found only for {', '.join(found)}" if found else NO_WEIGHTS
+    return f"weights only for {', '.join(found)}" if found else NO_WEIGHTS
 
 
 def _found(weights: str) -> bool:
-    from densecli.models.checkpoints import find_file
     from densecli.models.registry import MODELS
     from densecli.models.vfms import is_vfm
+    from densecli.models.weights import find_file
 
     if weights in MODELS or is_vfm(weights):
         return not no_weights(weights)
@@ -112,11 +136,19 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             help="CLIPs: students, and models of teachers.",
             module="densecli.models.registry",
             missing=no_weights,
+            about=weights_of,
+            told=weights_text,
         ),
         "families": Kind(
             help="Families of networks that CLIPs are read as.", module="densecli.models.registry"
         ),
-        "vfms": Kind(help="Vision foundation models.", module="densecli.models.vfms", missing=no_weights),
+        "vfms": Kind(
+            help="Vision foundation models.",
+            module="densecli.models.vfms",
+            missing=no_weights,
+            about=weights_of,
+            told=weights_text,
+        ),
         "categories": Kind(
             help="Category sets for --categories, which also takes a file.",
             module="densecli.models.categories",
@@ -157,6 +189,7 @@ def list(options: Options) -> None:
     \b
     densecli list
     densecli list teachers
+    densecli list models
     """
     kind = options.make(ListSettings).kind
     if kind is None:
@@ -169,8 +202,8 @@ def list(options: Options) -> None:
     lines = []
     for each in names:
         needs = f" Needs {each['needs']}." if each["needs"] else ""
-        missing = f" [{each['missing']}]" if each["missing"] else ""
-        lines.append((each["name"], f"{each['help']}{needs}{missing}"))
+        told = KINDS[kind].told(each)
+        lines.append((each["name"], f"{each['help']}{needs}{f' [{told}]' if told else ''}"))
     options.say(_columns(lines), {"kind": kind, "names": names})
 
 

@@ -150,8 +150,8 @@ def _encoder(
     """The model, and what it is."""
     from densecli.core.device import pick_device
     from densecli.evaluation.model_under_test import ModelUnderTest
-    from densecli.models.checkpoints import weights_given
     from densecli.models.encoder import Encoder
+    from densecli.models.weights import weights_given
 
     if bool(settings.run) == bool(settings.student):
         raise click.UsageError("Give --run or --student.")

@@ -43,8 +43,8 @@ def train_config(options: Options) -> TrainConfig:
 def trained(options: Options, *, init: str | None = None) -> dict[str, Any]:
     """The store, the student and its weights: if the first two are not given, the newest store and the
     student of the run `init` to start from, else that of the store's data set."""
-    from densecli.models.checkpoints import weights_given
     from densecli.models.model_card import run_export
+    from densecli.models.weights import weights_given
     from densecli.shards.datasets import defaults_for
     from densecli.shards.parted_store import open_store
 

@@ -20,6 +20,11 @@ def _print(line: str) -> None:
 listener: ContextVar[Callable[[str], None]] = ContextVar("listener", default=_print)
 
 
+def say(line: str) -> None:
+    """Shows a line to the user: on standard error, or wherever a worker's lines go."""
+    listener.get()(line)
+
+
 class Progress:
     """Counts up to `total` on standard error, with rate and ETA.
 

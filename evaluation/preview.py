@@ -199,6 +199,9 @@ def _column_panel(record: Record, column: Column, canvas: Canvas, request: Previ
         # Of a low-rank codec, factors with the tokens' cosines.
         tokens = column.codec.decode(stored).reshape(height, width, -1)
         return _token_map_panel(column, image, tokens, canvas, request)
+    if layout == "image":
+        whole = canvas.valid_box(*image.shape[1::-1])
+        return _crops_panel([canvas.crop(image, whole, column.spec["target"]["crop"]["side"])])
     regions = record.regions()
     if layout == "cells" and request.view >= regions.n_views:
         raise DenseCLIError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from densecli.core.errors import DenseCLIError
+from densecli.models.published import Published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ class Architecture:
         size: "base" or "large" for a ViT of that size; the papers have settings for each.
         aliases: Other names of the same network with the same weights. Each is registered too.
         weights: Path of a weights file that ships with the package that registered the architecture.
+        published: Where its weights are published, for those who have no file of them.
         tokenizer: Makes the tokenizer; None for open_clip's tokenizer of the configuration.
         templates: Name in `densecli.models.prompts.TEMPLATES` of the default prompt templates.
         mean: Channel means of pixels in 0..1.
@@ -42,6 +44,7 @@ class Architecture:
     size: Literal["", "base", "large"] = ""
     aliases: tuple[str, ...] = ()
     weights: str | None = None
+    published: Published | None = None
     tokenizer: Callable[[], Tokenizer] | None = None
     templates: str = "imagenet"
     mean: tuple[float, ...] = OPENAI_MEAN

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from densecli.core.addresses import from_environment
 from densecli.core.errors import DenseCLIError
-from densecli.core.fs import file_name
 from densecli.models.dense import DenseCLIP
 from densecli.models.hugging_face import from_hugging_face, is_hugging_face
-from densecli.models.registry import build, canonical, resolve
+from densecli.models.registry import build, resolve
 from densecli.models.state_dict import read_state_dict, unwrap
-from densecli.models.vfms import architecture_of
+from densecli.models.weights import located, random_seed, weights_file, weights_sha256
 
 Renames = tuple[tuple[str, str], ...]
 Network = TypeVar("Network", bound=nn.Module)
@@ -41,8 +39,6 @@ PLAIN_TEXT: Renames = tuple(
 )
 # Constants in checkpoints that the network computes itself, and OpenAI's three integers.
 _NOT_WEIGHTS = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|^(input_resolution|context_length|vocab_size)$")
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-_RANDOM = re.compile(r"random:([0-9]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,7 @@ class WeightsInfo:
     """The source of loaded weights.
 
     Attributes:
-        source: A path or `random:SEED`.
+        source: A path, `random:SEED`, or the address of a file on the hub; see `densecli.models.weights`.
         sha256: Digest of the file, or of the random values, in hex.
         random: Whether the weights are random.
     """
@@ -67,7 +63,7 @@ def load_model(
 
     Args:
         name: A model's name or alias.
-        weights: A path or `random:SEED`; by default the file that `find_weights` finds.
+        weights: See `densecli.models.weights.located`.
         device: Where the model is put.
 
     Returns:
@@ -76,81 +72,18 @@ def load_model(
     Raises:
         DenseCLIError: There is no such model, no weights file, or the file does not fit the model.
     """
-    arch, seed = resolve(name), random_seed(weights)
+    arch, weights = resolve(name), located(name, weights)
+    seed = random_seed(weights)
     if seed is not None:
         model = seeded(partial(build, arch), seed)
-        info = WeightsInfo(source=f"random:{seed}", sha256=values_sha256(model.clip), random=True)
+        info = WeightsInfo(source=weights, sha256=values_sha256(model.clip), random=True)
     else:
-        path = Path(weights) if weights else find_weights(name)
+        path = weights_file(weights)
         state = read_state_dict(path)
         model = seeded(partial(build, arch), 0)
         load_weights(model, state, source=str(path))
-        info = WeightsInfo(source=str(path), sha256=weights_sha256(path), random=False)
+        info = WeightsInfo(source=weights, sha256=weights_sha256(weights), random=False)
     return model.to(device), info
-
-
-def find_weights(name: str) -> Path:
-    """Finds the weights file of a CLIP or a VFM for which the user gives no path.
-
-    Looks for NAME.safetensors, .pt, .pth or .bin in $DENSECLI_WEIGHTS (else ./weights), where NAME is the
-    name given or, for an alias, also that of its architecture. Next come weights that ship with the model.
-
-    Raises:
-        DenseCLIError: There is none; the message says where it was expected.
-    """
-    shipped = architecture_of(name).weights
-    names = dict.fromkeys((name, canonical(name)))
-    found = _in_folder(names) or (Path(shipped) if shipped else None)
-    if found is None:
-        raise _no_weights(name, names)
-    return found
-
-
-def find_file(*names: str) -> Path:
-    """Finds the first file in the folder of weights with one of these names, for weights that never ship.
-
-    Raises:
-        DenseCLIError: There is none; the message says where it was expected.
-    """
-    if found := _in_folder(names):
-        return found
-    raise _no_weights(names[0], names)
-
-
-def _folder() -> Path:
-    return Path(from_environment("DENSECLI_WEIGHTS", "weights"))
-
-
-def _in_folder(names: Iterable[str]) -> Path | None:
-    files = (_folder() / f"{file_name(name)}{suffix}" for name in names for suffix in _SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
-
-
-def _no_weights(name: str, names: Iterable[str]) -> DenseCLIError:
-    wanted = " or ".join(f"{file_name(each)}.safetensors" for each in names)
-    return DenseCLIError(
-        f"There are no weights for {name}: no {wanted} (nor {', '.join(_SUFFIXES[1:])}) in {_folder()}.",
-        hint=f"Put the file there, set DENSECLI_WEIGHTS to its folder, or name it: --weights {name}=PATH.",
-    )
-
-
-def weights_given(model: str, weights: Sequence[tuple[str, str]]) -> str | None:
-    """The path that was given for a model, or None.
-
-    Args:
-        model: A model's name or alias.
-        weights: Pairs of a model's name or alias and a path. An empty name stands for `model`.
-
-    Raises:
-        DenseCLIError: A pair is for another model.
-    """
-    wanted = canonical(model)
-    given = {canonical(name) if name else wanted: path for name, path in weights}
-    if stray := sorted(set(given) - {wanted}):
-        raise DenseCLIError(
-            f"Weights are given for {stray[0]}, which is not used here.", hint=f"Write {model}=PATH."
-        )
-    return given.get(wanted)
 
 
 def load_weights(
@@ -176,6 +109,9 @@ def load_weights(
         weights = from_hugging_face(weights)
     renames = _renames(weights, model.clip.state_dict())
     state = {rename(key, renames): value for key, value in weights.items() if not _NOT_WEIGHTS.search(key)}
+    if model.own_weights.isdisjoint(state):
+        initial = model.clip.state_dict()
+        state |= {name: initial[name] for name in model.own_weights}
     load_strictly(model.clip, state, name=model.arch.name, source=source, theirs=inverse(renames))
 
 
@@ -223,12 +159,6 @@ def inverse(renames: Renames) -> Renames:
     return tuple((new, old) for old, new in renames)
 
 
-def weights_sha256(path: str | Path) -> str:
-    """sha256 of the file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def values_sha256(network: nn.Module, without: str | None = None) -> str:
     """sha256 of the names and values of a network, in hex, leaving out the part called `without`."""
     # Of the values, because the same seed may give others in another release of torch.
@@ -256,26 +186,6 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()
-
-
-def random_seed(weights: str | None) -> int | None:
-    """The seed of `random:SEED`; None for a path.
-
-    Raises:
-        DenseCLIError: The seed is not a whole number.
-    """
-    if weights is None or not weights.startswith("random:"):
-        return None
-    if not is_random(weights):
-        raise DenseCLIError(
-            f"{weights!r} has no seed.", hint="Write random: and a whole number, such as random:0."
-        )
-    return int(weights.removeprefix("random:"))
-
-
-def is_random(weights: str) -> bool:
-    """Whether weights are `random:SEED` with a whole number, and not a path that merely contains the word."""
-    return _RANDOM.fullmatch(weights) is not None
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:

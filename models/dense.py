@@ -32,11 +32,14 @@ class DenseCLIP(nn.Module):
         embed_dim: Width D of image and text embeddings.
         modes: Dense modes; see `dense`.
         options: A sentence about the options that may be added to a mode; empty if there are none.
+        own_weights: Names in the state dict of `clip` that only this class knows. A published file has none
+            of them; they then keep their initial values.
         activation_checkpointing: Whether activations are computed again in the backward pass, to save memory.
     """
 
     modes: tuple[str, ...] = ("value", "maskclip")
     options = ""
+    own_weights: frozenset[str] = frozenset()
     _mean: Tensor
     _std: Tensor
 
@@ -133,10 +136,21 @@ class DenseCLIP(nn.Module):
         """
         return self.dense_and_context(images, mode)[0]
 
+    def dense_context_image(
+        self, images: Tensor, mode: str = "value"
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns the pair of `dense_and_context`, and `encode_image`."""
+        return *self.dense_and_context(images, mode), self.encode_image(images)
+
     def forward(
-        self, images: Tensor, mode: str = "value", *, context: bool = False
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Returns `dense`, or with `context` the pair of `dense_and_context`."""
+        self, images: Tensor, mode: str = "value", *, context: bool = False, image: bool = False
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]] | tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns `dense`, with `context` also context features, with `image` also image embeddings.
+
+        See `dense_and_context` and `dense_context_image`.
+        """
+        if image:
+            return self.dense_context_image(images, mode)
         dense, features = self.dense_and_context(images, mode)
         return (dense, features) if context else dense
 
@@ -170,7 +184,8 @@ class DenseCLIP(nn.Module):
 
     def _checkpointed(self, function: Any, *args: Any) -> Any:
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
+            # The network draws no random numbers.
+            return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
         return function(*args)
 
     def has_mode(self, mode: str) -> bool:

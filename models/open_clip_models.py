@@ -7,9 +7,12 @@ from typing import Any, Literal
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import unknown_name
 from densecli.models.architecture import OPENAI_MEAN, OPENAI_STD, Architecture
+from densecli.models.published import Published
 
 OPEN_CLIP = "open_clip/"
 """Prefix of a name in open_clip, for models that are not registered."""
+OPEN_CLIP_TAG = "open_clip:"
+"""Prefix of a tag in open_clip's table of published weights."""
 # Settings that make an open_clip ViT a network other than OpenAI's, which cannot be read out here.
 _OTHER_VITS = ("attentional_pool", "block_type", "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn",
                "scale_attn_inner", "scale_fc", "final_ln_after_pool")  # fmt: skip
@@ -49,6 +52,8 @@ def from_open_clip(name: str) -> Architecture:
         size=_size(config["vision_cfg"]),
         mean=tuple(published.get("mean") or OPENAI_MEAN),
         std=tuple(published.get("std") or OPENAI_STD),
+        # Of several, the user has to choose.
+        published=Published(address=f"{OPEN_CLIP_TAG}{tags[0]}") if len(tags) == 1 else None,
     )
 
 

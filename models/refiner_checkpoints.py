@@ -10,10 +10,11 @@ from safetensors import safe_open
 
 from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import WeightsInfo, load_strictly, random_seed, seeded
+from densecli.models.checkpoints import WeightsInfo, load_strictly, seeded
 from densecli.models.refiner import Refiner, RefinerShape, make_refiner
 from densecli.models.state_dict import read_state_dict
 from densecli.models.student import load_student
+from densecli.models.weights import random_seed, weights_file
 
 WEIGHTS = "refiner.safetensors"
 """Name of the file in the folder of a run's export."""
@@ -54,7 +55,8 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
     seed = random_seed(refiner)
     if seed is not None:
         return seeded(lambda: make_refiner(encoder), seed)
-    card = read_card(refiner)
+    file = weights_file(refiner)
+    card = read_card(str(file))
     if card["clip"] != info.sha256:
         raise DenseCLIError(
             f"The Refiner {refiner} was trained with other weights of {name} than {info.source}.",
@@ -64,7 +66,7 @@ def load_refiner(name: str, weights: str | None, refiner: str, device: str | tor
     shape = RefinerShape(**{**fields, "layers": tuple(card["layers"])})
     model = seeded(lambda: make_refiner(encoder, shape), 0)
     state = {f"encoder.{key}": tensor for key, tensor in encoder.state_dict().items()}
-    load_strictly(model, state | read_state_dict(refiner), name=f"the Refiner of {name}", source=refiner)
+    load_strictly(model, state | read_state_dict(file), name=f"the Refiner of {name}", source=refiner)
     return model
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from densecli.core.registry import Registry, registry
 from densecli.models.architecture import Architecture
 from densecli.models.open_clip_models import OPEN_CLIP, from_open_clip
+from densecli.models.published import Published
 
 if TYPE_CHECKING:
     from densecli.models.dense import DenseCLIP
@@ -34,63 +35,137 @@ HALF = (0.5, 0.5, 0.5)
 
 for arch, help in (
     (
-        Architecture(name="eva02-b16", family="eva", config="EVA02-B-16", size="base", aliases=("vitb16",)),
+        Architecture(
+            name="eva02-b16",
+            family="eva",
+            config="EVA02-B-16",
+            size="base",
+            aliases=("vitb16",),
+            published=Published(
+                address="hf-hub:QuanSun/EVA-CLIP/EVA02_CLIP_B_psz16_s8B.pt", megabytes=299, licence="mit"
+            ),
+        ),
         "EVA-CLIP ViT-B/16 at 224 px, the papers' student.",
     ),
     (
         Architecture(
-            name="eva02-l14-336", family="eva", config="EVA02-L-14-336", size="large", aliases=("vitl14",)
+            name="eva02-l14-336",
+            family="eva",
+            config="EVA02-L-14-336",
+            size="large",
+            aliases=("vitl14",),
+            published=Published(
+                address="hf-hub:QuanSun/EVA-CLIP/EVA02_CLIP_L_336_psz14_s6B.pt", megabytes=856, licence="mit"
+            ),
         ),
         "EVA-CLIP ViT-L/14 at 336 px, the papers' P-VLM.",
     ),
     (
-        Architecture(name="vit-b16", family="vit", config="ViT-B-16-quickgelu", size="base"),
+        Architecture(
+            name="vit-b16",
+            family="vit",
+            config="ViT-B-16-quickgelu",
+            size="base",
+            published=Published(address="open_clip:openai", megabytes=598, licence="mit"),
+        ),
         "OpenAI's CLIP ViT-B/16 at 224 px.",
     ),
     (
-        Architecture(name="vit-l14-336", family="vit", config="ViT-L-14-336-quickgelu", size="large"),
+        Architecture(
+            name="vit-l14-336",
+            family="vit",
+            config="ViT-L-14-336-quickgelu",
+            size="large",
+            published=Published(address="open_clip:openai", megabytes=1712, licence="mit"),
+        ),
         "OpenAI's CLIP ViT-L/14 at 336 px.",
     ),
     (
-        Architecture(name="laion-vit-b16", family="vit", config="ViT-B-16", size="base"),
+        Architecture(
+            name="laion-vit-b16",
+            family="vit",
+            config="ViT-B-16",
+            size="base",
+            published=Published(address="open_clip:laion2b_s34b_b88k", megabytes=598, licence="mit"),
+        ),
         "OpenCLIP's ViT-B/16 at 224 px, trained on LAION.",
     ),
     (
-        Architecture(name="rn50", family="resnet", config="RN50-quickgelu"),
+        Architecture(
+            name="rn50",
+            family="resnet",
+            config="RN50-quickgelu",
+            published=Published(address="open_clip:openai", megabytes=408, licence="mit"),
+        ),
         "OpenAI's CLIP ResNet-50 at 224 px.",
     ),
     (
-        Architecture(name="convnext-b", family="convnext", config="convnext_base_w"),
+        Architecture(
+            name="convnext-b",
+            family="convnext",
+            config="convnext_base_w",
+            published=Published(address="open_clip:laion2b_s13b_b82k_augreg", megabytes=718, licence="mit"),
+        ),
         "OpenCLIP's ConvNeXt-B at 256 px, trained on LAION.",
     ),
     (
-        Architecture(name="rn50x4", family="resnet", config="RN50x4-quickgelu"),
+        Architecture(
+            name="rn50x4",
+            family="resnet",
+            config="RN50x4-quickgelu",
+            published=Published(address="open_clip:openai", megabytes=714, licence="mit"),
+        ),
         "OpenAI's CLIP ResNet-50x4 at 288 px.",
     ),
     (
-        Architecture(name="laion-vit-l14", family="vit", config="ViT-L-14", size="large"),
+        Architecture(
+            name="laion-vit-l14",
+            family="vit",
+            config="ViT-L-14",
+            size="large",
+            published=Published(address="open_clip:laion2b_s32b_b82k", megabytes=1710, licence="mit"),
+        ),
         "OpenCLIP's ViT-L/14 at 224 px, trained on LAION.",
     ),
     (
-        Architecture(name="convnext-l", family="convnext", config="convnext_large_d_320"),
+        Architecture(
+            name="convnext-l",
+            family="convnext",
+            config="convnext_large_d_320",
+            published=Published(
+                address="open_clip:laion2b_s29b_b131k_ft_soup", megabytes=1407, licence="mit"
+            ),
+        ),
         "OpenCLIP's ConvNeXt-L at 320 px, trained on LAION.",
     ),
     (
         Architecture(
-            name="siglip-b16", family="siglip", config="ViT-B-16-SigLIP", size="base", mean=HALF, std=HALF
+            name="siglip-b16",
+            family="siglip",
+            config="ViT-B-16-SigLIP",
+            size="base",
+            mean=HALF,
+            std=HALF,
+            published=Published(address="open_clip:webli", megabytes=813, licence="apache-2.0"),
         ),
         "SigLIP ViT-B/16 at 224 px.",
     ),
     (
         Architecture(
-            name="siglip2-b16", family="siglip", config="ViT-B-16-SigLIP2", size="base", mean=HALF, std=HALF
+            name="siglip2-b16",
+            family="siglip",
+            config="ViT-B-16-SigLIP2",
+            size="base",
+            mean=HALF,
+            std=HALF,
+            published=Published(address="open_clip:webli", megabytes=1501, licence="apache-2.0"),
         ),
         "SigLIP 2 ViT-B/16 at 224 px.",
     ),
 ):
-    MODELS.add(arch.name, arch, help=help, needs=f"weights/{arch.name}.*")
+    MODELS.add(arch.name, arch, help=help)
     for alias in arch.aliases:
-        MODELS.add(alias, arch, help=f"Short for {arch.name}.", needs=f"weights/{alias}.*")
+        MODELS.add(alias, arch, help=f"Short for {arch.name}.")
 
 
 def resolve(name: str) -> Architecture:

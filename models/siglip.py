@@ -35,11 +35,7 @@ class DenseSigLIP(DenseTransformer):
         """See `DenseTransformer.width`."""
         return int(self.clip.visual.trunk.embed_dim)
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """See `DenseCLIP.encode_image`."""
-        x, _ = self._embed(images)
-        for block in self.blocks():
-            x = self._checkpointed(self._run, block, x, None)
+    def _pool(self, x: Tensor) -> Tensor:
         trunk = self.clip.visual.trunk
         pooled: Tensor = trunk.attn_pool(trunk.norm(x))
         return pooled

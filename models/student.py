@@ -1,7 +1,6 @@
 """Students: networks that can be trained, a CLIP or a vision foundation model (which has no text tower)."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TypeGuard
 
 import torch
@@ -11,20 +10,14 @@ from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.attention import Layer, mean_attention, timm_qkv
-from densecli.models.checkpoints import (
-    WeightsInfo,
-    find_weights,
-    load_model,
-    random_seed,
-    values_sha256,
-    weights_sha256,
-)
+from densecli.models.checkpoints import WeightsInfo, load_model, values_sha256
 from densecli.models.dense import DenseCLIP, Grid
 from densecli.models.registry import build, resolve
 from densecli.models.transformer import DenseTransformer
 from densecli.models.vfm import VFM, to_map
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import find_vfm, is_vfm
+from densecli.models.weights import located, random_seed, weights_sha256
 
 
 class DenseVFM(nn.Module):
@@ -175,10 +168,10 @@ def load_student(
     """Loads a CLIP or a VFM with its weights, in eval mode; see `load_model`."""
     if not is_vfm(name):
         return load_model(name, weights, device)
-    source = weights or str(find_weights(name))
+    source = located(name, weights)
     model = DenseVFM(load_vfm(name, source, device))
     random = random_seed(source) is not None
-    sha256 = values_sha256(model.network) if random else weights_sha256(Path(source))
+    sha256 = values_sha256(model.network) if random else weights_sha256(source)
     return model, WeightsInfo(source=source, sha256=sha256, random=random)
 
 

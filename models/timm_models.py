@@ -3,7 +3,9 @@
 from dataclasses import replace
 from functools import cache
 
+from densecli.core.hub import HUB
 from densecli.core.registry import unknown_name
+from densecli.models.published import Published
 from densecli.models.vfm_architecture import VFMArchitecture
 
 TIMM = "timm/"
@@ -35,7 +37,13 @@ def from_timm(name: str) -> VFMArchitecture:
     if tag and tagged not in timm.list_pretrained(f"{model}.*"):
         raise unknown_name("weights tag in timm", tagged, timm.list_pretrained(f"{model}.*"))
     about = get_pretrained_cfg(tagged) or PretrainedCfg()
-    sketch = VFMArchitecture(name=name, timm=model, patch=HIERA_STRIDE, mean=about.mean, std=about.std)
+    published = None
+    if about.hf_hub_id:
+        file = about.hf_hub_filename or "model.safetensors"
+        published = Published(address=f"{HUB}{about.hf_hub_id}/{file}", licence=about.license or "")
+    sketch = VFMArchitecture(
+        name=name, timm=model, patch=HIERA_STRIDE, published=published, mean=about.mean, std=about.std
+    )
     with torch.device("meta"):
         net = build_vfm(sketch).net
     if isinstance(net, HieraDet):

@@ -48,12 +48,34 @@ class DenseTransformer(DenseCLIP):
 
     def dense_and_context(self, images: Tensor, mode: str = "value") -> tuple[Tensor, dict[str, Tensor]]:
         """See `DenseCLIP.dense`; context features are "q" and "k", (B, C, h, w), if the mode reads them."""
-        mode, options = self.check_mode(mode)
+        self.check_mode(mode)
+        return self._read_out(*self._before_last(images), mode)
+
+    def dense_context_image(
+        self, images: Tensor, mode: str = "value"
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """See `DenseCLIP.dense_context_image`; all but the last block runs once."""
+        if parse_mode(mode)[0] not in DenseTransformer.modes:
+            return super().dense_context_image(images, mode)
+        self.check_mode(mode)
+        x, grid, rope = self._before_last(images)
+        whole = self._checkpointed(self._run, self.blocks()[-1], x, rope)
+        return *self._read_out(x, grid, rope, mode), self._pool(whole)
+
+    def _before_last(self, images: Tensor) -> tuple[Tensor, Grid, Tensor | None]:
+        """(B, 3, H, W) -> (B, 1 + hw, C) tokens before the last block, (h, w) and rotary positions."""
         x, grid = self._embed(images)
         rope = self.rope(grid)
-        *body, last = self.blocks()
-        for block in body:
+        for block in self.blocks()[:-1]:
             x = self._checkpointed(self._run, block, x, rope)
+        return x, grid, rope
+
+    def _read_out(
+        self, x: Tensor, grid: Grid, rope: Tensor | None, mode: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `_before_last` gives -> the pair of `dense_and_context`."""
+        mode, options = parse_mode(mode)
+        last = self.blocks()[-1]
         context: dict[str, Tensor] = {}
         if mode in READS:
             q, k, v = self._qkv(last, x)
@@ -102,10 +124,11 @@ class DenseTransformer(DenseCLIP):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See `DenseCLIP.encode_image`."""
-        x, grid = self._embed(images)
-        rope = self.rope(grid)
-        for block in self.blocks():
-            x = self._checkpointed(self._run, block, x, rope)
+        x, _, rope = self._before_last(images)
+        return self._pool(self._checkpointed(self._run, self.blocks()[-1], x, rope))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """(B, prefix + hw, C) after the last block -> (B, D): the image embedding, that of [CLS]."""
         return self._head(x[:, :1])[:, 0]
 
     @property

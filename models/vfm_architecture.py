@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from densecli.models.published import Published
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -17,6 +19,7 @@ class VFMArchitecture:
         patch: Side of a patch in pixels.
         options: Other arguments of `timm.create_model`.
         weights: Path of a weights file that ships with the package that registered the network.
+        published: Where its weights are published, for those who have no file of them.
         mean: Channel means of pixels in 0..1.
         std: Channel standard deviations of pixels in 0..1.
         canvas: Side in pixels of the canvas that it is measured on where nothing else is said.
@@ -27,6 +30,7 @@ class VFMArchitecture:
     patch: int
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    published: Published | None = None
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     canvas: int = 448

@@ -1,15 +1,15 @@
 """Loads weights of vision foundation models, with the names of timm or of their publisher."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from densecli.models.checkpoints import load_strictly, random_seed, seeded
+from densecli.models.checkpoints import load_strictly, seeded
 from densecli.models.state_dict import read_state_dict
 from densecli.models.vfm import VFM, build_vfm
 from densecli.models.vfms import find_vfm
+from densecli.models.weights import random_seed, weights_file
 
 
 def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM:
@@ -17,7 +17,8 @@ def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM
 
     Args:
         name: A registered name, or timm/NAME for a ViT of timm.
-        weights: `random:SEED`, or a file with the names of timm or of its publisher.
+        weights: As `densecli.models.weights.located` gives them; a file has the names of timm or of its
+            publisher.
         device: Where the model is put.
 
     Raises:
@@ -26,7 +27,7 @@ def load_vfm(name: str, weights: str, device: str | torch.device = "cpu") -> VFM
     arch, seed = find_vfm(name), random_seed(weights)
     model = seeded(lambda: build_vfm(arch), seed or 0)
     if seed is None:
-        state = _timm_layout(read_state_dict(Path(weights)))
+        state = _timm_layout(read_state_dict(weights_file(weights)))
         published = model.net.pretrained_cfg
         if published.get("num_classes"):
             # The classifier is not used.

@@ -2,9 +2,10 @@
 
 from densecli.core.registry import Registry, registry
 from densecli.models.architecture import Architecture
+from densecli.models.published import Published
 from densecli.models.registry import resolve
 from densecli.models.timm_models import TIMM, from_timm
-from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfm_architecture import IMAGENET_MEAN, IMAGENET_STD, VFMArchitecture
 
 # segment_anything's own pixel_mean and pixel_std, over 255.
 SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
@@ -14,29 +15,36 @@ SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 VFMS: Registry[VFMArchitecture] = registry("vfms", noun="vision foundation model", of=VFMArchitecture)
 """Vision foundation models by name."""
 
+
+def _at_timm(tagged: str, megabytes: int) -> Published:
+    """The repository of weights that timm has converted."""
+    return Published(
+        address=f"hf-hub:timm/{tagged}/model.safetensors", megabytes=megabytes, licence="apache-2.0"
+    )
+
+
 for registers, tag in (("", ""), ("-reg", "_reg4")):
-    for short, size in {"vits14": "small", "vitb14": "base", "vitl14": "large"}.items():
+    for short, size, megabytes in (
+        ("vits14", "small", 88),
+        ("vitb14", "base", 346),
+        ("vitl14", "large", 1217),
+    ):
+        name, timm = f"dinov2-{short}{registers}", f"vit_{size}_patch14{tag}_dinov2"
         VFMS.add(
-            f"dinov2-{short}{registers}",
-            VFMArchitecture(
-                name=f"dinov2-{short}{registers}", timm=f"vit_{size}_patch14{tag}_dinov2", patch=14
-            ),
+            name,
+            VFMArchitecture(name=name, timm=timm, patch=14, published=_at_timm(f"{timm}.lvd142m", megabytes)),
             help=f"DINOv2 ViT-{short[3].upper()}/14{' with registers' if registers else ''}.",
-            needs=f"weights/dinov2-{short}{registers}.*",
         )
-for arch, help in (
-    (VFMArchitecture(name="dino-vitb16", timm="vit_base_patch16_224", patch=16), "DINO ViT-B/16."),
-    (VFMArchitecture(name="dino-vitb8", timm="vit_base_patch8_224", patch=8), "DINO ViT-B/8."),
-    (
-        VFMArchitecture(name="sam-b", timm="samvit_base_patch16", patch=16, mean=SAM_MEAN, std=SAM_STD),
-        "Segment Anything's image encoder, ViT-B.",
-    ),
-    (
-        VFMArchitecture(name="sam-l", timm="samvit_large_patch16", patch=16, mean=SAM_MEAN, std=SAM_STD),
-        "Segment Anything's image encoder, ViT-L.",
-    ),
+for name, timm, patch, tag, megabytes, help in (
+    ("dino-vitb16", "vit_base_patch16_224", 16, "dino", 343, "DINO ViT-B/16."),
+    ("dino-vitb8", "vit_base_patch8_224", 8, "dino", 343, "DINO ViT-B/8."),
+    ("sam-b", "samvit_base_patch16", 16, "sa1b", 359, "Segment Anything's image encoder, ViT-B."),
+    ("sam-l", "samvit_large_patch16", 16, "sa1b", 1233, "Segment Anything's image encoder, ViT-L."),
 ):
-    VFMS.add(arch.name, arch, help=help, needs=f"weights/{arch.name}.*")
+    mean, std = (SAM_MEAN, SAM_STD) if tag == "sa1b" else (IMAGENET_MEAN, IMAGENET_STD)
+    published = _at_timm(f"{timm}.{tag}", megabytes)
+    arch = VFMArchitecture(name=name, timm=timm, patch=patch, published=published, mean=mean, std=std)
+    VFMS.add(name, arch, help=help)
 
 
 def is_vfm(name: str) -> bool:

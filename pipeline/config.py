@@ -14,7 +14,8 @@ from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
 
 WEIGHTS = (
-    "Weights of a model, else weights/NAME.*; NAME=random:SEED for random ones. May be given several times."
+    "Weights of a model: a file, hf-hub:ORG/REPO[/FILE][@REVISION], open_clip:TAG or random:SEED. May be "
+    "given several times."
 )
 
 RANK, SELF_RANK = 64, 96
@@ -51,7 +52,7 @@ class ModelWeightsSettings(Settings):
         help=WEIGHTS,
         group="teachers",
         metavar="NAME=PATH",
-        default_text="looked up by name",
+        default_text="weights/NAME.*, else the published ones",
         path=True,
     )
 
@@ -226,6 +227,12 @@ class BuildConfig(
         group="regions",
         min=0,
         max=1,
+    )
+    store_boxes: bool = setting(
+        False,
+        help="Stores the boxes of grids too, for programs that read the tars themselves. "
+        "Otherwise readers compute them from the photos.",
+        group="regions",
     )
     teachers: tuple[str, ...] = setting(
         (),

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from densecli.core import hub
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.tables import table
-from densecli.models.checkpoints import is_random
 from densecli.models.prompts import TEMPLATES
+from densecli.models.weights import given_for, is_random
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.stored_error import of_full_precision, stored_error
@@ -42,8 +43,8 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
         DenseCLIError: A teacher is not the one of the column, or its weights are missing.
     """
     store = open_store(config.store)
-    # Columns made by relabel have no teacher.
-    taught = [column for column in store.columns("targets") if "features" not in column.spec]
+    # Columns made by relabel and mix have no teacher.
+    taught = [c for c in store.columns("targets") if not {"features", "mixed"} & c.spec.keys()]
     columns = [store.find("targets", name) for name in config.teachers] or taught
     if not columns:
         raise DenseCLIError(
@@ -161,8 +162,10 @@ def _teacher(store: Store, column: Column, config: VerifyConfig) -> TeacherConfi
     info: Mapping[str, object] = column.info
     names = weights_names(column.name)
     recorded = {name: str(info[part]) for part, name in names.items() if part in info}
-    found = {name: at for name, at in recorded.items() if is_random(at) or os.path.isfile(at)}
-    given = {name: at for name, at in config.weights.items() if name in names.values()}
+    found = {
+        name: at for name, at in recorded.items() if is_random(at) or hub.is_hub(at) or os.path.isfile(at)
+    }
+    given = {name: at for name in names.values() if (at := given_for(name, config.weights))}
     options: dict[str, Any] = {
         "seed": target.get("seed"),
         "views": target.get("views"),

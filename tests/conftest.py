@@ -10,16 +10,47 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from hub_server import Hub, serving
+from huggingface_hub import constants, file_download
 from moto.server import ThreadedMotoServer
 from PIL import Image
+
+from densecli.core import hub
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Text embeddings are kept for this run alone, not in anybody's home."""
+    """Text embeddings are kept for this run alone, not in anybody's home. Nothing is asked of the hub."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(constants, "HF_HUB_CACHE", f"{os.environ['HF_HOME']}/hub")
         patch.setenv("DENSECLI_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on loopback, which this process, and those that it starts, use with an empty cache."""
+    with serving() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.address)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        template = f"{found.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in {
+            "ENDPOINT": found.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "hub" / "hub"),
+            "HF_HUB_OFFLINE": False,
+            "DOWNLOAD_CHUNK_SIZE": 2**16,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        # Its client waits between attempts.
+        monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
+        hub.pin.cache_clear()
+        hub._listed.cache_clear()
+        yield found
 
 
 @pytest.fixture(scope="session")

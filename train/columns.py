@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
-from densecli.models.checkpoints import weights_sha256
 from densecli.models.refiner_checkpoints import default_run
 from densecli.models.registry import MODELS
 from densecli.models.student import patch_of
 from densecli.models.vfms import architecture_of, is_vfm
+from densecli.models.weights import weights_sha256
 from densecli.shards.datasets import defaults_for
 from densecli.shards.keys import column_key
 from densecli.shards.kinds import KINDS, TargetKind

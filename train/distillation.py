@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densecli.core.device import pick_device, set_precision
@@ -151,8 +152,20 @@ def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, C
     return find_regions(store, targets, config.regions), targets
 
 
-Outputs = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
-"""The dense map (B, C, h, w), the context features by name, and the maps of the terms' heads by loss."""
+class Outputs(NamedTuple):
+    """The output of a student and of its terms' heads.
+
+    Attributes:
+        dense: The dense map (B, C, h, w).
+        context: The context features by name.
+        heads: The maps of the terms' heads by loss.
+        image: (B, C) image embeddings, if a term reads them.
+    """
+
+    dense: Tensor
+    context: dict[str, Tensor]
+    heads: dict[str, Tensor]
+    image: Tensor | None
 
 
 class Distillation(Recipe[Outputs]):
@@ -164,6 +177,7 @@ class Distillation(Recipe[Outputs]):
         terms: Loss terms by loss, TERM or TERM:KIND.
         loss_weights: Weights by loss.
         mode: The student's read-out mode.
+        reads_image: Whether a term reads the student's image embedding.
         initial_mode: That of the run that the student starts from; None if it starts from no run.
         initial: State dict of the student's network before the first step.
     """
@@ -202,7 +216,7 @@ class Distillation(Recipe[Outputs]):
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
         if device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
-        model.activation_checkpointing = config.activation_checkpointing
+        model.activation_checkpointing = bool(config.activation_checkpointing)
         self.student = model
         self.initial = {
             # On the CPU: a GPU needs its memory for the training.
@@ -210,8 +224,16 @@ class Distillation(Recipe[Outputs]):
             for name, tensor in model.network.state_dict().items()
         }
         self.terms = self._terms()
+        self.reads_image = any(term.reads_image for term in self.terms.values())
+        if self.reads_image and not isinstance(model, DenseCLIP):
+            raise DenseCLIError(
+                f"{config.student} has no image embedding in the space of a CLIP.",
+                hint="Leave the loss image_cosine out.",
+            )
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
+        self.unread = self._unread()
+        freeze(self.model, self.unread)
         self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
@@ -231,6 +253,23 @@ class Distillation(Recipe[Outputs]):
             )
             for loss, (term, kind) in reads.items()
         }
+
+    def _unread(self) -> list[str]:
+        """Names of the parameters that would be trained, but that no loss depends on."""
+        parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        # The smallest photo will do: what reaches the loss does not depend on its size.
+        side = self.student.input_side(2 * self.student.patch_size)
+        pixels = torch.zeros(1, 3, side, side, device=next(self.model.parameters()).device)
+        dense, context, heads, image = self._outputs(self.model, pixels)
+        student = StudentOutput(dense, dense.new_empty(0), context, image=image)
+        maps = {
+            id(each): each
+            for loss, term in self.terms.items()
+            for each in term.outputs_read(student._replace(head=heads.get(loss)))
+        }
+        total = torch.stack([each.float().sum() for each in maps.values()]).sum()
+        gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        return [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
 
     def _text(self, column: Column) -> Tensor:
         """(D, C) the student's text embeddings of the categories of a labels column."""
@@ -261,6 +300,7 @@ class Distillation(Recipe[Outputs]):
             "preset": [*(() if self.config.losses else ("losses",)), *self.config.from_preset],
             "mode": self.mode,
             "teachers": list(self.config.teachers),
+            **({"unread": self.unread} if self.unread else {}),
             "columns": {kind: column.key for kind, column in columns.items()},
             **_part_columns(columns.values()),
         }
@@ -268,6 +308,10 @@ class Distillation(Recipe[Outputs]):
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
         notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.unread:
+            notes.append(
+                f"No loss depends on these parameters, which stay as they are: {', '.join(self.unread)}."
+            )
         if self.initial_mode not in (None, self.mode):
             notes.append(
                 f"{self.config.init} read its student out as {self.initial_mode}, this training reads it as "
@@ -300,21 +344,35 @@ class Distillation(Recipe[Outputs]):
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """See `Outputs`."""
         images = self.student.prepare(filled(batch.images, self.filled_to), side=self.config.image_size)
-        outputs = model(images, self.mode, context=True)
-        dense, context, *heads = without_filling(outputs, len(batch.images))
-        return dense, context, heads[0] if heads else {}
+        return without_filling(self._outputs(model, images), len(batch.images))
+
+    def _outputs(self, model: nn.Module, images: Tensor) -> Outputs:
+        """(B, 3, H, W) normalised pixels -> what the model makes of them."""
+        words = {"image": True} if self.reads_image else {}
+        dense, context, *others = model(images, self.mode, context=True, **words)
+        image = others.pop(0) if self.reads_image else None
+        return Outputs(dense, context, others[0] if others else {}, image)
 
     def loss(
         self, outputs: Outputs, batch: Batch, counts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms; logs each term before its weight."""
-        dense, context, heads = outputs[0].float(), outputs[1], outputs[2]
-        student = StudentOutput(dense, region_pool(dense, batch.boxes, batch.batch_index), context)
-        return weighted_sum(self.terms, self.loss_weights, student, batch, counts, heads)
+        dense = outputs.dense.float()
+        student = StudentOutput(
+            dense,
+            region_pool(dense, batch.boxes, batch.batch_index),
+            outputs.context,
+            image=None if outputs.image is None else F.normalize(outputs.image.float(), dim=1),
+        )
+        return weighted_sum(self.terms, self.loss_weights, student, batch, counts, outputs.heads)
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """See `Recipe.checkpoint_activations`."""
+        self.student.activation_checkpointing = on
 
     def saving_memory(self) -> list[str]:
         """See `Recipe.saving_memory`."""
-        if self.config.activation_checkpointing:
+        if self.student.activation_checkpointing:
             return ["a smaller --image-size, which changes the result"]
         return ["--activation-checkpointing, which is slower and changes nothing else"]
 

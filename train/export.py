@@ -17,9 +17,10 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.leftovers import sweep_behind
 from densecli.models.checkpoint_formats import mode_means
-from densecli.models.checkpoints import WeightsInfo, weights_sha256
+from densecli.models.checkpoints import WeightsInfo
 from densecli.models.model_card import card_path, read_card, run_export
 from densecli.models.student import Student, load_student
+from densecli.models.weights import weights_sha256
 from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
 from densecli.train.distillation import CARD as CARD_FIELDS

@@ -1,6 +1,7 @@
 """Heads: modules that loss terms train beside a student and that are dropped after the training."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,21 +25,20 @@ class StudentWithHeads(nn.Module):
         self.student = student
         self.heads = nn.ModuleDict(heads)
 
-    def forward(
-        self, images: Tensor, mode: str, *, context: bool
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, images: Tensor, mode: str, *, context: bool, image: bool = False) -> tuple[Any, ...]:
         """Runs the student, then the heads on its dense map.
 
         Args:
             images: (B, 3, H, W) normalised pixels.
             mode: The student's read-out mode.
             context: See `DenseCLIP.forward`.
+            image: See `DenseCLIP.forward`.
 
         Returns:
-            The dense map (B, C, h, w), the context features by name, and the heads' maps by loss.
+            What the student returns, with its dense map (B, C, h, w) first, and the heads' maps by loss.
         """
-        dense, features = self.student(images, mode, context=context)
-        return dense, features, {loss: head(dense) for loss, head in self.heads.items()}
+        found = self.student(images, mode, context=context, image=image)
+        return *found, {loss: head(found[0]) for loss, head in self.heads.items()}
 
 
 class MapProjection(nn.Module):

@@ -78,11 +78,14 @@ class TargetReader:
 
         Args:
             arrays: The sample's stored arrays.
-            visit: The boxes; a map is decoded whole.
+            visit: The boxes; a map and what is about the whole photo are decoded whole.
 
         Returns:
-            float32 (R, C) for R boxes, (R, side * side, r) for their tokens, or (1, h, w, r) for a map.
+            float32 (R, C) for R boxes, (R, side * side, r) for their tokens, (1, h, w, r) for a map, or
+            (1, C) for the whole photo.
         """
+        if self.layout == "image":
+            return self.codec.decode(arrays)
         if self.layout == "map":
             values = self.codec.decode(arrays)
             return values.reshape(1, *arrays["grid"], values.shape[1])

@@ -84,10 +84,10 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     )
     weights: str | None = setting(
         None,
-        help="Initial weights: NAME=PATH or PATH; random:SEED for random ones.",
+        help="Initial weights: a file, hf-hub:ORG/REPO[/FILE][@REVISION], open_clip:TAG or random:SEED.",
         group="model",
         metavar="NAME=PATH",
-        default_text="looked up by name, weights/NAME.*",
+        default_text="weights/NAME.*, else the published ones",
         path=True,
         named=True,
     )
@@ -136,10 +136,11 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         group="speed",
         default_text="on for a GPU, where Triton and a C compiler are installed",
     )
-    activation_checkpointing: bool = setting(
-        False,
+    activation_checkpointing: bool | None = setting(
+        None,
         help="Recomputes activations in the backward pass: less memory, more time.",
         group="speed",
+        default_text="on if a step would not fit into the GPU's memory",
     )
     max_nonfinite_steps: int = setting(
         0,

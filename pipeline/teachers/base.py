@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densecli.core import fs
+from densecli.core import fs, hub
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import find_weights, is_random, random_seed, weights_sha256
 from densecli.models.registry import MODELS
 from densecli.models.vfms import architecture_of
+from densecli.models.weights import given_for, is_random, located, random_seed, weights_sha256
 from densecli.pipeline.transfers import to_device
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import Canvas
@@ -196,12 +196,12 @@ def boxes_of(boxes: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor,
 
 
 def weights_for(model: str, settings: BuildConfig) -> str:
-    """Returns the weights of a model in a build: an absolute path, or random:SEED.
+    """Returns the weights of a model in a build, downloaded unless it is a dry run; see `absolute_weights`.
 
     Raises:
-        DenseCLIError: The settings give none and none are found, or the seed is not a whole number.
+        DenseCLIError: See `densecli.models.weights.located`.
     """
-    return absolute_weights(settings.weights.get(model) or str(find_weights(model)))
+    return absolute_weights(model, given_for(model, settings.weights), settings)
 
 
 def clip_names() -> Iterable[str]:
@@ -209,14 +209,30 @@ def clip_names() -> Iterable[str]:
     return MODELS
 
 
-def absolute_weights(weights: str) -> str:
-    """Makes a path absolute, and returns random:SEED as it is."""
-    return weights if random_seed(weights) is not None else fs.absolute(weights)
+def absolute_weights(name: str, weights: str | None, settings: BuildConfig) -> str:
+    """Returns what every node of a cluster can find: an absolute path, random:SEED, or a file on the hub.
+
+    Each node has the hub's files in its own cache, or downloads them there. Here they are downloaded before
+    workers start, which would wait for one another, and where the user sees how far it is.
+    """
+    found = located(name, weights)
+    if random_seed(found) is not None:
+        return found
+    if not hub.is_hub(found):
+        return fs.absolute(found)
+    if not settings.dry_run:
+        hub.local_file(found)
+    return found
 
 
 def weights_id(weights: str) -> str:
-    """Returns the identity of a teacher's weights in a column's key: random:SEED or the file's sha256."""
-    return weights if is_random(weights) else file_sha256(weights, "--weights")
+    """Returns the identity of a teacher's weights in a column's key: random:SEED or the file's sha256.
+
+    So a file and the same file on the hub make the same column.
+    """
+    if is_random(weights):
+        return weights
+    return weights_sha256(weights) if hub.is_hub(weights) else file_sha256(weights, "--weights")
 
 
 def clip_spec(model: str, weights: str, pixels: str) -> NetworkSpec:
@@ -224,7 +240,7 @@ def clip_spec(model: str, weights: str, pixels: str) -> NetworkSpec:
 
     Args:
         model: Name or alias of the CLIP, or name of the VFM.
-        weights: A path or random:SEED.
+        weights: As `weights_for` gives them.
         pixels: Describes what it sees of a photo.
 
     Raises:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import find_file
 from densecli.models.flops import refined_map_forward, refiner_forward
 from densecli.models.refiner_checkpoints import WEIGHTS, default_run, load_refiner
 from densecli.models.registry import is_clip
 from densecli.models.vfms import VFMS, architecture_of, is_vfm
+from densecli.models.weights import find_file, given_for
 from densecli.pipeline.config import RANK, SELF_RANK, BuildConfig
 from densecli.pipeline.teachers.base import (
     Cost,
@@ -274,7 +274,8 @@ def _configure_map(model: str, settings: BuildConfig) -> RefinedMapConfig:
 def _refiner_of(model: str, settings: BuildConfig) -> str:
     """The weights of a model's Refiner in a build: an absolute path, or random:SEED."""
     name = f"{KINDS['refined'].prefix}{model}"
-    return absolute_weights(settings.weights.get(name) or _find_refiner(name, model, settings))
+    weights = given_for(name, settings.weights) or _find_refiner(name, model, settings)
+    return absolute_weights(name, weights, settings)
 
 
 def _names(model: str) -> dict[str, str]:

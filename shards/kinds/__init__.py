@@ -12,7 +12,7 @@ from densecli.shards.specs import ColumnSpec, TeacherSpec
 
 TAU = 0.01
 """Softmax temperature at which labels are retrieved and learnt (DenseVLM, eq. 2)."""
-Layout = Literal["cells", "views", "map"]
+Layout = Literal["cells", "views", "map", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,9 @@ class TargetKind:
             name of its model.
         layout: The meaning of the rows of the stored arrays. `cells`: a row for each box of every view.
             `views`: rows for the boxes of some views, which the stored array `views` (K,) lists in order.
-            `map`: a row for each token of a map, whose (h, w) is the stored array `grid`. In `cells` and
-            `views`, a box has side * side rows, its tokens, if the column's `spec["target"]` has a `side`.
+            `map`: a row for each token of a map, whose (h, w) is the stored array `grid`. `image`: one row
+            for the whole photo. In `cells` and `views`, a box has side * side rows, its tokens, if the
+            column's `spec["target"]` has a `side`.
         read_by: Loss terms that learn from it. A term may name other kinds itself.
         options: Options that choose between its columns, besides --teacher and --regions: categories, views,
             refiner.
@@ -46,8 +47,8 @@ class TargetKind:
 
     @property
     def about_boxes(self) -> bool:
-        """Whether its targets are about the boxes of one region plan; a map holds for any boxes."""
-        return self.layout != "map"
+        """Whether its targets are about the boxes of one region plan; others hold for any boxes."""
+        return self.layout in ("cells", "views")
 
     @property
     def read_kind(self) -> str:

@@ -94,3 +94,8 @@ KINDS.add(
     ),
     help="A CLIP's own tokens, averaged over many other photos around the photo (R-SC, eq. 7).",
 )
+KINDS.add(
+    "cls",
+    TargetKind(name="cls", prefix="cls-", layout="image", read_by=("image_cosine",), own_teacher=True),
+    help="A CLIP's image embedding of the whole photo.",
+)

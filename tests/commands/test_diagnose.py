@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import passed, refused
 
-from densecli.models.checkpoints import find_weights
+from densecli.models.weights import find_weights
 from densecli.scenes.coco import write_coco
 from densecli.shards.store import Store
 

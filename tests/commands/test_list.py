@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hub_server import Hub
 from registries import put
 
 from densecli.cli import main
 from densecli.commands.list import KINDS
 from densecli.core import registry
 from densecli.core.registry import Registry
+from densecli.models.vfm_architecture import VFMArchitecture
+from densecli.models.vfms import VFMS
+from densecli.models.weights import find_weights, weights_file
 from densecli.pipeline.teachers import TEACHERS, TeacherFamily
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +42,24 @@ def test_list__has_a_line_for_every_name(kind: str) -> None:
     assert names and all(each["name"] and each["help"] for each in names)
 
 
-def test_list__says_which_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list__says_where_weights_are_and_what_would_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_server: Hub
+) -> None:
     monkeypatch.setenv("DENSECLI_WEIGHTS", str(tmp_path))
     (tmp_path / "dinov2-vits14.pth").touch()
-    missing = {each["name"]: each["missing"] for each in listed("vfms")["names"]}
-    assert missing["dinov2-vitb14"] == "weights not found" and not missing["dinov2-vits14"]
-    assert not missing["scenes-vfm"]
+    repo = "timm/vit_large_patch14_dinov2.lvd142m"
+    hub_server.repos[repo] = {"model.safetensors": b"weights"}
+    weights_file(find_weights("dinov2-vitl14"))
+    hub_server.asked.clear()
+    put(monkeypatch, VFMS, "nobodys", VFMArchitecture(name="nobodys", timm="vit_tiny_patch16_224", patch=16))
+    found = {each["name"]: each for each in listed("vfms")["names"]}
+    assert found["dinov2-vits14"]["weights"] == found["scenes-vfm"]["weights"] == "here"
+    assert found["dinov2-vitl14"]["weights"] == "hub cache"
+    assert found["dinov2-vitb14"]["weights"] == "hub" and found["dinov2-vitb14"]["megabytes"] == 346
+    assert found["nobodys"]["weights"] == "" and found["nobodys"]["missing"] == "no weights"
+    lines = CliRunner().invoke(main, ["list", "vfms"]).stdout
+    assert "fetched when used: about 346 MB" in lines and "licence apache-2.0" in lines
+    assert hub_server.asked == []
 
 
 def test_list__knows_every_registry() -> None:
@@ -75,7 +91,8 @@ def test_list__teachers_are_those_of_the_registry_and_say_whose_weights_are_here
     put(monkeypatch, TEACHERS, "patches", closed)
     missing = {each["name"]: each["missing"] for each in listed("teachers")["names"]}
     assert len(missing) == len(TEACHERS)
-    assert missing["MODEL"] == missing["refiner-MODEL"] == "weights found only for vitb16"
+    assert missing["refiner-MODEL"] == "weights only for vitb16"
+    assert missing["MODEL"] == ""
     assert missing["crops-p8, crops-p16"] == ""
 
 

@@ -10,7 +10,7 @@ import pytest
 from command_line import passed, refused
 from PIL import Image
 
-from densecli.models.checkpoints import find_weights
+from densecli.models.weights import find_weights
 from densecli.scenes.world import render
 
 NAMES = "sky, water, grass, road, bus, sheep"

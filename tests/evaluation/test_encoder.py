@@ -12,8 +12,9 @@ from densecli.core.distributed import Distributed
 from densecli.evaluation.classify import ClassifyConfig, region_scores
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import load_categories
-from densecli.models.checkpoints import find_weights, load_model
+from densecli.models.checkpoints import load_model
 from densecli.models.text import category_embeddings
+from densecli.models.weights import find_weights
 from densecli.scenes.coco import write_coco
 
 

@@ -1,18 +1,28 @@
 """The examples of extensions, each loaded from its file by the command that its README names."""
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from densecli.models.checkpoints import load_model
+from densecli.models.registry import FAMILIES, MODELS
+from densecli.train.methods import METHODS
+from densecli.train.terms import TERMS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Command = Callable[..., str]
@@ -48,7 +58,7 @@ def densecli(folder: Path) -> Command:
 @pytest.fixture(scope="module")
 def store(densecli: Command, folder: Path) -> Path:
     """Four scenes with the columns of two example teachers and of two teachers of ours, built by Ray."""
-    teachers = ("colours-p12", "signs-scenes-s", "crops-scenes-s", "scenes-pvlm")
+    teachers = ("colours-p12", "signs-scenes-s", "crops-scenes-s", "scenes-pvlm", "scenes-vfm")
     words = [word for name in teachers for word in ("--teacher", name)]
     densecli(
         "build-shards", "--dataset", "scenes", "--limit", 4, *words, "--views", 1, "--store", "store",
@@ -102,6 +112,105 @@ def test_loss_term__with_an_option_of_its_own(train):
     words = ("--loss", "region_huber=1", "--loss-option", "region_huber.delta=0.1")
     rows = train("huber", *words, "--teacher", "crops-scenes-s", plugins=("teacher", "codec", "loss_term"))
     assert rows[0]["region_huber"] > 0
+
+
+def imported(name: str) -> ModuleType:
+    """An example as a module, in this process."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What an example registers in this process is forgotten after the test."""
+    changed = (TERMS, METHODS, FAMILIES, MODELS)
+    kept = [(dict(registry._entries), dict(registry._values)) for registry in changed]
+    yield
+    for registry, (entries, values) in zip(changed, kept, strict=True):
+        registry._entries, registry._values = entries, values
+
+
+def test_declip_regions__distances_of_correlations_by_photo(registries):
+    loss = imported("declip_regions").region_correlation_loss
+    torch.manual_seed(0)
+    student, teacher = (F.normalize(torch.randn(5, width), dim=1) for width in (8, 3))
+    photo = torch.tensor([0, 0, 1, 1, 1])
+    distances = []
+    for i in range(5):
+        squares = [
+            float(student[i] @ student[j] - teacher[i] @ teacher[j]) ** 2
+            for j in range(5)
+            if photo[i] == photo[j]
+        ]
+        distances.append(sum(squares) ** 0.5)
+    expected = sum(distances) / 5
+    assert float(loss(student, teacher, photo, torch.tensor(5))) == pytest.approx(expected, rel=1e-5)
+    # The shares of two batches add up, and a student that agrees with the VFM has nothing to learn.
+    parts = [loss(student[p], teacher[p], photo[p], torch.tensor(5)) for p in (photo == 0, photo == 1)]
+    assert float(sum(parts)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(student, student, photo, torch.tensor(5))) == 0
+
+
+def test_layer_values__begins_as_value_and_adds_each_heads_values(registries, tmp_path):
+    module = imported("layer_values")
+    plain, _ = load_model("scenes-s")
+    model, _ = load_model("scenes-s-values")
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model.dense(images, "layers"), plain.dense(images, "value"))
+
+        weights = model.clip.visual.value_weights
+        weights.copy_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
+        found = model.dense(images, "layers")
+
+        # The definition, head by head.
+        *body, last = plain.blocks()
+        x, grid = plain._embed(images)
+        added = 0
+        for number, block in enumerate(body):
+            layer = number - len(body) + len(weights)
+            attention, heads = block.attn, block.attn.num_heads
+            values = F.linear(block.ln_1(x), *(part.chunk(3)[2] for part in qkv_parameters(attention)))
+            for head, v in enumerate(values.chunk(heads, dim=-1)) if layer >= 0 else ():
+                columns = attention.out_proj.weight.chunk(heads, dim=1)[head]
+                added = added + weights[layer, head] * v @ columns.T
+            x = block(x)
+        tokens = plain._head(plain._value_path(last, x) + added)[:, 1:]
+        expected = F.normalize(tokens, dim=-1).transpose(1, 2).unflatten(2, grid)
+    torch.testing.assert_close(found, expected)
+    assert len(weights) == module.LAYERS
+
+    # Trained where it is read, frozen elsewhere, and part of what is saved.
+    assert "clip.visual.value_weights" not in model.frozen_names("layers")
+    assert "clip.visual.value_weights" in model.frozen_names("value")
+    save_file(model.clip.state_dict(), tmp_path / "tuned.safetensors")
+    again, _ = load_model("scenes-s-values", str(tmp_path / "tuned.safetensors"))
+    torch.testing.assert_close(again.dense(images, "layers"), found)
+
+
+def qkv_parameters(attention: nn.MultiheadAttention) -> tuple[torch.Tensor, torch.Tensor]:
+    return attention.in_proj_weight, attention.in_proj_bias
+
+
+@pytest.mark.slow
+def test_declip_regions_and_layer_values__train_from_one_store(train, densecli, folder):
+    rows = train("regions", "--method", "declip-regions", "--student", "scenes-s",
+                 plugins=("teacher", "codec", "declip_regions"))  # fmt: skip
+    assert all(row["region_correlation"] > 0 for row in rows)
+
+    used = ("teacher", "codec", "layer_values")
+    for name in ("declip_regions", "layer_values"):
+        densecli("ablate", EXAMPLES / f"{name}.toml", "--store", "store", "--dry-run",
+                 plugins=("teacher", "codec", name))  # fmt: skip
+    train("layers", "--method", "clipself", "--student", "scenes-s-values", "--mode", "layers",
+          "--teacher", "crops-scenes-s", "--lr", 1e-3, "--warmup-steps", 1, plugins=used)  # fmt: skip
+    [exported] = (folder / "layers" / "export").glob("*.safetensors")
+    assert load_file(exported)["visual.value_weights"].abs().max() > 0
+    densecli("evaluate", "--run", "layers", "--limit", 4, "--device", "cpu", "--json", "layers.json",
+             plugins=used)  # fmt: skip
+    assert json.loads((folder / "layers.json").read_text())
 
 
 @pytest.mark.slow
@@ -167,5 +276,5 @@ def test_backbone_and_benchmark__a_new_model_is_measured_on_a_new_data_set(dense
 def test_readme__names_every_example():
     listed = (EXAMPLES / "README.md").read_text()
     files = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(files) == 10
+    assert len(files) == 12
     assert all(f"[{name}]({name})" in listed for name in files)

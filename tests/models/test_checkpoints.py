@@ -7,18 +7,9 @@ from safetensors.torch import save_file
 from timm.models.eva import checkpoint_filter_fn
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import (
-    EVA_CLIP,
-    PLAIN_TEXT,
-    find_weights,
-    inverse,
-    is_random,
-    load_model,
-    load_weights,
-    rename,
-    weights_sha256,
-)
+from densecli.models.checkpoints import EVA_CLIP, PLAIN_TEXT, inverse, load_model, load_weights, rename
 from densecli.models.registry import MODELS, build, resolve
+from densecli.models.weights import find_weights, is_random, weights_sha256
 
 State = dict[str, torch.Tensor]
 BLOCK = """
@@ -205,7 +196,7 @@ def test_load_model__finds_weights_by_name_and_alias(tmp_path, monkeypatch) -> N
     assert info.sha256 == weights_sha256(tmp_path / "scenes-s.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), model.parameters(), strict=True))
     (tmp_path / "eva02-b16.pt").touch()
-    assert find_weights("vitb16") == tmp_path / "eva02-b16.pt"
+    assert find_weights("vitb16") == str(tmp_path / "eva02-b16.pt")
     with pytest.raises(DenseCLIError, match="no weights file"):
         load_model("scenes-s", str(tmp_path / "none.pt"))
 
@@ -218,18 +209,18 @@ def test_find_weights__an_alias_shares_files_and_a_tuned_model_has_its_own(tmp_p
     put(monkeypatch, MODELS, "tuned", base)
     put(monkeypatch, MODELS, "tuned-shipped", replace(base, weights=str(shipped)))
     (mine / "eva02-b16.safetensors").touch()
-    assert find_weights("vitb16") == mine / "eva02-b16.safetensors"
+    assert find_weights("vitb16") == str(mine / "eva02-b16.safetensors")
     with pytest.raises(DenseCLIError, match=r"no tuned\.safetensors \(nor"):
         find_weights("tuned")
 
-    assert find_weights("tuned-shipped") == shipped
+    assert find_weights("tuned-shipped") == str(shipped)
     (mine / "vitb16.pt").touch()
     (mine / "tuned.pt").touch()
     (mine / "tuned-shipped.pt").touch()
-    assert find_weights("vitb16") == mine / "vitb16.pt"
-    assert find_weights("tuned") == mine / "tuned.pt"
-    assert find_weights("tuned-shipped") == mine / "tuned-shipped.pt"
-    assert find_weights("eva02-b16") == mine / "eva02-b16.safetensors"
+    assert find_weights("vitb16") == str(mine / "vitb16.pt")
+    assert find_weights("tuned") == str(mine / "tuned.pt")
+    assert find_weights("tuned-shipped") == str(mine / "tuned-shipped.pt")
+    assert find_weights("eva02-b16") == str(mine / "eva02-b16.safetensors")
     assert resolve("scenes-pvlm").name == resolve("scenes-l").name == "scenes-l"
 
 

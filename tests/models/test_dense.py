@@ -197,3 +197,18 @@ def test_resolve__aliases_and_unknown_names() -> None:
     with pytest.raises(DenseCLIError, match="no model called 'vit-z99'") as error:
         resolve("vit-z99")
     assert "eva02-b16" in error.value.hint and "vitl14" in error.value.hint
+
+
+@pytest.mark.parametrize("mode", ["value", "qq+scale", "csa", "vanilla"])
+def test_dense_context_image__is_dense_context_and_encode_image(model, mode):
+    if not model.has_mode(mode):
+        mode = "value"
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        dense, context, image = model(images, mode, image=True)
+        expected, features = model.dense_and_context(images, mode)
+        torch.testing.assert_close(image, model.encode_image(images))
+    torch.testing.assert_close(dense, expected)
+    assert context.keys() == features.keys()
+    for name, feature in features.items():
+        torch.testing.assert_close(context[name], feature)

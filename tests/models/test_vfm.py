@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import find_weights
 from densecli.models.vfm import build_vfm
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.vfms import VFMS, find_vfm, is_vfm
+from densecli.models.weights import find_weights
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +212,6 @@ def test_timm__weights_lie_under_a_name_without_slashes(tmp_path, monkeypatch):
         torch.manual_seed(0)
         net = build_vfm(find_vfm(name)).net
     save_file({**net.state_dict(), "head.weight": torch.zeros(2, 192)}, file)
-    assert find_weights(name) == file
+    assert find_weights(name) == str(file)
     loaded = load_vfm(name, str(file))
     torch.testing.assert_close(dict(loaded.net.state_dict()), dict(net.state_dict()))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from densecli.models.checkpoints import find_weights, load_model
+from densecli.models.checkpoints import load_model
 from densecli.models.state_dict import read_state_dict
+from densecli.models.weights import find_weights
 from densecli.scenes.pretrain import ClipselfConfig, PretrainConfig, tune_clips
 from densecli.shards.store import Store
 from densecli.train.distillation import TrainConfig

@@ -12,8 +12,9 @@ import densecli.scenes
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.panoptic import PanopticDataset
 from densecli.models.categories import load_categories
-from densecli.models.checkpoints import find_weights, load_model
+from densecli.models.checkpoints import load_model
 from densecli.models.vfm_checkpoints import load_vfm
+from densecli.models.weights import find_weights
 from densecli.scenes.art import DRAWINGS, TEXTURES, draw_thing
 from densecli.scenes.coco import write_coco
 from densecli.scenes.contrastive import ContrastiveConfig, clip_loss
@@ -166,7 +167,7 @@ def test_vfm__knows_segments_better_than_the_student_does():
     scenes = [render(0, "val", i) for i in range(12)]
     images = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2)
     centres = torch.from_numpy(np.stack([s.panoptic[6::12, 6::12].ravel() for s in scenes]))
-    vfm, (student, _) = load_vfm("scenes-vfm", str(find_weights("scenes-vfm"))), load_model("scenes-s")
+    vfm, (student, _) = load_vfm("scenes-vfm", find_weights("scenes-vfm")), load_model("scenes-s")
     with torch.inference_mode():
         of_vfm = separation(vfm(vfm.prepare(images, 12)), centres)
         of_student = separation(student.dense(student.prepare(images)), centres)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from densecli.models.checkpoints import load_model, load_weights, weights_sha256
+from densecli.models.checkpoints import load_model, load_weights
+from densecli.models.weights import weights_sha256
 from densecli.train.averaging import average, export_student
 
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 import densecli
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError
-from densecli.models.checkpoints import load_model, weights_sha256
+from densecli.models.checkpoints import load_model
 from densecli.models.state_dict import read_state_dict
+from densecli.models.weights import weights_sha256
 from densecli.train.averaging import average
 from densecli.train.distillation import TrainConfig, train
 from densecli.train.export import ExportConfig, export

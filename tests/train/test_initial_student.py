@@ -12,8 +12,8 @@ from densecli.commands.train import train as command
 from densecli.commands.train import train_config
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.model_under_test import ModelUnderTest
-from densecli.models.checkpoints import weights_sha256
 from densecli.models.model_card import run_export
+from densecli.models.weights import weights_sha256
 from densecli.train.distillation import TrainConfig, make_trainer, train
 
 

@@ -32,12 +32,14 @@ class StudentOutput(NamedTuple):
         regions: (R, C) float32, pooled from `dense`, unit norm.
         context: Context features of the mode by name, (B, C', h, w) each; empty if it has none.
         head: The term's own head on `dense`, (B, C'', h, w); None if it has none.
+        image: (B, C) image embeddings of unit norm, if a term reads them.
     """
 
     dense: Tensor
     regions: Tensor
     context: dict[str, Tensor]
     head: Tensor | None = None
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +73,13 @@ class Term(ABC):
             defaults. `--loss-option TERM.NAME=VALUE` sets them. None if the term has no options.
         head: A module that is trained with the student and then dropped. It makes a map (B, C', h, w) of the
             student's dense map (B, C, h, w), which the term finds in `StudentOutput.head`.
+        reads_image: Whether it reads `StudentOutput.image`. Only a CLIP has one.
         theta: Regions count whose best category is above this probability; None if all do.
     """
 
     reads: ClassVar[tuple[str, ...]]
     Options: ClassVar[type | None] = None
+    reads_image: ClassVar[bool] = False
     head: nn.Module | None = None
     theta: float | None = None
 
@@ -95,6 +99,15 @@ class Term(ABC):
     def learns_from(self, counts: Tensor) -> Tensor:
         """Tells how many regions, boxes or images the term learns from, a scalar, given its counts."""
         return counts.sum()
+
+    def outputs_read(self, student: StudentOutput) -> list[Tensor]:
+        """Tells which outputs of the student the loss depends on; by default on every one.
+
+        Parameters that no loss depends on are frozen: processes that train together wait for the gradient of
+        every other one.
+        """
+        others = [each for each in (student.head, student.image) if each is not None]
+        return [student.dense, *student.context.values(), *others]
 
     @abstractmethod
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
