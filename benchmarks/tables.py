@@ -20,11 +20,12 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from densecli.ablation.aggregate import aggregate, cost_table, settings_table
+from densecli.ablation.aggregate import SettingRow, aggregate, cost_table, settings_table
 from densecli.ablation.runs import RunResult, figures_of, photos_seen, recorded
-from densecli.ablation.spec import load_spec, shipped
+from densecli.ablation.spec import Spec, load_spec, shipped
 from densecli.ablation.teacher_cost import teacher_costs
 from densecli.commands.ablate import make_runner
+from densecli.core.page import Table
 from densecli.shards.datasets import DATASETS
 from densecli.shards.parted_store import open_store
 
@@ -94,7 +95,8 @@ def main() -> None:
         parser.error(f"no such table: {', '.join(sorted(strays))}")
     out, names = args.out.resolve(), args.tables or TABLES
     if args.markdown:
-        print("\n\n".join(text for name in names if (text := markdown(name, out))))
+        parts = [conditions_markdown(out), *(markdown(n, out) for n in names if n not in CONDITIONS)]
+        print("\n\n".join(filter(None, parts)))
     elif failed := [name for name in names if not run(name, out)]:
         raise SystemExit(f"These tables have runs that failed: {', '.join(failed)}.")
 
@@ -147,21 +149,45 @@ def markdown(name: str, out: Path) -> str:
     """What is measured of a table, and what its teachers cost; empty if that is nothing."""
     if not (out / name).is_dir():
         return ""
+    spec, rows, results = measured(name, out)
+    finished = [result.name for result in results if result.settings and not result.error]
+    costs = teacher_costs(open_store(str(out / "store")), [photos_seen(out / name / run) for run in finished])
+    tables = [settings_table(rows, headings(rows)), *([cost_table(costs)] if costs else [])]
+    return "\n\n".join([f"### {name}: {spec.title}", *(table.markdown().strip() for table in tables)])
+
+
+def conditions_markdown(out: Path) -> str:
+    """What is measured of all conditions, in one table."""
+    lines = []
+    for pvlm, student in product(PVLMS, STUDENTS):
+        names = [f"{pvlm}-pvlm-{student}-student-{grid}" for grid in ("rows", "betas")]
+        found = [row for name in names if (out / name).is_dir() for row in measured(name, out)[1]]
+        known = {row.title: row for row in found if row.finished}
+        for title, row in known.items():
+            if title not in PVLMS.values():
+                label = "before" if not row.settings else title.removeprefix("decoupling ")
+                figures = [row.figures[heading].text() for heading in headings([row])]
+                lines.append([pvlm, student, label, "" if not row.settings else str(row.finished), *figures])
+    columns = ["P-VLM", "student", "decoupling", "seeds", "Boxes", "Masks-T", "Masks-S", "stuff as thing"]
+    return Table(title="", columns=columns, rows=lines).markdown().strip() if lines else ""
+
+
+def measured(name: str, out: Path) -> tuple[Spec, list[SettingRow], list[RunResult]]:
+    """The spec of a table, the rows that show what is measured of it, and the results of the spec's runs."""
     spec = load_spec(spec_of(name, out), make_runner().flags)
-    store = open_store(str(out / "store"))
-    spec = replace(spec, train={**spec.train, "store": store.root})
+    spec = replace(spec, train={**spec.train, "store": open_store(str(out / "store")).root})
     results = recorded(spec, out / name)
     more = [
         RunResult(name=model, **figures_of(json.loads(file.read_text())))
         for model, file, _ in also_measured(name, out)
         if file.exists()
     ]
-    rows = aggregate([*more, *results])
-    headings = list(dict.fromkeys(h for row in rows for h in row.figures if "top-5" not in h))
-    finished = [result for result in results if result.settings and not result.error]
-    costs = teacher_costs(store, [photos_seen(out / name / result.name) for result in finished])
-    tables = [settings_table(rows, headings), *([cost_table(costs)] if costs else [])]
-    return "\n\n".join([f"### {name}: {spec.title}", *(table.markdown() for table in tables)])
+    return spec, aggregate([*more, *results]), results
+
+
+def headings(rows: Sequence[SettingRow]) -> list[str]:
+    """The figures of some rows but those of top-5."""
+    return list(dict.fromkeys(h for row in rows for h in row.figures if "top-5" not in h))
 
 
 def spec_of(name: str, out: Path) -> Path:
