@@ -13,7 +13,7 @@ def verify(options: Options) -> int:
     the column's own are refused.
 
     \b
-    densecli verify --store stores/coco-512 --samples 32
+    densecli verify stores/coco-512 --samples 32
     """
     from densecli.pipeline.verify import report
     from densecli.pipeline.verify import verify as run_again

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from densecli.core.settings import Settings, setting
 
+CATEGORIES = (
+    'Category set (densecli list categories), names ("dog, sofa"), or a txt, json or csv file of names.'
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings(Settings):
@@ -15,6 +19,7 @@ class StoreSettings(Settings):
         metavar="URL",
         default_text="the newest in stores/",
         path=True,
+        by_position=True,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from densecli.core import fs
 from densecli.core.device import full_precision
 from densecli.models.architecture import Architecture
-from densecli.models.categories import load_categories
+from densecli.models.categories import ALL_THINGS, load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.flops import dense_forward
@@ -217,12 +217,18 @@ def absolute_file(name: Name) -> Name:
     return fs.absolute(name) if name and os.path.isfile(name) else name
 
 
+def absolute_categories(categories: str) -> str:
+    """`absolute_file` of categories, all of which may be things."""
+    prefix = ALL_THINGS if categories.startswith(ALL_THINGS) else ""
+    return prefix + absolute_file(categories.removeprefix(prefix))
+
+
 def _configure(model: str, settings: BuildConfig) -> LabelsConfig:
     categories = settings.categories or defaults_for(settings.dataset).categories
     return LabelsConfig(
         name=model,
         weights=weights_for(model, settings),
-        categories=absolute_file(categories),
+        categories=absolute_categories(categories),
         text_embeddings=fs.absolute(settings.text_embeddings) if settings.text_embeddings else None,
         templates=absolute_file(settings.templates),
         tau=settings.tau,
