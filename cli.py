@@ -21,6 +21,7 @@ NAMES = (
     *(
         "build-shards",
         "relabel",
+        "mix",
         "train",
         "train-refiner",
         "export",

@@ -87,6 +87,30 @@ def _allow_tf32(matmul: bool, convolutions: bool) -> None:
     torch.backends.cudnn.allow_tf32 = convolutions
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """The bytes of a GPU's memory that this process can still fill; None for any other device."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+MEMORY_SHARE = 64
+"""A loss that works in blocks gives a block this part of a GPU's memory."""
+CPU_BLOCK = 2**23
+"""Bytes of such a block elsewhere: as much as stays in a cache."""
+
+
+def block_bytes(device: torch.device) -> int:
+    """The bytes that one block of a computation in blocks should have on a device.
+
+    Many small blocks would cost a GPU more in launches than in arithmetic.
+    """
+    if device.type != "cuda":
+        return CPU_BLOCK
+    return max(CPU_BLOCK, torch.cuda.get_device_properties(device).total_memory // MEMORY_SHARE)
+
+
 # What errors say for want of memory. The libraries of a GPU have their own words for it: cuBLAS cannot make
 # its handle, cuDNN finds no algorithm whose workspace fits.
 _NO_MEMORY = (

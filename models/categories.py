@@ -16,9 +16,8 @@ from densecli.models.category_sets import CATEGORY_SETS as CATEGORY_SETS
 from densecli.models.category_sets import SHAPES, of_rows
 from densecli.models.category_sets import Categories as Categories
 from densecli.models.thing_stuff import decide
+from densecli.shards.config import ALL_THINGS
 
-ALL_THINGS = "all-things:"
-"""Before a list or file of names: all of them are things."""
 _FILES = (".txt", ".json", ".csv")
 
 

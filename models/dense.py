@@ -184,7 +184,8 @@ class DenseCLIP(nn.Module):
 
     def _checkpointed(self, function: Any, *args: Any) -> Any:
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
+            # The network draws no random numbers.
+            return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
         return function(*args)
 
     def has_mode(self, mode: str) -> bool:

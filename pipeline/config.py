@@ -8,9 +8,8 @@ from typing import Literal
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
-from densecli.models.categories import ALL_THINGS
 from densecli.shards.codecs import Rows
-from densecli.shards.config import CATEGORIES, DeviceSettings, DryRunSettings, TextSettings
+from densecli.shards.config import ALL_THINGS, CATEGORIES, DeviceSettings, DryRunSettings, TextSettings
 from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
@@ -238,6 +237,12 @@ class BuildConfig(
         group="regions",
         min=0,
         max=1,
+    )
+    store_boxes: bool = setting(
+        False,
+        help="Stores the boxes of grids too, for programs that read the tars themselves. "
+        "Otherwise readers compute them from the photos.",
+        group="regions",
     )
     teachers: tuple[str, ...] = setting(
         (),

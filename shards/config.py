@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from densecli.core.settings import Settings, setting
 
+ALL_THINGS = "all-things:"
+"""Before a list or file of names in --categories: all of them are things."""
 CATEGORIES = (
     'Category set (densecli list categories), names ("dog, sofa"), or a txt, json or csv file of names.'
 )

@@ -11,14 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from densecli.core.device import block_bytes
 from densecli.models.pooling import region_tokens
 from densecli.train.config import TrainConfig
 from densecli.train.losses import mean
 
 COMPARISONS = ("cross-entropy", "frobenius")
 """How the correlations of a box are compared."""
-BLOCK = 2**21
-"""Entries of a correlation matrix, or of the tokens it is made of, in memory at a time."""
+ALIVE = 3
+"""Arrays of a GPU's block in memory at a time: both correlations and their difference."""
+
+
+def block_entries(device: torch.device) -> int:
+    """Entries of a correlation matrix, or of the tokens it is made of, that a block has on a device."""
+    entries = block_bytes(device) // 4
+    return entries // ALIVE if device.type == "cuda" else entries
 
 
 def unit_tokens(features: Tensor) -> Tensor:
@@ -34,7 +41,7 @@ def unit_tokens(features: Tensor) -> Tensor:
 
 
 def context_loss(
-    student: Tensor, teacher: Tensor, count: Tensor | None = None, *, block: int = BLOCK
+    student: Tensor, teacher: Tensor, count: Tensor | None = None, *, block: int | None = None
 ) -> Tensor:
     """DeCLIP's context loss: the mean over rows of || R_teacher - R_student ||_2 with R = X X^T.
 
@@ -42,12 +49,12 @@ def context_loss(
         student: (B, N, C) float32 tokens; of unit norm if R should hold cosines.
         teacher: (B, N, r) float32 tokens, or rank-r factors F of them with R = F F^T.
         count: Number of images of the whole step; see `losses.mean`.
-        block: Entries of R in memory at a time.
+        block: Entries of R in memory at a time; by default as the device has room for.
 
     Returns:
         A scalar.
     """
-    n = student.shape[1]
+    n, block = student.shape[1], block or block_entries(student.device)
     images, rows = max(1, block // n**2), max(1, block // n)
     distances = [
         _recomputed(_row_distances, x, f, slice(start, start + rows))
@@ -95,7 +102,7 @@ def spatial_loss(
     tau_teacher: float | None = None,
     compare: str = COMPARISONS[0],
     count: Tensor | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Tensor:
     """Spatial correlation distillation: `correlation_cross_entropy` inside each box, mean over boxes (R-SC).
 
@@ -112,14 +119,16 @@ def spatial_loss(
         compare: `cross-entropy`; or `frobenius`, the norm of C_teacher - C_student, which has no temperature
             (R-SC, table 6a).
         count: Number of boxes of the whole step; see `losses.mean`.
-        block: Entries of tokens or correlations in memory at a time.
+        block: Entries of tokens or correlations in memory at a time; by default as the device has room for.
 
     Returns:
         A scalar, 0 without boxes.
     """
     of_boxes = teacher.ndim == 3
     side = round(teacher.shape[1] ** 0.5) if of_boxes else side
-    step = max(1, block // (side**2 * max(side**2, student.shape[1])))
+    # Correlations, tokens, and what `pooled_diagonal` makes on the way.
+    widest = max(side**2, student.shape[1], 0 if of_boxes else side * teacher.shape[-1])
+    step = max(1, (block or block_entries(student.device)) // (side**2 * widest))
     total = student.sum() * 0
     for start in range(0, len(boxes), step):
         rows = slice(start, start + step)

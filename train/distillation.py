@@ -216,7 +216,7 @@ class Distillation(Recipe[Outputs]):
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
         if device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
-        model.activation_checkpointing = config.activation_checkpointing
+        model.activation_checkpointing = bool(config.activation_checkpointing)
         self.student = model
         self.initial = {
             # On the CPU: a GPU needs its memory for the training.
@@ -232,6 +232,8 @@ class Distillation(Recipe[Outputs]):
             )
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
+        self.unread = self._unread()
+        freeze(self.model, self.unread)
         self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
@@ -251,6 +253,23 @@ class Distillation(Recipe[Outputs]):
             )
             for loss, (term, kind) in reads.items()
         }
+
+    def _unread(self) -> list[str]:
+        """Names of the parameters that would be trained, but that no loss depends on."""
+        parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        # The smallest photo will do: what reaches the loss does not depend on its size.
+        side = self.student.input_side(2 * self.student.patch_size)
+        pixels = torch.zeros(1, 3, side, side, device=next(self.model.parameters()).device)
+        dense, context, heads, image = self._outputs(self.model, pixels)
+        student = StudentOutput(dense, dense.new_empty(0), context, image=image)
+        maps = {
+            id(each): each
+            for loss, term in self.terms.items()
+            for each in term.outputs_read(student._replace(head=heads.get(loss)))
+        }
+        total = torch.stack([each.float().sum() for each in maps.values()]).sum()
+        gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        return [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
 
     def _text(self, column: Column) -> Tensor:
         """(D, C) the student's text embeddings of the categories of a labels column."""
@@ -281,6 +300,7 @@ class Distillation(Recipe[Outputs]):
             "preset": [*(() if self.config.losses else ("losses",)), *self.config.from_preset],
             "mode": self.mode,
             "teachers": list(self.config.teachers),
+            **({"unread": self.unread} if self.unread else {}),
             "columns": {kind: column.key for kind, column in columns.items()},
             **_part_columns(columns.values()),
         }
@@ -288,6 +308,10 @@ class Distillation(Recipe[Outputs]):
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
         notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.unread:
+            notes.append(
+                f"No loss depends on these parameters, which stay as they are: {', '.join(self.unread)}."
+            )
         if self.initial_mode not in (None, self.mode):
             notes.append(
                 f"{self.config.init} read its student out as {self.initial_mode}, this training reads it as "
@@ -320,9 +344,12 @@ class Distillation(Recipe[Outputs]):
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """See `Outputs`."""
         images = self.student.prepare(filled(batch.images, self.filled_to), side=self.config.image_size)
+        return without_filling(self._outputs(model, images), len(batch.images))
+
+    def _outputs(self, model: nn.Module, images: Tensor) -> Outputs:
+        """(B, 3, H, W) normalised pixels -> what the model makes of them."""
         words = {"image": True} if self.reads_image else {}
-        outputs = model(images, self.mode, context=True, **words)
-        dense, context, *others = without_filling(outputs, len(batch.images))
+        dense, context, *others = model(images, self.mode, context=True, **words)
         image = others.pop(0) if self.reads_image else None
         return Outputs(dense, context, others[0] if others else {}, image)
 
@@ -339,9 +366,13 @@ class Distillation(Recipe[Outputs]):
         )
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts, outputs.heads)
 
+    def checkpoint_activations(self, on: bool) -> None:
+        """See `Recipe.checkpoint_activations`."""
+        self.student.activation_checkpointing = on
+
     def saving_memory(self) -> list[str]:
         """See `Recipe.saving_memory`."""
-        if self.config.activation_checkpointing:
+        if self.student.activation_checkpointing:
             return ["a smaller --image-size, which changes the result"]
         return ["--activation-checkpointing, which is slower and changes nothing else"]
 

@@ -113,6 +113,12 @@ class Recipe(ABC, Generic[Outputs]):
         """
         return []
 
+    def checkpoint_activations(self, on: bool) -> None:
+        """Sets whether activations are computed again in the backward pass, to save memory."""
+        raise DenseCLIError(
+            "This training cannot compute activations again.", hint="Leave --activation-checkpointing out."
+        )
+
     def saving_memory(self) -> list[str]:
         """Options that make a step need less of the device's memory, each with what it changes."""
         return []

@@ -143,7 +143,7 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         self.grid = config.tokens or native // encoder.patch_size
         self.side = self.grid * encoder.patch_size
         freeze(model, model.frozen_names())
-        model.encoder.activation_checkpointing = config.activation_checkpointing
+        model.encoder.activation_checkpointing = bool(config.activation_checkpointing)
         self.model = model
 
     def resolved(self) -> dict[str, Any]:
@@ -197,6 +197,10 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         if self.config.align == "cosine":
             return token_cosine(student, teacher, tokens), {"cosine": cosine}
         return token_infonce(student, teacher, self.config.tau, tokens), {"cosine": cosine}
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """See `Recipe.checkpoint_activations`."""
+        self.model.encoder.activation_checkpointing = on
 
     def export(self, folder: str, resolved: dict[str, Any]) -> str:
         """Writes the Refiner's own weights, with metadata in the file, and a model card."""

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 Outputs = TypeVar("Outputs")
 
@@ -23,5 +23,5 @@ def without_filling(outputs: Outputs, rows: int) -> Outputs:
 
     The others then get no gradient, so that they change no sum.
     """
-    found: Outputs = tree_map(lambda tensor: tensor[:rows], outputs)
+    found: Outputs = tree_map_only(Tensor, lambda tensor: tensor[:rows], outputs)
     return found

@@ -17,7 +17,7 @@ from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 from densecli.core.compilation import compiler_lacks
-from densecli.core.device import lacks_memory, pick_device, set_precision
+from densecli.core.device import free_bytes, lacks_memory, pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
@@ -26,6 +26,7 @@ from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_st
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.health import Health, NonFiniteStep, check_weights
 from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
+from densecli.train.memory import gigabytes, optimizer_bytes, step_bytes
 from densecli.train.optimizer import adamw, set_learning_rate
 from densecli.train.recipe import Recipe
 from densecli.train.run_config import FREE, defaults
@@ -175,6 +176,8 @@ class Trainer(Generic[R]):
         ):
             step_start = time.perf_counter()
             for batches in steps:
+                if first_step is None:
+                    self._make_room(batches[0])
                 before = rng_state()
                 try:
                     row = self.train_step(batches)
@@ -257,15 +260,44 @@ class Trainer(Generic[R]):
         self.health.count_empty(empty, self.step, self.steps.total, self.recipe.nothing_to_learn)
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
+    def _make_room(self, batch: Batch) -> None:
+        """Says how much of a GPU's memory a step takes, and saves some of it where it must."""
+        free = free_bytes(self.device)
+        if free is None:
+            return
+        moments = 0 if self.optimizer.state else optimizer_bytes(self.model)
+        needed = moments + step_bytes(self.recipe, batch, self.precision)
+        takes = f"A step takes {'at most ' if self.compiled else 'about '}{gigabytes(needed)}"
+        there = f"the {gigabytes(free)} that are free on {self.device}"
+        if not self.distributed.max(int(needed > free)):
+            self._say(f"{takes} of {there}.")
+            return
+        if self.config.activation_checkpointing is None:
+            self.recipe.checkpoint_activations(True)
+            needed = moments + step_bytes(self.recipe, batch, self.precision)
+            there += (
+                f". So activations are computed again in the backward pass: {gigabytes(needed)}, and slower"
+            )
+        self._say(f"{takes}, more than {there}.")
+        if needed > free and (ways := self._ways_to_save_memory()):
+            self._say(f"This may not fit. Try {'; or '.join(ways)}.")
+
+    def _say(self, sentence: str) -> None:
+        if self.distributed.first:
+            tqdm.write(sentence, file=sys.stderr)
+
     def _no_memory(self) -> DenseCLIError:
+        ways = self._ways_to_save_memory()
+        return DenseCLIError(
+            f"{self.device} has too little memory to train on {self.config.batch_size} photos at a time.",
+            hint=f"Try {'; or '.join(ways)}." if ways else "Use a device with more memory.",
+        )
+
+    def _ways_to_save_memory(self) -> list[str]:
         size, accumulate = self.config.batch_size, self.config.accumulate
         halved = f"--batch-size {size // 2} --accumulate {2 * accumulate}"
         same = "gives the same steps" if size % 2 == 0 else "gives steps of almost as many photos"
-        ways = [f"{halved}, which {same}"] * (size > 1) + self.recipe.saving_memory()
-        return DenseCLIError(
-            f"{self.device} has too little memory to train on {size} photos at a time.",
-            hint=f"Try {'; or '.join(ways)}." if ways else "Use a device with more memory.",
-        )
+        return [f"{halved}, which {same}"] * (size > 1) + self.recipe.saving_memory()
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums `Recipe.counts` over the batches of all processes."""

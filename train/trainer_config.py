@@ -136,10 +136,11 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         group="speed",
         default_text="on for a GPU, where Triton and a C compiler are installed",
     )
-    activation_checkpointing: bool = setting(
-        False,
+    activation_checkpointing: bool | None = setting(
+        None,
         help="Recomputes activations in the backward pass: less memory, more time.",
         group="speed",
+        default_text="on if a step would not fit into the GPU's memory",
     )
     max_nonfinite_steps: int = setting(
         0,

@@ -15,7 +15,7 @@ from torch import Tensor
 from densecli.core import fs
 from densecli.core.device import full_precision
 from densecli.models.architecture import Architecture
-from densecli.models.categories import ALL_THINGS, load_categories
+from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.flops import dense_forward
@@ -36,6 +36,7 @@ from densecli.pipeline.teachers.base import (
 )
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, TopK
+from densecli.shards.config import ALL_THINGS
 from densecli.shards.datasets import defaults_for
 from densecli.shards.specs import ColumnInfo, NetworkSpec, TargetSpec, TeacherSpec, TextSpec
 

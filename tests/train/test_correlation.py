@@ -1,22 +1,27 @@
 """Correlation losses: in blocks they are what they are in one piece, and they keep no matrix."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from densecli.models.pooling import region_tokens
 from densecli.shards.codecs import LowRank
 from densecli.train.correlation import (
+    block_entries,
     context_loss,
     correlation_cross_entropy,
     pooled_diagonal,
     spatial_loss,
     unit_tokens,
 )
+from densecli.train.memory import LiveBytes
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -67,6 +72,47 @@ def test_context_loss__keeps_no_matrix() -> None:
         loss = context_loss(student, teacher, block=64 * n)
     loss.backward()
     assert sum(saved.values()) < n * (32 + 16) * 4 + n * n  # the inputs, and less than a quarter of R
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations that a GPU would launch a kernel for; views need none."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.count += not any(alias.alias_info for alias in function._schema.returns)
+        return result
+
+
+def launches(block: int) -> int:
+    """Of the context loss of a batch of 48 at 1,024 px, and of its gradient."""
+    student = torch.empty(48, 4096, 768, device="meta", requires_grad=True)
+    with Operations() as operations:
+        context_loss(student, torch.empty(48, 4096, 64, device="meta"), block=block).backward()
+    return operations.count
+
+
+def test_context_loss__a_large_gpu_launches_few_kernels(monkeypatch) -> None:
+    large = SimpleNamespace(total_memory=139 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: large)
+    assert launches(block_entries(torch.device("cuda"))) < 200
+    assert launches(block_entries(torch.device("cpu"))) > 5000
+
+
+@pytest.mark.parametrize("of_boxes", [False, True])
+def test_spatial_loss__memory_does_not_grow_with_the_boxes(of_boxes: bool) -> None:
+    def peak(count: int) -> int:
+        student = random(2, 32, 8, 8).requires_grad_()
+        where, image = boxes(count, 2)
+        teacher = random(2, 8, 8, 8, seed=1)
+        target = region_tokens(teacher, where, image, 5) if of_boxes else teacher
+        with LiveBytes() as live:
+            spatial_loss(student, target, where, image, side=5, block=4 * 25 * 40).backward()
+        return live.peak
+
+    # Less than one more box in memory for 56 more to compare.
+    assert peak(64) - peak(8) < 25 * 40 * 4 * 4
 
 
 def test_correlation_cross_entropy__by_hand() -> None:

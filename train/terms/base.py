@@ -100,6 +100,15 @@ class Term(ABC):
         """Tells how many regions, boxes or images the term learns from, a scalar, given its counts."""
         return counts.sum()
 
+    def outputs_read(self, student: StudentOutput) -> list[Tensor]:
+        """Tells which outputs of the student the loss depends on; by default on every one.
+
+        Parameters that no loss depends on are frozen: processes that train together wait for the gradient of
+        every other one.
+        """
+        others = [each for each in (student.head, student.image) if each is not None]
+        return [student.dense, *student.context.values(), *others]
+
     @abstractmethod
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """Computes the batch's share of the loss.

@@ -32,6 +32,10 @@ class Context(Term):
         """(1,) images; all have the same number of tokens."""
         return rows(batch.images)
 
+    def outputs_read(self, student: StudentOutput) -> list[Tensor]:
+        """See `Term.outputs_read`."""
+        return context_maps(student)
+
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`."""
         tokens = context_tokens(student)
@@ -44,6 +48,11 @@ class Context(Term):
         return context_loss(tokens, unit_tokens(factors), counts[0]), {}
 
 
+def context_maps(student: StudentOutput) -> list[Tensor]:
+    """The context features of the mode; the dense map if it has none."""
+    return list(student.context.values()) or [student.dense]
+
+
 def context_tokens(student: StudentOutput) -> Tensor:
     """The student's tokens for DeCLIP's context loss.
 
@@ -53,5 +62,5 @@ def context_tokens(student: StudentOutput) -> Tensor:
     Returns:
         (B, N, C) float32, whose inner products are the cosines of tokens.
     """
-    features = list(student.context.values()) or [student.dense]
+    features = context_maps(student)
     return torch.cat([unit_tokens(f) for f in features], dim=-1) / math.sqrt(len(features))

@@ -35,6 +35,11 @@ class ImageCosine(Term):
         """(1,) images."""
         return rows(batch.images)
 
+    def outputs_read(self, student: StudentOutput) -> list[Tensor]:
+        """See `Term.outputs_read`."""
+        assert student.image is not None
+        return [student.image]
+
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`."""
         teacher, image = batch.targets[self.kind], student.image
