@@ -29,6 +29,10 @@ def build_shards(options: Options) -> None:
     options.say(summary_text(summary), summary)
 
 
+def _shards(column: Mapping[str, Any]) -> str:
+    return f"{column['shards']} shards{_precision(column)}"
+
+
 def _precision(column: Mapping[str, Any]) -> str:
     """The precision of a column's teacher, unless it is the full one."""
     precision = column.get("precision", FULL_PRECISION)
@@ -39,7 +43,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     """The columns of a build or a relabelling and how many photos they have."""
     lines = [
         f"{column['kind']:8} {column['name']}{'-' if column['id'] else ''}{column['id']}  "
-        f"{column['shards']} shards{_precision(column)}"
+        f"{'computed' if column['computed'] else _shards(column)}"
         for column in summary["columns"]
     ]
     counts = f", {summary['samples']} photos" if "samples" in summary else ""

@@ -15,6 +15,7 @@ from densecli.core.passed_over import NAMED, PassedOver
 from densecli.core.progress import listener
 from densecli.pipeline.build_request import BuildRequest, data_url, list_photos, prepare
 from densecli.pipeline.build_shards import build_shards
+from densecli.pipeline.computed_boxes import computes_boxes
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sources import find_tars
 from densecli.pipeline.summary import Summary, describe
@@ -126,7 +127,9 @@ def _up_to_date(request: BuildRequest, root: str) -> Summary | None:
         root: The part's store.
     """
     store = Store.open(root)
-    columns = replace(request, store=store).columns()
+    # Earlier parts may store what later ones compute.
+    computed = computes_boxes(store, request.plan)
+    columns = replace(request, store=store, computed_boxes=computed).columns()
     missing = [column.missing() for column in columns]
     if any(missing) or any(map(lacks_manifest, columns)):
         return None

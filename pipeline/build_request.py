@@ -16,6 +16,7 @@ from densecli.core.find import Entry
 from densecli.core.settings import settings_of
 from densecli.models.weights import same_model
 from densecli.pipeline.cluster import gpus_at
+from densecli.pipeline.computed_boxes import column_spec, computes_boxes
 from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
@@ -47,6 +48,7 @@ class BuildRequest:
         targets: The teachers with the specs of their columns.
         batch_size: Canvases in a batch.
         device: A torch device, or auto.
+        computed_boxes: Whether readers compute the boxes.
         proposals: See `check_proposals`.
         probe: A photo that every node of a cluster must be able to read.
     """
@@ -57,6 +59,7 @@ class BuildRequest:
     targets: tuple[tuple[TeacherConfig, TeacherSpec], ...]
     batch_size: int
     device: str
+    computed_boxes: bool
     proposals: Mapping[str, int] = field(default_factory=dict)
     probe: Item | None = None
 
@@ -70,7 +73,7 @@ class BuildRequest:
         return self._columns(self.store.add_column)
 
     def _columns(self, get: Callable[..., Column]) -> list[Column]:
-        regions = get("regions", self.plan.name, self.plan.spec)
+        regions = get("regions", self.plan.name, column_spec(self.plan, computed=self.computed_boxes))
         targets = [_target_column(get, regions, teacher, spec) for teacher, spec in self.targets]
         return [self.store.images, regions, *targets]
 
@@ -166,15 +169,18 @@ def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tup
     )
     if fs.exists(fs.join(store.root, "store.json")):
         # Raises if the existing store is a different one.
-        _create(store)
+        store = _create(store)
+    computed = computes_boxes(store, plan, store_boxes=config.store_boxes)
+    regions = store.column("regions", plan.name, column_spec(plan, computed=computed))
     request = BuildRequest(
         store=store,
         load=source.load,
         plan=plan,
-        targets=tuple(_as_begun(teacher, store, plan, config) for teacher in teachers),
+        targets=tuple(_as_begun(teacher, store, regions, config) for teacher in teachers),
         batch_size=config.batch_size,
         # The GPUs of a cluster are not those of this machine.
         device=config.device if config.ray_address else str(pick_device(config.device)),
+        computed_boxes=computed,
         proposals=check_proposals(plan, source, data_url(config)),
     )
     return request, source
@@ -216,7 +222,7 @@ def _target_column(
 
 
 def _as_begun(
-    teacher: TeacherConfig, store: Store, plan: RegionPlan, config: BuildConfig
+    teacher: TeacherConfig, store: Store, regions: Column, config: BuildConfig
 ) -> tuple[TeacherConfig, TeacherSpec]:
     """The teacher and its spec as a column of the store has them, else as they make a new one.
 
@@ -227,7 +233,6 @@ def _as_begun(
     variants = [(teacher, spec)]
     if whole is not teacher:
         variants.append((whole, {**spec, "codec": cast(Any, whole).codec.spec}))
-    regions = store.column("regions", plan.name, plan.spec)
     if fs.exists(fs.join(store.root, "store.json")):
         for variant, own in variants:
             for precision in _precisions(config):
@@ -304,6 +309,6 @@ def shard_sizes(photos: int, shard_size: int) -> list[int]:
     return [min(shard_size, photos - first) for first in range(0, photos, shard_size)]
 
 
-def _create(store: Store) -> None:
-    """Creates the store, or checks that the existing one is the same."""
-    Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))
+def _create(store: Store) -> Store:
+    """Creates the store, or opens the existing one, if it is the same."""
+    return Store.create(store.root, store.dataset, store.canvas, list(store.shard_sizes))

@@ -60,7 +60,7 @@ class Sample:
         keys: Keys of the photos.
         samples: Number of photos that could be read.
         columns: The columns that were built.
-        receipts: Receipts of each column, one for each chunk of photos.
+        receipts: Receipts of each column, one for each chunk of photos; none of computed boxes.
         costs: For each teacher, the mean FLOPs of a photo, once for the store and at each visit of a live
             teacher.
         most: For each teacher whose bytes depend on its outputs, the most that they can be, as a multiple of
@@ -260,6 +260,8 @@ def take_sample(request: BuildRequest, source: Source, count: int, *, run_teache
             builder.build(Unit(shard=shard, items=tuple(chunk)))
             _add_costs(here, columns, shard, costs, write=not run_teachers)
             for column, found in zip(columns, receipts, strict=True):
+                if column.computed:
+                    continue
                 receipt = column.receipt(shard)
                 assert receipt is not None
                 found.append(receipt)
@@ -378,6 +380,9 @@ def column_bytes(
     columns: list[dict[str, Any]] = []
     totals, errors = np.zeros(listed), []
     for column, receipts, known in zip(sample.columns, sample.receipts, sample.photo_bytes(), strict=True):
+        if column.computed:
+            columns.append({"kind": column.kind, "name": column.name, "bytes": 0})
+            continue
         factor = factors.get(column.name, Factor()) if column.kind == "targets" else Factor()
         totals += known * factor.mean
         errors.append(known.mean() * factor.error)

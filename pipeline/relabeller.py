@@ -70,7 +70,8 @@ class Relabeller:
 
     def _build_labels(self, shard: str, stop: Event) -> Receipt:
         writer, timer, errors = ShardWriter(self.labels, shard), StageTimer(), list[Errors]()
-        records = read_joined([self.features, self.regions], shard)
+        photos = [self.images] if self.regions.computed else []
+        records = read_joined([*photos, self.features, self.regions], shard)
         features = self.features.receipt(shard)
         assert features
         for record in records:

@@ -24,7 +24,8 @@ SHOWN = 5
 def describe(
     store: Store, columns: Sequence[Column], missing: Sequence[Sequence[str]], *, status: str
 ) -> Summary:
-    """Returns `status`, `store` and `columns`: kind, name, id, shards and how many of them are missing.
+    """Returns `status`, `store` and `columns`: kind, name, id, shards, how many of them are missing, and
+    whether readers compute it.
 
     Args:
         store: The store of the columns.
@@ -39,6 +40,7 @@ def describe(
             "id": column.id,
             "shards": len(column.shard_names),
             "missing": len(shards),
+            "computed": column.computed,
             **({"precision": column.precision} if column.kind == "targets" else {}),
         }
         for column, shards in zip(columns, missing, strict=True)
@@ -169,7 +171,7 @@ def totals_of(
 
 def _kept(columns: Sequence[Column], todo: Sequence[str]) -> tuple[str, str]:
     """What of the shards to build is in the store now, and how to go on."""
-    counts = {column.name: len({*todo} - {*column.missing()}) for column in columns}
+    counts = {c.name: len({*todo} - {*c.missing()}) for c in columns if not c.computed}
     if not any(counts.values()):
         return "nothing was kept, because no shard was finished", ""
     listed = ", ".join(f"{count} of {name}" for name, count in counts.items())

@@ -9,12 +9,13 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs import Codec, codec_from_spec
 from densecli.shards.keys import column_key, short_id
 from densecli.shards.receipts import Receipt
+from densecli.shards.regions import Grids
 from densecli.shards.specs import FULL_PRECISION, ColumnInfo, ColumnSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A folder with one tar and one receipt per shard.
+    """A folder with one tar and one receipt per shard; of computed boxes, with a description alone.
 
     Attributes:
         url: The folder.
@@ -67,6 +68,26 @@ class Column:
     def regions_key(self) -> str | None:
         """Key of the region column that the targets are about; None if they hold for any boxes."""
         return self.spec.get("regions")
+
+    @property
+    def computed(self) -> bool:
+        """Whether readers compute it from the photos, so that it has no shards."""
+        return self.spec.get("stored") is False
+
+    @cached_property
+    def grids(self) -> Grids:
+        """The boxes of a computed column: `column.grids.of_photo(about)`, with a photo's `.json`.
+
+        Raises:
+            DenseCLIError: They are not those of grids.
+        """
+        try:
+            return Grids.of(self.spec)
+        except ValueError as error:
+            raise DenseCLIError(
+                f"The column {self.url} cannot be computed: {error}.",
+                hint="Read it with the densecli that wrote it, or delete the folder and build it again.",
+            ) from error
 
     @property
     def random_weights(self) -> bool:
@@ -137,11 +158,13 @@ class Column:
         return receipt
 
     def has(self, shard: str) -> bool:
-        """Whether the shard is built."""
-        return all(fs.exists(fs.join(self.url, name)) for name in _files(shard))
+        """Whether the shard is built, or computed when it is read."""
+        return self.computed or all(fs.exists(fs.join(self.url, name)) for name in _files(shard))
 
     def missing(self) -> list[str]:
-        """Names of the shards that are not built yet."""
+        """Names of the shards that are not built yet: none of a computed column."""
+        if self.computed:
+            return []
         # One listing of the folder, where `has` would ask for every file.
         names = set(fs.listdir(self.url))
         return [shard for shard in self.shard_names if not names.issuperset(_files(shard))]
@@ -150,6 +173,16 @@ class Column:
     def complete(self) -> bool:
         """Whether every shard is built."""
         return not self.missing()
+
+
+def check_photos(columns: Sequence[Column]) -> None:
+    """Raises DenseCLIError if boxes are to be computed, and the photos are not read with them."""
+    computed = [column for column in columns if column.computed]
+    if computed and all(column.kind != "images" for column in columns):
+        raise DenseCLIError(
+            f"The boxes of {computed[0].url} are computed from the photos, which are not read with them.",
+            hint="Read the column of photos (store.images) too.",
+        )
 
 
 def _files(shard: str) -> tuple[str, str]:

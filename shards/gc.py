@@ -81,7 +81,7 @@ def garbage(
 
 def _files(column: Column) -> list[fs.File]:
     """The files of a column. Elsewhere than on this machine its manifest stands for all, if it has one."""
-    if fs.is_local(column.url) or lacks_manifest(column):
+    if fs.is_local(column.url) or column.computed or lacks_manifest(column):
         return list(fs.files(column.url).values())
     # It was written after them.
     written = fs.file(manifest_url(column)).modified

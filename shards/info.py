@@ -54,21 +54,27 @@ def describe(
     Args:
         store: To describe.
         advance: Called with the number of shards that were just counted.
-        columns: All columns of the store, if they are open already.
+        columns: All columns of the store, photos first, if they are open already.
 
     Returns:
         JSON values: `dataset`, `canvas`, `shards`, `planned` photos, photos `skipped` by reason, files
         that the listing has `passed_over`, `complete`,
         `bytes` on disk and of them the `index_bytes` that builds keep of the data's listing, and `columns`.
         Each column has kind, name, id, the teacher's `info`, samples, shards and missing shards, bytes,
-        whether it has a `manifest`, `seconds` by stage with their total, `gpu_seconds`, `images_per_second`
-        of one worker, and the codec's `error`, the largest or the mean over its shards.
+        whether it has a `manifest`, whether it is `computed` and needs none, `seconds` by stage with their
+        total, `gpu_seconds`, `images_per_second` of one worker, and the codec's `error`, the largest or the
+        mean over its shards.
 
     Raises:
         DenseCLIError: A manifest or a receipt is damaged.
     """
-    described, skipped = [], Counter[str]()
+    described: list[dict[str, Any]] = []
+    skipped = Counter[str]()
     for column in columns or (store.images, *store.columns()):
+        if column.computed:
+            advance(len(column.shard_names))
+            described.append(_describe_computed(column, described[0]["samples"]))
+            continue
         each, lost = _describe(column, advance)
         described.append(each)
         skipped.update(lost)
@@ -104,6 +110,7 @@ def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str,
         "shards": len(column.shard_names),
         "missing": len(column.shard_names) - len(there.shards),
         "manifest": bool(there.file_bytes),
+        "computed": False,
         "samples": samples,
         "bytes": int(there.tar_bytes.sum()) + run["receipt_bytes"] + there.file_bytes + _described_in(column),
         "seconds": {
@@ -115,6 +122,26 @@ def _describe(column: Column, advance: Callable[[int], None]) -> tuple[dict[str,
         "error": totals["error"],
     }
     return described, totals["skipped"]
+
+
+def _describe_computed(column: Column, samples: int) -> dict[str, Any]:
+    """Boxes that readers compute: as many as there are photos, and no bytes but those of the description."""
+    return {
+        "kind": column.kind,
+        "name": column.name,
+        "id": column.id,
+        "info": column.info,
+        "shards": len(column.shard_names),
+        "missing": 0,
+        "manifest": False,
+        "computed": True,
+        "samples": samples,
+        "bytes": _described_in(column),
+        "seconds": {"total": 0.0},
+        "gpu_seconds": 0.0,
+        "images_per_second": None,
+        "error": {},
+    }
 
 
 def _described_in(column: Column) -> int:
@@ -136,7 +163,7 @@ def report(described: dict[str, Any]) -> str:
     ]
     if described["index_bytes"]:
         lines += ["", f"Kept of the listing of the data: {size(described['index_bytes'])}"]
-    if without := [c["name"] for c in columns if not (c["manifest"] or c["missing"])]:
+    if without := [c["name"] for c in columns if not (c["manifest"] or c["computed"] or c["missing"])]:
         lines += ["", f"Without a manifest: {', '.join(without)}. {WITHOUT_MANIFEST}"]
     stages = list(dict.fromkeys(stage for c in columns for stage in c["seconds"] if stage != "total"))
     if stages:
@@ -159,7 +186,7 @@ def _row(column: dict[str, Any]) -> list[str]:
     random = " (random weights)" if column["info"].get("random_weights") else ""
     return [
         f"{column['name']}-{column['id']}{random}",
-        f"{shards - column['missing']}/{shards}",
+        "computed" if column["computed"] else f"{shards - column['missing']}/{shards}",
         str(column["samples"]),
         size(column["bytes"]),
         size(column["bytes"] / column["samples"]) if column["samples"] else "-",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from densecli.core.documents import parse_flat
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import Unreadable, open_picture, to_rgb
-from densecli.shards.column import Column
-from densecli.shards.npz import decode_npz
+from densecli.shards.column import Column, check_photos
+from densecli.shards.npz import decode_npz, npz_bytes
 from densecli.shards.regions import Regions
 from densecli.shards.tars import OpenTar, open_tar
 
@@ -35,10 +36,10 @@ class Record:
         return self._shard.keys[self._row]
 
     @property
-    def parts(self) -> "dict[str, Members]":
+    def parts(self) -> "dict[str, Members | ComputedMembers]":
         """Members by extension, under "images", "regions" and the names of teachers."""
         row = self._row
-        return {part: Members(tar, row) for part, tar in self._shard.tars.items()}
+        return {part: source.members(row) for part, source in self._shard.parts.items()}
 
     def image(self) -> np.ndarray:
         """Decodes the photo.
@@ -53,10 +54,9 @@ class Record:
             return _decode(self.parts["images"]["jpg"])
 
     def regions(self) -> Regions:
-        """The boxes. Raises DenseCLIError for damaged ones."""
-        arrays = self.arrays("regions")
+        """The boxes, stored or computed. Raises DenseCLIError for damaged ones."""
         with self.reading("regions"):
-            return Regions.of(arrays)
+            return self._shard.parts["regions"].regions(self._row)
 
     def arrays(self, part: str) -> dict[str, np.ndarray]:
         """Reads the stored arrays of a part.
@@ -71,7 +71,7 @@ class Record:
             DenseCLIError: The arrays are damaged.
         """
         with self.reading(part):
-            return decode_npz(self.parts[part]["npz"])
+            return self._shard.parts[part].arrays(self._row)
 
     @contextmanager
     def reading(self, part: str) -> Iterator[None]:
@@ -140,14 +140,80 @@ class JoinedTar:
             extension: np.cumsum(places, axis=1).tolist() for extension, places in tar.index.places.items()
         }
 
+    def members(self, row: int) -> Members:
+        """The members of a sample."""
+        return Members(self, row)
+
+    def arrays(self, row: int) -> dict[str, np.ndarray]:
+        """The arrays of a sample. Raises KeyError or ValueError for damaged ones."""
+        return decode_npz(Members(self, row)["npz"])
+
+    def regions(self, row: int) -> Regions:
+        """The boxes of a sample. Raises KeyError or ValueError for damaged ones."""
+        return Regions.of(self.arrays(row))
+
+
+class ComputedMembers(Mapping[str, memoryview]):
+    """The member of a sample as a writer would have stored it, made when asked for."""
+
+    __slots__ = ("_boxes", "_row")
+
+    def __init__(self, boxes: "ComputedBoxes", row: int) -> None:
+        self._boxes, self._row = boxes, row
+
+    @property
+    def url(self) -> str:
+        """Address of the tar with the photo that it follows from."""
+        return self._boxes.photos.url
+
+    def __getitem__(self, extension: str) -> memoryview:
+        if extension != "npz":
+            raise KeyError(extension)
+        return memoryview(npz_bytes(self._boxes.arrays(self._row)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("npz",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+class ComputedBoxes:
+    """One shard of a column of boxes that follow from the photos, in place of a `JoinedTar`.
+
+    Attributes:
+        photos: The shard of the photos.
+    """
+
+    __slots__ = ("_column", "photos")
+
+    def __init__(self, column: Column, photos: JoinedTar) -> None:
+        self._column, self.photos = column, photos
+
+    def members(self, row: int) -> ComputedMembers:
+        """See `JoinedTar`."""
+        return ComputedMembers(self, row)
+
+    def arrays(self, row: int) -> dict[str, np.ndarray]:
+        """See `JoinedTar`."""
+        regions = self.regions(row)
+        return {"boxes": regions.boxes, "offsets": regions.offsets}
+
+    def regions(self, row: int) -> Regions:
+        """See `JoinedTar`. What raises is wrong with the photo's `.json`."""
+        about = parse_flat(bytes(Members(self.photos, row)["json"]))
+        if not all(0 <= side <= 1 for side in about["valid"]):
+            raise ValueError("its valid box is no part of the canvas")
+        return self._column.grids.of_photo(about)
+
 
 @dataclass(frozen=True, slots=True)
 class JoinedShard:
     """One shard of several columns: its records, made when asked for."""
 
     keys: list[str]
-    tars: dict[str, JoinedTar]
-    """By the parts of a record."""
+    parts: dict[str, JoinedTar | ComputedBoxes]
+    """By the names that a record has for them."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -162,25 +228,36 @@ def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
     Raises:
         DenseCLIError: See `open_tar` and `join_tars`.
     """
-    joined = join_tars(columns, shard, [open_tar(column, shard) for column in columns])
+    check_photos(columns)
+    joined = join_tars(columns, shard, [open_tar(column, shard) for column in stored_in(columns, shard)])
     return [joined[row] for row in range(len(joined))]
 
 
+def stored_in(columns: Sequence[Column], shard: str) -> list[Column]:
+    """The columns that have a tar of this shard; the others are computed."""
+    return [column for column in columns if not column.locate(shard)[0].computed]
+
+
 def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) -> JoinedShard:
-    """One shard of all columns from their tars.
+    """One shard of all columns, from the tars of those that `stored_in` names.
 
     Raises:
-        DenseCLIError: The columns have other keys, or the same in another order.
+        DenseCLIError: The columns have other keys, or the same in another order, or boxes are to be computed
+            without photos.
     """
-    keys = tars[0].index.keys
-    for column, tar in zip(columns, tars, strict=True):
+    stored, keys = stored_in(columns, shard), tars[0].index.keys
+    for column, tar in zip(stored, tars, strict=True):
         if tar.index.keys != keys:
             raise DenseCLIError(
-                f"Shard {shard} of {column.url} holds other samples than shard {shard} of {columns[0].url}.",
+                f"Shard {shard} of {column.url} holds other samples than shard {shard} of {stored[0].url}.",
                 hint="Delete the receipts of both and build them again, from the same data.",
             )
-    joined = {c.part: JoinedTar(tar, c.tar_url(shard)) for c, tar in zip(columns, tars, strict=True)}
-    return JoinedShard(tars[0].index.samples, joined)
+    joined = {c.part: JoinedTar(tar, c.tar_url(shard)) for c, tar in zip(stored, tars, strict=True)}
+    # In the order of the columns, as if all were stored.
+    parts = {
+        c.part: joined.get(c.part) or ComputedBoxes(c.locate(shard)[0], joined["images"]) for c in columns
+    }
+    return JoinedShard(tars[0].index.samples, parts)
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:

@@ -300,7 +300,9 @@ def withdraw(column: Column) -> None:
 
 
 def lacks_manifest(column: Column) -> bool:
-    """Whether a column has no manifest that can be read."""
+    """Whether a column has no manifest that can be read. A computed one needs none."""
+    if column.computed:
+        return False
     try:
         return read_manifest(column) is None
     except DenseCLIError:

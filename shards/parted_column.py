@@ -36,6 +36,11 @@ class PartedColumn(Column):
 
     parts: tuple[Column, ...]
 
+    @property
+    def computed(self) -> bool:
+        """Whether no part has stored shards."""
+        return all(part.computed for part in self.parts)
+
     def locate(self, shard: str) -> tuple[Column, str]:
         """The column and the name of a shard in its own store."""
         part, _, name = shard.partition("/")

@@ -182,12 +182,12 @@ class PartedStore(Store):
 
     @cached_property
     def _columns(self) -> list[Column]:
-        found: defaultdict[str, list[Column]] = defaultdict(list)
-        for columns in _in_threads(lambda part: part.columns(), self.parts):
+        found: defaultdict[str, dict[int, Column]] = defaultdict(dict)
+        for part, columns in enumerate(_in_threads(lambda part: part.columns(), self.parts)):
             by_key = {column.key: column for column in columns}
             for column in columns:
-                found[_identity(column, by_key)].append(column)
-        complete = {name: c for name, c in found.items() if len(c) == len(self.parts)}
+                found[_identity(column, by_key)].setdefault(part, column)
+        complete = {name: [*c.values()] for name, c in found.items() if len(c) == len(self.parts)}
         keys: dict[str, str] = {}
         joined = []
         # Those that others link to come first.
@@ -248,8 +248,8 @@ def _keys(images: Column, shard: str) -> list[str]:
 
 
 def _identity(column: Column, by_key: Mapping[str, Column]) -> str:
-    """What a column is, whatever its store: equal ones of several parts are one."""
-    spec = {name: value for name, value in column.spec.items() if name != "data"}
+    """What a column is, whatever its store: equal ones of several parts are one, stored or computed."""
+    spec = {name: value for name, value in column.spec.items() if name not in ("data", "stored")}
     for link in _LINKS:
         if (other := by_key.get(str(spec.get(link)))) is not None:
             spec[link] = _identity(other, by_key)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from densecli.core.prefetch import prefetch
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
-from densecli.shards.joined import JoinedShard, Record, join_tars
+from densecli.shards.joined import JoinedShard, Record, join_tars, stored_in
 from densecli.shards.lanes import Lanes, Share
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.tars import OpenTar, open_tar
@@ -88,15 +88,15 @@ class StoreReader:
             return open_tar(column, names[shard], self.cache)
 
         now, later = tee(self.lanes.shares(epoch, start, batch=batch, rank=rank, world_size=world_size))
-        wanted = ((column, shard) for shard in _first_uses(later) for column in self.columns)
-        window = 1 + self._shards_ahead * len(self.columns)
+        wanted = ((c, shard) for shard in _first_uses(later) for c in stored_in(self.columns, names[shard]))
+        window = 1 + self._shards_ahead * sum(not column.computed for column in self.columns)
         blocks: OpenBlocks[JoinedShard] = OpenBlocks()
         with closing(prefetch(fetch, wanted, threads=_FETCHES, window=window)) as fetched:
             for share in now:
                 for lane, block, shard, row in zip(*share.tolist(), strict=True):
                     held = blocks.at(lane, block)
                     if shard not in held:
-                        tars = [next(fetched) for _ in self.columns]
+                        tars = [next(fetched) for _ in stored_in(self.columns, names[shard])]
                         joined = join_tars(self.columns, names[shard], tars)
                         self.table.check(self.columns[0], shard, len(joined))
                         held[shard] = joined

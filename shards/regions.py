@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from densecli.core import fs
+from densecli.core.documents import check
 from densecli.core.errors import DenseCLIError
 from densecli.core.registry import unknown_name
 from densecli.shards.proposals import HINT as PROPOSALS_HINT
@@ -27,6 +28,8 @@ PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
     "clipself": tuple((m, n) for m in range(1, 7) for n in range((m + 1) // 2, min(2 * m, 6) + 1)),
     "square": tuple((m, m) for m in (1, 2, 3, 4, 6)),
 }
+# Boxes of a photo that a store may ask its readers to compute.
+_MOST_BOXES = 1 << 16
 # Most cells of a view that a visit trains on, as in CLIPSelf.
 MAX_CELLS = {"clipself": 20}
 
@@ -67,6 +70,48 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class Grids:
+    """Grids of m x n cells that tile a photo: their boxes follow from its size.
+
+    Attributes:
+        pairs: m and n of every grid.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> "Grids":
+        """The grids in a column's spec. Raises ValueError if it has none, or too many boxes."""
+        if spec.get("plan") != "grid":
+            raise ValueError("its boxes do not follow from the photos")
+        check(spec.get("pairs"), list[list[int]], "pairs")
+        pairs = [tuple(pair) for pair in spec["pairs"]]
+        if not pairs or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+            raise ValueError("its pairs are not rows and columns of grids")
+        if sum(m * n for m, n in pairs) > _MOST_BOXES:
+            raise ValueError(f"its grids have more than {_MOST_BOXES} boxes")
+        return cls(tuple(pairs))
+
+    def boxes(self, valid_box: np.ndarray | Sequence[float]) -> Regions:
+        """The cells of all grids.
+
+        Cell (i, j) of an m x n grid on a photo that covers w x h is
+        (j w / n, i h / m, (j + 1) w / n, (i + 1) h / m).
+
+        Args:
+            valid_box: (4,) xyxy in 0..1: the part of the canvas that the photo covers.
+        """
+        cells, offsets = _grids(self.pairs)
+        x0, y0, x1, y1 = np.asarray(valid_box, np.float64)
+        boxes = cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)
+        return Regions(boxes.astype(np.float32), offsets)
+
+    def of_photo(self, about: Mapping[str, Any]) -> Regions:
+        """The regions of a stored photo. `about`: its `.json` in the images column."""
+        return self.boxes(about["valid"])
+
+
+@dataclass(frozen=True)
 class GridPlan:
     """Grids of m x n cells that tile the photo without its padding. A view is one grid, row by row.
 
@@ -96,29 +141,24 @@ class GridPlan:
         """Most cells that a visit uses, or None for all. Applied when reading, so not part of the key."""
         return MAX_CELLS.get(self.pairs)
 
+    @property
+    def grids(self) -> Grids:
+        """The grids, which readers can compute."""
+        return Grids(PAIRS[self.pairs])
+
     def boxes(self, valid_box: np.ndarray | Sequence[float]) -> Regions:
-        """The cells of all grids.
-
-        Cell (i, j) of an m x n grid on a photo that covers w x h is
-        (j w / n, i h / m, (j + 1) w / n, (i + 1) h / m).
-
-        Args:
-            valid_box: (4,) xyxy in 0..1: the part of the canvas that the photo covers.
-        """
-        cells, offsets = _grids(self.pairs)
-        x0, y0, x1, y1 = np.asarray(valid_box, np.float64)
-        boxes = cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)
-        return Regions(boxes.astype(np.float32), offsets)
+        """See `Grids.boxes`."""
+        return self.grids.boxes(valid_box)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
-        """The regions of a stored photo. `about`: its `.json` in the images column."""
-        return self.boxes(about["valid"])
+        """See `Grids.of_photo`."""
+        return self.grids.of_photo(about)
 
 
-@cache
-def _grids(pairs: str) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=16)
+def _grids(pairs: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
     """Cells of all grids on the unit square, (N, 4) float64 xyxy, and the grids' offsets (V + 1,) int32."""
-    grids = [_grid(m, n) for m, n in PAIRS[pairs]]
+    grids = [_grid(m, n) for m, n in pairs]
     return np.concatenate(grids), np.cumsum([0, *map(len, grids)]).astype(np.int32)
 
 

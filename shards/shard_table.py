@@ -7,7 +7,7 @@ import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.shards.column import Column
+from densecli.shards.column import Column, check_photos
 from densecli.shards.manifest import Manifest, manifest_url, read_manifest
 from densecli.shards.receipt_totals import count_receipts
 
@@ -18,7 +18,7 @@ class ShardTable:
 
     Attributes:
         samples: (n,) int32, number of samples in every shard.
-        tar_bytes: (n,) int64, size of the first column's tars.
+        tar_bytes: (n,) int64, size of the first column's tars; of boxes only if there is no other column.
     """
 
     samples: np.ndarray
@@ -33,12 +33,15 @@ class ShardTable:
                 damaged.
         """
         _check_joinable(columns)
-        first, *others = [_finished(column) for column in columns]
-        found = first or count_receipts(columns[0])
-        for column, other in zip(columns[1:], others, strict=True):
+        stored = [column for column in columns if not column.computed]
+        # Of boxes, the parts of a store may have some computed.
+        lead, *rest = sorted(stored, key=lambda column: column.kind == "regions")
+        first, *others = [_finished(column) for column in (lead, *rest)]
+        found = first or count_receipts(lead)
+        for column, other in zip(rest, others, strict=True):
             # Without a manifest, the reader finds out when it opens the shard.
             if other is not None:
-                _check_same_keys(columns[0], found, column, other)
+                _check_same_keys(lead, found, column, other)
         return cls(samples=found.samples, tar_bytes=found.tar_bytes)
 
     def check(self, column: Column, shard: int, samples: int) -> None:
@@ -80,6 +83,7 @@ def _check_same_keys(first: Column, found: Manifest, column: Column, other: Mani
 
 
 def _check_joinable(columns: Sequence[Column]) -> None:
+    check_photos(columns)
     first = columns[0]
     for i, column in enumerate(columns):
         canvases = [c.spec["data"]["canvas"] for c in (first, column)]

@@ -29,7 +29,10 @@ from densecli.shards.specs import (
 
 __all__ = ["FORMAT_VERSION", "PHOTOS", "Column", "Store"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Format of new stores. Version 2 has computed boxes."""
+READABLE = (1, 2)
+"""Formats that are read. A store keeps its own: it is part of what its columns' keys depend on."""
 PARTS = "parts.json"
 """Describes a store of parts, in place of a store.json."""
 
@@ -57,6 +60,7 @@ class Store:
         canvas: Side of the square that every photo is fitted into, in pixels.
         shard_sizes: Number of samples planned for every shard.
         photos: How the photos are stored.
+        format: Version of its format.
     """
 
     root: str
@@ -64,12 +68,13 @@ class Store:
     canvas: int
     shard_sizes: tuple[int, ...]
     photos: PhotosSpec = field(default_factory=PHOTOS.copy)
+    format: int = FORMAT_VERSION
 
     @classmethod
     def create(
         cls, root: str | os.PathLike[str], dataset: DatasetIdentity, canvas: int, shards: list[int]
     ) -> "Store":
-        """Creates the store at `root`, or opens it if it already exists.
+        """Creates the store at `root`, or opens it if it already exists, in whatever format.
 
         Args:
             root: Folder or address.
@@ -124,7 +129,7 @@ class Store:
             document = parse(fs.read_bytes(url))
             check(document, dict[str, Any])
             version = document.get("format")
-            if version == FORMAT_VERSION:
+            if version in READABLE:
                 check(document, StoreReadable)
                 if document["canvas"] < 1 or min(document["shards"], default=0) < 0:
                     raise ValueError("its canvas or a shard's size is not possible")
@@ -134,6 +139,7 @@ class Store:
                     canvas=document["canvas"],
                     shard_sizes=tuple(document["shards"]),
                     photos=document["photos"],
+                    format=version,
                 )
         except (FileNotFoundError, NotADirectoryError) as error:
             if fs.exists(fs.join(root, PARTS)):
@@ -151,14 +157,15 @@ class Store:
                 hint="Restore it, or build into an empty folder.",
             ) from error
         raise DenseCLIError(
-            f"The store at {os.fspath(root)} has format version {version}, not {FORMAT_VERSION}.",
+            f"The store at {os.fspath(root)} has format version {version}, and this densecli reads "
+            f"{' and '.join(map(str, READABLE))}.",
             hint="Read it with the densecli that wrote it, or build it again.",
         )
 
     def document(self) -> StoreDocument:
         """The content of store.json."""
         return {
-            "format": FORMAT_VERSION,
+            "format": self.format,
             "dataset": self.dataset,
             "canvas": self.canvas,
             "shards": list(self.shard_sizes),
@@ -336,6 +343,9 @@ class Store:
                 f"{url}/column.json does not hash to the id in its folder's name.",
                 hint="It was edited or the folder renamed: restore it, or delete the folder and build again.",
             )
+        if column.computed:
+            # Raises if it cannot be.
+            _ = column.grids
         data = column.spec["data"]
         if data["canvas"] != self.canvas:
             raise DenseCLIError(

@@ -79,6 +79,7 @@ class Stream:
 
     Attributes:
         lanes: Number of lanes that the samples are dealt to, see `Lanes`.
+        reader: The joined records.
     """
 
     decoder: JpegDecoder | None = None
@@ -116,7 +117,7 @@ class Stream:
         self._slots = Slots((config.batch_size, canvas.size, canvas.size, 3))
         shards = len(columns[0].shard_names)
         self.lanes = config.lanes or lanes or number_of_lanes(shards, config.batch_size, world_size)
-        self._reader = StoreReader(
+        self.reader = StoreReader(
             columns,
             seed=config.seed,
             lanes=self.lanes,
@@ -128,7 +129,7 @@ class Stream:
 
     def __len__(self) -> int:
         """Samples in the store."""
-        return len(self._reader)
+        return len(self.reader)
 
     @property
     def whole(self) -> int:
@@ -150,13 +151,13 @@ class Stream:
         share = {"batch": self.whole, "rank": self.rank, "world_size": self.world_size}
         # Canvases of the batches that are being decoded, in order.
         canvases: deque[Tensor] = deque()
-        mine = self._samples(self._reader.iter(epoch, start, **share), epoch, canvases)
+        mine = self._samples(self.reader.iter(epoch, start, **share), epoch, canvases)
         with closing(mine):
             for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
                 if samples := list(islice(mine, self.config.batch_size)):
                     yield collate(samples, epoch, self.decoder or canvases.popleft())
                 else:
-                    record = next(self._reader.iter(epoch, first))
+                    record = next(self.reader.iter(epoch, first))
                     one = self._slots.take(pinned=self.pinned)
                     alone = [self.decode(record, epoch, one[0].numpy())]
                     yield replace(collate(alone, epoch, self.decoder or one), keys=())
@@ -285,15 +286,18 @@ class Sample:
     targets: dict[str, np.ndarray]
 
 
-def collate(samples: list[Sample], epoch: int, photos: JpegDecoder | Tensor) -> Batch:
+def collate(samples: list[Sample], epoch: int, photos: JpegDecoder | Tensor | None = None) -> Batch:
     """Makes a batch of B samples.
 
     Args:
         samples: The samples.
         epoch: Counted from 0.
-        photos: The canvases of B samples or more, (., S, S, 3); or decodes them, if they are still JPEGs.
+        photos: The canvases of B samples or more, (., S, S, 3), by default those that the samples hold; or
+            decodes them, if they are still JPEGs.
     """
     counts = torch.tensor([len(sample.boxes) for sample in samples])
+    if photos is None:
+        photos = torch.from_numpy(np.stack([sample.image for sample in samples]))
     if isinstance(photos, Tensor):
         images = photos[: len(samples)].permute(0, 3, 1, 2)
     else:

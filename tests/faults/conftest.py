@@ -41,7 +41,7 @@ def survived(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> BuildConfig:
-    """Three shards of one scene and three columns."""
+    """Three shards of one scene and three columns, all of them stored."""
     return _tiny(tmp_path / "store")
 
 
@@ -55,6 +55,7 @@ def _tiny(store: Path) -> BuildConfig:
         teachers=("scenes-s",),
         weights={"scenes-s": "random:0"},
         device="cpu",
+        store_boxes=True,
     )
 
 

@@ -88,7 +88,7 @@ def test_dry_run__says_what_is_missing_and_writes_nothing(tiny):
     assert summary["status"] == "planned"
     assert [(c["kind"], c["shards"], c["missing"]) for c in summary["columns"]] == [
         ("images", 2, 2),
-        ("regions", 2, 2),
+        ("regions", 2, 0),
         ("targets", 2, 2),
     ]
     assert not Path(tiny.store).exists()

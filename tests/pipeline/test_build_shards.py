@@ -129,10 +129,11 @@ def test_build_shards__a_cluster_out_of_reach_leaves_no_store(tiny):
 
 def test_build_shards__a_dry_run_counts_what_each_column_lacks(tiny):
     request, _ = build_here(tiny)
-    Path(request.columns()[1].receipt_url("000001")).unlink()
+    Path(request.columns()[2].receipt_url("000001")).unlink()
     summary = build_shards(replace(tiny, dry_run=True))
     assert summary["status"] == "planned"
-    assert [column["missing"] for column in summary["columns"]] == [0, 1, 0]
+    assert [column["missing"] for column in summary["columns"]] == [0, 0, 1]
+    assert [column["computed"] for column in summary["columns"]] == [False, True, False]
 
 
 def test_worker_pool__workers_share_a_gpu(tmp_path):

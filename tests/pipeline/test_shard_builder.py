@@ -172,18 +172,20 @@ def test_a_lost_file__is_made_again_and_nothing_else(tiny, files_of, lost):
         assert after[name][2] == before[name][2]
 
 
-def test_rebuild__is_byte_identical(tiny, tmp_path, files_of):
+@pytest.mark.parametrize(("store_boxes", "tars"), [(False, 4), (True, 6)])
+def test_rebuild__is_byte_identical(tiny, tmp_path, files_of, store_boxes, tars):
+    tiny = replace(tiny, store_boxes=store_boxes)
     root = Path(build_here(tiny)[0].store.root)
     first = {name: data for name, (_, _, data) in files_of(root).items() if not name.endswith(".json")}
     shutil.rmtree(root)
     build_here(tiny)
     second = {name: data for name, (_, _, data) in files_of(root).items() if not name.endswith(".json")}
     assert first == second
-    assert len(first) == 6
+    assert len(first) == tars
 
 
 def test_receipts__say_where_the_time_went(tiny):
-    request, reports = build_here(tiny)
+    request, reports = build_here(replace(tiny, store_boxes=True))
     images, regions, labels = (column.receipt("000000") for column in request.columns())
     assert images.seconds.keys() == {"decode", "resize", "encode", "write"}
     assert regions.seconds.keys() == {"encode", "write"}
@@ -200,7 +202,9 @@ def test_unit__carries_its_own_photos_alone(tiny):
 
 def test_threads__and_two_units_at_once_write_the_same_bytes(tiny, tmp_path, files_of):
     config = replace(tiny, limit=12, batch_size=3)
-    config = replace(config, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s"), views=1)
+    config = replace(
+        config, teachers=("scenes-s", "crops-scenes-s", "self-scenes-s"), views=1, store_boxes=True
+    )
     one_by_one, _ = build_here(config)
     request, source = prepare(replace(config, store=str(tmp_path / "threads")))
     builder = request.builder(threads=3)
@@ -265,7 +269,7 @@ def test_two_units_at_once__one_is_written_while_the_other_goes_on(tiny, monkeyp
 @pytest.mark.parametrize("column", [0, 2])
 def test_stop__leaves_whole_shards_or_none(tiny, files_of, column):
     """Told so at the first photo, or when the teacher looks at the first batch."""
-    request, source = prepare(replace(tiny, batch_size=1))
+    request, source = prepare(replace(tiny, batch_size=1, store_boxes=True))
     stop, load = Event(), request.load
     builder = replace(request, load=lambda *of: (column == 0 and stop.set()) or load(*of)).builder()
     _, teacher = builder.config.targets[0]
