@@ -13,7 +13,6 @@ from densecli.core.settings import setting, settings_of
 from densecli.core.tables import printable
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings
-from densecli.shards.datasets import Dataset
 from densecli.train.config import TrainConfig
 
 COMMON = frozenset((*settings_of(ReadoutConfig), "canvas"))
@@ -40,10 +39,13 @@ class EvaluateSettings(DeviceSettings):
         help="Run whose student to measure.",
         group="model",
         metavar="DIR",
-        default_text="give --student instead",
+        default_text="the newest in runs/",
         path=True,
+        by_position=True,
     )
-    student: str = setting(Dataset.student, help="Model to measure.", group="model", metavar="NAME")
+    student: str | None = setting(
+        None, help="Model to measure.", group="model", metavar="NAME", default_text="the run's"
+    )
     coupling: bool = setting(
         False,
         help="Measures R-SC's coupling ratio (eq. 15) and the similarity of tokens across segments instead.",
@@ -81,7 +83,8 @@ def evaluate(options: Options) -> None:
     moves a box or says whether it holds an object: that is no detector's AP.
 
     \b
-    densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
+    densecli evaluate runs/densevlm-eva02-b16-coco-512
+    densecli evaluate --data data/coco --split val2017 --student eva02-b16
     densecli evaluate --task segmentation --dataset voc21 --data data/VOC2012 --split val --run RUN
     densecli evaluate --task zeroshot --dataset folder --data data/imagenet --split val --run RUN
     densecli evaluate --task knn --data data/coco --student dinov2-vits14
@@ -91,7 +94,10 @@ def evaluate(options: Options) -> None:
     from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.models.weights import weights_given
 
+    options = options.with_run("student")
     settings = options.make(EvaluateSettings)
+    if settings.run and settings.student:
+        raise click.UsageError("Give --run or --student.")
     check_task(options, settings.task)
     if options.get("pictures") and not settings.report:
         raise click.UsageError("--pictures needs --report DIR, whose page shows them.")
@@ -101,9 +107,8 @@ def evaluate(options: Options) -> None:
     if settings.run:
         model = ModelUnderTest.of_run(settings.run)
     else:
-        # Without --student, the weights may be those of a run's student.
-        path = weights_given(settings.student, pairs) if "student" in options.given else None
-        model = ModelUnderTest.named(settings.student, path)
+        name = str(settings.student)
+        model = ModelUnderTest.named(name, weights_given(name, pairs))
 
     def before() -> Any:
         """The run's student before training."""
@@ -180,7 +185,7 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     for name, result in results.items():
         if result.measured:
             show(f"{name}: measured on {result.measured.text()}.")
-    rule = _as_pvlm(list(results.values())[-1], settings.run)
+    rule = _as_pvlm(model.model, list(results.values())[-1], settings.run)
     if rule:
         show(rule)
     if about.classes:
@@ -199,17 +204,17 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
         show(f"Report: {page}")
 
 
-def _as_pvlm(result: Any, run: str | None) -> str:
-    """How to train by the labels of a model with this result; empty for one that has learnt labels itself,
-    and where its accuracies are not known."""
+def _as_pvlm(model: str, result: Any, run: str | None) -> str:
+    """How to train by the labels of a model with this result; empty where it is no P-VLM, has learnt labels
+    itself, or was measured on too few regions to say so."""
     from densecli.models.model_card import run_export
-    from densecli.train.decoupling_advice import advice
+    from densecli.train.decoupling_advice import ENOUGH, advice, is_pvlm
 
     learnt = run_export(run)[1].get("columns", {}) if run else {}
     boxes, stuff = result.boxes_top1, result.masks_stuff_top1
-    if "labels" in learnt or result.random_weights or boxes is None or stuff is None:
+    if "labels" in learnt or result.random_weights or min(result.things, result.stuffs) < ENOUGH:
         return ""
-    return advice(boxes, stuff)
+    return advice(boxes, stuff) if is_pvlm(model) else ""
 
 
 def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:

@@ -61,9 +61,15 @@ def retemper(probs: Tensor, stored_tau: float, tau: float, thing: Tensor) -> Ten
     return powered / powered.sum(dim=-1, keepdim=True)
 
 
-def kept_regions(teacher: Tensor, theta: float) -> Tensor:
-    """(R,) bool: regions whose most probable class is above theta; for `teacher` see `decoupled_kl`."""
-    return teacher.amax(dim=-1) > theta
+def kept_regions(teacher: Tensor, theta: float | Tensor) -> Tensor:
+    """(R,) bool: regions whose most probable class is above theta.
+
+    Args:
+        teacher: See `decoupled_kl`.
+        theta: One for all classes, or one for each, as many as the columns of `teacher`.
+    """
+    confidence, best = teacher.max(dim=-1)
+    return confidence > (theta[best] if isinstance(theta, Tensor) else theta)
 
 
 def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
@@ -77,7 +83,7 @@ def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
     return values.sum() / (max(values.numel(), 1) if count is None else count.clamp(min=1))
 
 
-def group_counts(teacher: Tensor, thing: Tensor, theta: float) -> Tensor:
+def group_counts(teacher: Tensor, thing: Tensor, theta: float | Tensor) -> Tensor:
     """(2,) int64: numbers of kept thing and stuff regions; for the arguments see `decoupled_kl`."""
     kept, is_thing = kept_regions(teacher, theta), _sides(thing, teacher)[teacher.argmax(dim=-1)]
     return torch.stack([(kept & is_thing).sum(), (kept & ~is_thing).sum()])
@@ -89,11 +95,12 @@ def decoupled_kl(
     thing: Tensor,
     *,
     tau: float = TrainConfig.tau,
-    theta: float = TrainConfig.theta,
+    theta: float | Tensor = TrainConfig.theta,
     variant: str = TrainConfig.decoupling,
     beta: float | None = None,
     reduction: Reduction = TrainConfig.reduction,
     counts: Tensor | None = None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Decoupled distillation: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
 
@@ -107,7 +114,7 @@ def decoupled_kl(
             is compared as one class.
         thing: (D,) bool, which classes are things.
         tau: The student's temperature.
-        theta: Regions whose best class is not above this probability are dropped.
+        theta: Regions whose best class is not above this probability are dropped; see `kept_regions`.
         variant: Key of DECOUPLING.
         beta: Weight in [0, 1] of the stuff classes for thing regions, for teacher and student (an offset of
             log beta on their logits). Overrides the variant's own weight: with `densevlm`, 0 is `densevlm`
@@ -116,6 +123,8 @@ def decoupled_kl(
             means (the released code).
         counts: `group_counts` of the whole step, if these regions are a part of it. The result is then their
             share of the step's loss.
+        class_weights: (D, D), or (D + 2, D + 2) as `groups.with_tails` gives it if the teacher has tails: the
+            weight of each class for the regions of each. Replaces the variant and beta.
 
     Returns:
         A float32 scalar. Without kept regions it is 0, with gradient 0.
@@ -125,13 +134,15 @@ def decoupled_kl(
         logits = merge_tail(logits, probs, thing)
         thing = _sides(thing, probs)
     # Regions are masked, not selected: how many are kept is not known before the GPU has counted them.
-    kept, is_thing = kept_regions(teacher, theta), thing[probs.argmax(dim=-1)]
-
-    stuff_weight, thing_weight = DECOUPLING[variant]
-    stuff_weight = stuff_weight if beta is None else beta
-    for_thing = thing + stuff_weight * ~thing
-    for_stuff = thing_weight * thing + ~thing
-    weight = torch.where(is_thing[:, None], for_thing, for_stuff)
+    best = probs.argmax(dim=-1)
+    kept, is_thing = kept_regions(teacher, theta), thing[best]
+    if class_weights is None:
+        (_, stuff_weight), (thing_weight, _) = side_weights(variant, beta)
+        for_thing = thing + stuff_weight * ~thing
+        for_stuff = thing_weight * thing + ~thing
+        weight = torch.where(is_thing[:, None], for_thing, for_stuff)
+    else:
+        weight = class_weights[best]
 
     probs = probs * weight
     probs = probs / probs.sum(dim=-1, keepdim=True)
@@ -146,6 +157,12 @@ def decoupled_kl(
     things, stuff = counts
     of_things, of_stuff = (kl.masked_fill(~(kept & group), 0) for group in (is_thing, ~is_thing))
     return mean(of_things, things) + mean(of_stuff, stuff)
+
+
+def side_weights(variant: str, beta: float | None = None) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Weights of things and stuff for thing regions, and for stuff regions; see `decoupled_kl`."""
+    stuff_weight, thing_weight = DECOUPLING[variant]
+    return (1.0, stuff_weight if beta is None else beta), (thing_weight, 1.0)
 
 
 def _sides(thing: Tensor, teacher: Tensor) -> Tensor:
