@@ -31,7 +31,7 @@ class DeviceSettings(Settings):
 
     device: str = setting(
         "auto",
-        help="Device: auto (a GPU if there is one), cpu, cuda or cuda:N.",
+        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps.",
         group="speed",
         metavar="DEVICE",
     )
