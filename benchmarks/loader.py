@@ -5,8 +5,9 @@
 
 All libraries read the same JPEGs (512 px canvas, quality 95) from a local disk with a warm page cache, in one
 process and without workers. `3 columns` are photos, boxes and top-20 labels of 316 categories; the labels are
-random because only their size matters. Lance's second and third column are added by `add_columns`. densecli
-shuffles and, in a process's first epoch, checks every byte against its receipt. The others read in order and
+random because only their size matters. densecli stores no boxes: one contender computes them of every sample,
+the others read what is stored. Lance's second and third column are added by `add_columns`. densecli shuffles
+and, in a process's first epoch, checks every byte against its checksum. The others read in order and
 check nothing, which is their fastest way. Runs are interleaved, each in a process of its own, which reads two
 epochs. The time is that of an epoch (1,024 samples when decoding), without imports and without opening the
 data set.
@@ -32,8 +33,9 @@ from PIL import Image
 from densecli.core.tables import table
 from densecli.shards.codecs import TopK
 from densecli.shards.geometry import Canvas
-from densecli.shards.joined import decode_image
+from densecli.shards.joined import decode_image, read_joined
 from densecli.shards.reader import StoreReader
+from densecli.shards.receipt_totals import publish
 from densecli.shards.regions import region_plan
 from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Column, Store
@@ -58,29 +60,31 @@ def write_store(folder: Path, photos: Path, samples: int) -> None:
     sizes = [min(SHARD, samples - first) for first in range(0, samples, SHARD)]
     dataset: DatasetIdentity = {"name": "photos", "split": "", "digest": "", "n": samples}
     store = Store.create(folder / "store", dataset, CANVAS, sizes)
-    regions = store.add_column("regions", plan.name, plan.spec)
+    regions = store.add_column("regions", plan.name, {**plan.spec, "stored": False})
     target = {"name": "labels", "tau": 0.01, "categories": [str(i) for i in range(CATEGORIES)]}
     spec = {"target": target, "codec": codec.spec, "regions": regions.key}
     labels = store.add_column("targets", "noise", spec)
 
     def encoded(path: Path) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes]]:
         with Image.open(path) as photo:
-            about = {"width": photo.width, "height": photo.height}
+            valid = canvas.valid_box(photo.width, photo.height)
+            about = {"width": photo.width, "height": photo.height, "valid": valid.tolist()}
             jpg = jpg_bytes(canvas.resize(photo))
-        cells = plan.boxes(canvas.valid_box(**about))
+        cells = plan.boxes(valid)
         p = rng.dirichlet(np.full(CATEGORIES, 0.05), len(cells.boxes)).astype(np.float32)
-        boxes = npz_bytes({"boxes": cells.boxes, "offsets": cells.offsets})
-        return {"jpg": jpg, "json": json_bytes(about)}, {"npz": boxes}, {"npz": npz_bytes(codec.encode(p)[0])}
+        return {"jpg": jpg, "json": json_bytes(about)}, {"npz": npz_bytes(codec.encode(p)[0])}
 
     paths = sorted(photos.glob("*.jpg"))
     pool = [encoded(path) for path in paths[: min(len(paths), samples)]]
     for first, size, shard in zip(range(0, samples, SHARD), sizes, store.shard_names, strict=True):
-        writers = [ShardWriter(column, shard) for column in (store.images, regions, labels)]
+        writers = [ShardWriter(column, shard) for column in (store.images, labels)]
         for i in range(first, first + size):
             for writer, parts in zip(writers, pool[i % len(pool)], strict=True):
                 writer.add(f"{i:08d}", parts)
         for writer in writers:
             writer.commit()
+    for column in (store.images, labels):
+        publish(column)
 
 
 def stored_photos(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -116,11 +120,13 @@ def write_lance(folder: Path) -> None:
     rows = list(stored_photos(folder))
     photos = {"key": [key for key, _ in rows], "jpg": pa.array([jpg for _, jpg in rows], pa.large_binary())}
     dataset = lance.write_dataset(pa.table(photos), str(folder / "lance"))
-    for name, column in zip(("boxes", "labels"), columns_of(folder)[1:], strict=True):
+    columns = columns_of(folder)
+    for name, column in zip(("boxes", "labels"), columns[1:], strict=True):
         schema = pa.schema([(name, pa.large_binary())])
         batches = (
             pa.record_batch(
-                [pa.array([parts["npz"] for _, parts in read_shard(column, shard)])], schema=schema
+                [pa.array([bytes(r.parts[column.part]["npz"]) for r in read_joined(columns, shard)])],
+                schema=schema,
             )
             for shard in column.shard_names
         )
@@ -135,22 +141,27 @@ def columns_of(folder: Path) -> list[Column]:
     return [store.images, *store.columns()]
 
 
-def members(reader: StoreReader, epoch: int) -> Iterator[memoryview]:
+def members(reader: StoreReader, epoch: int, *, compute: bool = False) -> Iterator[memoryview]:
+    stored = [column.part for column in reversed(reader.columns) if not column.computed]
     for record in reader.iter(epoch):
+        parts = record.parts
         # Members are located when they are read: read them all, and yield the photo, which is the first.
-        for files in reversed(record.parts.values()):
+        for part in stored:
+            files = parts[part]
             data = files["jpg" if "jpg" in files else "npz"]
+        if compute:
+            record.regions()
         yield data
 
 
-def densecli(folder: Path, columns: int) -> Epochs:
+def densecli(folder: Path, columns: int, *, compute: bool = False) -> Epochs:
     reader = StoreReader(columns_of(folder)[:columns])
-    return lambda epoch: members(reader, epoch)
+    return lambda epoch: members(reader, epoch, compute=compute)
 
 
 def one_by_one(folder: Path) -> Epochs:
-    """Reads three columns side by side, without joining them by key."""
-    readers = [StoreReader([column]) for column in columns_of(folder)]
+    """Reads the stored columns side by side, without joining them by key."""
+    readers = [StoreReader([column]) for column in columns_of(folder) if not column.computed]
 
     def photos(epoch: int) -> Iterator[memoryview]:
         first, *others = [members(reader, epoch) for reader in readers]
@@ -211,6 +222,7 @@ def lance(folder: Path, columns: int) -> Epochs:
 READING: dict[str, Callable[[Path], Epochs]] = {
     "densecli, 1 column": lambda folder: densecli(folder, 1),
     "densecli, 3 columns": lambda folder: densecli(folder, 3),
+    "densecli, 3 columns, boxes computed": lambda folder: densecli(folder, 3, compute=True),
     "densecli, 3 columns, not joined": one_by_one,
     "webdataset": webdataset,
     "litdata": litdata,

@@ -1,12 +1,12 @@
 """Joins one shard of several columns by key, into records."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from densecli.core.documents import parse_flat
 from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import Unreadable, open_picture, to_rgb
 from densecli.shards.column import Column, check_photos
@@ -201,7 +201,7 @@ class ComputedBoxes:
 
     def regions(self, row: int) -> Regions:
         """See `JoinedTar`. What raises is wrong with the photo's `.json`."""
-        about = parse_flat(bytes(Members(self.photos, row)["json"]))
+        about = json.loads(bytes(Members(self.photos, row)["json"]))
         if not all(0 <= side <= 1 for side in about["valid"]):
             raise ValueError("its valid box is no part of the canvas")
         return self._column.grids.of_photo(about)

@@ -85,7 +85,7 @@ class StoreReader:
 
         def fetch(tar: tuple[Column, int]) -> OpenTar:
             column, shard = tar
-            return open_tar(column, names[shard], self.cache)
+            return open_tar(column, names[shard], self.cache, self.table.seal(column, shard))
 
         now, later = tee(self.lanes.shares(epoch, start, batch=batch, rank=rank, world_size=world_size))
         wanted = ((c, shard) for shard in _first_uses(later) for c in stored_in(self.columns, names[shard]))

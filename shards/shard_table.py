@@ -1,7 +1,7 @@
-"""What a reader keeps of the shards of joined columns: two numbers of each."""
+"""What a reader keeps of the shards of joined columns: two numbers of each, and the seals of their tars."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards.column import Column, check_photos
 from densecli.shards.manifest import Manifest, manifest_url, read_manifest
 from densecli.shards.receipt_totals import count_receipts
+from densecli.shards.tars import Seal
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,10 +20,13 @@ class ShardTable:
     Attributes:
         samples: (n,) int32, number of samples in every shard.
         tar_bytes: (n,) int64, size of the first column's tars; of boxes only if there is no other column.
+        seals: By a column's key, sizes (n,) int64 and xxh3-64 (n,) uint64 of its tars, where it has a
+            manifest.
     """
 
     samples: np.ndarray
     tar_bytes: np.ndarray
+    seals: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, columns: Sequence[Column]) -> "ShardTable":
@@ -42,7 +46,16 @@ class ShardTable:
             # Without a manifest, the reader finds out when it opens the shard.
             if other is not None:
                 _check_same_keys(lead, found, column, other)
-        return cls(samples=found.samples, tar_bytes=found.tar_bytes)
+        sealed = {c.key: m for c, m in zip((lead, *rest), (first, *others), strict=True) if m is not None}
+        seals = {key: (manifest.tar_bytes, manifest.xxh3) for key, manifest in sealed.items()}
+        return cls(samples=found.samples, tar_bytes=found.tar_bytes, seals=seals)
+
+    def seal(self, column: Column, shard: int) -> Seal | None:
+        """What the column's manifest says of a shard's tar; None without a manifest."""
+        if column.key not in self.seals:
+            return None
+        sizes, digests = self.seals[column.key]
+        return Seal(int(sizes[shard]), int(digests[shard]))
 
     def check(self, column: Column, shard: int, samples: int) -> None:
         """Raises DenseCLIError if a shard, when it is opened, has another number of samples than here."""

@@ -3,10 +3,12 @@
 import mmap
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -18,6 +20,9 @@ from densecli.shards.column import Column
 from densecli.shards.keys import keys_digest
 from densecli.shards.receipts import BLOCK, NAME_BYTES, SIZE_FIELD, Receipt
 
+# A USTAR header has the kind of file and, of a long name, what comes before it.
+_KIND, _PREFIX, _REGULAR = 156, 345, (0, ord("0"))
+
 Sample = tuple[str, dict[str, bytes]]
 Buffer = bytes | mmap.mmap
 
@@ -25,6 +30,17 @@ _REBUILD = "Delete the receipt {receipt} and run the build again: it redoes this
 
 # Nanoseconds: a file changed later than this before it was read may change again and keep its time.
 _SETTLED = 2_000_000_000
+
+
+class Seal(NamedTuple):
+    """By which a tar is known to be the one that was written: its size and its xxh3-64."""
+
+    bytes: int
+    xxh3: int
+
+    def fits(self, data: Buffer) -> bool:
+        """Whether these are the bytes of that tar."""
+        return len(data) == self.bytes and xxhash.xxh3_64_intdigest(data) == self.xxh3
 
 
 @dataclass(frozen=True)
@@ -107,11 +123,17 @@ def read_shard(column: Column, shard: str) -> list[Sample]:
     ]
 
 
-def open_tar(column: Column, shard: str, cache: Cache | None = None) -> OpenTar:
+def open_tar(column: Column, shard: str, cache: Cache | None = None, seal: Seal | None = None) -> OpenTar:
     """Opens a shard's tar.
 
-    Whole tars are compared with their receipts, but a local one, also one in the cache, only once a process:
-    as long as it is the same file, the next epoch takes it as it is.
+    Whole tars are compared with their seal or their receipt, but a local one, also one in the cache, only
+    once a process: as long as it is the same file, the next epoch takes it as it is.
+
+    Args:
+        column: Column of the shard.
+        shard: Its name.
+        cache: Keeps the tar if the store is remote.
+        seal: What the column's manifest says of the tar. If it is this tar, its receipt is not read.
 
     Raises:
         DenseCLIError: See `read_tar` and `index_of`.
@@ -120,6 +142,8 @@ def open_tar(column: Column, shard: str, cache: Cache | None = None) -> OpenTar:
     tar = column.tar_url(shard)
     if fs.is_local(tar) and (known := _reopened(tar)):
         return known
+    if seal and (found := _sealed(column, shard, cache, seal)):
+        return found
     mapped, path, receipt = _verified(column, shard, cache)
     index = VERIFIED.find(path, mapped.stamp) or index_of(column, shard, receipt)
     VERIFIED.add(path, mapped.stamp, index)
@@ -141,28 +165,101 @@ def _reopened(path: str) -> OpenTar | None:
     return OpenTar(memoryview(data), index)
 
 
+def _sealed(column: Column, shard: str, cache: Cache | None, seal: Seal) -> OpenTar | None:
+    """A tar that is the one with this seal, read by its own headers; None for one that its receipt is for."""
+    try:
+        mapped, path = _fetch(column, shard, seal, cache)
+        index = VERIFIED.find(path, mapped.stamp)
+        if index is None:
+            # What comes from the cache has been compared.
+            if path == column.tar_url(shard) and not seal.fits(mapped.data):
+                return None
+            index = index_of_headers(mapped.data)
+    except (FileNotFoundError, ValueError):
+        return None
+    VERIFIED.add(path, mapped.stamp, index)
+    return OpenTar(memoryview(mapped.data), index)
+
+
 def index_of(column: Column, shard: str, receipt: Receipt) -> Index:
     """Where a tar has its samples. Raises DenseCLIError if the receipt contradicts itself."""
     names, places = list(receipt.members), _places(receipt.members)
+    order = np.argsort(places[:, 0])
+    with suppress(ValueError):
+        index = _index([names[member] for member in order.tolist()], places[order])
+        keys = index.samples
+        if len(keys) == receipt.samples and keys_digest(keys) == receipt.keys_digest:
+            return index
+    url = column.receipt_url(shard)
+    raise DenseCLIError(
+        f"The receipt {url} lists other samples than it counts.", hint=_REBUILD.format(receipt=url)
+    )
+
+
+def index_of_headers(data: Buffer) -> Index:
+    """Where a tar has its samples, by its headers. Raises ValueError for one that no `ShardWriter` writes."""
+    offset, end, places = 0, len(data) - 2 * BLOCK, list[tuple[int, int]]()
+    while offset < end and data[offset]:
+        size = int(data[offset + SIZE_FIELD.start : offset + SIZE_FIELD.stop], 8)
+        places.append((offset + BLOCK, size))
+        if not 0 <= size < end:
+            raise ValueError("a member lies outside of the tar")
+        offset += BLOCK + -(-size // BLOCK) * BLOCK
+    if offset > end or len(data) % BLOCK:
+        raise ValueError("it has no end")
+    blocks, first = (
+        np.frombuffer(data, np.uint8).reshape(-1, BLOCK),
+        np.array(places, np.int64).reshape(-1, 2),
+    )
+    headers = first[:, 0] // BLOCK - 1
+    if not np.isin(blocks[headers, _KIND], _REGULAR).all() or blocks[headers, _PREFIX].any():
+        raise ValueError("it holds something else than regular files")
+    names = blocks[:, :NAME_BYTES][headers].tobytes()
+    found = [names[at : at + NAME_BYTES].rstrip(b"\0").decode() for at in range(0, len(names), NAME_BYTES)]
+    return _index(found, first)
+
+
+def _index(names: Sequence[str], places: np.ndarray) -> Index:
+    """The index of members in the order of the tar.
+
+    Args:
+        names: Their names.
+        places: (M, 2) int64: first byte and size.
+
+    Raises:
+        ValueError: A name is there twice, or a key has more than one line.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError("a member is there twice")
+    parts = [name.partition(".") for name in names]
+    # As written: every sample has the same extensions, side by side.
+    width = next((i for i, part in enumerate(parts) if part[0] != parts[0][0]), len(parts))
+    keys = [key for key, _, _ in parts[:: max(1, width)]]
+    columns = [parts[i::width] for i in range(width)]
+    alike = all(
+        [key for key, _, _ in column] == keys and len({e for _, _, e in column}) == 1 for column in columns
+    )
+    if alike and len(set(keys)) == len(keys) and len({column[0][2] for column in columns}) == width:
+        return Index(_lines(keys), {column[0][2]: places[i::width] for i, column in enumerate(columns)})
     rows: dict[str, int] = {}
     found: dict[str, tuple[list[int], list[int]]] = {}
-    for member in np.argsort(places[:, 0]).tolist():
-        key, _, extension = names[member].partition(".")
+    for member, (key, _, extension) in enumerate(parts):
         of_extension = found.setdefault(extension, ([], []))
         of_extension[0].append(rows.setdefault(key, len(rows)))
         of_extension[1].append(member)
-    keys = "".join(f"{key}\n" for key in rows)
-    counted = len(rows) == keys.count("\n") == receipt.samples
-    if not counted or keys_digest(list(rows)) != receipt.keys_digest:
-        url = column.receipt_url(shard)
-        raise DenseCLIError(
-            f"The receipt {url} lists other samples than it counts.", hint=_REBUILD.format(receipt=url)
-        )
-    index = Index(sys.intern(keys), {})
+    index = Index(_lines(rows), {})
     for extension, (of_rows, members) in found.items():
         index.places[extension] = np.full((len(rows), 2), -1)
         index.places[extension][of_rows] = places[members]
     return index
+
+
+def _lines(keys: Collection[str]) -> str:
+    """Keys with a newline behind each, as one object for equal ones. Raises ValueError if they have some."""
+    text = "".join(f"{key}\n" for key in keys)
+    if text.count("\n") != len(keys):
+        raise ValueError("a key has more than one line")
+    return sys.intern(text)
 
 
 def _places(members: Mapping[str, tuple[int, int]]) -> np.ndarray:
@@ -201,7 +298,7 @@ def _verified(column: Column, shard: str, cache: Cache | None) -> tuple[fs.Mappe
         )
     rebuild = _REBUILD.format(receipt=receipt_url)
     try:
-        mapped, path = _fetch(tar, receipt, cache)
+        mapped, path = _fetch(column, shard, Seal(receipt.bytes, int(receipt.xxh3, 16)), cache)
     except FileNotFoundError as error:
         raise DenseCLIError(f"The shard {tar} is gone, but its receipt is there.", hint=rebuild) from error
     # What comes from the cache has been compared.
@@ -227,18 +324,19 @@ def _has_members(data: Buffer, members: Mapping[str, tuple[int, int]]) -> bool:
     return found == (names, sizes)
 
 
-def _fetch(tar: str, receipt: Receipt, cache: Cache | None) -> tuple[fs.Mapped, str]:
-    """A tar, and where it is. One that comes from the cache is the one that the receipt describes."""
-    name = Cache.name(receipt.column, receipt.shard, receipt.xxh3)
+def _fetch(column: Column, shard: str, seal: Seal, cache: Cache | None) -> tuple[fs.Mapped, str]:
+    """A tar, and where it is. One that comes from the cache has this seal."""
+    tar = column.tar_url(shard)
+    name = Cache.name(column.key, shard, f"{seal.xxh3:016x}")
     if cache is None or fs.is_local(tar) or not cache.keeps(name):
         return fs.map_file(tar), tar
     path = str(cache.folder / name)
     with cache.alone(name):
         kept = cache.get(name)
-        if kept and (VERIFIED.find(path, kept.stamp) or not _difference(kept.data, receipt)):
+        if kept and (VERIFIED.find(path, kept.stamp) or seal.fits(kept.data)):
             return kept, path
         data = fs.read_bytes(tar)
-        if not _difference(data, receipt):
+        if seal.fits(data):
             cache.put(name, data)
         return fs.Mapped(data, None), tar
 
