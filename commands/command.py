@@ -1,9 +1,10 @@
 """Commands made from configuration classes: each of their settings is an option."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
@@ -15,6 +16,7 @@ from densecli.commands.options import Options
 from densecli.core.errors import DenseCLIError
 from densecli.core.hub import set_offline
 from densecli.core.plugins import use_plugins
+from densecli.core.progress import set_quiet
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, setting, settings_of
 
@@ -44,6 +46,14 @@ class CommonSettings(Settings):
         metavar="MODULE",
         default_text="none",
         path=True,
+    )
+    quiet: bool = setting(
+        False, help="Shows the result and errors alone: no progress, no notes.", group="general"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "warning",
+        help="Lowest level of the log of densecli and its libraries that is shown.",
+        group="general",
     )
     offline: bool = setting(
         False, help="Downloads nothing: weights are files or in the hub's cache.", group="general"
@@ -172,6 +182,10 @@ class Command(click.Command):
         }
         if given.pop("offline", False):
             set_offline()
+        if given.pop("quiet", False):
+            set_quiet()
+        if level := given.pop("log_level", None):
+            logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
         for param in self.params:
             if isinstance(param, ByPosition) and (value := ctx.params.get(str(param.name))):
                 if param.setting.name in given and _is_typed(ctx, param.setting.name):

@@ -4,10 +4,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
 from densecli.commands.command import only
 from densecli.commands.options import Options
+from densecli.core.progress import say
 from densecli.core.settings import settings_of
 from densecli.pipeline.config import BuildConfig
 from densecli.train.config import TrainConfig
@@ -75,7 +74,7 @@ def build_for(options: Options) -> BuildConfig:
         _say(options.get("method") or "The losses", added)
     for _, source in sources:
         if source:
-            click.echo(f"Then: {shlex.join(['densecli', 'relabel', '--teacher', source[1]])}", err=True)
+            say(f"Then: {shlex.join(['densecli', 'relabel', '--teacher', source[1]])}")
     return options.make(BuildConfig, **{**added, "teachers": (*build.teachers, *teachers)})
 
 
@@ -85,4 +84,4 @@ def _say(what: str, added: Mapping[str, Any]) -> None:
     for name, value in added.items():
         of = settings_of(BuildConfig)[name]
         words += [f"{of.flag} {each}" for each in (value if of.repeatable else [value])]
-    click.echo(f"{what}: {' '.join(words)}", err=True)
+    say(f"{what}: {' '.join(words)}")

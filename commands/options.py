@@ -12,6 +12,7 @@ import click
 from densecli.core import fs
 from densecli.core.documents import finite
 from densecli.core.errors import DenseCLIError
+from densecli.core.progress import is_quiet, say
 from densecli.core.setting import Setting
 from densecli.core.settings import Settings, settings_of
 from densecli.core.tables import printable
@@ -71,7 +72,8 @@ class Options:
     def say(self, text: str, value: Any) -> None:
         """Prints the text and writes the value; where that goes to standard output, it goes there alone."""
         self.write(value)
-        click.echo(printable(text), err=self.json == "-")
+        if not (self.json == "-" and is_quiet()):
+            click.echo(printable(text), err=self.json == "-")
 
     def write(self, value: Any) -> None:
         """Writes the value as JSON where --json says, with null for numbers that are not finite."""
@@ -118,5 +120,5 @@ def newest_run(*others: str) -> str:
 def _newest(files: Iterable[Path], noun: str) -> Path:
     found = max(files, key=lambda path: path.stat().st_mtime)
     folder = found.parents[1] if noun == "run" else found.parent
-    click.echo(f"The newest {noun} is taken, {folder}.", err=True)
+    say(f"The newest {noun} is taken, {folder}.")
     return found

@@ -5,11 +5,10 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-import click
-
 from densecli.core.errors import DenseCLIError
 from densecli.core.passed_over import PassedOver, in_words
 from densecli.core.pictures import EXTENSIONS
+from densecli.core.progress import say
 from densecli.core.tables import plain, readable
 
 
@@ -82,4 +81,4 @@ def _in_folder(folder: Path) -> list[PhotoPath]:
 
 def _tell(where: str, passed: PassedOver) -> None:
     if words := in_words(passed.document()):
-        click.echo(f"{plain(readable(where), 240)}: left out are {words}.", err=True)
+        say(f"{plain(readable(where), 240)}: left out are {words}.")

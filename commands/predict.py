@@ -16,6 +16,7 @@ from densecli.commands.evaluate import WEIGHTS
 from densecli.commands.options import Options
 from densecli.commands.photo_paths import PhotoPath, photo_paths
 from densecli.core.errors import DenseCLIError
+from densecli.core.progress import say
 from densecli.core.settings import Settings, changed
 from densecli.core.tables import plain, readable
 from densecli.evaluation.prediction_config import PredictConfig
@@ -136,7 +137,7 @@ def _boxes(proposals: str | None, photos: Sequence[PhotoPath]) -> dict[str, Any]
     read = read_proposals(proposals)
     facts = compare_names(read, (photo.name for photo in photos), lambda _: "")
     if lacking := facts["photos"] - facts["matched"]:
-        click.echo(f"{proposals} has no box for {lacking} of {facts['photos']} photos.", err=True)
+        say(f"{proposals} has no box for {lacking} of {facts['photos']} photos.")
     found = {}
     for name, rows in read.boxes.items():
         xywh = np.array(rows, np.float64).reshape(-1, 5)[:, :4]

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import click
-
 from densecli.commands.options import Options
 from densecli.core import fs
 from densecli.core.addresses import from_environment
@@ -55,5 +53,5 @@ def _generate(name: str, dataset: Dataset, folder: Path, splits: list[str]) -> N
     """Writes the annotated photos of a generated data set that are not there yet."""
     for split in splits:
         if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
-            click.echo(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.", err=True)
+            say(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.")
             function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)

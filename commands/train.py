@@ -1,14 +1,18 @@
 """The command `train`: trains a student from a store."""
 
+import json
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.train.config import TrainConfig
 from densecli.train.run_config import RESOLVED, with_current_values
+from densecli.train.run_folder import RunFolder
 
 STORES = only(
     TrainConfig,
@@ -30,7 +34,8 @@ def train(options: Options) -> None:
     """
     from densecli.train.distillation import train as fit
 
-    show_result(options, fit(train_config(options)))
+    config = train_config(options)
+    show_result(options, fit(config), after_training(config.run))
 
 
 def train_config(options: Options) -> TrainConfig:
@@ -58,8 +63,14 @@ def trained(options: Options, *, init: str | None = None) -> dict[str, Any]:
     return {"store": store, "student": student, "weights": weights, **named}
 
 
-def show_result(options: Options, result: Mapping[str, Any]) -> None:
-    """Prints how a training ended, in the first of its processes."""
+def show_result(options: Options, result: Mapping[str, Any], next_commands: Sequence[str] = ()) -> None:
+    """Prints how a training ended, in the first of its processes.
+
+    Args:
+        options: The options of the command.
+        result: See `Trainer.fit`.
+        next_commands: Command lines for what has been exported.
+    """
     if int(os.environ.get("RANK", "0")):
         return
     random = " (random weights)" if result["random_weights"] else ""
@@ -73,4 +84,38 @@ def show_result(options: Options, result: Mapping[str, Any]) -> None:
         result["export"]
         or f"stopped by {result['signal'].name} with a checkpoint; the same command continues"
     )
-    options.say(f"step {result['step']}, loss {loss}{random}: {end}", result)
+    lines = [f"step {result['step']}, loss {loss}{random}: {end}"]
+    if result["export"]:
+        rows = RunFolder(result["run"]).metrics.read_text().splitlines()
+        lines += changes(result, [json.loads(row)["loss"] for row in rows])
+        lines += ["Next:", *(f"  {command}" for command in next_commands)] if next_commands else []
+    options.say("\n".join(lines), result)
+
+
+def changes(result: Mapping[str, Any], losses: Sequence[float | None]) -> list[str]:
+    """What a training has changed, a sentence each.
+
+    Args:
+        result: See `Trainer.fit`.
+        losses: The loss of each step; None where it was not finite.
+    """
+    found = [loss for loss in losses if loss is not None]
+    part = max(1, len(found) // 10)
+    lines = []
+    if found[1:]:
+        first, last = fmean(found[:part]), fmean(found[-part:])
+        steps = "step" if part == 1 else f"{part} steps"
+        lines.append(f"Loss: {first:.4f} in the first {steps}, {last:.4f} in the last.")
+    if (moved := result.get("moved")) is not None:
+        lines.append(f"The trained weights moved by {moved:.2%} of their norm.")
+    return [*lines, *(f"Warning: {sentence}" for sentence in result["warnings"])]
+
+
+def after_training(run: str) -> list[str]:
+    """Commands for the student of a run."""
+    words = (
+        ["evaluate", run],
+        ["predict", "PHOTO", "--run", run, "--names", "dog, sofa, wall"],
+        ["export", run, "--layout", "open_clip"],
+    )
+    return [shlex.join(["densecli", *each]) for each in words]

@@ -1,5 +1,6 @@
 """Progress of a long job: a bar on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -12,8 +13,31 @@ from densecli.core.tables import printable
 SECONDS_PER_LINE = 10.0
 
 
+NARROW = 80
+"""Columns of a terminal below which a bar leaves out the bar itself and the rate."""
+_quiet = False
+
+
+def set_quiet() -> None:
+    """From now on, neither progress nor notes are shown: only results and errors are."""
+    global _quiet  # noqa: PLW0603
+    _quiet = True
+
+
+def is_quiet() -> bool:
+    """Whether `set_quiet` was called."""
+    return _quiet
+
+
 def _print(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
+    # Beside a bar, which is drawn again below the line.
+    if not _quiet:
+        tqdm.write(printable(line), file=sys.stderr)
+
+
+def _format(columns: int) -> str | None:
+    """The format of a bar; None for tqdm's own."""
+    return "{n_fmt}/{total_fmt}{unit}, {remaining} left{postfix}" if columns < NARROW else None
 
 
 # Where this thread's lines go. A worker of a build sends its lines to the main process, which prints them.
@@ -50,7 +74,13 @@ class Progress:
         self._silence = self._next_line = silence
         # None: tqdm is silent where there is no terminal.
         self._bar = tqdm(
-            initial=done, total=total, unit=f" {unit}", dynamic_ncols=True, disable=None, delay=silence
+            initial=done,
+            total=total,
+            unit=f" {unit}",
+            dynamic_ncols=True,
+            bar_format=_format(shutil.get_terminal_size().columns),
+            disable=_quiet or None,
+            delay=silence,
         )
 
     def advance(self, count: int, note: str = "") -> None:

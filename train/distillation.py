@@ -1,5 +1,6 @@
 """Distillation: a student learns from the target columns of a store."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -377,6 +378,16 @@ class Distillation(Recipe[Outputs]):
         if self.student.activation_checkpointing:
             return ["a smaller --image-size, which changes the result"]
         return ["--activation-checkpointing, which is slower and changes nothing else"]
+
+    def moved(self) -> float | None:
+        """See `Recipe.moved`; of the student's own parameters that are not frozen."""
+        change, norm = 0.0, 0.0
+        for name, parameter in self.student.network.named_parameters():
+            if parameter.requires_grad:
+                before = self.initial[name].double()
+                change += float((parameter.detach().cpu().double() - before).square().sum())
+                norm += float(before.square().sum())
+        return math.sqrt(change / norm) if norm else None
 
     def picture(self) -> np.ndarray:
         """Draws affinities on a few fixed photos, before the first step and now."""

@@ -123,6 +123,10 @@ class Recipe(ABC, Generic[Outputs]):
         """Options that make a step need less of the device's memory, each with what it changes."""
         return []
 
+    def moved(self) -> float | None:
+        """By which share of their norm the trained weights have moved so far; None if that is not known."""
+        return None
+
     def picture(self) -> np.ndarray | None:
         """Draws the current state of the model for the loggers: (H, W, 3) uint8, or None."""
         return None

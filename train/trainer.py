@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
@@ -14,16 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
-from tqdm import tqdm
 
 from densecli.core.compilation import compiler_lacks
 from densecli.core.device import free_bytes, lacks_memory, pick_device, set_precision
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
+from densecli.core.progress import say
 from densecli.core.signals import Stop, heeding_signals
 from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_state, set_rng_state
 from densecli.train.dataloader import Batch, Stream
+from densecli.train.early_warnings import EarlyWarnings
 from densecli.train.health import Health, NonFiniteStep, check_weights
 from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
 from densecli.train.memory import gigabytes, optimizer_bytes, step_bytes
@@ -53,6 +53,7 @@ class Trainer(Generic[R]):
         notes: What a user should read before the first step.
         step: Steps taken.
         health: What has gone wrong so far.
+        warnings: What the steps so far tell about the rest.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Trainer(Generic[R]):
         self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
         self.step = 0
         self.health = Health()
+        self.warnings = EarlyWarnings(warmup=self.steps.warmup, total=self.steps.total, moved=recipe.moved)
         self._stop, self._ending = Stop(), False
         self._loggers: list[Logger] = []
         self.model = recipe.model
@@ -128,7 +130,8 @@ class Trainer(Generic[R]):
 
         Returns:
             The last row of metrics with `run`, `export` (None if a signal ended the training), `signal` (its
-            number, or None), `random_weights` and `seconds_to_first_step` (None without a step). A dry run
+            number, or None), `random_weights`, `seconds_to_first_step` (None without a step), `warnings`, and
+            once it has ended `moved` (see `Recipe.moved`). A dry run
             returns `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
 
         Raises:
@@ -155,6 +158,7 @@ class Trainer(Generic[R]):
                 result["export"] = self.distributed.on_rank_zero(
                     lambda: self.recipe.export(folder.export, self.resolved())
                 )
+                result["moved"] = self.recipe.moved()
         return result
 
     def _open(self, folder: RunFolder) -> str | None:
@@ -177,6 +181,7 @@ class Trainer(Generic[R]):
         ):
             step_start = time.perf_counter()
             for batches in steps:
+                waited = time.perf_counter() - step_start
                 if first_step is None:
                     self._make_room(batches[0])
                 before = rng_state()
@@ -188,9 +193,14 @@ class Trainer(Generic[R]):
                     writer.wait()
                     raise
                 now = time.perf_counter()
-                row["images_per_s"] = row.pop("samples") / (now - step_start)
+                seconds = now - step_start
+                row["images_per_s"] = row.pop("samples") / seconds
                 step_start = now
                 log.row(row)
+                if first_step is not None and self.distributed.first:
+                    # The first step compiles, and waits for the first shards.
+                    for sentence in self.warnings.after(row, seconds=seconds, waited=waited):
+                        self._say(f"Warning: {sentence}")
                 writer.check()
                 if first_step is None:
                     first_step = time.monotonic() - start
@@ -217,6 +227,7 @@ class Trainer(Generic[R]):
             "signal": signal.Signals(ended_by) if ended_by else None,
             "random_weights": self.recipe.random_weights,
             "seconds_to_first_step": first_step,
+            "warnings": list(self.warnings.said.values()),
         }
 
     def train_step(self, batches: Sequence[Batch]) -> dict[str, Any]:
@@ -285,7 +296,7 @@ class Trainer(Generic[R]):
 
     def _say(self, sentence: str) -> None:
         if self.distributed.first:
-            tqdm.write(sentence, file=sys.stderr)
+            say(sentence)
 
     def _no_memory(self) -> DenseCLIError:
         ways = self._ways_to_save_memory()
@@ -365,7 +376,7 @@ class Trainer(Generic[R]):
         def open_on_first() -> None:
             config = self.resolved()
             for note in self.notes:
-                tqdm.write(note, file=sys.stderr)
+                say(note)
             logs.append(open_log(self._loggers, folder, config, step=self.step, total=self.steps.total))
 
         self.distributed.on_rank_zero(open_on_first)

@@ -10,6 +10,7 @@ from command_line import passed, refused
 
 from densecli.commands.options import Options
 from densecli.commands.run_data import on_the_runs_data
+from densecli.commands.train import changes
 from densecli.models.weights import find_weights
 from densecli.scenes.coco import write_coco
 from densecli.shards.store import Store
@@ -110,3 +111,13 @@ def test_run_data__a_run_on_coco_is_measured_on_its_validation_split(
     assert (found["split"], found["categories"]) == ("val2017", "133")
     mine = Options(given={"data": "mine"})
     assert on_the_runs_data(mine, str(run)) is mine
+
+
+def test_changes__what_a_training_has_changed_in_sentences() -> None:
+    result = {"moved": 0.0123, "warnings": ["The loss is flat."]}
+    assert changes(result, [4.0, 2.0, None, *[3.0] * 16, 1.0, 0.5]) == [
+        "Loss: 3.0000 in the first 2 steps, 0.7500 in the last.",
+        "The trained weights moved by 1.23% of their norm.",
+        "Warning: The loss is flat.",
+    ]
+    assert changes({"warnings": []}, [1.0]) == []

@@ -3,6 +3,7 @@
 from contextvars import copy_context
 
 import pytest
+from tqdm import tqdm
 
 from densecli.core import progress
 from densecli.core.progress import Progress
@@ -55,3 +56,24 @@ def test_progress__a_listener_hears_in_place_of_standard_error(clock, capsys):
     Progress(1, "images").advance(1)
     assert [line.partition(",")[0] for line in heard] == ["1/1 images", "beside it"]
     assert capsys.readouterr().err.startswith("1/1 images, ")
+
+
+def test_quiet__neither_progress_nor_notes(monkeypatch, clock, capsys):
+    monkeypatch.setattr(progress, "_quiet", False)
+    progress.set_quiet()
+    job = Progress(2, "steps")
+    clock[0] = 20
+    job.advance(2)
+    job.say("a note")
+    progress.say("another")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("columns", [60, 79])
+def test_bar__fits_a_narrow_terminal_and_keeps_the_loss(columns):
+    line = tqdm.format_meter(
+        480, 480, 3725.0, ncols=columns, unit=" steps", bar_format=progress._format(columns),
+        postfix="loss 0.1234, 197.3 images/s",
+    )  # fmt: skip
+    assert len(line) <= 60 and "480/480 steps" in line and line.endswith("loss 0.1234, 197.3 images/s")
+    assert progress._format(80) is None

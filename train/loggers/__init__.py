@@ -13,18 +13,16 @@ metrics.jsonl is always written, because resuming a training needs it.
 """
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from densecli.core import fs
 from densecli.core.documents import finite, read_document
 from densecli.core.errors import DenseCLIError
-from densecli.core.progress import Progress
+from densecli.core.progress import Progress, say
 from densecli.core.registry import Registry, registry
 from densecli.train.run_folder import RunFolder
 
@@ -107,7 +105,7 @@ class RunLog:
             return
         for logger in self._loggers:
             logger.note("seconds_to_first_step", seconds, int(self.last["step"] or 0))
-        tqdm.write(f"The first step was done {seconds:.1f} s after the start.", file=sys.stderr)
+        say(f"The first step was done {seconds:.1f} s after the start.")
 
     def picture(self, draw: Callable[[], np.ndarray | None], step: int) -> None:
         """Draws a picture and logs it, if any logger takes pictures."""
