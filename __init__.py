@@ -3,6 +3,7 @@
 The names in `__all__` are the public interface and stay stable; everything else may change between releases.
 
 - `Store`: opens a store and reads its columns and samples.
+- `SampleDataset`, `SampleStream`, `collate`: a store as torch data sets, decoded, for a loop of your own.
 - `load`: loads a student, one of the models that ship with densecli, or an export of a training.
 - `registry`: the registry of one kind of thing that plug-ins can add, such as teachers or codecs.
 - `TargetKind`: describes a new kind of target, for plug-ins.
@@ -23,18 +24,34 @@ if TYPE_CHECKING:
     from densecli.models import load as load
     from densecli.shards.kinds import TargetKind as TargetKind
     from densecli.shards.store import Store as Store
+    from densecli.train.datasets import SampleDataset as SampleDataset
+    from densecli.train.datasets import SampleStream as SampleStream
+    from densecli.train.datasets import collate as collate
 
     __version__: str
 
 _PUBLIC = {
     "DenseCLIError": "densecli.core.errors",
+    "SampleDataset": "densecli.train.datasets",
+    "SampleStream": "densecli.train.datasets",
     "Store": "densecli.shards.store",
     "TargetKind": "densecli.shards.kinds",
+    "collate": "densecli.train.datasets",
     "load": "densecli.models",
     "registry": "densecli.core.registry",
 }
 
-__all__ = ["DenseCLIError", "Store", "TargetKind", "__version__", "load", "registry"]
+__all__ = [
+    "DenseCLIError",
+    "SampleDataset",
+    "SampleStream",
+    "Store",
+    "TargetKind",
+    "__version__",
+    "collate",
+    "load",
+    "registry",
+]
 
 
 def __getattr__(name: str) -> Any:

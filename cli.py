@@ -21,6 +21,7 @@ NAMES = (
     *(
         "build-shards",
         "relabel",
+        "mix",
         "train",
         "train-refiner",
         "export",
@@ -29,7 +30,7 @@ NAMES = (
         "diagnose",
         "plan",
     ),
-    *("info", "lint", "verify", "preview", "ablate", "categories", "list", "gc"),
+    *("info", "lint", "verify", "preview", "ablate", "categories", "list", "gc", "share", "adopt"),
 )
 """The built-in commands in the order of `densecli --help`; each is a module of `densecli.commands`."""
 

@@ -143,8 +143,8 @@ def run_cell(
     run = folder / cell.name
     measure = arguments(spec.evaluate)
     asked = {"train": list(cell.arguments), "evaluate": measure, "columns": dict(columns)}
-    if resume == "interrupted" and (recorded := _recorded(run / RECORD, asked)):
-        return RunResult(name=cell.name, settings=cell.settings, **_figures(recorded))
+    if resume == "interrupted" and (known := _recorded(run / RECORD, asked)):
+        return RunResult(name=cell.name, settings=cell.settings, **figures_of(known))
     try:
         trained = runner.train([*cell.arguments, "--run", str(run), "--resume", resume])
         # One that came in the last step ends the ablation too, although the cell is trained.
@@ -158,7 +158,7 @@ def run_cell(
     except Exception as error:  # a run that fails, say for lack of memory, must not end the others
         return RunResult(name=cell.name, settings=cell.settings, error=_sentence(error))
     _record(run / RECORD, asked, result)
-    return RunResult(name=cell.name, settings=cell.settings, **_figures(result))
+    return RunResult(name=cell.name, settings=cell.settings, **figures_of(result))
 
 
 def measure_model(
@@ -176,7 +176,32 @@ def measure_model(
         except Exception as error:  # as in `run_cell`
             return RunResult(name=name, error=_sentence(error))
         _record(record, asked, result)
-    return RunResult(name=name, **_figures(result))
+    return RunResult(name=name, **figures_of(result))
+
+
+def recorded(spec: Spec, folder: Path) -> list[RunResult]:
+    """What an ablation has measured so far, without running anything.
+
+    Args:
+        spec: The ablation, with the store of its runs.
+        folder: Folder of the ablation.
+
+    Returns:
+        The results of the models and runs in the spec's order; those without a record of the same training
+        have an error.
+    """
+
+    def result(path: Path, run: Cell | None = None) -> dict[str, Any]:
+        found = _read(path)
+        same = found and (run is None or found["asked"]["train"] == list(run.arguments))
+        return figures_of(found["result"]) if found and same else {"error": "It has not been run yet."}
+
+    models = [RunResult(name=name, **result(folder / f"{name}.json")) for name in spec.beside]
+    runs = [
+        RunResult(name=cell.name, settings=cell.settings, **result(folder / cell.name / RECORD, cell))
+        for cell in cells(spec)
+    ]
+    return [*models, *runs]
 
 
 def photos_seen(run: Path) -> tuple[Mapping[str, str], int]:
@@ -201,14 +226,18 @@ class _Record(TypedDict):
 
 def _recorded(path: Path, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The recorded result, if it was recorded for exactly these arguments."""
+    found = _read(path)
+    return found["result"] if found and found["asked"] == asked else None
+
+
+def _read(path: Path) -> _Record | None:
+    """A record of this version."""
+    hint = "Delete it: the run is measured again."
     try:
-        hint = "Delete it: the run is measured again."
-        found = read_document(path, _Record, noun="The record", hint=hint)
+        found: _Record = read_document(path, _Record, noun="The record", hint=hint)
     except FileNotFoundError:
         return None
-    same = found["asked"] == asked and found.get("version") == VERSION
-    result: Mapping[str, Any] | None = found["result"] if same else None
-    return result
+    return found if found.get("version") == VERSION else None
 
 
 def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> None:
@@ -217,8 +246,8 @@ def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> 
     )
 
 
-def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures by heading in the JSON of `evaluate`, and whether weights were random."""
+def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures by heading in the JSON of `evaluate`, and whether weights were random: for `RunResult`."""
     first = next(iter(result.values()))
     named = {heading: first.get(metric.field) for heading, metric in METRICS.items()}
     return {

@@ -39,7 +39,7 @@ def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -
 
     A live teacher sees one view in a step, so if a column holds K views of a photo, a K-th of its time
     counts. The live cost of a relabelled column is that of its features column, if that still exists: its
-    teacher would have to run.
+    teacher would have to run. That of a mix is the cost of the columns that it is made of.
 
     Args:
         store: The store that the runs have read.
@@ -49,11 +49,20 @@ def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -
     seen: dict[str, int] = {}
     for keys, photos in runs:
         for key in columns.keys() & set(keys.values()):
-            source = columns[key].spec.get("features")
-            seen[key] = seen.get(key, 0) + (0 if source else photos)
-            if source in columns:
-                seen[source] = seen.get(source, 0) + photos
+            sources = _sources(key, columns)
+            for column in columns.keys() & {key, *sources}:
+                live = column in sources or not sources
+                seen[column] = seen.get(column, 0) + (photos if live else 0)
     return [_cost(columns[key], photos) for key, photos in sorted(seen.items())]
+
+
+def _sources(key: str, columns: Mapping[str, Column]) -> set[str]:
+    """Keys of the columns whose teachers would have to run for a column; none if it has its own."""
+    if key not in columns:
+        return set()
+    spec = columns[key].spec
+    parts = {*spec.get("mixed", {}), *([spec["features"]] if "features" in spec else [])}
+    return {source for part in parts for source in _sources(part, columns) or {part}}
 
 
 def _cost(column: Column, seen: int) -> TeacherCost:

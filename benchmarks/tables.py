@@ -3,29 +3,33 @@
     python benchmarks/tables.py                       # all of them, the most important first
     python benchmarks/tables.py methods lambda-sc     # some
     python benchmarks/tables.py --list
+    python benchmarks/tables.py --markdown            # what is measured so far, without running anything
 
-Each is `densecli ablate` of a shipped spec, on one store of 480 generated scenes; those of the section
-"Decoupling under the paper's conditions" vary the P-VLM and the student of `decoupling-biased`. Every run
-leaves its results in OUT/TABLE/RUN/ablation.json, and the same command continues after an interruption.
+Each is `densecli ablate` of a shipped spec, on one store of 480 generated scenes. Those of the section
+"Decoupling under the paper's conditions" vary the P-VLM and the student of `decoupling-biased`; `deep` has
+the student of deep_student.py. Every run leaves its results in OUT/TABLE/RUN/ablation.json, and the same
+command continues after an interruption.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from densecli.ablation.spec import shipped
+from densecli.ablation.aggregate import SettingRow, aggregate, cost_table, settings_table
+from densecli.ablation.runs import RunResult, figures_of, photos_seen, recorded
+from densecli.ablation.spec import Spec, load_spec, shipped
+from densecli.ablation.teacher_cost import teacher_costs
+from densecli.commands.ablate import make_runner
+from densecli.core.page import Table
+from densecli.shards.datasets import DATASETS
+from densecli.shards.parted_store import open_store
 
 SCENES = 480
-COLUMNS = (
-    "scenes-pvlm",
-    "scenes-pvlm-unbiased",
-    "crops-scenes-s",
-    "self-scenes-s",
-    "scenes-vfm",
-)
 POINTS = 4
 """Points along a side of a region that `spatial` compares: a cell is 1.3 to 4 tokens wide."""
 PVLMS = {"biased": "scenes-pvlm", "unbiased": "scenes-pvlm-unbiased"}
@@ -36,14 +40,43 @@ ROWS = 'decoupling = ["none", "full", "stuff-only", "densevlm"]'
 BETAS = "beta = [0.03, 0.3]"
 CONDITIONS = {
     f"{pvlm}-pvlm-{student}-student-{grid}": (pvlm, student, rows)
-    for (grid, rows), pvlm, student in product((("rows", ROWS), ("betas", BETAS)), PVLMS, STUDENTS)
+    for pvlm, (grid, rows), student in product(PVLMS, (("rows", ROWS), ("betas", BETAS)), STUDENTS)
 }
-SPECS = (
-    *("methods", "lambda-sc", "refiner-depth", "decoupling", "terms", "theta", "views", "pvlm"),
-    *("lambda", "temperature", "alpha", "blocks", "input-size"),
-)
+PLUGIN = Path(__file__).with_name("deep_student.py")
+DEEP = "scenes-deep"
+UNBIASED = ("scenes-pvlm-unbiased",)
+OF_THE_STUDENT = ("crops-scenes-s", "self-scenes-s")
+EVERYTHING = (*UNBIASED, *OF_THE_STUDENT, "scenes-vfm")
+COLUMNS: dict[str, Sequence[str]] = {
+    "methods": EVERYTHING,
+    "decoupling": UNBIASED,
+    "terms": EVERYTHING,
+    "deep": (f"crops-{DEEP}", "scenes-vfm"),
+    "refiner-depth": OF_THE_STUDENT,
+    "lambda-sc": OF_THE_STUDENT,
+    "theta": UNBIASED,
+    "views": OF_THE_STUDENT,
+    "pvlm": ("scenes-s", "scenes-l", "scenes-pvlm", *UNBIASED),
+    "lambda": ("crops-scenes-s", "scenes-vfm"),
+    "temperature": OF_THE_STUDENT,
+    "alpha": UNBIASED,
+    "blocks": ("crops-scenes-s", "scenes-vfm"),
+    "input-size": UNBIASED,
+}
+"""The tables beside those of the conditions, and the teachers that each needs."""
 DEPTHS = (1, 2, 3, 4)
-"""Blocks of the Refiners of `refiner-depth`. The other tables have one Refiner, of the default depth."""
+"""Blocks of the Refiners of `refiner-depth`. Other tables have one Refiner, of the default depth."""
+UNTRAINED = {
+    "methods": [("scenes-s", "qq+scale"), ("scenes-s", "qq")],
+    "deep": [(DEEP, "qq+scale"), (DEEP, "qq")],
+}
+"""Models that are also measured as DeCLIP reads them out, before any training."""
+FIRST = (
+    *("biased-pvlm-decent-student-rows", "biased-pvlm-weak-student-rows", "biased-pvlm-biased-student-rows"),
+    *("biased-pvlm-decent-student-betas", "methods", "terms", "deep", "unbiased-pvlm-decent-student-rows"),
+    *("decoupling", "refiner-depth", "lambda-sc"),
+)
+TABLES = tuple(dict.fromkeys((*FIRST, *CONDITIONS, *COLUMNS)))
 
 
 def main() -> None:
@@ -53,60 +86,157 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", metavar="TABLE")
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
     parser.add_argument("--list", action="store_true", help="lists the tables")
+    parser.add_argument("--markdown", action="store_true", help="prints what is measured so far")
     args = parser.parse_args()
-    known = [*CONDITIONS, *SPECS]
     if args.list:
-        print(*known, sep="\n")
+        print(*TABLES, sep="\n")
         return
-    if strays := set(args.tables) - set(known):
+    if strays := set(args.tables) - set(TABLES):
         parser.error(f"no such table: {', '.join(sorted(strays))}")
-    failed = [name for name in args.tables or known if not run(name, args.out.resolve())]
-    if failed:
+    out, names = args.out.resolve(), args.tables or TABLES
+    if args.markdown:
+        parts = [conditions_markdown(out), *(markdown(n, out) for n in names if n not in CONDITIONS)]
+        print("\n\n".join(filter(None, parts)))
+    elif failed := [name for name in names if not run(name, out)]:
         raise SystemExit(f"These tables have runs that failed: {', '.join(failed)}.")
 
 
 def run(name: str, out: Path) -> bool:
     """Runs one table; whether all its runs succeeded."""
     out.mkdir(parents=True, exist_ok=True)
-    store = out / "store"
+    spec = spec_of(name, out)
     if name in CONDITIONS:
-        spec = out / f"{name}.toml"
-        spec.write_text(conditions(name, out))
-        build(out, PVLMS.values())
-        if CONDITIONS[name][1] == "biased":
+        pvlm, student, _ = CONDITIONS[name]
+        build(out, [PVLMS[pvlm]])
+        if student == "biased":
             biased_student(out)
     else:
-        spec = shipped()[f"scenes/{name}"]
-        build(out, COLUMNS)
-        refined(out, "refiner")
+        if name == "deep":
+            deep_student(out)
+        build(out, COLUMNS[name])
+        if name in ("methods", "terms"):
+            refined(out, "refiner")
         for depth in DEPTHS if name == "refiner-depth" else ():
             refined(out, f"refiner-{depth}", "--depth", depth)
-        if name == "pvlm":
-            build(out, ("scenes-s", "scenes-l"))
-    return densecli(out, "ablate", spec, "--store", store, "--run", out / name)
+    done = densecli(out, "ablate", spec, "--store", out / "store", "--run", out / name)
+    for model, file, words in also_measured(name, out):
+        if not file.exists():
+            where = ("--data", out / name / "data", "--split", DATASETS["scenes"].test_split)
+            must(
+                out, "evaluate", *words, *where, "--categories", "scenes", "--batch-size", 50, "--json", file
+            )
+        print(model, figures_of(json.loads(file.read_text()))["figures"], flush=True)
+    return done
+
+
+def also_measured(name: str, out: Path) -> list[tuple[str, Path, Sequence[object]]]:
+    """What a table shows besides its spec: a title, the file of the result, and the options of evaluate."""
+    more: list[tuple[str, Path, Sequence[object]]] = [
+        (
+            f"{model}, read as {mode}",
+            out / name / f"{model}-{mode}.json",
+            ("--student", model, "--mode", mode),
+        )
+        for model, mode in UNTRAINED.get(name, ())
+    ]
+    if name in CONDITIONS and CONDITIONS[name][1] == "biased":
+        run = out / "biased-student"
+        more.append(("biased student", out / name / "biased-student.json", ("--run", run)))
+    return more
+
+
+def markdown(name: str, out: Path) -> str:
+    """What is measured of a table, and what its teachers cost; empty if that is nothing."""
+    if not (out / name).is_dir():
+        return ""
+    spec, rows, results = measured(name, out)
+    finished = [result.name for result in results if result.settings and not result.error]
+    costs = teacher_costs(open_store(str(out / "store")), [photos_seen(out / name / run) for run in finished])
+    tables = [settings_table(rows, headings(rows)), *([cost_table(costs)] if costs else [])]
+    return "\n\n".join([f"### {name}: {spec.title}", *(table.markdown().strip() for table in tables)])
+
+
+def conditions_markdown(out: Path) -> str:
+    """What is measured of all conditions, in one table."""
+    lines = []
+    for pvlm, student in product(PVLMS, STUDENTS):
+        names = [f"{pvlm}-pvlm-{student}-student-{grid}" for grid in ("rows", "betas")]
+        found = [row for name in names if (out / name).is_dir() for row in measured(name, out)[1]]
+        known = {row.title: row for row in found if row.finished}
+        for title, row in known.items():
+            if title not in PVLMS.values():
+                label = "before" if not row.settings else title.removeprefix("decoupling ")
+                figures = [row.figures[heading].text() for heading in headings([row])]
+                lines.append([pvlm, student, label, "" if not row.settings else str(row.finished), *figures])
+    columns = ["P-VLM", "student", "decoupling", "seeds", "Boxes", "Masks-T", "Masks-S", "stuff as thing"]
+    return Table(title="", columns=columns, rows=lines).markdown().strip() if lines else ""
+
+
+def measured(name: str, out: Path) -> tuple[Spec, list[SettingRow], list[RunResult]]:
+    """The spec of a table, the rows that show what is measured of it, and the results of the spec's runs."""
+    spec = load_spec(spec_of(name, out), make_runner().flags)
+    spec = replace(spec, train={**spec.train, "store": open_store(str(out / "store")).root})
+    results = recorded(spec, out / name)
+    more = [
+        RunResult(name=model, **figures_of(json.loads(file.read_text())))
+        for model, file, _ in also_measured(name, out)
+        if file.exists()
+    ]
+    return spec, aggregate([*more, *results]), results
+
+
+def headings(rows: Sequence[SettingRow]) -> list[str]:
+    """The figures of some rows but those of top-5."""
+    return list(dict.fromkeys(h for row in rows for h in row.figures if "top-5" not in h))
+
+
+def spec_of(name: str, out: Path) -> Path:
+    """The file of a table's spec."""
+    if name not in CONDITIONS and name != "deep":
+        return shipped()[f"scenes/{name}"]
+    spec = out / f"{name}.toml"
+    spec.write_text(DEEP_SPEC if name == "deep" else conditions(name, out))
+    return spec
 
 
 def conditions(name: str, out: Path) -> str:
     """The spec of one P-VLM and one student."""
     pvlm, student, rows = CONDITIONS[name]
-    started = {
-        "weak": 'student = "scenes-s"',
-        "decent": 'student = "scenes-s-clipself"',
-        "biased": f'init = "{out / "biased-student"}"',
-    }[student]
+    named = {"weak": "scenes-s", "decent": "scenes-s-clipself"}.get(student)
+    start = f'student = "{named}"' if named else f'init = "{out / "biased-student"}"'
+    beside = [each for each in (named, PVLMS[pvlm]) if each]
     return f"""title = "Decoupling: {pvlm} P-VLM, {student} student"
-beside = ["scenes-s", "scenes-s-clipself", "{PVLMS[pvlm]}"]
+beside = {json.dumps(beside)}
 
 [train]
 method = "densevlm"
 teacher = "{PVLMS[pvlm]}"
-{started}
+{start}
 max-steps = 200
 batch-size = 24
 lr = 3e-5
 
 [grid]
 {rows}
+seed = [0, 1, 2]
+
+[evaluate]
+batch-size = 50
+"""
+
+
+DEEP_SPEC = f"""title = "CLIPSelf and DeCLIP with a student of ten blocks"
+beside = ["{DEEP}"]
+
+[train]
+student = "{DEEP}"
+max-steps = 200
+batch-size = 24
+lr = 3e-4
+alpha = 0.9
+
+[grid]
+method = ["clipself", "declip", "declip-released"]
 seed = [0, 1, 2]
 
 [evaluate]
@@ -142,6 +272,13 @@ def biased_student(out: Path) -> None:
     )  # fmt: skip
 
 
+def deep_student(out: Path) -> None:
+    """Trains the deep student, unless its weights are there."""
+    weights = out / "weights" / f"{DEEP}.safetensors"
+    if not weights.exists():
+        subprocess.run([sys.executable, PLUGIN, weights], cwd=out, check=True)
+
+
 def must(out: Path, *words: object) -> None:
     """Runs a command of densecli that has to succeed."""
     if not densecli(out, *words):
@@ -150,9 +287,9 @@ def must(out: Path, *words: object) -> None:
 
 def densecli(out: Path, *words: object) -> bool:
     """Runs a command of densecli in the folder OUT, as specs name Refiners there; whether it succeeded."""
-    command = [sys.executable, "-m", "densecli", *map(str, words)]
-    print(*command[2:], flush=True)
-    return subprocess.run(command, cwd=out, check=False).returncode == 0
+    command = [sys.executable, "-m", "densecli", "--plugin", PLUGIN, *words]
+    print(*command[5:], flush=True)
+    return subprocess.run(list(map(str, command)), cwd=out, check=False).returncode == 0
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
     for name, result in results.items():
         if result.measured:
             show(f"{name}: measured on {result.measured.text()}.")
-    rule = _as_pvlm(list(results.values())[-1], settings.run)
+    rule = _as_pvlm(model.model, list(results.values())[-1], settings.run)
     if rule:
         show(rule)
     if about.classes:
@@ -199,17 +199,17 @@ def _regions(options: Options, settings: EvaluateSettings, model: Any, before: A
         show(f"Report: {page}")
 
 
-def _as_pvlm(result: Any, run: str | None) -> str:
-    """How to train by the labels of a model with this result; empty for one that has learnt labels itself,
-    and where its accuracies are not known."""
+def _as_pvlm(model: str, result: Any, run: str | None) -> str:
+    """How to train by the labels of a model with this result; empty where it is no P-VLM, has learnt labels
+    itself, or was measured on too few regions to say so."""
     from densecli.models.model_card import run_export
-    from densecli.train.decoupling_advice import advice
+    from densecli.train.decoupling_advice import ENOUGH, advice, is_pvlm
 
     learnt = run_export(run)[1].get("columns", {}) if run else {}
     boxes, stuff = result.boxes_top1, result.masks_stuff_top1
-    if "labels" in learnt or result.random_weights or boxes is None or stuff is None:
+    if "labels" in learnt or result.random_weights or min(result.things, result.stuffs) < ENOUGH:
         return ""
-    return advice(boxes, stuff)
+    return advice(boxes, stuff) if is_pvlm(model) else ""
 
 
 def _task(options: Options, settings: EvaluateSettings, model: Any, before: Any) -> None:

@@ -7,7 +7,7 @@ from densecli.train.export_config import ExportConfig
 
 @command(ExportConfig)
 def export(options: Options) -> None:
-    """Write a student in the format of F-ViT, OV-DQUO, CAT-Seg, SAN, OpenCLIP or timm, with a model card.
+    """Write a student in the format of another project, F-ViT to transformers, with a model card.
 
     \b
     densecli export --run runs/densevlm-eva02-b16-coco-512 --layout eva

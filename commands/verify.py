@@ -2,6 +2,7 @@
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.core.errors import DenseCLIError
 from densecli.pipeline.verify_config import VerifyConfig
 
 
@@ -12,12 +13,26 @@ def verify(options: Options) -> int:
     Exits with 1 where an error is larger than its receipt says by more than --tolerance. Weights other than
     the column's own are refused.
 
+    With --against the labels of two P-VLMs are compared: agreement by category, confidence and cost.
+
     \b
     densecli verify --store stores/coco-512 --samples 32
+    densecli verify --store stores/coco-512 --teacher vitl14 --against siglip-b16 --samples 1000
     """
     from densecli.pipeline.verify import report
     from densecli.pipeline.verify import verify as run_again
 
-    verified = run_again(options.make(VerifyConfig, store=options.store))
+    config = options.make(VerifyConfig, store=options.store)
+    if config.against:
+        from densecli.pipeline import compare_labels
+
+        if len(config.teachers) != 1:
+            raise DenseCLIError("--against compares one column with another.", hint="Give one --teacher.")
+        found = compare_labels.compare_labels(
+            config.store, config.teachers[0], config.against, config.samples
+        )
+        options.say(compare_labels.report(found), found)
+        return 0
+    verified = run_again(config)
     options.say(report(verified), verified)
     return 0 if verified["verified"] else 1

@@ -3,13 +3,15 @@
 The export formats themselves are in `densecli.train.exports`.
 """
 
+import io
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
 import torch
 from timm.models import byobnet, convnext, eva, vision_transformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from densecli.models.architecture import Architecture
 from densecli.models.checkpoints import EVA_CLIP, inverse, rename
@@ -47,6 +49,29 @@ def openai_weights(model: DenseCLIP) -> dict[str, Tensor]:
     """The weights under OpenAI's names, with the three integers of its archives."""
     state = model.network.state_dict()
     return state | _openai_integers(model.arch, state)
+
+
+def torchscript(weights: Mapping[str, Tensor]) -> bytes:
+    """An archive of TorchScript that holds weights and no code, as OpenAI's `clip.load` reads it.
+
+    Its own files are such archives: it calls `torch.jit.load(FILE).state_dict()`. A file of torch.save would
+    be opened only after an attempt that has read the file to its end (EOFError).
+    """
+    root = nn.Module()
+    for name, tensor in weights.items():
+        *path, leaf = name.split(".")
+        module = root
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_buffer(leaf, tensor)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch's advice to export programs is not about files that others read.
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(root), file)
+    return file.getvalue()
 
 
 def timm_weights(model: Student) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP
+from densecli.models.hugging_face import from_hugging_face, is_hugging_face
 from densecli.models.registry import build, resolve
 from densecli.models.state_dict import read_state_dict, unwrap
 from densecli.models.weights import located, random_seed, weights_file, weights_sha256
@@ -93,7 +94,7 @@ def load_weights(
     Args:
         model: The model.
         weights: A file or a state dict, wrapped or not, with the names of EVA-CLIP (also CLIPSelf, DenseVLM
-            and DeCLIP), OpenAI or OpenCLIP.
+            and DeCLIP), OpenAI, OpenCLIP or Hugging Face's CLIPModel.
         source: What error messages call the weights.
 
     Raises:
@@ -104,6 +105,8 @@ def load_weights(
         source, weights = str(weights), read_state_dict(weights)
     else:
         weights = unwrap(weights, source)
+    if is_hugging_face(weights):
+        weights = from_hugging_face(weights)
     renames = _renames(weights, model.clip.state_dict())
     state = {rename(key, renames): value for key, value in weights.items() if not _NOT_WEIGHTS.search(key)}
     if model.own_weights.isdisjoint(state):

@@ -1,46 +1,29 @@
 """Relabels: makes labels for other categories, prompts or boxes from stored embeddings, without a teacher."""
 
-from collections.abc import Generator, Iterable
-from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.core.leftovers import swept
-from densecli.core.lock import FolderLock
-from densecli.core.prefetch import Stopped
-from densecli.core.signals import Stop
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.registry import resolve
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.models.weights import located, weights_given
-from densecli.pipeline.cluster import connected
 from densecli.pipeline.computed_boxes import column_spec, computes_boxes
-from densecli.pipeline.config import FailureSettings
-from densecli.pipeline.failures import SetAside
-from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
+from densecli.pipeline.fill_columns import fill_columns
 from densecli.pipeline.proposals import check_stored
 from densecli.pipeline.relabel_config import RelabelConfig
 from densecli.pipeline.relabeller import Relabeller
-from densecli.pipeline.run_units import run_units
-from densecli.pipeline.summary import Summary, describe, totals_of
+from densecli.pipeline.summary import Summary
 from densecli.pipeline.teachers.base import weights_id
 from densecli.pipeline.teachers.labels import Retrieval, absolute_file
-from densecli.pipeline.unit import Report, Unit
-from densecli.pipeline.worker_pool import WorkerPool
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import RegionPlan, region_plan
 from densecli.shards.specs import ColumnInfo, RelabelSpec, TargetSpec
 from densecli.shards.store import Column, Store
-
-LOCK = f"{fs.TEMPORARY[0]}relabel.lock{fs.TEMPORARY[1]}"
-"""Name of a file in the column's folder: `lint` and `gc` take what a killed relabelling leaves for that."""
-FAILURES = FailureSettings()
 
 
 def relabel(config: RelabelConfig) -> Summary:
@@ -57,48 +40,15 @@ def relabel(config: RelabelConfig) -> Summary:
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
     request = prepare(config)
-    columns = [request.regions, request.labels]
-    missing = [column.missing() for column in columns]
-    todo = sorted(set().union(*missing))
-    if not todo:
-        if not config.dry_run:
-            # The shards exist, but the files that describe them may be lost.
-            request.make_columns()
-            publish_manifests(columns)
-        return describe(request.store, columns, missing, status="up to date")
-    if config.dry_run:
-        return describe(request.store, columns, missing, status="planned")
-
-    described = describe(request.store, columns, missing, status="built")
-    relabeller = request.relabeller()
-    units = (Unit(shard=shard, items=()) for shard in todo)
-    # Ray takes seconds to start; in that time one process relabels hundreds of photos.
-    alone = config.workers == 1
-    here = Path(request.labels.url) if fs.is_local(request.labels.url) else None
-    with (
-        swept([column.url for column in columns]),
-        FolderLock(here, "The column", name=LOCK) if here else nullcontext(),
-        nullcontext() if alone else connected(None, config.workers),
-        totals_of(request.store, todo, columns, run="the relabelling") as totals,
-    ):
-        withdraw_manifests(columns, missing)
-        if alone:
-            reports: Generator[Report | SetAside] = _run_here(units, relabeller, totals.stop)
-        else:
-            pool = WorkerPool(relabeller, config.workers, say=totals.progress.say)
-            reports = run_units(units, pool, FAILURES, totals.stop.is_set)
-        with closing(reports):
-            for report in reports:
-                totals.add(report)
-    publish_manifests(columns)
-    totals.check_set_aside(FAILURES.max_failed_shards)
-    return described | totals.summary()
-
-
-def _run_here(units: Iterable[Unit], relabeller: Relabeller, stop: Stop) -> Generator[Report | SetAside]:
-    with suppress(Stopped):
-        for unit in units:
-            yield relabeller.build(unit, stop)
+    return fill_columns(
+        request.store,
+        [request.regions, request.labels],
+        request.relabeller,
+        make_columns=request.make_columns,
+        workers=config.workers,
+        dry_run=config.dry_run,
+        run="the relabelling",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,8 +43,8 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
         DenseCLIError: A teacher is not the one of the column, or its weights are missing.
     """
     store = open_store(config.store)
-    # Columns made by relabel have no teacher.
-    taught = [column for column in store.columns("targets") if "features" not in column.spec]
+    # Columns made by relabel and mix have no teacher.
+    taught = [c for c in store.columns("targets") if not {"features", "mixed"} & c.spec.keys()]
     columns = [store.find("targets", name) for name in config.teachers] or taught
     if not columns:
         raise DenseCLIError(

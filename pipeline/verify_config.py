@@ -20,6 +20,13 @@ class VerifyConfig(StoreSettings, ModelWeightsSettings, DeviceSettings):
         metavar="NAME",
         default_text="every column",
     )
+    against: str | None = setting(
+        None,
+        help="Compares the stored labels of --teacher with those of this column. No teacher runs.",
+        group="data",
+        metavar="NAME",
+        default_text="compares with the live teachers",
+    )
     samples: int = setting(16, help="Photos to check in each column.", group="data", min=1, metavar="N")
     tolerance: float = setting(
         0.01,

@@ -1,16 +1,23 @@
 """The command `demo`: DenseVLM's claim on generated scenes, from shards to accuracies."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.core.errors import Interrupted
 from densecli.core.settings import setting
 from densecli.shards.config import DeviceSettings
+
+if TYPE_CHECKING:
+    from densecli.evaluation.model_under_test import ModelUnderTest
+    from densecli.evaluation.region_counts import Classification
 
 PVLM, STUDENT = "scenes-pvlm", "scenes-s-clipself"
 # Theta is chosen; docs/ablations.md says how, and what else was tried. The other settings are DenseVLM's own.
@@ -49,16 +56,15 @@ def demo(options: Options) -> None:
     densecli demo --seed 1 --json demo.json
     """
     from densecli.evaluation.config import ClassifyConfig
-    from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
+    from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.evaluation.report import regions_table
     from densecli.pipeline.build_shards import BuildConfig
     from densecli.pipeline.build_shards import build_shards as build
     from densecli.scenes.coco import write_coco
     from densecli.scenes.demo_page import write_demo
+    from densecli.scenes.processes import Processes
     from densecli.scenes.vocabulary import IMAGE_SIZE
     from densecli.shards.store import Store
-    from densecli.train.config import TrainConfig
-    from densecli.train.distillation import train as fit
 
     config = options.make(DemoSettings)
     scenes, seed, device = config.scenes, config.seed, config.device
@@ -68,6 +74,8 @@ def demo(options: Options) -> None:
         import torch
 
         from densecli.scenes.pretrain import PretrainConfig, pretrain_models, tune_clips
+        from densecli.train.config import TrainConfig
+        from densecli.train.distillation import train as fit
 
         # torch uses one thread for each core; these small layers profit from hyperthreads too.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -76,65 +84,91 @@ def demo(options: Options) -> None:
         tune_clips(how, made, lambda **asked: fit(TrainConfig(**asked)), device=device)
         weights = {name: str(made / f"{name}.safetensors") for name in (PVLM, STUDENT)}
 
-    click.echo(f"1/4 The P-VLM labels {scenes} scenes, once.")
-    store = str(folder / f"store-{seed}-{scenes}")
-    built = build(
-        BuildConfig(
-            dataset="scenes",
-            split="train",
-            limit=scenes,
-            seed=seed,
-            store=store,
-            teachers=(PVLM,),
-            weights={PVLM: weights[PVLM]} if weights else {},
-            device=device,
-        )
-    )
-    # The store may hold the labels of other P-VLMs too.
-    labels = "{name}-{id}".format(**built["columns"][-1])
-
-    def trained(name: str, **settings: Any) -> ModelUnderTest:
-        """The student after a training."""
-        run = str(folder / f"{name}-{seed}-{scenes}")
-        fit(
-            TrainConfig(
-                store=store,
-                run=run,
-                student=STUDENT,
-                weights=weights.get(STUDENT),
-                teachers=(labels,),
-                max_steps=config.max_steps,
-                batch_size=24,
-                lr=LR,
-                theta=THETA,
-                seed=seed,
-                device=device,
-                resume="overwrite",
-                **settings,
-            )
-        )
-        return ModelUnderTest.of_run(run)
-
-    click.echo("2/4 The student trains on the labels, each region told apart from all categories.")
-    undecoupled = trained("undecoupled", decoupling="none")
-    click.echo("3/4 The student trains on the labels, things told apart from things alone: DenseVLM.")
-    models_under_test = {
-        "teacher": ModelUnderTest(model=PVLM, weights=weights.get(PVLM)),
-        "before": ModelUnderTest(model=STUDENT, weights=weights.get(STUDENT)),
-        "undecoupled": undecoupled,
-        "after": trained("train"),
-    }
-    click.echo(f"4/4 All of them are evaluated on {config.test_scenes} other scenes.")
-    write_coco(folder / "data", seed=0, split="test", count=config.test_scenes)
+    data = folder / "data"
     where: dict[str, Any] = {
-        "data": str(folder / "data"),
+        "data": str(data),
         "split": "test",
         "categories": "scenes",
         "config": ClassifyConfig(canvas=IMAGE_SIZE, batch_size=50),
         "device": device,
     }
-    results = {name: evaluate_regions(each, **where) for name, each in models_under_test.items()}
+    with Processes(2) as processes:
+        click.echo(f"1/4 The P-VLM labels {scenes} scenes, once.")
+        store = str(folder / f"store-{seed}-{scenes}")
+        built = build(
+            BuildConfig(
+                dataset="scenes",
+                split="train",
+                limit=scenes,
+                seed=seed,
+                store=store,
+                teachers=(PVLM,),
+                weights={PVLM: weights[PVLM]} if weights else {},
+                device=device,
+            )
+        )
+        # The store may hold the labels of other P-VLMs too.
+        labels = "{name}-{id}".format(**built["columns"][-1])
+        write_coco(data, seed=0, split="test", count=config.test_scenes)
+        settings: dict[str, Any] = {
+            "store": store,
+            "student": STUDENT,
+            "weights": weights.get(STUDENT),
+            "teachers": (labels,),
+            "max_steps": config.max_steps,
+            "batch_size": 24,
+            "lr": LR,
+            "theta": THETA,
+            "seed": seed,
+            "device": device,
+            "resume": "overwrite",
+        }
+        undecoupled, after = processes.run(
+            [
+                partial(trained, str(folder / f"undecoupled-{seed}-{scenes}"), decoupling="none", **settings),
+                partial(trained, str(folder / f"train-{seed}-{scenes}"), **settings),
+            ],
+            [
+                "2/4 The student trains on the labels, each region told apart from all categories.",
+                "3/4 The student trains on the labels, things told apart from things alone: DenseVLM.",
+            ],
+        )
+        click.echo(f"4/4 All of them are evaluated on {config.test_scenes} other scenes.")
+        models_under_test = {
+            "teacher": ModelUnderTest(model=PVLM, weights=weights.get(PVLM)),
+            "before": ModelUnderTest(model=STUDENT, weights=weights.get(STUDENT)),
+            "undecoupled": undecoupled,
+            "after": after,
+        }
+        halves = [
+            {name: models_under_test[name] for name in half}
+            for half in (("teacher", "before"), ("undecoupled", "after"))
+        ]
+        results: dict[str, Classification] = {}
+        for part in processes.run([partial(evaluated, half, where) for half in halves]):
+            results |= part
     click.echo(f"\n{regions_table(results).text()}\n")
 
     write_demo(folder, Store.open(store), labels, THETA, models_under_test, results, where)
     options.write({name: result.to_dict() for name, result in results.items()})
+
+
+def trained(run: str, **settings: Any) -> "ModelUnderTest":
+    """Trains in a folder. Returns the student."""
+    from densecli.evaluation.model_under_test import ModelUnderTest
+    from densecli.train.config import TrainConfig
+    from densecli.train.distillation import train as fit
+
+    stopped = fit(TrainConfig(run=run, **settings))["signal"]
+    if stopped:
+        raise Interrupted(stopped, f"{stopped.name} stopped {run}.", hint="The same command trains again.")
+    return ModelUnderTest.of_run(run)
+
+
+def evaluated(
+    models: Mapping[str, "ModelUnderTest"], where: Mapping[str, Any]
+) -> "dict[str, Classification]":
+    """Measures models."""
+    from densecli.evaluation.model_under_test import evaluate_regions
+
+    return {name: evaluate_regions(each, **where) for name, each in models.items()}

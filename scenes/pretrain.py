@@ -64,7 +64,7 @@ def _clipself() -> dict[str, ClipselfConfig]:
             start="scenes-l", scenes=2000, regions="grid-square", views=5, max_steps=1000, lr=6e-4
         ),
         "scenes-s-clipself": ClipselfConfig(
-            start="scenes-s", scenes=700, regions="grid-clipself", max_steps=150, lr=3e-4
+            start="scenes-s", scenes=700, regions="grid-clipself", max_steps=200, lr=3e-4
         ),
     }
 

@@ -147,6 +147,18 @@ class RelabelSpec(TeacherSpec):
     """Key of the column of the boxes."""
 
 
+class MixSpec(TypedDict):
+    """The spec of a column made by mix."""
+
+    producer: str
+    mixed: dict[str, float]
+    """Weights of the columns of labels that it is made of, by their keys."""
+    rule: str
+    regions: str
+    target: TargetSpec
+    codec: CodecSpec
+
+
 class RegionSpec(TypedDict, total=False):
     """The spec of a column of regions: the plan's name and options."""
 
@@ -178,6 +190,9 @@ class ColumnSpec(NetworkSpec, RegionSpec):
     codec: NotRequired[CodecSpec]
     features: NotRequired[str]
     """See `RelabelSpec`."""
+    mixed: NotRequired[dict[str, float]]
+    """See `MixSpec`."""
+    rule: NotRequired[str]
     regions: NotRequired[str]
     """Key of the region column that the targets are about."""
 
@@ -195,6 +210,8 @@ class ColumnInfo(TypedDict, total=False):
     """Name of the category set."""
     features: str
     """Full name of the column, of features or crops, that relabel made this one of."""
+    mixed: str
+    """Full names and weights of the columns that mix made this one of."""
 
 
 class ColumnDocument(TypedDict):

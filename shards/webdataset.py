@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from densecli.core.documents import parse
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
+from densecli.shards.joined import Record
 from densecli.shards.reader import StoreReader
 
 
@@ -15,14 +17,23 @@ class JoinedSamples:
     processes and their DataLoader workers share the epoch's samples: each has a lane of its own.
 
     Attributes:
+        decode: Whether fields are decoded here: photos to (h, w, 3) uint8 RGB, .npz to arrays by name, .json
+            to values, and a damaged one is told with its sample and its shard.
         epoch: May be set between epochs.
         start: Position in the epoch to begin at, see `StoreReader.iter`.
     """
 
     def __init__(
-        self, columns: Sequence[Column], *, seed: int = 0, shuffle: bool = True, cache: Cache | None = None
+        self,
+        columns: Sequence[Column],
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        cache: Cache | None = None,
+        decode: bool = False,
     ) -> None:
         """See `StoreReader`, which raises the same errors."""
+        self.decode = decode
         self.reader = StoreReader(columns, seed=seed, shuffle=shuffle, cache=cache)
         self.epoch = 0
         self.start = 0
@@ -39,9 +50,29 @@ class JoinedSamples:
         self.reader.deal(readers)
         share = {"batch": 64 * readers, "rank": number, "world_size": readers}
         for record in self.reader.iter(self.epoch, self.start, **share):
-            members = {
-                f"{part}.{extension}": bytes(data)
-                for part, files in record.parts.items()
-                for extension, data in files.items()
-            }
-            yield {"__key__": record.key, **members}
+            yield {"__key__": record.key, **(_decoded(record) if self.decode else _bytes(record))}
+
+
+def _bytes(record: Record) -> dict[str, bytes]:
+    return {
+        f"{part}.{extension}": bytes(data)
+        for part, files in record.parts.items()
+        for extension, data in files.items()
+    }
+
+
+def _decoded(record: Record) -> dict[str, Any]:
+    """Raises DenseCLIError for a damaged sample."""
+    found: dict[str, Any] = {}
+    for part, files in record.parts.items():
+        for extension, data in files.items():
+            with record.reading(part):
+                if extension == "jpg":
+                    found[f"{part}.jpg"] = record.image()
+                elif extension == "npz":
+                    found[f"{part}.npz"] = record.arrays(part)
+                elif extension == "json":
+                    found[f"{part}.json"] = parse(bytes(data))
+                else:
+                    found[f"{part}.{extension}"] = bytes(data)
+    return found

@@ -77,6 +77,7 @@ class Stream:
 
     Attributes:
         lanes: Number of lanes that the samples are dealt to, see `Lanes`.
+        reader: The joined records.
     """
 
     decoder: JpegDecoder | None = None
@@ -111,7 +112,7 @@ class Stream:
         self._canvas = canvas
         shards = len(columns[0].shard_names)
         self.lanes = config.lanes or lanes or number_of_lanes(shards, config.batch_size, world_size)
-        self._reader = StoreReader(
+        self.reader = StoreReader(
             columns,
             seed=config.seed,
             lanes=self.lanes,
@@ -123,7 +124,7 @@ class Stream:
 
     def __len__(self) -> int:
         """Samples in the store."""
-        return len(self._reader)
+        return len(self.reader)
 
     @property
     def whole(self) -> int:
@@ -143,13 +144,13 @@ class Stream:
             start: Number of samples of the epoch that all processes together have already seen.
         """
         share = {"batch": self.whole, "rank": self.rank, "world_size": self.world_size}
-        mine = self._samples(self._reader.iter(epoch, start, **share), epoch)
+        mine = self._samples(self.reader.iter(epoch, start, **share), epoch)
         with closing(mine):
             for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
                 if samples := list(islice(mine, self.config.batch_size)):
                     yield collate(samples, epoch, self.decoder)
                 else:
-                    alone = [self.decode(next(self._reader.iter(epoch, first)), epoch)]
+                    alone = [self.decode(next(self.reader.iter(epoch, first)), epoch)]
                     yield replace(collate(alone, epoch, self.decoder), keys=())
 
     def _steps(self, samples: int) -> int:

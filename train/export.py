@@ -25,7 +25,7 @@ from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
 from densecli.train.distillation import CARD as CARD_FIELDS
 from densecli.train.export_config import ExportConfig
-from densecli.train.exports import EXPORTS, export_weights
+from densecli.train.exports import EXPORTS, FOLDER_WEIGHTS, ExportFormat, export_weights
 from densecli.train.heads import student_state
 from densecli.train.run_folder import RunFolder
 
@@ -61,7 +61,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     model.check_mode(about["mode"])
     tensors = export_weights(model, config.layout)
     file, format = _target(config, source.folder)
-    data = _serialised(tensors, format)
+    data = _serialised(tensors, format, EXPORTS[config.layout])
     card = {
         **about,
         "mode_means": mode_means(model, about["mode"]),
@@ -78,6 +78,9 @@ def export(config: ExportConfig) -> dict[str, Any]:
         sweep_behind(file)
         fs.write_atomic(str(file), data)
         fs.write_atomic(str(card_path(file)), json.dumps(card, indent=2).encode())
+        if files_of := EXPORTS[config.layout].files:
+            for name, content in files_of(model, card).items():
+                fs.write_atomic(str(file.with_name(name)), content)
         if own := EXPORTS[config.layout].config(model):
             fs.write_atomic(
                 str(file.with_name(f"{model.arch.name}.json")), json.dumps(own, indent=2).encode()
@@ -161,6 +164,8 @@ def _of_checkpoint(file: Path, alpha: float | None) -> _Source:
 
 def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
     """The file to write, and its file format."""
+    if EXPORTS[config.layout].files is not None:
+        return _target_folder(config, folder) / FOLDER_WEIGHTS, "safetensors"
     if config.out is None:
         format = config.format or EXPORTS[config.layout].file_format
         if folder is None:
@@ -177,9 +182,30 @@ def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
     return Path(config.out), ends
 
 
-def _serialised(tensors: Mapping[str, Tensor], format: str) -> bytes:
+def _target_folder(config: ExportConfig, folder: Path | None) -> Path:
+    """The folder to write."""
+    if config.format == "pt":
+        raise DenseCLIError(
+            f"The format {config.layout} is a folder with {FOLDER_WEIGHTS}.", hint="Leave --format out."
+        )
+    if config.out is None and folder is None:
+        raise DenseCLIError(
+            "Nothing says where to write the folder.", hint=f"Add --out {config.layout}, a folder."
+        )
+    target = Path(config.out) if config.out else Path(str(folder)) / config.layout
+    if "://" in str(config.out) or target.is_file() or target.suffix in _SUFFIXES:
+        raise DenseCLIError(
+            f"{config.out} is not a name for a folder, which the format {config.layout} is.",
+            hint="Give a local folder with --out.",
+        )
+    return target
+
+
+def _serialised(tensors: Mapping[str, Tensor], format: str, layout: ExportFormat) -> bytes:
     if format == "safetensors":
         return safetensors.torch.save(cloned(tensors), metadata={"format": "pt"})
+    if layout.serialise is not None:
+        return layout.serialise(cloned(tensors))
     buffer = io.BytesIO()
     torch.save(cloned(tensors), buffer)
     return buffer.getvalue()

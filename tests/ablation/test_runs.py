@@ -3,12 +3,13 @@
 import json
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from densecli.ablation.runs import VERSION, Runner, check, run_all
+from densecli.ablation.runs import VERSION, Runner, check, recorded, run_all
 from densecli.ablation.spec import Spec
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.evaluation.segmentation import Segmentation
@@ -183,3 +184,15 @@ def test_run_all__a_signal_in_the_last_step_of_a_cell_is_not_lost(tmp_path: Path
     with pytest.raises(Interrupted) as caught:
         run(recorder, tmp_path)
     assert caught.value.exit_code == 143 and len(recorder.trained) == 1
+
+
+def test_recorded__is_what_has_been_measured_of_this_very_spec(tmp_path: Path) -> None:
+    recorder = RecordingRunner(fails="--theta 0.3 --seed 1")
+    done = run(recorder, tmp_path)
+    asked = len(recorder.trained), len(recorder.measured)
+    found = recorded(SPEC, tmp_path)
+    assert [each.figures for each in found] == [each.figures for each in done]
+    assert [bool(each.error) for each in found] == [False] * 4 + [True]
+    others = recorded(replace(SPEC, train={"lr": 0.2}), tmp_path)
+    assert [bool(each.error) for each in others] == [False] + [True] * 4
+    assert asked == (len(recorder.trained), len(recorder.measured))

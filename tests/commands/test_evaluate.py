@@ -50,13 +50,17 @@ def test_evaluate__says_what_its_numbers_were_measured_on(scenes: Path, tmp_path
 
 
 def test_evaluate__says_which_beta_suits_a_pvlm(tmp_path: Path) -> None:
-    write_coco(tmp_path, split="test", count=30)
+    write_coco(tmp_path, split="test", count=120)
     words = ["evaluate", "--data", tmp_path, "--split", "test", "--categories", "scenes"]
     biased, unbiased = (passed(*words, "--student", name) for name in ("scenes-pvlm", "scenes-pvlm-unbiased"))
     assert "below Boxes; to train by its labels, use --beta 0 and start" in biased
     assert "use --beta 0.3 to 1" in unbiased and "--beta 0 " not in unbiased
-    random = passed(*words, "--student", "scenes-pvlm", "--weights", "random:0", "--limit", 3)
-    assert "As a P-VLM" not in random
+    for others in (
+        ("--student", "scenes-pvlm", "--weights", "random:0"),
+        ("--student", "scenes-s-clipself"),
+        ("--student", "scenes-pvlm", "--limit", 50),  # too few regions to say so
+    ):
+        assert "As a P-VLM" not in passed(*words, *others)
 
 
 def test_evaluate__a_run_and_its_student_before_are_measured_alike(scenes: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_help__has_a_line_and_a_default_for_every_option(name: str) -> None:
     assert {row.name for row in rows} == found.settings.keys()
     for row in rows:
         assert row.help.endswith(".") and row.help[0].isupper(), row
-        assert row.default or row.name in {"dataset", "layout", "key", "photos"}, row
+        assert row.default or row.name in {"dataset", "layout", "key", "photos", "shared"}, row
         assert "".join(row.text.split()) in text and row.flag in text
 
 

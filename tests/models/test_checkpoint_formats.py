@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from open_clip.model import build_model_from_openai_state_dict
 from open_clip.openai import load_openai_model
 from registries import put
 from safetensors.torch import save_file
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.architecture import Architecture
-from densecli.models.checkpoint_formats import mode_means, timm_model
+from densecli.models.checkpoint_formats import mode_means, timm_model, torchscript
 from densecli.models.checkpoints import load_model, load_weights
 from densecli.models.registry import MODELS, build
+from densecli.models.state_dict import read_state_dict
 from densecli.models.student import DenseVFM, load_student
 from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.models.vfms import VFMS
@@ -83,6 +85,8 @@ OWN = {
     "rn50x4": "openai",
 }
 
+HUGGING_FACE = ("vit-b16", "vit-l14-336", "laion-vit-b16", "laion-vit-l14")
+
 
 @pytest.mark.parametrize("name", sorted({arch.name for _, arch in MODELS.items()}))
 def test_export_weights__full_sizes_fit_the_libraries_own_networks(name: str) -> None:
@@ -90,7 +94,9 @@ def test_export_weights__full_sizes_fit_the_libraries_own_networks(name: str) ->
         model = build(MODELS[name])
         tower, options = timm_model(model)
         theirs = timm.create_model(tower, **options)
-    assert set(formats_of(model)) == {"open_clip", "timm", OWN.get(name, "timm")}
+    own = {OWN[name]} if name in OWN else set()
+    hugging_face = {"transformers"} if name in HUGGING_FACE else set()
+    assert set(formats_of(model)) == {"open_clip", "timm"} | own | hugging_face
     assert shapes(export_weights(model, "timm")) == shapes(theirs.state_dict())
     if isinstance(model.arch.config, str):
         theirs = open_clip.create_model(model.arch.config, load_weights=False, device="meta")
@@ -111,22 +117,41 @@ def test_eva__is_what_the_released_tower_wrote(golden: Path) -> None:
         torch.testing.assert_close(ours[key], value, atol=1e-6 if "rope" in key else 0, rtol=0)
 
 
+def clip_load(file: Path) -> torch.nn.Module:
+    """What `clip.load(FILE, jit=False)` of openai/CLIP (d05afc4) does; build_model is open_clip's."""
+    with open(file, "rb") as opened_file:
+        try:
+            model = torch.jit.load(opened_file, map_location="cpu").eval()
+            state_dict = None
+        except RuntimeError:
+            state_dict = torch.load(opened_file, map_location="cpu")
+    return build_model_from_openai_state_dict(state_dict or model.state_dict()).float()
+
+
 @pytest.mark.parametrize("family", OPENAI)
-def test_openai__their_loader_builds_the_same_network(tmp_path: Path, family: str) -> None:
+def test_openai__their_loaders_build_the_same_network(tmp_path: Path, family: str) -> None:
     model = build(OPENAI[family])
     state = export_weights(model, "openai")
     file = tmp_path / "openai.pt"
-    torch.save(state, file)
-    # Their build_model, which rounds most weights to half precision before they are made float again.
-    theirs = load_openai_model(str(file), precision="fp32", device="cpu")
-    for key, value in theirs.state_dict().items():
-        assert torch.equal(value, state[key]) or torch.equal(value, state[key].half().float()), key
-    theirs.load_state_dict(model.clip.state_dict())
-    torch.testing.assert_close(theirs.encode_image(images(64)), model.encode_image(images(64)))
-    tokens = torch.randint(1, 80, (3, 12))
-    torch.testing.assert_close(theirs.encode_text(tokens), model.encode_text(tokens))
+    file.write_bytes(torchscript(state))
+    assert torchscript(state) == file.read_bytes()
+    assert equal(read_state_dict(file), state)
+    # Their build_model rounds most weights to half precision before they are made float again.
+    for theirs in (load_openai_model(str(file), precision="fp32", device="cpu"), clip_load(file)):
+        for key, value in theirs.state_dict().items():
+            assert torch.equal(value, state[key]) or torch.equal(value, state[key].half().float()), key
+        theirs.load_state_dict(model.clip.state_dict())
+        torch.testing.assert_close(theirs.encode_image(images(64)), model.encode_image(images(64)))
+        tokens = torch.randint(1, 80, (3, 12))
+        torch.testing.assert_close(theirs.encode_text(tokens), model.encode_text(tokens))
     numbers = [int(state[key]) for key in ("input_resolution", "context_length", "vocab_size")]
     assert numbers == [64, 12, 80]
+
+
+def test_openai__a_file_of_torch_save_is_none_of_theirs(tmp_path: Path) -> None:
+    torch.save(export_weights(build(OPENAI["vit"]), "openai"), tmp_path / "saved.pt")
+    with pytest.raises(EOFError):
+        clip_load(tmp_path / "saved.pt")
 
 
 @pytest.mark.parametrize("change", [{"quick_gelu": False}, {"text_cfg": {**TEXT, "heads": 2}},

@@ -22,9 +22,11 @@ from densecli.models.checkpoints import load_model
 from densecli.models.prompts import TEMPLATES
 from densecli.models.text import text_embeddings
 from densecli.models.transformer import DenseTransformer
+from densecli.pipeline import fill_columns
 from densecli.pipeline import relabel as engine
 from densecli.pipeline.batcher import live_targets
-from densecli.pipeline.relabel import LOCK, RelabelConfig, prepare, relabel
+from densecli.pipeline.fill_columns import LOCK
+from densecli.pipeline.relabel import RelabelConfig, prepare, relabel
 from densecli.pipeline.relabeller import Relabeller, cosine_error
 from densecli.pipeline.teachers import teacher_config
 from densecli.pipeline.teachers.labels import retrieve
@@ -222,9 +224,9 @@ def test_relabel__workers_get_all_they_need(config, relabel_here, monkeypatch, f
         assert len(sent) < 10_000
         yield from (pickle.loads(sent).builder().build(unit) for unit in units)
 
-    monkeypatch.setattr(engine, "connected", lambda address, workers: nullcontext())
-    monkeypatch.setattr(engine, "WorkerPool", lambda work, size, say: pickle.dumps(work))
-    monkeypatch.setattr(engine, "run_units", run_units)
+    monkeypatch.setattr(fill_columns, "connected", lambda address, workers: nullcontext())
+    monkeypatch.setattr(fill_columns, "WorkerPool", lambda work, size, say: pickle.dumps(work))
+    monkeypatch.setattr(fill_columns, "run_units", run_units)
     assert relabel(RelabelConfig(store=config.store, workers=2, **PLAIN))["samples"] == 3
     labels = prepare(RelabelConfig(store=config.store, **PLAIN)).labels
     tars = {name: data for name, (*_, data) in files_of(Path(labels.url)).items() if name.endswith(".tar")}

@@ -75,9 +75,15 @@ class Teachers:
         return text_embeddings(self.world.model(name), load_categories(self.world.categories).names)
 
     @torch.no_grad()
-    def crops(self, batch: Batch) -> Tensor:
+    def crop_labels(self, batch: Batch) -> Tensor:
+        """(R, D) softmax(cos / tau) of the P-VLM's crops and its texts."""
+        crops = F.normalize(self.crops(batch, self.world.pvlm), dim=1)
+        return torch.softmax(crops @ self.texts(self.world.pvlm).T / TAU, dim=1)
+
+    @torch.no_grad()
+    def crops(self, batch: Batch, name: str) -> Tensor:
         """(R, C) [CLS] of each box's own pixels, aspect kept, centred on black."""
-        model = self.world.model(self.world.student)
+        model = self.world.model(name)
         side, crops = model.arch.native_side, []
         canvas = batch.images.shape[-1]
         for box, image in zip(batch.boxes.tolist(), batch.batch_index.tolist(), strict=True):
@@ -167,12 +173,16 @@ def scd(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A live step: what the student sees of a batch, and its terms, each of which asks its teacher."""
+    """A live step: what the student sees of a batch, and its terms, each of which asks its teacher.
+
+    projection: (C_pvlm, C_student) the weights of a learnt projection to the P-VLM's embeddings.
+    """
 
     batch: Batch
     teachers: Teachers
     dense: Tensor
     q: Tensor | None
+    projection: Tensor | None = None
 
     @property
     def regions(self) -> Tensor:
@@ -190,7 +200,19 @@ class Seen:
         return pseudo_label(self.cosines, self.teachers.labels(self.batch))
 
     def region_cosine(self) -> Tensor:
-        return 1 - F.cosine_similarity(self.regions, self.teachers.crops(self.batch)).mean()
+        crops = self.teachers.crops(self.batch, self.teachers.world.student)
+        return 1 - F.cosine_similarity(self.regions, crops).mean()
+
+    def feature_distillation(self) -> Tensor:
+        """DenseVLM, table 1, row 2."""
+        crops = self.teachers.crops(self.batch, self.teachers.world.pvlm)
+        return 1 - F.cosine_similarity(self.regions @ self.projection.T, crops).mean()
+
+    def logits_distillation(self) -> Tensor:
+        """DenseVLM, table 1, row 3."""
+        p = self.teachers.crop_labels(self.batch)
+        log_q = torch.log_softmax(self.cosines / TAU, dim=1)
+        return (torch.xlogy(p, p) - p * log_q).sum(dim=1).mean()
 
     def context(self) -> Tensor:
         return distance(self.q, self.teachers.gram(self.batch))
@@ -209,6 +231,8 @@ PAPER = "qq+scale"
 Live = tuple[str, Callable[[Seen], Tensor]]
 LIVE: dict[str, Live] = {
     "densevlm": ("value", Seen.region_kl),
+    "feature-kd": ("value", Seen.feature_distillation),
+    "logit-kd": ("value", Seen.logits_distillation),
     "regiontext": ("value", Seen.region_text),
     "clipself": ("value", Seen.region_cosine),
     "declip": (PAPER, lambda seen: seen.region_cosine() + 0.25 * seen.context()),

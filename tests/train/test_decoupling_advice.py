@@ -2,7 +2,7 @@
 
 import pytest
 
-from densecli.train.decoupling_advice import BIASED, FAR, UNBIASED, advice, advice_before_measuring
+from densecli.train.decoupling_advice import BIASED, FAR, UNBIASED, advice, advice_before_measuring, is_pvlm
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,20 @@ def test_advice__depends_on_the_gap_alone(boxes, stuff, gap, rule) -> None:
 def test_advice_before_measuring__names_the_command_and_both_rules() -> None:
     found = advice_before_measuring("vitl14")
     assert "evaluate --student vitl14" in found and BIASED in found and UNBIASED in found
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("vitl14", True),
+        ("vit-l14-336", True),
+        ("vitb16", False),
+        ("siglip-b16", False),
+        ("scenes-pvlm", True),
+        ("scenes-l", True),
+        ("scenes-s", False),
+        ("scenes-s-clipself", False),
+    ],
+)
+def test_is_pvlm__is_larger_than_a_student(model: str, expected: bool) -> None:
+    assert is_pvlm(model) == expected

@@ -38,6 +38,7 @@ TERMS = {
         }
     },
     "declip": {"method": "declip"},
+    "feature-kd": {"method": "feature-kd", "alpha": 1.0},
     # No loss depends on the last block's values and output.
     "context of queries": {"losses": {"context:gram": 1.0}, "mode": "qq"},
 }

@@ -18,6 +18,7 @@ from densecli.core.registry import Registry, registry
 from densecli.models.student import Student
 
 FileFormat = Literal["safetensors", "pt"]
+FOLDER_WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class ExportFormat:
         load: From a student and the path of its file to the Python code that loads it.
         config: From a student to the configuration that a reader needs besides the file, which is written to
             NAME.json of the architecture; None if it needs none.
+        serialise: From the weights to the bytes of a .pt file; None for those of torch.save.
+        files: For a format that is a folder: from a student and its model card to the files beside the
+            weights, by name. The weights are FOLDER_WEIGHTS there. None for a format that is one file.
     """
 
     reader: str
@@ -41,6 +45,8 @@ class ExportFormat:
     weights: Callable[[Student], Mapping[str, Tensor]]
     load: Callable[[Student, str], str]
     config: Callable[[Student], dict[str, Any] | None] = lambda model: None
+    serialise: Callable[[Mapping[str, Tensor]], bytes] | None = None
+    files: Callable[[Student, Mapping[str, Any]], Mapping[str, bytes]] | None = None
 
 
 EXPORTS: Registry[ExportFormat] = registry("exports", package=__name__, noun="export format", of=ExportFormat)

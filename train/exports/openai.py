@@ -1,10 +1,10 @@
-"""OpenAI's checkpoint format, which CAT-Seg and SAN read."""
+"""OpenAI's checkpoint format, an archive of TorchScript, which `clip.load` and CAT-Seg read."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from densecli.models.checkpoint_formats import openai_builds, openai_weights
+from densecli.models.checkpoint_formats import openai_builds, openai_weights, torchscript
 from densecli.models.dense import DenseCLIP
 from densecli.models.student import Student
 from densecli.train.exports import EXPORTS, ExportFormat
@@ -25,11 +25,11 @@ EXPORTS.add(
     "openai",
     ExportFormat(
         reader="that of the ViTs and ResNets that OpenAI's loader builds",
-        # Its readers only know torch.load.
         file_format="pt",
         fits=fits,
         weights=weights,
         load=lambda model, file: f"clip.load({file!r}, jit=False)",
+        serialise=torchscript,
     ),
-    help="OpenAI's CLIP: for CAT-Seg and SAN.",
+    help="OpenAI's CLIP: for its clip.load, and CAT-Seg.",
 )

@@ -1,0 +1,274 @@
+"""Adds shared columns to a store of the same photos: targets without a teacher."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from densecli.core import fs
+from densecli.core.errors import DenseCLIError
+from densecli.core.prefetch import Stopped
+from densecli.pipeline.fill_columns import fill_columns
+from densecli.pipeline.photo_digests import FOLDER, digest_of, read_digests
+from densecli.pipeline.share_config import AdoptConfig
+from densecli.pipeline.summary import Summary
+from densecli.pipeline.unit import Report, Unit
+from densecli.shards.codecs import Errors
+from densecli.shards.joined import Record, read_joined
+from densecli.shards.key_index import key_hashes
+from densecli.shards.manifest import ErrorTotals
+from densecli.shards.store import Column, Store
+from densecli.shards.tars import index_of
+from densecli.shards.writer import ShardWriter
+
+SAMPLED = 16
+"""Shards whose photos are compared before anything is written."""
+
+
+def adopt(config: AdoptConfig) -> Summary:
+    """Adds shared columns, or the shards of them that a store lacks, after comparing the photos.
+
+    Returns:
+        A summary like that of `build_shards`.
+
+    Raises:
+        DenseCLIError: The photos are not those that the columns are about, or the shared store is damaged.
+            The same call continues where it stopped.
+        Interrupted: SIGINT or SIGTERM stopped it in good order.
+    """
+    adopter = prepare(config)
+    store = Store.open(fs.absolute(config.store))
+    adopter.compare(store.shard_names)
+
+    def make() -> None:
+        for column in adopter.columns:
+            store.make(column)
+
+    def work() -> Adopter:
+        make()
+        return adopter
+
+    return fill_columns(
+        store,
+        adopter.columns,
+        work,
+        make_columns=make,
+        workers=config.workers,
+        dry_run=config.dry_run,
+        run="the adoption",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPhotos:
+    """Where the shared store has a photo.
+
+    Attributes:
+        root: The shared store.
+        witness: A column with all its keys.
+        entries: Sorted entries of `key_hashes`; None if both stores have the same photos in the same shards.
+    """
+
+    root: str
+    witness: Column
+    entries: np.ndarray | None
+
+    def shards_of(self, keys: Sequence[str], shard: str) -> list[str]:
+        """Names of the shared shards that may hold the keys of a shard of the store, each once."""
+        if self.entries is None:
+            return [shard]
+        names = self.witness.shard_names
+        found: dict[str, None] = {}
+        for first in np.unique(key_hashes(keys, 0)):
+            # 40 bits of the hash, then 24 of the shard.
+            low, high = np.searchsorted(self.entries, [first, first + np.uint64(1 << 24)])
+            found |= dict.fromkeys(names[int(each & np.uint64(2**24 - 1))] for each in self.entries[low:high])
+        return list(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopter:
+    """Builds units of shared columns. Nothing has to be loaded: every worker uses a copy.
+
+    Attributes:
+        images: The store's column of photos.
+        photos: Where the shared store has a photo.
+        shared: The shared columns that are stored.
+        columns: The same columns in the store, and those whose boxes are computed.
+        device: Always the CPU.
+    """
+
+    images: Column
+    photos: SharedPhotos
+    shared: tuple[Column, ...]
+    columns: tuple[Column, ...]
+    device: str = "cpu"
+    _adopted: Mapping[str, Column] = field(default_factory=dict)
+
+    def builder(self, threads: int = 1) -> "Adopter":
+        """Returns itself."""
+        return self
+
+    def compare(self, shards: Sequence[str]) -> None:
+        """Compares the photos of some shards, spread evenly, with the shared digests.
+
+        Raises:
+            DenseCLIError: Some are other photos, or the shared store does not have them.
+        """
+        places = np.unique(np.linspace(0, len(shards) - 1, min(SAMPLED, len(shards))).round().astype(int))
+        for place in places:
+            self.find(read_joined([self.images], shards[place]), shards[place])
+
+    def find(self, records: Sequence[Record], shard: str) -> list[tuple[str, int]]:
+        """Finds the photos of a shard of the store in the shared one.
+
+        Args:
+            records: The photos.
+            shard: Name of their shard.
+
+        Returns:
+            The shared shard and the row there, for each photo.
+
+        Raises:
+            DenseCLIError: Some are other photos, or the shared store does not have them.
+        """
+        there: dict[str, tuple[str, int, bytes]] = {}
+        for name in self.photos.shards_of([record.key for record in records], shard):
+            receipt = self.photos.witness.receipt(name)
+            if receipt is None:
+                raise DenseCLIError(
+                    f"The shared column {self.photos.witness.url} lacks the shard {name}.",
+                    hint="The copy is not whole: fetch it again.",
+                )
+            keys = index_of(self.photos.witness, name, receipt).samples
+            digests = read_digests(self.photos.root, name, len(keys))
+            there |= {key: (name, row, digests[row]) for row, key in enumerate(keys)}
+        found, missing, other = [], [], []
+        for record in records:
+            if (place := there.get(record.key)) is None:
+                missing.append(record.key)
+            elif place[2] != digest_of(record.parts["images"]["jpg"]):
+                other.append(record.key)
+            else:
+                found.append(place[:2])
+        if missing:
+            raise DenseCLIError(
+                f"The shared columns are not about {len(missing)} of the {len(records)} photos of shard "
+                f"{shard}, such as {missing[0]}.",
+                hint="They were made of another data set or split, or your photos have other names.",
+            )
+        if other:
+            raise DenseCLIError(
+                f"{len(other)} of the {len(records)} photos of shard {shard} are not those that the shared "
+                f"columns are about, such as {other[0]}: their pixels differ.",
+                hint="Take the same files. If they are the same, another version of Pillow or libjpeg has "
+                "decoded them otherwise.",
+            )
+        return found
+
+    def build(self, unit: Unit, stop: Event) -> Report:
+        """Writes the unit's shard of every column that lacks it.
+
+        Raises:
+            Stopped: `stop` was set.
+            DenseCLIError: See `find`.
+        """
+        records = read_joined([self.images], unit.shard)
+        places = self.find(records, unit.shard)
+        seconds = 0.0
+        for shared in self.shared:
+            column = self._adopted[shared.key]
+            if column.has(unit.shard):
+                continue
+            writer = ShardWriter(column, unit.shard)
+            opened = {name: read_joined([shared], name) for name, _ in dict.fromkeys(places)}
+            for record, (name, row) in zip(records, places, strict=True):
+                if stop.is_set():
+                    raise Stopped
+                members = opened[name][row].parts[shared.part]
+                writer.add(record.key, {extension: bytes(data) for extension, data in members.items()})
+            receipt = writer.commit(error=_errors(shared, [name for name, _ in places]))
+            seconds += receipt.seconds["write"]
+        return Report(shard=unit.shard, samples=len(records), skipped={}, seconds={"write": seconds})
+
+
+def _errors(shared: Column, shards: Sequence[str]) -> Errors:
+    """The errors of the samples that these shards gave; a maximum is that of the whole shard."""
+    counted = {name: shards.count(name) for name in dict.fromkeys(shards)}
+    receipts = {name: shared.receipt(name) for name in counted}
+    errors = {name: receipt.error for name, receipt in receipts.items() if receipt}
+    if len(errors) == 1:
+        return dict(next(iter(errors.values())))
+    totals = ErrorTotals()
+    for name, error in errors.items():
+        totals.add(error, counted[name])
+    return totals.totals()
+
+
+def prepare(config: AdoptConfig) -> Adopter:
+    """Finds the shared columns and what they will be in the store; writes nothing.
+
+    Raises:
+        DenseCLIError: One of the stores is none, or they have another canvas or storage of photos.
+    """
+    store, root = Store.open(fs.absolute(config.store)), fs.absolute(config.shared)
+    shared = Store.open(root)
+    if not fs.listdir(fs.join(root, FOLDER)):
+        raise DenseCLIError(
+            f"{root} is no shared store: it has no digests of photos.",
+            hint="Make one with densecli share --out FOLDER.",
+        )
+    if (store.canvas, store.photos) != (shared.canvas, shared.photos):
+        raise DenseCLIError(
+            f"The store at {store.root} has photos of {store.canvas} px, stored as {dict(store.photos)}; the "
+            f"shared columns are about photos of {shared.canvas} px, stored as {dict(shared.photos)}.",
+            hint=f"Build a store of your photos with --canvas {shared.canvas}.",
+        )
+    if missing := store.images.missing():
+        raise DenseCLIError(
+            f"The store at {store.root} lacks the photos of {len(missing)} shards.",
+            hint="Run its build-shards command again: it continues where it stopped.",
+        )
+    targets = [shared.find("targets", name) for name in config.columns] or shared.columns("targets")
+    regions = list({c.regions_key: shared.regions_of(c) for c in targets if c.regions_key}.values())
+    theirs = [*regions, *targets]
+    stored = tuple(column for column in theirs if not column.computed)
+    if not stored:
+        raise DenseCLIError(f"{root} has no columns of targets.", hint="Fetch it again: it is not whole.")
+    if any(column.computed for column in theirs) and store.format == 1:
+        raise DenseCLIError(
+            f"The store at {store.root} has format 1, and the boxes of the shared columns are computed.",
+            hint="Build a new store of your photos.",
+        )
+    adopted: dict[str, Column] = {}
+    for column in theirs:
+        spec: dict[str, Any] = {k: v for k, v in column.spec.items() if k not in ("kind", "name", "data")}
+        # Other columns are named by keys, and a key depends on the store.
+        for name in ("regions", "features"):
+            if spec.get(name) in adopted:
+                spec[name] = adopted[spec[name]].key
+        if "mixed" in spec:
+            parts = spec["mixed"].items()
+            spec["mixed"] = {adopted[k].key if k in adopted else k: weight for k, weight in parts}
+        adopted[column.key] = store.column(column.kind, column.name, spec, column.info)
+    same_cut = store.data == shared.data
+    return Adopter(
+        images=store.images,
+        photos=SharedPhotos(
+            root=root, witness=stored[-1], entries=None if same_cut else _entries(stored[-1])
+        ),
+        shared=stored,
+        columns=tuple(adopted.values()),
+        _adopted=adopted,
+    )
+
+
+def _entries(column: Column) -> np.ndarray:
+    """Sorted entries of `key_hashes` for all keys of a column."""
+    hashes = [np.empty(0, np.uint64)]
+    for number, shard in enumerate(column.shard_names):
+        if receipt := column.receipt(shard):
+            hashes.append(key_hashes(index_of(column, shard, receipt).samples, number))
+    return np.sort(np.concatenate(hashes))

@@ -1,0 +1,141 @@
+"""The card of a shared store: what it is, of which data and weights, how exact, how to use and cite it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from densecli.core.errors import DenseCLIError
+from densecli.core.tables import size
+from densecli.models.vfms import architecture_of
+from densecli.shards.column import Column
+from densecli.shards.store import Store
+
+PAPERS: Mapping[str, str] = {
+    "labels": "DenseVLM: A Retrieval and Decoupled Alignment Framework for Open-Vocabulary Dense Prediction",
+    "crops": "CLIPSelf: Vision Transformer Distills Itself for Open-Vocabulary Dense Prediction",
+    "gram": "DeCLIP: Decoupled Learning for Open-Vocabulary Dense Perception",
+    "self": "R-SC-CLIPSelf: Refining CLIP's Spatial Awareness: A Visual-Centric Perspective",
+    "refined": "R-SC-CLIPSelf: Refining CLIP's Spatial Awareness: A Visual-Centric Perspective",
+}
+"""The paper to cite, by kind of target."""
+MAPS = frozenset({"features", "gram", "self", "refined", "refined-map", "aggregated"})
+"""Kinds of target that hold tokens of a photo's places."""
+
+
+def store_card(
+    store: Store,
+    columns: Sequence[Column],
+    described: Sequence[Mapping[str, Any]],
+    *,
+    samples: int,
+    licence: str | None,
+) -> str:
+    """The card as Markdown, with the front matter that the Hugging Face Hub reads.
+
+    Args:
+        store: The shared store.
+        columns: Its columns.
+        described: What `densecli.shards.info.describe` says of each.
+        samples: Number of photos that the targets are about.
+        licence: Licence of the columns; None if none was given.
+    """
+    dataset = store.dataset
+    photos = " ".join(str(dataset[name]) for name in ("name", "split") if dataset.get(name))
+    targets = [column for column in columns if column.kind == "targets"]
+    papers = dict.fromkeys(PAPERS[c.target_kind] for c in targets if c.target_kind in PAPERS)
+    total = sum(column["bytes"] for column in described)
+    lines = [
+        "---",
+        *([f"license: {licence}"] if licence else []),
+        "tags: [densecli, vision-language, knowledge-distillation]",
+        f"pretty_name: Teachers' outputs on {photos}",
+        "---",
+        "",
+        f"# Teachers' outputs on {photos}",
+        "",
+        f"What frozen teachers said about {samples:,} photos of {photos}, on a canvas of {store.canvas} px, "
+        f"as WebDataset shards ({size(total)}). The photos are not here: each target carries the sha256 of "
+        "the photo that its teacher saw, so that whoever has the same photos can join them and train "
+        "without running a teacher.",
+        "",
+        "## Use",
+        "",
+        "```",
+        f"densecli build-shards --dataset {dataset['name']} --data YOUR/PHOTOS --canvas {store.canvas} "
+        "--store stores/mine",
+        "densecli adopt THIS/FOLDER --store stores/mine",
+        "densecli train --store stores/mine",
+        "```",
+        "",
+        "The first command stores your photos and runs no teacher. The second checks every photo's digest "
+        "and adds these columns. Photos that are not the same are refused.",
+        "",
+        "## Columns",
+        "",
+        "| column | what | network | weights | licence of the weights | precision | a photo |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(column, facts, samples) for column, facts in zip(columns, described, strict=True)),
+        "",
+        *_warning(targets),
+        "## Error of what is stored",
+        "",
+        "Measured shard by shard when the columns were built, against the teacher's own output.",
+        "",
+        *(_errors(column, facts) for column, facts in zip(columns, described, strict=True) if facts["error"]),
+        "",
+        "## Data",
+        "",
+        f"- Data set: {photos}, {dataset['n']:,} photos listed, digest `{dataset['digest']}`.",
+        "- Keys are names of photos. Nothing else of the photos is here, except what the targets tell of "
+        "them." + (_inversion(targets)),
+        f"- Licence of these columns: {licence or 'not stated yet'}. The licences of the photos and of the "
+        "weights apply as well.",
+        "",
+        "## Cite",
+        "",
+        "densecli, the data set, the networks above" + (", and:" if papers else "."),
+        "",
+        *(f"- {paper}" for paper in papers),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(column: Column, facts: Mapping[str, Any], samples: int) -> str:
+    network = column.spec.get("architecture", "")
+    weights = column.spec.get("weights", "")
+    return "| {} | {} | {} | {} | {} | {} | {} |".format(
+        column.full_name,
+        column.target_kind or "boxes" + (", computed" if column.computed else ""),
+        network,
+        f"`{weights[:16]}`" if weights else "",
+        _licence(network) if network else "",
+        column.precision if network else "",
+        size(facts["bytes"] / (samples or 1)),
+    )
+
+
+def _licence(network: str) -> str:
+    try:
+        published = architecture_of(network).published
+    except DenseCLIError:
+        # Of a plug-in that is not loaded here.
+        published = None
+    return published.licence if published and published.licence else "not known"
+
+
+def _errors(column: Column, facts: Mapping[str, Any]) -> str:
+    figures = ", ".join(f"{name} {value:.2g}" for name, value in sorted(facts["error"].items()))
+    return f"- {column.full_name}: {figures}"
+
+
+def _warning(targets: Sequence[Column]) -> list[str]:
+    random = [column.full_name for column in targets if column.random_weights]
+    if not random:
+        return []
+    return [f"**Made with random weights, so the numbers mean nothing: {', '.join(random)}.**", ""]
+
+
+def _inversion(targets: Sequence[Column]) -> str:
+    maps = [column.full_name for column in targets if column.target_kind in MAPS]
+    if not maps:
+        return ""
+    return f" Maps of tokens ({', '.join(maps)}) tell most: a rough picture may be made from them."
