@@ -30,7 +30,7 @@ NAMES = (
         "diagnose",
         "plan",
     ),
-    *("info", "lint", "verify", "preview", "ablate", "categories", "list", "gc", "share", "adopt"),
+    *("info", "lint", "verify", "preview", "ablate", "categories", "list", "gc", "share", "adopt", "doctor"),
 )
 """The built-in commands in the order of `densecli --help`; each is a module of `densecli.commands`."""
 

@@ -1,11 +1,12 @@
 """The command `categories`: makes category sets."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +16,12 @@ from densecli.commands.text_files import read_texts
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.settings import changed, setting
-from densecli.core.tables import csv_table, table
+from densecli.core.tables import csv_table, plain, table
 from densecli.shards.config import DeviceSettings, DryRunSettings
 from densecli.train.trainer_config import TrainerConfig
+
+if TYPE_CHECKING:
+    from densecli.models.thing_stuff import Verdict
 
 SHOWN = 20
 
@@ -29,9 +33,9 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
     listed: str | None = setting(
         None,
         flag="from",
-        help="Names: a category set, or a txt, json, csv or parquet file.",
+        help='Names: a category set, names ("dog, sofa"), or a txt, json, csv or parquet file.',
         group="data",
-        metavar="SET|FILE",
+        metavar="SET|FILE|NAMES",
         default_text="give --from-captions instead",
         path=True,
     )
@@ -70,6 +74,9 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
         default_text="unknown names are classified by rules alone",
     )
     weights: str | None = changed(TrainerConfig, "weights", help="Weights of that CLIP, as for train.")
+    ask: bool = setting(
+        True, help="Asks on a terminal about names of which the rules are not sure.", group="run"
+    )
     out: str = setting(
         "categories.json", help="JSON file to write.", group="output", metavar="FILE", path=True
     )
@@ -110,7 +117,10 @@ def categories(options: Options) -> None:
     if config.student:
         embed = _embedder(config.student, options.get("weights", ()), config.device)
     verdicts = classify_thing_stuff(kept, known, embed)
+    if config.ask and sys.stdin.isatty():
+        verdicts = [each if each.sure else _asked(each) for each in verdicts]
     rows = [{"name": v.name, "thing": v.thing, "count": v.count, "why": v.why} for v in verdicts]
+    unsure = [v.name for v in verdicts if not v.sure]
     lines = [[v.name, "thing" if v.thing else "stuff", str(v.count), v.why] for v in verdicts]
     things = sum(v.thing for v in verdicts)
     text = [
@@ -118,6 +128,9 @@ def categories(options: Options) -> None:
         *([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []),
         f"{things} things and {len(lines) - things} stuff, {len(names) - len(kept)} names too rare",
     ]
+    if unsure:
+        shown = ", ".join(map(plain, unsure[:SHOWN])) + (", ..." if unsure[SHOWN:] else "")
+        text.append(f"Not sure of {len(unsure)}: {shown}")
     if others:
         frequent = ", ".join(f"{word} {count}" for word, count in others.most_common(SHOWN))
         text.append(f"Frequent words that the list does not know: {frequent}")
@@ -127,13 +140,25 @@ def categories(options: Options) -> None:
         cells = [{**row, "thing": str(row["thing"]).lower()} for row in rows]
         fs.write_atomic(sheet, csv_table(cells).encode())
         text.append(f"Written: {made}, {sheet}")
-    options.say("\n".join(text), {"categories": rows, "unknown": dict(others.most_common(SHOWN))})
+    unknown = dict(others.most_common(SHOWN))
+    options.say("\n".join(text), {"categories": rows, "unsure": unsure, "unknown": unknown})
+
+
+def _asked(verdict: "Verdict") -> "Verdict":
+    """What the user says of a name of which the rules are not sure."""
+    chosen = click.prompt(
+        f"{plain(verdict.name)}: {verdict.why}. Which is it?",
+        type=click.Choice(("thing", "stuff")),
+        default="thing" if verdict.thing else "stuff",
+        err=True,
+    )
+    return replace(verdict, thing=chosen == "thing", why="you said so", sure=True)
 
 
 def _names(set_or_file: str, column: str | None) -> list[str]:
     from densecli.models.categories import load_categories
 
-    if Path(set_or_file).suffix in (".txt", ".json", ".csv", ".parquet"):
+    if "," not in set_or_file and Path(set_or_file).suffix in (".txt", ".json", ".csv", ".parquet"):
         return read_texts(set_or_file, column or "name")
     return list(load_categories(set_or_file).names)
 

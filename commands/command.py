@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from densecli.commands.config_file import read_config
+from densecli.commands.name_kinds import KINDS
 from densecli.commands.option_rows import Row, groups_of, row_of
 from densecli.commands.options import Options
 from densecli.core.errors import DenseCLIError
@@ -91,10 +92,34 @@ class SettingOption(click.Option):
             **unset,
         )
 
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """See click.Parameter; where a name is required, the error lists those that there are."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter:
+            if not self.setting.registry:
+                raise
+            raise click.UsageError(_missing(self.setting), ctx) from None
+
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         """The option and its help with range and default."""
         row = row_of(self.setting)
         return f"{row.flag} {row.values}".strip(), row.text
+
+
+class ByPosition(click.Argument):
+    """The place of a setting that may be given without its option."""
+
+    def __init__(self, of: Setting) -> None:
+        self.setting = of
+        several = of.shape == "list"
+        super().__init__(
+            [f"{of.name}_by_position"],
+            type=SettingType(of),
+            required=False,
+            nargs=-1 if several else 1,
+            metavar=f"[{of.name.upper()}]{'...' if several else ''}",
+        )
 
 
 class Command(click.Command):
@@ -123,6 +148,7 @@ class Command(click.Command):
             else SettingOption(each)
             for each in settings
         ]
+        params += [ByPosition(each) for each in settings if each.by_position]
         super().__init__(name, params=params, callback=callback, help=help)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -141,10 +167,17 @@ class Command(click.Command):
         given = {
             name: _collected(self.settings[name], value)
             for name, value in ctx.params.items()
-            if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+            if name in self.settings
+            and ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
         }
         if given.pop("offline", False):
             set_offline()
+        for param in self.params:
+            if isinstance(param, ByPosition) and (value := ctx.params.get(str(param.name))):
+                if param.setting.name in given and _is_typed(ctx, param.setting.name):
+                    flag = param.setting.flag
+                    raise click.UsageError(f"{flag} is given twice: with and without its name.", ctx)
+                given[param.setting.name] = value
         file = given.pop("json", None)
         # Asked before the work is done, not after it.
         if file and Path(file).is_dir():
@@ -161,6 +194,14 @@ class Command(click.Command):
                 f"densecli {self.name} refuses these options: {error.format_message()}",
                 hint=f"See densecli {self.name} --help.",
             ) from None
+
+
+def _missing(of: Setting) -> str:
+    """What there is to choose from, for an option that is required."""
+    there = KINDS[of.registry].lines(KINDS[of.registry].names(of.registry))
+    width = max(len(name) for name, _ in there)
+    lines = [f"  {name:{width}}  {help}" for name, help in there]
+    return "\n".join([f"Missing option '{of.flag}'. There are:", *lines])
 
 
 HELP = ("-h, --help", "Shows this text.")
@@ -188,6 +229,9 @@ def command(
         for config in (*configs, CommonSettings):
             for each in settings_of(config).values() if isinstance(config, type) else config:
                 found.setdefault(each.name, each)
+        if any(each.argument for each in found.values()):
+            # Where something else is typed by position, nobody could tell the two apart.
+            found = {name: replace(each, by_position=False) for name, each in found.items()}
 
         @click.pass_context
         def callback(ctx: click.Context, /, **_: Any) -> None:
@@ -224,6 +268,11 @@ def describe(command: click.Command) -> list[Row]:
         if each.group == group and not each.argument
     ]
     return [*arguments, *options]
+
+
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    """Whether a value is from the command line, not from a configuration file."""
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _required(of: Setting) -> bool:

@@ -26,10 +26,10 @@ class DiagnoseSettings(Settings):
         EvaluateSettings,
         "run",
         help="Run whose student is shown, before and after.",
-        default_text="give --student instead",
+        default_text="the newest in runs/",
     )
     student: str | None = setting(
-        None, help="Model to show.", group="model", metavar="NAME", default_text="give --run instead"
+        None, help="Model to show.", group="model", metavar="NAME", default_text="the run's"
     )
     out: str | None = setting(
         None,
@@ -57,6 +57,7 @@ def diagnose(options: Options) -> None:
     from densecli.evaluation.diagnosis_page import figures_table, write_diagnosis_page
     from densecli.models.categories import load_categories
 
+    options = options.with_run("student")
     settings = options.make(DiagnoseSettings)
     models_under_test = _models_under_test(settings, options)
     model = list(models_under_test.values())[-1]

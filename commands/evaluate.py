@@ -13,7 +13,6 @@ from densecli.core.settings import setting, settings_of
 from densecli.core.tables import printable
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
 from densecli.shards.config import DeviceSettings
-from densecli.shards.datasets import Dataset
 from densecli.train.config import TrainConfig
 
 COMMON = frozenset((*settings_of(ReadoutConfig), "canvas"))
@@ -40,10 +39,13 @@ class EvaluateSettings(DeviceSettings):
         help="Run whose student to measure.",
         group="model",
         metavar="DIR",
-        default_text="give --student instead",
+        default_text="the newest in runs/",
         path=True,
+        by_position=True,
     )
-    student: str = setting(Dataset.student, help="Model to measure.", group="model", metavar="NAME")
+    student: str | None = setting(
+        None, help="Model to measure.", group="model", metavar="NAME", default_text="the run's"
+    )
     coupling: bool = setting(
         False,
         help="Measures R-SC's coupling ratio (eq. 15) and the similarity of tokens across segments instead.",
@@ -81,7 +83,8 @@ def evaluate(options: Options) -> None:
     moves a box or says whether it holds an object: that is no detector's AP.
 
     \b
-    densecli evaluate --data data/coco --split val2017 --run runs/densevlm-eva02-b16-coco-512
+    densecli evaluate runs/densevlm-eva02-b16-coco-512
+    densecli evaluate --data data/coco --split val2017 --student eva02-b16
     densecli evaluate --task segmentation --dataset voc21 --data data/VOC2012 --split val --run RUN
     densecli evaluate --task zeroshot --dataset folder --data data/imagenet --split val --run RUN
     densecli evaluate --task knn --data data/coco --student dinov2-vits14
@@ -91,7 +94,10 @@ def evaluate(options: Options) -> None:
     from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.models.weights import weights_given
 
+    options = options.with_run("student")
     settings = options.make(EvaluateSettings)
+    if settings.run and settings.student:
+        raise click.UsageError("Give --run or --student.")
     check_task(options, settings.task)
     if options.get("pictures") and not settings.report:
         raise click.UsageError("--pictures needs --report DIR, whose page shows them.")
@@ -101,9 +107,8 @@ def evaluate(options: Options) -> None:
     if settings.run:
         model = ModelUnderTest.of_run(settings.run)
     else:
-        # Without --student, the weights may be those of a run's student.
-        path = weights_given(settings.student, pairs) if "student" in options.given else None
-        model = ModelUnderTest.named(settings.student, path)
+        name = str(settings.student)
+        model = ModelUnderTest.named(name, weights_given(name, pairs))
 
     def before() -> Any:
         """The run's student before training."""

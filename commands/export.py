@@ -10,11 +10,11 @@ def export(options: Options) -> None:
     """Write a student in the format of another project, F-ViT to transformers, with a model card.
 
     \b
-    densecli export --run runs/densevlm-eva02-b16-coco-512 --layout eva
+    densecli export runs/densevlm-eva02-b16-coco-512 --layout eva
     """
     from densecli.train.export import export as write
 
-    config = options.make(ExportConfig)
+    config = options.with_run("checkpoint").make(ExportConfig)
     card = write(config)
     done = "would be written" if config.dry_run else "written"
     random = " (random weights)" if card["random_weights"] else ""

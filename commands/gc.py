@@ -42,8 +42,8 @@ def gc(options: Options) -> None:
     A column is used if the config.json of a run or --keep names it. If no column is used, none is listed.
 
     \b
-    densecli gc --store stores/coco-512 --keep vitl14
-    densecli gc --store stores/coco-512 --keep vitl14 --delete
+    densecli gc stores/coco-512 --keep vitl14
+    densecli gc stores/coco-512 --keep vitl14 --delete
     """
     from densecli.core.tables import size, table
     from densecli.shards import gc as collector

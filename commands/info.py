@@ -12,7 +12,7 @@ def info(options: Options) -> None:
     """Show what a store holds, its size, and how fast it was built, stage by stage.
 
     \b
-    densecli info --store stores/coco-512
+    densecli info stores/coco-512
     """
     from densecli.core.progress import Progress
     from densecli.shards import info as describer

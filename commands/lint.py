@@ -33,7 +33,7 @@ def lint(options: Options) -> int:
     columns without a manifest, are listed, but do not count as wrong.
 
     \b
-    densecli lint --store stores/coco-512
+    densecli lint stores/coco-512
     densecli lint --store stores/sa1b-1024 --sample 100 --seed 1
     """
     from densecli.core.progress import Progress

@@ -68,7 +68,7 @@ def row_of(of: Setting) -> Row:
         group="Arguments" if of.argument else GROUPS.get(of.group, of.group.capitalize()),
         flag=of.name.upper() if of.argument else f"--[no-]{of.option}" if switch else of.flag,
         values="" if switch or of.argument else values,
-        help=of.help,
+        help=f"{of.help} The option's name may be left out." if of.by_position else of.help,
         range=of.range,
         default=of.shown(),
         name=of.name,

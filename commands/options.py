@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +58,16 @@ class Options:
         given = self.given.get("store") or newest_store()
         return given if isinstance(given, str) else JOIN.join(given)
 
+    def with_run(self, *others: str) -> "Options":
+        """These options, with the newest run where neither a run nor one of `others` is given.
+
+        Raises:
+            DenseCLIError: There is no run.
+        """
+        if any(self.given.get(name) for name in ("run", *others)):
+            return self
+        return replace(self, given={**self.given, "run": newest_run(*others)})
+
     def say(self, text: str, value: Any) -> None:
         """Prints the text and writes the value; where that goes to standard output, it goes there alone."""
         self.write(value)
@@ -76,11 +86,37 @@ class Options:
 def newest_store() -> str:
     """The newest store in stores/, shown on standard error. Raises DenseCLIError if there is none."""
     stores = [path for name in ("store.json", "parts.json") for path in Path("stores").glob(f"*/{name}")]
-    stores.sort(key=lambda path: path.stat().st_mtime)
     if not stores:
         raise DenseCLIError(
             "There is no store in stores/.",
             hint="Build one with densecli build-shards, or give it as --store.",
         )
-    click.echo(f"The newest store is taken, {stores[-1].parent}.", err=True)
-    return str(stores[-1].parent)
+    return str(_newest(stores, "store").parent)
+
+
+def newest_run(*others: str) -> str:
+    """The newest run in runs/, at any depth, that has exported a student, shown on standard error.
+
+    Args:
+        others: Options that could be given in place of --run, without the dashes.
+
+    Raises:
+        DenseCLIError: There is none.
+    """
+    from densecli.models.model_card import CARD, WEIGHTS
+
+    cards = [path for path in Path("runs").glob(f"**/export/{CARD}") if path.with_name(WEIGHTS).is_file()]
+    if not cards:
+        flags = "".join(f" or --{name}" for name in others)
+        raise DenseCLIError(
+            "There is no finished run in runs/.",
+            hint=f"Train a student with densecli train, or name one with --run{flags}.",
+        )
+    return str(_newest(cards, "run").parents[1])
+
+
+def _newest(files: Iterable[Path], noun: str) -> Path:
+    found = max(files, key=lambda path: path.stat().st_mtime)
+    folder = found.parents[1] if noun == "run" else found.parent
+    click.echo(f"The newest {noun} is taken, {folder}.", err=True)
+    return found

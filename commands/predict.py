@@ -67,6 +67,7 @@ def predict(options: Options) -> None:
     from densecli.core.progress import Progress
     from densecli.evaluation.prediction_pictures import heat_names, pictures_of
 
+    options = options.with_run("student")
     settings = options.make(PredictSettings)
     config = options.make(PredictConfig)
     categories = _categories(config)
@@ -184,7 +185,7 @@ def _names(encoder: "Encoder", categories: "Categories", config: PredictConfig) 
     return encoder.names(
         categories.names,
         text=text,
-        thing=categories.thing,
+        thing=None if categories.decided else categories.thing,
         templates=find_templates(config.templates) if config.templates else None,
         scale=config.scale,
         threshold=config.threshold,

@@ -73,11 +73,12 @@ def preview(options: Options) -> None:
     densecli preview 000000000009 --store stores/coco-512 --point 0.4 0.6
     """
     from densecli.evaluation.preview import PreviewRequest, draw_preview
+    from densecli.models.teacher_names import find_teacher_column
     from densecli.shards.parted_store import open_store
 
-    config = options.make(PreviewSettings, store=options.store)
+    config = options.make(PreviewSettings, store=options.get("store") or _stores_of(options) or options.store)
     store = open_store(config.store)
-    columns = [store.find("targets", name) for name in config.teachers] or store.columns("targets")
+    columns = [find_teacher_column(store, name) for name in config.teachers] or store.columns("targets")
     request = PreviewRequest(
         key=config.key,
         view=config.view,
@@ -91,6 +92,17 @@ def preview(options: Options) -> None:
     drawn.save(file)
     names = [column.full_name for column in columns]
     options.say(f"{', '.join(names)}: {file}", {"picture": file, "columns": names})
+
+
+def _stores_of(options: Options) -> str:
+    """The stores that the run of --run reads, if there is one and they are still there."""
+    from densecli.commands.run_data import store_of
+    from densecli.core.progress import say
+
+    found = store_of(options.get("run"))
+    if found:
+        say(f"The run's store is taken, {found}.")
+    return found
 
 
 def _students(config: PreviewSettings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ def relabel(options: Options) -> None:
     teacher. From a column of crops it makes labels for those crops.
 
     \b
-    densecli relabel --store stores/coco-512 --categories 133
+    densecli relabel stores/coco-512 --categories 133
     densecli relabel --store stores/coco-512 --teacher crops-vitl14
     """
     from densecli.pipeline.relabel import relabel as retrieve

@@ -14,6 +14,7 @@ STORES = only(
     TrainConfig,
     "store",
     shape="list",
+    by_position=True,
     help="Folder or address of the store; several are read as one. May be given several times.",
 )
 
@@ -23,7 +24,7 @@ def train(options: Options) -> None:
     """Train a student from a store.
 
     \b
-    densecli train --store stores/coco-512 --student eva02-b16
+    densecli train stores/coco-512 --student eva02-b16
     densecli train --init runs/clipself-eva02-b16-coco-512
     torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
     """

@@ -16,8 +16,8 @@ def verify(options: Options) -> int:
     With --against the labels of two P-VLMs are compared: agreement by category, confidence and cost.
 
     \b
-    densecli verify --store stores/coco-512 --samples 32
-    densecli verify --store stores/coco-512 --teacher vitl14 --against siglip-b16 --samples 1000
+    densecli verify stores/coco-512 --samples 32
+    densecli verify stores/coco-512 --teacher vitl14 --against siglip-b16 --samples 1000
     """
     from densecli.pipeline.verify import report
     from densecli.pipeline.verify import verify as run_again

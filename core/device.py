@@ -13,21 +13,26 @@ def pick_device(name: str) -> torch.device:
     """Picks a device.
 
     Args:
-        name: `auto` for the GPU where there is one, else the CPU; or any of torch's own names.
+        name: `auto` for a GPU of CUDA where there is one, else Apple's (mps), else the CPU; or any of torch's
+            own names.
 
     Raises:
         DenseCLIError: For a name that torch does not know, and for a GPU that is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DenseCLIError(f"There is no device {name!r}.", hint="Give auto, cpu, cuda or cuda:N.") from None
+        raise DenseCLIError(
+            f"There is no device {name!r}.", hint="Give auto, cpu, cuda, cuda:N or mps."
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DenseCLIError(
             f"There is no GPU for the device {name!r} on this machine.", hint="Give auto or cpu."
         )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DenseCLIError("There is no GPU of Apple's on this machine.", hint="Give auto or cpu.")
     return device
 
 

@@ -114,11 +114,15 @@ def cached(address: str, names: Sequence[str] = ()) -> HubFile | None:
 
     Args:
         address: See `HubFile.parse`.
-        names: The file is the first of these that there is, where the address names none.
+        names: The file is the first of these that there is, where the address names none, else the only file
+            of weights.
     """
     from huggingface_hub import try_to_load_from_cache
 
     wanted = HubFile.parse(address)
+    if not wanted.file:
+        here = _weights_in_cache(wanted)
+        names = [*names, *(here if len(here) == 1 else ())]
     for name in [wanted.file] if wanted.file else names:
         found = try_to_load_from_cache(wanted.repo, name, revision=wanted.revision)
         if isinstance(found, str):
@@ -225,12 +229,9 @@ def _downloaded(at: HubFile, *, again: bool = False) -> Path:
 
 def _remember(at: HubFile, commit: str) -> None:
     """Notes in the cache which commit a branch or a tag stood for, as the hub's client does."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE, f"models--{at.repo.replace('/', '--')}", "refs")
     with suppress(OSError):
         # A cache may be for reading alone.
-        fs.write_atomic(str(folder / at.revision), commit.encode())
+        fs.write_atomic(str(_folder(at) / "refs" / at.revision), commit.encode())
 
 
 def _is_sound(path: Path) -> bool:
@@ -300,6 +301,22 @@ def _no_file(wanted: HubFile, files: Mapping[str, Any]) -> DenseCLIError:
     weights = [name for name in files if name.endswith(_WEIGHTS)]
     has = f"It has {', '.join(weights)}." if weights else "It has no file of weights."
     return DenseCLIError(f"{HUB}{wanted.repo} has no file {wanted.file}.", hint=has)
+
+
+def _weights_in_cache(at: HubFile) -> list[str]:
+    """The files of weights that the cache has of a revision."""
+    folder = _folder(at)
+    ref = folder / "refs" / at.revision
+    snapshot = folder / "snapshots" / (ref.read_text() if ref.is_file() else at.revision)
+    files = [path.relative_to(snapshot).as_posix() for path in snapshot.glob("**/*")]
+    return [name for name in files if name.endswith(_WEIGHTS)]
+
+
+def _folder(at: HubFile) -> Path:
+    """The folder of a repository in the cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE, f"models--{at.repo.replace('/', '--')}")
 
 
 @contextmanager

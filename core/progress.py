@@ -25,6 +25,12 @@ def say(line: str) -> None:
     listener.get()(line)
 
 
+def say_once(line: str) -> None:
+    """The same, in the main process alone: workers would repeat it."""
+    if listener.get() is _print:
+        _print(line)
+
+
 class Progress:
     """Counts up to `total` on standard error, with rate and ETA.
 

@@ -33,7 +33,8 @@ class Setting:
         option: Name of its option, without the dashes.
         default_text: What leaving it out amounts to, in words.
         path: Whether it is a path, in which a leading ~ means the home folder.
-        argument: Whether the command line takes it by position.
+        argument: Whether the command line takes it by position alone.
+        by_position: Whether the command line also takes it without its option.
         named: Whether the option takes NAME=VALUE, although the setting is the value alone.
     """
 
@@ -55,6 +56,7 @@ class Setting:
     default_text: str = ""
     path: bool = False
     argument: bool = False
+    by_position: bool = False
     named: bool = False
 
     @property

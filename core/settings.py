@@ -38,6 +38,7 @@ def setting(
     default_text: str = "",
     path: bool = False,
     argument: bool = False,
+    by_position: bool = False,
     named: bool = False,
 ) -> Any:
     """A field of a `Settings` class; see `Setting` for the facts.
@@ -60,6 +61,7 @@ def setting(
         "default_text": default_text,
         "path": path,
         "argument": argument,
+        "by_position": by_position,
         "named": named,
     }
     if default_factory is not None:

@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 import densecli
 from densecli.cli import main
 from densecli.commands.command import describe
-from densecli.commands.list import KINDS
+from densecli.commands.name_kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "reference/commands"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from densecli.core.settings import Settings, changed, setting
-from densecli.shards.config import TextSettings
+from densecli.shards.config import CATEGORIES, TextSettings
 from densecli.shards.datasets import Dataset
 
 BATCH, KNN_BATCH = 8, 4
@@ -22,7 +22,7 @@ class MeasureSettings(TextSettings):
         help="Folder of the annotated photos.",
         group="data",
         metavar="DIR",
-        default_text="data/coco; of a run on a generated data set, that data set's own",
+        default_text="that of the run's data set, else data/coco",
         path=True,
     )
     split: str = setting(
@@ -30,17 +30,17 @@ class MeasureSettings(TextSettings):
         help="Split of the data set.",
         group="data",
         metavar="NAME",
-        default_text="val2017; with such a run, the data set's own",
+        default_text="that of the run's data set, else val2017",
     )
     limit: int | None = setting(
         None, help="Uses only the first N photos.", group="data", min=1, metavar="N", default_text="all"
     )
     categories: str = setting(
         "133",
-        help="Category set, or a json or csv file of one; densecli list categories describes the sets.",
+        help=CATEGORIES,
         group="data",
         metavar="SET|FILE",
-        default_text="133; with such a run, the data set's own",
+        default_text="those of the run's data set, else 133",
         path=True,
     )
     dataset: str = setting(

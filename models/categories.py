@@ -1,99 +1,87 @@
-"""Category sets: lists of category names in a fixed order, each a thing or stuff."""
+"""Category sets: one by name, the user's names, or a file of them."""
 
 import csv
-import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from densecli.core.documents import parse_foreign
 from densecli.core.errors import DenseCLIError
-from densecli.core.registry import Registry, registry
 from densecli.core.tables import csv_text
+from densecli.models.category_sets import CATEGORY_SETS as CATEGORY_SETS
+from densecli.models.category_sets import SHAPES, of_rows
+from densecli.models.category_sets import Categories as Categories
+from densecli.models.thing_stuff import decide
+from densecli.shards.config import ALL_THINGS
 
-_SHAPES = (
-    "Expected a JSON list of {name, thing}, or a CSV file with the columns name and thing (true or false)."
-)
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Categories:
-    """A category set of D names.
-
-    Attributes:
-        name: Name of the set, or the path of its file.
-        names: The D categories, in the order of the label indices.
-        thing: Whether each is a thing, bool (D,); None if that is not known.
-        note: A caveat about any accuracy on this set, which reports show above the numbers.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    thing: NDArray[np.bool_] | None
-    note: str = ""
-
-    @classmethod
-    def of(cls, name: str, *, things: Sequence[str], stuff: Sequence[str], note: str = "") -> "Categories":
-        """Makes a set of things followed by stuff."""
-        thing = np.arange(len(things) + len(stuff)) < len(things)
-        return cls(name=name, names=(*things, *stuff), thing=thing, note=note)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def thing_flags(self) -> NDArray[np.bool_]:
-        """Whether each category is a thing, bool (D,). Raises DenseCLIError if that is not known."""
-        if self.thing is None:
-            raise DenseCLIError(
-                f"The category set {self.name} does not say which of its names are things.",
-                hint="Give a JSON or CSV file that says for every name whether it is a thing.",
-            )
-        return self.thing
-
-
-CATEGORY_SETS: Registry[Categories] = registry("categories", noun="category set", of=Categories)
-"""Category sets by name."""
+_FILES = (".txt", ".json", ".csv")
 
 
 def load_categories(set_or_file: str) -> Categories:
-    """Loads a category set by name, or from a file.
+    """Loads a category set: one by name, names separated by commas, or a file.
 
     Args:
-        set_or_file: Name of a registered set, such as 133 or ade150, or path of a .json or .csv file.
+        set_or_file: Name of a registered set, such as 133 or ade150; names separated by commas ("dog, sofa");
+            or path of a .txt, .json or .csv file. `ALL_THINGS` may stand before the latter two.
 
     Raises:
-        DenseCLIError: The set is unknown, or the file has a duplicate, an empty name, or a thing flag that
-            only some names have. (The published set of 316 names three categories twice.)
+        DenseCLIError: The set is unknown, or a list or file has a duplicate, an empty name, or a thing flag
+            that only some names have. (The published set of 316 names three categories twice.)
     """
+    if set_or_file.startswith(ALL_THINGS):
+        found = load_categories(set_or_file.removeprefix(ALL_THINGS))
+        return replace(found, name=set_or_file, thing=np.ones(len(found), bool), decided="")
     if set_or_file in CATEGORY_SETS:
         return CATEGORY_SETS[set_or_file]
     path = Path(set_or_file)
-    if path.suffix not in (".json", ".csv"):
+    if "," in set_or_file and not (path.suffix in _FILES and path.is_file()):
+        names = [name.strip() for name in set_or_file.split(",")]
+        # A comma at the end makes a list of a single name.
+        return _own(set_or_file, [{"name": name} for name in names[: -1 if names[-1] == "" else None]])
+    if path.suffix not in _FILES:
         error = CATEGORY_SETS.unknown(set_or_file)
-        raise DenseCLIError(str(error), hint=f"{error.hint} You can also give a .json or .csv file.")
+        hint = f'{error.hint} You can also give names ("dog, sofa") or a {", ".join(_FILES)} file of names.'
+        raise DenseCLIError(str(error), hint=hint)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError:
         raise DenseCLIError(f"There is no category file {path}.", hint="Check the path.") from None
     except UnicodeDecodeError:
-        raise DenseCLIError(f"The category file {path} is not UTF-8 text.", hint=_SHAPES) from None
+        raise DenseCLIError(f"The category file {path} is not UTF-8 text.", hint=SHAPES) from None
     try:
-        rows = parse_foreign(text.encode()) if path.suffix == ".json" else _csv_rows(text)
+        rows = _ROWS[path.suffix](text)
     except (ValueError, csv.Error) as error:
-        raise DenseCLIError(f"The category file {path} cannot be read ({error}).", hint=_SHAPES) from None
-    categories = _categories(str(path), rows)
+        raise DenseCLIError(f"The category file {path} cannot be read ({error}).", hint=SHAPES) from None
+    return _own(str(path), rows)
+
+
+def _own(source: str, rows: Any) -> Categories:
+    """The user's list of rows."""
+    categories = of_rows(source, rows)
     if twice := [name for name, count in Counter(categories.names).items() if count > 1]:
         raise DenseCLIError(
-            f"{path} names {', '.join(map(repr, twice[:3]))} more than once.",
+            f"{source} names {', '.join(map(repr, twice[:3]))} more than once.",
             hint="Remove the duplicates.",
         )
-    return categories
+    if categories.thing is not None:
+        return categories
+    thing, decided = decide(categories.names)
+    return replace(categories, thing=np.array(thing, bool), decided=decided)
+
+
+def _txt_rows(text: str) -> list[dict[str, Any]]:
+    return [{"name": line.strip()} for line in text.splitlines() if line.strip()]
+
+
+def _json_rows(text: str) -> Any:
+    rows = parse_foreign(text.encode())
+    if isinstance(rows, list):
+        return [{"name": row} if isinstance(row, str) else row for row in rows]
+    return rows
 
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:
@@ -101,42 +89,4 @@ def _csv_rows(text: str) -> list[dict[str, Any]]:
     return [{**row, "name": csv_text(row["name"] or "")} if "name" in row else row for row in rows]
 
 
-def _categories(source: str, rows: Any) -> Categories:
-    named = isinstance(rows, list) and all(isinstance(row, dict) and "name" in row for row in rows)
-    if not named or not rows:
-        raise DenseCLIError(f"The category set {source} is not a list of names.", hint=_SHAPES)
-    names = tuple(str(row["name"] or "").strip() for row in rows)
-    if "" in names:
-        raise DenseCLIError(
-            f"Category {names.index('') + 1} of {source} has an empty name.",
-            hint="Give every category a name.",
-        )
-    thing = _things(source, names, [row.get("thing") for row in rows])
-    return Categories(name=source, names=names, thing=thing)
-
-
-def _things(source: str, names: Sequence[str], values: Sequence[Any]) -> NDArray[np.bool_] | None:
-    if all(value is None or value == "" for value in values):
-        return None
-    flags = [_FLAGS.get(str(value).strip().lower()) for value in values]
-    if None in flags:
-        i = flags.index(None)
-        raise DenseCLIError(
-            f"{names[i]!r} in {source} has no thing flag (true or false, not {values[i]!r}).", hint=_SHAPES
-        )
-    return np.array(flags, dtype=bool)
-
-
-_PUBLISHED = json.loads((Path(__file__).parent / "data" / "categories.json").read_text())
-for name, alias, help in (
-    ("coco_panoptic_133", "133", "COCO panoptic: 80 things and 53 kinds of stuff."),
-    ("coco_stuff_171", "171", "COCO-Stuff: 80 things and 91 kinds of stuff."),
-    ("coco_stuff_ade_273", "273", "COCO-Stuff and ADE20K merged: 160 things and 113 kinds of stuff."),
-    ("coco_stuff_ade_316", "316", "COCO-Stuff and ADE20K, DenseVLM's: 204 things and 112 kinds of stuff."),
-    ("ade_panoptic_150", "ade150", "ADE20K panoptic: 100 things and 50 kinds of stuff."),
-    ("pascal_context_59", "", "Pascal Context, without thing flags."),
-    ("cityscapes_19", "", "Cityscapes: 8 things and 11 kinds of stuff."),
-):
-    CATEGORY_SETS.add(name, _categories(name, _PUBLISHED[name]), help=help)
-    if alias:
-        CATEGORY_SETS.add(alias, CATEGORY_SETS[name], help=f"Short for {name}.")
+_ROWS: Mapping[str, Callable[[str], Any]] = {".txt": _txt_rows, ".json": _json_rows, ".csv": _csv_rows}

@@ -11,12 +11,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from densecli.models.categories import Categories, load_categories
+from densecli.core.tables import plain
+from densecli.models.category_sets import CATEGORY_SETS, Categories
 
 SETS = ("133", "ade150", "171")
 """Published sets that say which names are things; the first one wins where they disagree."""
 LONGEST = 3
 """Number of words of the longest name that is searched for in captions."""
+PRODUCTS = "a list of products"
+"""Source of names of single objects that COCO calls stuff."""
+SHOWN = 12
+"""Names in a line to the user."""
 NEIGHBOURS = 5
 _SUFFIX = re.compile(r"-(stuff|merged|other)\b")
 _WORD = re.compile(r"[a-z]+(?:[-'][a-z]+)*")
@@ -48,12 +53,14 @@ class Verdict:
         thing: Whether it is a thing.
         count: How often the name was found.
         why: The rule that decided.
+        sure: Whether it is a list that says so, and no other list says the opposite.
     """
 
     name: str
     thing: bool
     count: int
     why: str
+    sure: bool = True
 
 
 def clean(name: str) -> str:
@@ -109,19 +116,21 @@ def named_in(captions: Iterable[str], known: Iterable[str]) -> tuple[Counter[str
 
 
 def word_list(own: Categories | None = None) -> dict[str, Known]:
-    """Known names: those of the user's list, then of the published sets, then of the shipped list."""
+    """Known names: the user's, else those of the products, the published sets and the shipped list."""
     return {**_shipped(), **(_of(own, own.name) if own else {})}
 
 
 @cache
 def _shipped() -> dict[str, Known]:
     names = json.loads((Path(__file__).parent / "data" / "thing_stuff.json").read_text())
+    products = names.pop("product")
     found = {
         clean(name): Known(kind == "thing", "thing_stuff.json") for kind in names for name in names[kind]
     }
     for each in reversed(SETS):
-        found |= _of(load_categories(each), each)
-    return found
+        found |= _of(CATEGORY_SETS[each], each)
+    # COCO has no boxes of single tables, mirrors and pillows. Whoever lists them has.
+    return found | {clean(name): Known(True, PRODUCTS) for name in products}
 
 
 def _of(categories: Categories, source: str) -> dict[str, Known]:
@@ -141,7 +150,8 @@ def classify_thing_stuff(
 ) -> list[Verdict]:
     """Classifies names as things or stuff, by the first of these rules that applies.
 
-    1. The word list has the name.
+    1. The word list has the name. Its list of products comes before the published sets, in which tables,
+       mirrors and rugs are stuff.
     2. The word list has its last word: a wooden table is a table.
     3. The names in the word list with the nearest text embeddings, NEIGHBOURS of them, vote.
     4. The name is taken for a thing.
@@ -164,8 +174,29 @@ def classify_thing_stuff(
     verdicts = []
     for name, count in names.items():
         thing, why = found[name] or (True, "no rule knows it: taken for a thing")
-        verdicts.append(Verdict(name, thing, count, why))
+        sure = name not in unknown and PRODUCTS not in why
+        verdicts.append(Verdict(name, thing, count, why, sure))
     return verdicts
+
+
+def decide(names: Sequence[str]) -> tuple[list[bool], str]:
+    """Whether each name is a thing by the rules without a text tower, and a line to the user that says so."""
+    verdicts = classify_thing_stuff(dict.fromkeys(map(clean, names), 1), word_list())
+    kind = {verdict.name: verdict for verdict in verdicts}
+    found = [kind[clean(name)] for name in names]
+    stuff = [name for name, each in zip(names, found, strict=True) if not each.thing]
+    unsure = [name for name, each in zip(names, found, strict=True) if not each.sure]
+    line = f"{len(names) - len(stuff)} of {len(names)} names are taken for things"
+    line += f", and for stuff: {_some(stuff)}." if stuff else "."
+    if unsure:
+        line += f" Not sure of: {_some(unsure)}."
+    line += " To change that, give --all-things, or a file that densecli categories writes."
+    return [each.thing for each in found], line
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(plain(name) for name in names[:SHOWN])}{more}"
 
 
 def _by_list(name: str, known: Mapping[str, Known]) -> tuple[bool, str] | None:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from densecli.core.errors import DenseCLIError
 from densecli.core.pictures import MAX_PIXELS
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.codecs import Rows
-from densecli.shards.config import DeviceSettings, DryRunSettings, TextSettings
+from densecli.shards.config import ALL_THINGS, CATEGORIES, DeviceSettings, DryRunSettings, TextSettings
 from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.kinds import TAU
 from densecli.shards.regions import MaskPlan
@@ -32,15 +33,24 @@ class LabelSettings(TextSettings):
 
     categories: str | None = setting(
         None,
-        help="Category set, or a json or csv file of one; densecli list categories describes the sets.",
+        help=CATEGORIES,
         group="labels",
-        metavar="SET|FILE",
+        metavar="SET|FILE|NAMES",
         default_text="the data set's; 316 for photos: COCO-Stuff and ADE20K together",
         path=True,
     )
+    all_things: bool = setting(False, help="Takes all names of --categories for things.", group="labels")
     text_embeddings: str | None = changed(TextSettings, "text_embeddings", group="labels")
     templates: str | None = changed(TextSettings, "templates", group="labels")
     tau: float = setting(TAU, help="Temperature of the softmax over categories.", group="labels", above=0)
+
+    def __post_init__(self) -> None:
+        """Notes --all-things in the categories, which are recorded. Raises DenseCLIError."""
+        super().__post_init__()
+        if self.all_things and not self.categories:
+            raise DenseCLIError("--all-things is about the names of --categories.", hint="Give both.")
+        if self.all_things and not str(self.categories).startswith(ALL_THINGS):
+            object.__setattr__(self, "categories", f"{ALL_THINGS}{self.categories}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped
 from densecli.core.stage_timer import StageTimer
+from densecli.models.teacher_names import find_teacher_column
 from densecli.pipeline.fill_columns import fill_columns
 from densecli.pipeline.mix_config import MixConfig
 from densecli.pipeline.mixing import mix
@@ -182,7 +183,7 @@ def find_labels(store: Store, name: str) -> Column:
     Raises:
         DenseCLIError: There is none of this name, or it holds no labels.
     """
-    column = store.find("targets", name)
+    column = find_teacher_column(store, name)
     if not is_labels(column):
         raise DenseCLIError(
             f"{column.full_name} holds {column.target_kind}, not labels.",

@@ -9,6 +9,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.registry import resolve
+from densecli.models.teacher_names import names_of
 from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.models.weights import located, weights_given
 from densecli.pipeline.computed_boxes import column_spec, computes_boxes
@@ -163,7 +164,7 @@ def _features(store: Store, name: str | None) -> Column:
     """The finished column of features or crops with this name or full name, or the only one of features."""
     columns = [c for c in store.columns("targets") if _relabelled(c)]
     if name:
-        found = [c for c in columns if name in (c.name, c.full_name)]
+        found = [c for c in columns if name in names_of(c)]
     else:
         found = [c for c in columns if c.target_kind == "features"]
     if len(found) != 1:

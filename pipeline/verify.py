@@ -12,6 +12,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
 from densecli.core.tables import table
 from densecli.models.prompts import TEMPLATES
+from densecli.models.teacher_names import find_teacher_column
 from densecli.models.weights import given_for, is_random
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.config import BuildConfig
@@ -45,7 +46,7 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
     store = open_store(config.store)
     # Columns made by relabel and mix have no teacher.
     taught = [c for c in store.columns("targets") if not {"features", "mixed"} & c.spec.keys()]
-    columns = [store.find("targets", name) for name in config.teachers] or taught
+    columns = [find_teacher_column(store, name) for name in config.teachers] or taught
     if not columns:
         raise DenseCLIError(
             f"The store at {store.root} has no targets.",

@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 from densecli.core.settings import Settings, setting
 
+ALL_THINGS = "all-things:"
+"""Before a list or file of names in --categories: all of them are things."""
+CATEGORIES = (
+    'Category set (densecli list categories), names ("dog, sofa"), or a txt, json or csv file of names.'
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings(Settings):
@@ -15,6 +21,7 @@ class StoreSettings(Settings):
         metavar="URL",
         default_text="the newest in stores/",
         path=True,
+        by_position=True,
     )
 
 
@@ -24,7 +31,7 @@ class DeviceSettings(Settings):
 
     device: str = setting(
         "auto",
-        help="Device: auto (a GPU if there is one), cpu, cuda or cuda:N.",
+        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps.",
         group="speed",
         metavar="DEVICE",
     )

@@ -42,7 +42,9 @@ class Dataset:
         annotated: Function that writes photos with panoptic annotations in COCO's layout, with which `ablate`
             measures students: it takes a folder (Path), `split` and `count`. Either the function or
             "module:function". Empty: there is none, and a spec must name its data.
-        test_split: Split that `annotated` writes.
+        test_split: Split on which a student is measured: that `annotated` writes, or of annotated photos in
+            the data set's own folder.
+        test_categories: Category set of the annotations of that split. Empty: the data set has none.
         test_photos: How many of its photos a student is measured on.
     """
 
@@ -61,6 +63,7 @@ class Dataset:
     ablations: str = ""
     annotated: Callable[..., None] | str = ""
     test_split: str = "test"
+    test_categories: str = ""
     test_photos: int = 300
 
 

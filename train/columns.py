@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from densecli.core.errors import DenseCLIError
-from densecli.models.categories import load_categories
+from densecli.models.categories import Categories, load_categories
 from densecli.models.refiner_checkpoints import default_run
 from densecli.models.registry import MODELS
 from densecli.models.student import patch_of
+from densecli.models.teacher_names import names_of
 from densecli.models.vfms import architecture_of, is_vfm
 from densecli.models.weights import weights_sha256
 from densecli.shards.datasets import defaults_for
@@ -57,7 +58,7 @@ def find_targets(
             or a teacher has no column.
     """
     everything = store.columns("targets")
-    strays = [t for t in teachers if not any(t in _names(c) for c in everything)]
+    strays = [t for t in teachers if not any(t in names_of(c) for c in everything)]
     fitting = _fitting(store, regions, categories, views, refiner)
     asked = {"regions": regions, "categories": categories, "views": views, "refiner": refiner}
     found: dict[str, Column] = {}
@@ -65,13 +66,13 @@ def find_targets(
     wanted_kinds = list(kinds)
     for kind in wanted_kinds:
         columns = [c for c in fitting if c.target_kind == kind]
-        named = [c for c in columns if _names(c) & set(teachers)]
+        named = [c for c in columns if names_of(c) & set(teachers)]
         own = [c for c in columns if c.name in _own_teachers(kind, student)]
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
             of_kind = [c for c in everything if c.target_kind == kind]
             asked_for = strays if len(wanted_kinds) == 1 else [t for t in strays if _may_be(t, kind)]
-            wanted = asked_for or [c.name for c in of_kind if _names(c) & set(teachers)]
+            wanted = asked_for or [c.name for c in of_kind if names_of(c) & set(teachers)]
             lacking.append(_missing(store, [kind], wanted[0] if wanted else None, student, asked))
             continue
         if views:
@@ -131,13 +132,7 @@ def _fitting(
         columns = [c for c in columns if c.regions_key is None or c.regions_key in plans]
     if categories:
         known = load_categories(categories)
-        names, things = list(known.names), known.thing_flags().tolist()
-        columns = [
-            c
-            for c in columns
-            if "categories" not in c.spec["target"]
-            or (c.spec["target"]["categories"], list(c.spec["codec"]["things"])) == (names, things)
-        ]
+        columns = [c for c in columns if "categories" not in c.spec["target"] or _is_of(c, known)]
     if views:
         columns = [c for c in columns if c.spec["target"].get("views", views) >= views]
     if refiner:
@@ -145,6 +140,13 @@ def _fitting(
         sha256 = weights_sha256(file) if file.is_file() else None
         columns = [c for c in columns if c.spec.get("refiner", sha256) == sha256]
     return columns
+
+
+def _is_of(column: Column, categories: Categories) -> bool:
+    """Whether a column of labels is of these categories. Names without flags fit whatever the build took."""
+    names, things = column.spec["target"]["categories"], list(column.spec["codec"]["things"])
+    flags = things if categories.thing is None or categories.decided else categories.thing.tolist()
+    return (names, things) == (list(categories.names), flags)
 
 
 def _check_refiner(store: Store, column: Column, student: str, asked: Mapping[str, str | int | None]) -> None:
@@ -167,10 +169,6 @@ def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
     for column in sorted(columns, key=lambda c: c.spec["target"].get("views", 0), reverse=True):
         found[column_key({**column.spec, "target": {**column.spec["target"], "views": None}})] = column
     return list(found.values())
-
-
-def _names(column: Column) -> set[str]:
-    return {column.name, column.full_name}
 
 
 def _own_teachers(kind: str, student: str) -> list[str]:
@@ -283,7 +281,7 @@ def _relabel_commands(
     }
     flags = {flag: value for flag, value in asked.items() if flag not in of_build}
     words = ["densecli", "relabel", "--store", store.root, "--teacher", source, *_words(flags)]
-    if any(source in _names(column) for column in store.columns("targets")):
+    if any(source in names_of(column) for column in store.columns("targets")):
         return _Commands([shlex.join(words)])
     build = _build_command(store, source, student, of_build)
     return _Commands([*build.lines, shlex.join(words)], build.note)

@@ -22,15 +22,16 @@ class ExportConfig(DryRunSettings):
         help="Run whose student to export.",
         group="source",
         metavar="DIR",
-        default_text="give --checkpoint instead",
+        default_text="the newest in runs/",
         path=True,
+        by_position=True,
     )
     checkpoint: str | None = setting(
         None,
         help="Checkpoint of a run, or any weights of --student.",
         group="source",
         metavar="FILE",
-        default_text="give --run instead",
+        default_text="the run's export",
         path=True,
     )
     student: str | None = setting(

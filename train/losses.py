@@ -94,6 +94,7 @@ def decoupled_kl(
     beta: float | None = None,
     reduction: Reduction = TrainConfig.reduction,
     counts: Tensor | None = None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Decoupled distillation: KL(teacher || student) over categories (DenseVLM, eqs 3-5).
 
@@ -116,6 +117,8 @@ def decoupled_kl(
             means (the released code).
         counts: `group_counts` of the whole step, if these regions are a part of it. The result is then their
             share of the step's loss.
+        class_weights: (D, D), or (D + 2, D + 2) as `groups.with_tails` gives it if the teacher has tails: the
+            weight of each class for the regions of each. Replaces the variant and beta.
 
     Returns:
         A float32 scalar. Without kept regions it is 0, with gradient 0.
@@ -125,13 +128,15 @@ def decoupled_kl(
         logits = merge_tail(logits, probs, thing)
         thing = _sides(thing, probs)
     # Regions are masked, not selected: how many are kept is not known before the GPU has counted them.
-    kept, is_thing = kept_regions(teacher, theta), thing[probs.argmax(dim=-1)]
-
-    stuff_weight, thing_weight = DECOUPLING[variant]
-    stuff_weight = stuff_weight if beta is None else beta
-    for_thing = thing + stuff_weight * ~thing
-    for_stuff = thing_weight * thing + ~thing
-    weight = torch.where(is_thing[:, None], for_thing, for_stuff)
+    best = probs.argmax(dim=-1)
+    kept, is_thing = kept_regions(teacher, theta), thing[best]
+    if class_weights is None:
+        (_, stuff_weight), (thing_weight, _) = side_weights(variant, beta)
+        for_thing = thing + stuff_weight * ~thing
+        for_stuff = thing_weight * thing + ~thing
+        weight = torch.where(is_thing[:, None], for_thing, for_stuff)
+    else:
+        weight = class_weights[best]
 
     probs = probs * weight
     probs = probs / probs.sum(dim=-1, keepdim=True)
@@ -146,6 +151,12 @@ def decoupled_kl(
     things, stuff = counts
     of_things, of_stuff = (kl.masked_fill(~(kept & group), 0) for group in (is_thing, ~is_thing))
     return mean(of_things, things) + mean(of_stuff, stuff)
+
+
+def side_weights(variant: str, beta: float | None = None) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Weights of things and stuff for thing regions, and for stuff regions; see `decoupled_kl`."""
+    stuff_weight, thing_weight = DECOUPLING[variant]
+    return (1.0, stuff_weight if beta is None else beta), (thing_weight, 1.0)
 
 
 def _sides(thing: Tensor, teacher: Tensor) -> Tensor:

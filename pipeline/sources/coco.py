@@ -56,6 +56,6 @@ def coco_source(request: SourceRequest) -> Source:
 
 DATASETS.add(
     "coco",
-    Dataset(source=coco_source, split="train2017"),
+    Dataset(source=coco_source, split="train2017", test_split="val2017", test_categories="133"),
     help="COCO's layout: DIR/SPLIT/*.jpg, no annotations needed.",
 )

@@ -36,6 +36,7 @@ from densecli.pipeline.teachers.base import (
 )
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, TopK
+from densecli.shards.config import ALL_THINGS
 from densecli.shards.datasets import defaults_for
 from densecli.shards.specs import ColumnInfo, NetworkSpec, TargetSpec, TeacherSpec, TextSpec
 
@@ -217,12 +218,18 @@ def absolute_file(name: Name) -> Name:
     return fs.absolute(name) if name and os.path.isfile(name) else name
 
 
+def absolute_categories(categories: str) -> str:
+    """`absolute_file` of categories, all of which may be things."""
+    prefix = ALL_THINGS if categories.startswith(ALL_THINGS) else ""
+    return prefix + absolute_file(categories.removeprefix(prefix))
+
+
 def _configure(model: str, settings: BuildConfig) -> LabelsConfig:
     categories = settings.categories or defaults_for(settings.dataset).categories
     return LabelsConfig(
         name=model,
         weights=weights_for(model, settings),
-        categories=absolute_file(categories),
+        categories=absolute_categories(categories),
         text_embeddings=fs.absolute(settings.text_embeddings) if settings.text_embeddings else None,
         templates=absolute_file(settings.templates),
         tau=settings.tau,

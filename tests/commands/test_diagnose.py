@@ -62,7 +62,7 @@ def test_diagnose__a_run_on_a_generated_data_set_needs_no_data(
 
 
 def test_diagnose__refusals_say_what_to_give(run: Path, photos: Path) -> None:
-    assert "--run or --student" in refused("diagnose", "--data", photos, code=2)
+    assert "--run or --student" in refused("diagnose", "--data", photos)
     assert "--run or --student" in refused("diagnose", "--run", run, "--student", "scenes-s", code=2)
     assert "--data" in refused("diagnose", "--student", "scenes-s", code=2)
     assert "--data" in refused("diagnose", "--student", "scenes-s", "--data", photos / "9.jpg", *SCENES)

@@ -11,7 +11,7 @@ from hub_server import Hub
 from registries import put
 
 from densecli.cli import main
-from densecli.commands.list import KINDS
+from densecli.commands.name_kinds import KINDS
 from densecli.core import registry
 from densecli.core.registry import Registry
 from densecli.models.vfm_architecture import VFMArchitecture
@@ -97,7 +97,7 @@ def test_list__teachers_are_those_of_the_registry_and_say_whose_weights_are_here
 
 
 def test_list__a_kind_without_names_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("densecli.commands.list.registry", Registry)
+    monkeypatch.setattr("densecli.commands.name_kinds.registry", Registry)
     done = CliRunner().invoke(main, ["list", "commands"])
     assert done.exit_code == 0 and done.stdout.startswith("none")
 

@@ -23,3 +23,13 @@ def test_pick_device__what_is_not_there_is_a_sentence(monkeypatch, gpus: int, na
     with pytest.raises(DenseCLIError, match=f"device '{name}'") as error:
         pick_device(name)
     assert "cpu" in error.value.hint
+
+
+def test_pick_device__auto_is_apples_gpu_where_there_is_no_other(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == pick_device("mps") == torch.device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto") == torch.device("cpu")
+    with pytest.raises(DenseCLIError, match="no GPU of Apple"):
+        pick_device("mps")

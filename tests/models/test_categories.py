@@ -70,3 +70,43 @@ def test_load_categories__nested_without_end(tmp_path) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(DenseCLIError, match=r"deep\.json cannot be read"):
         load_categories(str(tmp_path / "deep.json"))
+
+
+@pytest.mark.parametrize("form", ["dog, red sofa,wall", "own.txt", "list.json", "rows.json", "own.csv"])
+def test_load_categories__five_forms_of_the_users_own_names_are_the_same(tmp_path, form: str) -> None:
+    (tmp_path / "own.txt").write_text("dog\n\nred sofa\nwall\n")
+    (tmp_path / "list.json").write_text('["dog", "red sofa", "wall"]')
+    (tmp_path / "rows.json").write_text('[{"name": "dog"}, {"name": "red sofa"}, {"name": "wall"}]')
+    (tmp_path / "own.csv").write_text("name\ndog\nred sofa\nwall\n")
+    given = form if "," in form else str(tmp_path / form)
+    found = load_categories(given)
+    assert found.names == ("dog", "red sofa", "wall")
+    assert found.thing_flags().tolist() == [True, True, False]
+    assert load_categories(found.name).names == found.names
+
+
+def test_load_categories__all_may_be_things() -> None:
+    found = load_categories("all-things:wall, sky")
+    assert found.thing_flags().tolist() == [True, True]
+    assert load_categories(found.name).thing_flags().tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [("a,,b", "empty name"), ("a, b, a", "more than once"), (",", "empty")]
+)
+def test_load_categories__bad_names_are_a_sentence(names: str, message: str) -> None:
+    with pytest.raises(DenseCLIError, match=message):
+        load_categories(names)
+
+
+def test_load_categories__a_single_name_ends_with_a_comma() -> None:
+    assert load_categories("dog,").names == ("dog",)
+
+
+def test_thing_flags__that_rules_decided_are_told_once_and_where_they_matter(capsys) -> None:
+    found = load_categories("rug, zebra, ceiling")
+    assert not capsys.readouterr().err
+    assert found.thing_flags().tolist() == [True, True, False]
+    assert "stuff: ceiling. Not sure of: rug." in capsys.readouterr().err
+    load_categories("rug, zebra, ceiling").thing_flags()
+    assert not capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from click.testing import CliRunner, Result
 from densecli.commands.categories import categories
 from densecli.models.categories import load_categories
 from densecli.models.thing_stuff import (
+    PRODUCTS,
     Known,
     classify_thing_stuff,
     clean,
     counted,
+    decide,
     named_in,
     singular,
     word_list,
@@ -87,6 +90,9 @@ def test_word_list__the_users_own_comes_first(tmp_path: Path) -> None:
 def test_word_list__knows_the_published_names_as_published() -> None:
     coco, known = load_categories("133"), word_list()
     for name, thing in zip(coco.names, coco.thing_flags(), strict=True):
+        if known[clean(name)].source == PRODUCTS:
+            assert known[clean(name)].thing
+            continue
         assert known[clean(name)].thing == thing, name
 
 
@@ -145,3 +151,25 @@ def test_categories__a_text_tower_is_asked_about_strangers_alone(tmp_path: Path)
 
 def test_categories__one_source_is_asked_for(tmp_path: Path) -> None:
     assert run().exit_code == 2
+
+
+def test_decide__products_are_things_and_the_line_says_so() -> None:
+    names = ("coffee table", "wall mirror", "rug", "pillow", "blanket", "sofa", "wall", "floor", "gizmotron")
+    thing, line = decide(names)
+    assert thing == [True] * 6 + [False, False, True]
+    assert "7 of 9 names are taken for things, and for stuff: wall, floor." in line
+    assert "Not sure of: coffee table, wall mirror, rug, pillow, blanket, gizmotron." in line
+    assert "--all-things" in line
+
+
+def test_categories__a_name_that_rules_are_not_sure_of_is_asked_for_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "own.json"
+    said = run("--from", "sofa, rug, wall", "--out", out).output
+    assert "Not sure of 1: rug" in said
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("densecli.commands.categories.sys", terminal)
+    done = CliRunner().invoke(categories, ["--from", "sofa, rug, wall", "--out", str(out)], input="stuff\n")
+    assert done.exit_code == 0 and "Which is it?" in done.output and "Not sure" not in done.output
+    assert load_categories(str(out)).thing_flags().tolist() == [True, False, False]

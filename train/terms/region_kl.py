@@ -1,5 +1,6 @@
 """The term `region_kl`: the student's distribution over categories learns to match the P-VLM's (DenseVLM)."""
 
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -8,7 +9,15 @@ from torch import Tensor
 from densecli.shards.store import Column
 from densecli.train.config import Reduction
 from densecli.train.dataloader import Batch
-from densecli.train.losses import decoupled_kl, group_counts, kept_regions, mean, retemper
+from densecli.train.groups import find_groups, with_tails
+from densecli.train.losses import (
+    decoupled_kl,
+    group_counts,
+    kept_regions,
+    mean,
+    retemper,
+    side_weights,
+)
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
@@ -19,6 +28,20 @@ class RegionKL(Term):
 
     reads = ("labels",)
     theta: float
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """The options of `region_kl`.
+
+        Attributes:
+            groups: Groups of categories that are finer than things and stuff: a .toml, .csv or .json file, or
+                cluster:K for K clusters of the student's text embeddings. Empty for none.
+            group_weight: Weight of the other groups of the same side (things or stuff) for a region, where
+                the file gives none.
+        """
+
+        groups: str = ""
+        group_weight: float = 1.0
 
     def __init__(
         self,
@@ -31,6 +54,7 @@ class RegionKL(Term):
         beta: float | None,
         reduction: Reduction,
         kind: str,
+        options: Options | None = None,
     ) -> None:
         """Reads the categories of a column.
 
@@ -44,12 +68,22 @@ class RegionKL(Term):
             beta: See `decoupled_kl`.
             reduction: See `decoupled_kl`.
             kind: Key of the column's targets in a batch.
+            options: See `Options`.
+
+        Raises:
+            DenseCLIError: The groups cannot be found.
         """
         self.stored_tau: float = column.spec["target"]["tau"]
         self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)
         self.text, self.tau, self.theta = text, tau, theta
         self.variant, self.beta, self.reduction = variant, beta, reduction
         self.kind = kind
+        self.class_weights: Tensor | None = None
+        if options and options.groups:
+            groups = find_groups(options.groups, column.spec["target"]["categories"], self.thing, text)
+            sides = torch.tensor(side_weights(variant, beta), device=text.device)
+            weights = groups.class_weights(self.thing, sides, options.group_weight)
+            self.class_weights = with_tails(weights, self.thing)
 
     @classmethod
     def build(cls, setup: TermSetup) -> Self:
@@ -64,6 +98,7 @@ class RegionKL(Term):
             beta=config.beta,
             reduction=config.reduction,
             kind=setup.kind,
+            options=setup.options,
         )
 
     def _teacher(self, batch: Batch) -> Tensor:
@@ -91,5 +126,6 @@ class RegionKL(Term):
             beta=self.beta,
             reduction=self.reduction,
             counts=counts[:2],
+            class_weights=self.class_weights,
         )
         return loss, {"kept": mean(kept_regions(teacher, self.theta), counts[2])}
