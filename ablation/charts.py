@@ -54,4 +54,6 @@ def _note(trained: Sequence[SettingRow], models: Mapping[str, float]) -> str:
         else "One seed: a small difference may be chance."
     )
     dashed = ", ".join(f"{name} {value:.4g}" for name, value in models.items())
-    return f"{text} Not trained (dashed, if within the chart): {dashed}." if models else text
+    return (
+        f"{text} Not trained (dashed, or with an arrow where beyond the chart): {dashed}." if models else text
+    )

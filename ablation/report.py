@@ -36,7 +36,7 @@ def write_report(
     fs.write_text(folder / "table.csv", settings_csv(rows))
     fs.write_text(folder / "runs.csv", runs_csv(results))
     fs.write_text(folder / "table.md", table.markdown())
-    sections = [Section(title="Settings", parts=[table])]
+    sections = [Section(title="Settings", parts=[table], text=measured_on(results))]
     drawn = [h for h in headings if any(row.settings and h in row.figures for row in rows)]
     if drawn:
         sections.append(Section(title="Charts", parts=[metric_chart(heading, rows) for heading in drawn]))
@@ -47,6 +47,11 @@ def write_report(
         sections.append(Section(title="Failed runs", text=text))
     warning = RANDOM_WEIGHTS if any(run.random_weights for run in results) else ""
     return write_page(folder / "index.html", spec.title, sections, summary=spec.about, warning=warning)
+
+
+def measured_on(results: Sequence[RunResult]) -> list[str]:
+    """What the figures were measured on, a sentence for each data set; empty if that is not known."""
+    return [f"Measured on {each}." for each in dict.fromkeys(run.measured for run in results) if each]
 
 
 def _headings(rows: Sequence[SettingRow]) -> list[str]:

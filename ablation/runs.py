@@ -51,6 +51,7 @@ class RunResult:
         settings: Values of the grid's flags; empty for a model.
         figures: Figures by heading.
         random_weights: Whether the weights began as random ones.
+        measured: Data, number of photos and categories of the figures; empty if they are not known.
         error: Why there are no figures; empty otherwise.
     """
 
@@ -58,6 +59,7 @@ class RunResult:
     settings: Mapping[str, Value] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     random_weights: bool = False
+    measured: str = ""
     error: str = ""
 
 
@@ -247,12 +249,15 @@ def _record(path: Path, asked: Mapping[str, Any], result: Mapping[str, Any]) -> 
 
 
 def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures by heading in the JSON of `evaluate`, and whether weights were random: for `RunResult`."""
+    """What `RunResult` takes from the JSON of `evaluate`: figures by heading, and on what they are."""
     first = next(iter(result.values()))
     named = {heading: first.get(metric.field) for heading, metric in METRICS.items()}
+    about = first.get("measured") or {}
+    of = [about.get("data"), f"{about.get('photos')} photos", f"categories {about.get('categories')}"]
     return {
         "figures": {heading: value for heading, value in named.items() if value is not None},
         "random_weights": first["random_weights"],
+        "measured": ", ".join(map(str, of)) if about else "",
     }
 
 

@@ -31,7 +31,10 @@ def verify(options: Options) -> int:
         found = compare_labels.compare_labels(
             config.store, config.teachers[0], config.against, config.samples
         )
-        options.say(compare_labels.report(found), found)
+        text = compare_labels.report(found)
+        if config.report:
+            text += f"\nPage: {compare_labels.write_comparison(found, config.report)}"
+        options.say(text, found)
         return 0
     verified = run_again(config)
     options.say(report(verified), verified)

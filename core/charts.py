@@ -109,7 +109,8 @@ def line_chart(
         x_label: The setting.
         y_label: The figure and its unit.
         full_scale: The largest value that the figure can have: 100 for percent.
-        levels: Values by name, drawn as dashed lines where they are within the vertical axis.
+        levels: Values by name, drawn as dashed lines. One that the vertical axis does not reach is named with
+            its value and an arrow at the edge beyond which it lies.
 
     Returns:
         An <svg> element.
@@ -141,8 +142,12 @@ def line_chart(
                 markersize=6,
                 label=plain(name, 48),
             )
+        beyond: dict[bool, list[str]] = {True: [], False: []}
         for name, level in levels.items():
-            if low < level < high:
+            if not low < level < high:
+                above = level >= high
+                beyond[above].append(f"{'↑' if above else '↓'} {plain(name, 32)}: {level:.4g}")
+            else:
                 axes.axhline(level, color=_INK, linewidth=1, linestyle="--")
                 axes.annotate(
                     plain(name, 40),
@@ -151,6 +156,19 @@ def line_chart(
                     ("axes fraction", "data"),
                     "offset points",
                     ha="right",
+                )
+        for above, names in beyond.items():
+            if names:
+                edge, shift, side = (1, -3, "top") if above else (0, 3, "bottom")
+                axes.annotate(
+                    "\n".join(names),
+                    (1, edge),
+                    (-2, shift),
+                    "axes fraction",
+                    "offset points",
+                    ha="right",
+                    va=side,
+                    fontsize=11,
                 )
         axes.set_ylim(low, high)
         axes.set_xlim(-0.06, 1.06)

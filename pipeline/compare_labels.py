@@ -1,10 +1,13 @@
 """Compares the labels of two P-VLMs: where they agree, how sure they are and what they cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from densecli.core.charts import WIDTH, Measured, line_chart
+from densecli.core.page import RANDOM_WEIGHTS, Figure, Section, Table, write_page
 from densecli.core.progress import Progress
 from densecli.core.tables import table
 from densecli.pipeline.mix import check_comparable, check_finished, find_labels
@@ -15,6 +18,9 @@ from densecli.shards.parted_store import open_store
 from densecli.shards.receipt_totals import describe_shards
 from densecli.shards.store import Column, Store
 
+PARTS = 10
+"""Parts of the regions by confidence."""
+COLUMNS = ("column", "confidence", "where both agree", "things", "time a photo", "bytes a photo")
 SHOWN = 12
 """Classes that the text lists; the JSON has all."""
 
@@ -32,8 +38,10 @@ def compare_labels(root: str, one: str, other: str, samples: int) -> dict[str, A
         JSON values: `store`, `photos`, `regions`, `agreement` (share of the regions where both have the same
         most probable category), `mean_total_variation`, `thing_stuff_agreement`, `columns` (name, mean
         `confidence`, and `confidence_where_they_agree`, `share_of_things`, seconds of a photo, bytes a
-        photo), and `classes`: for each category of the first column its name, regions, share of agreement
-        and the category that the second column names most often where it disagrees.
+        photo), `by_confidence` (for ten equal parts of the first column's regions by confidence: number,
+        mean `confidence` and `agreement`), and `classes`: for each category of the first column its name,
+        regions, share of agreement and the category that the second column names most often where it
+        disagrees.
 
     Raises:
         DenseCLIError: A column is missing or not finished, or they are about different boxes or categories.
@@ -69,6 +77,7 @@ def compare_labels(root: str, one: str, other: str, samples: int) -> dict[str, A
             }
             for i, column in enumerate(columns)
         ],
+        "by_confidence": _by_confidence(top[0], same),
         "classes": [_class(names, number, count[number]) for number in _by_size(count)],
     }
 
@@ -97,6 +106,51 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def _by_confidence(confidence: np.ndarray, same: np.ndarray) -> list[dict[str, Any]]:
+    """Confidence and agreement of equal parts of the regions, least confident first."""
+    order = np.argsort(confidence, kind="stable")
+    return [
+        {"regions": len(part), "confidence": _mean(confidence[part]), "agreement": _mean(same[part])}
+        for part in np.array_split(order, PARTS)
+        if len(part)
+    ]
+
+
+def write_comparison(found: Mapping[str, Any], folder: str) -> Path:
+    """Writes a comparison as a page with a chart of agreement by confidence; returns its path."""
+    first, second = (column["name"] for column in found["columns"])
+    points = [
+        Measured(f"{100 * part['confidence']:.1f}", *[100 * part["agreement"]] * 3)
+        for part in found["by_confidence"]
+    ]
+    parts: list[Table | Figure] = [
+        Table(title="The columns", columns=COLUMNS, rows=_column_rows(found)),
+        Table(title="By category", columns=_class_heads(found), rows=_class_rows(found["classes"])),
+    ]
+    if points:
+        chart = line_chart(
+            {"agreement": points},
+            x_label=f"confidence of {first}, percent",
+            y_label=f"agreement with {second}, percent",
+            full_scale=100,
+            levels={"all regions": 100 * found["agreement"]},
+        )
+        alt = "; ".join(f"{point.setting} %: {point.mean:.0f} %" for point in points)
+        note = (
+            f"Each point is a tenth of {found['regions']} regions of {found['photos']} photos. Where "
+            "agreement begins to fall is a place for theta."
+        )
+        parts.insert(1, Figure(title="Agreement by confidence", image=chart, alt=alt, note=note, width=WIDTH))
+    random = any(column["random_weights"] for column in found["columns"])
+    return write_page(
+        Path(folder) / "index.html",
+        f"{first} and {second}",
+        [Section(title="Labels of two P-VLMs", parts=parts)],
+        summary=_verdict(found),
+        warning=RANDOM_WEIGHTS if random else "",
+    )
+
+
 def _by_size(count: np.ndarray) -> list[int]:
     """The classes that the first column names, most frequent first."""
     sizes = count.sum(axis=1)
@@ -122,7 +176,31 @@ def _cost(store: Store, column: Column) -> Mapping[str, float | None]:
 
 def report(found: Mapping[str, Any]) -> str:
     """Formats the result of `compare_labels` as text."""
-    columns = [
+    more = len(found["classes"]) - SHOWN
+    return "\n".join(
+        [
+            table([COLUMNS, *_column_rows(found)]),
+            "",
+            table([_class_heads(found), *_class_rows(found["classes"][:SHOWN])]),
+            *([f"and {more} more categories (--json and --report have all)"] if more > 0 else []),
+            "",
+            _verdict(found),
+        ]
+    )
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    if not found["regions"]:
+        return "The photos have no regions."
+    return (
+        f"The two agree on {_percent(found['agreement'])} of {found['regions']} regions of {found['photos']} "
+        f"photos, and on thing or stuff on {_percent(found['thing_stuff_agreement'])}; their mean total "
+        f"variation is {found['mean_total_variation']:.3f}."
+    )
+
+
+def _column_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    return [
         [
             column["name"] + (" (random weights)" if column["random_weights"] else ""),
             _percent(column["confidence"]),
@@ -133,27 +211,18 @@ def report(found: Mapping[str, Any]) -> str:
         ]
         for column in found["columns"]
     ]
-    heads = ["column", "confidence", "where both agree", "things", "time a photo", "bytes a photo"]
-    classes = [
-        [each["name"], str(each["regions"]), _percent(each["agreement"]), each["mostly_called"] or ""]
-        for each in found["classes"][:SHOWN]
-    ]
+
+
+def _class_heads(found: Mapping[str, Any]) -> list[str]:
     first, second = (column["name"] for column in found["columns"])
-    more = len(found["classes"]) - len(classes)
-    return "\n".join(
-        [
-            table([heads, *columns]),
-            "",
-            table([[first, "regions", "agreement", f"else {second} mostly says"], *classes]),
-            *([f"and {more} more categories (--json has all)"] if more else []),
-            "",
-            f"The two agree on {_percent(found['agreement'])} of {found['regions']} regions of "
-            f"{found['photos']} photos, and on thing or stuff on {_percent(found['thing_stuff_agreement'])}; "
-            f"their mean total variation is {found['mean_total_variation']:.3f}."
-            if found["regions"]
-            else "The photos have no regions.",
-        ]
-    )
+    return [first, "regions", "agreement", f"else {second} mostly says"]
+
+
+def _class_rows(classes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [
+        [each["name"], str(each["regions"]), _percent(each["agreement"]), each["mostly_called"] or ""]
+        for each in classes
+    ]
 
 
 def _percent(share: float | None) -> str:

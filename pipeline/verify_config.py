@@ -27,6 +27,14 @@ class VerifyConfig(StoreSettings, ModelWeightsSettings, DeviceSettings):
         metavar="NAME",
         default_text="compares with the live teachers",
     )
+    report: str | None = setting(
+        None,
+        help="With --against: writes the comparison as a page, with agreement by confidence as a chart.",
+        group="output",
+        metavar="DIR",
+        default_text="no page",
+        path=True,
+    )
     samples: int = setting(16, help="Photos to check in each column.", group="data", min=1, metavar="N")
     tolerance: float = setting(
         0.01,

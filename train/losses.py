@@ -61,9 +61,15 @@ def retemper(probs: Tensor, stored_tau: float, tau: float, thing: Tensor) -> Ten
     return powered / powered.sum(dim=-1, keepdim=True)
 
 
-def kept_regions(teacher: Tensor, theta: float) -> Tensor:
-    """(R,) bool: regions whose most probable class is above theta; for `teacher` see `decoupled_kl`."""
-    return teacher.amax(dim=-1) > theta
+def kept_regions(teacher: Tensor, theta: float | Tensor) -> Tensor:
+    """(R,) bool: regions whose most probable class is above theta.
+
+    Args:
+        teacher: See `decoupled_kl`.
+        theta: One for all classes, or one for each, as many as the columns of `teacher`.
+    """
+    confidence, best = teacher.max(dim=-1)
+    return confidence > (theta[best] if isinstance(theta, Tensor) else theta)
 
 
 def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
@@ -77,7 +83,7 @@ def mean(values: Tensor, count: Tensor | None = None) -> Tensor:
     return values.sum() / (max(values.numel(), 1) if count is None else count.clamp(min=1))
 
 
-def group_counts(teacher: Tensor, thing: Tensor, theta: float) -> Tensor:
+def group_counts(teacher: Tensor, thing: Tensor, theta: float | Tensor) -> Tensor:
     """(2,) int64: numbers of kept thing and stuff regions; for the arguments see `decoupled_kl`."""
     kept, is_thing = kept_regions(teacher, theta), _sides(thing, teacher)[teacher.argmax(dim=-1)]
     return torch.stack([(kept & is_thing).sum(), (kept & ~is_thing).sum()])
@@ -89,7 +95,7 @@ def decoupled_kl(
     thing: Tensor,
     *,
     tau: float = TrainConfig.tau,
-    theta: float = TrainConfig.theta,
+    theta: float | Tensor = TrainConfig.theta,
     variant: str = TrainConfig.decoupling,
     beta: float | None = None,
     reduction: Reduction = TrainConfig.reduction,
@@ -108,7 +114,7 @@ def decoupled_kl(
             is compared as one class.
         thing: (D,) bool, which classes are things.
         tau: The student's temperature.
-        theta: Regions whose best class is not above this probability are dropped.
+        theta: Regions whose best class is not above this probability are dropped; see `kept_regions`.
         variant: Key of DECOUPLING.
         beta: Weight in [0, 1] of the stuff classes for thing regions, for teacher and student (an offset of
             log beta on their logits). Overrides the variant's own weight: with `densevlm`, 0 is `densevlm`

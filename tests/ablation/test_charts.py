@@ -4,7 +4,8 @@ import pytest
 
 from densecli.ablation.aggregate import SettingRow, aggregate
 from densecli.ablation.charts import chart_axis, metric_chart
-from densecli.ablation.runs import RunResult
+from densecli.ablation.report import measured_on
+from densecli.ablation.runs import RunResult, figures_of
 
 RESULTS = [
     RunResult(name="scenes-s", figures={"Boxes": 25.0}),
@@ -53,3 +54,11 @@ def test_metric_chart__lower_is_better_and_ratios() -> None:
     assert "lower is better" in str(bias.image)
     assert "cross-segment similarity (lower is better)" in str(coupling.image)
     assert coupling.alt == "theta 1: 0.250"
+
+
+def test_report__says_what_was_measured() -> None:
+    about = {"data": "data/scenes, test", "photos": 300, "categories": "scenes (20)"}
+    found = figures_of({"scenes-s": {"random_weights": False, "boxes_top1": 50.0, "measured": about}})
+    runs = [RunResult(name=name, **found) for name in ("a", "b")]
+    assert measured_on(runs) == ["Measured on data/scenes, test, 300 photos, categories scenes (20)."]
+    assert measured_on([RunResult(name="c", error="It failed.")]) == []

@@ -55,6 +55,14 @@ def test_bar_chart__bars_are_as_long_as_their_values_and_say_them() -> None:
     assert c == pytest.approx(2 * a, rel=1e-3) and d == pytest.approx(4 * a, rel=1e-3) and b == 0
 
 
+def test_line_chart__levels_beyond_the_axis_are_named_at_its_edge() -> None:
+    svg = chart([("0.1", 60, 0.5), ("0.3", 61, 0.5)], base=20, teacher=95.25, near=60.5)
+    said = texts(svg)
+    assert "near" in said and "↓ base: 20" in said and "↑ teacher: 95.25" in said
+    # One dashed line alone.
+    assert svg.count("stroke-dasharray") == 1
+
+
 def test_line_chart__numbers_stand_where_they_lie() -> None:
     svg = chart([("0.1", 10, 1), ("0.3", 30, 1), ("0.7", 70, 1)])
     assert {"theta", "Boxes, %", "0.1", "0.3", "0.7"} <= set(texts(svg))

@@ -180,6 +180,11 @@ def test_compare__agreement_by_category_from_the_definition(store):
         assert row["regions"] == of_class.sum()
         assert row["agreement"] == pytest.approx((other[of_class] == one[of_class]).mean())
     assert sum(row["regions"] for row in found["classes"]) == len(one)
+    parts = found["by_confidence"]
+    assert sum(part["regions"] for part in parts) == len(one) and len(parts) == 10
+    assert [part["confidence"] for part in parts] == sorted(part["confidence"] for part in parts)
+    agreed = sum(part["agreement"] * part["regions"] for part in parts)
+    assert agreed / len(one) == pytest.approx(found["agreement"])
     same = compare_labels(store, "scenes-s", "scenes-s", samples=2)
     assert (same["agreement"], same["mean_total_variation"], same["photos"]) == (1.0, 0.0, 2)
 
@@ -190,9 +195,13 @@ def test_commands__mix_then_verify_against(store, tmp_path):
     assert done.exit_code == 0, done.output
     [column] = json.loads((tmp_path / "mix.json").read_text())["columns"]
     done = CliRunner().invoke(
-        main, ["verify", "--store", store, "--teacher", "scenes-s", "--against", column["name"]]
-    )
+        main,
+        ["verify", "--store", store, "--teacher", "scenes-s", "--against", column["name"],
+         "--report", str(tmp_path / "page")],
+    )  # fmt: skip
     assert done.exit_code == 0, done.output
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "Agreement by confidence" in page and "<svg" in page
     assert "The two agree on" in done.output and "bytes a photo" in done.output
     done = CliRunner().invoke(main, ["verify", "--store", store, "--against", "scenes-l"])
     assert done.exit_code == 1 and "Give one --teacher" in done.output

@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from densecli.core.errors import DenseCLIError
 from densecli.shards.store import Column
 from densecli.train.config import Reduction
 from densecli.train.dataloader import Batch
@@ -20,6 +21,7 @@ from densecli.train.losses import (
 )
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
+from densecli.train.thresholds import first_labels, quantile_thresholds
 
 
 @TERMS.register("region_kl", help="KL from the P-VLM's distribution over categories, decoupled (DenseVLM).")
@@ -27,7 +29,6 @@ class RegionKL(Term):
     """`decoupled_kl` of the stored distribution of each region and the student's (DenseVLM, eqs. 3-5)."""
 
     reads = ("labels",)
-    theta: float
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -38,10 +39,13 @@ class RegionKL(Term):
                 cluster:K for K clusters of the student's text embeddings. Empty for none.
             group_weight: Weight of the other groups of the same side (things or stuff) for a region, where
                 the file gives none.
+            keep: Share of each category's regions to learn from, the most confident ones, in place of theta:
+                the thresholds follow from the store. 0 for theta.
         """
 
         groups: str = ""
         group_weight: float = 1.0
+        keep: float = 0.0
 
     def __init__(
         self,
@@ -75,9 +79,14 @@ class RegionKL(Term):
         """
         self.stored_tau: float = column.spec["target"]["tau"]
         self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)
-        self.text, self.tau, self.theta = text, tau, theta
+        self.text, self.tau = text, tau
+        self.theta = theta
         self.variant, self.beta, self.reduction = variant, beta, reduction
         self.kind = kind
+        self.threshold: float | Tensor = theta
+        if options and options.keep:
+            self.theta = None
+            self.threshold = self._thresholds(column, options.keep)
         self.class_weights: Tensor | None = None
         if options and options.groups:
             groups = find_groups(options.groups, column.spec["target"]["categories"], self.thing, text)
@@ -101,13 +110,23 @@ class RegionKL(Term):
             options=setup.options,
         )
 
+    def _thresholds(self, column: Column, keep: float) -> Tensor:
+        if not 0 < keep <= 1:
+            raise DenseCLIError(
+                f"The loss option region_kl.keep cannot be {keep:g}.", hint="Give a share above 0, at most 1."
+            )
+        device = self.thing.device
+        stored = retemper(first_labels(column).to(device), self.stored_tau, self.tau, self.thing)
+        confidence, best = (values.cpu().numpy() for values in stored.max(dim=-1))
+        return torch.from_numpy(quantile_thresholds(confidence, best, stored.shape[1], keep)).to(device)
+
     def _teacher(self, batch: Batch) -> Tensor:
         return retemper(batch.targets[self.kind], self.stored_tau, self.tau, self.thing)
 
     def counts(self, batch: Batch) -> Tensor:
         """(3,) kept thing regions, kept stuff regions, all regions."""
         teacher = self._teacher(batch)
-        return torch.cat([group_counts(teacher, self.thing, self.theta), rows(teacher)])
+        return torch.cat([group_counts(teacher, self.thing, self.threshold), rows(teacher)])
 
     def learns_from(self, counts: Tensor) -> Tensor:
         """See `Term.learns_from`: the regions kept."""
@@ -121,11 +140,11 @@ class RegionKL(Term):
             teacher,
             self.thing,
             tau=self.tau,
-            theta=self.theta,
+            theta=self.threshold,
             variant=self.variant,
             beta=self.beta,
             reduction=self.reduction,
             counts=counts[:2],
             class_weights=self.class_weights,
         )
-        return loss, {"kept": mean(kept_regions(teacher, self.theta), counts[2])}
+        return loss, {"kept": mean(kept_regions(teacher, self.threshold), counts[2])}
