@@ -15,10 +15,12 @@ from densecli.core.passed_over import NAMED, PassedOver
 from densecli.core.progress import listener
 from densecli.pipeline.build_request import BuildRequest, data_url, list_photos, prepare
 from densecli.pipeline.build_shards import build_shards
+from densecli.pipeline.cluster import Connect, connected_once
 from densecli.pipeline.computed_boxes import computes_boxes
 from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.failures import SetAside
 from densecli.pipeline.sources import find_tars
-from densecli.pipeline.summary import Summary, describe
+from densecli.pipeline.summary import ShardsSetAside, Summary, describe
 from densecli.shards.datasets import DATASETS
 from densecli.shards.keys import canonical_json
 from densecli.shards.manifest import lacks_manifest
@@ -48,18 +50,31 @@ def build_parts(config: BuildConfig) -> Summary:
 
     Raises:
         DenseCLIError: See `build_shards`; or the store has no parts, or other ones.
+        ShardsSetAside: Some shards of any part failed too often: PART/SHARD. All other parts are finished,
+            unless there are too many.
     """
+    with connected_once() as connect:
+        return _build_parts(config, connect)
+
+
+def _build_parts(config: BuildConfig, connect: Connect) -> Summary:
     root = fs.absolute(config.store_url)
     tars = find_tars(config.dataset, data_url(config), config.split)
     document = _document(config, root, len(tars))
     if not config.dry_run:
         write_parts(root, document)
-    parts, total = document["parts"], _Total()
+    parts, total, failed = document["parts"], _Total(), list[SetAside]()
     ahead = _groups(tars, document["tars_per_part"])
     group, request, left = next(ahead), None, config.limit
     for part in range(parts):
         following = next(ahead, {})
-        here = replace(config, store=part_url(root, part), tars_per_part=None, limit=left)
+        here = replace(
+            config,
+            store=part_url(root, part),
+            tars_per_part=None,
+            limit=left,
+            max_failed_shards=config.max_failed_shards - len(failed),
+        )
         known = fs.exists(fs.join(here.store_url, "store.json"))
         if config.dry_run and part and not known:
             total.unlisted += 1
@@ -70,14 +85,23 @@ def build_parts(config: BuildConfig) -> Summary:
             if found is None:
                 listener.get()(f"Part {part + 1} of {parts}.")
                 beyond = replace(here, store=part_url(root, part + 1))
-                with _listing(beyond, following if left is None and not config.dry_run else {}):
-                    found = build_shards(here, group)
-            total.add(found)
+                try:
+                    with _listing(beyond, following if left is None and not config.dry_run else {}):
+                        found = build_shards(here, group, connect)
+                except ShardsSetAside as error:
+                    # The other parts do not need them.
+                    failed += [replace(each, shard=f"{part}/{each.shard}") for each in error.shards]
+                    if error.too_many:
+                        break
+            if found:
+                total.add(found)
         if left is not None:
             left -= Store.open(here.store_url).dataset["n"] if known or not config.dry_run else left
             if left <= 0:
                 break
         group = following
+    if failed:
+        raise ShardsSetAside(failed, config.max_failed_shards)
     return {**total.summary(), "store": root, "parts": parts}
 
 

@@ -12,7 +12,7 @@ from densecli.core.progress import listener
 from densecli.core.tables import plain
 from densecli.pipeline.build_request import BuildRequest, part_of, prepare, unit_of
 from densecli.pipeline.claims import Claims, shared
-from densecli.pipeline.cluster import connected, gpus_at, workers_on
+from densecli.pipeline.cluster import Connect, connected, gpus_at, workers_on
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.failures import SetAside
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
@@ -32,12 +32,15 @@ NOTHING_KEPT = "The same command starts again. In a new store, a smaller --shard
 """Hint for a build that was stopped in its first shard."""
 
 
-def build_shards(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> Summary:
+def build_shards(
+    config: BuildConfig, tars: Mapping[str, Entry] | None = None, connect: Connect | None = None
+) -> Summary:
     """Builds whatever a store lacks; finished shards are not touched.
 
     Args:
         config: What to build.
         tars: The only tars to take photos of; None for all.
+        connect: Connects to Ray; None for `connected`.
 
     Returns:
         The columns as in `describe`, with `status` "built", "up to date" or "planned" (a dry run), and what
@@ -48,6 +51,7 @@ def build_shards(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -
     Raises:
         DenseCLIError: The build cannot start or continue, or no photo could be used. After a failure in the
             middle, the same call continues where it stopped.
+        ShardsSetAside: Some shards failed too often.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
     request, source = prepare(config, tars)
@@ -74,7 +78,7 @@ def build_shards(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -
     budget = FailureBudget(config.max_unreadable)
     with (
         swept([column.url for column in columns]),
-        connected(config.ray_address, workers),
+        (connect or connected)(config.ray_address, workers),
         closing(
             Claims(request.store.root, [c.key for c in columns], len(request.store.shard_names))
         ) as claims,

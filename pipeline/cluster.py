@@ -5,8 +5,8 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -72,6 +72,32 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+Connect = Callable[[str | None, int], AbstractContextManager[None]]
+"""`connected`, or something that stands in for it."""
+
+
+@contextmanager
+def connected_once() -> Iterator[Connect]:
+    """Yields a `connected` whose Ray stays, from its first block to the end of this one.
+
+    Several builds, one after another, then share a Ray, where a local one takes seconds to start.
+    """
+    with ExitStack() as held:
+        to: tuple[str | None, int] | None = None
+
+        @contextmanager
+        def connect(address: str | None, workers: int) -> Iterator[None]:
+            nonlocal to
+            if to != (address, workers) or not ray.is_initialized():
+                to = None
+                held.close()
+                held.enter_context(connected(address, workers))
+                to = address, workers
+            yield
+
+        yield connect
 
 
 @contextmanager

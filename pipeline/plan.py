@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from densecli.core import fs
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
+from densecli.core.find import Entry
 from densecli.core.hub import cache_alone
 from densecli.core.passed_over import in_words
 from densecli.core.progress import Progress
@@ -26,10 +27,10 @@ from densecli.core.tables import size as as_size
 from densecli.core.tables import table
 from densecli.models.flops import TRAINING, student_forward
 from densecli.models.student import load_student
-from densecli.pipeline.build_request import BuildRequest, prepare, shard_sizes
+from densecli.pipeline.build_request import BuildRequest, data_url, prepare, shard_sizes
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.plan_config import PlanConfig
-from densecli.pipeline.sources import Source
+from densecli.pipeline.sources import Source, find_tars
 from densecli.pipeline.sources.index import listed_before
 from densecli.pipeline.teachers import Cost, Photo, teacher_config, weights_names
 from densecli.pipeline.unit import Unit
@@ -38,6 +39,7 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.joined import read_joined
 from densecli.shards.keys import canonical_json
 from densecli.shards.kinds import kind_of_spec
+from densecli.shards.parted_store import read_parts
 from densecli.shards.receipts import Receipt
 from densecli.shards.specs import FULL_PRECISION
 from densecli.shards.store import Column
@@ -47,6 +49,8 @@ BLOCK_BYTES, RECORD_BYTES = 512, 10240
 """Units in which a tar grows: for a member, and for the whole file."""
 SHARE_OF_HALF = {"fp16": 1.0, "bf16": 1.0, "tf32": 1 / 2, "fp32": 1 / 16}
 """Speed of each precision as a share of fp16's, by the peaks of an A100; an H200 has 1/2 and 1/15."""
+PARTS = 3
+"""Number of parts of a store of parts that are listed: their bytes stand for those of the others."""
 CHUNK = 32
 """Number of photos of the sample that are built at a time."""
 
@@ -106,7 +110,8 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     Returns:
         JSON values: `photos`; files that the listing has `passed_over`; `listed`, as in `Source`;
         `proposals`, see `check_proposals`;
-        `sampled` of the photos; `skipped`, the unreadable share of the sample; `bytes` in total;
+        `sampled` of the photos; of a store of parts that were not all listed the number of `parts` and
+        that of `parts_listed`; `skipped`, the unreadable share of the sample; `bytes` in total;
         `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);
         `most_bytes`, in total and of a column, where `bytes` are the least of a range; `measured_bytes`, how
         many times the least bytes the columns of each teacher take, where that was measured;
@@ -119,7 +124,11 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         DenseCLIError: The build cannot be prepared, or no photo of the sample can be read.
     """
     build = config.build if config.calibrate else _on_gpu(_without_weights(config.build))
-    request, source = prepare(replace(build, dry_run=True))
+    parts = _sampled_parts(build)
+    request, source = prepare(replace(build, dry_run=True), parts.tars if parts else None)
+    if parts and config.photos is None:
+        photos = round(len(source.items) * parts.times)
+        config = replace(config, photos=photos if build.limit is None else min(photos, build.limit))
     sizes = request.store.shard_sizes
     if config.photos is not None:
         sizes = tuple(shard_sizes(config.photos, build.shard_size))
@@ -169,6 +178,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "listed": source.listed,
         "proposals": dict(request.proposals),
         "sampled": listed,
+        **({"parts": parts.number, "parts_listed": parts.listed} if parts else {}),
         "skipped": 1 - sample.samples / listed,
         "bytes": total,
         **({"most_bytes": most} if most > total else {}),
@@ -189,6 +199,32 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "epochs": epochs,
         "break_even": {"epochs": even, "trainings": even / epochs} if even else None,
     }
+
+
+class _Parts(NamedTuple):
+    """Some parts of a store of parts: their tars, how many they are of how many, and what to multiply by."""
+
+    tars: dict[str, Entry]
+    listed: int
+    number: int
+    times: float
+
+
+def _sampled_parts(build: BuildConfig) -> _Parts | None:
+    """Parts from the beginning to the end of the data, if there are more; None if all of it is listed."""
+    kept = read_parts(fs.absolute(build.store_url))
+    size = build.tars_per_part or (kept["tars_per_part"] if kept else None)
+    if size is None:
+        return None
+    tars = list(find_tars(build.dataset, data_url(build), build.split).items())
+    number = -(-len(tars) // size)
+    if number <= PARTS:
+        return None
+    chosen = np.linspace(0, number - 1, PARTS).round().astype(int).tolist()
+    listed = dict(tar for part in chosen for tar in tars[part * size : (part + 1) * size])
+    total, here = (sum(entry.size for entry in each) for each in (dict(tars).values(), listed.values()))
+    # Servers on the web may tell no sizes.
+    return _Parts(listed, PARTS, number, total / here if here else len(tars) / len(listed))
 
 
 def _without_weights(build: BuildConfig) -> BuildConfig:
@@ -440,6 +476,7 @@ def report(planned: dict[str, Any]) -> str:
         f"{planned['skipped']:.1%} unreadable)",
         *([f"Passed over in the listing: {passed}"] if (passed := in_words(planned["passed_over"])) else []),
         *([listed_before(planned["listed"])] if planned["listed"] else []),
+        *([_of_parts(planned)] if "parts" in planned else []),
         "",
         table([["column", "bytes", "a photo"], *columns]),
         "",
@@ -458,6 +495,13 @@ def report(planned: dict[str, Any]) -> str:
             f"A training takes {alone:.3g} GPU hours with the store and {live:.3g} with live teachers.",
         ]
     return "\n".join(lines)
+
+
+def _of_parts(planned: Mapping[str, Any]) -> str:
+    return (
+        f"Listed {planned['parts_listed']} of {planned['parts']} parts: the number of photos is an estimate "
+        "from the bytes of the tars."
+    )
 
 
 def _range(planned: Mapping[str, Any], n: int = 1) -> str:

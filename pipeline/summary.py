@@ -48,6 +48,40 @@ def describe(
     return {"status": status, "store": store.root, "columns": described}
 
 
+class ShardsSetAside(DenseCLIError):
+    """Shards that failed too often.
+
+    Attributes:
+        shards: The shards.
+        most: The run ended early if there are more.
+    """
+
+    def __init__(self, shards: Sequence[SetAside], most: int) -> None:
+        self.shards, self.most = tuple(shards), most
+        shown = "; ".join(f"{each.shard}: {plain(each.reason, 200)}" for each in shards[:SHOWN])
+        more = f"; and {len(shards) - SHOWN} more" if len(shards) > SHOWN else ""
+        hints = list(dict.fromkeys(each.hint for each in shards if each.hint))
+        if self.too_many:
+            hints.append(
+                f"The run ended because more than {most} failed (--max-failed-shards). "
+                "Finished shards are kept."
+            )
+        else:
+            hints.append("All others are finished: the same command tries these alone.")
+        super().__init__(
+            f"{len(shards)} {'shard' if len(shards) == 1 else 'shards'} could not be built. {shown}{more}",
+            hint=" ".join(hints),
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.shards, self.most)
+
+    @property
+    def too_many(self) -> bool:
+        """Whether the run ended early."""
+        return len(self.shards) > self.most
+
+
 class Totals:
     """Adds up the reports of a run and shows its progress."""
 
@@ -111,28 +145,13 @@ class Totals:
         }
 
     def check_set_aside(self, max_failed_shards: int) -> None:
-        """Raises DenseCLIError with the list if shards were set aside.
+        """Raises ShardsSetAside if shards were set aside.
 
         Args:
             max_failed_shards: The run has ended early if there are more.
         """
-        failed = self.set_aside
-        if not failed:
-            return
-        shown = "; ".join(f"{each.shard}: {plain(each.reason, 200)}" for each in failed[:SHOWN])
-        more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-        hints = list(dict.fromkeys(each.hint for each in failed if each.hint))
-        if len(failed) > max_failed_shards:
-            hints.append(
-                f"The run ended because more than {max_failed_shards} failed (--max-failed-shards). "
-                "Finished shards are kept."
-            )
-        else:
-            hints.append("All others are finished: the same command tries these alone.")
-        raise DenseCLIError(
-            f"{len(failed)} {'shard' if len(failed) == 1 else 'shards'} could not be built. {shown}{more}",
-            hint=" ".join(hints),
-        )
+        if self.set_aside:
+            raise ShardsSetAside(self.set_aside, max_failed_shards)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.find import Entry
 from densecli.core.passed_over import PassedOver
 from densecli.pipeline import build_parts as parts
+from densecli.pipeline import cluster
 from densecli.pipeline.build_parts import build_parts, in_parts
 from densecli.pipeline.build_request import prepare, shard_sizes
 from densecli.pipeline.config import BuildConfig
@@ -44,7 +45,7 @@ def built(monkeypatch) -> list[str]:
     """The stores that were built, without Ray; in the order of their builds."""
     stores: list[str] = []
 
-    def build(config: BuildConfig, tars) -> dict:
+    def build(config: BuildConfig, tars, connect) -> dict:
         request, source = prepare(config, tars)
         columns = request.columns()
         missing = [column.missing() for column in columns]
@@ -94,9 +95,9 @@ def test_parts__the_next_is_listed_while_one_is_built(config, built, monkeypatch
     order = []
     build = parts.build_shards
 
-    def building(config, tars):
+    def building(config, tars, connect):
         beyond = Path(part_url(str(Path(config.store).parents[2]), len(order) + 1), "index")
-        found = build(config, tars)
+        found = build(config, tars, connect)
         order.append(beyond.is_dir())
         return found
 
@@ -143,7 +144,7 @@ def test_parts__need_tars_and_a_store_of_their_own(config, built, tmp_path):
     assert "--dataset sa1b or webdataset" in caught.value.hint
     plain = replace(config, tars_per_part=None, store=str(tmp_path / "plain"))
     assert not in_parts(plain)
-    parts.build_shards(plain, None)
+    parts.build_shards(plain, None, None)
     with pytest.raises(DenseCLIError, match="has no parts"):
         build_parts(replace(plain, tars_per_part=2))
 
@@ -180,8 +181,8 @@ def test_lanes__of_a_billion_photos_start_anywhere():
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_parts__from_tars_to_an_evaluated_student(tmp_path):
-    """Two parts built on Ray, joined with a third store, trained, verified and evaluated."""
+def test_parts__from_tars_to_an_evaluated_student(tmp_path, monkeypatch):
+    """Two parts built on one Ray, joined with a third store, trained, verified and evaluated."""
     write_coco(tmp_path / "world", seed=0, split="val", count=12)
     photos = sorted((tmp_path / "world" / "val").glob("*.*"))
     for number in range(3):
@@ -199,7 +200,10 @@ def test_parts__from_tars_to_an_evaluated_student(tmp_path):
     )  # fmt: skip
     store, more = tmp_path / "store", tmp_path / "second"
     parted = (*build, "--data", tmp_path / "photos", "--store", store, "--tars-per-part", 1)
+    started, start = [], cluster._start
+    monkeypatch.setattr(cluster, "_start", lambda **options: [started.append(options), start(**options)])
     assert (told(*parted)["parts"], told(*parted)["status"]) == (2, "up to date")
+    assert len(started) == 1
     passed(*build, "--data", tmp_path / "more", "--store", more)
     assert [part["planned"] for part in told("info", "--store", store)["parts"]] == [4, 4]
     assert told("lint", "--store", store)["findings"] == []

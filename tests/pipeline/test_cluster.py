@@ -1,5 +1,6 @@
 import os
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import ray
 from processes import listening
 
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline import cluster
 from densecli.pipeline.cluster import connected, gpus_at, gpus_of_worker, total_gpus, workers_on
 
 pytestmark = pytest.mark.ray
@@ -118,3 +120,29 @@ def test_connected__a_local_ray_is_this_users_and_this_machines_alone(monkeypatc
     assert len(opened) >= 4
     assert not [address for address in opened if not address.startswith(loopback)]
     assert not folder.exists()
+
+
+def test_connected_once__keeps_one_connection_for_the_same_ray(monkeypatch):
+    told = []
+
+    @contextmanager
+    def connect(address, workers):
+        told.append(("start", address, workers))
+        yield
+        told.append(("end", address, workers))
+
+    alive = [True]
+    monkeypatch.setattr(cluster, "connected", connect)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: alive[0])
+    with cluster.connected_once() as once:
+        for workers in (2, 2, 3):
+            with once(None, workers):
+                told.append("work")
+        alive[0] = False
+        with once(None, 3):
+            told.append("work")
+    assert told == [
+        ("start", None, 2), "work", "work", ("end", None, 2),
+        ("start", None, 3), "work", ("end", None, 3),
+        ("start", None, 3), "work", ("end", None, 3),
+    ]  # fmt: skip

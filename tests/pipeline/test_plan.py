@@ -14,6 +14,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.tables import size as as_size
 from densecli.models.flops import dense_forward, image_forward
 from densecli.pipeline.plan import PlanConfig, plan, report
+from densecli.pipeline.sources import volumes
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
 RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}
@@ -140,6 +141,37 @@ def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, tmp_path):
     assert planned["index_bytes"] == pytest.approx(du(Path(config.store) / "index"), abs=100)
     assert planned["bytes"] == pytest.approx(du(config.store), rel=0.005)
     assert "listing" in report(planned)
+
+
+def test_parts__some_are_listed_and_stand_for_all(tiny, tmp_path, monkeypatch):
+    scanned = []
+    scan = volumes.scan_tar
+
+    def counted(url, *how, **also):
+        scanned.append(Path(url).name)
+        return scan(url, *how, **also)
+
+    monkeypatch.setattr(volumes, "scan_tar", counted)
+    for t in range(7):
+        write_tar(
+            tmp_path / "photos" / f"{t}.tar", {f"{i}.jpg": jpg(90, 60, seed=7 * t + i) for i in range(4)}
+        )
+    config = replace(
+        tiny, dataset="webdataset", data=str(tmp_path / "photos"), split=None, limit=None, teachers=(),
+        weights={}, canvas=48, tars_per_part=1,
+    )  # fmt: skip
+    planned = plan(PlanConfig(epochs=6, build=config))
+    assert sorted(scanned) == ["0.tar", "3.tar", "6.tar"]
+    assert (planned["parts"], planned["parts_listed"]) == (7, 3)
+    assert planned["photos"] == pytest.approx(28, abs=1)
+    assert "Listed 3 of 7 parts" in report(planned)
+    assert plan(PlanConfig(epochs=6, build=replace(config, limit=10)))["photos"] == 10
+    whole = plan(PlanConfig(epochs=6, build=replace(config, tars_per_part=None)))
+    assert planned["bytes"] == pytest.approx(whole["bytes"], rel=0.1)
+    scanned.clear()
+    monkeypatch.setenv("DENSECLI_CACHE", str(tmp_path / "other"))
+    assert "parts" not in plan(PlanConfig(epochs=6, build=replace(config, tars_per_part=3)))
+    assert len(scanned) == 7
 
 
 @pytest.mark.parametrize(("precision", "slower"), [("auto", 1), ("bf16", 1), ("tf32", 2), ("fp32", 16)])
