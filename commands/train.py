@@ -12,7 +12,6 @@ from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.train.config import TrainConfig
 from densecli.train.run_config import RESOLVED, with_current_values
-from densecli.train.run_folder import RunFolder
 
 STORES = only(
     TrainConfig,
@@ -86,6 +85,8 @@ def show_result(options: Options, result: Mapping[str, Any], next_commands: Sequ
     )
     lines = [f"step {result['step']}, loss {loss}{random}: {end}"]
     if result["export"]:
+        from densecli.train.run_folder import RunFolder
+
         rows = RunFolder(result["run"]).metrics.read_text().splitlines()
         lines += changes(result, [json.loads(row)["loss"] for row in rows])
         lines += ["Next:", *(f"  {command}" for command in next_commands)] if next_commands else []
