@@ -24,7 +24,7 @@ def share(options: Options) -> None:
         f"{found['shared']}: {len(found['columns'])} columns of {found['samples']} photos, "
         f"{size(found['bytes'])}.",
         "Read README.md there before you publish it.",
-        *([f"{removed} places of weights on this machine are left out."] if removed else []),
+        *([f"Left out: where weights lie on this machine ({removed})."] if removed else []),
         *([] if found["licence"] else ["No licence is stated: --licence NAME."]),
     ]
     options.say("\n".join(lines), found)

@@ -20,7 +20,7 @@ from densecli.shards.store import Column, Store
 
 PARTS = 10
 """Parts of the regions by confidence."""
-COLUMNS = ("column", "confidence", "where both agree", "things", "time a photo", "bytes a photo")
+CLASS_HEADS = ("category", "regions", "agreement", "else mostly")
 SHOWN = 12
 """Classes that the text lists; the JSON has all."""
 
@@ -118,27 +118,31 @@ def _by_confidence(confidence: np.ndarray, same: np.ndarray) -> list[dict[str, A
 
 def write_comparison(found: Mapping[str, Any], folder: str) -> Path:
     """Writes a comparison as a page with a chart of agreement by confidence; returns its path."""
-    first, second = (column["name"] for column in found["columns"])
-    points = [
-        Measured(f"{100 * part['confidence']:.1f}", *[100 * part["agreement"]] * 3)
-        for part in found["by_confidence"]
-    ]
+    first, second = (_name(found, i) for i in (0, 1))
+    shares = found["by_confidence"]
+    points = [Measured(str(n), *[100 * share["agreement"]] * 3) for n, share in enumerate(shares, start=1)]
     parts: list[Table | Figure] = [
-        Table(title="The columns", columns=COLUMNS, rows=_column_rows(found)),
-        Table(title="By category", columns=_class_heads(found), rows=_class_rows(found["classes"])),
+        Table(title="The columns", columns=_column_heads(found), rows=_column_rows(found)),
+        Table(
+            title=f"By category of {first}",
+            columns=CLASS_HEADS,
+            rows=_class_rows(found["classes"]),
+            note=f"The last column is what {second} says most often where it disagrees.",
+        ),
     ]
     if points:
         chart = line_chart(
             {"agreement": points},
-            x_label=f"confidence of {first}, percent",
+            x_label="tenth of the regions, least confident first",
             y_label=f"agreement with {second}, percent",
             full_scale=100,
             levels={"all regions": 100 * found["agreement"]},
         )
-        alt = "; ".join(f"{point.setting} %: {point.mean:.0f} %" for point in points)
+        confidence = ", ".join(f"{share['confidence']:.0%}" for share in shares)
+        alt = "; ".join(f"tenth {point.setting}: {point.mean:.0f} %" for point in points)
         note = (
-            f"Each point is a tenth of {found['regions']} regions of {found['photos']} photos. Where "
-            "agreement begins to fall is a place for theta."
+            f"Each point is a tenth of {found['regions']} regions of {found['photos']} photos; their mean "
+            f"confidence by {first} is {confidence}. Where agreement is low is a place for theta."
         )
         parts.insert(1, Figure(title="Agreement by confidence", image=chart, alt=alt, note=note, width=WIDTH))
     random = any(column["random_weights"] for column in found["columns"])
@@ -179,9 +183,10 @@ def report(found: Mapping[str, Any]) -> str:
     more = len(found["classes"]) - SHOWN
     return "\n".join(
         [
-            table([COLUMNS, *_column_rows(found)]),
+            table([_column_heads(found), *_column_rows(found)]),
             "",
-            table([_class_heads(found), *_class_rows(found["classes"][:SHOWN])]),
+            f"By category of {_name(found, 0)}, and what {_name(found, 1)} mostly says where it disagrees:",
+            table([CLASS_HEADS, *_class_rows(found["classes"][:SHOWN])]),
             *([f"and {more} more categories (--json and --report have all)"] if more > 0 else []),
             "",
             _verdict(found),
@@ -199,23 +204,29 @@ def _verdict(found: Mapping[str, Any]) -> str:
     )
 
 
+def _column_heads(found: Mapping[str, Any]) -> list[str]:
+    return ["", *(_name(found, i) for i in (0, 1))]
+
+
 def _column_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each figure: with a column for each P-VLM it fits a phone."""
+    columns = found["columns"]
     return [
-        [
-            column["name"] + (" (random weights)" if column["random_weights"] else ""),
-            _percent(column["confidence"]),
-            _percent(column["confidence_where_they_agree"]),
-            _percent(column["share_of_things"]),
-            f"{column['seconds_a_photo'] * 1e3:.1f} ms",
-            f"{column['bytes_a_photo'] / 1e3:.1f} kB",
-        ]
-        for column in found["columns"]
+        ["confidence", *(_percent(c["confidence"]) for c in columns)],
+        ["where both agree", *(_percent(c["confidence_where_they_agree"]) for c in columns)],
+        ["called things", *(_percent(c["share_of_things"]) for c in columns)],
+        ["time a photo", *(f"{c['seconds_a_photo'] * 1e3:.1f} ms" for c in columns)],
+        ["bytes a photo", *(f"{c['bytes_a_photo'] / 1e3:.1f} kB" for c in columns)],
     ]
 
 
-def _class_heads(found: Mapping[str, Any]) -> list[str]:
-    first, second = (column["name"] for column in found["columns"])
-    return [first, "regions", "agreement", f"else {second} mostly says"]
+def _name(found: Mapping[str, Any], i: int) -> str:
+    """A column's name, with its id only where both have the same name."""
+    column, other = found["columns"][i], found["columns"][1 - i]
+    short = str(column["name"]).rpartition("-")[0]
+    same = bool(short == other["name"].rpartition("-")[0])
+    random = " (random weights)" if column["random_weights"] else ""
+    return (str(column["name"]) if same else short) + random
 
 
 def _class_rows(classes: Sequence[Mapping[str, Any]]) -> list[list[str]]:

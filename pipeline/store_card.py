@@ -7,6 +7,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.tables import size
 from densecli.models.vfms import architecture_of
 from densecli.shards.column import Column
+from densecli.shards.datasets import defaults_for
 from densecli.shards.store import Store
 
 PAPERS: Mapping[str, str] = {
@@ -43,6 +44,7 @@ def store_card(
     targets = [column for column in columns if column.kind == "targets"]
     papers = dict.fromkeys(PAPERS[c.target_kind] for c in targets if c.target_kind in PAPERS)
     total = sum(column["bytes"] for column in described)
+    data = "" if defaults_for(dataset["name"]).generated else "--data YOUR/PHOTOS "
     lines = [
         "---",
         *([f"license: {licence}"] if licence else []),
@@ -60,7 +62,7 @@ def store_card(
         "## Use",
         "",
         "```",
-        f"densecli build-shards --dataset {dataset['name']} --data YOUR/PHOTOS --canvas {store.canvas} "
+        f"densecli build-shards --dataset {dataset['name']} {data}--canvas {store.canvas} "
         "--store stores/mine",
         "densecli adopt THIS/FOLDER --store stores/mine",
         "densecli train --store stores/mine",
