@@ -105,7 +105,7 @@ def test_kill__of_every_worker_as_for_want_of_memory_says_what_helps(
     """The kernel kills a process that takes too much memory with -9, and tells nobody but its log."""
     fault = {"PYTHONPATH": str(INJECT), "DENSECLI_FAULT": "rename,*/targets/*/000001.tar,"}
     words = ["--dataset", "scenes", "--split", "val", "--limit", "3", "--shard-size", "1", "--device", "cpu"]
-    words += ["--teacher", "scenes-s", "--weights", "scenes-s=random:0", "--workers", "1"]
+    words += ["--teacher", "scenes-s", "--weights", "scenes-s=random:0", "--workers", "1", "--store-boxes"]
     done = subprocess.run(
         [sys.executable, "-m", "densecli", "build-shards", *words, "--store", tiny.store],
         env={**os.environ, **fault},
