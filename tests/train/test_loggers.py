@@ -72,7 +72,7 @@ def test_tensorboard__holds_metrics_configuration_and_pictures(tiny_store, tmp_p
         ({"schedule": "cosin"}, "schedule called 'cosin'", "Did you mean cosine?"),
         ({"mode": "valu"}, "no dense mode 'valu'", "Did you mean value?"),
         ({"mode": "qq+scal"}, "no dense mode 'qq+scal'", "+scale"),
-        ({"loss_options": {"region_kl.x": "1"}}, "has no options of its own", "--loss-option"),
+        ({"loss_options": {"region_kl.x": "1"}}, "loss term region_kl called 'x'", "keep"),
         ({"templates": "vild6"}, "no prompt templates called 'vild6'", "Did you mean vild63?"),
         ({"losses": {"region_k": 1.0}}, "loss term called 'region_k'", "Did you mean region_kl"),
         ({"regions": "grid-pape"}, "grid-pape", ""),
