@@ -94,7 +94,6 @@ def evaluate(options: Options) -> None:
     from densecli.evaluation.model_under_test import ModelUnderTest
     from densecli.models.weights import weights_given
 
-    options = options.with_run("student")
     settings = options.make(EvaluateSettings)
     if settings.run and settings.student:
         raise click.UsageError("Give --run or --student.")
@@ -103,6 +102,8 @@ def evaluate(options: Options) -> None:
         raise click.UsageError("--pictures needs --report DIR, whose page shows them.")
     if "nms" in options.given and not options.get("proposals"):
         raise click.UsageError("--nms needs --proposals: annotated boxes are all kept.")
+    options = options.with_run("student")
+    settings = options.make(EvaluateSettings)
     pairs = options.get("weights", ())
     if settings.run:
         model = ModelUnderTest.of_run(settings.run)
