@@ -276,5 +276,5 @@ def test_backbone_and_benchmark__a_new_model_is_measured_on_a_new_data_set(dense
 def test_readme__names_every_example():
     listed = (EXAMPLES / "README.md").read_text()
     files = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(files) == 12
+    assert len(files) == 13
     assert all(f"[{name}]({name})" in listed for name in files)
