@@ -236,10 +236,6 @@ def shared(
         The number of a shard, or None if there is none to be had at the moment.
     """
     left = np.array(todo, np.int64)
-    claims.of_others()
-    if len(left) and not claims.alone:
-        left = np.roll(left, -random.randrange(len(left)))
-    size, next_look, told = slots, clock(), ""
 
     def still_missing() -> np.ndarray:
         there = ~np.isin(left, list(missing()))
@@ -247,6 +243,13 @@ def shared(
             made(left[there].tolist())
         rest: np.ndarray = left[~there]
         return rest
+
+    claims.of_others()
+    # A build that ended while the workers of this one were started has left no claim.
+    left = still_missing()
+    if len(left) and not claims.alone:
+        left = np.roll(left, -random.randrange(len(left)))
+    size, next_look, told = slots, clock(), ""
 
     while len(left):
         if clock() < next_look:

@@ -203,3 +203,14 @@ def test_shared__alone_takes_all_in_order_and_as_many_at_a_time_as_it_builds_in_
         world.build(shard, seconds=0.1)
     assert world.built == list(range(5000))
     assert takes[:4] == [4, 8, 16, 32] and takes[10] == pytest.approx(100, abs=2)
+
+
+def test_shared__what_a_build_made_and_ended_while_this_one_started_is_not_made_again(tmp_path):
+    """Ray takes seconds to start, in which another build may do all the work and leave no claim."""
+    listed, there = list(range(6)), set()
+    first = Claims(str(tmp_path), ["images"], 6)
+    there |= set(shared(first, listed, lambda: set(listed) - there, slots=2))
+    first.close()
+    second, made = Claims(str(tmp_path), ["images"], 6), list[int]()
+    built = list(shared(second, listed, lambda: set(listed) - there, slots=2, made=made.extend))
+    assert there == set(listed) and built == [] and made == listed
