@@ -61,7 +61,9 @@ def test_diagnose__a_run_on_a_generated_data_set_needs_no_data(
     assert "<h2>Confusion</h2>" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_diagnose__refusals_say_what_to_give(run: Path, photos: Path) -> None:
+def test_diagnose__refusals_say_what_to_give(run: Path, photos: Path, monkeypatch, tmp_path) -> None:
+    # Where no earlier run is found.
+    monkeypatch.chdir(tmp_path)
     assert "--run or --student" in refused("diagnose", "--data", photos)
     assert "--run or --student" in refused("diagnose", "--run", run, "--student", "scenes-s", code=2)
     assert "--data" in refused("diagnose", "--student", "scenes-s", code=2)

@@ -144,7 +144,9 @@ def test_predict__hostile_photos_are_each_skipped_with_a_word(run: Path, tmp_pat
     assert all(Path(file).is_file() for each in found["photos"] for file in each["pictures"].values())
 
 
-def test_predict__refusals_say_what_to_give(run: Path, scenes: Path, tmp_path: Path) -> None:
+def test_predict__refusals_say_what_to_give(run: Path, scenes: Path, tmp_path: Path, monkeypatch) -> None:
+    # Where no earlier run is found.
+    monkeypatch.chdir(tmp_path)
     photo = scenes / "a.png"
     assert "--run or --student" in refused("predict", photo, "--names", "a")
     assert "--names or --categories" in refused("predict", photo, "--run", run, code=2)
