@@ -38,23 +38,13 @@ def adopt(config: AdoptConfig) -> Summary:
             The same call continues where it stopped.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    adopter = prepare(config)
     store = Store.open(fs.absolute(config.store))
+    adopter = prepare(store, config)
     adopter.compare(store.shard_names)
-
-    def make() -> None:
-        for column in adopter.columns:
-            store.make(column)
-
-    def work() -> Adopter:
-        make()
-        return adopter
-
     return fill_columns(
         store,
         adopter.columns,
-        work,
-        make_columns=make,
+        lambda: adopter,
         workers=config.workers,
         dry_run=config.dry_run,
         run="the adoption",
@@ -207,13 +197,13 @@ def _errors(shared: Column, shards: Sequence[str]) -> Errors:
     return totals.totals()
 
 
-def prepare(config: AdoptConfig) -> Adopter:
+def prepare(store: Store, config: AdoptConfig) -> Adopter:
     """Finds the shared columns and what they will be in the store; writes nothing.
 
     Raises:
         DenseCLIError: One of the stores is none, or they have another canvas or storage of photos.
     """
-    store, root = Store.open(fs.absolute(config.store)), fs.absolute(config.shared)
+    root = fs.absolute(config.shared)
     shared = Store.open(root)
     if not fs.listdir(fs.join(root, FOLDER)):
         raise DenseCLIError(
@@ -243,9 +233,9 @@ def prepare(config: AdoptConfig) -> Adopter:
             hint="Build a new store of your photos.",
         )
     adopted: dict[str, Column] = {}
-    for column in theirs:
+    # Other columns are named by keys, and a key depends on the store: those first that others name.
+    for column in sorted(theirs, key=lambda c: ("mixed" in c.spec, "features" in c.spec)):
         spec: dict[str, Any] = {k: v for k, v in column.spec.items() if k not in ("kind", "name", "data")}
-        # Other columns are named by keys, and a key depends on the store.
         for name in ("regions", "features"):
             if spec.get(name) in adopted:
                 spec[name] = adopted[spec[name]].key

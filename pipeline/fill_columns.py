@@ -30,7 +30,6 @@ def fill_columns(
     columns: Sequence[Column],
     make_work: Callable[[], Work],
     *,
-    make_columns: Callable[[], None],
     workers: int,
     dry_run: bool,
     run: str,
@@ -40,8 +39,8 @@ def fill_columns(
     Args:
         store: The store.
         columns: The columns, which may not exist yet. The last one holds the lock.
-        make_work: Creates the columns and returns what builds their units. Called where a shard is missing.
-        make_columns: Creates the columns, if they do not exist yet, without any shard.
+        make_work: Returns what builds their units. Called where a shard is missing, before any is created, so
+            that its failure leaves nothing behind.
         workers: Number of worker processes; 1 works here.
         dry_run: Writes nothing.
         run: What messages call it, such as "the relabelling".
@@ -58,7 +57,7 @@ def fill_columns(
     if not todo:
         if not dry_run:
             # The shards exist, but the files that describe them may be lost.
-            make_columns()
+            _create(store, columns)
             publish_manifests(columns)
         return describe(store, columns, missing, status="up to date")
     if dry_run:
@@ -66,6 +65,7 @@ def fill_columns(
 
     described = describe(store, columns, missing, status="built")
     work = make_work()
+    _create(store, columns)
     units = (Unit(shard=shard, items=()) for shard in todo)
     # Ray takes seconds to start; in that time one process makes the shards of hundreds of photos.
     alone = workers == 1
@@ -88,6 +88,12 @@ def fill_columns(
     publish_manifests(columns)
     totals.check_set_aside(FAILURES.max_failed_shards)
     return described | totals.summary()
+
+
+def _create(store: Store, columns: Sequence[Column]) -> None:
+    """Creates the columns that do not exist yet, without any shard."""
+    for column in columns:
+        store.make(column)
 
 
 def _run_here(units: Iterable[Unit], work: Work, stop: Stop) -> Generator[Report | SetAside]:

@@ -39,21 +39,12 @@ def mix_labels(config: MixConfig) -> Summary:
         DenseCLIError: The columns cannot be mixed. The same call continues where it stopped.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    mixer = prepare(config)
     store = Store.open(fs.absolute(config.store))
-
-    def make() -> None:
-        store.make(mixer.mixed)
-
-    def work() -> Mixer:
-        make()
-        return mixer
-
+    mixer = prepare(store, config)
     return fill_columns(
         store,
         [mixer.mixed],
-        work,
-        make_columns=make,
+        lambda: mixer,
         workers=config.workers,
         dry_run=config.dry_run,
         run="the mix",
@@ -110,13 +101,12 @@ class Mixer:
         return Report(shard=unit.shard, samples=receipt.samples, skipped={}, seconds=dict(receipt.seconds))
 
 
-def prepare(config: MixConfig) -> Mixer:
+def prepare(store: Store, config: MixConfig) -> Mixer:
     """Resolves the settings of a mix; writes nothing.
 
     Raises:
         DenseCLIError: There are not two columns, one is not finished, or they are about different things.
     """
-    store = Store.open(fs.absolute(config.store))
     there = [column for column in store.columns("targets") if is_labels(column) and not is_mixed(column)]
     given = dict(config.teacher_mix) or {column.full_name: 1.0 for column in there}
     columns = [find_labels(store, name) for name in given]

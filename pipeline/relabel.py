@@ -45,7 +45,6 @@ def relabel(config: RelabelConfig) -> Summary:
         request.store,
         [request.regions, request.labels],
         request.relabeller,
-        make_columns=request.make_columns,
         workers=config.workers,
         dry_run=config.dry_run,
         run="the relabelling",
@@ -75,9 +74,7 @@ class RelabelRequest:
     weights: str | None
 
     def relabeller(self) -> Relabeller:
-        """Gets the text embeddings, then creates the columns, so that a failure leaves nothing behind."""
-        text = self.text()
-        self.make_columns()
+        """Makes the text embeddings, and what builds the labels."""
         return Relabeller(
             images=self.store.images,
             plan=self.plan,
@@ -85,14 +82,9 @@ class RelabelRequest:
             features=self.features,
             labels=self.labels,
             codec=self.retrieval.codec(),
-            text=text,
+            text=self.text(),
             tau=self.retrieval.tau,
         )
-
-    def make_columns(self) -> None:
-        """Creates the columns, if they do not exist yet, without any shard."""
-        for column in (self.regions, self.labels):
-            self.store.make(column)
 
     def text(self) -> np.ndarray:
         """Returns the text embeddings from the file, else from the text tower: (D, C) float32, unit norm."""

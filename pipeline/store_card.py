@@ -86,7 +86,7 @@ def store_card(
         "",
         "## Data",
         "",
-        f"- Data set: {photos}, {dataset['n']:,} photos listed, digest `{dataset['digest']}`.",
+        f"- Data set: {photos}, digest `{dataset.get('digest', 'not stated')}`.",
         "- Keys are names of photos. Nothing else of the photos is here, except what the targets tell of "
         "them." + (_inversion(targets)),
         f"- Licence of these columns: {licence or 'not stated yet'}. The licences of the photos and of the "

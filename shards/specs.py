@@ -245,6 +245,8 @@ class _ColumnSpec(TypedDict):
     codec: NotRequired[dict[str, Any]]
     regions: NotRequired[str | None]
     stored: NotRequired[bool]
+    features: NotRequired[str]
+    mixed: NotRequired[dict[str, float]]
 
 
 class ColumnReadable(TypedDict):

@@ -30,7 +30,7 @@ class _Samples:
     def __init__(
         self,
         store: str | Store,
-        teachers: Sequence[str],
+        teachers: Sequence[str] = (),
         *,
         regions: str | None = None,
         views: int | None = None,
@@ -154,17 +154,6 @@ class SampleStream(_Samples, IterableDataset[Sample]):
     Raises:
         DenseCLIError: See `SampleDataset`.
     """
-
-    def __init__(
-        self,
-        store: str | Store,
-        teachers: Sequence[str] = (),
-        *,
-        regions: str | None = None,
-        views: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(store, teachers, regions=regions, views=views, seed=seed)
 
     def __iter__(self) -> Iterator[Sample]:
         """Yields this worker's samples of the epoch. Raises DenseCLIError for damaged ones."""

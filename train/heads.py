@@ -25,19 +25,18 @@ class StudentWithHeads(nn.Module):
         self.student = student
         self.heads = nn.ModuleDict(heads)
 
-    def forward(self, images: Tensor, mode: str, *, context: bool, image: bool = False) -> tuple[Any, ...]:
+    def forward(self, images: Tensor, mode: str, **outputs: bool) -> tuple[Any, ...]:
         """Runs the student, then the heads on its dense map.
 
         Args:
             images: (B, 3, H, W) normalised pixels.
             mode: The student's read-out mode.
-            context: See `DenseCLIP.forward`.
-            image: See `DenseCLIP.forward`.
+            outputs: Of the student: `context`, and `image` for a CLIP; see `DenseCLIP.forward`.
 
         Returns:
             What the student returns, with its dense map (B, C, h, w) first, and the heads' maps by loss.
         """
-        found = self.student(images, mode, context=context, image=image)
+        found = self.student(images, mode, **outputs)
         return *found, {loss: head(found[0]) for loss, head in self.heads.items()}
 
 

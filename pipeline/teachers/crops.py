@@ -27,7 +27,7 @@ from densecli.shards.codecs import Arrays, Errors, Rows
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.kinds import KINDS
 from densecli.shards.regions import region_plan, stored_views
-from densecli.shards.specs import ColumnInfo, TeacherSpec
+from densecli.shards.specs import ColumnInfo, CropSpec, TeacherSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,7 @@ class CropsConfig:
                 "name": "crops",
                 "views": self.views,
                 "seed": self.seed,
-                "crop": {
-                    "side": resolve(self.model).native_side,
-                    "context": self.context,
-                    "fit": "longest side, centred on black",
-                    "resample": RESAMPLE.name.lower(),
-                },
+                "crop": crop_spec(self.model, self.context),
             },
             "codec": self.codec.spec,
         }
@@ -95,15 +90,36 @@ class CropsConfig:
         return CropsTeacher(self, device)
 
 
-class CropsTeacher:
-    """The CLIP on its device."""
+def crop_spec(model: str, context: float = 1.0) -> CropSpec:
+    """How a CLIP sees crops; see `CropsConfig.context`."""
+    return {
+        "side": resolve(model).native_side,
+        "context": context,
+        "fit": "longest side, centred on black",
+        "resample": RESAMPLE.name.lower(),
+    }
+
+
+class CropEmbedder:
+    """A CLIP on its device, which embeds crops of its native side."""
+
+    def __init__(self, name: str, model: str, weights: str, device: str) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.model, _ = load_model(model, weights, device)
+        self.side = self.model.arch.native_side
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the embeddings (B, C), unit norm, of crops (B, 3, side, side)."""
+        return F.normalize(self.model.encode_image(self.model.normalize(inputs)).float(), dim=1)
+
+
+class CropsTeacher(CropEmbedder):
+    """Embeds the crops of the boxes of some views."""
 
     def __init__(self, config: CropsConfig, device: str) -> None:
+        super().__init__(config.name, config.model, config.weights, device)
         self.config = config
-        self.name = config.name
-        self.device = torch.device(device)
-        self.model, _ = load_model(config.model, config.weights, device)
-        self.side = self.model.arch.native_side
 
     def inputs(self, photo: Photo) -> np.ndarray:
         """Returns the crops of the boxes of the stored views, view by view, (M, side, side, 3) uint8."""
@@ -118,10 +134,6 @@ class CropsTeacher:
             return crops
 
         return photo.once(("crops", side, context, *views.tolist()), crops)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the embeddings (B, C), unit norm, of crops (B, 3, side, side)."""
-        return F.normalize(self.model.encode_image(self.model.normalize(inputs)).float(), dim=1)
 
     def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
         """Returns for each photo the embeddings (M, C) float32, unit rows, in the order of `inputs`."""

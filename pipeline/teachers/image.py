@@ -1,4 +1,4 @@
-"""The teacher of `cls`: a CLIP's image embedding of the whole photo, which zero-shot classification reads."""
+"""The teacher of `cls`: a CLIP's image embedding of the whole photo, which zero-shot classification uses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from densecli.models.checkpoints import load_model
 from densecli.models.flops import image_forward
-from densecli.models.registry import is_clip, resolve
+from densecli.models.registry import is_clip
 from densecli.pipeline.teachers.base import (
     Cost,
     Photo,
@@ -21,9 +18,9 @@ from densecli.pipeline.teachers.base import (
     weights_for,
     weights_info,
 )
+from densecli.pipeline.teachers.crops import CropEmbedder, crop_spec
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, Rows
-from densecli.shards.geometry import RESAMPLE
 from densecli.shards.kinds import KINDS
 from densecli.shards.specs import ColumnInfo, TeacherSpec
 
@@ -54,12 +51,7 @@ class ImageConfig:
             "producer": "cls/1",
             "target": {
                 "name": "cls",
-                "crop": {
-                    "side": resolve(self.model).native_side,
-                    "context": 1.0,
-                    "fit": "longest side, centred on black",
-                    "resample": RESAMPLE.name.lower(),
-                },
+                "crop": crop_spec(self.model),
             },
             "codec": self.codec.spec,
         }
@@ -78,25 +70,18 @@ class ImageConfig:
         return ImageTeacher(self, device)
 
 
-class ImageTeacher:
-    """The CLIP on its device."""
+class ImageTeacher(CropEmbedder):
+    """Embeds whole photos, as crops of boxes that cover them."""
 
     def __init__(self, config: ImageConfig, device: str) -> None:
+        super().__init__(config.name, config.model, config.weights, device)
         self.config = config
-        self.name = config.name
-        self.device = torch.device(device)
-        self.model, _ = load_model(config.model, config.weights, device)
-        self.side = self.model.arch.native_side
 
     def inputs(self, photo: Photo) -> np.ndarray:
         """Returns the photo, (1, side, side, 3) uint8: the crop of a box that covers it."""
         height, width = photo.image.shape[:2]
         box = photo.canvas.valid_box(width, height)
         return photo.once(("photo", self.side), lambda: photo.canvas.crop(photo.image, box, self.side)[None])
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the embeddings (B, C), unit norm, of photos (B, 3, side, side)."""
-        return F.normalize(self.model.encode_image(self.model.normalize(inputs)).float(), dim=1)
 
     def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
         """Returns the embedding of each photo, (1, C) float32."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import build_here
+from building import build_here, relabeller_of
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
@@ -99,8 +99,7 @@ def test_relabel__of_another_grid_computes_its_boxes(tiny):
     )
     wanted = prepare_relabel(config)
     assert wanted.regions.computed and wanted.regions.complete
-    wanted.make_columns()
     shard = request.store.shard_names[0]
-    report = wanted.relabeller().build(Unit(shard=shard, items=()))
+    report = relabeller_of(wanted).build(Unit(shard=shard, items=()))
     assert report.samples == request.store.shard_sizes[0]
     assert wanted.labels.has(shard)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from building import build_here, missing_shards
+from building import build_here, missing_shards, relabeller_of
 from click.testing import CliRunner
 
 from densecli.cli import main
@@ -54,7 +54,7 @@ def relabel_here():
     def run(store, **settings):
         request = prepare(RelabelConfig(store=store, **{**PLAIN, **settings}))
         todo = missing_shards([request.regions, request.labels])
-        relabeller = request.relabeller()
+        relabeller = relabeller_of(request)
         for shard in todo:
             relabeller.build(Unit(shard=shard, items=()))
         return request
@@ -109,7 +109,7 @@ def test_relabelled__equals_retrieval_within_the_recorded_error(
 def test_relabelled__lossless_features_equal_retrieval(config, relabel_here, photo_of, tau):
     build_here(replace(config, **LOSSLESS))
     request, teacher = relabel_here(config.store, tau=tau), fresh(config, tau=tau)
-    relabeller = request.relabeller()
+    relabeller = relabeller_of(request)
     for shard in request.store.shard_names:
         assert request.labels.receipt(shard).error["max_cosine"] < 3e-6
         for record in read_joined([request.store.images, request.regions, request.features], shard):
@@ -203,7 +203,7 @@ def test_relabel__goes_on_where_it_stopped(config, relabel_here, files_of):
     assert relabel(RelabelConfig(**settings, dry_run=True))["status"] == "planned"
     before = files_of(Path(config.store))
     request = prepare(RelabelConfig(**settings))
-    request.relabeller().build(Unit(shard="000001", items=()))
+    relabeller_of(request).build(Unit(shard="000001", items=()))
     first = files_of(Path(config.store))
     assert first.keys() > before.keys()
 

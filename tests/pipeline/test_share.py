@@ -16,6 +16,8 @@ from densecli.cli import main
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.adopt import adopt
 from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.mix import mix_labels
+from densecli.pipeline.mix_config import MixConfig
 from densecli.pipeline.share import check_no_picture, share
 from densecli.pipeline.share_config import AdoptConfig, ShareConfig
 from densecli.shards.lint import lint
@@ -149,6 +151,18 @@ def test_adopt__another_cut_or_a_part_of_the_photos(photos, shared, built, tmp_p
         )
     )  # fmt: skip
     assert np.isfinite(trainer.train_step([next(trainer.loader.batches(0))])["loss"])
+
+
+def test_adopt__a_mix_of_columns_names_them_as_they_are_called_here(photos, tmp_path):
+    """Keys of columns depend on the store; a mix sorts before the columns that it is made of."""
+    theirs = config_of(photos, tmp_path / "theirs", teachers=("scenes-s", "scenes-l"))
+    build_here(theirs)
+    mix_labels(MixConfig(store=theirs.store))
+    share(ShareConfig(store=theirs.store, out=str(tmp_path / "out")))
+    mine = config_of(photos, tmp_path / "mine", shard_size=2)
+    build_here(mine)
+    adopt(AdoptConfig(shared=str(tmp_path / "out"), store=mine.store))
+    assert mix_labels(MixConfig(store=mine.store))["status"] == "up to date"
 
 
 def altered(photos: Path, folder: Path) -> Path:

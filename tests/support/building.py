@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.relabel import RelabelRequest
+from densecli.pipeline.relabeller import Relabeller
 from densecli.pipeline.sources import Source
 from densecli.pipeline.unit import Report
 from densecli.shards.store import Column, Store
@@ -25,3 +27,10 @@ def build_missing(request: BuildRequest, source: Source, shard_size: int) -> lis
 def missing_shards(columns: list[Column]) -> list[str]:
     """The shards that lack a column, in order."""
     return sorted({shard for column in columns for shard in column.missing()})
+
+
+def relabeller_of(request: RelabelRequest) -> Relabeller:
+    """The relabeller, once its columns are there, as in `relabel`."""
+    for column in (request.regions, request.labels):
+        request.store.make(column)
+    return request.relabeller()

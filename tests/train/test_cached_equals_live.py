@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from building import build_missing
+from building import build_missing, relabeller_of
 from live import LIVE, PAPER, SIDE, Live, Seen, Teachers, World
 from registries import put
 
@@ -104,7 +104,7 @@ def relabel_crops(world: World, store: str, *, lossless: bool) -> None:
         spec = {**own, "codec": retrieval.codec().spec}
         column = request.store.column("targets", labels.name, spec, labels.info)
         request = replace(request, retrieval=retrieval, labels=column)
-    relabeller = request.relabeller()
+    relabeller = relabeller_of(request)
     for shard in request.labels.missing():
         relabeller.build(Unit(shard=shard, items=()), Stop())
 

@@ -35,6 +35,15 @@ def test_projection__commutes_with_pooling() -> None:
     )
 
 
+def test_head__of_a_student_without_an_image_embedding() -> None:
+    vfm, _ = load_student("scenes-vfm")
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    model = StudentWithHeads(vfm, {"region_cosine": MapProjection(vfm.embed_dim, 5)})
+    dense, context, heads = model(images, "value", context=True)
+    torch.testing.assert_close(dense, vfm.dense(images))
+    assert context == {} and heads["region_cosine"].shape == (2, 5, *dense.shape[2:])
+
+
 def test_loss__is_the_cosine_to_projected_regions(full_store, tmp_path) -> None:
     trainer = make_trainer(config(full_store, tmp_path))
     (batch,) = next(iter(trainer.steps.batches(0)))
