@@ -30,7 +30,7 @@ def plan(options: Options) -> None:
     densecli plan --method declip --student eva02-b16 --dataset coco --epochs 6
     """
     from densecli.pipeline.plan import plan as estimate
-    from densecli.pipeline.plan import report
+    from densecli.pipeline.plan_report import report
     from densecli.pipeline.teachers import kind_of
     from densecli.train.decoupling_advice import advice_before_measuring
 

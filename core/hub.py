@@ -4,7 +4,6 @@ The hub's own client does the rest, by its own environment: HF_HOME, HF_ENDPOINT
 proxies.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -18,52 +17,15 @@ from typing import Any
 from tqdm import tqdm
 
 from densecli.core import fs
-from densecli.core.addresses import public
-from densecli.core.errors import DenseCLIError, NoSpace, Unreachable
+from densecli.core.errors import DenseCLIError
+from densecli.core.hub_errors import errors_of
+from densecli.core.hub_file import COMMIT, HUB, HubFile, page
 from densecli.core.progress import Progress, say
 from densecli.core.tables import size as as_size
 
-HUB = "hf-hub:"
-"""Prefix of an address."""
-FORM = f"{HUB}ORG/REPO[/FILE][@REVISION]"
-_ADDRESS = re.compile(r"hf-hub:([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@(.+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 _MEGABYTE = 10**6
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubFile:
-    """A file of a repository.
-
-    Attributes:
-        repo: ORG/REPO.
-        file: Path in the repository; empty for the file with the weights.
-        revision: A branch, a tag or a commit.
-    """
-
-    repo: str
-    file: str = ""
-    revision: str = "main"
-
-    @classmethod
-    def parse(cls, address: str) -> "HubFile":
-        """Parses hf-hub:ORG/REPO[/FILE][@REVISION]. Raises DenseCLIError."""
-        found = _ADDRESS.fullmatch(address)
-        if found is None or ".." in address.split("/"):
-            raise DenseCLIError(f"{address!r} is no address of a file on the hub.", hint=f"Write {FORM}.")
-        repo, file, revision = found.groups()
-        return cls(repo=repo, file=file or "", revision=revision or cls.revision)
-
-    def __str__(self) -> str:
-        at = "" if self.revision == type(self).revision else f"@{self.revision}"
-        return HUB + "/".join([self.repo, *([self.file] if self.file else [])]) + at
-
-    @property
-    def pinned(self) -> bool:
-        """Whether it names one file of one commit, whose content never changes."""
-        return bool(self.file and _COMMIT.fullmatch(self.revision))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,13 +130,6 @@ def _line(at: HubFile, told: str, licence: str, sha256: str = "") -> str:
     return f"{at}: {told}{digest}, licence {licence or f'not stated, see {page(at)}'}"
 
 
-def page(at: HubFile) -> str:
-    """The web page of a repository."""
-    from huggingface_hub import constants
-
-    return f"{public(constants.ENDPOINT)}/{at.repo}"
-
-
 def sha256_of(address: str) -> str:
     """sha256 of a pinned file, in hex: of the file in the cache, else as the hub says.
 
@@ -220,7 +175,7 @@ def local_file(address: str) -> Path:
 def _downloaded(at: HubFile, *, again: bool = False) -> Path:
     from huggingface_hub import hf_hub_download
 
-    with _errors_of(at):
+    with errors_of(at):
         path = hf_hub_download(at.repo, at.file, revision=at.revision, force_download=again, tqdm_class=_Bar)
     for revision in _revisions.pop(str(at), ()):
         _remember(replace(at, revision=revision), at.revision)
@@ -258,14 +213,14 @@ def _listed(address: str, names: tuple[str, ...]) -> Listed:
     from huggingface_hub import HfApi
 
     wanted = HubFile.parse(address)
-    with _errors_of(wanted):
+    with errors_of(wanted):
         info = HfApi().model_info(wanted.repo, revision=wanted.revision, files_metadata=True)
     files: Mapping[str, Any] = {each.rfilename: each for each in info.siblings or ()}
     name = wanted.file or _chosen(wanted, files, names)
     if name not in files:
         raise _no_file(wanted, files)
     file, commit = files[name], str(info.sha or "")
-    if not _COMMIT.fullmatch(commit):
+    if not COMMIT.fullmatch(commit):
         raise DenseCLIError(
             f"The hub names no commit of {wanted.repo}.", hint="Is HF_ENDPOINT the address of a hub?"
         )
@@ -317,73 +272,6 @@ def _folder(at: HubFile) -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE, f"models--{at.repo.replace('/', '--')}")
-
-
-@contextmanager
-def _errors_of(at: HubFile) -> Iterator[None]:
-    """Says what a failure of the hub's client means."""
-    try:
-        yield
-    except Exception as error:
-        raise _told(error, at) from error
-
-
-def _told(error: Exception, at: HubFile) -> DenseCLIError:
-    from huggingface_hub import constants, errors
-
-    hub, repo = public(constants.ENDPOINT), f"{HUB}{at.repo}"
-    elsewhere = "or download the file elsewhere and name it: --weights NAME=PATH"
-    # huggingface_hub gives these even where it was the server that denied access.
-    if isinstance(error, errors.GatedRepoError):
-        return DenseCLIError(
-            f"{repo} is gated: its authors ask you to accept their terms.",
-            hint=f"Accept them at {page(at)} and log in with hf auth login, or set HF_TOKEN; {elsewhere}.",
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return DenseCLIError(
-            f"{hub} has no repository {at.repo}, or it is private.",
-            hint="Check the name; for a private one log in with hf auth login, or set HF_TOKEN.",
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return DenseCLIError(f"{repo} has no revision {at.revision}.", hint=f"See {page(at)}/commits.")
-    if constants.HF_HUB_OFFLINE or isinstance(error, errors.OfflineModeIsEnabled):
-        return DenseCLIError(
-            f"{at} is not in the cache of the hub, and nothing is downloaded offline.",
-            hint="Leave out --offline (HF_HUB_OFFLINE), set HF_HOME to the folder of a cache that has it, "
-            f"{elsewhere}.",
-        )
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return DenseCLIError(f"{repo} has no file {at.file}.", hint=f"See {page(at)}/tree/{at.revision}.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(
-            f"There is no room for {at} in {constants.HF_HUB_CACHE}.",
-            hint="Make room, or set HF_HOME to a folder on another disk.",
-        )
-    if isinstance(error, PermissionError):
-        return DenseCLIError(
-            f"{error.filename or constants.HF_HUB_CACHE}: permission denied.",
-            hint="Set HF_HOME to a folder that you may write to.",
-        )
-    reason = _reason(error)
-    return Unreachable(
-        f"{at} cannot be downloaded from {hub}: {reason}.",
-        hint="The same command goes on where the download stopped. Check the network and its proxy "
-        f"(HTTPS_PROXY), name a mirror (HF_ENDPOINT), {elsewhere}.",
-    )
-
-
-def _reason(error: Exception) -> str:
-    """What failed, in a few words."""
-    response = getattr(error, "response", None)
-    if (status := getattr(response, "status_code", None)) is not None:
-        return f"it answers with {status}"
-    if "Consistency check failed" in str(error):
-        return "the download was cut off"
-    # Its errors for a network that is down, at any depth, are called after what happened.
-    root: BaseException = error
-    while (below := root.__cause__ or root.__context__) is not None:
-        root = below
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(root).__name__).lower()
 
 
 class _Bar(tqdm):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
-from densecli.core.hub import HUB
+from densecli.core.hub_file import HUB
 from densecli.core.registry import unknown_name
 from densecli.models.published import Published
 from densecli.models.vfm_architecture import VFMArchitecture

@@ -14,6 +14,7 @@ from densecli.core import hub
 from densecli.core.addresses import from_environment
 from densecli.core.errors import DenseCLIError
 from densecli.core.fs import file_name
+from densecli.core.hub_file import FORM, HUB
 from densecli.core.registry import unknown_name
 from densecli.models.architecture import Architecture
 from densecli.models.open_clip_models import OPEN_CLIP, OPEN_CLIP_TAG
@@ -23,7 +24,7 @@ from densecli.models.vfm_architecture import VFMArchitecture
 from densecli.models.vfms import architecture_of, is_vfm
 from densecli.shards.kinds import KINDS
 
-FORMS = f"a path, random:SEED, {hub.FORM} or {OPEN_CLIP_TAG}TAG"
+FORMS = f"a path, random:SEED, {FORM} or {OPEN_CLIP_TAG}TAG"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _RANDOM = re.compile(r"random:([0-9]+)")
 # The file of a repository that has no name in the address. A repository of timm may have a whole CLIP in the
@@ -217,7 +218,7 @@ def _of_tag(name: str, arch: Architecture | VFMArchitecture | None, tag: str) ->
             f"open_clip has the weights {tag} of {arch.config} at {found.get('url', 'no address')} only.",
             hint=f"Download that file and name it: --weights {name}=PATH.",
         )
-    return hub.HUB + found["hf_hub"].rstrip("/")
+    return HUB + found["hf_hub"].rstrip("/")
 
 
 def _folder() -> Path:

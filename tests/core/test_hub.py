@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from densecli.core import hub
 from densecli.core.errors import DenseCLIError, Unreachable
-from densecli.core.hub import HubFile
+from densecli.core.hub_file import HubFile
 
 DATA = os.urandom(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -36,7 +36,10 @@ def test_address__is_read_as_it_is_written(org: str, repo: str, path: list[str],
     assert HubFile.parse(str(at)) == at
 
 
-@pytest.mark.parametrize("address", ["hf-hub:", "hf-hub:org", "hf-hub:org/clip/../../x", "hf-hub:org/clip@"])
+@pytest.mark.parametrize(
+    "address",
+    ["hf-hub:", "hf-hub:org", "hf-hub:org/clip/../../x", "hf-hub:org/clip@", "hf-hub:org/clip@../../x"],
+)
 def test_address__that_is_none_is_refused(address: str) -> None:
     with pytest.raises(DenseCLIError, match="no address of a file") as caught:
         HubFile.parse(address)

@@ -18,7 +18,7 @@ from densecli.core.passed_over import PassedOver, in_words
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.plan import PlanConfig, plan
-from densecli.pipeline.plan import report as plan_report
+from densecli.pipeline.plan_report import report as plan_report
 from densecli.pipeline.sources import Index, Source, open_source
 from densecli.shards.geometry import Canvas
 from densecli.shards.info import describe, passed_over, remember_passed_over, report

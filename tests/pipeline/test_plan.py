@@ -13,7 +13,8 @@ from tars import jpg, write_tar
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import size as as_size
 from densecli.models.flops import dense_forward, image_forward
-from densecli.pipeline.plan import PlanConfig, plan, report
+from densecli.pipeline.plan import PlanConfig, plan
+from densecli.pipeline.plan_report import report
 from densecli.pipeline.sources import volumes
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
