@@ -59,7 +59,11 @@ from densecli.train.memory import optimizer_bytes, step_bytes
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]
-GPU_TESTS = ("tests/train/test_gpu_decode.py", "tests/train/test_synchronisations.py")
+GPU_TESTS = (
+    "tests/train/test_gpu_decode.py",
+    "tests/train/test_synchronisations.py",
+    "tests/evaluation/test_processes.py::test_task__a_gpu_is_as_the_cpu",
+)
 BATCHES = {512: 48, 1024: 16}
 TEACHERS = ("vitl14", "crops-vitb16", "dinov2-vitb14")
 SMALL_TEACHERS = ("scenes-pvlm",)

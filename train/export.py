@@ -23,7 +23,7 @@ from densecli.models.student import Student, load_student
 from densecli.models.weights import weights_sha256
 from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
-from densecli.train.distillation import CARD as CARD_FIELDS
+from densecli.train.distillation_recipe import CARD as CARD_FIELDS
 from densecli.train.export_config import ExportConfig
 from densecli.train.exports import EXPORTS, FOLDER_WEIGHTS, ExportFormat, export_weights
 from densecli.train.heads import student_state

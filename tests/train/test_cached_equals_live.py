@@ -34,7 +34,8 @@ from densecli.shards.codecs import LowRank, Rows
 from densecli.shards.joined import read_joined
 from densecli.shards.npz import decode_npz
 from densecli.train.dataloader import Batch
-from densecli.train.distillation import Distillation, TrainConfig, make_trainer
+from densecli.train.distillation import TrainConfig, make_trainer
+from densecli.train.distillation_recipe import Distillation
 from densecli.train.methods import METHODS
 from densecli.train.trainer import Trainer
 

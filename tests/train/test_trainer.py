@@ -20,7 +20,8 @@ from training import rows, run_settings
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import load_model
 from densecli.shards.store import Store
-from densecli.train.distillation import Distillation, TrainConfig, make_trainer, train
+from densecli.train.distillation import TrainConfig, make_trainer, train
+from densecli.train.distillation_recipe import Distillation
 from densecli.train.run_folder import RunFolder
 from densecli.train.steps import Steps
 from densecli.train.trainer import Trainer
