@@ -1,7 +1,7 @@
 """Adds shared columns to a store of the same photos: targets without a teacher."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
@@ -57,19 +57,19 @@ class SharedPhotos:
 
     Attributes:
         root: The shared store.
-        witness: A column with all its keys.
+        key_column: A shared column that is stored: its receipts have all keys.
         entries: Sorted entries of `key_hashes`; None if both stores have the same photos in the same shards.
     """
 
     root: str
-    witness: Column
+    key_column: Column
     entries: np.ndarray | None
 
     def shards_of(self, keys: Sequence[str], shard: str) -> list[str]:
         """Names of the shared shards that may hold the keys of a shard of the store, each once."""
         if self.entries is None:
             return [shard]
-        names = self.witness.shard_names
+        names = self.key_column.shard_names
         found: dict[str, None] = {}
         for first in np.unique(key_hashes(keys, 0)):
             # 40 bits of the hash, then 24 of the shard.
@@ -86,16 +86,20 @@ class Adopter:
         images: The store's column of photos.
         photos: Where the shared store has a photo.
         shared: The shared columns that are stored.
-        columns: The same columns in the store, and those whose boxes are computed.
+        adopted: The store's column for each shared one, by the key of that; also those of computed boxes.
         device: Always the CPU.
     """
 
     images: Column
     photos: SharedPhotos
     shared: tuple[Column, ...]
-    columns: tuple[Column, ...]
+    adopted: Mapping[str, Column]
     device: str = "cpu"
-    _adopted: Mapping[str, Column] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of the store, those before that others name."""
+        return list(self.adopted.values())
 
     def builder(self, threads: int = 1) -> "Adopter":
         """Returns itself."""
@@ -126,13 +130,13 @@ class Adopter:
         """
         there: dict[str, tuple[str, int, bytes]] = {}
         for name in self.photos.shards_of([record.key for record in records], shard):
-            receipt = self.photos.witness.receipt(name)
+            receipt = self.photos.key_column.receipt(name)
             if receipt is None:
                 raise DenseCLIError(
-                    f"The shared column {self.photos.witness.url} lacks the shard {name}.",
+                    f"The shared column {self.photos.key_column.url} lacks the shard {name}.",
                     hint="The copy is not whole: fetch it again.",
                 )
-            keys = index_of(self.photos.witness, name, receipt).samples
+            keys = index_of(self.photos.key_column, name, receipt).samples
             digests = read_digests(self.photos.root, name, len(keys))
             there |= {key: (name, row, digests[row]) for row, key in enumerate(keys)}
         found, missing, other = [], [], []
@@ -169,7 +173,7 @@ class Adopter:
         places = self.find(records, unit.shard)
         seconds = 0.0
         for shared in self.shared:
-            column = self._adopted[shared.key]
+            column = self.adopted[shared.key]
             if column.has(unit.shard):
                 continue
             writer = ShardWriter(column, unit.shard)
@@ -204,12 +208,12 @@ def prepare(store: Store, config: AdoptConfig) -> Adopter:
         DenseCLIError: One of the stores is none, or they have another canvas or storage of photos.
     """
     root = fs.absolute(config.shared)
-    shared = Store.open(root)
     if not fs.listdir(fs.join(root, FOLDER)):
         raise DenseCLIError(
             f"{root} is no shared store: it has no digests of photos.",
-            hint="Make one with densecli share --out FOLDER.",
+            hint="Make one with densecli share, or name another folder.",
         )
+    shared = Store.open(root)
     if (store.canvas, store.photos) != (shared.canvas, shared.photos):
         raise DenseCLIError(
             f"The store at {store.root} has photos of {store.canvas} px, stored as {dict(store.photos)}; the "
@@ -247,11 +251,10 @@ def prepare(store: Store, config: AdoptConfig) -> Adopter:
     return Adopter(
         images=store.images,
         photos=SharedPhotos(
-            root=root, witness=stored[-1], entries=None if same_cut else _entries(stored[-1])
+            root=root, key_column=stored[-1], entries=None if same_cut else _entries(stored[-1])
         ),
         shared=stored,
-        columns=tuple(adopted.values()),
-        _adopted=adopted,
+        adopted=adopted,
     )
 
 

@@ -105,8 +105,12 @@ def find_groups(spec: str, names: Sequence[str], thing: Tensor, text: Tensor) ->
     path = Path(spec)
     try:
         content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DenseCLIError(f"The file of groups {path} cannot be read ({error}).", hint=_HINT) from None
+    except OSError as error:
+        raise DenseCLIError(
+            f"The file of groups {path} cannot be read: {error.strerror}.", hint="Check the path."
+        ) from None
+    except UnicodeDecodeError:
+        raise DenseCLIError(f"The file of groups {path} is not UTF-8 text.", hint=_HINT) from None
     try:
         members, weights = _parsed(path.suffix, content)
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error, RecursionError) as error:

@@ -196,6 +196,15 @@ def test_adopt__another_canvas_is_refused(photos, shared, tmp_path):
         adopt(AdoptConfig(shared=str(shared), store=mine.store))
 
 
+def test_adopt__a_folder_that_nobody_shared_is_named_as_such(photos, built, tmp_path):
+    mine = config_of(photos, tmp_path / "mine")
+    build_here(mine)
+    for other in (tmp_path / "empty", built):
+        with pytest.raises(DenseCLIError, match="is no shared store") as caught:
+            adopt(AdoptConfig(shared=str(other), store=mine.store))
+        assert "densecli share" in caught.value.hint
+
+
 def cut_digests(folder: Path) -> None:
     file = folder / "photos" / "000001.sha256"
     file.write_bytes(file.read_bytes()[:-1])

@@ -142,6 +142,15 @@ def test_find__a_file_that_cannot_be_right_is_one_sentence(tmp_path, text, said)
         find_groups(str(file), NAMES, THING, TEXT)
 
 
+@pytest.mark.parametrize(("content", "said"), [(b"\xff\xfe", "is not UTF-8 text"), (None, "No such file")])
+def test_find__a_file_that_is_no_text_or_not_there(tmp_path, content, said):
+    file = tmp_path / "groups.toml"
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(DenseCLIError, match=said):
+        find_groups(str(file), NAMES, THING, TEXT)
+
+
 def test_clusters__of_each_side_and_the_same_every_time():
     centres = torch.eye(16)[:4]
     noise = 0.05 * torch.randn(24, 16, generator=torch.Generator().manual_seed(3))
