@@ -36,7 +36,7 @@ from densecli.pipeline.teachers import Photo
 from densecli.pipeline.worker import UNITS_PER_WORKER
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import RESAMPLE, Canvas
-from densecli.shards.regions import region_plan
+from densecli.shards.region_plans import region_plan
 from densecli.shards.store import PHOTOS, Store
 
 DISTINCT = 32  # number of generated photos; further samples repeat them

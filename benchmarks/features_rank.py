@@ -33,7 +33,7 @@ from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.scenes.world import render
 from densecli.shards.codecs import Codec, Features, Rows
 from densecli.shards.geometry import Canvas
-from densecli.shards.regions import region_plan
+from densecli.shards.region_plans import region_plan
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.joined import decode_image, read_joined
 from densecli.shards.reader import StoreReader
 from densecli.shards.receipt_totals import publish
-from densecli.shards.regions import region_plan
+from densecli.shards.region_plans import region_plan
 from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Column, Store
 from densecli.shards.tars import read_shard

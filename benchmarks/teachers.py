@@ -45,7 +45,7 @@ from densecli.pipeline.teachers.factors import encode_maps, errors_of
 from densecli.shards.codecs import LowRank, TopK
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import read_joined
-from densecli.shards.regions import region_plan
+from densecli.shards.region_plans import region_plan
 from densecli.shards.store import Store
 
 Work = Callable[[], object]

@@ -68,6 +68,10 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             f"of {proposals['boxes']} boxes {proposals['left_out']} are left out by their area, "
             f"{proposals['duplicates']} are there twice"
         )
+    if masks := summary.get("masks"):
+        from densecli.pipeline.mask_regions import told
+
+        lines.append(told(masks))
     if passed := in_words(summary.get("passed_over", {})):
         lines.append(f"Passed over in the listing: {passed}")
     if listed := summary.get("listed"):

@@ -170,12 +170,13 @@ def _pool(
     """Unit features of the things' boxes and of all masks."""
     pixels = torch.from_numpy(np.stack([p.pixels for p in batch])).permute(0, 3, 1, 2)
     things = np.concatenate([p.things for p in batch])
-    owner = np.repeat(np.arange(len(batch)), [len(p.labels) for p in batch])
+    counts = [len(p.labels) for p in batch]
+    owner = np.repeat(np.arange(len(batch)), counts)
     boxes = torch.from_numpy(np.concatenate([p.boxes for p in batch])[things]).to(device)
     masks = torch.cat([p.masks for p in batch]).to(device)
     dense = model.dense(model.prepare(pixels.to(device)), mode=mode)
     of_boxes = region_pool(dense, boxes, torch.from_numpy(owner[things]).to(device))
-    return of_boxes, mask_pool(dense, masks, torch.from_numpy(owner).to(device))
+    return of_boxes, mask_pool(dense, masks, counts)
 
 
 def _encode_crops(

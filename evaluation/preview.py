@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from densecli.core import drawing
 from densecli.core.drawing import GAP, INK, PAPER, STUFF, THING
@@ -29,11 +29,12 @@ LiveTeacher = Callable[[Column, str], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The cells of one view of a photo, with a label for each.
+    """The regions of one view of a photo, with a label for each.
 
     Attributes:
         image: (H, W, 3) uint8, the photo at canvas scale, padded or not.
         boxes: (N, 4) float32 xyxy normalised to the canvas.
+        masks: (H, W) bool for each, or None for one that covers its box; empty if all do.
         labels: N names.
         thing: N flags, False for stuff.
         confidence: N numbers in 0..1.
@@ -48,6 +49,7 @@ class View:
     confidence: Sequence[float]
     title: str = ""
     kept: Sequence[bool] | None = None
+    masks: Sequence[np.ndarray | None] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,10 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         # The last two columns are the tail masses of things and of stuff.
         kind = np.array([*things, True, False])
         p = p / np.where(kind[best][:, None], p[:, kind].sum(1, keepdims=True), 1)
+    masks: list[np.ndarray | None] = []
+    if cells.masks:
+        with record.reading("regions"):
+            masks = [cells.masks.bitmap(row) for row in rows]
     return View(
         image=record.image(),
         boxes=cells.boxes[rows],
@@ -169,6 +175,7 @@ def retrieved_view(record: Record, labels: Column, *, view: int, theta: float | 
         confidence=p.max(1).tolist(),
         title=record.key if theta is None else f"{record.key}: kept by theta {theta:g}",
         kept=kept,
+        masks=masks,
     )
 
 
@@ -249,13 +256,14 @@ def _view_panel(view: View, min_side: int) -> Image.Image:
     cells = [tuple(round(float(v)) for v in box) for box in boxes]
     rows = [i for i in range(len(cells)) if view.kept is None or view.kept[i]]
     colours = [THING if view.thing[i] else STUFF for i in rows]
+    shapes = [_shape(cell, view.masks[i] if view.masks else None, photo.size) for i, cell in enumerate(cells)]
     dropped = Image.new("L", photo.size)
     for i in set(range(len(cells))) - set(rows):
-        ImageDraw.Draw(dropped).rectangle(cells[i], fill=255)
+        dropped.paste(255, mask=shapes[i])
     photo = Image.composite(Image.blend(photo, Image.new("RGB", photo.size, PAPER), VEIL), photo, dropped)
     tint = photo.copy()
     for i, colour in zip(rows, colours, strict=True):
-        ImageDraw.Draw(tint).rectangle(cells[i], fill=colour)
+        tint.paste(colour, mask=shapes[i])
     photo = Image.blend(photo, tint, TINT)
     draw = ImageDraw.Draw(photo)
     shown = [cells[i] for i in rows]
@@ -263,14 +271,33 @@ def _view_panel(view: View, min_side: int) -> Image.Image:
     rooms = [(x1 - x0 - 14, y1 - y0 - 12) for x0, y0, x1, y1 in shown]
     texts, size = drawing.fit_text(words, rooms, TYPE_SIZES)
     font, halo = ImageFont.load_default(size), round(size / 10)
-    for (x0, y0, x1, y1), colour, text in zip(shown, colours, texts, strict=True):
+    for i, colour in zip(rows, colours, strict=True):
         frame = 4 if colour == THING else 2
-        draw.rectangle((x0 + 1, y0 + 1, x1 - 2, y1 - 2), outline=colour, width=frame)
         # A white hairline, so that a frame shows on a photo of its own colour.
-        draw.rectangle((x0 + 1 + frame, y0 + 1 + frame, x1 - 2 - frame, y1 - 2 - frame), outline=PAPER)
+        for inner, outer, line in ((0, frame, colour), (frame, frame + 1, PAPER)):
+            photo.paste(line, mask=ImageChops.subtract(_shrunk(shapes[i], inner), _shrunk(shapes[i], outer)))
+    for (x0, y0, x1, y1), text in zip(shown, texts, strict=True):
         centre = ((x0 + x1) / 2, (y0 + y1) / 2)
         draw.multiline_text(centre, text, PAPER, font, "mm", 2, "center", stroke_width=halo, stroke_fill=INK)
     return drawing.titled(view.title, photo) if view.title else photo
+
+
+def _shape(cell: tuple[int, ...], mask: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
+    """The pixels of a region: its mask, else its box."""
+    if mask is not None:
+        return Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
+    shape = Image.new("L", size)
+    x0, y0, x1, y1 = cell
+    ImageDraw.Draw(shape).rectangle((x0 + 1, y0 + 1, max(x0 + 1, x1 - 2), max(y0 + 1, y1 - 2)), fill=255)
+    return shape
+
+
+def _shrunk(shape: Image.Image, pixels: int) -> Image.Image:
+    """A shape without its outermost pixels; the edge of the photo is an edge, too."""
+    if not pixels:
+        return shape
+    padded = ImageOps.expand(shape, pixels).filter(ImageFilter.MinFilter(2 * pixels + 1))
+    return padded.crop((pixels, pixels, pixels + shape.width, pixels + shape.height))
 
 
 def _label_words(label: str) -> list[str]:
@@ -288,6 +315,6 @@ def _legend(width: int, filtered: bool) -> Image.Image:
         draw.rectangle((x, 2, x + 30, 22), fill=faint, outline=colour, width=line)
         draw.text((x + 38, 12), text, INK, font, "lm")
         x += 60 + round(font.getlength(text))
-    text = "label and confidence of each cell" + ("; faint cells are not used" if filtered else "")
+    text = "label and confidence of each region" + ("; faint ones are not used" if filtered else "")
     draw.text((x, 12), drawing.shorten(text, font, width - x), INK, font, "lm")
     return legend

@@ -10,7 +10,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from densecli.models.pooling import region_pool
 from densecli.train.dataloader import Batch
 from densecli.train.methods import METHODS, Method
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
@@ -39,7 +38,7 @@ class RegionCorrelation(Term):
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         # RoIAlign is linear, so a factor of the tokens gives the cosines of pooled tokens too.
         tokens = batch.targets[self.kind].permute(0, 3, 1, 2)
-        teacher = region_pool(tokens, batch.boxes, batch.batch_index)
+        teacher = batch.pool(tokens)
         return region_correlation_loss(student.regions, teacher, batch.batch_index, counts[0]), {}
 
 

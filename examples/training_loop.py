@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 import densecli
 from densecli.models.checkpoints import load_model
-from densecli.models.pooling import region_pool
 from densecli.models.text import text_embeddings
 
 
@@ -27,7 +26,7 @@ def train(store: str, teacher: str, student: str, *, steps: int = 20, workers: i
         stream.set_epoch(epoch)
         for batch in loader:
             dense = model.dense(model.prepare(batch.images))
-            logits = 100 * region_pool(dense, batch.boxes, batch.batch_index) @ text.T
+            logits = 100 * batch.pool(dense) @ text.T
             # The last two columns are what the teacher left to other things and other stuff.
             wanted = batch.targets["labels"][:, :-2]
             loss = torch.nn.functional.cross_entropy(logits, wanted)

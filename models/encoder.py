@@ -132,7 +132,7 @@ class Encoder:
                     hint="Give bool masks (N, H, W) of the photo's own size.",
                 )
             tokens = token_masks(pixels, dense.shape[-1]).to(dense.device)
-            return mask_pool(dense[None], tokens, _of_one(tokens))
+            return mask_pool(dense[None], tokens, [len(tokens)])
 
         return self._each(images, masks, pool)
 

@@ -1,5 +1,7 @@
 """Region embeddings from a dense map: boxes by RoIAlign, masks by a weighted mean."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -56,13 +58,15 @@ def _roi_align(dense: Tensor, boxes: Tensor, batch_index: Tensor, side: int | tu
     return found
 
 
-def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: bool = True) -> Tensor:
+def mask_pool(dense: Tensor, masks: Tensor, counts: Sequence[int], *, normalize: bool = True) -> Tensor:
     """Pools masks by the weighted mean of their tokens, sum(feature * mask) / sum(mask).
 
     Args:
         dense: (B, D, h, w) dense maps.
-        masks: (R, h, w) bool or weights.
-        batch_index: (R,) which map each mask belongs to.
+        masks: (R, h, w) bool, or weights such as the share of each token's cell that a mask covers; those of
+            the first map, then those of the second, and so on.
+        counts: How many masks belong to each of the B maps. Numbers on the CPU, so that nobody waits for a
+            GPU to count.
         normalize: Whether to scale the result to unit norm.
 
     Returns:
@@ -70,9 +74,9 @@ def mask_pool(dense: Tensor, masks: Tensor, batch_index: Tensor, *, normalize: b
     """
     tokens, weights = dense.float().flatten(2).transpose(1, 2), masks.float().flatten(1)
     # One image at a time: a copy of the map for every region would take R * D * h * w numbers.
-    rows = [torch.where(batch_index == i)[0] for i in range(len(tokens))]
-    sums = torch.cat([weights[row] @ tokens[i] for i, row in enumerate(rows)])
-    pooled = sums[torch.cat(rows).argsort()] / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    each = zip(weights.split(list(counts)), tokens.unbind(), strict=True)
+    sums = torch.cat([of_map @ of_tokens for of_map, of_tokens in each])
+    pooled = sums / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
     return F.normalize(pooled, dim=1) if normalize else pooled
 
 

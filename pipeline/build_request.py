@@ -18,9 +18,10 @@ from densecli.models.weights import same_model
 from densecli.pipeline.cluster import gpus_at
 from densecli.pipeline.computed_boxes import column_spec, computes_boxes
 from densecli.pipeline.config import BuildConfig, WebSettings
+from densecli.pipeline.mask_source import MASK_SETTINGS, with_masks
 from densecli.pipeline.proposals import check_proposals
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
-from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, open_source
+from densecli.pipeline.sources import Index, Item, Load, LoadMasks, Source, Unreadable, open_source
 from densecli.pipeline.sources.cut import Cut
 from densecli.pipeline.sources.index import shared_listings
 from densecli.pipeline.sources.packed import part
@@ -32,7 +33,8 @@ from densecli.shards.codecs import LowRank
 from densecli.shards.datasets import DATASETS
 from densecli.shards.geometry import Canvas
 from densecli.shards.kinds import kind_of_spec
-from densecli.shards.regions import MaskPlan, RegionPlan, region_plan
+from densecli.shards.mask_plan import MaskPlan
+from densecli.shards.region_plans import RegionPlan, region_plan
 from densecli.shards.specs import FULL_PRECISION, TeacherSpec
 from densecli.shards.store import Column, Store
 
@@ -50,6 +52,7 @@ class BuildRequest:
         device: A torch device, or auto.
         computed_boxes: Whether readers compute the boxes.
         proposals: See `check_proposals`.
+        masks: Reads the photos' masks, if regions are made of them.
         probe: A photo that every node of a cluster must be able to read.
     """
 
@@ -61,6 +64,7 @@ class BuildRequest:
     device: str
     computed_boxes: bool
     proposals: Mapping[str, int] = field(default_factory=dict)
+    masks: LoadMasks | None = None
     probe: Item | None = None
 
     def columns(self) -> list[Column]:
@@ -95,6 +99,7 @@ class BuildRequest:
             canvas=Canvas(self.store.canvas),
             load=self.load,
             plan=self.plan,
+            masks=self.masks,
             images=images,
             regions=regions,
             targets=tuple(zip(targets, teachers, strict=True)),
@@ -147,8 +152,7 @@ def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tup
     plan = region_plan(
         config.regions,
         proposals=fs.absolute(config.proposals) if config.proposals else "",
-        min_iou=config.min_iou,
-        min_stability=config.min_stability,
+        masks=MaskPlan(**{name: getattr(config, name) for name in MASK_SETTINGS}),
     )
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
@@ -156,11 +160,9 @@ def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tup
     if os.path.isfile(root):
         raise DenseCLIError(f"{root} is a file, not a store.", hint="Name a folder with --store.")
     source = list_photos(config, tars)
-    if isinstance(plan, MaskPlan) and not source.has_masks:
-        raise DenseCLIError(
-            f"The data set {config.dataset} at {data_url(config)} has no masks to take regions from.",
-            hint="Use --dataset sa1b with its annotations, or another region plan (--regions).",
-        )
+    masks: LoadMasks | None = None
+    if isinstance(plan, MaskPlan):
+        plan, masks = with_masks(plan, config, source, data_url(config))
     store = Store(
         root=root,
         dataset=source.identity,
@@ -182,6 +184,7 @@ def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tup
         device=config.device if config.ray_address else str(pick_device(config.device)),
         computed_boxes=computed,
         proposals=check_proposals(plan, source, data_url(config)),
+        masks=masks,
     )
     return request, source
 

@@ -2,7 +2,8 @@
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.shards.regions import GridPlan, RegionPlan
+from densecli.shards.region_plans import RegionPlan
+from densecli.shards.regions import GridPlan
 from densecli.shards.specs import RegionSpec
 from densecli.shards.store import Store
 

@@ -12,7 +12,7 @@ from densecli.shards.codecs import Rows
 from densecli.shards.config import ALL_THINGS, CATEGORIES, DeviceSettings, DryRunSettings, TextSettings
 from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.kinds import TAU
-from densecli.shards.regions import MaskPlan
+from densecli.shards.mask_plan import MaskPlan
 
 WEIGHTS = (
     "Weights of a model: a file, hf-hub:ORG/REPO[/FILE][@REVISION], open_clip:TAG or random:SEED. May be "
@@ -212,7 +212,7 @@ class BuildConfig(
     )
     regions: str = setting(
         "grid-paper",
-        help="Region plan: grid-paper, masks, proposals, or another grid.",
+        help="Region plan: grid-paper, masks, mask-boxes, proposals, or another grid.",
         group="regions",
         metavar="PLAN",
     )
@@ -224,16 +224,35 @@ class BuildConfig(
         default_text="none",
         path=True,
     )
+    masks: str | None = setting(
+        None,
+        help="Masks for --regions masks and mask-boxes: a json file in COCO's format.",
+        group="regions",
+        metavar="FILE",
+        default_text="those of the data set",
+        path=True,
+    )
+    max_masks: int = setting(
+        MaskPlan.max_masks, help="Most masks of a photo.", group="regions", min=1, metavar="N"
+    )
+    min_area: float = setting(
+        MaskPlan.min_area,
+        help="Smallest mask, as a share of the canvas.",
+        group="regions",
+        min=0,
+        max=1,
+        default_text="8 x 8 pixels of 512 x 512",
+    )
     min_iou: float = setting(
         MaskPlan.min_iou,
-        help="Lowest predicted_iou of a mask, for --regions masks.",
+        help="Lowest predicted_iou of a mask, where masks have one.",
         group="regions",
         min=0,
         max=1,
     )
     min_stability: float = setting(
         MaskPlan.min_stability,
-        help="Lowest stability_score of a mask, for --regions masks.",
+        help="Lowest stability_score of a mask, where masks have one.",
         group="regions",
         min=0,
         max=1,

@@ -111,6 +111,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "passed_over": source.passed.document(),
         "listed": source.listed,
         "proposals": dict(request.proposals),
+        **({"masks": sample.of_regions} if sample.of_regions else {}),
         "sampled": listed,
         **({"parts": parts.number, "parts_listed": parts.listed} if parts else {}),
         "skipped": 1 - sample.samples / listed,

@@ -22,6 +22,12 @@ def report(planned: dict[str, Any]) -> str:
             for name, factor in planned["measured_bytes"].items()
         ),
         *(
+            f"{columns[1][0]}: {masks['masks']:.1f} masks a photo, {masks['masks_left_out']:.1f} left out; "
+            f"{masks['on_grids']:.1%} of the photos have none, but grids."
+            for masks in [planned.get("masks")]
+            if masks
+        ),
+        *(
             f"{column['name']}: a range, because labels take more the less sure the teacher is. Where its "
             "weights are, plan measures it."
             for column in planned["columns"]

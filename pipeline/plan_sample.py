@@ -15,8 +15,10 @@ from densecli.pipeline.build_request import BuildRequest, shard_sizes
 from densecli.pipeline.sources import Source
 from densecli.pipeline.teachers import Cost, Photo
 from densecli.pipeline.unit import Unit
+from densecli.shards.codecs import Errors
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import read_joined
+from densecli.shards.manifest import ErrorTotals
 from densecli.shards.receipts import Receipt
 from densecli.shards.store import Column
 from densecli.shards.writer import ShardWriter, npz_bytes
@@ -50,6 +52,14 @@ class Sample:
     receipts: list[list[Receipt]]
     costs: dict[str, tuple[float, float]]
     most: dict[str, float]
+
+    @property
+    def of_regions(self) -> Errors:
+        """What the receipts of the regions say of a photo in the mean; nothing but of masks."""
+        totals = ErrorTotals()
+        for receipt in self.receipts[1]:
+            totals.add(receipt.error, receipt.samples)
+        return totals.totals()
 
     def photo_bytes(self) -> list[np.ndarray]:
         """(listed,) bytes of each photo in the tars of each column; 0 for one that cannot be read."""

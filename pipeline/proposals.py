@@ -7,7 +7,8 @@ from densecli.core.documents import parse
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources import Source
 from densecli.shards.proposals import HINT, Proposals, base_name, compare_names, read_proposals
-from densecli.shards.regions import ProposalPlan, RegionPlan
+from densecli.shards.region_plans import RegionPlan
+from densecli.shards.regions import ProposalPlan
 from densecli.shards.store import Store
 from densecli.shards.tars import read_shard
 

@@ -22,7 +22,9 @@ from densecli.pipeline.teachers.base import weights_id
 from densecli.pipeline.teachers.labels import Retrieval, absolute_file
 from densecli.shards.datasets import defaults_for
 from densecli.shards.kinds import KINDS
-from densecli.shards.regions import RegionPlan, region_plan
+from densecli.shards.mask_plan import MaskPlan
+from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import GridPlan, ProposalPlan
 from densecli.shards.specs import ColumnInfo, RelabelSpec, TargetSpec
 from densecli.shards.store import Column, Store
 
@@ -67,7 +69,7 @@ class RelabelRequest:
 
     store: Store
     features: Column
-    plan: RegionPlan | None
+    plan: GridPlan | ProposalPlan | None
     regions: Column
     labels: Column
     retrieval: Retrieval
@@ -199,7 +201,9 @@ def _own_regions(store: Store, column: Column, config: RelabelConfig) -> Column:
     return regions
 
 
-def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Column, RegionPlan | None]:
+def _regions(
+    store: Store, name: str | None, proposals: str | None
+) -> tuple[Column, GridPlan | ProposalPlan | None]:
     """The column of boxes, and the plan that makes it; None instead of the plan if it is finished."""
     there = store.columns("regions")
     if name is None and len(there) != 1:
@@ -212,6 +216,12 @@ def _regions(store: Store, name: str | None, proposals: str | None) -> tuple[Col
     if len(whole) == 1 and not proposals:
         return whole[0], None
     plan = region_plan(name, fs.absolute(proposals) if proposals else "")
+    if isinstance(plan, MaskPlan):
+        raise DenseCLIError(
+            f"The store at {store.root} has no finished column of the regions {name}, and masks are not made "
+            "of stored photos but of annotations.",
+            hint=f"Make it with densecli build-shards --regions {name}, without a teacher.",
+        )
     computed = computes_boxes(store, plan)
     column = store.column("regions", plan.name, column_spec(plan, computed=computed))
     check_stored(plan, store)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from densecli.core.prefetch import Stopped
 from densecli.core.stage_timer import StageTimer
-from densecli.models.pooling import region_pool
+from densecli.models.pooling import mask_pool, region_pool
 from densecli.pipeline.shard_builder import build_regions
 from densecli.pipeline.teachers.labels import encode_labels, retrieve
 from densecli.pipeline.unit import Report, Unit
@@ -20,7 +20,7 @@ from densecli.shards.codecs import Arrays, Errors, Features, TopK, combine_error
 from densecli.shards.joined import read_joined
 from densecli.shards.kinds import KINDS
 from densecli.shards.receipts import Receipt
-from densecli.shards.regions import RegionPlan
+from densecli.shards.regions import GridPlan, ProposalPlan, Regions
 from densecli.shards.store import Column
 from densecli.shards.writer import ShardWriter, npz_bytes
 
@@ -42,7 +42,7 @@ class Relabeller:
     """
 
     images: Column
-    plan: RegionPlan | None
+    plan: GridPlan | ProposalPlan | None
     regions: Column
     features: Column
     labels: Column
@@ -79,9 +79,9 @@ class Relabeller:
                 raise Stopped
             with timer("decode"):
                 stored = record.arrays(self.features.part)
-                boxes = record.regions().boxes
+                found = record.regions()
             with timer("retrieve"):
-                regions, max_norm = self.embeddings(stored, boxes, features.error)
+                regions, max_norm = self.embeddings(stored, found, features.error)
                 p = retrieve(F.normalize(regions, dim=1), torch.from_numpy(self.text), self.tau).numpy()
             with timer("encode"):
                 arrays, error = encode_labels(self.codec, p)
@@ -91,29 +91,27 @@ class Relabeller:
             errors.append({**error, "max_cosine": cosine_error(regions, max_norm)})
         return writer.commit(seconds=timer.seconds, error=combine_errors(errors))
 
-    def embeddings(
-        self, stored: Arrays, boxes: np.ndarray, error: Mapping[str, float]
-    ) -> tuple[Tensor, float]:
-        """Returns the embeddings of a photo's boxes, (N, C), not normalised, and a bound on an error's norm.
+    def embeddings(self, stored: Arrays, found: Regions, error: Mapping[str, float]) -> tuple[Tensor, float]:
+        """Returns the embeddings of a photo's regions, (N, C), not normalised, and a bound on an error.
 
         Args:
             stored: The photo's features or crops as stored; of crops, those of the stored views alone.
-            boxes: (N, 4), which features are pooled over.
+            found: The N regions, which features are pooled over.
             error: Figures of the shard's receipt.
         """
         if KINDS[self.features.target_kind].layout == "map":
-            return self.pool(stored, boxes), error["max_norm"]
+            return self.pool(stored, found), error["max_norm"]
         crops = torch.from_numpy(self.features.codec.decode(stored))
         return crops, error["max_abs"] * crops.shape[1] ** 0.5
 
-    def pool(self, stored: Arrays, boxes: np.ndarray) -> Tensor:
-        """Pools a photo's features over its boxes by RoIAlign.
+    def pool(self, stored: Arrays, found: Regions) -> Tensor:
+        """Pools a photo's features over its regions, as the P-VLM itself would.
 
         Pooling is linear in the map, so it can pool the factor, with r numbers for a token instead of C.
 
         Args:
             stored: The photo's features as stored.
-            boxes: (N, 4).
+            found: The N regions.
 
         Returns:
             (N, C).
@@ -122,8 +120,12 @@ class Relabeller:
         assert isinstance(map_codec, Features)
         factor, basis = map(torch.from_numpy, map_codec.factors(stored))
         dense = factor.T.reshape(1, -1, *stored["grid"])
-        of_image = torch.zeros(len(boxes), dtype=torch.long)
-        return region_pool(dense, torch.from_numpy(boxes), of_image, normalize=False) @ basis
+        if found.masks:
+            height, width = dense.shape[-2:]
+            masks = torch.from_numpy(found.coverage((height, width)))
+            return mask_pool(dense, masks, [len(masks)], normalize=False) @ basis
+        of_image = torch.zeros(len(found.boxes), dtype=torch.long)
+        return region_pool(dense, torch.from_numpy(found.boxes), of_image, normalize=False) @ basis
 
 
 def cosine_error(regions: Tensor, max_norm: float) -> float:

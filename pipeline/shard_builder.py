@@ -17,15 +17,18 @@ from densecli.core.progress import Progress
 from densecli.core.stage_timer import StageTimer
 from densecli.core.tables import readable
 from densecli.pipeline.batcher import Run
-from densecli.pipeline.sources import Item, Load, Unreadable
+from densecli.pipeline.mask_regions import MaskRegions
+from densecli.pipeline.sources import Item, Load, LoadMasks, Unreadable
 from densecli.pipeline.sources.address_loader import REFUSALS
 from densecli.pipeline.target_writer import TargetWriter
 from densecli.pipeline.teachers import Photo, Teacher
 from densecli.pipeline.unit import Report, Unit, at_photo
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record, read_joined
+from densecli.shards.mask_plan import MaskCounts, MaskPlan
 from densecli.shards.receipts import Receipt
-from densecli.shards.regions import RegionPlan
+from densecli.shards.region_plans import RegionPlan
+from densecli.shards.regions import GridPlan, ProposalPlan
 from densecli.shards.store import Column
 from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes
@@ -51,6 +54,7 @@ class BuilderConfig:
         targets: The teachers with their columns.
         batch_size: Canvases in a batch.
         threads: Number of threads that decode, prepare and encode, in addition to the one that runs teachers.
+        masks: Reads the photos' masks, if regions are made of them.
     """
 
     canvas: Canvas
@@ -61,6 +65,7 @@ class BuilderConfig:
     targets: Sequence[tuple[Column, Teacher]]
     batch_size: int
     threads: int = 1
+    masks: LoadMasks | None = None
 
 
 class ShardBuilder:
@@ -88,10 +93,17 @@ class ShardBuilder:
         config, shard, stop = self.config, unit.shard, stop or Event()
         receipts: list[Receipt] = []
         skipped_first: dict[str, list[str]] = {}
+        masks: MaskCounts | None = None
         if not config.images.has(shard):
             receipts.append(self._build_images(unit, stop, skipped_first))
         if not config.regions.has(shard):
-            receipts.append(build_regions(config.plan, config.images, config.regions, shard))
+            if isinstance(config.plan, MaskPlan):
+                assert config.masks
+                made = MaskRegions(plan=config.plan, canvas=config.canvas, load=config.masks)
+                receipt, masks = made.build(unit, config.images, config.regions, self._pool, stop)
+            else:
+                receipt = build_regions(config.plan, config.images, config.regions, shard)
+            receipts.append(receipt)
         records = read_joined([config.images, config.regions], shard)
         writers = [
             TargetWriter(
@@ -118,6 +130,7 @@ class ShardBuilder:
             skipped=dict(skipped),
             seconds=dict(seconds),
             skipped_first=skipped_first,
+            masks=masks,
         )
 
     def _build_images(self, unit: Unit, stop: Event, skipped_first: dict[str, list[str]]) -> Receipt:
@@ -148,8 +161,6 @@ class ShardBuilder:
                 "valid": config.canvas.valid_box(photo.width, photo.height).tolist(),
                 "source": readable(item.ref),
             }
-            if photo.masks is not None:
-                facts["masks"] = photo.masks
             return {"jpg": jpg, "json": json_bytes(facts)}
 
         with self._photos_turn:
@@ -218,13 +229,13 @@ class ShardBuilder:
         return [writer.commit(parts) for writer in writers]
 
 
-def build_regions(plan: RegionPlan, images: Column, regions: Column, shard: str) -> Receipt:
+def build_regions(plan: GridPlan | ProposalPlan, images: Column, regions: Column, shard: str) -> Receipt:
     """Writes a shard of boxes from what the images column says about its photos."""
     writer, timer = ShardWriter(regions, shard), StageTimer()
     for key, members in read_shard(images, shard):
         with timer("encode"):
             with at_photo(key):
                 boxes = plan.of_photo(json.loads(members["json"]))
-            npz = npz_bytes({"boxes": boxes.boxes, "offsets": boxes.offsets})
+            npz = npz_bytes(boxes.arrays)
         writer.add(key, {"npz": npz})
     return writer.commit(seconds=timer.seconds)

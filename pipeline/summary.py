@@ -13,6 +13,7 @@ from densecli.core.signals import Stop, heeding_signals
 from densecli.core.tables import plain
 from densecli.pipeline.failures import SetAside
 from densecli.pipeline.unit import Report
+from densecli.shards.mask_plan import MaskCounts
 from densecli.shards.store import Column, Store, shard_name
 
 Summary = dict[str, Any]
@@ -101,6 +102,7 @@ class Totals:
         self._shards = self._elsewhere = 0
         self._samples = 0
         self._seconds: Counter[str] = Counter()
+        self._masks: MaskCounts | None = None
         self._photos = photos
         self._start = time.monotonic()
 
@@ -119,6 +121,8 @@ class Totals:
                 self.progress.say(f"Skipped the photo {plain(photo)}: {reason}.")
                 there.append(photo)
         self._seconds.update(report.seconds)
+        if report.masks:
+            self._masks = (self._masks or MaskCounts()) + report.masks
 
     def add_elsewhere(self, shards: Sequence[int]) -> None:
         """Notes shards that other builds of this store have made in the meantime, by their numbers."""
@@ -129,8 +133,8 @@ class Totals:
         """Returns the sums.
 
         `shards` and `samples` built, `skipped` photos by reason and the first of them in `skipped_first`,
-        `elsewhere` the shards that other builds made, `seconds` by stage and in `total`, and
-        `images_per_second`.
+        `elsewhere` the shards that other builds made, `seconds` by stage and in `total`,
+        `images_per_second`, and `masks`, see `MaskCounts`, if regions were made of them.
         """
         elapsed = time.monotonic() - self._start
         stages = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
@@ -142,6 +146,7 @@ class Totals:
             "skipped_first": self.skipped_first,
             "seconds": {**stages, "total": round(elapsed, 3)},
             "images_per_second": round(self._samples / elapsed, 2),
+            **({"masks": self._masks.document} if self._masks else {}),
         }
 
     def check_set_aside(self, max_failed_shards: int) -> None:

@@ -8,6 +8,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped
 from densecli.core.tables import plain
 from densecli.pipeline.sources import Item
+from densecli.shards.mask_plan import MaskCounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Report:
         skipped: Number of unreadable photos by reason, among the photos that were read this time.
         seconds: Time spent by stage, summed over threads and columns.
         skipped_first: The first of the skipped photos by reason.
+        masks: What became of the photos' masks, if regions were made of them.
     """
 
     shard: str
@@ -40,6 +42,7 @@ class Report:
     skipped: dict[str, int]
     seconds: dict[str, float]
     skipped_first: dict[str, list[str]] = field(default_factory=dict)
+    masks: MaskCounts | None = None
 
 
 class PhotoError(Exception):

@@ -172,13 +172,25 @@ def report(described: dict[str, Any]) -> str:
             for c in columns
         ]
         lines += ["", "Seconds of all workers by stage:", table([["column", *stages, "total"], *rows])]
-    errors = [f"{c['name']}: {_figures(c['error'])}" for c in columns if c["error"]]
+    lines += [_masks(c) for c in columns if c["kind"] == "regions" and c["error"]]
+    errors = [
+        f"{c['name']}: {_figures(c['error'])}" for c in columns if c["error"] and c["kind"] == "targets"
+    ]
     lines += ["", "Error of what is stored:", *errors] if errors else []
     skipped = ", ".join(f"{n} {reason}" for reason, n in described["skipped"].items())
     lines += ["", f"Skipped photos: {skipped or 'none'}"]
     if passed := in_words(described["passed_over"]):
         lines.append(f"Passed over in the listing: {passed}")
     return "\n".join(lines)
+
+
+def _masks(column: dict[str, Any]) -> str:
+    """What became of the masks of a column of regions."""
+    of_photo = column["error"]
+    return (
+        f"{column['name']}: {of_photo['masks']:.1f} masks a photo, {of_photo['masks_left_out']:.1f} left out; "
+        f"{of_photo['on_grids']:.1%} of the photos have none, but grids"
+    )
 
 
 def _row(column: dict[str, Any]) -> list[str]:

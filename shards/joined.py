@@ -54,7 +54,7 @@ class Record:
             return _decode(self.parts["images"]["jpg"])
 
     def regions(self) -> Regions:
-        """The boxes, stored or computed. Raises DenseCLIError for damaged ones."""
+        """The regions, stored or computed. Raises DenseCLIError for damaged ones."""
         with self.reading("regions"):
             return self._shard.parts["regions"].regions(self._row)
 
@@ -149,7 +149,7 @@ class JoinedTar:
         return decode_npz(Members(self, row)["npz"])
 
     def regions(self, row: int) -> Regions:
-        """The boxes of a sample. Raises KeyError or ValueError for damaged ones."""
+        """The regions of a sample. Raises KeyError or ValueError for damaged ones."""
         return Regions.of(self.arrays(row))
 
 
@@ -196,8 +196,7 @@ class ComputedBoxes:
 
     def arrays(self, row: int) -> dict[str, np.ndarray]:
         """See `JoinedTar`."""
-        regions = self.regions(row)
-        return {"boxes": regions.boxes, "offsets": regions.offsets}
+        return self.regions(row).arrays
 
     def regions(self, row: int) -> Regions:
         """See `JoinedTar`. What raises is wrong with the photo's `.json`."""

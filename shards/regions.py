@@ -12,7 +12,7 @@ import xxhash
 from densecli.core import fs
 from densecli.core.documents import check
 from densecli.core.errors import DenseCLIError
-from densecli.core.registry import unknown_name
+from densecli.shards.masks import Masks
 from densecli.shards.proposals import HINT as PROPOSALS_HINT
 from densecli.shards.proposals import Proposals, read_proposals
 from densecli.shards.specs import RegionSpec
@@ -36,19 +36,21 @@ MAX_CELLS = {"clipself": 20}
 
 @dataclass(frozen=True)
 class Regions:
-    """The boxes of one photo, divided into views.
+    """The regions of one photo, divided into views.
 
     Attributes:
         boxes: (N, 4) float32 xyxy normalised to the canvas.
         offsets: (views + 1,) int32; view v is boxes[offsets[v] : offsets[v + 1]].
+        masks: The regions' masks, over which they are pooled; None if they are pooled over their boxes.
     """
 
     boxes: np.ndarray
     offsets: np.ndarray
+    masks: Masks | None = None
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "Regions":
-        """The boxes in stored arrays. Raises KeyError or ValueError for arrays that are none."""
+        """The regions in stored arrays. Raises KeyError or ValueError for arrays that are none."""
         boxes, offsets = arrays["boxes"], arrays["offsets"]
         if boxes.dtype != np.float32 or boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():
             raise ValueError("its boxes are not four finite numbers each")
@@ -57,7 +59,27 @@ class Regions:
         if offsets[0] != 0 or offsets[-1] != len(boxes) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError("its views do not divide its boxes")
         # Unsigned ones would become fractions where they are added to signed ones.
-        return cls(boxes, offsets.astype(np.int32))
+        masks = Masks.of(arrays, len(boxes)) if "rle" in arrays else None
+        return cls(boxes, offsets.astype(np.int32), masks)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored."""
+        masks = self.masks.arrays if self.masks else {}
+        return {"boxes": self.boxes, "offsets": self.offsets, **masks}
+
+    def coverage(self, grid: tuple[int, int], rows: np.ndarray | None = None) -> np.ndarray:
+        """The share of each token's cell that regions cover, (R, h, w) float16; see `Masks.coverage`.
+
+        Args:
+            grid: h and w of the token grid.
+            rows: The regions, by default all. They must have masks.
+
+        Raises:
+            ValueError: Masks are damaged.
+        """
+        assert self.masks
+        return self.masks.coverage(self.boxes, np.arange(len(self.boxes)) if rows is None else rows, grid)
 
     @property
     def n_views(self) -> int:
@@ -212,50 +234,6 @@ class ProposalPlan:
         return read_proposals(self.file)
 
 
-@dataclass(frozen=True)
-class MaskPlan:
-    """The boxes of the masks that come with the photos of a data set such as SA-1B.
-
-    A mask is kept if its box, cut at the photo's edge, covers at least `min_area` of the canvas (8 x 8 pixels
-    of 512 x 512). Boxes are sorted by predicted IoU and dealt to the fewest views of at most 20 boxes, so
-    that the views are alike. A photo without boxes has one empty view.
-
-    Attributes:
-        min_iou: Lowest predicted_iou of a mask. The default is SA-1B's own filter (Segment Anything,
-            appendix B), as is that of `min_stability`.
-        min_stability: Lowest stability_score of a mask.
-    """
-
-    min_iou: float = 0.88
-    min_stability: float = 0.95
-    name = "masks"
-    context = 1.5
-    max_cells = None
-    min_area = 1 / 64**2
-    view_size = 20
-
-    @property
-    def spec(self) -> RegionSpec:
-        """The spec of its column, on which the column's key depends."""
-        return {
-            "plan": "masks",
-            "min_iou": self.min_iou,
-            "min_stability": self.min_stability,
-            "min_area": self.min_area,
-            "view_size": self.view_size,
-        }
-
-    def of_photo(self, about: Mapping[str, Any]) -> Regions:
-        """See `GridPlan.of_photo`. `about["masks"]`: x, y, w, h, predicted_iou, stability_score of each."""
-        masks = np.array(about["masks"], np.float64).reshape(-1, 6)
-        masks = masks[(masks[:, 4] >= self.min_iou) & (masks[:, 5] >= self.min_stability)]
-        boxes = _on_canvas(_corners(masks[np.argsort(-masks[:, 4], kind="stable"), :4], about), about)
-        boxes = boxes[_area(boxes) >= self.min_area]
-        n_views = max(1, -(-len(boxes) // self.view_size))
-        views = [boxes[v::n_views] for v in range(n_views)]
-        return Regions(np.concatenate(views), np.cumsum([0, *map(len, views)]).astype(np.int32))
-
-
 def _corners(xywh: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
     """(N, 4) float64 xyxy in pixels of the photo, cut at its edge."""
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
@@ -274,34 +252,6 @@ def _area(boxes: np.ndarray) -> np.ndarray:
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     area: np.ndarray = sides[:, 0] * sides[:, 1]
     return area
-
-
-RegionPlan = GridPlan | MaskPlan | ProposalPlan
-
-
-def region_plan(
-    name: str,
-    proposals: str = "",
-    min_iou: float = MaskPlan.min_iou,
-    min_stability: float = MaskPlan.min_stability,
-) -> RegionPlan:
-    """Makes the region plan of a name on the command line: grid-NAME, masks or proposals.
-
-    Args:
-        name: Name of the plan.
-        proposals: See `ProposalPlan.file`.
-        min_iou: See `MaskPlan`.
-        min_stability: See `MaskPlan`.
-
-    Raises:
-        DenseCLIError: There is no such plan.
-    """
-    plans: dict[str, RegionPlan] = {plan.name: plan for plan in map(GridPlan, PAIRS)}
-    plans["proposals"] = ProposalPlan(proposals)
-    plans["masks"] = MaskPlan(min_iou, min_stability)
-    if name not in plans:
-        raise unknown_name("region plan", name, plans)
-    return plans[name]
 
 
 def _hash(text: str) -> int:

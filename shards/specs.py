@@ -164,14 +164,18 @@ class RegionSpec(TypedDict, total=False):
 
     plan: str
     pairs: list[list[int]]
+    """Rows and columns of each grid; of masks, those of photos without any."""
     stored: bool
     """False where readers compute the boxes, and the column has no shards."""
     sha256: str
     areas: list[int]
     limit: int
+    pool: Literal["mask", "box"]
+    """How regions are pooled; over their boxes where there is none."""
     min_iou: float
     min_stability: float
     min_area: float
+    max_masks: int
     view_size: int
 
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from densecli.core.prefetch import prefetch
+from densecli.models.pooling import mask_pool, region_pool
 from densecli.shards.cache import Cache
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import Record
 from densecli.shards.lanes import number_of_lanes
 from densecli.shards.reader import StoreReader
-from densecli.shards.regions import cells_of_visit, region_plan
+from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import Regions, cells_of_visit
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column, Store
 from densecli.train.gpu_decode import JpegDecoder
@@ -35,6 +37,9 @@ class Batch:
         images: (B, 3, S, S) uint8 canvases.
         boxes: (R, 4) float32 xyxy, normalised to the canvas.
         batch_index: (R,) int64, the sample of each box.
+        masks: (R, h, w) float16, the share of each of the student's tokens that a region covers; None where
+            regions are pooled over their boxes.
+        counts: Number of regions of each of the B samples.
         photos: (B, 4) float32 xyxy, the part of each canvas that its photo covers.
         targets: float32 by kind of target; see `TargetReader.read`. `labels` is the teacher's distribution,
             (R, D + 2); see `decoupled_kl`.
@@ -46,6 +51,8 @@ class Batch:
     images: Tensor
     boxes: Tensor
     batch_index: Tensor
+    masks: Tensor | None = None
+    counts: tuple[int, ...] = ()
     photos: Tensor
     targets: dict[str, Tensor]
     keys: tuple[str, ...]
@@ -64,11 +71,23 @@ class Batch:
             images=move(self.images).contiguous(),
             boxes=move(self.boxes),
             batch_index=move(self.batch_index),
+            masks=None if self.masks is None else move(self.masks),
+            counts=self.counts,
             photos=move(self.photos),
             targets={kind: move(target) for kind, target in self.targets.items()},
             keys=self.keys,
             epoch=self.epoch,
         )
+
+    def pool(self, dense: Tensor) -> Tensor:
+        """Pools the regions of dense maps (B, D, h, w), over their masks if they have some, else their boxes.
+
+        Returns:
+            (R, D) float32, unit norm.
+        """
+        if self.masks is None:
+            return region_pool(dense, self.boxes, self.batch_index)
+        return mask_pool(dense, self.masks, self.counts)
 
 
 class Stream:
@@ -204,7 +223,11 @@ class Stream:
 
 
 class Loader(Stream):
-    """Batches of photos, one view of their regions, and the targets of that view."""
+    """Batches of photos, one view of their regions, and the targets of that view.
+
+    Attributes:
+        tokens: h and w of the student's token grid, over which masks are pooled; None if there are no masks.
+    """
 
     def __init__(
         self,
@@ -242,6 +265,7 @@ class Loader(Stream):
         super().__init__(columns, canvas, config, lanes=lanes, table=table, rank=rank, world_size=world_size)
         self.regions, self.targets, self.decoder = regions, targets, decoder
         self._views = views
+        self.tokens: tuple[int, int] | None = None
         self._max_cells = region_plan(regions.name).max_cells
         self._readers = {kind: TargetReader(column) for kind, column in targets.items()}
 
@@ -257,9 +281,18 @@ class Loader(Stream):
             key=record.key,
             image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image(), canvas),
             boxes=regions.boxes[visit.rows],
+            masks=self._masks(record, regions, visit),
             photo=self.photo_box(record),
             targets={kind: self._target(kind, record, arrays[kind], visit) for kind in self.targets},
         )
+
+    def _masks(self, record: Record, regions: Regions, visit: Visit) -> np.ndarray | None:
+        """The masks of a visit on the student's tokens. Raises DenseCLIError for damaged ones."""
+        if regions.masks is None:
+            return None
+        assert self.tokens
+        with record.reading("regions"):
+            return regions.coverage(self.tokens, visit.rows)
 
     def _target(self, kind: str, record: Record, arrays: Arrays, visit: Visit) -> np.ndarray:
         """The targets of a visit. Raises DenseCLIError for arrays that are none of this kind."""
@@ -276,6 +309,7 @@ class Sample:
         image: (S, S, 3) uint8 canvas, or the JPEG if a `JpegDecoder` decodes it later.
         boxes: (R, 4) float32 xyxy, normalised to the canvas.
         photo: (4,) float32 xyxy, the part of the canvas that the photo covers.
+        masks: (R, h, w) float16; see `Batch`.
         targets: Targets by kind; see `TargetReader.read`.
     """
 
@@ -283,6 +317,7 @@ class Sample:
     image: Any
     boxes: np.ndarray
     photo: np.ndarray
+    masks: np.ndarray | None = None
     targets: dict[str, np.ndarray]
 
 
@@ -295,7 +330,8 @@ def collate(samples: list[Sample], epoch: int, photos: JpegDecoder | Tensor | No
         photos: The canvases of B samples or more, (., S, S, 3), by default those that the samples hold; or
             decodes them, if they are still JPEGs.
     """
-    counts = torch.tensor([len(sample.boxes) for sample in samples])
+    counts = tuple(len(sample.boxes) for sample in samples)
+    masks = [sample.masks for sample in samples if sample.masks is not None]
     if photos is None:
         photos = torch.from_numpy(np.stack([sample.image for sample in samples]))
     if isinstance(photos, Tensor):
@@ -305,7 +341,9 @@ def collate(samples: list[Sample], epoch: int, photos: JpegDecoder | Tensor | No
     return Batch(
         images=images,
         boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
-        batch_index=torch.arange(len(samples)).repeat_interleave(counts),
+        batch_index=torch.arange(len(samples)).repeat_interleave(torch.tensor(counts)),
+        masks=torch.from_numpy(np.concatenate(masks)) if masks else None,
+        counts=counts,
         photos=torch.from_numpy(np.stack([sample.photo for sample in samples])),
         targets={
             kind: torch.from_numpy(join([sample.targets[kind] for sample in samples]))

@@ -35,6 +35,7 @@ class _Samples:
         regions: str | None = None,
         views: int | None = None,
         seed: int = 0,
+        tokens: tuple[int, int] | None = None,
     ) -> None:
         opened = open_store(store) if isinstance(store, str) else store
         targets: dict[str, Column] = {}
@@ -49,6 +50,13 @@ class _Samples:
         config = LoaderConfig(batch_size=1, seed=seed, workers=0)
         plan = find_regions(opened, targets, regions)
         self._loader = Loader(opened, plan, targets, config, views=views)
+        self._loader.tokens = tokens
+        if plan.spec.get("pool") == "mask" and not tokens:
+            raise DenseCLIError(
+                f"The regions {plan.full_name} are masks, which are pooled over a student's tokens.",
+                hint="Give tokens=(h, w), the size of the dense map that you pool: 32, 32 of a ViT-B/16 at "
+                "512 px.",
+            )
         self.columns = [opened.images, plan, *targets.values()]
         self.epoch = 0
 
@@ -82,6 +90,7 @@ class SampleDataset(_Samples, Dataset[Sample]):
         teachers: Names of target columns, one of each kind of target; empty for photos and boxes alone.
         regions: Name of the region plan, where no target is about boxes and the store has several.
         views: Number of views of a photo that are used, by default all.
+        tokens: h and w of the dense map that regions are pooled from; needed where regions are masks.
 
     Raises:
         DenseCLIError: There is no such store or column, or a column is not finished.
@@ -94,8 +103,9 @@ class SampleDataset(_Samples, Dataset[Sample]):
         *,
         regions: str | None = None,
         views: int | None = None,
+        tokens: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(store, teachers, regions=regions, views=views)
+        super().__init__(store, teachers, regions=regions, views=views, tokens=tokens)
         samples = torch.from_numpy(self._loader.reader.table.samples.astype("int64"))
         self._ends = samples.cumsum(0)
         self._open: OrderedDict[int, JoinedShard] = OrderedDict()
@@ -150,6 +160,7 @@ class SampleStream(_Samples, IterableDataset[Sample]):
         regions: See `SampleDataset`.
         views: See `SampleDataset`.
         seed: Seed of the order.
+        tokens: See `SampleDataset`.
 
     Raises:
         DenseCLIError: See `SampleDataset`.

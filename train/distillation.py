@@ -61,6 +61,7 @@ def make_trainer(config: TrainConfig, distributed: Distributed | None = None) ->
         world_size=distributed.world_size,
     )
     recipe = Distillation(config, store, regions, targets, distributed.device)
+    loader.tokens = recipe.tokens
     trainer = Trainer(recipe, loader, config, distributed)
     if loader.decoder:
         trainer.notes += loader.decoder.notes()

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP
-from densecli.models.pooling import region_pool
 from densecli.models.prompts import find_templates
 from densecli.models.student import Student
 from densecli.models.text import category_embeddings
@@ -75,6 +74,7 @@ class Distillation(Recipe[Outputs]):
         mode: The student's read-out mode.
         reads_image: Whether a term reads the student's image embedding.
         initial_mode: That of the run that the student starts from; None if it starts from no run.
+        stride: Pixels of its input along each side of a token.
         initial: State dict of the student's network before the first step.
     """
 
@@ -163,6 +163,7 @@ class Distillation(Recipe[Outputs]):
             for loss, term in self.terms.items()
             for each in term.outputs_read(student._replace(head=heads.get(loss)))
         }
+        self.stride = side // dense.shape[-1]
         total = torch.stack([each.float().sum() for each in maps.values()]).sum()
         gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         return [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
@@ -183,6 +184,12 @@ class Distillation(Recipe[Outputs]):
         """Whether the student or a teacher began with random weights, so that results mean nothing."""
         teachers = (column.random_weights for column in self.targets.values())
         return self.initial_weights.random or any(teachers)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """h and w of the student's token grid."""
+        side = self.student.input_side(self.config.image_size or self.store.canvas) // self.stride
+        return side, side
 
     def resolved(self) -> dict[str, Any]:
         """See `Recipe.resolved`."""
@@ -256,7 +263,7 @@ class Distillation(Recipe[Outputs]):
         dense = outputs.dense.float()
         student = StudentOutput(
             dense,
-            region_pool(dense, batch.boxes, batch.batch_index),
+            batch.pool(dense),
             outputs.context,
             image=None if outputs.image is None else F.normalize(outputs.image.float(), dim=1),
         )

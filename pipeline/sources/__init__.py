@@ -9,7 +9,16 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.find import Entry
 from densecli.core.registry import registry
 from densecli.pipeline.config import WebSettings
-from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
+from densecli.pipeline.sources.base import (
+    Decoded,
+    Index,
+    Item,
+    Load,
+    LoadMasks,
+    Source,
+    SourceRequest,
+    Unreadable,
+)
 from densecli.pipeline.sources.cut import Cut, ShuffledCut, shuffled_order
 from densecli.shards.datasets import DATASETS, function_of
 
@@ -18,6 +27,7 @@ __all__ = [
     "Index",
     "Item",
     "Load",
+    "LoadMasks",
     "Source",
     "SourceRequest",
     "Unreadable",

@@ -23,6 +23,7 @@ from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.sources.index import Index as Index
 from densecli.shards.geometry import Canvas
 from densecli.shards.npz import decode_npz
+from densecli.shards.segmentation import PhotoMasks
 from densecli.shards.specs import DatasetIdentity
 from densecli.shards.writer import npz_bytes
 
@@ -95,18 +96,17 @@ class Decoded(NamedTuple):
         image: RGB. A large photo may be decoded at a smaller scale than width x height.
         width: Width of the photo itself, in pixels.
         height: Height of the photo itself, in pixels.
-        masks: For each mask x, y, w, h in pixels of the photo, predicted_iou and stability_score; None if
-            the data set has no masks.
     """
 
     image: Image.Image
     width: int
     height: int
-    masks: list[list[float]] | None = None
 
 
 Load = Callable[[Item, Canvas], Decoded]
 """Loads a photo for a canvas, or raises `Unreadable`."""
+LoadMasks = Callable[[Item], PhotoMasks]
+"""Reads what is annotated of a photo, or raises `Unreadable`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Source:
             keeps a long listing small.
         load: Loads a photo. It is pickled and sent to workers, so it must not hold the listing.
         options: Other flags of build-shards on which the listing depends, such as {"seed": 0}.
-        has_masks: Whether photos come with masks.
+        masks: Reads the masks that come with photos; None if they have none. It is pickled, as `load` is.
         blocks: Numbers of photos that stand together, such as those of each tar; see `shuffled_order`. None:
             each photo can be read by itself.
         index_bytes: Bytes that the index of this listing takes in a store.
@@ -136,7 +136,7 @@ class Source:
     items: Sequence[Item]
     load: Load
     options: Mapping[str, Any] = field(default_factory=dict)
-    has_masks: bool = False
+    masks: LoadMasks | None = None
     blocks: Sequence[int] | None = None
     index_bytes: int = 0
     passed: PassedOver = field(default_factory=PassedOver)

@@ -1,7 +1,8 @@
-"""Photos in COCO's standard layout, ROOT/SPLIT/*.jpg. Annotations are not needed."""
+"""Photos in COCO's standard layout, ROOT/SPLIT/*.jpg. Annotations are read for their masks alone."""
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline.sources.annotation_masks import FileMasks
 from densecli.pipeline.sources.base import (
     Source,
     SourceRequest,
@@ -41,6 +42,7 @@ def coco_source(request: SourceRequest) -> Source:
     files = find_photos(root, folder, request.index)
     if not files.sizes:
         raise no_photo(f"{folder} holds no photo", "The layout is ROOT/<split>/*.jpg.", files.passed)
+    annotated = fs.join(root, "annotations", f"instances_{split}.json")
     load = PhotoLoader(root=folder, upright=False, max_pixels=request.max_pixels)
     return files_source(
         "coco",
@@ -50,6 +52,7 @@ def coco_source(request: SourceRequest) -> Source:
         load,
         files.passed,
         index_bytes=files.index_bytes,
+        masks=FileMasks(annotated) if fs.exists(annotated) else None,
         listed=files.listed,
     )
 
@@ -57,5 +60,5 @@ def coco_source(request: SourceRequest) -> Source:
 DATASETS.add(
     "coco",
     Dataset(source=coco_source, split="train2017", test_split="val2017", test_categories="133"),
-    help="COCO's layout: DIR/SPLIT/*.jpg, no annotations needed.",
+    help="COCO's layout: DIR/SPLIT/*.jpg, annotations are needed for --regions masks alone.",
 )

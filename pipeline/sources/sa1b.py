@@ -1,10 +1,8 @@
 """SA-1B as released: tars with sa_N.jpg and sa_N.json, read in place, or the extracted folders."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,20 +13,18 @@ from densecli.core.find import Entry, find
 from densecli.core.passed_over import PassedOver
 from densecli.core.pictures import MAX_PIXELS, PIXEL_BYTES
 from densecli.pipeline.sources.base import (
-    Decoded,
     Item,
     Source,
     SourceRequest,
-    Span,
     Unreadable,
     no_folder,
     no_photo,
 )
-from densecli.pipeline.sources.photos import decode, read
+from densecli.pipeline.sources.photos import PhotoLoader, read
 from densecli.pipeline.sources.tars import Place, Row
 from densecli.pipeline.sources.volumes import Listing, Scanned, Volume, list_volumes, table, tar_volumes
 from densecli.shards.datasets import DATASETS, Dataset
-from densecli.shards.geometry import Canvas
+from densecli.shards.segmentation import PhotoMasks, annotations_of
 
 _PHOTO = re.compile(r"sa_[0-9]+\.jpg")
 _MASKS = re.compile(r"sa_[0-9]+\.json")
@@ -36,42 +32,21 @@ _LAYOUT = "The layout is ROOT/sa_000000.tar, ..., or the extracted folders, with
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sa1bLoader:
-    """Loads a photo with its masks. EXIF orientation is not applied: masks refer to the pixels as stored."""
+class Sa1bMasks:
+    """Reads the sa_N.json of a photo."""
 
     root: str
     max_pixels: int = MAX_PIXELS
 
-    def __call__(self, item: Item, canvas: Canvas) -> Decoded:
-        """Loads a photo; one without annotations has an empty list of masks. Raises Unreadable."""
-        max_bytes = PIXEL_BYTES * self.max_pixels
-        data = read(self.root, item.photo or Span(item.ref), max_bytes)
-        decoded = decode(data, upright=False, canvas=canvas, max_pixels=self.max_pixels)
-        masks = parse_masks(read(self.root, item.masks, max_bytes)) if item.masks else []
-        return decoded._replace(masks=masks)
-
-
-def parse_masks(data: bytes) -> list[list[float]]:
-    """The masks in a sa_N.json, as in `Decoded.masks`. Raises Unreadable."""
-    try:
-        rows = [_row(annotation) for annotation in parse(data)["annotations"]]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise Unreadable("bad-annotations") from error
-    return rows
-
-
-def _row(annotation: Any) -> list[float]:
-    """x, y, w, h, predicted_iou and stability_score. Raises ValueError, KeyError or TypeError."""
-    box = annotation["bbox"]
-    if not isinstance(box, list) or len(box) != 4:
-        raise ValueError("a box is no list of four numbers")
-    numbers = [*box, annotation["predicted_iou"], annotation["stability_score"]]
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
-        raise ValueError("a mask holds something that is no number")
-    row = [float(n) for n in numbers]
-    if not all(map(math.isfinite, row)) or min(row[2:4]) < 0:
-        raise ValueError("a mask has a number out of range")
-    return row
+    def __call__(self, item: Item) -> PhotoMasks:
+        """The masks of a photo; none if it has no annotations. Raises Unreadable."""
+        if not item.masks:
+            return PhotoMasks()
+        try:
+            document = parse(read(self.root, item.masks, PIXEL_BYTES * self.max_pixels))
+            return annotations_of(document.get("annotations") if isinstance(document, dict) else None)
+        except ValueError as error:
+            raise Unreadable("bad-annotations") from error
 
 
 def sa1b_source(request: SourceRequest) -> Source:
@@ -115,13 +90,15 @@ def sa1b_source(request: SourceRequest) -> Source:
         raise no_photo(f"{folder} holds no photo of SA-1B", _LAYOUT, passed)
     _refuse_twins(volumes)
     listing = Listing(volumes, limit)
+    annotated = any(volume.photos["masks_size"].any() for volume in volumes)
     return Source(
         name="sa1b",
         split=request.split,
         digest=listing.digest,
         items=listing,
-        load=Sa1bLoader(root=folder, max_pixels=request.max_pixels),
-        has_masks=any(volume.photos["masks_size"].any() for volume in volumes),
+        # EXIF orientation is not applied: masks refer to the pixels as stored.
+        load=PhotoLoader(root=folder, upright=False, max_pixels=request.max_pixels),
+        masks=Sa1bMasks(root=folder, max_pixels=request.max_pixels) if annotated else None,
         blocks=listing.blocks,
         index_bytes=listing.index_bytes,
         passed=passed,

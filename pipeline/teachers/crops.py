@@ -26,7 +26,8 @@ from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
 from densecli.shards.codecs import Arrays, Errors, Rows
 from densecli.shards.geometry import RESAMPLE
 from densecli.shards.kinds import KINDS
-from densecli.shards.regions import region_plan, stored_views
+from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import stored_views
 from densecli.shards.specs import ColumnInfo, CropSpec, TeacherSpec
 
 

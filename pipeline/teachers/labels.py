@@ -19,7 +19,7 @@ from densecli.models.categories import load_categories
 from densecli.models.checkpoints import load_model
 from densecli.models.dense import DenseCLIP
 from densecli.models.flops import dense_forward
-from densecli.models.pooling import region_pool
+from densecli.models.pooling import mask_pool, region_pool
 from densecli.models.prompts import default_templates, find_templates
 from densecli.models.registry import is_clip, resolve
 from densecli.models.text import category_embeddings
@@ -35,6 +35,7 @@ from densecli.pipeline.teachers.base import (
     weights_info,
 )
 from densecli.pipeline.teachers.families import TEACHERS, TeacherFamily
+from densecli.pipeline.transfers import to_device
 from densecli.shards.codecs import Arrays, Errors, TopK
 from densecli.shards.config import ALL_THINGS
 from densecli.shards.datasets import defaults_for
@@ -158,9 +159,8 @@ class LabelsTeacher:
         return retrieval_map(self.model, inputs, resample=self.config.resample)
 
     def targets(self, photos: Sequence[Photo], outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Returns for each photo p (N, D) float32 for its N boxes."""
-        boxes, of_image = boxes_of([photo.regions.boxes for photo in photos], self.device)
-        regions = region_pool(torch.cat(list(outputs)), boxes, of_image)
+        """Returns for each photo p (N, D) float32 for its N regions."""
+        regions = pooled_regions(torch.cat(list(outputs)), photos)
         with full_precision(self.device):
             # A rounded cosine would be off by a hundredfold after the division by tau.
             p = retrieve(regions, self.text, self.config.tau)
@@ -202,6 +202,24 @@ def retrieve(regions: Tensor, text: Tensor, tau: float) -> Tensor:
         (N, D).
     """
     return F.softmax(regions @ text.T / tau, dim=1)
+
+
+def pooled_regions(dense: Tensor, photos: Sequence[Photo]) -> Tensor:
+    """Pools the regions of photos, over their masks if they have some, else over their boxes.
+
+    Args:
+        dense: (B, C, h, w), the maps of B photos.
+        photos: The photos, with R regions in total.
+
+    Returns:
+        (R, C), unit norm.
+    """
+    if photos[0].regions.masks is None:
+        boxes, of_image = boxes_of([photo.regions.boxes for photo in photos], dense.device)
+        return region_pool(dense, boxes, of_image)
+    height, width = dense.shape[-2:]
+    masks = [photo.regions.coverage((height, width)) for photo in photos]
+    return mask_pool(dense, to_device([np.concatenate(masks)], dense.device)[0], list(map(len, masks)))
 
 
 def encode_labels(codec: TopK, p: np.ndarray) -> tuple[Arrays, Errors]:

@@ -9,11 +9,14 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.sources import Index, Source, Unreadable, open_source
 from densecli.shards.geometry import Canvas
+from densecli.shards.mask_plan import MaskPlan
+from densecli.shards.segmentation import PhotoMasks, packed
 
 from .frame import Target
 from .inputs import NUMBERS, mutated, mutated_value, odd_text, odd_value
@@ -25,8 +28,13 @@ NAMES = (
 )  # fmt: skip
 TARGETS_OF_LINKS = ("a.jpg", "d/a.jpg", ".", "..", "gone", "../../outside/secret.txt", "/etc/passwd", "l.jpg")
 KINDS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.DIRTYPE)
+COUNTS = packed([np.eye(30, 40, dtype=bool)])[0].decode()
 MASKS = {
-    "annotations": [{"bbox": [1, 2, 30, 20], "predicted_iou": 0.9, "stability_score": 0.98, "id": 1}] * 2,
+    "annotations": [
+        {"segmentation": {"size": [30, 40], "counts": COUNTS}, "predicted_iou": 0.9, "stability_score": 0.98},
+        {"segmentation": {"size": [30, 40], "counts": [100, 50, 1050]}, "predicted_iou": 0.9},
+        {"segmentation": [[1, 2, 30, 2, 30, 20]], "iscrowd": 0},
+    ],
     "image": {"file_name": "sa_1.jpg"},
 }
 
@@ -109,7 +117,6 @@ def check(source: Source, folder: Path) -> None:
         except (Unreadable, DenseCLIError):
             continue
         assert loaded.image.mode == "RGB"
-        json.dumps(loaded.masks, allow_nan=False)
 
 
 def try_tars(rng: random.Random, folder: Path) -> None:
@@ -154,14 +161,21 @@ def try_folder(rng: random.Random, folder: Path) -> None:
 
 
 def try_masks(rng: random.Random, folder: Path) -> None:
-    """The annotations of one photo of SA-1B."""
+    """The annotations of one photo, of SA-1B or in a file for all photos."""
     value = mutated_value(rng, MASKS, rng.randrange(1, 4)) if rng.random() < 0.8 else odd_value(rng)
     data = json.dumps(value).encode("utf-8", "surrogatepass")
     (folder / "sa_1.jpg").write_bytes(jpg())
     (folder / "sa_1.json").write_bytes(mutated(rng, data) if rng.random() < 0.3 else data)
     source = open_source("sa1b", str(folder))
-    masks = source.load(source.items[0], Canvas(32)).masks
-    assert masks is not None and all(len(mask) == 6 and min(mask[2:4]) >= 0 for mask in masks)
+    try:
+        masks = source.masks(source.items[0]) if source.masks else PhotoMasks()
+    except Unreadable:
+        masks = PhotoMasks()
+    about = {"width": 40, "height": 30, "valid": [0, 0, 1, 0.75]}
+    regions, counts = MaskPlan().of_photo(about, masks, Canvas(32))
+    assert counts.photos + counts.on_grids == 1
+    share = regions.coverage((4, 4)).astype(np.float64)
+    assert (share >= 0).all() and (share <= 1).all() and (share.sum(axis=(1, 2)) > 0).all()
 
 
 TARGETS = (

@@ -62,7 +62,10 @@ def test_densevlm__dense_and_pooled(densevlm: Figures, side: int) -> None:
     close(dense, densevlm[f"dense_{side}"])
     close(region_pool(dense, densevlm.boxes, BATCH_INDEX, normalize=False), densevlm[f"roi_{side}"])
     masks = torch.cat([densevlm[f"masks0_{side}"], densevlm[f"masks1_{side}"]])
-    close(mask_pool(dense, masks, BATCH_INDEX, normalize=False), densevlm[f"mask_pool_{side}"])
+    close(
+        mask_pool(dense, masks, BATCH_INDEX.bincount().tolist(), normalize=False),
+        densevlm[f"mask_pool_{side}"],
+    )
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -63,4 +63,7 @@ def test_densevlm_openclip__dense_and_pooled(figures: Figures, side: int) -> Non
     close(dense, figures[f"dense_{side}"])
     close(region_pool(dense, figures.boxes, BATCH_INDEX, normalize=False), figures[f"roi_{side}"])
     masks = torch.cat([figures[f"masks0_{side}"], figures[f"masks1_{side}"]])
-    close(mask_pool(dense, masks, BATCH_INDEX, normalize=False), figures[f"mask_pool_{side}"])
+    close(
+        mask_pool(dense, masks, BATCH_INDEX.bincount().tolist(), normalize=False),
+        figures[f"mask_pool_{side}"],
+    )

@@ -26,15 +26,21 @@ def test_region_pool__bfloat16_maps_pool_in_float32() -> None:
     torch.testing.assert_close(pooled[0], dense.float().mean(dim=(2, 3))[0])
 
 
-def test_mask_pool__is_the_mean_over_the_mask_of_its_own_image_in_any_order() -> None:
+def test_mask_pool__is_the_mean_over_the_mask_of_its_own_image() -> None:
     dense = torch.randn(3, 5, 4, 4)
     masks = torch.rand(6, 4, 4) > 0.5
-    index = torch.tensor([2, 0, 2, 1, 0, 2])
-    pooled = mask_pool(dense, masks, index, normalize=False)
-    for row, mask, i in zip(pooled, masks, index, strict=True):
+    pooled = mask_pool(dense, masks, [2, 0, 4], normalize=False)
+    for row, mask, i in zip(pooled, masks, [0, 0, 2, 2, 2, 2], strict=True):
         torch.testing.assert_close(row, dense[i][:, mask].mean(dim=1))
 
 
+def test_mask_pool__weights_are_shares_of_tokens() -> None:
+    dense, weights = torch.randn(1, 5, 2, 3), torch.rand(1, 2, 3).half()
+    pairs = [(weights[0, y, x].float(), dense[0, :, y, x]) for y in range(2) for x in range(3)]
+    expected = sum(w * token for w, token in pairs) / sum(w for w, _ in pairs)
+    torch.testing.assert_close(mask_pool(dense, weights, [1])[0], expected / expected.norm())
+
+
 def test_mask_pool__a_mask_without_tokens_gives_zeros() -> None:
-    pooled = mask_pool(torch.randn(1, 5, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool), torch.tensor([0]))
+    pooled = mask_pool(torch.randn(1, 5, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool), [1])
     assert torch.equal(pooled, torch.zeros(1, 5))

@@ -16,7 +16,8 @@ from densecli.shards.codecs import Rows, codec_from_spec
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import read_joined
 from densecli.shards.npz import decode_npz
-from densecli.shards.regions import Regions, region_plan, stored_views
+from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import Regions, stored_views
 
 
 @pytest.fixture

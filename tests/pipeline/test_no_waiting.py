@@ -21,7 +21,7 @@ from densecli.pipeline.teachers.gram import SelfConfig
 from densecli.pipeline.teachers.labels import LabelsConfig
 from densecli.pipeline.teachers.refiner import BOXES_PER_BATCH, RefinedConfig
 from densecli.shards.geometry import Canvas
-from densecli.shards.regions import region_plan
+from densecli.shards.region_plans import region_plan
 
 CUDA = torch.device("cuda")
 KERNELS = ("roi_align", "mm", "addmm", "bmm", "_softmax", "convolution")

@@ -18,21 +18,29 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.find import find
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
+from densecli.pipeline.mask_regions import told
 from densecli.pipeline.sources import Index, Source, Unreadable, open_source, volumes
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import read_joined
 from densecli.shards.npz import decode_npz
+from densecli.shards.segmentation import packed
 from densecli.shards.tars import read_shard
 
 CANVAS = Canvas(48)
 
 
-def annotations(*masks: tuple[list[float], float, float]) -> bytes:
-    rows = [{"bbox": box, "predicted_iou": iou, "stability_score": s} for box, iou, s in masks]
+def annotations(*masks: tuple[list[int], float, float]) -> bytes:
+    """Of a photo of 64 x 48 pixels; masks are boxes."""
+    rows = []
+    for (x, y, width, height), iou, stability in masks:
+        bitmap = np.zeros((48, 64), bool)
+        bitmap[y : y + height, x : x + width] = True
+        segmentation = {"size": [48, 64], "counts": packed([bitmap])[0].decode()}
+        rows.append({"segmentation": segmentation, "predicted_iou": iou, "stability_score": stability})
     return json.dumps({"image": {}, "annotations": rows}).encode()
 
 
-WHOLE = annotations(([0.0, 0.0, 32.0, 24.0], 0.9, 0.97), ([8.0, 8.0, 40.0, 40.0], 0.95, 0.96))
+WHOLE = annotations(([0, 0, 32, 24], 0.9, 0.97), ([8, 8, 40, 40], 0.95, 0.96))
 
 
 def release(*numbers: int) -> dict[str, bytes]:
@@ -68,9 +76,10 @@ def test_sa1b__lists_tar_after_tar_and_finds_each_photo_in_its_own(sa1b):
 
 def test_sa1b__the_loader_travels_without_the_listing(sa1b):
     source = open_source("sa1b", str(sa1b))
-    load, items = pickle.loads(pickle.dumps((source.load, source.items[1:3])))
-    assert [load(item, CANVAS).masks for item in items] == [
-        [[0, 0, 32, 24, 0.9, 0.97], [8, 8, 40, 40, 0.95, 0.96]]
+    load, masks, items = pickle.loads(pickle.dumps((source.load, source.masks, source.items[1:3])))
+    assert [load(item, CANVAS).image.size for item in items] == [(64, 48)] * 2
+    assert [[mask[1:] for mask in masks(item).annotations] for item in items] == [
+        [(0.9, 0.97), (0.95, 0.96)]
     ] * 2
 
 
@@ -82,7 +91,7 @@ def test_sa1b__an_extracted_folder_has_the_same_photos_and_masks(sa1b, tmp_path)
     assert [item.key for item in source.items] == ["sa_3", "sa_5", "sa_7", "sa_1", "sa_2"]
     tars = open_source("sa1b", str(sa1b))
     assert np.array_equal(pixels(source, 0), pixels(tars, 1))
-    assert source.load(source.items[0], CANVAS).masks == tars.load(tars.items[1], CANVAS).masks
+    assert source.masks(source.items[0]) == tars.masks(tars.items[1])
 
 
 def test_sa1b__a_tar_and_its_own_folder_are_the_same_photos_once(sa1b):
@@ -214,7 +223,7 @@ def test_index__an_extracted_folder_is_listed_again_only_when_it_changed(tmp_pat
     again = open_source("sa1b", str(root), index=index)
     assert listed == ["sa1b"]
     assert (again.identity, again.items[:]) == (first.identity, first.items[:])
-    assert again.load(again.items[2], CANVAS).masks
+    assert again.masks(again.items[2]).annotations
     (root / "sa_000001" / "sa_4.jpg").write_bytes(jpg())
     assert [item.key for item in open_source("sa1b", str(root), index=index).items][-1] == "sa_4"
     assert listed == ["sa1b", "sa1b", "sa_000001"]
@@ -259,7 +268,7 @@ def test_masks__are_the_regions_of_every_teacher(from_sa1b):
         assert decode_npz(record.parts["crops-scenes-s"]["npz"])["x"].shape[0] == 2
 
 
-def test_masks__other_thresholds_are_another_column_and_need_the_store_alone(from_sa1b):
+def test_masks__other_thresholds_are_another_column_and_read_no_photo_again(from_sa1b):
     def gone(item, canvas):
         raise AssertionError("the photos were read again")
 
@@ -291,23 +300,38 @@ def test_masks__data_without_any_is_refused_before_the_build(tiny, tmp_path, dat
         prepare(config)
 
 
-BAD = [b"{", b"[]", annotations(([1.0, 2.0], 1, 1)), annotations(([1.0, 2.0, 3.0, 4.0], float("nan"), 1))]
-
-
-@pytest.mark.parametrize("data", BAD)
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"annotations": 5}', b"\xff"])
 def test_sa1b__damaged_annotations_are_a_reason(sa1b, data):
     write_tar(sa1b / "sa_000000.tar", {"sa_1.jpg": jpg(), "sa_1.json": data})
     (sa1b / "sa_000001.tar").unlink()
     source = open_source("sa1b", str(sa1b))
     with pytest.raises(Unreadable, match=r"^bad-annotations$"):
-        source.load(source.items[0], CANVAS)
+        source.masks(source.items[0])
 
 
-def test_sa1b__a_photo_without_annotations_has_no_masks(sa1b):
-    write_tar(sa1b / "sa_000002.tar", {"sa_9.jpg": jpg()})
-    source = open_source("sa1b", str(sa1b))
-    assert source.has_masks
-    assert source.load(source.items[5], CANVAS).masks == []
+def test_masks__photos_without_them_have_grids_and_are_told(from_sa1b, sa1b):
+    odd = {"segmentation": {"size": [1 << 40, 1 << 40], "counts": "0"}}
+    members = {
+        **{f"sa_{n}.jpg": jpg(seed=n) for n in (8, 9, 10)},
+        "sa_9.json": b"{",
+        "sa_10.json": json.dumps({"annotations": [odd, {"bbox": [0, 0, 1, 1]}]}).encode(),
+    }
+    write_tar(sa1b / "sa_000002.tar", members)
+    request, reports = build_here(replace(from_sa1b, teachers=("scenes-s",), shard_size=8))
+    counts = reports[0].masks
+    assert (reports[0].samples, counts.photos, counts.on_grids, counts.masks) == (8, 5, 3, 10)
+    assert counts.left_out == {
+        "all of a photo (bad-annotations)": 1,
+        "of another size than the photo": 1,
+        "no segmentation": 1,
+    }
+    assert told(counts.document).startswith(
+        "Masks: 10 of 5 photos; 3 photos without have grids; left out: 1 "
+    )
+    sizes = [len(record.regions().boxes) for record in read_joined(request.columns(), "000000")]
+    assert sizes == [2] * 5 + [400] * 3
+    error = request.columns()[1].receipt("000000").error
+    assert error == {"masks": 1.25, "on_grids": 0.375, "masks_left_out": 0.375}
 
 
 def test_sa1b_like__builds_with_masks(tiny, shared_data):

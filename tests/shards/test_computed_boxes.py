@@ -82,7 +82,7 @@ def test_samples__of_a_store_and_its_like_are_those_of_each(old, new):
 )
 def test_boxes__computed_from_what_stands_in_a_store_are_those_that_were_written(pairs, width, height, side):
     valid = Canvas(side).valid_box(width, height).tolist()
-    stored = decode_npz(npz_bytes(vars(GridPlan(pairs).of_photo({"valid": valid}))))
+    stored = decode_npz(npz_bytes(GridPlan(pairs).of_photo({"valid": valid}).arrays))
     read = json.loads(json_bytes({"valid": valid}))
     spec = json.loads(canonical_json(GridPlan(pairs).spec))
     computed = Grids.of(spec).of_photo(read)

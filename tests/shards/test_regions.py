@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from densecli.core.errors import DenseCLIError
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import column_key
-from densecli.shards.regions import PAIRS, GridPlan, Regions, cells_of_visit, region_plan, view_of
+from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import PAIRS, GridPlan, Regions, cells_of_visit, view_of
 
 # The pair sets written out: (rows, columns).
 PAPER = [(m, n) for m in (2, 3, 4, 5, 6) for n in (2, 3, 4, 5, 6)]
@@ -167,38 +168,6 @@ def test_proposals__a_file_that_is_not_there_or_of_another_layout(proposals, tmp
         _ = region_plan("proposals", str(tmp_path / "nowhere.json")).spec
     with pytest.raises(DenseCLIError, match="layout of COCO"):
         proposals([], annotations=[{"bbox": [0, 0, 9, 9]}]).of_photo(about())
-
-
-def masks(*rows, width=2000, height=1000):
-    return {"width": width, "height": height, "valid": [0, 0, 1, 0.5], "masks": [list(row) for row in rows]}
-
-
-def test_masks__are_those_sure_and_stable_and_large_enough_surest_first():
-    sure, surer = [0, 0, 400, 200, 0.9, 0.96], [1900, 900, 500, 500, 0.97, 0.95]
-    unsure, unstable, small = [0, 0, 400, 200, 0.87, 1], [0, 0, 400, 200, 1, 0.94], [0, 0, 31, 31, 1, 1]
-    regions = region_plan("masks").of_photo(masks(sure, unsure, surer, unstable, small))
-    np.testing.assert_allclose(regions.boxes, [[0.95, 0.45, 1, 0.5], [0, 0, 0.2, 0.1]], atol=1e-7)
-    assert (regions.boxes.dtype, regions.offsets.tolist()) == (np.float32, [0, 2])
-
-
-@pytest.mark.parametrize(("n", "sizes"), [(0, [0]), (20, [20]), (21, [11, 10]), (47, [16, 16, 15])])
-def test_masks__many_are_dealt_to_views_alike(n, sizes):
-    rows = [[10 * i, 0, 100, 100, 0.9 + i / 1000, 1] for i in range(n)]
-    regions = region_plan("masks").of_photo(masks(*rows))
-    assert np.diff(regions.offsets).tolist() == sizes
-    assert sorted((regions.boxes[:, 0] * 2000).round().astype(int).tolist()) == [10 * i for i in range(n)]
-    if n == 47:
-        # Every view begins with one of the surest.
-        first = regions.boxes[regions.offsets[:-1], 0] * 2000
-        np.testing.assert_allclose(first, [460, 450, 440], atol=1e-3)
-
-
-def test_masks__thresholds_are_in_the_key_and_the_name_is_not():
-    plans = [
-        region_plan("masks", min_iou=iou, min_stability=s) for iou, s in ((0.9, 0.9), (0.8, 0.9), (0.9, 0.8))
-    ]
-    assert len({json.dumps(plan.spec) for plan in plans}) == 3
-    assert {plan.name for plan in plans} == {"masks"}
 
 
 @pytest.mark.parametrize("kind", [np.uint64, np.int64, np.uint8])

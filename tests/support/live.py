@@ -23,6 +23,7 @@ from densecli.models.text import text_embeddings
 from densecli.models.vfm import VFM
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.pipeline.config import BuildConfig
+from densecli.scenes.world import render
 from densecli.train.dataloader import Batch
 
 TAU, THETA, SPATIAL_TAU, SIDE = 0.01, 0.3, 0.2, 5
@@ -82,11 +83,13 @@ class Teachers:
 
     @torch.no_grad()
     def crops(self, batch: Batch, name: str) -> Tensor:
-        """(R, C) [CLS] of each box's own pixels, aspect kept, centred on black."""
+        """(R, C) [CLS] of each box's own pixels, aspect kept, centred on black; of a mask, 1.5 times it."""
         model = self.world.model(name)
         side, crops = model.arch.native_side, []
         canvas = batch.images.shape[-1]
         for box, image in zip(batch.boxes.tolist(), batch.batch_index.tolist(), strict=True):
+            if batch.masks is not None:
+                box = around(box)
             left, top, right, bottom = (round(x * canvas) for x in box)
             crop = Image.fromarray(batch.images[image].permute(1, 2, 0).numpy()).crop(
                 (left, top, max(right, left + 1), max(bottom, top + 1))
@@ -123,8 +126,41 @@ class Teachers:
         return model(model.prepare(batch.images, self.world.model(self.world.student).patch_size))
 
 
+def around(box: list[float]) -> list[float]:
+    """A box, xyxy, 1.5 times as large around its centre, within the photo, which is as large as the canvas."""
+    reach = [0.25 * (box[2] - box[0]), 0.25 * (box[3] - box[1])]
+    grown = [box[0] - reach[0], box[1] - reach[1], box[2] + reach[0], box[3] + reach[1]]
+    return [min(1.0, max(0.0, x)) for x in grown]
+
+
+def over_masks(dense: Tensor, batch: Batch) -> Tensor:
+    """(R, C) unit regions: the segments of the scenes, drawn again, largest first, pooled token by token."""
+    canvas, tokens = batch.images.shape[-1], dense.shape[-1]
+    cell, regions = canvas // tokens, []
+    for row, key in enumerate(batch.keys):
+        split, number = key.split("-")
+        panoptic = render(0, split, int(number)).panoptic
+        # The pixel of the scene under the middle of each pixel of the canvas.
+        under = [(2 * i + 1) * len(panoptic) // (2 * canvas) for i in range(canvas)]
+        drawn = torch.from_numpy(panoptic[under][:, under])
+        masks = [drawn == segment for segment in drawn.unique()]
+        for mask in sorted(masks, key=lambda mask: -int(mask.sum())):
+            if mask.sum() < canvas**2 / 64**2:
+                continue
+            total, weight = torch.zeros(dense.shape[1]), 0.0
+            for i in range(tokens):
+                for j in range(tokens):
+                    share = mask[i * cell : (i + 1) * cell, j * cell : (j + 1) * cell].float().mean()
+                    total, weight = total + share * dense[row, :, i, j].float(), weight + share
+            regions.append(total / weight)
+    assert len(regions) == len(batch.boxes)
+    return F.normalize(torch.stack(regions), dim=1)
+
+
 def pooled(dense: Tensor, batch: Batch, side: int = 1) -> Tensor:
     """(R, C) unit regions, or (R, side * side, C) tokens of them."""
+    if batch.masks is not None and side == 1:
+        return over_masks(dense, batch)
     height, width = dense.shape[-2:]
     scale = torch.tensor([width, height, width, height])
     rois = torch.cat([batch.batch_index[:, None].float(), batch.boxes * scale], dim=1)

@@ -13,7 +13,8 @@ from PIL import Image
 from densecli.scenes.vocabulary import STUFF, THINGS
 from densecli.shards.codecs import LowRank, Rows, TopK
 from densecli.shards.geometry import Canvas
-from densecli.shards.regions import region_plan, stored_views
+from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import stored_views
 from densecli.shards.store import Column, Store
 from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, jpg_bytes, json_bytes, npz_bytes

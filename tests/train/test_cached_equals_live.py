@@ -259,6 +259,24 @@ def test_step__a_store_of_teachers_in_fp16_equals_live_ones_in_fp32(worlds, tmp_
     assert_equal(trainer, world, LIVE[method], DEFAULT)
 
 
+@pytest.fixture(scope="module")
+def of_masks(worlds, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str]:
+    """The generated world with its masks as regions, on a canvas of another size than the scenes."""
+    world = worlds("scenes")
+    data = replace(world.data, regions="masks", canvas=72)
+    teachers = {"teachers": (world.pvlm, f"crops-{world.student}"), "categories": world.categories}
+    store = str(tmp_path_factory.mktemp("masks") / "store")
+    return world, built(replace(data, **teachers, store=store, device="cpu"))
+
+
+@pytest.mark.parametrize("method", ["densevlm", "clipself", "regiontext"])
+def test_step__cached_equals_live_of_masks(of_masks, tmp_path, method: str) -> None:
+    world, store = of_masks
+    trainer = trainer_of(world, store, tmp_path, method=method)
+    assert next(trainer.loader.batches(0)).masks is not None
+    assert_equal(trainer, world, LIVE[method], DEFAULT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["densevlm", "declip", "sc-clipself"])
 def test_step__cached_equals_live_at_full_size(worlds, stores, tmp_path, method: str) -> None:

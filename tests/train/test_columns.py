@@ -11,7 +11,7 @@ from training import run_settings
 from densecli.core.errors import DenseCLIError
 from densecli.models.student import load_student
 from densecli.scenes.vocabulary import NAMES, THINGS
-from densecli.shards.regions import region_plan
+from densecli.shards.region_plans import region_plan
 from densecli.shards.store import Column, Store
 from densecli.train.columns import find_targets
 from densecli.train.distillation import TrainConfig, make_trainer

@@ -12,7 +12,7 @@ from training import rows, run_settings
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP
 from densecli.models.registry import MODELS, build, resolve
-from densecli.shards.regions import region_plan
+from densecli.shards.region_plans import region_plan
 from densecli.shards.store import Store
 from densecli.train.distillation import TrainConfig, make_trainer, train
 from densecli.train.heads import STUDENT

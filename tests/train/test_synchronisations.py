@@ -98,6 +98,7 @@ def step_on_gpu(trainer: Trainer[Any]) -> Counter[str]:
         images=on_gpu(batch.images),
         boxes=on_gpu(batch.boxes),
         batch_index=on_gpu(batch.batch_index),
+        masks=on_gpu(batch.masks),
         targets={kind: on_gpu(target) for kind, target in batch.targets.items()},
     )
     with counting_waits() as waits:
@@ -121,6 +122,21 @@ def step_on_gpu(trainer: Trainer[Any]) -> Counter[str]:
 def test_step__waits_for_the_gpu_once(full_store, tmp_path: Path, settings: dict[str, Any]) -> None:
     settings = {"max_steps": 2, "spatial_side": 3, **settings}
     trainer = make_trainer(TrainConfig(**run_settings(full_store.store.root, tmp_path, **settings)))
+    assert not step_on_gpu(trainer)
+
+
+@pytest.mark.parametrize("method", ["densevlm", "clipself"])
+def test_step__of_masks_waits_for_the_gpu_once(full_store, tmp_path: Path, method: str) -> None:
+    trainer = make_trainer(
+        TrainConfig(**run_settings(full_store.store.root, tmp_path, max_steps=2, method=method))
+    )
+    batches = trainer.steps.batches
+
+    def with_masks(epoch: int) -> Iterator[list[Any]]:
+        for [batch] in batches(epoch):
+            yield [replace(batch, masks=torch.ones(len(batch.boxes), 8, 8, dtype=torch.float16))]
+
+    trainer.steps.batches = with_masks
     assert not step_on_gpu(trainer)
 
 

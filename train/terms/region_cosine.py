@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import seeded
-from densecli.models.pooling import region_pool
 from densecli.shards.npz import decode_npz
 from densecli.shards.store import Column
 from densecli.shards.tars import read_shard
@@ -58,7 +57,7 @@ class RegionCosine(Term):
         """See `Term.__call__`."""
         teacher, regions = batch.targets[self.kind], student.regions
         if student.head is not None:
-            regions = region_pool(student.head.float(), batch.boxes, batch.batch_index)
+            regions = batch.pool(student.head.float())
         if teacher.shape != regions.shape:
             raise DenseCLIError(
                 f"The crops of {self.column.name} have {teacher.shape[-1]}-dimensional embeddings, "
