@@ -218,7 +218,9 @@ def photos_seen(run: Path) -> tuple[Mapping[str, str], int]:
 def _measure(runner: Runner, flags: Mapping[str, Value]) -> dict[str, Any]:
     """The JSON of `evaluate`; that of several tasks is merged, the first task's entries first."""
     results = [runner.evaluate(words) for words in evaluations(flags)]
-    return {name: {k: v for result in reversed(results) for k, v in result[name].items()} for name in results[0]}
+    return {
+        name: {k: v for result in reversed(results) for k, v in result[name].items()} for name in results[0]
+    }
 
 
 class _RunConfig(TypedDict):
