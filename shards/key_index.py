@@ -10,10 +10,11 @@ import xxhash
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.key_share import HASH_BITS, hashes_of_keys
 
 FILE = "keys.npy"
 """Name of the file in the folder of the images column."""
-_SHARD_BITS = 24
+_SHARD_BITS = 64 - HASH_BITS
 _SHARDS = np.uint64((1 << _SHARD_BITS) - 1)
 # numpy writes the description of a flat array into so many bytes.
 _HEADER = 128
@@ -21,8 +22,7 @@ _HEADER = 128
 
 def key_hashes(keys: Sequence[str], shard: int) -> np.ndarray:
     """(n,) uint64, the entries of a shard's keys: 40 bits of a key's XXH3-64, then the shard's number."""
-    hashes = [xxhash.xxh3_64_intdigest(key.encode()) for key in keys]
-    return (np.array(hashes, np.uint64) & ~_SHARDS) | np.uint64(shard)
+    return (hashes_of_keys(keys) << np.uint64(_SHARD_BITS)) | np.uint64(shard)
 
 
 def index_bytes(samples: int) -> int:
