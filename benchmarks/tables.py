@@ -68,8 +68,11 @@ COLUMNS: dict[str, Sequence[str]] = {
     "keep": BIASED,
     "teacher-mix": (*BIASED, *UNBIASED),
     "image-cosine": ("crops-scenes-s", "cls-scenes-s"),
+    "masks": BIASED,
 }
 """The tables beside those of the conditions, and the teachers that each needs."""
+PLANS = ("grid-paper", "mask-boxes", "masks")
+"""Region plans of the table `masks`, whose columns are in a store of their own: others have the same names."""
 DEPTHS = (1, 2, 3, 4)
 """Blocks of the Refiners of `refiner-depth`. Other tables have one Refiner, of the default depth."""
 UNTRAINED = {
@@ -81,6 +84,7 @@ FIRST = (
     *("biased-pvlm-decent-student-rows", "biased-pvlm-weak-student-rows", "biased-pvlm-biased-student-rows"),
     *("biased-pvlm-decent-student-betas", "methods", "terms", "deep", "unbiased-pvlm-decent-student-rows"),
     *("decoupling", "refiner-depth", "lambda-sc", "groups", "keep", "teacher-mix", "image-cosine"),
+    "masks",
 )
 TABLES = tuple(dict.fromkeys((*FIRST, *CONDITIONS, *COLUMNS)))
 
@@ -119,7 +123,10 @@ def run(name: str, out: Path) -> bool:
     else:
         if name == "deep":
             deep_student(out)
-        build(out, COLUMNS[name])
+        for plan in PLANS if name == "masks" else ():
+            build(out, COLUMNS[name], "--regions", plan, store=store_of(name, out))
+        if name != "masks":
+            build(out, COLUMNS[name])
         if name in ("methods", "terms"):
             refined(out, "refiner")
         for rule in RULES if name == "teacher-mix" else ():
@@ -127,7 +134,7 @@ def run(name: str, out: Path) -> bool:
             must(out, "mix", "--store", out / "store", *parts, "--rule", rule)
         for depth in DEPTHS if name == "refiner-depth" else ():
             refined(out, f"refiner-{depth}", "--depth", depth)
-    done = densecli(out, "ablate", spec, "--store", out / "store", "--run", out / name)
+    done = densecli(out, "ablate", spec, "--store", store_of(name, out), "--run", out / name)
     for model, file, words in also_measured(name, out):
         if not file.exists():
             where = ("--data", out / name / "data", "--split", DATASETS["scenes"].test_split)
@@ -160,7 +167,9 @@ def markdown(name: str, out: Path) -> str:
         return ""
     spec, rows, results = measured(name, out)
     finished = [result.name for result in results if result.settings and not result.error]
-    costs = teacher_costs(open_store(str(out / "store")), [photos_seen(out / name / run) for run in finished])
+    costs = teacher_costs(
+        open_store(str(store_of(name, out))), [photos_seen(out / name / run) for run in finished]
+    )
     tables = [settings_table(rows, headings(rows)), *([cost_table(costs)] if costs else [])]
     return "\n\n".join([f"### {name}: {spec.title}", *(table.markdown().strip() for table in tables)])
 
@@ -184,7 +193,7 @@ def conditions_markdown(out: Path) -> str:
 def measured(name: str, out: Path) -> tuple[Spec, list[SettingRow], list[RunResult]]:
     """The spec of a table, the rows that show what is measured of it, and the results of the spec's runs."""
     spec = load_spec(spec_of(name, out), make_runner().flags)
-    spec = replace(spec, train={**spec.train, "store": open_store(str(out / "store")).root})
+    spec = replace(spec, train={**spec.train, "store": open_store(str(store_of(name, out))).root})
     results = recorded(spec, out / name)
     more = [
         RunResult(name=model, **figures_of(json.loads(file.read_text())))
@@ -253,11 +262,16 @@ batch-size = 50
 """
 
 
-def build(out: Path, teachers: Sequence[str], *more: object) -> None:
-    """Adds the columns of teachers to the store, where they are missing."""
+def store_of(name: str, out: Path) -> Path:
+    """The store that a table reads."""
+    return out / ("store-masks" if name == "masks" else "store")
+
+
+def build(out: Path, teachers: Sequence[str], *more: object, store: Path | None = None) -> None:
+    """Adds the columns of teachers to a store, by default that of most tables, where they are missing."""
     named = [word for teacher in teachers for word in ("--teacher", teacher)]
     size = ("--dataset", "scenes", "--limit", SCENES, "--side", POINTS)
-    must(out, "build-shards", *size, "--store", out / "store", *named, *more)
+    must(out, "build-shards", *size, "--store", store or out / "store", *named, *more)
 
 
 def refined(out: Path, name: str, *settings: object) -> None:

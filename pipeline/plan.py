@@ -43,7 +43,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
 
     Returns:
         JSON values: `photos`; files that the listing has `passed_over`; `listed`, as in `Source`;
-        `proposals`, see `check_proposals`;
+        `proposals`, see `check_proposals`; of regions that are masks `masks`, see `MaskCounts.means`;
         `sampled` of the photos; of a store of parts that were not all listed the number of `parts` and
         that of `parts_listed`; `skipped`, the unreadable share of the sample; `bytes` in total;
         `uncertainty`, the relative half-width of their 95 % interval; `columns` (kind, name, bytes);

@@ -188,8 +188,8 @@ def _masks(column: dict[str, Any]) -> str:
     """What became of the masks of a column of regions."""
     of_photo = column["error"]
     return (
-        f"{column['name']}: {of_photo['masks']:.1f} masks a photo, {of_photo['masks_left_out']:.1f} left out; "
-        f"{of_photo['on_grids']:.1%} of the photos have none, but grids"
+        f"{column['name']}: {of_photo['masks']:.1f} masks a photo, {of_photo['masks_left_out']:.1f} left "
+        f"out; {of_photo['on_grids']:.1%} of the photos have none, but grids"
     )
 
 

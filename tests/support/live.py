@@ -127,7 +127,7 @@ class Teachers:
 
 
 def around(box: list[float]) -> list[float]:
-    """A box, xyxy, 1.5 times as large around its centre, within the photo, which is as large as the canvas."""
+    """A box, xyxy, 1.5 times as large around its centre, within the canvas, which the photo fills."""
     reach = [0.25 * (box[2] - box[0]), 0.25 * (box[3] - box[1])]
     grown = [box[0] - reach[0], box[1] - reach[1], box[2] + reach[0], box[3] + reach[1]]
     return [min(1.0, max(0.0, x)) for x in grown]
