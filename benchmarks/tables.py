@@ -72,7 +72,7 @@ COLUMNS: dict[str, Sequence[str]] = {
 }
 """The tables beside those of the conditions, and the teachers that each needs."""
 PLANS = ("grid-paper", "mask-boxes", "masks")
-"""Region plans of the table `masks`, whose columns are in a store of their own: others have the same names."""
+"""Region plans of the table `masks`, whose columns are in a store of their own: names repeat."""
 DEPTHS = (1, 2, 3, 4)
 """Blocks of the Refiners of `refiner-depth`. Other tables have one Refiner, of the default depth."""
 UNTRAINED = {

@@ -69,8 +69,10 @@ class Masks:
             (R, h, w) float16 in 0..1.
 
         Raises:
-            ValueError: Run lengths are damaged.
+            ValueError: Run lengths are damaged, or a token is smaller than a pixel.
         """
+        if max(grid) > self.size.max():
+            raise ValueError("its masks have larger pixels than the tokens")
         share = np.empty((len(rows), *grid))
         data, ends = self._of(rows)
         masked = np.diff(ends, prepend=0) > 0
@@ -95,7 +97,7 @@ def _before(borders: np.ndarray, cells: int) -> np.ndarray:
 
 
 def _covered(data: np.ndarray, ends: np.ndarray, size: list[int], grid: tuple[int, int]) -> np.ndarray:
-    """`Masks.coverage` of M masks; see `run_lengths`. A cell is not smaller than a pixel.
+    """`Masks.coverage` of M masks; see `run_lengths`.
 
     Pixels are counted down each column, then to the right. A mask is the sum over its runs of all pixels
     before their end, minus all before their start: whole columns to the left, and a part of one column. So

@@ -93,8 +93,11 @@ def lengths_of(segmentation: Any, width: int, height: int) -> np.ndarray:
         raise Malformed("of another size than the photo")
     if isinstance(counts, str):
         return _of_text(counts.encode("utf-8", "replace"), width * height)
-    whole = isinstance(counts, list) and all(is_int(count) and count >= 0 for count in counts)
-    if whole and sum(counts) == width * height:
+    if (
+        isinstance(counts, list)
+        and all(is_int(count) and count >= 0 for count in counts)
+        and sum(counts) == width * height
+    ):
         return np.array(counts, np.int64)
     raise Malformed("damaged run lengths")
 

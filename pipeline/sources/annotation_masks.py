@@ -26,12 +26,10 @@ class MaskFile(NamedTuple):
     Attributes:
         names: The photos that it names.
         entries: For each photo with annotations these as JSON, which takes a fraction of the memory.
-        stray: How many annotations are of no photo.
     """
 
     names: tuple[str, ...]
     entries: Mapping[str, bytes]
-    stray: int
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,12 @@ def read_mask_file(file: str) -> MaskFile:
             raise DenseCLIError(f"{file}: two images have the id {shown(about['id'])}.", hint=HINT)
         names[about["id"]] = about["file_name"]
     found: dict[str, list[Any]] = {}
-    stray = 0
-    for entry in annotations:
+    for place, entry in enumerate(annotations):
         image_id = entry.get("image_id") if isinstance(entry, dict) else None
         name = names.get(image_id) if isinstance(image_id, int | str) else None
         if name is None:
-            stray += 1
-            continue
+            raise DenseCLIError(f"{file}: annotations[{place}] is of no image.", hint=HINT)
         kept = ("segmentation", "predicted_iou", "stability_score")
         found.setdefault(name, []).append({key: entry[key] for key in kept if key in entry})
     entries = {name: json.dumps(rows).encode() for name, rows in found.items()}
-    return MaskFile(names=tuple(names.values()), entries=entries, stray=stray)
+    return MaskFile(names=tuple(names.values()), entries=entries)
