@@ -33,7 +33,7 @@ def photo_of() -> Callable[[Record, int], Photo]:
 
     def photo(record: Record, canvas: int) -> Photo:
         image = decode_image(record.parts["images"]["jpg"])
-        regions = Regions(**decode_npz(record.parts["regions"]["npz"]))
+        regions = Regions.of(decode_npz(record.parts["regions"]["npz"]))
         return Photo(key=record.key, image=image, canvas=Canvas(canvas), regions=regions)
 
     return photo

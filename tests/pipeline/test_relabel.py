@@ -105,19 +105,17 @@ def test_relabelled__equals_retrieval_within_the_recorded_error(
             assert features < 0.01
 
 
-@pytest.mark.parametrize("tau", [0.01, 0.1])
-def test_relabelled__lossless_features_equal_retrieval(config, relabel_here, photo_of, tau):
-    build_here(replace(config, **LOSSLESS))
+@pytest.mark.parametrize(("tau", "regions"), [(0.01, "grid-paper"), (0.1, "masks")])
+def test_relabelled__lossless_features_equal_retrieval(config, relabel_here, photo_of, tau, regions):
+    build_here(replace(config, regions=regions, **LOSSLESS))
     request, teacher = relabel_here(config.store, tau=tau), fresh(config, tau=tau)
     relabeller = relabeller_of(request)
     for shard in request.store.shard_names:
         assert request.labels.receipt(shard).error["max_cosine"] < 3e-6
         for record in read_joined([request.store.images, request.regions, request.features], shard):
             photo = photo_of(record, request.store.canvas)
-            regions = relabeller.pool(
-                decode_npz(record.parts[request.features.part]["npz"]), photo.regions.boxes
-            )
-            p = retrieve(F.normalize(regions, dim=1), torch.from_numpy(relabeller.text), tau).numpy()
+            pooled = relabeller.pool(decode_npz(record.parts[request.features.part]["npz"]), photo.regions)
+            p = retrieve(F.normalize(pooled, dim=1), torch.from_numpy(relabeller.text), tau).numpy()
             np.testing.assert_allclose(p, live_targets(teacher, [photo])[0], atol=1e-5)
 
 
