@@ -44,8 +44,8 @@ class ScalingSettings(StoreSettings, DryRunSettings):
     )
     same: Literal["steps", "epochs"] = setting(
         "steps",
-        help="What trainings on all shares have alike. steps: does more data pay at the same training time? "
-        "epochs: what does a smaller store give where each photo is seen as often?",
+        help="What trainings on all shares have alike. steps: tells whether more data pays at the same "
+        "training time. epochs: tells what a smaller store gives where each photo is seen as often.",
         group="optimisation",
     )
     resume: Resume = changed(
