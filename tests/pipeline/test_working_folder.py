@@ -26,12 +26,12 @@ def repository(folder: Path, names: tuple[str, ...]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("search_path", [None, "folder"])
+@pytest.mark.parametrize("search_path", [None, ".", "absolute"])
 def test_build__in_a_folder_with_modules_of_the_same_names(tmp_path, search_path):
     # What is on PYTHONPATH hides libraries for every Python program; there, the names of our rooms must do.
     names = ROOMS if search_path else (*ROOMS, *LIBRARIES)
     folder = repository(tmp_path / "theirs", names)
-    path = {"PYTHONPATH": os.pathsep.join([".", str(folder)])} if search_path else {}
+    path = {"PYTHONPATH": str(folder) if search_path == "absolute" else search_path} if search_path else {}
     before = set(os.listdir(folder))
     # -P: as the console script starts, without the working folder on the path of the command itself.
     done = subprocess.run(

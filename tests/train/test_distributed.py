@@ -23,16 +23,18 @@ LENGTH = {"max_steps": STEPS, "checkpoint_every": 2, "workers": 0}
 TERMS = {
     "region_kl": {},
     "region_kl, groups": {"losses": {"region_kl": 1.0}, "reduction": "groups"},
-    # The figure of each is in every row.
+    "region_text": {},
+    "region_cosine": {},
+    "context": {},
+    "spatial": {},
+    "spatial:gram": {},
     "all": {
         "losses": {
             "region_kl": 1.0,
             "region_text": 0.5,
             "region_cosine": 1.0,
             "context": 0.25,
-            "spatial": 0.2,
             "spatial:self": 0.2,
-            "spatial:gram": 0.2,
         }
     },
     "declip": {"method": "declip"},
