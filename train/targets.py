@@ -106,5 +106,9 @@ def join(targets: list[np.ndarray]) -> np.ndarray:
     Factors of a lower rank are padded with zero columns, which does not change their Gram matrix.
     """
     rank = max(target.shape[-1] for target in targets)
-    none = [(0, 0)] * (targets[0].ndim - 1)
-    return np.concatenate([np.pad(t, [*none, (0, rank - t.shape[-1])]) for t in targets])
+    if all(target.shape[-1] == rank for target in targets):
+        return np.concatenate(targets)
+    joined = np.zeros((sum(map(len, targets)), *targets[0].shape[1:-1], rank), np.float32)
+    for rows, target in zip(np.split(joined, np.cumsum([*map(len, targets)])[:-1]), targets, strict=True):
+        rows[..., : target.shape[-1]] = target
+    return joined
