@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
-from timm.layers import LayerNorm
+from timm.layers.norm import LayerNorm
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
