@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -337,7 +337,7 @@ class _Part:
     sample: Sample
     record: Record
     visit: Visit
-    undecoded: dict[str, Arrays]
+    undecoded: Mapping[str, Arrays]
 
 
 def collate(samples: list[Sample], epoch: int, photos: JpegDecoder | Tensor | None = None) -> Batch:
