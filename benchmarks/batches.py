@@ -135,7 +135,7 @@ def alone(loader: Loader, store: Store, rounds: int) -> str:
             loader.decode(next(samples), 0, slot)
 
     contenders = {"photos": decode_photos, "samples": decode_samples, "trainer": lambda: next(batches)}
-    return printed(alternate(contenders, rounds, time.process_time), "photos", BATCH)
+    return printed(alternate(contenders, rounds, time.process_time), "samples", BATCH)
 
 
 def ahead(loader: Loader, store: Store, workers: int, rounds: int) -> str:
