@@ -200,6 +200,8 @@ def test_divided__is_refused_where_it_cannot_be(tiny_store, tmp_path) -> None:
     store = tiny_store.store.root
     with pytest.raises(DenseCLIError, match="there is only one"):
         make_trainer(TrainConfig(**settings_of(store, tmp_path, fsdp=True)))
+    with pytest.raises(DenseCLIError, match="cannot be measured while it trains"):
+        make_trainer(TrainConfig(**settings_of(store, tmp_path, fsdp=True, holdout=0.3)))
     convolutional: Any = SimpleNamespace(student=object(), config=SimpleNamespace(student="rn50"))
     with pytest.raises(DenseCLIError, match="rn50 has no transformer blocks to divide"):
         Distillation._units(convolutional)
