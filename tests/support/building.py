@@ -1,7 +1,12 @@
 """Builds without Ray, in the test's own process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
+import pytest
+
+from densecli.pipeline import build_shards as engine
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.relabel import RelabelRequest
@@ -34,3 +39,25 @@ def relabeller_of(request: RelabelRequest) -> Relabeller:
     for column in (request.regions, request.labels):
         request.store.make(column)
     return request.relabeller()
+
+
+class ThisProcess:
+    """In place of a pool of workers."""
+
+    def __init__(self, request: BuildRequest, *_: object) -> None:
+        self.builder = request.builder()
+
+    def named_left_out(self) -> list[str]:
+        return []
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """`build-shards` in the block builds in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "connected", lambda *_: nullcontext())
+        patch.setattr(engine, "WorkerPool", ThisProcess)
+        patch.setattr(
+            engine, "run_units", lambda units, pool, *_: (pool.builder.build(unit) for unit in units if unit)
+        )
+        yield
