@@ -55,6 +55,10 @@ class Launcher:
         ).remote(*self._settings)
         return handle
 
+    def check(self) -> None:
+        """See `check_head`."""
+        check_head()
+
     def end(self, worker: ActorHandle[Any]) -> None:
         """Kills a worker, if it is alive. Raises DenseCLIError if the head node is gone; see `check_head`."""
         check_head()

@@ -13,7 +13,6 @@ from typing import Any
 from ray.exceptions import RayError, RayTaskError
 
 from densecli.core.errors import DenseCLIError
-from densecli.pipeline.cluster import check_head
 from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.failures import Failure, gave_up
 from densecli.pipeline.launcher import Launcher
@@ -115,7 +114,7 @@ class WorkerPool:
             self._call("start", worker, worker.handle.start.remote())
         if self.now >= self._next_pulse:
             self._next_pulse = self.now + PULSE_SECONDS
-            check_head()
+            self._launcher.check()
             self._hosts = None
             for worker in [*self._starting, *self.ready]:
                 self._ask_for_pulse(worker)
