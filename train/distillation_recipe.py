@@ -1,7 +1,8 @@
 """The recipe of distillation: a student and the weighted sum of its loss terms on stored targets."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -10,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densecli.core.distributed import whole
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.models.prompts import find_templates
-from densecli.models.student import Student
+from densecli.models.student import DenseVFM, Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.shards.parted_column import PartedColumn
 from densecli.shards.store import Column, Store
-from densecli.train.averaging import export_student
+from densecli.train.averaging import average, export_student
 from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch
 from densecli.train.heads import StudentWithHeads
@@ -112,7 +114,8 @@ class Distillation(Recipe[Outputs]):
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
         if device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
-        model.activation_checkpointing = bool(config.activation_checkpointing)
+        recompute = config.activation_checkpointing
+        model.activation_checkpointing = config.fsdp if recompute is None else recompute
         self.student = model
         self.initial = {
             # On the CPU: a GPU needs its memory for the training.
@@ -130,6 +133,7 @@ class Distillation(Recipe[Outputs]):
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
         self.unread = self._unread()
         freeze(self.model, self.unread)
+        self.units = self._units() if config.fsdp else ()
         self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
@@ -149,6 +153,20 @@ class Distillation(Recipe[Outputs]):
             )
             for loss, (term, kind) in reads.items()
         }
+
+    def _units(self) -> list[nn.Module]:
+        """The blocks that run by their own forward pass; and the text tower, which does not run."""
+        student = self.student
+        if not isinstance(student, DenseTransformer | DenseVFM):
+            raise DenseCLIError(
+                f"{self.config.student} has no transformer blocks to divide among processes.",
+                hint="Leave --fsdp out.",
+            )
+        if isinstance(student, DenseVFM):
+            return list(student.blocks())
+        parts = (getattr(student.clip, name, None) for name in ("text", "transformer", "token_embedding"))
+        # The last block is read out in another way.
+        return [*student.blocks()[:-1], *(part for part in parts if isinstance(part, nn.Module))]
 
     def _unread(self) -> list[str]:
         """Names of the parameters that would be trained, but that no loss depends on."""
@@ -204,6 +222,8 @@ class Distillation(Recipe[Outputs]):
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
         notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.config.fsdp:
+            notes.append("Pictures are not drawn: with --fsdp no process has a whole student.")
         if self.unread:
             notes.append(
                 f"No loss depends on these parameters, which stay as they are: {', '.join(self.unread)}."
@@ -253,14 +273,40 @@ class Distillation(Recipe[Outputs]):
         self, outputs: Outputs, batch: Batch, counts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms; logs each term before its weight."""
-        dense = outputs.dense.float()
-        student = StudentOutput(
-            dense,
-            region_pool(dense, batch.boxes, batch.batch_index),
-            outputs.context,
-            image=None if outputs.image is None else F.normalize(outputs.image.float(), dim=1),
-        )
+        student = _student_output(outputs, batch)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts, outputs.heads)
+
+    def measured(self) -> dict[str, bool]:
+        """See `Recipe.measured`; the loss, each term, and how far the student agrees with its teachers."""
+        agreements = {term.agreement: True for term in self.terms.values() if term.agreement}
+        return {"loss": False, **dict.fromkeys(self.terms, False), **agreements}
+
+    def agreement(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """See `Recipe.agreement`; terms that measure the same are added up."""
+        student = _student_output(outputs, batch)
+        found: dict[str, Tensor] = {}
+        for loss, term in self.terms.items():
+            if term.agreement:
+                pair = term.agrees(student._replace(head=outputs.heads.get(loss)), batch)
+                found[term.agreement] = found.get(term.agreement, 0) + pair.cpu().double()
+        return found
+
+    @contextmanager
+    def exported(self) -> Iterator[None]:
+        """See `Recipe.exported`; the student's weights are interpolated with its initial ones."""
+        alpha, network = self.config.alpha, self.student.network
+        if alpha == 1:
+            yield
+            return
+        parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        # On the CPU, as in an export: the very same weights.
+        trained = {name: p.detach().to("cpu", copy=True) for name, p in parameters.items()}
+        averaged = average(trained, {name: self.initial[name] for name in trained}, alpha)
+        try:
+            _fill(parameters, averaged)
+            yield
+        finally:
+            _fill(parameters, trained)
 
     def checkpoint_activations(self, on: bool) -> None:
         """See `Recipe.checkpoint_activations`."""
@@ -278,7 +324,7 @@ class Distillation(Recipe[Outputs]):
         for name, parameter in self.student.network.named_parameters():
             if parameter.requires_grad:
                 before = self.initial[name].double()
-                change += float((parameter.detach().cpu().double() - before).square().sum())
+                change += float((whole(parameter.detach()).cpu().double() - before).square().sum())
                 norm += float(before.square().sum())
         return math.sqrt(change / norm) if norm else None
 
@@ -288,12 +334,30 @@ class Distillation(Recipe[Outputs]):
             self._pictures = AffinityPictures(self.student, self.mode, self.store, self.initial)
         return self._pictures.draw()
 
-    def export(self, folder: str, resolved: dict[str, Any]) -> str:
+    def export(self, folder: str, resolved: dict[str, Any], **about: Any) -> str:
         """Writes the student, interpolated with its initial weights; see `export_student`."""
-        card = {name: resolved[name] for name in CARD}
+        card = {**{name: resolved[name] for name in CARD}, **about}
         return export_student(
             self.student.network, self.initial, alpha=self.config.alpha, folder=folder, card=card
         )
+
+
+def _student_output(outputs: Outputs, batch: Batch) -> StudentOutput:
+    """What the terms read, but for their heads."""
+    dense = outputs.dense.float()
+    return StudentOutput(
+        dense,
+        region_pool(dense, batch.boxes, batch.batch_index),
+        outputs.context,
+        image=None if outputs.image is None else F.normalize(outputs.image.float(), dim=1),
+    )
+
+
+def _fill(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    """Sets parameters in place: optimiser and compiled code hold these very tensors."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
 
 
 def _part_columns(columns: Iterable[Column]) -> dict[str, list[str]]:

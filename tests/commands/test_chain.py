@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from building import without_ray
 from command_line import passed, refused, run
 from PIL import Image
 
@@ -39,7 +40,6 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
         assert result["random_weights"] and result["things"] + result["stuffs"] > 0
 
 
-@pytest.mark.ray
 def test_store__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> None:
     store, out = tmp_path / "store", tmp_path / "out.json"
 
@@ -49,7 +49,8 @@ def test_store__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> Non
 
     build = [*build, "--teacher", "self-scenes-s", "--weights", "scenes-s=random:0"]
     planned = told("plan", *build[1:], "--student", "scenes-s")
-    passed(*build)
+    with without_ray():
+        passed(*build)
     described = told("info", "--store", store)
     assert described["complete"] and described["skipped"] == {"not-an-image": 1}
     assert planned["bytes"] == pytest.approx(described["bytes"], rel=0.02)
@@ -75,14 +76,14 @@ def test_store__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> Non
     assert told(*gc)["items"] == []
 
 
-@pytest.mark.ray
 def test_real_coco__chain_with_published_text_embeddings(shared_data: Path, tmp_path: Path) -> None:
     text = shared_data / "text_embeddings" / "coco_panoptic133_eva_vitb16.npy"
-    passed(
-        "build-shards", "--teacher", "vitb16", "--dataset", "coco", "--data", shared_data / "coco128",
-        "--split", "train2017", "--limit", 2, "--canvas", 128, "--store", tmp_path / "store",
-        "--categories", 133, "--text-embeddings", text, "--weights", "vitb16=random:0",
-    )  # fmt: skip
+    with without_ray():
+        passed(
+            "build-shards", "--teacher", "vitb16", "--dataset", "coco", "--data", shared_data / "coco128",
+            "--split", "train2017", "--limit", 2, "--canvas", 128, "--store", tmp_path / "store",
+            "--categories", 133, "--text-embeddings", text, "--weights", "vitb16=random:0",
+        )  # fmt: skip
     passed(
         "train", "--store", tmp_path / "store", "--run", tmp_path / "run", "--weights", "eva02-b16=random:0",
         "--text-embeddings", text, "--max-steps", 1, "--batch-size", 2,
