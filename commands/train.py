@@ -10,6 +10,7 @@ from typing import Any
 
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
+from densecli.commands.results import PlannedTraining, Result, Training
 from densecli.train.config import TrainConfig
 from densecli.train.run_config import RESOLVED, with_current_values
 
@@ -22,7 +23,16 @@ STORES = only(
 )
 
 
-@command(STORES, TrainConfig, resolved=RESOLVED, upgrade=with_current_values)
+@command(
+    STORES,
+    TrainConfig,
+    resolved=RESOLVED,
+    upgrade=with_current_values,
+    results=(
+        Result(fields=Training, more="The value of each loss term, and what it logs."),
+        Result(fields=PlannedTraining, when="--dry-run"),
+    ),
+)
 def train(options: Options) -> None:
     """Train a student from a store.
 

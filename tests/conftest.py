@@ -14,7 +14,9 @@ from hub_server import Hub, serving
 from huggingface_hub import constants, file_download
 from moto.server import ThreadedMotoServer
 from PIL import Image
+from results import checked_write
 
+from densecli.commands.options import Options
 from densecli.core import hub
 
 
@@ -27,6 +29,8 @@ def kept_text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         patch.setattr(constants, "HF_HUB_CACHE", f"{os.environ['HF_HOME']}/hub")
         patch.setenv("DENSECLI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Every result that a command writes in this process is compared with what its page says.
+        patch.setattr(Options, "write", checked_write)
         yield
 
 

@@ -11,15 +11,13 @@ import re
 import shlex
 import tarfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from building import without_ray
 from command_line import passed, refused
 from papers_page import commands
 
-from densecli.pipeline import build_shards as engine
-from densecli.pipeline.build_request import BuildRequest
 from densecli.scenes.coco import write_coco
 from densecli.shards.store import Store
 
@@ -110,16 +108,6 @@ def with_data(words: list[str]) -> list[str]:
             *([] if ranks else ["--categories", "scenes"])]  # fmt: skip
 
 
-class ThisProcess:
-    """In place of a pool of workers."""
-
-    def __init__(self, request: BuildRequest, *_: object) -> None:
-        self.builder = request.builder()
-
-    def named_left_out(self) -> list[str]:
-        return []
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working folder: photos of several layouts in data/, and builds without Ray."""
@@ -128,11 +116,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DENSECLI_CACHE", str(folder / "cache"))
-        patch.setattr(engine, "connected", lambda *_: nullcontext())
-        patch.setattr(engine, "WorkerPool", ThisProcess)
-        patch.setattr(
-            engine, "run_units", lambda units, pool, *_: (pool.builder.build(unit) for unit in units if unit)
-        )
+        without_ray(patch)
         yield folder
 
 

@@ -1,7 +1,11 @@
 """Builds without Ray, in the test's own process."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
+import pytest
+
+from densecli.pipeline import build_shards as engine
 from densecli.pipeline.build_request import BuildRequest, prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.relabel import RelabelRequest
@@ -34,3 +38,22 @@ def relabeller_of(request: RelabelRequest) -> Relabeller:
     for column in (request.regions, request.labels):
         request.store.make(column)
     return request.relabeller()
+
+
+class ThisProcess:
+    """In place of a pool of workers."""
+
+    def __init__(self, request: BuildRequest, *_: object) -> None:
+        self.builder = request.builder()
+
+    def named_left_out(self) -> list[str]:
+        return []
+
+
+def without_ray(patch: pytest.MonkeyPatch) -> None:
+    """Lets the command build-shards build in this process, one shard after another."""
+    patch.setattr(engine, "connected", lambda *_: nullcontext())
+    patch.setattr(engine, "WorkerPool", ThisProcess)
+    patch.setattr(
+        engine, "run_units", lambda units, pool, *_: (pool.builder.build(unit) for unit in units if unit)
+    )
