@@ -1,16 +1,23 @@
-"""Commands one after the other, as a user gives them."""
+"""Commands one after the other, as a user gives them. Builds are without Ray: `tests/pipeline` starts it."""
 
 import json
 from pathlib import Path
 
 import pytest
+from building import without_ray
 from command_line import passed, refused, run
 from PIL import Image
 
 from densecli.scenes.coco import write_coco
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.ray
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_ray(monkeypatch)
+
+
 def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: Path) -> None:
     assert "3 photos; skipped 1" in passed(*build)
     assert "up to date" in passed(*build)
@@ -39,7 +46,6 @@ def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: 
         assert result["random_weights"] and result["things"] + result["stuffs"] > 0
 
 
-@pytest.mark.ray
 def test_store__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> None:
     store, out = tmp_path / "store", tmp_path / "out.json"
 
@@ -75,7 +81,6 @@ def test_store__from_the_plan_to_the_rubbish(build: list, tmp_path: Path) -> Non
     assert told(*gc)["items"] == []
 
 
-@pytest.mark.ray
 def test_real_coco__chain_with_published_text_embeddings(shared_data: Path, tmp_path: Path) -> None:
     text = shared_data / "text_embeddings" / "coco_panoptic133_eva_vitb16.npy"
     passed(

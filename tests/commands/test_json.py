@@ -3,7 +3,8 @@ command shows. That the fields are these is compared in `results.checked_write`,
 command in this process; `test_demo` runs demo."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -34,11 +35,11 @@ LINES = [
     f"{SCENES} {TEACHERS} {FEW} --dry-run",
     "info store",
     "lint store",
-    "relabel store --teacher features-scenes-l",
-    "relabel store --teacher features-scenes-l --dry-run",
+    "relabel store --teacher features-scenes-l --weights scenes-l=random:0",
+    "relabel store --teacher features-scenes-l --weights scenes-l=random:0 --dry-run",
     "mix store --teacher-mix scenes-pvlm=0.5 --teacher-mix scenes-l=0.5",
     f"verify {FEW} --samples 1 --teacher crops-scenes-s",
-    "verify --store store --teacher scenes-pvlm --against scenes-l",
+    "verify --store store --teacher scenes-pvlm --against scenes-l --report labels",
     "preview train-00000000 --store store --out one.png",
     "gc store --keep scenes-pvlm",
     "share store",
@@ -47,14 +48,36 @@ LINES = [
     f"train --method clipself --run runs/r --max-steps 2 --batch-size 2 {FEW} --dry-run --resume overwrite",
     f"train-refiner --run runs/refiner --max-steps 1 --batch-size 2 --crops 1 --tokens 2 {FEW}",
     "export runs/r --layout open_clip",
-    "evaluate runs/r --data world --split test --categories scenes --device cpu",
+    "evaluate runs/r --data world --split test --categories scenes --device cpu --report regions",
     "evaluate runs/r --coupling --data world --split test --categories scenes --device cpu",
-    "evaluate runs/r --task segmentation --dataset panoptic --data world --split test --device cpu",
+    "evaluate runs/r --task segmentation --dataset panoptic --data world --split test --categories scenes "
+    "--report task",
     "predict world/test --run runs/r --names sky,bus --device cpu",
-    "diagnose --run runs/r --data world/test --limit 1 --device cpu",
+    "diagnose --run runs/r --data world/test --limit 1 --categories scenes",
     "ablate --list",
-    "ablate theta --store store --dry-run",
-]  # fmt: skip
+    "ablate spec.toml --store store --dry-run",
+    "ablate spec.toml --store store --run runs/grid",
+]
+
+SPEC = """
+title = "Learning rates"
+about = "Two of them, for a step."
+[train]
+method = "clipself"
+student = "scenes-s"
+max-steps = 1
+batch-size = 2
+device = "cpu"
+[grid]
+lr = [1e-5, 1e-4]
+[evaluate]
+data = "world"
+split = "test"
+categories = "scenes"
+device = "cpu"
+"""
+PAGES = ["labels", "regions", "task", "runs/r/diagnosis", "runs/grid"]
+"""Folders of the pages that the commands make."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.chdir(tmp_path_factory.mktemp("json"))
         without_ray(patch)
         write_coco(Path("world"), split="test", count=3)
+        Path("spec.toml").write_text(SPEC)
         yield
 
 
@@ -76,6 +100,19 @@ def test_json__is_all_of_standard_output(line: str) -> None:
     assert isinstance(json.loads(result.stdout), dict)
     # What it says for people goes to standard error.
     assert result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_pages__fit_a_telephone_and_follow_its_colours(
+    scheme: str, dark: bool, on_a_telephone: Callable[..., list[tuple[int, str]]]
+) -> None:
+    """Pages of the commands above. Tables scroll by themselves."""
+    pages = [Path(folder) / "index.html" for folder in PAGES]
+    for folder, (width, ground) in zip(PAGES, on_a_telephone(pages, scheme), strict=True):
+        assert width == 390, folder
+        assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 80) == dark, (folder, ground)
 
 
 def test_json__every_command_is_tried_and_described() -> None:
