@@ -7,7 +7,6 @@ names are small ones of the same family, and the photos are fabricated in SA-1B'
 import io
 import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,22 +14,14 @@ import torch
 from building import without_ray
 from command_line import passed, refused
 from hub_server import COMMIT, Hub
-from registries import put
+from small_models import small_models
 from tars import jpg, write_tar
 
 from densecli.models.checkpoints import load_model
-from densecli.models.prompts import TEMPLATES
-from densecli.models.registry import MODELS
 from densecli.shards.store import Store
 
 ROOT = Path(__file__).parents[1]
-VISION = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "eva_model_name": "small"}
-ROTARY = {"mlp_ratio": 2.6667, "rope": True, "pt_hw_seq_len": 16, "naiveswiglu": True, "subln": True}
-TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-MODELS_OF_THE_PAGE = {
-    "eva02-l14-336": ("vitl14", 14, "EVA02_CLIP_L_336_psz14_s6B.pt"),
-    "eva02-b16": ("vitb16", 16, "EVA02_CLIP_B_psz16_s8B.pt"),
-}
+FILES = {"eva02-l14-336": "EVA02_CLIP_L_336_psz14_s6B.pt", "eva02-b16": "EVA02_CLIP_B_psz16_s8B.pt"}
 
 
 def first_commands(page: str) -> list[list[str]]:
@@ -70,14 +61,9 @@ def test_first_commands__without_weights_say_where_they_are_looked_for(here: Pat
 def test_first_commands__as_they_are_written(
     here: Path, hub_server: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One prompt for each name in place of 80.
-    monkeypatch.setitem(TEMPLATES, "imagenet", TEMPLATES["plain"])
+    small_models(monkeypatch)
     files = {}
-    for seed, (name, (alias, patch, file)) in enumerate(MODELS_OF_THE_PAGE.items()):
-        config = {"embed_dim": 64, "vision_cfg": {**VISION, **ROTARY, "patch_size": patch}, "text_cfg": TEXT}
-        small = replace(MODELS[name], config=config)
-        for each in (name, alias):
-            put(monkeypatch, MODELS, each, small)
+    for seed, (name, file) in enumerate(FILES.items()):
         weights = io.BytesIO()
         torch.save(load_model(name, f"random:{seed}")[0].clip.state_dict(), weights)
         files[file] = weights.getvalue()

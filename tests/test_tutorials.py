@@ -1,10 +1,11 @@
 """The tutorials: their commands run one after the other, and print what the page says.
 
-They run as they stand, but with fewer photos and steps (`few`). The commands of densecli run in this process,
-and build-shards without Ray; all others run in a shell.
+They run as they stand, but with fewer photos and steps (`few`), and with small networks under the names of
+EVA-CLIP's. The commands of densecli run in this process, and build-shards without Ray; all others in a shell.
 """
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -17,7 +18,9 @@ from pathlib import Path
 import pytest
 from building import without_ray
 from command_line import run
+from small_models import small_models
 
+from densecli.models.categories import load_categories
 from densecli.scenes.coco import write_coco
 from densecli.train.terms import TERMS
 
@@ -73,6 +76,24 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("my_loss", None)
 
 
+def write_like_coco(root: Path) -> None:
+    """Photos with panoptic annotations, in the files and with names of COCO."""
+    names = load_categories("133")
+    of_kind = {
+        kind: [n for n, thing in zip(names.names, names.thing, strict=True) if thing == kind]
+        for kind in (0, 1)
+    }
+    for split, coco in (("train", "train2017"), ("test", "val2017")):
+        write_coco(root, split=split, count=4)
+        (root / split).rename(root / coco)
+        annotations = root / "annotations"
+        (annotations / f"panoptic_{split}").rename(annotations / f"panoptic_{coco}")
+        document = json.loads((annotations / f"panoptic_{split}.json").read_text())
+        for category in document["categories"]:
+            category["name"] = of_kind[category["isthing"]].pop(0)
+        (annotations / f"panoptic_{coco}.json").write_text(json.dumps(document))
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("name", ["photos", "three-papers", "plugin"])
@@ -84,9 +105,8 @@ def test_tutorial__its_commands_run_and_print_what_it_says(
     # Else evaluate would draw 300 scenes.
     write_coco(tmp_path / "data" / "scenes", split="test", count=4)
     if name == "three-papers":
-        # The layout of COCO, which the reader has.
-        for split in ("train2017", "val2017"):
-            write_coco(tmp_path / "data" / "coco", split=split, count=4)
+        small_models(monkeypatch)
+        write_like_coco(tmp_path / "data" / "coco")
     steps = transcripts.steps((DOCS / "tutorials" / f"{name}.md").read_text())
     assert len(steps) > 5 and any(step.expected for step in steps)
     for step in steps:
