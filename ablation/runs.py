@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import click
 
-from densecli.ablation.spec import Cell, Spec, Value, arguments, cells
+from densecli.ablation.spec import Cell, Spec, Value, arguments, cells, evaluations
 from densecli.core import fs
 from densecli.core.documents import read_document
 from densecli.core.errors import DenseCLIError, Interrupted
@@ -154,7 +154,7 @@ def run_cell(
             name = trained["signal"].name
             hint = "Run the same command to continue."
             raise Interrupted(trained["signal"], f"{name} stopped {run}.", hint=hint)
-        result = runner.evaluate([*measure, "--run", str(run)])
+        result = _measure(runner, {**spec.evaluate, "run": str(run)})
     except Interrupted:
         raise
     except Exception as error:  # a run that fails, say for lack of memory, must not end the others
@@ -169,12 +169,13 @@ def measure_model(
     """Evaluates a model without training, on the store's canvas or that of the spec; see `run_cell`."""
     given = spec.train.get("weights", [])
     weights = [w for w in (given if isinstance(given, list) else [given]) if str(w).startswith(f"{name}=")]
-    asked = {"evaluate": arguments({"canvas": canvas, **spec.evaluate, "student": name, "weights": weights})}
+    flags = {"canvas": canvas, **spec.evaluate, "student": name, "weights": weights}
+    asked = {"evaluate": arguments(flags)}
     record = folder / f"{name}.json"
     result = _recorded(record, asked) if resume == "interrupted" else None
     if result is None:
         try:
-            result = runner.evaluate(asked["evaluate"])
+            result = _measure(runner, flags)
         except Exception as error:  # as in `run_cell`
             return RunResult(name=name, error=_sentence(error))
         _record(record, asked, result)
@@ -212,6 +213,14 @@ def photos_seen(run: Path) -> tuple[Mapping[str, str], int]:
         run / "config.json", _RunConfig, noun="The run's configuration", hint=f"Run {run.name} again."
     )
     return config["columns"], config["total_steps"] * config["samples_per_step"]
+
+
+def _measure(runner: Runner, flags: Mapping[str, Value]) -> dict[str, Any]:
+    """The JSON of `evaluate`; that of several tasks is merged, the first task's entries first."""
+    results = [runner.evaluate(words) for words in evaluations(flags)]
+    return {
+        name: {k: v for result in reversed(results) for k, v in result[name].items()} for name in results[0]
+    }
 
 
 class _RunConfig(TypedDict):

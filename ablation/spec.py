@@ -35,7 +35,7 @@ class Spec:
         beside: Models that are evaluated without training, for comparison.
         train: Flags of `train` without their dashes; a list repeats its flag.
         grid: Flags of `train`, each with a list of values.
-        evaluate: Flags of `evaluate`.
+        evaluate: Flags of `evaluate`. Of several tasks, each is measured.
     """
 
     title: str
@@ -186,6 +186,15 @@ def measured_on(spec: Spec, folder: Path, dataset: Dataset) -> Spec:
         "categories": dataset.categories,
     }
     return replace(spec, evaluate={**chosen, **spec.evaluate, "data": str(folder)})
+
+
+def evaluations(flags: Mapping[str, Value]) -> list[list[str]]:
+    """Arguments of `evaluate` from the flags of a spec: once for each of its tasks."""
+    tasks = flags.get("task", [])
+    if not isinstance(tasks, list):
+        return [arguments(flags)]
+    others = {flag: value for flag, value in flags.items() if flag != "task"}
+    return [arguments({"task": task, **others}) for task in tasks] or [arguments(others)]
 
 
 def arguments(flags: Mapping[str, Value]) -> list[str]:

@@ -44,7 +44,9 @@ CONDITIONS = {
 }
 PLUGIN = Path(__file__).with_name("deep_student.py")
 DEEP = "scenes-deep"
+BIASED = ("scenes-pvlm",)
 UNBIASED = ("scenes-pvlm-unbiased",)
+RULES = ("average", "vote", "agree")
 OF_THE_STUDENT = ("crops-scenes-s", "self-scenes-s")
 EVERYTHING = (*UNBIASED, *OF_THE_STUDENT, "scenes-vfm")
 COLUMNS: dict[str, Sequence[str]] = {
@@ -62,6 +64,10 @@ COLUMNS: dict[str, Sequence[str]] = {
     "alpha": UNBIASED,
     "blocks": ("crops-scenes-s", "scenes-vfm"),
     "input-size": UNBIASED,
+    "groups": BIASED,
+    "keep": BIASED,
+    "teacher-mix": (*BIASED, *UNBIASED),
+    "image-cosine": ("crops-scenes-s", "cls-scenes-s"),
 }
 """The tables beside those of the conditions, and the teachers that each needs."""
 DEPTHS = (1, 2, 3, 4)
@@ -74,7 +80,7 @@ UNTRAINED = {
 FIRST = (
     *("biased-pvlm-decent-student-rows", "biased-pvlm-weak-student-rows", "biased-pvlm-biased-student-rows"),
     *("biased-pvlm-decent-student-betas", "methods", "terms", "deep", "unbiased-pvlm-decent-student-rows"),
-    *("decoupling", "refiner-depth", "lambda-sc"),
+    *("decoupling", "refiner-depth", "lambda-sc", "groups", "keep", "teacher-mix", "image-cosine"),
 )
 TABLES = tuple(dict.fromkeys((*FIRST, *CONDITIONS, *COLUMNS)))
 
@@ -116,6 +122,9 @@ def run(name: str, out: Path) -> bool:
         build(out, COLUMNS[name])
         if name in ("methods", "terms"):
             refined(out, "refiner")
+        for rule in RULES if name == "teacher-mix" else ():
+            parts = [word for teacher in COLUMNS[name] for word in ("--teacher-mix", f"{teacher}=0.5")]
+            must(out, "mix", "--store", out / "store", *parts, "--rule", rule)
         for depth in DEPTHS if name == "refiner-depth" else ():
             refined(out, f"refiner-{depth}", "--depth", depth)
     done = densecli(out, "ablate", spec, "--store", out / "store", "--run", out / name)

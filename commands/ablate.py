@@ -69,7 +69,7 @@ def ablate(options: Options) -> int:
     """
     from densecli.ablation.report import summary, write_report
     from densecli.ablation.runs import check, photos_seen, run_all
-    from densecli.ablation.spec import arguments, cells, find_spec, load_spec, measured_on, shipped
+    from densecli.ablation.spec import cells, evaluations, find_spec, load_spec, measured_on, shipped
     from densecli.ablation.teacher_cost import teacher_costs
     from densecli.shards.datasets import defaults_for, function_of
     from densecli.shards.parted_store import open_store
@@ -89,7 +89,8 @@ def ablate(options: Options) -> int:
     annotated = dataset.annotated if "data" not in spec.evaluate else ""
     if annotated:
         spec = measured_on(spec, folder / "data", dataset)
-    evaluate.parse(arguments(spec.evaluate))
+    for words in evaluations(spec.evaluate):
+        evaluate.parse(words)
     if config.dry_run:
         check(spec, runner)
         lines = [f"densecli train {shlex.join(c.arguments)} --run {folder / c.name}" for c in cells(spec)]

@@ -59,3 +59,11 @@ class KeyRange(NamedTuple):
         shares = shares_of_hashes(hashes, self.salt)
         within: np.ndarray = (self.low <= shares) & (shares < self.high)
         return within
+
+
+def within_all(hashes: np.ndarray, ranges: Sequence[KeyRange]) -> np.ndarray:
+    """(n,) bool, whether each key is in every range, given what `hashes_of_keys` gives."""
+    within = np.ones(len(hashes), np.bool_)
+    for each in ranges:
+        within &= each.holds(hashes)
+    return within

@@ -214,12 +214,14 @@ class JoinedShard:
     keys: list[str]
     parts: dict[str, JoinedTar | ComputedBoxes]
     """By the names that a record has for them."""
+    rows: Sequence[int]
+    """Rows in the tars of the records that are read: all, or some of them."""
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.rows)
 
-    def __getitem__(self, row: int) -> Record:
-        return Record(self, row)
+    def __getitem__(self, i: int) -> Record:
+        return Record(self, self.rows[i])
 
 
 def read_joined(columns: Sequence[Column], shard: str) -> list[Record]:
@@ -257,7 +259,8 @@ def join_tars(columns: Sequence[Column], shard: str, tars: Sequence[OpenTar]) ->
     parts = {
         c.part: joined.get(c.part) or ComputedBoxes(c.locate(shard)[0], joined["images"]) for c in columns
     }
-    return JoinedShard(tars[0].index.samples, parts)
+    samples = tars[0].index.samples
+    return JoinedShard(samples, parts, range(len(samples)))
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray:

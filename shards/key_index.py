@@ -10,7 +10,7 @@ import xxhash
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.core.key_share import HASH_BITS, hashes_of_keys
+from densecli.core.key_share import HASH_BITS, KeyRange, hashes_of_keys, within_all
 
 FILE = "keys.npy"
 """Name of the file in the folder of the images column."""
@@ -79,16 +79,44 @@ def shards_with(folder: str, key: str, *, samples: int, shards: int, digest: str
         part = fs.read_range(url, _HEADER + 8 * low, 8 * (high - low))
         if found := _among(part[: len(part) // 8 * 8], first, shards):
             return found
-        size = index_bytes(samples)
+    except FileNotFoundError:
+        pass
+    return _among(_read_whole(folder, samples=samples, digest=digest), first, shards)
+
+
+def samples_within(
+    folder: str, ranges: Sequence[KeyRange], *, samples: int, shards: int, digest: str
+) -> np.ndarray:
+    """(shards,) int32, how many samples of each shard have a key in all of these ranges.
+
+    Args:
+        folder: See `shards_with`.
+        ranges: The ranges.
+        samples: See `shards_with`.
+        shards: See `shards_with`.
+        digest: See `shards_with`.
+
+    Raises:
+        DenseCLIError: The index is gone or damaged.
+    """
+    entries = np.frombuffer(_read_whole(folder, samples=samples, digest=digest), "<u8")
+    within = entries[within_all(entries >> np.uint64(_SHARD_BITS), ranges)] & _SHARDS
+    return np.bincount(within.astype(np.int64), minlength=shards).astype(np.int32)
+
+
+def _read_whole(folder: str, *, samples: int, digest: str) -> bytes:
+    """The entries. Raises DenseCLIError if the file is not the one with this checksum."""
+    url, size = fs.join(folder, FILE), index_bytes(samples)
+    try:
         whole = fs.read_range(url, 0, size + 1)
     except FileNotFoundError:
-        whole, size = b"", 1
+        whole = b""
     if len(whole) != size or xxhash.xxh3_64_hexdigest(whole) != digest:
         raise DenseCLIError(
             f"The index {url} is {'damaged' if whole else 'gone'}.",
             hint=f"Delete {folder}/manifest.parquet and run the build again: it writes both anew.",
         )
-    return _among(whole[_HEADER:], first, shards)
+    return whole[_HEADER:]
 
 
 def _among(data: bytes, first: int, shards: int) -> list[int]:

@@ -57,7 +57,7 @@ class StoreReader:
         self.columns = list(columns)
         self.cache = cache
         self.table = table or ShardTable.of(columns)
-        self._deal = partial(Lanes, self.table.samples, seed=seed, window=window, shuffle=shuffle)
+        self._deal = partial(Lanes, self.table.kept, seed=seed, window=window, shuffle=shuffle)
         self.deal(lanes)
         mean = float(self.table.tar_bytes.mean()) if len(self.table.tar_bytes) else 0.0
         self._shards_ahead = min(max(1, int(prefetch_bytes / max(1.0, mean))), _MOST_AHEAD)
@@ -99,7 +99,7 @@ class StoreReader:
                         tars = [next(fetched) for _ in stored_in(self.columns, names[shard])]
                         joined = join_tars(self.columns, names[shard], tars)
                         self.table.check(self.columns[0], shard, len(joined))
-                        held[shard] = joined
+                        held[shard] = self.table.kept_of(joined)
                     yield held[shard][row]
 
 

@@ -1,13 +1,16 @@
 """What a reader keeps of the shards of joined columns: two numbers of each, and the seals of their tars."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.key_share import KeyRange, hashes_of_keys, within_all
 from densecli.shards.column import Column, check_photos
+from densecli.shards.joined import JoinedShard
+from densecli.shards.key_ranges import count_within
 from densecli.shards.manifest import Manifest, manifest_url, read_manifest
 from densecli.shards.receipt_totals import count_receipts
 from densecli.shards.tars import Seal
@@ -22,15 +25,23 @@ class ShardTable:
         tar_bytes: (n,) int64, size of the first column's tars; of boxes only if there is no other column.
         seals: By a column's key, sizes (n,) int64 and xxh3-64 (n,) uint64 of its tars, where it has a
             manifest.
+        ranges: Only samples with keys in all of these ranges are read.
+        kept: (n,) int32, number of these samples in every shard.
     """
 
     samples: np.ndarray
     tar_bytes: np.ndarray
     seals: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    ranges: tuple[KeyRange, ...] = ()
+    kept: np.ndarray
 
     @classmethod
-    def of(cls, columns: Sequence[Column]) -> "ShardTable":
+    def of(cls, columns: Sequence[Column], ranges: Sequence[KeyRange] = ()) -> "ShardTable":
         """The table of some columns of one store: from manifests, or else from the first one's receipts.
+
+        Args:
+            columns: The columns.
+            ranges: Ranges of the keys of the samples to read; none for all samples.
 
         Raises:
             DenseCLIError: The columns cannot be joined, or one is not finished, or a manifest or a receipt is
@@ -48,7 +59,13 @@ class ShardTable:
                 _check_same_keys(lead, found, column, other)
         sealed = {c.key: m for c, m in zip((lead, *rest), (first, *others), strict=True) if m is not None}
         seals = {key: (manifest.tar_bytes, manifest.xxh3) for key, manifest in sealed.items()}
-        return cls(samples=found.samples, tar_bytes=found.tar_bytes, seals=seals)
+        return cls(
+            samples=found.samples,
+            tar_bytes=found.tar_bytes,
+            seals=seals,
+            ranges=tuple(ranges),
+            kept=count_within(lead, ranges) if ranges else found.samples,
+        )
 
     def seal(self, column: Column, shard: int) -> Seal | None:
         """What the column's manifest says of a shard's tar; None without a manifest."""
@@ -56,6 +73,13 @@ class ShardTable:
             return None
         sizes, digests = self.seals[column.key]
         return Seal(int(sizes[shard]), int(digests[shard]))
+
+    def kept_of(self, shard: JoinedShard) -> JoinedShard:
+        """The samples of an open shard that are read."""
+        if not self.ranges:
+            return shard
+        within = within_all(hashes_of_keys(shard.keys), self.ranges)
+        return replace(shard, rows=np.flatnonzero(within).tolist())
 
     def check(self, column: Column, shard: int, samples: int) -> None:
         """Raises DenseCLIError if a shard, when it is opened, has another number of samples than here."""

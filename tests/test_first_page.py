@@ -7,6 +7,7 @@ names are small ones of the same family, and the photos are fabricated in SA-1B'
 import io
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,13 @@ def first_commands(page: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder, without weights."""
     monkeypatch.chdir(tmp_path)
     for name in ("DENSECLI_DATA", "DENSECLI_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
-    without_ray(monkeypatch)
-    return tmp_path
+    with without_ray():
+        yield tmp_path
 
 
 def test_first_commands__are_the_same_on_both_pages() -> None:

@@ -113,10 +113,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working folder: photos of several layouts in data/, and builds without Ray."""
     folder = tmp_path_factory.mktemp("papers")
     write_data(folder / "data")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_ray():
         patch.chdir(folder)
         patch.setenv("DENSECLI_CACHE", str(folder / "cache"))
-        without_ray(patch)
         yield folder
 
 

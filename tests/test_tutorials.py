@@ -67,12 +67,13 @@ def executed(command: str) -> str:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a tutorial registers is forgotten after the test."""
+    """What a tutorial registers is forgotten after the test, and builds are without Ray."""
     TERMS.load()
     for values in ("_entries", "_values"):
         monkeypatch.setattr(TERMS, values, dict(getattr(TERMS, values)))
     monkeypatch.setenv("DENSECLI_PLUGINS", "")
-    yield
+    with without_ray():
+        yield
     sys.modules.pop("my_loss", None)
 
 
@@ -101,7 +102,6 @@ def test_tutorial__its_commands_run_and_print_what_it_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    without_ray(monkeypatch)
     # Else evaluate would draw 300 scenes.
     write_coco(tmp_path / "data" / "scenes", split="test", count=4)
     if name == "three-papers":

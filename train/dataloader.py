@@ -124,11 +124,11 @@ class Stream:
             window=config.shuffle_window,
             prefetch_bytes=config.prefetch_mb * 1e6,
             cache=Cache(config.cache, round(config.cache_gb * 1e9)) if config.cache else None,
-            table=table,
+            table=table or ShardTable.of(columns, config.key_ranges),
         )
 
     def __len__(self) -> int:
-        """Samples in the store."""
+        """Samples of an epoch: those in the store, or the share of them that the training reads."""
         return len(self.reader)
 
     @property

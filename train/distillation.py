@@ -83,7 +83,8 @@ def _opened(config: TrainConfig) -> tuple[Store, Column, dict[str, Column], Shar
     """The store, the columns that a training reads, and their shards. One process asks for them, for all."""
     store = open_store(config.store)
     regions, targets = columns_read(store, config)
-    return store, regions, targets, ShardTable.of([store.images, regions, *targets.values()])
+    table = ShardTable.of([store.images, regions, *targets.values()], config.key_ranges)
+    return store, regions, targets, table
 
 
 def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, Column]]:

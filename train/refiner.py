@@ -78,7 +78,7 @@ def make_refiner_trainer(
     """
     distributed = distributed or Distributed(device=pick_device(config.device))
     set_precision(config.precision, distributed.device)
-    store, table = distributed.on_rank_zero(lambda: _opened(config.store))
+    store, table = distributed.on_rank_zero(lambda: _opened(config))
     recipe = RefinerTraining(config, store, distributed.device)
     loader = CropLoader(
         store,
@@ -94,10 +94,10 @@ def make_refiner_trainer(
     return Trainer(recipe, loader, config, distributed)
 
 
-def _opened(url: str) -> tuple[Store, ShardTable]:
+def _opened(config: RefinerConfig) -> tuple[Store, ShardTable]:
     """The store and the shards of its photos. One process asks for them, for all."""
-    store = open_store(url)
-    return store, ShardTable.of([store.images])
+    store = open_store(config.store)
+    return store, ShardTable.of([store.images], config.key_ranges)
 
 
 class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):

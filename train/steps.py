@@ -38,6 +38,11 @@ class Steps:
         full, partial = divmod(loader.steps_per_epoch, config.accumulate)
         self.per_epoch = full if config.drop_last or not partial else full + 1
         if not self.per_epoch and not config.drop_last:
+            if loader.reader.table.ranges:
+                raise DenseCLIError(
+                    f"A share of {config.photos_share:g} of the store {config.store} is no photo.",
+                    hint="Give a larger --photos-share.",
+                )
             raise DenseCLIError(
                 f"The store {config.store} holds no photo.",
                 hint="densecli info says why; build a store of other photos.",
@@ -50,9 +55,12 @@ class Steps:
         self.total = config.max_steps or self._length(config)
         self.warmup = warmup_steps(self.total) if config.warmup_steps is None else config.warmup_steps
         self.notes = ()
+        if config.photos_share < 1:
+            photos = int(loader.reader.table.samples.sum())
+            self.notes = (f"The training reads {len(loader):,} of the {photos:,} photos.",)
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
             over = f"over {self.warmup} steps" if self.warmup else "at once"
-            self.notes = (
+            self.notes += (
                 f"The learning rate rises {over} instead of over {WARMUP_STEPS} steps, because the training "
                 f"has only {self.total} steps.",
             )

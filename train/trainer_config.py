@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from densecli.core.key_share import KeyRange
 from densecli.core.settings import Settings, changed, setting
 from densecli.shards.config import DeviceSettings, DryRunSettings, StoreSettings
 from densecli.shards.datasets import Dataset
@@ -21,6 +22,15 @@ class LoaderConfig(Settings):
     )
     seed: int = setting(
         0, help="Seed of the order of samples, of their views and of new weights.", group="run", metavar="N"
+    )
+    photos_share: float = setting(
+        1.0,
+        help="Share of the photos to train on, chosen by key and --seed; a smaller share lies inside a "
+        "larger one.",
+        group="data",
+        above=0,
+        max=1,
+        metavar="SHARE",
     )
     drop_last: bool = setting(
         False, help="Leaves out the last step of an epoch if it has fewer samples.", group="optimisation"
@@ -62,6 +72,16 @@ class LoaderConfig(Settings):
     cache_gb: float = setting(
         100.0, help="Largest size of that folder in GB (1e9 bytes).", group="speed", above=0, metavar="GB"
     )
+
+    @property
+    def key_ranges(self) -> tuple[KeyRange, ...]:
+        """The keys of the photos that are read; empty for all."""
+        return photos_within(self.photos_share, self.seed)
+
+
+def photos_within(share: float, seed: int) -> tuple[KeyRange, ...]:
+    """The keys of a share of the photos; empty for all. Another seed draws other photos."""
+    return (KeyRange(f"photos-{seed}", 0.0, share),) if share < 1 else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,23 @@ def test_run__the_figures_are_those_of_the_task(tmp_path: Path, result: Any, fig
     assert all(each.figures == figures and not each.random_weights for each in done)
 
 
+def test_run__figures_of_several_tasks_are_put_together(tmp_path: Path) -> None:
+    recorder = RecordingRunner()
+    plain = recorder.runner.evaluate
+    found = {"regions": {"boxes_top1": 52.0}, "zeroshot": {"top1": 3.0}}
+
+    def evaluate(words: Sequence[str]) -> dict[str, Any]:
+        plain(words)
+        return {"student": {**found[words[words.index("--task") + 1]], "random_weights": False}}
+
+    spec = replace(SPEC, evaluate={"task": ["regions", "zeroshot"], "limit": 7})
+    done = run_all(spec, tmp_path, replace(recorder.runner, evaluate=evaluate), canvas=96, resume="never")
+    assert all(list(each.figures.items()) == [("Boxes", 52.0), ("top-1", 3.0)] for each in done)
+    assert recorder.measured[-2:] == [
+        f"--task {task} --limit 7 --run {tmp_path / done[-1].name}" for task in ("regions", "zeroshot")
+    ]
+
+
 def test_run__coupling_is_that_of_the_model(tmp_path: Path) -> None:
     ratios = {"coupling_ratio_mean": 2.5, "coupling_ratio_median": 1.5, "cross_segment_similarity": 0.25}
     results = {name: {**ratios, "random_weights": False} for name in ("student", "its Refiner, r")}

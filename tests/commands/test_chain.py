@@ -1,6 +1,7 @@
 """Commands one after the other, as a user gives them. Builds are without Ray: `tests/pipeline` starts it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_ray(monkeypatch)
+def here() -> Iterator[None]:
+    with without_ray():
+        yield
 
 
 def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: Path) -> None:

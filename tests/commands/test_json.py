@@ -83,9 +83,8 @@ PAGES = ["labels", "regions", "task", "runs/r/diagnosis", "runs/grid"]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A working folder with three annotated scenes."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_ray():
         patch.chdir(tmp_path_factory.mktemp("json"))
-        without_ray(patch)
         write_coco(Path("world"), split="test", count=3)
         Path("spec.toml").write_text(SPEC)
         yield

@@ -3,9 +3,6 @@
 import csv
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from building import without_ray
+from command_line import passed
 from PIL import Image
+from registries import plugins_of_its_own
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from densecli.models.checkpoints import load_model
-from densecli.models.registry import FAMILIES, MODELS
-from densecli.train.methods import METHODS
-from densecli.train.terms import TERMS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Command = Callable[..., str]
@@ -35,29 +32,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def densecli(folder: Path) -> Command:
-    """Runs densecli in `folder` with the examples of these names as plug-ins; returns what it printed."""
+    """Runs densecli in `folder` with these examples as its only plug-ins; returns what it printed."""
 
     def run(*words: object, plugins: tuple[str, ...]) -> str:
-        command, *rest = map(str, words)
-        loaded = [word for name in plugins for word in ("--plugin", str(EXAMPLES / f"{name}.py"))]
-        environment = {name: value for name, value in os.environ.items() if name != "DENSECLI_PLUGINS"}
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "densecli", command, *loaded, *rest],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
+        command, *rest = words
+        loaded = [word for name in plugins for word in ("--plugin", EXAMPLES / f"{name}.py")]
+        with pytest.MonkeyPatch.context() as patch, plugins_of_its_own(), without_ray():
+            patch.chdir(folder)
+            return passed(command, *loaded, *rest)
 
     return run
 
 
 @pytest.fixture(scope="module")
 def store(densecli: Command, folder: Path) -> Path:
-    """Four scenes with the columns of two example teachers and of two teachers of ours, built by Ray."""
+    """Four scenes with the columns of two example teachers and of teachers of ours."""
     teachers = ("colours-p12", "signs-scenes-s", "crops-scenes-s", "scenes-pvlm", "scenes-vfm")
     words = [word for name in teachers for word in ("--teacher", name)]
     densecli(
@@ -125,11 +114,8 @@ def imported(name: str) -> ModuleType:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """What an example registers in this process is forgotten after the test."""
-    changed = (TERMS, METHODS, FAMILIES, MODELS)
-    kept = [(dict(registry._entries), dict(registry._values)) for registry in changed]
-    yield
-    for registry, (entries, values) in zip(changed, kept, strict=True):
-        registry._entries, registry._values = entries, values
+    with plugins_of_its_own():
+        yield
 
 
 def test_declip_regions__distances_of_correlations_by_photo(registries):

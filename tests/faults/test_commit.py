@@ -4,18 +4,16 @@ import importlib.util
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from building import build_here
+from command_line import run
 from tars import jpg, write_tar
 
 from densecli.pipeline.build_shards import build_shards
 
-ROOT = Path(__file__).parents[2]
 INJECT = Path(__file__).parent / "inject"
 POINTS = ("open", "write", "fsync", "rename", "renamed", "synced")
 FILES = (
@@ -100,23 +98,16 @@ def test_kill__of_a_ray_worker_costs_one_shard_and_no_second_command(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_kill__of_every_worker_as_for_want_of_memory_says_what_helps(
-    tiny, undisturbed, contents, survived, tmp_path
+    tiny, undisturbed, contents, survived, monkeypatch
 ):
     """The kernel kills a process that takes too much memory with -9, and tells nobody but its log."""
-    fault = {"PYTHONPATH": str(INJECT), "DENSECLI_FAULT": "rename,*/targets/*/000001.tar,"}
-    words = ["--dataset", "scenes", "--split", "val", "--limit", "3", "--shard-size", "1", "--device", "cpu"]
-    words += ["--teacher", "scenes-s", "--weights", "scenes-s=random:0", "--workers", "1", "--store-boxes"]
-    done = subprocess.run(
-        [sys.executable, "-m", "densecli", "build-shards", *words, "--store", tiny.store],
-        env={**os.environ, **fault},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    told = done.stdout + done.stderr
-    assert "If dmesg says that memory ran out, lower --workers or --batch-size." in told
+    monkeypatch.setenv("PYTHONPATH", str(INJECT), prepend=os.pathsep)
+    monkeypatch.setenv("DENSECLI_FAULT", "rename,*/targets/*/000001.tar,")
+    words = ["--dataset", "scenes", "--split", "val", "--limit", 3, "--shard-size", 1, "--device", "cpu"]
+    words += ["--teacher", "scenes-s", "--weights", "scenes-s=random:0", "--workers", 1, "--store-boxes"]
+    done = run("build-shards", *words, "--max-attempts", 2, "--store", tiny.store)
+    assert done.exit_code == 1 and "Traceback" not in done.output, done.output
+    assert "If dmesg says that memory ran out, lower --workers or --batch-size." in done.output
     build_here(tiny)
     assert contents(Path(tiny.store)) == contents(undisturbed)
     survived("kill -9 of every worker, as for want of memory")

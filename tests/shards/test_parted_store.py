@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.key_share import KeyRange, share_of_key
 from densecli.shards.gc import garbage
 from densecli.shards.manifest import read_manifest
 from densecli.shards.parted_column import ShardNames
@@ -54,7 +55,8 @@ def test_store__has_the_samples_of_all_parts_with_their_columns(two):
 
 def test_manifests__of_parts_are_one(two):
     columns = [two.images, two.find("regions", "grid-2"), two.find("targets", "t")]
-    counted = ShardTable.of(columns)
+    ranges = [KeyRange("a", 0.0, 0.5)]
+    counted, half = ShardTable.of(columns), ShardTable.of(columns, ranges)
     assert counted.samples.tolist() == [3, 2, 4]
     assert read_manifest(two.images) is None
     for column in columns:
@@ -62,6 +64,9 @@ def test_manifests__of_parts_are_one(two):
             publish(part)
     joined = read_manifest(two.images)
     assert (joined.shards.tolist(), joined.samples.tolist()) == ([0, 1, 2], [3, 2, 4])
+    assert half.kept.tolist() == ShardTable.of(columns, ranges).kept.tolist()
+    kept = [share_of_key(record.key, "a") < 0.5 for record in two.samples("t")]
+    assert half.kept.tolist() == [sum(kept[:3]), sum(kept[3:5]), sum(kept[5:])] != [3, 2, 4]
     assert ShardTable.of(columns).tar_bytes.tolist() == counted.tar_bytes.tolist()
     assert joined.totals["run"]["receipt_bytes"] == sum(
         len(Path(two.images.receipt_url(shard)).read_bytes()) for shard in two.shard_names

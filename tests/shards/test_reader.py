@@ -6,10 +6,13 @@ import pytest
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
+from densecli.core.key_share import KeyRange, share_of_key
 from densecli.shards import reader
 from densecli.shards.joined import read_joined
 from densecli.shards.keys import keys_digest
 from densecli.shards.reader import StoreReader
+from densecli.shards.receipt_totals import publish
+from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.shards.tars import read_shard
 from densecli.shards.writer import ShardWriter, json_bytes, npz_bytes
@@ -235,3 +238,28 @@ def test_iter__reads_no_shard_that_lies_before_the_start(pristine, monkeypatch):
         read.clear()
         assert [record.key for record in stream.iter(0, start)] == keys[start:]
         assert sorted(read) == sorted(3 * list({key.split("-")[0] for key in keys[start:]}))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_iter__reads_only_keys_within_the_ranges(store, shuffle):
+    ranges = (KeyRange("a", 0.0, 0.7), KeyRange("b", 0.3))
+    columns = columns_of(store)
+    everything = {record.key: record for record in StoreReader(columns).iter(0)}
+    expected = {key for key in everything if share_of_key(key, "a") < 0.7 and share_of_key(key, "b") >= 0.3}
+    assert 0 < len(expected) < sum(SIZES)
+    counted = ShardTable.of(columns, ranges)
+    publish(store.images)
+    for table in (counted, ShardTable.of(columns, ranges)):  # by the receipts, and by the index of the keys
+        stream = StoreReader(columns, seed=2, shuffle=shuffle, lanes=2, window=2, table=table)
+        for epoch in (0, 1):
+            found = list(stream.iter(epoch))
+            assert sorted(record.key for record in found) == sorted(expected) and len(stream) == len(found)
+            assert all(record == everything[record.key] for record in found)
+    assert (counted.kept.tolist(), counted.kept.sum()) == (table.kept.tolist(), len(expected))
+    assert counted.samples.sum() == sum(SIZES)
+
+
+def test_iter__of_a_range_that_holds_no_key_is_empty(store):
+    columns = columns_of(store)
+    stream = StoreReader(columns, table=ShardTable.of(columns, [KeyRange("a", 0.0, 1e-9)]))
+    assert len(stream) == 0 and list(stream.iter(0)) == []

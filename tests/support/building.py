@@ -1,6 +1,7 @@
 """Builds without Ray, in the test's own process."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -50,10 +51,13 @@ class ThisProcess:
         return []
 
 
-def without_ray(patch: pytest.MonkeyPatch) -> None:
-    """Lets the command build-shards build in this process, one shard after another."""
-    patch.setattr(engine, "connected", lambda *_: nullcontext())
-    patch.setattr(engine, "WorkerPool", ThisProcess)
-    patch.setattr(
-        engine, "run_units", lambda units, pool, *_: (pool.builder.build(unit) for unit in units if unit)
-    )
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """`build-shards` in the block builds in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "connected", lambda *_: nullcontext())
+        patch.setattr(engine, "WorkerPool", ThisProcess)
+        patch.setattr(
+            engine, "run_units", lambda units, pool, *_: (pool.builder.build(unit) for unit in units if unit)
+        )
+        yield

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from densecli.core.key_share import share_of_key
 from densecli.shards.reader import StoreReader
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch, Loader, LoaderConfig, Stream
@@ -81,6 +83,19 @@ def test_processes__without_a_sample_go_along_with_the_first_of_the_batch(tiny_s
     (without,) = [each for each in (first[-1], second[-1]) if not each.keys]
     (with_it,) = [each for each in (first[-1], second[-1]) if each.keys]
     assert same(last, with_it) and torch.equal(without.images, last.images)
+
+
+def test_photos_share__is_the_same_photos_in_any_order_and_with_any_processes(tiny_store):
+    def keys(share, world_size=1, **settings):
+        parts = processes(tiny_store, world_size, batch_size=1, photos_share=share, **settings)
+        return sorted(key for part in parts for batch in part.batches(1) for key in batch.keys)
+
+    half, whole = keys(0.5), keys(1.0)
+    assert half == [key for key in whole if share_of_key(key, "photos-5") < 0.5] and 0 < len(half) < 11
+    assert half == keys(0.5, world_size=2) == keys(0.5, lanes=1) == keys(0.5, world_size=3, workers=2)
+    assert half != keys(0.5, seed=0)
+    nested = [set(keys(share)) for share in (0.25, 0.5, 0.75, 1.0)]
+    assert all(small <= large for small, large in pairwise(nested))
 
 
 # (processes, samples that each takes at once, workers), before and after.

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def trained(model: DenseCLIP, method: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def without_values():
+    @cache
     def make(name: str) -> DenseCLIP:
         with torch.device("meta"):
             return build(resolve(name))
