@@ -63,8 +63,8 @@ def type_text(of: Any) -> str:
         return names[of]
     if isinstance(of, UnionType):
         return " or ".join(map(type_text, get_args(of)))
-    if get_origin(of) is list:
-        return f"list of {type_text(get_args(of)[0])}"
-    if get_origin(of) is dict:
-        return f"object of {type_text(get_args(of)[1])}"
+    for container, word in ((list, "list"), (dict, "object")):
+        if get_origin(of) is container:
+            inner = type_text(get_args(of)[-1])
+            return word if inner == "any" else f"{word} of {inner}{'' if ' ' in inner else 's'}"
     return "object"

@@ -331,7 +331,7 @@ class PhotoPrediction(TypedDict):
     height: Annotated[int, "Height in pixels."]
     shares: Annotated[dict[str, float], "Share of the pixels that have each name."]
     regions: Annotated[list[dict[str, Any]], "Each box with its name, probability, cosine and share."]
-    pictures: Annotated[dict[str, Any] | list[str], "The files drawn."]
+    pictures: Annotated[dict[str, str], "The files drawn, by kind."]
 
 
 class Predicted(TypedDict):
