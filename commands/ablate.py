@@ -14,7 +14,7 @@ from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
 from densecli.commands.options import Options
 from densecli.commands.results import Ablation, Commands, Result
-from densecli.commands.train import train, train_config
+from densecli.commands.train import run_training, train, train_config
 from densecli.core.lock import FolderLock
 from densecli.core.settings import changed, setting
 from densecli.shards.config import DryRunSettings, StoreSettings
@@ -124,7 +124,6 @@ def make_runner() -> "Runner":
     from densecli.ablation.runs import Runner
     from densecli.shards.parted_store import open_store
     from densecli.train.distillation import columns_read
-    from densecli.train.distillation import train as fit
 
     def columns(words: Sequence[str]) -> dict[str, str]:
         config = train_config(train.parse(words))
@@ -142,6 +141,6 @@ def make_runner() -> "Runner":
     return Runner(
         flags={"train": flags_of(train), "evaluate": flags_of(evaluate)},
         columns=columns,
-        train=lambda words: fit(train_config(train.parse(words))),
+        train=lambda words: run_training(train.parse(words)),
         evaluate=measure,
     )

@@ -18,6 +18,7 @@ GROUPS: Mapping[str, str] = {
     "method": "Method",
     "model": "Model",
     "optimisation": "Optimisation",
+    "watch": "Measured during the training",
     "plan": "Estimate",
     "segmentation": "Segmentation",
     "knn": "Nearest neighbours",

@@ -255,6 +255,14 @@ class Training(TypedDict):
     random_weights: Annotated[bool, "Whether weights began as random ones."]
     seconds_to_first_step: Annotated[float | None, "From the start of the process."]
     warnings: Annotated[list[str], "What looked wrong, a sentence each."]
+    measured: Annotated[
+        NotRequired[dict[str, dict[str, Any]]],
+        "What --evaluate-every measured: before the first step, and last.",
+    ]
+    best: Annotated[
+        NotRequired[dict[str, Any] | None],
+        "The best measurement: metric, value, step, what it depends on, and its export.",
+    ]
 
 
 class PlannedTraining(TypedDict):

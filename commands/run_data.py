@@ -1,11 +1,14 @@
 """The store that a run reads, and the annotated photos of its data set."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from densecli.commands.options import Options
 from densecli.core import fs
 from densecli.core.addresses import from_environment
 from densecli.core.progress import say
+from densecli.evaluation.config import MeasureSettings
 from densecli.shards.datasets import Dataset, defaults_for, function_of
 from densecli.shards.parted_store import JOIN, open_store
 from densecli.shards.store import PARTS
@@ -13,9 +16,17 @@ from densecli.train.run_folder import RunFolder
 
 
 def store_of(run: str | None) -> str:
-    """The store that a run reads, several as one address; empty if no run is named or it is not there."""
-    folder = RunFolder(run) if run else None
-    if folder is None or not folder.config.is_file():
+    """The store that a run reads, several as one address; empty if no run is named or it is not there.
+
+    Args:
+        run: Folder of the run, an export folder in it, or an exported file.
+    """
+    if not run:
+        return ""
+    given = Path(run)
+    export = next((each for each in (given, given.parent) if each.name in ("export", "export-best")), None)
+    folder = RunFolder(export.parent if export else given)
+    if not folder.config.is_file():
         return ""
     store = str(folder.read_config().get("store") or "")
     first = store.split(JOIN, maxsplit=1)[0]
@@ -35,18 +46,43 @@ def on_the_runs_data(options: Options, run: str | None, *, training: bool = Fals
     """
     if "data" in options.given or "dataset" in options.given or not (store := store_of(run)):
         return options
+    if (own := annotated_photos(store, options.given, training=training)) is None:
+        return options
+    say(f"The run's data set is taken: {own['data']}, {own['split']}, categories {own['categories']}.")
+    return Options(given={**options.given, **own}, json=options.json)
+
+
+def annotated_photos(
+    store: str, given: Mapping[str, Any], *, training: bool = False
+) -> dict[str, str] | None:
+    """Where the annotated photos of a store's own data set are; generated ones are written if need be.
+
+    Args:
+        store: The store.
+        given: Values of `data`, `split`, `train_split` and `categories` that win over the data set's own.
+        training: Whether photos of the training split are needed too.
+
+    Returns:
+        These four; None if the data set has no annotations and no `data` is given.
+    """
+    # Makes the built-in data sets known.
+    import densecli.pipeline.sources  # noqa: F401
+
     name = open_store(store).dataset["name"]
     dataset = defaults_for(name)
-    if not (dataset.annotated or dataset.test_categories):
-        return options
-    folder = Path(from_environment("DENSECLI_DATA", "data")) / name
-    categories = dataset.test_categories or dataset.categories
-    names = {"categories": categories, "split": dataset.test_split, "train_split": dataset.split}
-    found = {**names, **options.given, "data": str(folder)}
-    if dataset.annotated:
-        _generate(name, dataset, folder, [found["split"], *([found["train_split"]] if training else [])])
-    say(f"The run's data set is taken, {name}: {folder}, {found['split']}, categories {found['categories']}.")
-    return Options(given=found, json=options.json)
+    found = {each: getattr(MeasureSettings, each) for each in ("data", "split", "train_split", "categories")}
+    if dataset.annotated or dataset.test_categories:
+        folder = Path(from_environment("DENSECLI_DATA", "data")) / name
+        categories = dataset.test_categories or dataset.categories
+        found |= {"data": str(folder), "split": dataset.test_split, "categories": categories}
+        found["train_split"] = dataset.split
+    elif "data" not in given:
+        return None
+    found |= {each: given[each] for each in found if each in given}
+    if dataset.annotated and "data" not in given:
+        splits = [found["split"], *([found["train_split"]] if training else [])]
+        _generate(name, dataset, folder, splits)
+    return found
 
 
 def _generate(name: str, dataset: Dataset, folder: Path, splits: list[str]) -> None:

@@ -6,13 +6,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.commands.results import PlannedTraining, Result, Training
+from densecli.core.errors import DenseCLIError
+from densecli.evaluation.config import ClassifyConfig, RegionsInTraining
 from densecli.train.config import TrainConfig
 from densecli.train.run_config import RESOLVED, with_current_values
+
+if TYPE_CHECKING:
+    from densecli.core.distributed import Distributed
+    from densecli.train.distillation import Measures
+    from densecli.train.distillation_recipe import Distillation
+    from densecli.train.watch import Measure
 
 STORES = only(
     TrainConfig,
@@ -26,6 +36,7 @@ STORES = only(
 @command(
     STORES,
     TrainConfig,
+    RegionsInTraining,
     resolved=RESOLVED,
     upgrade=with_current_values,
     results=(
@@ -39,12 +50,61 @@ def train(options: Options) -> None:
     \b
     densecli train stores/coco-512 --student eva02-b16
     densecli train --init runs/clipself-eva02-b16-coco-512
+    densecli train --evaluate-every 500 --keep-best Masks-S
+    densecli train --holdout 0.01 --evaluate-every 500 --keep-best holdout/agreement
     torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
     """
+    result = run_training(options)
+    show_result(options, result, after_training(result))
+
+
+def run_training(options: Options) -> dict[str, Any]:
+    """Trains as the options say, and measures what they say. Returns what `Trainer.fit` does."""
+    from densecli.train.distillation import no_more
     from densecli.train.distillation import train as fit
 
     config = train_config(options)
-    show_result(options, fit(config), after_training(config.run))
+    regions = options.make(RegionsInTraining)
+    wanted = regions.evaluate_data or (config.evaluate_every and not config.holdout)
+    if not wanted and (regions.evaluate_split or regions.evaluate_categories):
+        raise click.UsageError(
+            "--evaluate-split and --evaluate-categories describe the photos of --evaluate-data."
+        )
+    return fit(config, _measures(config, regions) if wanted else no_more)
+
+
+def _measures(config: TrainConfig, regions: RegionsInTraining) -> "Measures":
+    """What makes the measurement of regions, where the student and its processes are known."""
+    from densecli.commands.run_data import annotated_photos
+    from densecli.evaluation.region_measure import RegionMeasure
+
+    asked = {"data": regions.evaluate_data, "split": regions.evaluate_split}
+    asked |= {"categories": regions.evaluate_categories}
+
+    def data() -> dict[str, str]:
+        given = {name: value for name, value in asked.items() if value}
+        if found := annotated_photos(config.store, given):
+            return found
+        raise DenseCLIError(
+            f"Nothing says which photos to measure: the data set of {config.store} has no annotated ones.",
+            hint="Give --evaluate-data a folder of them, or --holdout 0.01, which needs none.",
+        )
+
+    def make(recipe: "Distillation", processes: "Distributed") -> list["Measure"]:
+        found = processes.on_rank_zero(data)
+        canvas = recipe.resolved()["image_size"]
+        measure = RegionMeasure(
+            recipe.student,
+            processes,
+            data=found["data"],
+            split=found["split"],
+            categories=found["categories"],
+            limit=config.evaluate_limit,
+            config=ClassifyConfig(canvas=canvas, mode=recipe.mode),
+        )
+        return [measure]
+
+    return make
 
 
 def train_config(options: Options) -> TrainConfig:
@@ -119,11 +179,37 @@ def changes(result: Mapping[str, Any], losses: Sequence[float | None]) -> list[s
         lines.append(f"Loss: {first:.4f} in the first {steps}, {last:.4f} in the last.")
     if (moved := result.get("moved")) is not None:
         lines.append(f"The trained weights moved by {moved:.2%} of their norm.")
+    lines += measured(result)
     return [*lines, *(f"Warning: {sentence}" for sentence in result["warnings"])]
 
 
-def after_training(run: str) -> list[str]:
-    """Commands for the student of a run."""
+def measured(result: Mapping[str, Any]) -> list[str]:
+    """What was measured while a training went on: a sentence each, and where the best weights are.
+
+    Args:
+        result: See `Trainer.fit`.
+    """
+    if not (values := result.get("measured")):
+        return []
+    before, last, best = values["before"], values["last"], result["best"]
+    lines = [
+        f"{name}: {f'{before[name]:.4g} before, ' if name in before else ''}{value:.4g} at the end."
+        for name, value in last.items()
+    ]
+    if best:
+        name, step = best["metric"], best["step"]
+        lines.append(f"The best {name}: {best['value']:.4g} after step {step}, exported to {best['export']}.")
+    return lines
+
+
+def after_training(result: Mapping[str, Any]) -> list[str]:
+    """Commands for the student of a run: the best, if one was chosen.
+
+    Args:
+        result: See `Trainer.fit`.
+    """
+    best = result.get("best")
+    run = str(Path(best["export"]).parent) if best and "export" in best else str(result["run"])
     words = (
         ["evaluate", run],
         ["predict", "PHOTO", "--run", run, "--names", "dog, sofa, wall"],

@@ -17,7 +17,7 @@ THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 
 def batches(
-    read: Callable[[int], Item], count: int, size: int, processes: Distributed
+    read: Callable[[int], Item], count: int, size: int, processes: Distributed, *, silent: bool = False
 ) -> Iterator[list[Item]]:
     """Yields this process's batches of photos; threads read the next one while the caller works on this one.
 
@@ -28,10 +28,13 @@ def batches(
         count: Number of photos.
         size: Photos in a batch.
         processes: The processes that share the batches.
+        silent: Whether to show no progress.
     """
     starts = range(0, count, size)[processes.rank :: processes.world_size]
     parts = [range(start, min(start + size, count)) for start in starts]
-    progress = Progress(sum(map(len, parts)), "photos", silence=0 if processes.first else math.inf)
+    progress = Progress(
+        sum(map(len, parts)), "photos", silence=math.inf if silent or not processes.first else 0
+    )
     photos = prefetch(read, chain.from_iterable(parts), threads=THREADS, window=size + 1)
     with closing(progress), closing(photos):
         for part in parts:

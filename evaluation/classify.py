@@ -58,6 +58,7 @@ def classify(
     processes: Distributed,
     *,
     random_weights: bool = False,
+    silent: bool = False,
 ) -> Classification:
     """Classifies every segment of a data set by its nearest text embedding.
 
@@ -69,11 +70,12 @@ def classify(
         config: Canvas, mode and box limits.
         processes: The processes that share the photos; each gets the result for all photos.
         random_weights: Whether the weights, or those of a teacher behind them, began as random ones.
+        silent: Whether to show no progress.
 
     Raises:
         DenseCLIError: The embeddings do not fit the model and the categories, or a feature is not finite.
     """
-    own = count_regions(model, dataset, text, config, processes)
+    own = count_regions(model, dataset, text, config, processes, silent=silent)
     first, *others = processes.gather(own)
     return summarize(sum(others, first), dataset.categories, weights, random_weights=random_weights)
 
@@ -84,11 +86,13 @@ def count_regions(
     text: torch.Tensor,
     config: ClassifyConfig,
     processes: Distributed,
+    *,
+    silent: bool = False,
 ) -> PhotoCounts:
     """Counts the predicted classes of this process's segments; see `region_scores`."""
     blank = RegionCounts.empty(len(text))
     counts = PhotoCounts(boxes=blank, masks=blank, skipped=0)
-    for scores in region_scores(model, dataset, text, config, processes):
+    for scores in region_scores(model, dataset, text, config, processes, silent=silent):
         labels, areas, things = scores.labels, scores.areas, scores.things
         counts += PhotoCounts(
             boxes=count(scores.boxes, labels[things], areas[things]),
@@ -105,6 +109,8 @@ def region_scores(
     text: torch.Tensor,
     config: ClassifyConfig,
     processes: Distributed,
+    *,
+    silent: bool = False,
 ) -> Iterator[RegionScores]:
     """Yields the scores of this process's segments, a batch of photos at a time; see `classify`."""
     expected = (len(dataset.categories.names), model.embed_dim)
@@ -122,7 +128,7 @@ def region_scores(
 
     was_training = model.training
     model.eval()
-    for batch in batches(prepare, len(dataset), config.batch_size, processes):
+    for batch in batches(prepare, len(dataset), config.batch_size, processes, silent=silent):
         yield _score(model, batch, text, config)
     model.train(was_training)
 

@@ -65,6 +65,35 @@ class MeasureSettings(TextSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegionsInTraining(Settings):
+    """The annotated photos that a student is measured on while it trains."""
+
+    evaluate_data: str | None = setting(
+        None,
+        help="Folder of annotated photos (panoptic) to classify the regions of, while it trains.",
+        group="watch",
+        metavar="DIR",
+        default_text="none; with --evaluate-every and without --holdout that of the store's data set",
+        path=True,
+    )
+    evaluate_split: str | None = setting(
+        None,
+        help="Split of these photos.",
+        group="watch",
+        metavar="NAME",
+        default_text="that of the store's data set, else val2017",
+    )
+    evaluate_categories: str | None = setting(
+        None,
+        help="Categories of these photos; see evaluate --categories.",
+        group="watch",
+        metavar="SET|FILE",
+        default_text="those of the store's data set, else 133",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadoutConfig(Settings):
     """How dense features are computed."""
 

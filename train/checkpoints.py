@@ -3,6 +3,7 @@
 import io
 import re
 import warnings
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,12 @@ from densecli.core.errors import DenseCLIError
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
-def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
+def checkpoint_path(folder: str, step: int) -> str:
+    """Path of the checkpoint of a step."""
+    return fs.join(folder, f"step-{step:08d}.pt")
+
+
+def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int, also: Collection[int] = ()) -> str:
     """Writes a checkpoint atomically, then removes the oldest ones.
 
     Args:
@@ -23,17 +29,19 @@ def save_checkpoint(folder: str, state: dict[str, Any], *, keep: int) -> str:
         state: Tensors and plain values, including `step`.
         keep: Number of checkpoints that stay: those written last, whatever their steps. One of a later step
             that is older belongs to another run.
+        also: Steps whose checkpoints stay besides.
 
     Returns:
         Path of the checkpoint.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    path = fs.join(folder, f"step-{state['step']:08d}.pt")
+    path = checkpoint_path(folder, state["step"])
+    stay = {path, *(checkpoint_path(folder, step) for step in also)}
     fs.write_atomic(path, buffer.getvalue())
     files = fs.files(folder)
     for name in sorted(_names(folder), key=lambda name: (files[name].modified, name))[:-keep]:
-        if fs.join(folder, name) != path:
+        if fs.join(folder, name) not in stay:
             fs.remove(fs.join(folder, name))
     return path
 
@@ -47,13 +55,15 @@ class CheckpointWriter:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[str] | None = None
 
-    def write(self, state: dict[str, Any]) -> None:
+    def write(self, state: dict[str, Any], also: Collection[int] = ()) -> None:
         """Copies a state, whose tensors may change afterwards, and writes the copy.
 
-        Waits for the write before. Raises DenseCLIError if that one failed.
+        Waits for the write before. Raises DenseCLIError if that one failed. `also`: see `save_checkpoint`.
         """
         self.wait()
-        self._writing = self._pool.submit(save_checkpoint, self._folder, copied(state), keep=self._keep)
+        self._writing = self._pool.submit(
+            save_checkpoint, self._folder, copied(state), keep=self._keep, also=also
+        )
 
     def check(self) -> None:
         """Raises DenseCLIError if a write has failed; waits for none."""

@@ -1,5 +1,6 @@
 """Distillation: a student learns from the target columns of a store."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from densecli.core.device import pick_device, set_precision
@@ -13,16 +14,27 @@ from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Loader
 from densecli.train.distillation_recipe import Distillation
 from densecli.train.gpu_decode import JpegDecoder
+from densecli.train.holdout import HoldoutMeasure, measured_table, measuring
 from densecli.train.run_folder import lanes_to_continue
 from densecli.train.terms import term_and_kind
 from densecli.train.trainer import Trainer
+from densecli.train.watch import Measure
+
+Measures = Callable[[Distillation, Distributed], Sequence[Measure]]
+"""Makes what is measured of a student while it trains, beside what --holdout measures."""
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def no_more(_recipe: Distillation, _distributed: Distributed) -> Sequence[Measure]:
+    """Nothing beside what --holdout measures."""
+    return ()
+
+
+def train(config: TrainConfig, measures: Measures = no_more) -> dict[str, Any]:
     """Trains a student, or continues its training. The processes of torchrun, srun or mpirun train together.
 
     Args:
         config: The configuration.
+        measures: What is measured while it trains.
 
     Returns:
         See `Trainer.fit`.
@@ -32,36 +44,46 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     start = started()
     with joined_processes(config.device) as distributed:
-        return make_trainer(config, distributed).fit(start)
+        return make_trainer(config, distributed, measures).fit(start)
 
 
-def make_trainer(config: TrainConfig, distributed: Distributed | None = None) -> "Trainer[Distillation]":
+def make_trainer(
+    config: TrainConfig, distributed: Distributed | None = None, measures: Measures = no_more
+) -> "Trainer[Distillation]":
     """Builds the trainer of a student.
 
     Args:
         config: The configuration.
         distributed: The processes that train together; by default this one alone.
+        measures: What is measured while it trains.
 
     Raises:
         DenseCLIError: See `train`.
     """
     distributed = distributed or Distributed(device=pick_device(config.device))
-    set_precision(config.precision, distributed.device)
-    store, regions, targets, table = distributed.on_rank_zero(lambda: _opened(config))
+    precision = set_precision(config.precision, distributed.device)
+    store, regions, targets, table, held_out = distributed.on_rank_zero(lambda: _opened(config))
+    place: dict[str, Any] = {
+        "views": config.views,
+        "rank": distributed.rank,
+        "world_size": distributed.world_size,
+    }
     loader = Loader(
         store,
         regions,
         targets,
         config,
-        views=config.views,
         decoder=JpegDecoder.on_gpu(store.canvas, distributed.device) if config.decode == "gpu" else None,
         lanes=lanes_to_continue(config, distributed),
         table=table,
-        rank=distributed.rank,
-        world_size=distributed.world_size,
+        **place,
     )
     recipe = Distillation(config, store, regions, targets, distributed.device)
-    trainer = Trainer(recipe, loader, config, distributed)
+    measured = [*measures(recipe, distributed)]
+    if held_out:
+        few = Loader(store, regions, targets, measuring(config), lanes=1, table=held_out, **place)
+        measured.append(HoldoutMeasure(recipe, few, config.holdout, precision, distributed))
+    trainer = Trainer(recipe, loader, config, distributed, measured)
     if loader.decoder:
         trainer.notes += loader.decoder.notes()
     if JOIN in config.store and isinstance(store, PartedStore):
@@ -79,12 +101,17 @@ def keys_twice(store: PartedStore) -> list[str]:
     return [f"{number} keys occur twice, such as {example}: an epoch has each of these photos."]
 
 
-def _opened(config: TrainConfig) -> tuple[Store, Column, dict[str, Column], ShardTable]:
-    """The store, the columns that a training reads, and their shards. One process asks for them, for all."""
+def _opened(
+    config: TrainConfig,
+) -> tuple[Store, Column, dict[str, Column], ShardTable, ShardTable | None]:
+    """The store, the columns that a training reads, their shards, and those with held-out photos to measure.
+
+    One process asks for them, for all.
+    """
     store = open_store(config.store)
     regions, targets = columns_read(store, config)
     table = ShardTable.of([store.images, regions, *targets.values()], config.key_ranges)
-    return store, regions, targets, table
+    return store, regions, targets, table, measured_table(store.images, table, config)
 
 
 def columns_read(store: Store, config: TrainConfig) -> tuple[Column, dict[str, Column]]:

@@ -1,7 +1,8 @@
 """The recipe of distillation: a student and the weighted sum of its loss terms on stored targets."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.shards.parted_column import PartedColumn
 from densecli.shards.store import Column, Store
-from densecli.train.averaging import export_student
+from densecli.train.averaging import average, export_student
 from densecli.train.config import TrainConfig
 from densecli.train.dataloader import Batch
 from densecli.train.heads import StudentWithHeads
@@ -253,14 +254,40 @@ class Distillation(Recipe[Outputs]):
         self, outputs: Outputs, batch: Batch, counts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the terms; logs each term before its weight."""
-        dense = outputs.dense.float()
-        student = StudentOutput(
-            dense,
-            region_pool(dense, batch.boxes, batch.batch_index),
-            outputs.context,
-            image=None if outputs.image is None else F.normalize(outputs.image.float(), dim=1),
-        )
+        student = _student_output(outputs, batch)
         return weighted_sum(self.terms, self.loss_weights, student, batch, counts, outputs.heads)
+
+    def measured(self) -> dict[str, bool]:
+        """See `Recipe.measured`; the loss, each term, and how far the student agrees with its teachers."""
+        agreements = {term.agreement: True for term in self.terms.values() if term.agreement}
+        return {"loss": False, **dict.fromkeys(self.terms, False), **agreements}
+
+    def agreement(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """See `Recipe.agreement`; terms that measure the same are added up."""
+        student = _student_output(outputs, batch)
+        found: dict[str, Tensor] = {}
+        for loss, term in self.terms.items():
+            if term.agreement:
+                pair = term.agrees(student._replace(head=outputs.heads.get(loss)), batch)
+                found[term.agreement] = found.get(term.agreement, 0) + pair.cpu().double()
+        return found
+
+    @contextmanager
+    def exported(self) -> Iterator[None]:
+        """See `Recipe.exported`; the student's weights are interpolated with its initial ones."""
+        alpha, network = self.config.alpha, self.student.network
+        if alpha == 1:
+            yield
+            return
+        parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        # On the CPU, as in an export: the very same weights.
+        trained = {name: p.detach().to("cpu", copy=True) for name, p in parameters.items()}
+        averaged = average(trained, {name: self.initial[name] for name in trained}, alpha)
+        try:
+            _fill(parameters, averaged)
+            yield
+        finally:
+            _fill(parameters, trained)
 
     def checkpoint_activations(self, on: bool) -> None:
         """See `Recipe.checkpoint_activations`."""
@@ -288,12 +315,30 @@ class Distillation(Recipe[Outputs]):
             self._pictures = AffinityPictures(self.student, self.mode, self.store, self.initial)
         return self._pictures.draw()
 
-    def export(self, folder: str, resolved: dict[str, Any]) -> str:
+    def export(self, folder: str, resolved: dict[str, Any], **about: Any) -> str:
         """Writes the student, interpolated with its initial weights; see `export_student`."""
-        card = {name: resolved[name] for name in CARD}
+        card = {**{name: resolved[name] for name in CARD}, **about}
         return export_student(
             self.student.network, self.initial, alpha=self.config.alpha, folder=folder, card=card
         )
+
+
+def _student_output(outputs: Outputs, batch: Batch) -> StudentOutput:
+    """What the terms read, but for their heads."""
+    dense = outputs.dense.float()
+    return StudentOutput(
+        dense,
+        region_pool(dense, batch.boxes, batch.batch_index),
+        outputs.context,
+        image=None if outputs.image is None else F.normalize(outputs.image.float(), dim=1),
+    )
+
+
+def _fill(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    """Sets parameters in place: optimiser and compiled code hold these very tensors."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
 
 
 def _part_columns(columns: Iterable[Column]) -> dict[str, list[str]]:

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from statistics import fmean, median, stdev
 
+from densecli.train.holdout import LOSS, PREFIX
+
 WINDOW = 50
 """Steps that are compared."""
 KEPT = 0.01
@@ -19,6 +21,12 @@ WAITING = 0.5
 """A training that waits for photos for more than this share of its time is held up by them."""
 STILL = 1e-3
 """Weights that have moved by less than this share at half of the training hardly move."""
+SLOWER = 2.0
+"""Steps that take so many times as long as the first ones have become slow."""
+RISING = 3
+"""A loss on held-out photos rises if it was above its lowest value so many times in a row..."""
+RISEN = 0.01
+"""... by this share of it, while that on the others went on falling."""
 SHORT = 20
 """A training of fewer steps is only tried out: nobody expects its weights to move."""
 
@@ -46,6 +54,10 @@ class EarlyWarnings:
         self._kept: dict[str, deque[float]] = {}
         self._exploded = self._steps = 0
         self._waited = self._seconds = 0.0
+        self._first_seconds: list[float] = []
+        self._last_seconds: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._since: list[float] = []
+        self._held_out: list[tuple[int, float, float]] = []
 
     def after(self, row: Mapping[str, float], *, seconds: float, waited: float) -> list[str]:
         """Looks at a step.
@@ -64,6 +76,8 @@ class EarlyWarnings:
             "kept": self._few_kept(row, step),
             "loss": self._flat(row["loss"], step),
             "photos": self._slow(seconds, waited),
+            "pace": self._slower(seconds, waited, step),
+            "holdout": self._overfits(row, step),
             "weights": self._still(step),
         }
         new = {about: said for about, said in found.items() if said and about not in self.said}
@@ -84,7 +98,7 @@ class EarlyWarnings:
 
     def _few_kept(self, row: Mapping[str, float], step: int) -> str:
         for name, value in row.items():
-            if name.rpartition("/")[2] in ("kept", "labelled"):
+            if not name.startswith(PREFIX) and name.rpartition("/")[2] in ("kept", "labelled"):
                 shares = self._kept.setdefault(name, deque(maxlen=WINDOW))
                 shares.append(value)
                 if len(shares) == WINDOW and fmean(shares) < KEPT:
@@ -122,6 +136,46 @@ class EarlyWarnings:
         return (
             f"Steps wait for photos for {self._waited / self._seconds:.0%} of the time. Give more --workers, "
             "or --cache if the store is remote."
+        )
+
+    def _slower(self, seconds: float, waited: float, step: int) -> str:
+        """Compares with the first steps of this process: what another machine would take is no promise."""
+        if len(self._first_seconds) < WINDOW:
+            self._first_seconds.append(seconds)
+            return ""
+        self._last_seconds.append((seconds, waited))
+        # Medians: an epoch's last step is short, and one after a checkpoint is long.
+        before, now = median(self._first_seconds), median(taken for taken, _ in self._last_seconds)
+        if len(self._last_seconds) < WINDOW or now < SLOWER * before:
+            return ""
+        share = sum(w for _, w in self._last_seconds) / max(sum(s for s, _ in self._last_seconds), 1e-9)
+        why = (
+            f"{share:.0%} of it is waiting for photos: give more --workers, or --cache if the store is remote"
+            if share > WAITING
+            else "look what else runs on this machine, and whether a GPU is throttled"
+        )
+        return (
+            f"Steps take {now / before:.1f} times as long as at first: {before:.3g} s in the first {WINDOW}, "
+            f"{now:.3g} s in the last {WINDOW} up to step {step}; {why}."
+        )
+
+    def _overfits(self, row: Mapping[str, float], step: int) -> str:
+        if math.isfinite(row["loss"]):
+            self._since.append(row["loss"])
+        if (held_out := row.get(LOSS)) is None or not math.isfinite(held_out) or not self._since:
+            return ""
+        self._held_out.append((step, held_out, fmean(self._since)))
+        self._since = []
+        lowest_at, lowest, trained = min(self._held_out, key=lambda each: each[1])
+        later = [each for each in self._held_out if each[0] > lowest_at][-RISING:]
+        risen = len(later) == RISING and all(value > (1 + RISEN) * lowest for _, value, _ in later)
+        if not risen or later[-1][2] > (1 - FLAT) * trained:
+            return ""
+        return (
+            f"The student learns its photos by heart: {LOSS} was {lowest:.4g} at step {lowest_at} and is "
+            f"{held_out:.4g} at step {step}, while the loss fell from {trained:.4g} to {later[-1][2]:.4g}. "
+            "Train on more photos, or fewer steps; --keep-best "
+            f"{LOSS} exports the weights before."
         )
 
     def _still(self, step: int) -> str:

@@ -1,6 +1,8 @@
 """Recipes: a model and its loss, which the trainer trains."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -89,17 +91,42 @@ class Recipe(ABC, Generic[Outputs]):
             The share of the loss, a scalar, and other scalars to log, by name.
         """
 
+    def measured(self) -> dict[str, bool]:
+        """What `loss` and `agreement` give on held-out photos: whether a larger value is better, by name.
+
+        What `loss` logs beside may be left out, if it is neither.
+        """
+        return {"loss": False}
+
+    def agreement(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """How far the model agrees with what it learns from.
+
+        Args:
+            outputs: The outputs of `forward` for the batch.
+            batch: The batch.
+
+        Returns:
+            By name the sum of what is compared over the batch, and the number of summands: (2,).
+        """
+        return {}
+
+    @contextmanager
+    def exported(self) -> Iterator[None]:
+        """As long as the block lasts, the model has the weights that `export` would write."""
+        yield
+
     @abstractmethod
     def resolved(self) -> dict[str, Any]:
         """The resolved settings for config.json, as JSON values: no defaults or look-ups are left."""
 
     @abstractmethod
-    def export(self, folder: str, resolved: dict[str, Any]) -> str:
+    def export(self, folder: str, resolved: dict[str, Any], **about: Any) -> str:
         """Writes the trained weights and their model card.
 
         Args:
             folder: Folder to write to.
             resolved: The whole resolved configuration of the training.
+            about: Further entries of the card, JSON values.
 
         Returns:
             Path of the weights.

@@ -32,6 +32,7 @@ from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
 from densecli.train.dataloader import Batch
+from densecli.train.holdout import HoldoutMeasure, measured_table, measuring
 from densecli.train.losses import mean, token_cosine, token_infonce
 from densecli.train.optimizer import freeze
 from densecli.train.recipe import Recipe
@@ -77,27 +78,26 @@ def make_refiner_trainer(
         DenseCLIError: See `train_refiner`.
     """
     distributed = distributed or Distributed(device=pick_device(config.device))
-    set_precision(config.precision, distributed.device)
-    store, table = distributed.on_rank_zero(lambda: _opened(config))
+    precision = set_precision(config.precision, distributed.device)
+    store, table, held_out = distributed.on_rank_zero(lambda: _opened(config))
     recipe = RefinerTraining(config, store, distributed.device)
+    place: dict[str, Any] = {"rank": distributed.rank, "world_size": distributed.world_size}
+    crops: dict[str, Any] = {"crops": config.crops, "scale": config.scale, "side": recipe.side}
     loader = CropLoader(
-        store,
-        config,
-        crops=config.crops,
-        scale=config.scale,
-        side=recipe.side,
-        lanes=lanes_to_continue(config, distributed),
-        table=table,
-        rank=distributed.rank,
-        world_size=distributed.world_size,
+        store, config, lanes=lanes_to_continue(config, distributed), table=table, **crops, **place
     )
-    return Trainer(recipe, loader, config, distributed)
+    measured = []
+    if held_out:
+        few = CropLoader(store, measuring(config), lanes=1, table=held_out, **crops, **place)
+        measured.append(HoldoutMeasure(recipe, few, config.holdout, precision, distributed))
+    return Trainer(recipe, loader, config, distributed, measured)
 
 
-def _opened(config: RefinerConfig) -> tuple[Store, ShardTable]:
-    """The store and the shards of its photos. One process asks for them, for all."""
+def _opened(config: RefinerConfig) -> tuple[Store, ShardTable, ShardTable | None]:
+    """The store, the shards of its photos, and those with held-out ones. One process asks, for all."""
     store = open_store(config.store)
-    return store, ShardTable.of([store.images], config.key_ranges)
+    table = ShardTable.of([store.images], config.key_ranges)
+    return store, table, measured_table(store.images, table, config)
 
 
 class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
@@ -202,13 +202,17 @@ class RefinerTraining(Recipe[tuple[Tensor, Tensor]]):
         """See `Recipe.checkpoint_activations`."""
         self.model.encoder.activation_checkpointing = on
 
-    def export(self, folder: str, resolved: dict[str, Any]) -> str:
+    def measured(self) -> dict[str, bool]:
+        """See `Recipe.measured`."""
+        return {"loss": False, "cosine": True}
+
+    def export(self, folder: str, resolved: dict[str, Any], **about: Any) -> str:
         """Writes the Refiner's own weights, with metadata in the file, and a model card."""
         card = card_of(self.model, self.initial_weights)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.own_state().items()}
         path = fs.join(folder, WEIGHTS)
         fs.write_atomic(path, safetensors.torch.save(tensors, metadata={METADATA: json.dumps(card)}))
         fields = ("student", "canvas", "store", "total_steps", "initial_weights", "random_weights")
-        about = {name: resolved[name] for name in fields}
-        fs.write_atomic(fs.join(folder, CARD), json.dumps({**card, **about}, indent=2).encode())
+        card = {**card, **{name: resolved[name] for name in fields}, **about}
+        fs.write_atomic(fs.join(folder, CARD), json.dumps(card, indent=2).encode())
         return path

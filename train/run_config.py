@@ -32,6 +32,12 @@ FREE = frozenset(
         "dry_run",
         "loggers",
         "picture_every",
+        "evaluate_every",
+        "evaluate_limit",
+        "evaluate_data",
+        "evaluate_split",
+        "evaluate_categories",
+        "keep_best",
         "preset",
     }
 )

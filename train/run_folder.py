@@ -1,4 +1,4 @@
-"""The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/."""
+"""The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/ and export-best/."""
 
 import json
 import shutil
@@ -26,6 +26,7 @@ class RunFolder:
         tensorboard: Folder of TensorBoard's event files.
         checkpoints: Folder of the checkpoints.
         export: Folder of the exported weights.
+        export_best: Folder of those of the best checkpoint, if there is one.
     """
 
     LOGGERS = "loggers.json"
@@ -44,6 +45,7 @@ class RunFolder:
         self.tensorboard = self.root / "tensorboard"
         self.checkpoints = str(self.root / "checkpoints")
         self.export = str(self.root / "export")
+        self.export_best = str(self.root / "export-best")
         self._lock = FolderLock(self.root, "The run", "--run")
 
     def open(
@@ -133,7 +135,7 @@ class RunFolder:
         return latest_checkpoint(self.checkpoints)
 
     def _remove(self) -> None:
-        for folder in (self.tensorboard, self.checkpoints, self.export):
+        for folder in (self.tensorboard, self.checkpoints, self.export, self.export_best):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
         (self.root / self.LOGGERS).unlink(missing_ok=True)
@@ -141,7 +143,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Removes files that a killed process left half-written: a checkpoint may have gigabytes."""
-        for folder in (str(self.root), self.checkpoints, self.export):
+        for folder in (str(self.root), self.checkpoints, self.export, self.export_best):
             for name in filter(fs.is_temporary, fs.files(folder)):
                 fs.remove(fs.join(folder, name))
 

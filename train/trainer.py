@@ -21,6 +21,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import say
 from densecli.core.signals import Stop, heeding_signals
+from densecli.train.best import export_best
 from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_state, set_rng_state
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.early_warnings import EarlyWarnings
@@ -34,6 +35,7 @@ from densecli.train.run_folder import RunFolder
 from densecli.train.schedules import SCHEDULES
 from densecli.train.steps import Steps
 from densecli.train.trainer_config import TrainerConfig
+from densecli.train.watch import Measure, Watch
 
 R = TypeVar("R", bound=Recipe[Any])
 
@@ -54,10 +56,16 @@ class Trainer(Generic[R]):
         step: Steps taken.
         health: What has gone wrong so far.
         warnings: What the steps so far tell about the rest.
+        watch: What is measured while it trains.
     """
 
     def __init__(
-        self, recipe: R, loader: Stream, config: TrainerConfig, distributed: Distributed | None = None
+        self,
+        recipe: R,
+        loader: Stream,
+        config: TrainerConfig,
+        distributed: Distributed | None = None,
+        measures: Sequence[Measure] = (),
     ) -> None:
         """Builds the optimiser and the schedule.
 
@@ -66,9 +74,11 @@ class Trainer(Generic[R]):
             loader: Batches of this process.
             config: The configuration.
             distributed: The processes that train together; by default this one alone.
+            measures: What is measured while it trains.
 
         Raises:
-            DenseCLIError: The store has too few samples for a batch, or the schedule is unknown.
+            DenseCLIError: The store has too few samples for a batch, or the schedule is unknown, or nothing
+                is measured that is asked for.
         """
         self.recipe, self.loader, self.config = recipe, loader, config
         self.distributed = distributed or Distributed(device=pick_device(config.device))
@@ -78,9 +88,11 @@ class Trainer(Generic[R]):
         self.schedule = SCHEDULES[config.schedule]
         self.steps = Steps(loader, config, self.distributed.world_size)
         self.notes = [*recipe.notes(self.steps.samples_per_step), *self.steps.notes]
+        self.notes += [note for measure in measures for note in measure.notes]
         self.step = 0
         self.health = Health()
         self.warnings = EarlyWarnings(warmup=self.steps.warmup, total=self.steps.total, moved=recipe.moved)
+        self.watch = Watch(config, recipe, measures)
         self._stop, self._ending = Stop(), False
         self._loggers: list[Logger] = []
         self.model = recipe.model
@@ -117,6 +129,7 @@ class Trainer(Generic[R]):
             "samples_per_step": self.steps.samples_per_step,
             "warmup_steps": self.steps.warmup,
             "total_steps": self.steps.total,
+            **self.watch.about,
             **self.recipe.resolved(),
         }
 
@@ -131,7 +144,9 @@ class Trainer(Generic[R]):
         Returns:
             The last row of metrics with `run`, `export` (None if a signal ended the training), `signal` (its
             number, or None), `random_weights`, `seconds_to_first_step` (None without a step), `warnings`, and
-            once it has ended `moved` (see `Recipe.moved`). A dry run
+            once it has ended `moved` (see `Recipe.moved`); if there is something to measure `measured`, the
+            values `before` the first step and those measured `last`, and `best` (see `Best`) with its
+            `export`, or None. A dry run
             returns `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
 
         Raises:
@@ -159,6 +174,10 @@ class Trainer(Generic[R]):
                     lambda: self.recipe.export(folder.export, self.resolved())
                 )
                 result["moved"] = self.recipe.moved()
+                if best := self.watch.best:
+                    result["best"]["export"] = self.distributed.on_rank_zero(
+                        lambda: export_best(self.recipe, self.model, folder, best, self.resolved())
+                    )
         return result
 
     def _open(self, folder: RunFolder) -> str | None:
@@ -179,6 +198,9 @@ class Trainer(Generic[R]):
             closing(self._batches()) as steps,
             heeding_signals(forwarded=self.distributed.world_size > 1) as self._stop,
         ):
+            if self.watch and not self.step:
+                # Whatever is wrong with what it reads is told before the first step.
+                self._say(self.watch.measure(self.step))
             step_start = time.perf_counter()
             for batches in steps:
                 waited = time.perf_counter() - step_start
@@ -196,6 +218,9 @@ class Trainer(Generic[R]):
                 seconds = now - step_start
                 row["images_per_s"] = row.pop("samples") / seconds
                 step_start = now
+                if measured := self.watch.due(self.step, self.steps.total):
+                    row |= self._measure()
+                    step_start = time.perf_counter()
                 log.row(row)
                 if first_step is not None and self.distributed.first:
                     # The first step compiles, and waits for the first shards.
@@ -208,7 +233,8 @@ class Trainer(Generic[R]):
                 # torchrun passes a signal on to all its processes; a scheduler may send it to one of them.
                 if self._ending or self.distributed.world_size == 1:
                     ended_by = self.distributed.max(self._stop.signal or 0)
-                if ended_by or self._due(self.config.checkpoint_every):
+                best = measured and self.watch.improved
+                if ended_by or best or self._due(self.config.checkpoint_every):
                     check_weights(self.model.state_dict().values(), self.step)
                     self._save(writer, log, rng_state())
                 if self.distributed.first and self._due(
@@ -228,7 +254,14 @@ class Trainer(Generic[R]):
             "random_weights": self.recipe.random_weights,
             "seconds_to_first_step": first_step,
             "warnings": list(self.warnings.said.values()),
+            **self.watch.result(),
         }
+
+    def _measure(self) -> dict[str, float]:
+        """What is measured after this step."""
+        check_weights(self.model.state_dict().values(), self.step)
+        self._say(self.watch.measure(self.step))
+        return self.watch.last
 
     def train_step(self, batches: Sequence[Batch]) -> dict[str, Any]:
         """Takes one optimiser step on the batches of all processes, as if they were one batch.
@@ -399,12 +432,13 @@ class Trainer(Generic[R]):
         state = {
             "step": self.step,
             **self.health.state(),
+            **self.watch.state(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng,
             "config": json.loads(json.dumps(self.resolved())),
         }
-        writer.write(state)
+        writer.write(state, also=self.watch.keeps)
 
     def _read(self, folder: RunFolder, checkpoint: str) -> dict[str, Any]:
         """A checkpoint, if it belongs to the run."""
@@ -421,6 +455,7 @@ class Trainer(Generic[R]):
             self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
             set_rng_state(state["rng"])
             self.health = Health.of_state(state)
+            self.notes += self.watch.load(state, folder.checkpoints)
         # Torch raises anything for a state that is another model's.
         except Exception as error:
             raise DenseCLIError(

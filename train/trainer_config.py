@@ -11,6 +11,8 @@ from densecli.shards.datasets import Dataset
 Resume = Literal["interrupted", "never", "overwrite"]
 WARMUP_STEPS = 1000
 """Warm-up steps of all three papers."""
+HELD_OUT = "holdout"
+"""What the places of held-out keys follow from; see `KeyRange`. Without a seed: all runs have the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +177,30 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
     keep_checkpoints: int = setting(
         2, help="Checkpoints to keep, those written last.", group="run", min=1, metavar="N"
     )
+    evaluate_every: int | None = setting(
+        None,
+        help="Steps between measurements, of annotated photos or of those that --holdout keeps out; the last "
+        "one is after the last step.",
+        group="watch",
+        min=1,
+        metavar="STEPS",
+        default_text="--checkpoint-every",
+    )
+    evaluate_limit: int = setting(
+        300,
+        help="Measures the first N annotated photos, and about N of those held out.",
+        group="watch",
+        min=1,
+        metavar="N",
+    )
+    keep_best: str | None = setting(
+        None,
+        help="Keeps and exports the checkpoint that is the best by this measurement, such as Masks-S, "
+        "holdout/agreement or holdout/loss.",
+        group="watch",
+        metavar="METRIC",
+        default_text="the last weights alone",
+    )
     resume: Resume = setting(
         "interrupted",
         help="What to do with an existing run: continue it, refuse, or replace it.",
@@ -195,6 +221,14 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         metavar="NAME",
         registry="loggers",
     )
+    holdout: float = setting(
+        0.0,
+        help="Share of the photos that are kept out of the training, chosen by their keys, to measure on.",
+        group="watch",
+        min=0,
+        max=0.5,
+        metavar="SHARE",
+    )
     picture_every: int | None = setting(
         None,
         help="Steps between pictures of a few photos in the log.",
@@ -203,3 +237,9 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         metavar="STEPS",
         default_text="one with every checkpoint",
     )
+
+    @property
+    def key_ranges(self) -> tuple[KeyRange, ...]:
+        """See `LoaderConfig.key_ranges`; without the photos that are held out."""
+        held_out = (KeyRange(HELD_OUT, self.holdout, 1.0),) if self.holdout else ()
+        return (*super().key_ranges, *held_out)

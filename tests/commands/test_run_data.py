@@ -1,11 +1,12 @@
 """The data set of a run, where no other is named."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from densecli.commands.options import Options
-from densecli.commands.run_data import on_the_runs_data
+from densecli.commands.run_data import on_the_runs_data, store_of
 from densecli.core.errors import DenseCLIError
 
 
@@ -22,3 +23,14 @@ def test_run_data__of_a_damaged_run_is_refused(tmp_path: Path, config: str) -> N
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(DenseCLIError, match=r"The run's configuration .* is damaged"):
         on_the_runs_data(Options(given={}), str(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["", "export", "export-best", "export-best/student.safetensors"])
+def test_store_of__a_run_its_exports_and_their_files(tmp_path: Path, place: str) -> None:
+    run, store = tmp_path / "run", tmp_path / "store"
+    for folder in (run, store):
+        folder.mkdir()
+    (store / "store.json").write_text("{}")
+    (run / "config.json").write_text(json.dumps({"store": str(store)}))
+    assert store_of(str(run / place)) == str(store)
+    assert store_of(str(tmp_path / "other" / place)) == ""

@@ -35,7 +35,10 @@ TERMS = {
             "region_cosine": 1.0,
             "context": 0.25,
             "spatial:self": 0.2,
-        }
+        },
+        "holdout": 0.3,
+        "evaluate_every": 2,
+        "keep_best": "holdout/cosine",
     },
     "declip": {"method": "declip"},
     "feature-kd": {"method": "feature-kd", "alpha": 1.0},

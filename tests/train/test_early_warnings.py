@@ -85,3 +85,59 @@ def test_warnings__steps_that_are_not_finite_do_no_harm() -> None:
     norms = np.ones(200)
     norms[60] = math.nan
     assert watch(losses, norms=norms) == []
+
+
+def paces(seconds: Iterable[float], waited: float = 0.0) -> list[str]:
+    watcher = EarlyWarnings(warmup=0, total=10_000, moved=lambda: None)
+    steps = zip(falling(400), seconds, strict=False)
+    return [
+        sentence
+        for step, (loss, taken) in enumerate(steps, start=1)
+        for sentence in watcher.after(
+            {"step": step, "loss": loss, "grad_norm": 1.0}, seconds=taken, waited=waited * taken
+        )
+    ]
+
+
+def test_warnings__steps_that_become_slow() -> None:
+    (said,) = paces([0.1] * 60 + [0.25] * 60)
+    assert "Steps take 2.5 times as long as at first: 0.1 s in the first 50, 0.25 s" in said
+    assert "what else runs on this machine" in said
+    (said,) = [each for each in paces([0.1] * 60 + [0.25] * 60, waited=0.6) if "as long" in each]
+    assert "60% of it is waiting for photos" in said
+
+
+def test_warnings__slow_steps_now_and_then_are_none() -> None:
+    assert paces([*[0.1] * 9, 1.0] * 30) == []
+    assert paces([0.1] * 60 + [0.18] * 200) == []
+
+
+def overfitting(held_out: Iterable[float], losses: Iterable[float]) -> list[str]:
+    watcher = EarlyWarnings(warmup=0, total=10_000, moved=lambda: None)
+    said = []
+    for step, (value, loss) in enumerate(zip(held_out, losses, strict=True), start=1):
+        for part in (0, 1):
+            row = {"step": 2 * step + part, "loss": loss, "grad_norm": 1.0}
+            row |= {"holdout/loss": value} if part else {}
+            said += watcher.after(row, seconds=1.0, waited=0.0)
+    return said
+
+
+def test_warnings__a_loss_that_rises_on_held_out_photos_alone() -> None:
+    falls, rises = [1.0, 0.8, 0.6, 0.5, 0.4], [1.0, 0.9, 1.0, 1.1, 1.2]
+    (said,) = overfitting(rises, falls)
+    assert "was 0.9 at step 5 and is 1.2 at step 11, while the loss fell from 0.8 to 0.4" in said
+    assert "--keep-best holdout/loss" in said
+
+
+@pytest.mark.parametrize(
+    ("held_out", "losses"),
+    [
+        ([1.0, 0.9, 1.0, 1.1, 1.2], [1.0, 0.8, 0.9, 1.0, 1.1]),  # both rise
+        ([1.0, 0.9, 0.903, 0.902, 0.904], [1.0, 0.8, 0.6, 0.5, 0.4]),  # noise
+        ([1.0, 0.9, 1.0, 1.1, 0.8], [1.0, 0.8, 0.6, 0.5, 0.4]),  # it has fallen again
+        ([1.0, 0.9, 1.0, 1.1], [1.0, 0.8, 0.6, 0.5]),  # twice only
+    ],
+)
+def test_warnings__a_loss_on_held_out_photos_that_is_no_sign(held_out: list, losses: list) -> None:
+    assert overfitting(held_out, losses) == []

@@ -75,6 +75,8 @@ class Term(ABC):
             student's dense map (B, C, h, w), which the term finds in `StudentOutput.head`.
         reads_image: Whether it reads `StudentOutput.image`. Only a CLIP has one.
         theta: Regions count whose best category is above this probability; None if all do.
+        agreement: Name of what `agrees` measures on held-out photos, such as `cosine`; the larger the better.
+            Empty if the loss alone tells how far the student agrees.
     """
 
     reads: ClassVar[tuple[str, ...]]
@@ -82,6 +84,7 @@ class Term(ABC):
     reads_image: ClassVar[bool] = False
     head: nn.Module | None = None
     theta: float | None = None
+    agreement: ClassVar[str] = ""
 
     @classmethod
     @abstractmethod
@@ -108,6 +111,18 @@ class Term(ABC):
         """
         others = [each for each in (student.head, student.image) if each is not None]
         return [student.dense, *student.context.values(), *others]
+
+    def agrees(self, student: StudentOutput, batch: Batch) -> Tensor:
+        """Tells how far the student agrees with its teacher; only for a term with an `agreement`.
+
+        Args:
+            student: The student's output for `batch`.
+            batch: The batch.
+
+        Returns:
+            (2,) the sum over regions, boxes or images, and their number.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
@@ -175,6 +190,21 @@ def rows(tensor: Tensor) -> Tensor:
     """The number of rows of a tensor, (1,) int64 on its device."""
     # Filled on the device: a copy from the CPU would wait for it.
     return torch.full((1,), len(tensor), dtype=torch.int64, device=tensor.device)
+
+
+def agreeing(cosines: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
+    """In how many regions the student finds the teacher's best category.
+
+    Args:
+        cosines: (R, D) of the student's regions with D categories.
+        teacher: (R, D) distribution over the categories, or (R, D + 2) with tails, which are no category.
+        kept: (R,) bool, which regions count.
+
+    Returns:
+        (2,) the number of kept regions where both name the same category, and that of all kept ones.
+    """
+    same = cosines.argmax(dim=-1) == teacher[:, : cosines.shape[1]].argmax(dim=-1)
+    return torch.stack([(same & kept).sum(), kept.sum()])
 
 
 def weighted_sum(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
@@ -25,6 +26,7 @@ class RegionCosine(Term):
     """1 - mean cosine between a region and the [CLS] embedding of its crop (CLIPSelf, eq. 1)."""
 
     reads = ("crops",)
+    agreement = "cosine"
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -53,6 +55,11 @@ class RegionCosine(Term):
     def counts(self, batch: Batch) -> Tensor:
         """(1,) regions."""
         return rows(batch.boxes)
+
+    def agrees(self, student: StudentOutput, batch: Batch) -> Tensor:
+        """See `Term.agrees`: the cosine of regions with the embeddings of their crops."""
+        counts = self.counts(batch)
+        return torch.cat([counts - counts * self(student, batch, counts)[0], counts])
 
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`."""

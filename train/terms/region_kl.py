@@ -20,7 +20,7 @@ from densecli.train.losses import (
     side_weights,
 )
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
-from densecli.train.terms.base import Values, rows
+from densecli.train.terms.base import Values, agreeing, rows
 from densecli.train.thresholds import first_labels, quantile_thresholds
 
 
@@ -29,6 +29,7 @@ class RegionKL(Term):
     """`decoupled_kl` of the stored distribution of each region and the student's (DenseVLM, eqs. 3-5)."""
 
     reads = ("labels",)
+    agreement = "agreement"
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -131,6 +132,11 @@ class RegionKL(Term):
     def learns_from(self, counts: Tensor) -> Tensor:
         """See `Term.learns_from`: the regions kept."""
         return counts[:2].sum()
+
+    def agrees(self, student: StudentOutput, batch: Batch) -> Tensor:
+        """See `Term.agrees`: the share of kept regions whose best category the student finds."""
+        teacher = self._teacher(batch)
+        return agreeing(student.regions @ self.text.T, teacher, kept_regions(teacher, self.threshold))
 
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`; logs the share of regions kept."""

@@ -13,7 +13,7 @@ from densecli.core.random_words import random_order
 from densecli.train.dataloader import Batch
 from densecli.train.losses import UNLABELLED, kept_regions, mean, region_text, region_text_bce
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
-from densecli.train.terms.base import Values, rows
+from densecli.train.terms.base import Values, agreeing, rows
 
 LOSSES = ("softmax", "bce")
 
@@ -25,6 +25,7 @@ class RegionText(Term):
     """Cross entropy between the student's categories of a region and its pseudo label."""
 
     reads = ("labels",)
+    agreement = "agreement"
     theta: float
 
     @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,11 @@ class RegionText(Term):
     def learns_from(self, counts: Tensor) -> Tensor:
         """See `Term.learns_from`: the regions labelled."""
         return counts[0]
+
+    def agrees(self, student: StudentOutput, batch: Batch) -> Tensor:
+        """See `Term.agrees`: the share of labelled regions whose label the student finds."""
+        teacher = batch.targets[self.kind]
+        return agreeing(student.regions @ self.text.T, teacher, kept_regions(teacher, self.theta))
 
     def __call__(self, student: StudentOutput, batch: Batch, counts: Tensor) -> Values:
         """See `Term.__call__`; logs the share of regions labelled."""
