@@ -30,7 +30,20 @@ NAMES = (
         "diagnose",
         "plan",
     ),
-    *("info", "lint", "verify", "preview", "ablate", "categories", "list", "gc", "share", "adopt", "doctor"),
+    *(
+        "info",
+        "lint",
+        "verify",
+        "preview",
+        "ablate",
+        "scaling",
+        "categories",
+        "list",
+        "gc",
+        "share",
+        "adopt",
+        "doctor",
+    ),
 )
 """The built-in commands in the order of `densecli --help`; each is a module of `densecli.commands`."""
 

@@ -56,6 +56,17 @@ def teacher_costs(store: Store, runs: Iterable[tuple[Mapping[str, str], int]]) -
     return [_cost(columns[key], photos) for key, photos in sorted(seen.items())]
 
 
+def column_bills(store: Store, keys: Iterable[str]) -> dict[str, dict[str, float]]:
+    """What columns cost to build: seconds of their teachers' columns by full name, by the key of each column.
+
+    Args:
+        store: The store.
+        keys: Keys of columns; photos and boxes have no teacher.
+    """
+    costs = {key: teacher_costs(store, [({"": key}, 0)]) for key in dict.fromkeys(keys)}
+    return {key: {cost.column: cost.stored_seconds for cost in found} for key, found in costs.items()}
+
+
 def _sources(key: str, columns: Mapping[str, Column]) -> set[str]:
     """Keys of the columns whose teachers would have to run for a column; none if it has its own."""
     if key not in columns:

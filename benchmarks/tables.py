@@ -5,10 +5,10 @@
     python benchmarks/tables.py --list
     python benchmarks/tables.py --markdown            # what is measured so far, without running anything
 
-Each is `densecli ablate` of a shipped spec, on one store of 480 generated scenes. Those of the section
-"Decoupling under the paper's conditions" vary the P-VLM and the student of `decoupling-biased`; `deep` has
-the student of deep_student.py. Every run leaves its results in OUT/TABLE/RUN/ablation.json, and the same
-command continues after an interruption.
+Each is `densecli ablate` of a shipped spec, on one store of 480 generated scenes; `scaling` is `densecli
+scaling`, on one of 960. Those of the section "Decoupling under the paper's conditions" vary the P-VLM and the
+student of `decoupling-biased`; `deep` has the student of deep_student.py. Every run leaves its results in
+OUT/TABLE/RUN/ablation.json, and the same command continues after an interruption.
 """
 
 import argparse
@@ -30,6 +30,8 @@ from densecli.shards.datasets import DATASETS
 from densecli.shards.parted_store import open_store
 
 SCENES = 480
+MANY_SCENES = 960
+"""Scenes of the store of `scaling`, a sixteenth of which is more than a step."""
 POINTS = 4
 """Points along a side of a region that `spatial` compares: a cell is 1.3 to 4 tokens wide."""
 PVLMS = {"biased": "scenes-pvlm", "unbiased": "scenes-pvlm-unbiased"}
@@ -64,6 +66,7 @@ COLUMNS: dict[str, Sequence[str]] = {
     "alpha": UNBIASED,
     "blocks": ("crops-scenes-s", "scenes-vfm"),
     "input-size": UNBIASED,
+    "scaling": UNBIASED,
     "groups": BIASED,
     "keep": BIASED,
     "teacher-mix": (*BIASED, *UNBIASED),
@@ -119,7 +122,7 @@ def run(name: str, out: Path) -> bool:
     else:
         if name == "deep":
             deep_student(out)
-        build(out, COLUMNS[name])
+        build(out, COLUMNS[name], store=store_of(name, out))
         if name in ("methods", "terms"):
             refined(out, "refiner")
         for rule in RULES if name == "teacher-mix" else ():
@@ -127,7 +130,8 @@ def run(name: str, out: Path) -> bool:
             must(out, "mix", "--store", out / "store", *parts, "--rule", rule)
         for depth in DEPTHS if name == "refiner-depth" else ():
             refined(out, f"refiner-{depth}", "--depth", depth)
-    done = densecli(out, "ablate", spec, "--store", out / "store", "--run", out / name)
+    command = "scaling" if name == "scaling" else "ablate"
+    done = densecli(out, command, spec, "--store", store_of(name, out), "--run", out / name)
     for model, file, words in also_measured(name, out):
         if not file.exists():
             where = ("--data", out / name / "data", "--split", DATASETS["scenes"].test_split)
@@ -160,7 +164,8 @@ def markdown(name: str, out: Path) -> str:
         return ""
     spec, rows, results = measured(name, out)
     finished = [result.name for result in results if result.settings and not result.error]
-    costs = teacher_costs(open_store(str(out / "store")), [photos_seen(out / name / run) for run in finished])
+    store = open_store(str(store_of(name, out)))
+    costs = teacher_costs(store, [photos_seen(out / name / run) for run in finished])
     tables = [settings_table(rows, headings(rows)), *([cost_table(costs)] if costs else [])]
     return "\n\n".join([f"### {name}: {spec.title}", *(table.markdown().strip() for table in tables)])
 
@@ -184,7 +189,7 @@ def conditions_markdown(out: Path) -> str:
 def measured(name: str, out: Path) -> tuple[Spec, list[SettingRow], list[RunResult]]:
     """The spec of a table, the rows that show what is measured of it, and the results of the spec's runs."""
     spec = load_spec(spec_of(name, out), make_runner().flags)
-    spec = replace(spec, train={**spec.train, "store": open_store(str(out / "store")).root})
+    spec = replace(spec, train={**spec.train, "store": open_store(str(store_of(name, out))).root})
     results = recorded(spec, out / name)
     more = [
         RunResult(name=model, **figures_of(json.loads(file.read_text())))
@@ -253,11 +258,17 @@ batch-size = 50
 """
 
 
-def build(out: Path, teachers: Sequence[str], *more: object) -> None:
-    """Adds the columns of teachers to the store, where they are missing."""
+def store_of(name: str, out: Path) -> Path:
+    """The store of a table."""
+    return out / (f"store-{MANY_SCENES}" if name == "scaling" else "store")
+
+
+def build(out: Path, teachers: Sequence[str], *more: object, store: Path | None = None) -> None:
+    """Adds the columns of teachers to a store, where they are missing."""
     named = [word for teacher in teachers for word in ("--teacher", teacher)]
-    size = ("--dataset", "scenes", "--limit", SCENES, "--side", POINTS)
-    must(out, "build-shards", *size, "--store", out / "store", *named, *more)
+    scenes = MANY_SCENES if store == store_of("scaling", out) else SCENES
+    size = ("--dataset", "scenes", "--limit", scenes, "--side", POINTS)
+    must(out, "build-shards", *size, "--store", store or out / "store", *named, *more)
 
 
 def refined(out: Path, name: str, *settings: object) -> None:

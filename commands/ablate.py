@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
@@ -21,7 +21,11 @@ from densecli.shards.config import DryRunSettings, StoreSettings
 from densecli.train.trainer_config import Resume, TrainerConfig
 
 if TYPE_CHECKING:
-    from densecli.ablation.runs import Runner
+    from densecli.ablation.runs import Runner, RunResult
+    from densecli.ablation.spec import Spec
+    from densecli.ablation.teacher_cost import TeacherCost
+    from densecli.ablation.verdict import Verdict
+    from densecli.shards.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +72,7 @@ def ablate(options: Options) -> int:
     densecli ablate decoupling --store stores/coco-512
     """
     from densecli.ablation.report import summary, write_report
-    from densecli.ablation.runs import check, photos_seen, run_all
-    from densecli.ablation.spec import cells, evaluations, find_spec, load_spec, measured_on, shipped
-    from densecli.ablation.teacher_cost import teacher_costs
-    from densecli.shards.datasets import defaults_for, function_of
+    from densecli.ablation.spec import find_spec, load_spec, shipped
     from densecli.shards.parted_store import open_store
 
     if options.get("list") or "spec" not in options.given:
@@ -85,33 +86,80 @@ def ablate(options: Options) -> int:
     folder = Path(config.run or f"runs/ablate-{path.stem}")
     spec = load_spec(path, runner.flags)
     spec = replace(spec, train={**spec.train, "store": store.root})
+    done = run_grid(options, spec, store, folder, runner, resume=config.resume, dry_run=config.dry_run)
+    if done is None:
+        return 0
+    page = write_report(folder, done.spec, done.results, done.costs, done.verdicts)
+    value = {
+        "spec": str(path),
+        "runs": [asdict(result) for result in done.results],
+        "verdicts": [{**asdict(each), "sentence": each.sentence} for each in done.verdicts],
+        "teacher_costs": [asdict(cost) for cost in done.costs],
+        "page": str(page),
+    }
+    text = summary(done.results, done.costs, done.verdicts, title=spec.title)
+    options.say(f"{text}\n\nTables and charts: {page}", value)
+    return 1 if any(result.error for result in done.results) else 0
+
+
+class Grid(NamedTuple):
+    """The runs of an ablation.
+
+    Attributes:
+        spec: The ablation, with the photos that it was measured on.
+        results: The runs.
+        costs: The cost of their teachers.
+        verdicts: What adding each factor gives.
+    """
+
+    spec: "Spec"
+    results: "list[RunResult]"
+    costs: "list[TeacherCost]"
+    verdicts: "list[Verdict]"
+
+
+def run_grid(
+    options: Options,
+    spec: "Spec",
+    store: "Store",
+    folder: Path,
+    runner: "Runner",
+    *,
+    resume: Resume,
+    dry_run: bool,
+) -> Grid | None:
+    """Runs an ablation in its folder, or prints its commands and returns None in a dry run.
+
+    Raises:
+        DenseCLIError: See `run_all`; or another process writes the folder.
+        Interrupted: See `run_all`.
+    """
+    from densecli.ablation.runs import check, photos_seen, run_all
+    from densecli.ablation.spec import cells, evaluations, measured_on
+    from densecli.ablation.teacher_cost import column_bills, teacher_costs
+    from densecli.ablation.verdict import verdicts
+    from densecli.shards.datasets import defaults_for, function_of
+
     dataset = defaults_for(store.dataset["name"])
     annotated = dataset.annotated if "data" not in spec.evaluate else ""
     if annotated:
         spec = measured_on(spec, folder / "data", dataset)
     for words in evaluations(spec.evaluate):
         evaluate.parse(words)
-    if config.dry_run:
+    if dry_run:
         check(spec, runner)
         lines = [f"densecli train {shlex.join(c.arguments)} --run {folder / c.name}" for c in cells(spec)]
         options.say("\n".join(lines), {"commands": lines})
-        return 0
+        return None
     with FolderLock(folder, "The ablation", "--run"):
         if annotated:
             where = spec.evaluate
             function_of(annotated)(folder / "data", split=where["split"], count=where["limit"])
-        results = run_all(spec, folder, runner, canvas=store.canvas, resume=config.resume)
-        finished = [result for result in results if result.settings and not result.error]
-        costs = teacher_costs(store, [photos_seen(folder / result.name) for result in finished])
-        page = write_report(folder, spec, results, costs)
-    value = {
-        "spec": str(path),
-        "runs": [asdict(result) for result in results],
-        "teacher_costs": [asdict(cost) for cost in costs],
-        "page": str(page),
-    }
-    options.say(f"{summary(results, costs, title=spec.title)}\n\nTables and charts: {page}", value)
-    return 1 if any(result.error for result in results) else 0
+        results = run_all(spec, folder, runner, canvas=store.canvas, resume=resume)
+    seen = {r.name: photos_seen(folder / r.name) for r in results if r.settings and not r.error}
+    columns = {name: keys for name, (keys, _) in seen.items()}
+    bills = column_bills(store, (key for keys in columns.values() for key in keys.values()))
+    return Grid(spec, results, teacher_costs(store, seen.values()), verdicts(results, columns, bills))
 
 
 def flags_of(command: Command) -> set[str]:

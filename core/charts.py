@@ -59,6 +59,22 @@ class Measured(NamedTuple):
     high: float
 
 
+class Curve(NamedTuple):
+    """A curve with its band. Its last point is an estimate.
+
+    Attributes:
+        x: Ascending.
+        y: The curve.
+        low: Lower end of the band.
+        high: Upper end.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
 def bar_chart(results: Mapping[str, Sequence[float | None]], figures: Sequence[str]) -> str:
     """Horizontal bars from 0 to 100 percent, with their values at their ends.
 
@@ -181,6 +197,75 @@ def line_chart(
         axes.set_title(plain(y_label, 48), loc="left", fontsize=13)
         if len(series) > 1:
             figure.legend(loc="outside lower left", ncols=1)
+        return _svg(figure)
+
+
+def curve_chart(points: Sequence[Measured], curve: Curve | None, *, x_label: str, y_label: str) -> str:
+    """Means over a number on a logarithmic axis, with a curve through them that goes on beyond.
+
+    Args:
+        points: With bars from the lowest to the highest run; their settings are numbers above 0.
+        curve: Solid as far as there are points, then dashed; its last point is drawn hollow, with the band as
+            its bar. None for points alone.
+        x_label: The number.
+        y_label: The figure and its unit.
+
+    Returns:
+        An <svg> element.
+    """
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    places = [float(point.setting) for point in points]
+    with drawn_with(_SETTINGS):
+        ticks = [*places, *(curve.x[-1:] if curve else ())]
+        labels = [f"{tick:,.0f}" for tick in ticks]
+        figure, axes = _axes(290 + _LETTER * 0.64 * max(map(len, labels)))
+        axes.set_xscale("log")
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        measured, estimate = LINE_COLOURS[0], LINE_COLOURS[5]
+        if curve:
+            axes.fill_between(curve.x, curve.low, curve.high, color=measured, alpha=0.18, linewidth=0)
+            within = sum(x <= max(places) for x in curve.x)
+            axes.plot(curve.x[:within], curve.y[:within], color=measured, linewidth=1.6)
+            axes.plot(
+                curve.x[max(within - 1, 0) :],
+                curve.y[max(within - 1, 0) :],
+                color=measured,
+                linewidth=1.6,
+                linestyle="--",
+            )
+            last = curve.y[-1]
+            axes.errorbar(
+                curve.x[-1:],
+                [last],
+                [[last - curve.low[-1]], [curve.high[-1] - last]],
+                fmt="D",
+                color=estimate,
+                markerfacecolor="none",
+                markersize=7,
+                elinewidth=2,
+                capsize=3,
+                label="extrapolated",
+            )
+        axes.errorbar(
+            places,
+            [point.mean for point in points],
+            [[p.mean - p.low for p in points], [p.high - p.mean for p in points]],
+            fmt="o",
+            color=measured,
+            markersize=6,
+            elinewidth=2,
+            capsize=3,
+            label="measured",
+        )
+        axes.set_xticks(ticks, labels, rotation=40, ha="right", rotation_mode="anchor")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(plain(x_label, 48))
+        axes.set_title(plain(y_label, 48), loc="left", fontsize=13)
+        if curve:
+            figure.legend(loc="outside lower left", ncols=2)
         return _svg(figure)
 
 

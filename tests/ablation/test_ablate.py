@@ -110,6 +110,27 @@ def test_ablate__one_run_that_fails_is_told_and_the_exit_is_one(built: list, tmp
     assert "4 blocks, not 9" in (tmp_path / "grid" / "index.html").read_text()
 
 
+def test_scaling__trains_on_nested_photos_and_says_why_there_is_no_curve(built: list, tmp_path: Path) -> None:
+    words = ["scaling", *built[1:], "--shares", "0.7,1", "--same", "epochs", "--json", tmp_path / "out.json"]
+    refused = run(*words)
+    assert refused.exit_code == 1 and "varies theta" in refused.output
+    spec = SPEC.replace("theta = [0.0, 0.05]", "seed = [0]").replace('beside = ["scenes-s"]', "")
+    (tmp_path / "mine.toml").write_text(spec)
+    refused = run(*words, "--shares", "0.01,1")
+    assert refused.exit_code == 1 and "fewer than a step: 2" in refused.output
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "out.json").read_text())
+    (small, large) = result["photos"]
+    assert 2 <= small["photos"] < large["photos"] == 4
+    assert [each["name"] for each in result["runs"]] == ["photos-share-0.7-seed-0", "photos-share-1.0-seed-0"]
+    config = json.loads((tmp_path / "grid" / "photos-share-0.7-seed-0" / "config.json").read_text())
+    assert (config["photos_share"], config["drop_last"], config["epochs"]) == (0.7, True, 1)
+    assert config["total_steps"] == small["photos"] // 2
+    assert all("at least 4 sizes, not 2" in curve["reason"] for curve in result["curves"])
+    assert "Does more data pay?" in (tmp_path / "grid" / "index.html").read_text()
+
+
 def test_ablate__names_what_is_shipped() -> None:
     done = run("ablate", "--list")
     assert done.exit_code == 0 and "scenes/decoupling" in done.output and "coco/theta" in done.output

@@ -5,11 +5,17 @@ from cross_check import NAMES, differences
 
 TOLERANCE = 1e-5
 # The libraries resize positions with antialiasing, the released code of the papers without.
-RESIZED_BY_LIBRARY = {"laion-vit-l14", "siglip-b16", "siglip2-b16", "sam-l"}
+RESIZED_BY_LIBRARY = {"laion-vit-l14", "siglip-b16", "sam-l"}
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
+# What has no positions to resize is asked at its own side alone; siglip2-b16 resizes them as siglip-b16.
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        *((name, 1) for name in NAMES),
+        *((name, 2) for name in NAMES if name not in ("convnext-l", "siglip2-b16")),
+    ],
+)
 def test_read_out__is_the_librarys(name: str, scale: int) -> None:
     """Of networks with the width, heads and side of the model, but few blocks."""
     found = differences(name, full=False, scale=scale)

@@ -58,30 +58,22 @@ def test_public_names__all_exist(install: Install, repository: Path) -> None:
 
 
 @pytest.mark.slow
-def test_repository_of_a_user__whole_chain(install: Install, repository: Path, tmp_path: Path) -> None:
+def test_repository_of_a_user__whole_chain(
+    installed_wheel: Install, repository: Path, tmp_path: Path
+) -> None:
     """The repository is both the working folder and on PYTHONPATH, so that neither way in is overlooked."""
-    store, run, data = tmp_path / "store", tmp_path / "run", tmp_path / "data"
+    install, store, run, data = installed_wheel, tmp_path / "store", tmp_path / "run", tmp_path / "data"
     write_coco(data, seed=0, split="test", count=2)
 
     def started(*words: object) -> str:
         return install.run(words, cwd=repository, pythonpath=repository)
 
-    build = [
-        "build-shards",
-        "--dataset",
-        "scenes",
-        "--limit",
-        8,
-        "--teacher",
-        "scenes-pvlm",
-        "--store",
-        store,
-    ]
-    started(install.script, *build)
-    assert "step 2" in started(install.script, *short_training(store, run))
+    started(install.script, *short_build(store))
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--no-python", "--", install.script]
+    assert "step 2" in started(install.python, *torchrun, *short_training(store, run), "--device", "cpu")
     where = ["--data", data, "--split", "test", "--categories", "scenes"]
     assert "Boxes" in started(install.script, "evaluate", *where, "--run", run)
-    started(install.script, "export", "--run", run, "--layout", "open_clip")
+    started(install.python, "-m", "densecli", "export", "--run", run, "--layout", "open_clip")
     photo = next((data / "test").glob("*.jpg"))
     code = f"""
 import densecli
@@ -92,31 +84,23 @@ print(densecli.Store.open({str(store)!r}).dataset["name"])
 
 
 @pytest.mark.slow
-def test_repository_of_a_user__module_and_torchrun(
-    installed_wheel: Install, repository: Path, tmp_path: Path
+def test_repository_of_a_user__editable_install_as_a_module(
+    installed_editable: Install, repository: Path, tmp_path: Path
 ) -> None:
     store, run = tmp_path / "store", tmp_path / "run"
 
     def started(*words: object) -> str:
-        return installed_wheel.run(
-            [installed_wheel.python, "-m", *words], cwd=repository, pythonpath=repository
-        )
+        command = [installed_editable.python, "-m", "densecli", *words]
+        return installed_editable.run(command, cwd=repository, pythonpath=repository)
 
-    build = [
-        "build-shards",
-        "--dataset",
-        "scenes",
-        "--limit",
-        8,
-        "--teacher",
-        "scenes-pvlm",
-        "--store",
-        store,
-    ]
-    started("densecli", *build)
-    torchrun = ["torch.distributed.run", "--nproc-per-node", 2, "--no-python", "--", installed_wheel.script]
-    assert "step 2" in started(*torchrun, *short_training(store, run), "--device", "cpu")
+    started(*short_build(store))
+    assert "step 2" in started(*short_training(store, run))
     assert (run / "export" / "student.safetensors").is_file()
+
+
+def short_build(store: Path) -> list[object]:
+    dataset = ["--dataset", "scenes", "--limit", 4]
+    return ["build-shards", *dataset, "--teacher", "scenes-pvlm", "--store", store]
 
 
 def short_training(store: Path, run: Path) -> list[object]:

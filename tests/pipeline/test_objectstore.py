@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import command_line
 import fsspec
 import numpy as np
 import pytest
@@ -87,18 +86,16 @@ def test_store__in_a_bucket_has_the_bytes_of_a_local_one(photos, s3, tiny, files
 
 
 @pytest.mark.ray
-def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path):
+def test_commands__leave_no_credential_anywhere(photos, s3, s3_server, tmp_path, monkeypatch, capfd):
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="r") as logs:
-        environment = {**os.environ, "RAY_TMPDIR": logs, "PYTHONUNBUFFERED": "1"}
+        monkeypatch.setenv("RAY_TMPDIR", logs)
+        monkeypatch.setenv("PYTHONUNBUFFERED", "1")
 
         def run(*words: object, code: int = 0) -> str:
-            command = [sys.executable, "-m", "densecli", *map(str, words)]
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == code, done.stdout + done.stderr
-            return done.stdout + done.stderr
+            done = command_line.run(*words)
+            assert done.exit_code == code, done.output
+            return done.output + "".join(capfd.readouterr())
 
         build = (
             "build-shards", "--dataset", "coco", "--data", photos[1], "--teacher", "scenes-l",

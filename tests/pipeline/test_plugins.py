@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 import webdataset as wds
+from command_line import passed
+from registries import plugins_of_its_own
+
+from densecli.core.errors import DenseCLIError
+from densecli.core.plugins import use_plugins
+from densecli.pipeline.teachers import find_teacher
 
 pytestmark = pytest.mark.slow
 
@@ -143,8 +149,7 @@ def test_plugin__a_teacher_in_a_file_is_planned_built_by_ray_workers_and_verifie
     assert column.name.startswith("brightness-p8-")
 
     for command in ("info", "lint"):
-        done = run(folder, "-m", "densecli", command, "--store", "store")
-        assert done.returncode == 0, done.stderr + done.stdout
+        passed(command, "--store", folder / "store")
     tars = [str(path) for path in sorted(column.glob("*.tar"))]
     samples = list(wds.WebDataset(tars, shardshuffle=False, empty_check=False).decode())
     assert len(samples) == 6
@@ -152,15 +157,8 @@ def test_plugin__a_teacher_in_a_file_is_planned_built_by_ray_workers_and_verifie
 
 
 def test_plugin__unknown_teachers_name_it_too(folder):
-    script = """
-from densecli.core.errors import DenseCLIError
-from densecli.core.plugins import use_plugins
-from densecli.pipeline.teachers import find_teacher
-use_plugins(["brightness_plugin.py"])
-try:
-    find_teacher("brightnes-p8")
-except DenseCLIError as error:
-    print(error.hint)
-"""
-    done = run(folder, "-c", script)
-    assert "Did you mean brightness-p8" in done.stdout, done.stderr
+    with plugins_of_its_own():
+        use_plugins([str(folder / "brightness_plugin.py")])
+        with pytest.raises(DenseCLIError) as caught:
+            find_teacher("brightnes-p8")
+    assert "Did you mean brightness-p8" in caught.value.hint

@@ -18,6 +18,10 @@ from densecli.train.trainer import Trainer
 TWO_EPOCHS = {"max_steps": 4, "batch_size": 6, "workers": 0, "spatial_side": 3, "theta": 0.1}
 
 
+# Methods with the same mode give the same network to the compiler, unless they have a head, as feature-kd.
+ONE_OF_EACH_MODE = {METHODS[name].settings["mode"]: name for name in reversed([*METHODS])}.values()
+
+
 class Counting:
     """A backend that runs a graph as it is, and counts how many it was given."""
 
@@ -49,9 +53,9 @@ def assert_same(compiled: Path, plain: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"method": method} for method in METHODS),
+        *({"method": method} for method in ONE_OF_EACH_MODE),
         {"method": "r-sc-clipself", "views": 2},
-        {"method": "feature-kd", "loss_options": {"region_cosine.projection": "true"}},
+        {"method": "feature-kd"},
         {"activation_checkpointing": True, "holdout": 0.3, "evaluate_every": 1},
     ],
     ids=str,
