@@ -392,7 +392,7 @@ class AblationRun(TypedDict):
     error: Annotated[str, "Why there are no figures; empty otherwise."]
 
 
-class Ablation(TypedDict):
+class Grid(TypedDict):
     """A grid of runs."""
 
     spec: Annotated[str, "The file of the grid."]
@@ -401,6 +401,20 @@ class Ablation(TypedDict):
         list[dict[str, Any]], "Each column: seconds stored, seconds live for a photo, photos seen."
     ]
     page: Annotated[str, "The page of tables and charts."]
+
+
+class Ablation(Grid):
+    """A grid of runs, compared."""
+
+    verdicts: Annotated[list[dict[str, Any]], "What adding each factor gives, with a sentence."]
+
+
+class Scaling(Grid):
+    """A grid of runs over growing shares of the photos."""
+
+    same: Annotated[str, "What trainings on all shares have alike: steps or epochs."]
+    photos: Annotated[list[dict[str, Any]], "Each share and seed, with its number of photos."]
+    curves: Annotated[list[dict[str, Any]], "A curve of each figure over the photos."]
 
 
 class Commands(TypedDict):

@@ -56,6 +56,7 @@ LINES = [
     "diagnose --run runs/r --data world/test --limit 1 --categories scenes",
     "ablate --list",
     "ablate spec.toml --store store --dry-run",
+    "scaling spec.toml --shares 1/2,1 --seeds 0 --store store --dry-run",
     "ablate spec.toml --store store --run runs/grid",
 ]
 
