@@ -10,16 +10,17 @@ It needs no network and no data: photos are the generated world's, weights are r
   as a share of the GPU's peak, also of a bare forward and backward pass; how often a step waits for the GPU,
   and the share of time without a kernel.
 - build: photos per second of a build for three teachers in fp32, tf32 and fp16, and the teacher's duty: the
-  share of the time in which the GPU works for it.
+  share of the time in which the GPU runs a kernel.
 - decode: photos per second decoded by Pillow in threads and by the GPU; batches of the loader by threads.
 - memory: a step's memory as estimated and as it is, and the error of a step that does not fit.
 
 Each section runs in a process of its own and has a share of the minutes; time that one leaves goes to those
-after it. What did not fit is named. Figures are written to --out as JSON, and printed as a table, where !
-marks a goal that was missed.
+after it. A case that fails is named with its error, and the next one begins; what did not fit is named, too.
+After every case --out holds all figures as JSON, and beside it a table (.txt) says which goals are met.
 """
 
 import argparse
+import gc
 import importlib.metadata
 import json
 import math
@@ -36,13 +37,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+# What would be fetched fails at once: there is no network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cached_vs_live as steps
 
-from densecli.core.device import lacks_memory, pick_device
+from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import table
 from densecli.pipeline.build_request import prepare, unit_of
@@ -70,8 +74,8 @@ SMALL_TEACHERS = ("scenes-pvlm",)
 GOALS: dict[tuple[str, str], Callable[[Row], float]] = {
     ("training", "of the ceiling"): lambda row: 0.97,
     ("training", "MFU"): lambda row: 0.38 if row["side"] == 512 and row["compiled"] else 0,
-    ("training", "cached / live"): lambda row: {"densevlm": 2.3, "clipself": 2, "declip": 2}.get(
-        row["method"], 0
+    ("training", "cached / live"): lambda row: (
+        {"densevlm": 2.3, "clipself": 2, "declip": 2}.get(row["method"], 0) if row["compiled"] else 0
     ),
     ("build", "duty"): lambda row: 0.9 if len(os.sched_getaffinity(0)) >= 16 else 0,
 }
@@ -98,6 +102,19 @@ class Time:
                 self.longest = max(self.longest, time.monotonic() - started)
 
 
+def attempted(case: Row, work: Callable[[], Row]) -> Row:
+    """A case with its figures, or with the error for which it has none."""
+    try:
+        return {**case, **work()}
+    except Exception as error:
+        words = [type(error).__name__, *str(error).strip().splitlines()[:1]]
+        return {**case, "left out": ": ".join(words)[:300]}
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
 def training(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
     sides = (steps.IMAGE_SIZE,) if args.small else tuple(BATCHES)
     methods = ("densevlm",) if args.small else tuple(steps.METHODS)
@@ -114,38 +131,41 @@ def training(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
             if not fits:
                 yield {**case, "left out": "no time"}
                 continue
-            batch = 4 if args.small else BATCHES[case["side"]]
-            of_case = argparse.Namespace(
-                batch_size=batch,
-                batches=2 if args.small else 4,
-                rounds=1 if args.small else 8,
-                seconds=limit.left / len(all_cases),
-                workers=len(os.sched_getaffinity(0)),
-                decode="cpu",
-                device=args.device,
-                compile=case["compiled"],
-            )
-            sized = replace(size, canvas=case["side"])
+            seconds = limit.left / len(all_cases)
             place = f"{folder}/{case['side']}"
-            names = [teacher.format(**vars(sized)) for teacher in steps.METHODS[case["method"]]]
-            teachers = steps.build(place, sized, names, of_case)
-            found = steps.measure(case["method"], place, sized, teachers, of_case)
-            yield {
-                **case,
-                "images/s": found["cached"],
-                "cached / live": found["cached"] / found["live"],
-                "of the ceiling": found["cached"] / found["ceiling"],
-                "MFU": found["mfu"],
-                "MFU of bare passes": found["bare mfu"],
-                "of bare passes": found["cached"] / found["bare"],
-                "waits a step": found["waits"],
-                "idle": found["idle"],
-                "GB": found["memory"] / 1e9,
-                "rounds": found["rounds"],
-            }
-            if args.device != "cpu":
-                torch.cuda.empty_cache()
-                torch._dynamo.reset()
+            yield attempted(
+                case, partial(trained, case, place, replace(size, canvas=case["side"]), seconds, args)
+            )
+            torch._dynamo.reset()
+
+
+def trained(case: Row, place: str, size: steps.Size, seconds: float, args: argparse.Namespace) -> Row:
+    """The figures of one method."""
+    given = argparse.Namespace(
+        batch_size=4 if args.small else BATCHES[case["side"]],
+        batches=2 if args.small else 4,
+        rounds=1 if args.small else 8,
+        seconds=seconds,
+        workers=len(os.sched_getaffinity(0)),
+        decode="cpu",
+        device=args.device,
+        compile=case["compiled"],
+    )
+    names = [teacher.format(**vars(size)) for teacher in steps.METHODS[case["method"]]]
+    teachers = steps.build(place, size, names, given)
+    found = steps.measure(case["method"], place, size, teachers, given)
+    return {
+        "images/s": found["cached"],
+        "cached / live": found["cached"] / found["live"],
+        "of the ceiling": found["cached"] / found["ceiling"],
+        "MFU": found["mfu"],
+        "MFU of bare passes": found["bare mfu"],
+        "of bare passes": found["cached"] / found["bare"],
+        "waits a step": found["waits"],
+        "idle": found["idle"],
+        "GB": found["memory"] / 1e9,
+        "rounds": found["rounds"],
+    }
 
 
 def build(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
@@ -159,9 +179,20 @@ def build(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
             if not fits:
                 yield {**case, "left out": "no time"}
                 continue
-            built(folder, (case["teacher"],), case["precision"], args, shards=1)
-            wall, samples, teacher = built(folder, (case["teacher"],), case["precision"], args)
-            yield {**case, "photos/s": samples / wall, "duty": teacher / wall, "photos": samples}
+            yield attempted(case, partial(build_of, case, folder, args))
+
+
+def build_of(case: Row, folder: str, args: argparse.Namespace) -> Row:
+    """The figures of one teacher, after a shard that warms up."""
+    device = pick_device(args.device)
+    request = partial(built, folder, (case["teacher"],), case["precision"], args)
+    request(shards=1)
+    found: list[tuple[float, int, float]] = []
+    idle = steps.idle(lambda: found.append(request()), device, steps=1)
+    # Without a GPU nothing was built for it.
+    wall, samples, teacher = found[0] if found else request()
+    duty = teacher / wall if math.isnan(idle) else 1 - idle
+    return {"photos/s": samples / wall, "duty": duty, "photos": samples}
 
 
 def built(
@@ -212,37 +243,38 @@ def decode(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
         canvas = Canvas(store.canvas)
         jpegs = [parts["jpg"] for shard in store.shard_names for _, parts in read_shard(store.images, shard)]
         cores = len(os.sched_getaffinity(0))
-        for threads in sorted({1, cores}):
+
+        def pillow(threads: int) -> Row:
             with ThreadPoolExecutor(threads) as pool:
-                pillow = partial(pool.map, lambda jpeg: canvas.pad(decode_image(jpeg)), jpegs)
-                found = rate(lambda pillow=pillow: list(pillow()), len(jpegs))
-            yield {"case": f"Pillow, {threads} threads", "photos/s": found}
-        device = pick_device(args.device)
-        decoder = JpegDecoder(store.canvas, device)
-        batch = min(48, len(jpegs))
-        yield {
-            "case": f"{device.type}, batches of {batch}",
-            "photos/s": rate(
-                lambda: [decoder(jpegs[i : i + batch]) for i in range(0, len(jpegs), batch)], len(jpegs)
-            ),
-        }
+                photos = partial(pool.map, lambda jpeg: canvas.pad(decode_image(jpeg)), jpegs)
+                return {"photos/s": rate(lambda: list(photos()), len(jpegs))}
+
+        device, batch = pick_device(args.device), min(48, len(jpegs))
+
+        def on_device() -> Row:
+            decoder = JpegDecoder(store.canvas, device)
+            starts = range(0, len(jpegs), batch)
+            return {"photos/s": rate(lambda: [decoder(jpegs[i : i + batch]) for i in starts], len(jpegs))}
+
         [labels] = store.columns("targets")
-        for threads in sorted({0, 2, 4, 8, cores} & set(range(cores + 1))):
-            if limit.left < 5:
-                yield {"case": f"loader, {threads} threads", "left out": "no time"}
-                continue
-            loader = Loader(
-                store,
-                store.regions_of(labels),
-                {"labels": labels},
-                LoaderConfig(batch_size=min(48, len(jpegs)), workers=threads),
-            )
+
+        def loaded(threads: int) -> Row:
+            config = LoaderConfig(batch_size=batch, workers=threads)
+            loader = Loader(store, store.regions_of(labels), {"labels": labels}, config)
             loader.pinned = device.type == "cuda"
             epochs = iter(range(10**6))
-            yield {
-                "case": f"loader, {threads} threads",
-                "photos/s": rate(lambda loader=loader, n=epochs: list(loader.batches(next(n))), len(jpegs)),
-            }
+            return {"photos/s": rate(lambda: list(loader.batches(next(epochs))), len(jpegs))}
+
+        for threads in sorted({1, cores}):
+            yield attempted({"case": f"Pillow, {threads} threads"}, partial(pillow, threads))
+        yield attempted({"case": f"{device.type}, batches of {batch}"}, on_device)
+        for threads in sorted({0, 2, 4, 8, cores} & set(range(cores + 1))):
+            case = {"case": f"loader, {threads} threads"}
+            yield (
+                attempted(case, partial(loaded, threads))
+                if limit.left > 5
+                else {**case, "left out": "no time"}
+            )
 
 
 def rate(work: Callable[[], object], count: int, rounds: int = 3) -> float:
@@ -279,31 +311,36 @@ def memory(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
                 )
             )
 
-        for recomputed in (False, True):
+        def step(recomputed: bool) -> Row:
             trainer = trainer_of(activation_checkpointing=recomputed)
             batch = next(trainer.steps.batches(0))[0].to(device)
             estimate = step_bytes(trainer.recipe, batch, trainer.precision)
-            found = steps.peak(lambda t=trainer, b=batch: t._backward(b, t._count([b]), last=True), device)
-            yield {
-                "case": f"a step{', activations recomputed' if recomputed else ''}",
+            found = steps.peak(lambda: trainer._backward(batch, trainer._count([batch]), last=True), device)
+            return {
                 "estimated GB": estimate / 1e9,
                 "measured GB": found / 1e9,
                 "moments GB": optimizer_bytes(trainer.model) / 1e9,
             }
-        if device.type != "cuda":
-            yield {"case": "out of memory", "left out": "needs a GPU"}
-            return
-        trainer = trainer_of(activation_checkpointing=False)
-        batch = next(trainer.steps.batches(0))[0].to(device)
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 0.3 * estimate) / total)
-        try:
-            trainer.train_step([batch])
-            said = "no error"
-        except DenseCLIError as error:
-            said = f"{error} {error.hint}"
-        yield {"case": "out of memory", "said": said}
+
+        def out_of_memory() -> Row:
+            if device.type != "cuda":
+                return {"left out": "needs a GPU"}
+            trainer = trainer_of(activation_checkpointing=False)
+            batch = next(trainer.steps.batches(0))[0].to(device)
+            estimate = step_bytes(trainer.recipe, batch, trainer.precision)
+            total = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.empty_cache()
+            allowed = torch.cuda.memory_allocated() + 0.3 * estimate
+            torch.cuda.set_per_process_memory_fraction(allowed / total)
+            try:
+                trainer.train_step([batch])
+            except DenseCLIError as error:
+                return {"said": f"{error} {error.hint}"}
+            return {"said": "no error"}
+
+        yield attempted({"case": "a step"}, partial(step, False))
+        yield attempted({"case": "a step, activations recomputed"}, partial(step, True))
+        yield attempted({"case": "out of memory"}, out_of_memory)
 
 
 def tests(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
@@ -346,14 +383,25 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
         return {}
     end = time.monotonic() + 60 * args.minutes
     report: dict[str, Any] = {"about": about(args), "sections": {}}
+    written: list[str] = []
+
+    def write() -> None:
+        """Writes all that is known, and prints the lines that are new."""
+        args.out.write_text(json.dumps(report, indent=1))
+        found = lines(report["sections"])
+        for line in found[len(written) :]:
+            print(" | ".join(line), flush=True)
+            written.append(line[0])
+        text = table([["section", "case", "figures"], *found])
+        args.out.with_suffix(".txt").write_text(f"{json.dumps(report['about'])}\n{text}\n{goals(found)}\n")
+
     for number, name in enumerate(args.sections):
         share = SECTIONS[name][1] / sum(SECTIONS[other][1] for other in args.sections[number:])
         started = time.monotonic()
-        rows = section(name, args, share * (end - started))
-        report["sections"][name] = {"seconds": time.monotonic() - started, "rows": rows}
-        args.out.write_text(json.dumps(report, indent=1))
-    print(table([["section", "case", "figures"], *lines(report["sections"])]))
-    print(json.dumps(report["about"]))
+        for rows in section(name, args, share * (end - started)):
+            report["sections"][name] = {"seconds": time.monotonic() - started, "rows": rows}
+            write()
+    print(f"\n{args.out.with_suffix('.txt').read_text()}")
     return report
 
 
@@ -371,42 +419,52 @@ def about(args: argparse.Namespace) -> Row:
     }
 
 
-def section(name: str, args: argparse.Namespace, seconds: float) -> list[Row]:
-    """The rows of a section, those that it had written when its time was over or it failed included."""
+def section(name: str, args: argparse.Namespace, seconds: float) -> Iterator[list[Row]]:
+    """Yields the rows of a section again whenever there are more; the last ones say how it ended."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "rows.jsonl"
         out.touch()
+
+        def rows() -> list[Row]:
+            # The last line may be half written.
+            return [
+                json.loads(line) for line in out.read_text().splitlines(keepends=True) if line[-1] == "\n"
+            ]
+
         if args.small:
             run_section(name, args, out, seconds)
-        else:
-            words = ["--sections", name, "--device", args.device, "--only", str(out), str(seconds)]
-            try:
-                # A case that was begun may end later than its section's time.
-                done = subprocess.run(
-                    [sys.executable, __file__, *words],
-                    check=False,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    timeout=max(1, 1.2 * seconds),
-                )
-                why = (done.stderr.strip().splitlines() or ["no message"])[-1] if done.returncode else ""
-            except subprocess.TimeoutExpired:
-                why = "no time for the case at hand and those after it"
-        rows = [json.loads(line) for line in out.read_text().splitlines()]
-        return rows if args.small or not why else [*rows, {"case": "the rest", "left out": why}]
+            yield rows()
+            return
+        words = ["--sections", name, "--device", args.device, "--only", str(out), str(seconds)]
+        # A case that was begun may end later than its section's time.
+        why, end, known = (
+            "no time for the case at hand and those after it",
+            time.monotonic() + 1.2 * seconds,
+            0,
+        )
+        with (Path(folder) / "errors").open("w+") as errors:
+            process = subprocess.Popen([sys.executable, __file__, *words], stderr=errors)
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(0.5)
+                if len(found := rows()) > known:
+                    known = len(found)
+                    yield found
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            else:
+                errors.seek(0)
+                last = (errors.read().strip().splitlines() or ["no message"])[-1]
+                why = last if process.returncode else ""
+        yield [*rows(), *([{"case": "the rest", "left out": why}] if why else [])]
 
 
 def run_section(name: str, args: argparse.Namespace, out: Path, seconds: float) -> None:
     """Writes each row as soon as it is known."""
     with out.open("a") as file:
-        try:
-            for row in SECTIONS[name][0](args, Time(seconds)):
-                file.write(json.dumps(finite(row)) + "\n")
-                file.flush()
-        except RuntimeError as error:
-            if not lacks_memory(error):
-                raise
-            file.write(json.dumps({"case": "the rest", "left out": f"{error}".splitlines()[0]}) + "\n")
+        for row in SECTIONS[name][0](args, Time(seconds)):
+            file.write(json.dumps(finite(row)) + "\n")
+            file.flush()
 
 
 def finite(row: Row) -> Row:
@@ -415,7 +473,7 @@ def finite(row: Row) -> Row:
 
 
 def lines(sections: dict[str, Any]) -> list[list[str]]:
-    """The table's lines: of each case its figures, those that miss a goal marked."""
+    """The table's lines: of each case its figures, with the goals that there are."""
     named = ("side", "compiled", "method", "teacher", "precision", "case")
     found = []
     for name, about in sections.items():
@@ -428,12 +486,21 @@ def lines(sections: dict[str, Any]) -> list[list[str]]:
     return found
 
 
+MET, MISSED = "is met", "is missed"
+
+
 def figure(section: str, name: str, row: Row) -> str:
     value = row[name]
     if not isinstance(value, float):
         return f"{name} {value}"
     goal = GOALS.get((section, name), lambda row: 0)(row)
-    return f"{name} {value:.3g}{f' ! below {goal:g}' if value < goal else ''}"
+    return f"{name} {value:.3g}" + (f" (goal {goal:g} {MET if value >= goal else MISSED})" if goal else "")
+
+
+def goals(found: list[list[str]]) -> str:
+    """How many goals of all lines are met."""
+    met, missed = (sum(line[-1].count(word) for line in found) for word in (MET, MISSED))
+    return f"Goals met: {met} of {met + missed}."
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from densecli.core.find import Entry
 from densecli.core.passed_over import PassedOver
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
-from densecli.pipeline.sources import volumes
+from densecli.pipeline.sources import tars
 from densecli.pipeline.sources.sa1b import choose_photos
-from densecli.pipeline.sources.tars import Row
+from densecli.pipeline.sources.tars import Scanned, table
 
 JPG, JSON = 950_000, 40_000
 
@@ -44,7 +44,7 @@ def headers(folder: Path, args: argparse.Namespace) -> dict:
                 file.seek(-(-size // 512) * 512, os.SEEK_CUR)
         file.write(bytes(1024))
     start = time.perf_counter()
-    rows, _ = volumes.scan_tar(str(tar), choose_photos)
+    rows, _ = tars.scan_tar(str(tar), choose_photos)
     return {"photos": len(rows), "bytes": tar.stat().st_size, "list_s": time.perf_counter() - start}
 
 
@@ -53,16 +53,16 @@ def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
     names = [f"sa_{i:06d}.tar" for i in range(args.tars)]
     entries = {name: Entry(11 * 10**9, name, False) for name in names}
 
-    def scan(url: str, *_: object, **__: object) -> tuple[list[Row], PassedOver]:
+    def scan(url: str, *_: object, **__: object) -> Scanned:
         first = int(url[-10:-4]) * args.photos_per_tar
         rows = [
             (f"sa_{first + i}.jpg".encode(), i * (JPG + JSON) + 512, JPG, i * (JPG + JSON) + JPG, JSON)
             for i in range(args.photos_per_tar)
         ]
-        return rows, PassedOver()
+        return table(rows), PassedOver()
 
     found = mock.patch(f"densecli.pipeline.sources.{dataset}.find", return_value=entries)
-    with mock.patch.object(volumes, "scan_tar", scan), found:
+    with mock.patch.object(tars, "scan_tar", scan), found:
         return listed(
             BuildConfig(dataset=dataset, data=str(folder), store=str(folder / "store"), dry_run=True)
         )

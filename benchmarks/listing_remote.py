@@ -20,7 +20,7 @@ from unittest import mock
 
 import fsspec
 
-from densecli.pipeline.sources import open_source, volumes
+from densecli.pipeline.sources import open_source, tars
 from densecli.pipeline.sources.tars import scan_tar
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     for name, scan in (("blocks of 64 KB", before), ("headers", scan_tar)):
         counts[:] = [0, 0, 0]
         start, cpu = time.perf_counter(), time.process_time()
-        with mock.patch.object(volumes, "scan_tar", scan):
+        with mock.patch.object(tars, "scan_tar", scan):
             sources.append(open_source("webdataset", "s3://photos"))
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         rows.append((*counts, seconds))

@@ -1,7 +1,7 @@
-"""What a large run costs, and how that grows: one table over ranks, shards and workers.
+"""What a large run costs, and how that grows: one table over ranks, shards, workers and parts.
 
     python benchmarks/scale.py FOLDER
-    python benchmarks/scale.py FOLDER --shards 200 2000 --ranks 1 8 --workers 8 32      # smaller
+    python benchmarks/scale.py FOLDER --shards 200 2000 --ranks 1 8 --workers 8 32 --parts 2 16     # smaller
 
 Nothing of this needs many machines:
 
@@ -10,6 +10,8 @@ Nothing of this needs many machines:
 - shards: what rank 0, another rank and `densecli info` need to open a store. See startup.py, which fabricates
   the stores in FOLDER.
 - workers: the CPU time of a build's main process. See workers.py, whose workers do nothing.
+- parts: memory and time of a build's main process over all parts of a store of a billion photos. See
+  listing_parts.py, where numbers stand for the photos.
 
 The law is n to the power of log(last / first) / log(n_last / n_first): 0 is constant, 1 is proportional.
 """
@@ -22,6 +24,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import listing_parts
 import numpy as np
 import startup
 import workers
@@ -92,6 +95,17 @@ def of_shards(folder: Path, shards: int) -> list[Row]:
     return rows
 
 
+def of_parts(parts: list[int]) -> list[Row]:
+    """What building so many parts takes of the main process, in a process of its own."""
+    command = [sys.executable, listing_parts.__file__, "--parts", *map(str, parts)]
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    return [
+        Row("photos in parts", each["photos"], megabytes=each["MB"], seconds=each["seconds"])
+        for each in found
+    ]
+
+
 def law(rows: list[Row]) -> str:
     """The exponents of the figures of one subject but seconds, from the fewest to the most."""
     first, last = rows[0], rows[-1]
@@ -112,6 +126,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[2000, 45000])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8, 64, 1024])
     parser.add_argument("--workers", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--parts", type=int, nargs="+", default=[16, 1563], help="of 640,000 photos each")
     options = parser.parse_args()
     # Ten shards and more a lane, as number_of_lanes has it.
     shards = {n: min(SA_1B, 160 * n) for n in options.ranks}
@@ -120,7 +135,8 @@ def main() -> None:
     made = [workers.measure(n, max(1000, 4 * n)) for n in options.workers]
     of_workers = [Row("main process of a build", f.workers, cpu_ms=f.cpu_ms) for f in made]
     lines = [HEADS]
-    for subject in (of_ranks, *map(list, zip(*opened, strict=True)), of_workers):
+    of_photos = of_parts(options.parts)
+    for subject in (of_ranks, *map(list, zip(*opened, strict=True)), of_workers, of_photos):
         lines += [[*row.cells(), ""] for row in subject[:-1]] + [[*subject[-1].cells(), law(subject)]]
     print(table(lines))
 

@@ -18,7 +18,7 @@ class CollectSettings(StoreSettings):
     )
     keep: tuple[str, ...] = setting(
         (),
-        help="Column to keep, NAME or NAME-ID. May be given several times.",
+        help="Column to keep: NAME or NAME-ID, by any name of its model. May be given several times.",
         group="data",
         metavar="NAME",
         default_text="those that runs name",
@@ -47,15 +47,21 @@ def gc(options: Options) -> None:
     densecli gc stores/coco-512 --keep vitl14 --delete
     """
     from densecli.core.tables import size, table
+    from densecli.models.teacher_names import names_of
     from densecli.shards import gc as collector
     from densecli.shards.store import Store
 
     config = options.make(CollectSettings, store=options.store)
     store = Store.open(config.store)
+
+    def by_its_own_name(name: str) -> str:
+        found = [column.full_name for column in store.columns("targets") if name in names_of(column)]
+        return found[0] if len(found) == 1 else name
+
     found = collector.garbage(
         store,
         runs=config.runs,
-        keep=config.keep,
+        keep=[by_its_own_name(name) for name in config.keep],
         min_age=config.min_age * 3600,
         leftovers=config.leftovers,
     )

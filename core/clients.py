@@ -1,7 +1,7 @@
 """fsspec's client for an address, with its failures as readable errors."""
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -16,9 +16,6 @@ from densecli.core.errors import DenseCLIError, Forbidden, NoSpace, Unreachable
 
 CONNECTIONS = 64
 """Requests to an object store that are under way at the same time."""
-
-SIGNED_SECONDS = 3600
-"""For how long a signed address holds."""
 
 # HTTP status where access is denied, and where the file is gone.
 _DENIED, _GONE = (401, 403, 451), 410
@@ -77,31 +74,6 @@ def client(url: str, action: str = "read") -> Iterator[tuple[AbstractFileSystem,
         raise kind(
             f"Could not {action} {public(url)}: {_reason(error)}.", hint=_hint(error, local)
         ) from error
-
-
-def signed_file(url: str) -> Callable[[int, int], bytes] | None:
-    """What fetches that many bytes from an offset of a file in S3, by a signed address.
-
-    A request costs a third of what one of s3fs does. It may raise anything, and is not repeated. None for a
-    file elsewhere, and where there is nothing to sign with.
-    """
-    if not url.startswith("s3://"):
-        return None
-    try:
-        fs, path = url_to_fs(url, config_kwargs={"signature_version": "s3v4"})
-        # The address is a secret: it stays in here.
-        address = fs.sign(path, expiration=SIGNED_SECONDS)
-        from fsspec.implementations.http import HTTPFileSystem
-
-        web = HTTPFileSystem(encoded=True, **_web_client())
-    except Exception:
-        return None
-
-    def fetch(offset: int, size: int) -> bytes:
-        data: bytes = web.cat_file(address, start=offset, end=offset + size)
-        return data
-
-    return fetch
 
 
 def _options(url: str) -> dict[str, Any]:

@@ -119,6 +119,21 @@ class Distributed:
         return value
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a DTensor, whose processes all call this; any other tensor as it is."""
+    # Not by its class, whose import takes as long as torch's own.
+    gather = getattr(tensor, "full_tensor", None)
+    found: Tensor = gather() if gather else tensor
+    return found
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a DTensor; any other tensor as it is."""
+    part = getattr(tensor, "to_local", None)
+    found: Tensor = part() if part else tensor
+    return found
+
+
 @contextmanager
 def joined_processes(device: str) -> Iterator[Distributed]:
     """Joins the processes that torchrun, srun or mpirun started; without a launcher this process is alone.

@@ -17,8 +17,9 @@ from densecli.core.addresses import expanded as expanded
 from densecli.core.addresses import is_web as is_web
 from densecli.core.addresses import join as join
 from densecli.core.addresses import public as public
-from densecli.core.clients import client, signed_file
+from densecli.core.clients import client
 from densecli.core.errors import Unreachable
+from densecli.core.signed_file import signed_file
 
 # How the names of temporary files start and end: no shard, receipt or column has such a name.
 TEMPORARY = (".", ".tmp")
@@ -150,20 +151,22 @@ def open_ranges(url: str) -> Iterator[Callable[[int, int], bytes]]:
 
             yield of_web
         return
-    signed = signed_file(url)
+    signed = opened = signed_file(url)
 
     def fetch(offset: int, size: int) -> bytes:
         nonlocal signed
         if signed:
             with suppress(Exception):
-                data = signed(offset, size)
-                if len(data) == size:
-                    return data
+                return signed.fetch(offset, size)
             # Whatever it was, the store's own client tries again, and has the words for it.
             signed = None
         return read_range(url, offset, size)
 
-    yield fetch
+    try:
+        yield fetch
+    finally:
+        if opened:
+            opened.close()
 
 
 def exists(url: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
+from timm.layers.norm import LayerNorm
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat, build_rotary_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
@@ -95,6 +96,19 @@ class DenseEva(DenseTransformer):
         return frozen + unread + ([f"{last}.norm2", f"{last}.mlp"] if mode in READS else [])
 
 
+class NarrowLayerNorm(LayerNorm):
+    """A layer norm that hands on what it computes in float32 in the precision that linear layers read.
+
+    Autocast would turn it into 16 bits once for each of q, k and v, and of the two inputs of SwiGLU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> the same, in autocast's type within autocast."""
+        out: Tensor = super().forward(x)
+        device = x.device.type
+        return out.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else out
+
+
 def build_eva_clip(config: Mapping[str, Any]) -> open_clip.CustomTextCLIP:
     """Builds an open_clip model from a configuration with EVA-CLIP's keys (`pt_hw_seq_len`, `subln`, ...)."""
     vision = config["vision_cfg"]
@@ -116,6 +130,7 @@ def build_eva_clip(config: Mapping[str, Any]) -> open_clip.CustomTextCLIP:
         scale_attn_inner=vision["subln"],
         use_rot_pos_emb=vision["rope"],
         ref_feat_shape=(vision["pt_hw_seq_len"],) * 2,
+        norm_layer=NarrowLayerNorm,
     )
     clip.visual = nn.Sequential(OrderedDict(trunk=trunk))
     return clip

@@ -16,6 +16,7 @@ from densecli.core.progress import listener
 from densecli.pipeline.build_request import BuildRequest, data_url, list_photos, prepare
 from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.cluster import Connect, connected_once
+from densecli.pipeline.cluster_lister import lister_of
 from densecli.pipeline.computed_boxes import computes_boxes
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.failures import SetAside
@@ -80,13 +81,13 @@ def _build_parts(config: BuildConfig, connect: Connect) -> Summary:
             total.unlisted += 1
         else:
             if request is None:
-                request, _ = prepare(here, group)
+                request, _ = prepare(here, group, lister_of(config, connect))
             found = _up_to_date(request, here.store_url) if known else None
             if found is None:
                 listener.get()(f"Part {part + 1} of {parts}.")
                 beyond = replace(here, store=part_url(root, part + 1))
                 try:
-                    with _listing(beyond, following if left is None and not config.dry_run else {}):
+                    with _listing(beyond, following if left is None and not config.dry_run else {}, connect):
                         found = build_shards(here, group, connect)
                 except ShardsSetAside as error:
                     # The other parts do not need them.
@@ -161,10 +162,11 @@ def _up_to_date(request: BuildRequest, root: str) -> Summary | None:
 
 
 @contextmanager
-def _listing(config: BuildConfig, tars: Mapping[str, Entry]) -> Iterator[None]:
+def _listing(config: BuildConfig, tars: Mapping[str, Entry], connect: Connect) -> Iterator[None]:
     """Lists the tars of a part in a thread while the block runs, so that its build finds them listed."""
     with ThreadPoolExecutor(1, "next-part") as pool:
-        done = pool.submit(list_photos, config, tars) if tars else None
+        lister = lister_of(config, connect)
+        done = pool.submit(list_photos, config, tars, lister) if tars else None
         try:
             yield
         finally:

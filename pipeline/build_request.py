@@ -24,6 +24,7 @@ from densecli.pipeline.sources import Index, Item, Load, Source, Unreadable, ope
 from densecli.pipeline.sources.cut import Cut
 from densecli.pipeline.sources.index import shared_listings
 from densecli.pipeline.sources.packed import part
+from densecli.pipeline.sources.tars import TarLister
 from densecli.pipeline.teachers import TeacherConfig, teacher_config, weights_names
 from densecli.pipeline.teachers.base import with_precision
 from densecli.pipeline.teachers.gram import with_method_of
@@ -116,7 +117,9 @@ class BuildRequest:
             ) from reason
 
 
-def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tuple[BuildRequest, Source]:
+def prepare(
+    config: BuildConfig, tars: Mapping[str, Entry] | None = None, lister: TarLister | None = None
+) -> tuple[BuildRequest, Source]:
     """Resolves the settings of a build and lists its photos.
 
     Writes only listings: into the index of the store or, in a dry run, where `shared_listings` says.
@@ -124,6 +127,7 @@ def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tup
     Args:
         config: What to build.
         tars: The only tars to list; None for all.
+        lister: Lists tars elsewhere; None for threads of this process.
 
     Returns:
         The request, and the source with the listing of photos.
@@ -155,7 +159,7 @@ def prepare(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> tup
     root = fs.absolute(config.store_url)
     if os.path.isfile(root):
         raise DenseCLIError(f"{root} is a file, not a store.", hint="Name a folder with --store.")
-    source = list_photos(config, tars)
+    source = list_photos(config, tars, lister)
     if isinstance(plan, MaskPlan) and not source.has_masks:
         raise DenseCLIError(
             f"The data set {config.dataset} at {data_url(config)} has no masks to take regions from.",
@@ -191,7 +195,9 @@ def data_url(config: BuildConfig) -> str:
     return fs.absolute(config.data or os.path.join(from_environment("DENSECLI_DATA", "data"), config.dataset))
 
 
-def list_photos(config: BuildConfig, tars: Mapping[str, Entry] | None = None) -> Source:
+def list_photos(
+    config: BuildConfig, tars: Mapping[str, Entry] | None = None, lister: TarLister | None = None
+) -> Source:
     """Lists the photos of a build, and keeps the listing. See `prepare`."""
     root = fs.absolute(config.store_url)
     return open_source(
@@ -210,6 +216,7 @@ def list_photos(config: BuildConfig, tars: Mapping[str, Entry] | None = None) ->
         WebSettings(**{name: getattr(config, name) for name in settings_of(WebSettings)}),
         config.cut or _cut_of(root, config.dataset),
         tars,
+        lister,
     )
 
 

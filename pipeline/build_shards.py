@@ -13,6 +13,7 @@ from densecli.core.tables import plain
 from densecli.pipeline.build_request import BuildRequest, part_of, prepare, unit_of
 from densecli.pipeline.claims import Claims, shared
 from densecli.pipeline.cluster import Connect, connected, gpus_at, workers_on
+from densecli.pipeline.cluster_lister import lister_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.failures import SetAside
 from densecli.pipeline.manifests import publish_manifests, withdraw_manifests
@@ -54,7 +55,8 @@ def build_shards(
         ShardsSetAside: Some shards failed too often.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    request, source = prepare(config, tars)
+    connect = connect or connected
+    request, source = prepare(config, tars, lister_of(config, connect))
     columns = request.columns()
     part = range(*part_of(config.part, len(request.store.shard_names)))
     missing = [[shard for shard in column.missing() if int(shard) in part] for column in columns]
@@ -78,7 +80,7 @@ def build_shards(
     budget = FailureBudget(config.max_unreadable)
     with (
         swept([column.url for column in columns]),
-        (connect or connected)(config.ray_address, workers),
+        connect(config.ray_address, workers),
         closing(
             Claims(request.store.root, [c.key for c in columns], len(request.store.shard_names))
         ) as claims,

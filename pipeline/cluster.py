@@ -5,14 +5,17 @@ import math
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 import ray
 import torch
 from ray._private import ray_constants
+from ray.util.client import ray as client
 
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.limits import check_limits, check_room
@@ -22,6 +25,10 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 LOOPBACK = "127.0.0.1"
 """Where a local Ray listens."""
+MISSED = 3
+"""The head node is gone when it has not answered this many times in a row."""
+MISS_SECONDS = 5.0
+"""Seconds between two of these times."""
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 """Longest path in bytes of the folder that Ray keeps its sockets below."""
 
@@ -82,19 +89,24 @@ Connect = Callable[[str | None, int], AbstractContextManager[None]]
 def connected_once() -> Iterator[Connect]:
     """Yields a `connected` whose Ray stays, from its first block to the end of this one.
 
-    Several builds, one after another, then share a Ray, where a local one takes seconds to start.
+    Several builds, one after another, then share a Ray, where a local one takes seconds to start. Threads may
+    share it too.
     """
     with ExitStack() as held:
         to: tuple[str | None, int] | None = None
+        lock = Lock()
 
         @contextmanager
         def connect(address: str | None, workers: int) -> Iterator[None]:
             nonlocal to
-            if to != (address, workers) or not ray.is_initialized():
-                to = None
-                held.close()
-                held.enter_context(connected(address, workers))
-                to = address, workers
+            # A cluster has the size that it has.
+            wanted = address, workers if address is None else 0
+            with lock:
+                if to != wanted or not ray.is_initialized():
+                    to = None
+                    held.close()
+                    held.enter_context(connected(address, workers))
+                    to = wanted
             yield
 
         yield connect
@@ -178,6 +190,32 @@ def check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
+def check_head() -> None:
+    """Checks that the cluster's head node answers; waits a while for one that does not.
+
+    Without one Ray's calls would block, and Ray would end this process a minute later. So this comes before
+    each of them.
+
+    Raises:
+        DenseCLIError: It has not, several times in a row.
+    """
+    if client.is_connected():  # type: ignore[no-untyped-call]
+        # A server stands in between, and the head node may have no address that is known here.
+        return
+    address = ray.get_runtime_context().gcs_address
+    for missed in range(1, MISSED + 1):
+        try:
+            check_reachable(address)
+            return
+        except OSError as error:
+            if missed == MISSED:
+                raise DenseCLIError(
+                    f"The head node of the Ray cluster, {address}, does not answer any more.",
+                    hint="Finished shards are kept: the same command goes on, on another cluster too.",
+                ) from error
+        time.sleep(MISS_SECONDS)
+
+
 def _no_ray(address: str | None, error: Exception) -> DenseCLIError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if address is None:
@@ -211,7 +249,7 @@ def gpus_at(address: str | None, device: str) -> int:
         return 0
     if address is None:
         return torch.cuda.device_count()
-    with connected(address, workers=1):
+    with nullcontext() if ray.is_initialized() else connected(address, workers=1):
         return total_gpus()
 
 

@@ -1,7 +1,6 @@
 """The launcher: starts workers as Ray actors, ends them, and says where they are."""
 
 import math
-import time
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
@@ -10,17 +9,10 @@ import ray
 import torch
 from ray._private import state as ray_state
 from ray.actor import ActorHandle
-from ray.util.client import ray as client
 from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
-from densecli.core.errors import DenseCLIError
-from densecli.pipeline.cluster import check_reachable, gpus_of_worker, nodes, total_gpus
+from densecli.pipeline.cluster import check_head, gpus_of_worker, nodes, total_gpus
 from densecli.pipeline.worker import UNITS_PER_WORKER, PackedWork, Work, WorkerActor
-
-MISSED = 3
-"""The head node is gone when it has not answered this many times in a row."""
-MISS_SECONDS = 5.0
-"""Seconds between two of these times."""
 
 
 class Launcher:
@@ -51,9 +43,9 @@ class Launcher:
     def start(self, left_out: Collection[str]) -> ActorHandle[Any]:
         """Asks Ray for a worker, anywhere but on these nodes. It starts once there is room.
 
-        Raises DenseCLIError if the head node is gone; see `check`.
+        Raises DenseCLIError if the head node is gone; see `check_head`.
         """
-        self.check()
+        check_head()
         handle: ActorHandle[Any] = self._actor.options(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -64,42 +56,21 @@ class Launcher:
         return handle
 
     def check(self) -> None:
-        """Checks that the cluster's head node answers; waits a while for one that does not.
-
-        Without one Ray's calls would block, and Ray would end this process a minute later. So this comes
-        before each of them.
-
-        Raises:
-            DenseCLIError: It has not, several times in a row.
-        """
-        if client.is_connected():  # type: ignore[no-untyped-call]
-            # A server stands in between, and the head node may have no address that is known here.
-            return
-        address = ray.get_runtime_context().gcs_address
-        for missed in range(1, MISSED + 1):
-            try:
-                check_reachable(address)
-                return
-            except OSError as error:
-                if missed == MISSED:
-                    raise DenseCLIError(
-                        f"The head node of the Ray cluster, {address}, does not answer any more.",
-                        hint="Finished shards are kept: the same command goes on, on another cluster too.",
-                    ) from error
-            time.sleep(MISS_SECONDS)
+        """See `check_head`."""
+        check_head()
 
     def end(self, worker: ActorHandle[Any]) -> None:
-        """Kills a worker, if it is alive. Raises DenseCLIError if the head node is gone; see `check`."""
-        self.check()
+        """Kills a worker, if it is alive. Raises DenseCLIError if the head node is gone; see `check_head`."""
+        check_head()
         with suppress(Exception):  # Ray has no word for "if it is alive".
             ray.kill(worker)
 
     def node_of(self, worker: ActorHandle[Any]) -> tuple[str, str] | None:
         """Id and address of the node of a worker that died before it said where it is, if Ray knows.
 
-        Raises DenseCLIError if the head node is gone; see `check`.
+        Raises DenseCLIError if the head node is gone; see `check_head`.
         """
-        self.check()
+        check_head()
         try:
             address = ray_state.actors(worker._actor_id.hex())["Address"]
             node, name = address["NodeID"], address["IPAddress"]
@@ -111,9 +82,9 @@ class Launcher:
     def hosts(self) -> set[str]:
         """Ids of the nodes that have what a worker needs, free or not.
 
-        Raises DenseCLIError if the head node is gone; see `check`.
+        Raises DenseCLIError if the head node is gone; see `check_head`.
         """
-        self.check()
+        check_head()
         return {
             node["NodeID"]
             for node in nodes()

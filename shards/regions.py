@@ -30,6 +30,8 @@ PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 # Boxes of a photo that a store may ask its readers to compute.
 _MOST_BOXES = 1 << 16
+# Boxes of a photo that are kept for the next of its size: 16 MB in all at most.
+_MOST_KEPT = 1 << 10
 # Most cells of a view that a visit trains on, as in CLIPSelf.
 MAX_CELLS = {"clipself": 20}
 
@@ -100,11 +102,13 @@ class Grids:
 
         Args:
             valid_box: (4,) xyxy in 0..1: the part of the canvas that the photo covers.
+
+        Returns:
+            The boxes, read-only: photos of one size share them.
         """
-        cells, offsets = _grids(self.pairs)
-        x0, y0, x1, y1 = np.asarray(valid_box, np.float64)
-        boxes = cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)
-        return Regions(boxes.astype(np.float32), offsets)
+        valid = tuple(map(float, valid_box))
+        many = sum(m * n for m, n in self.pairs) > _MOST_KEPT
+        return _cells.__wrapped__(self.pairs, valid) if many else _cells(self.pairs, valid)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
         """The regions of a stored photo. `about`: its `.json` in the images column."""
@@ -155,11 +159,24 @@ class GridPlan:
         return self.grids.of_photo(about)
 
 
+# A canvas of 512 px has 1,023 sizes of photos: one side is 512.
+@lru_cache(maxsize=1024)
+def _cells(pairs: tuple[tuple[int, int], ...], valid: tuple[float, ...]) -> Regions:
+    """See `Grids.boxes`."""
+    cells, offsets = _grids(pairs)
+    x0, y0, x1, y1 = valid
+    boxes = (cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)).astype(np.float32)
+    boxes.flags.writeable = False
+    return Regions(boxes, offsets)
+
+
 @lru_cache(maxsize=16)
 def _grids(pairs: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
     """Cells of all grids on the unit square, (N, 4) float64 xyxy, and the grids' offsets (V + 1,) int32."""
     grids = [_grid(m, n) for m, n in pairs]
-    return np.concatenate(grids), np.cumsum([0, *map(len, grids)]).astype(np.int32)
+    offsets = np.cumsum([0, *map(len, grids)]).astype(np.int32)
+    offsets.flags.writeable = False
+    return np.concatenate(grids), offsets
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:

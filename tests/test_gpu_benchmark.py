@@ -24,6 +24,7 @@ def test_gpu__every_section_gives_figures(gpu, tmp_path) -> None:
     out = tmp_path / "gpu.json"
     report = gpu.main(["--small", "--device", "cpu", "--minutes", "1", "--out", str(out)])
     assert json.loads(out.read_text()) == report
+    assert "build" in out.with_suffix(".txt").read_text()
     rows = {name: section["rows"] for name, section in report["sections"].items()}
     assert rows.keys() == gpu.SECTIONS.keys()
     assert all(rows.values())
@@ -42,8 +43,46 @@ def test_gpu__says_what_did_not_fit(gpu) -> None:
     assert [fits for _, fits in limit.cases([{"n": 1}, {"n": 2}])] == [False, False]
 
 
-def test_gpu__marks_a_missed_goal(gpu) -> None:
-    row = {"side": 512, "compiled": True, "method": "densevlm", "MFU": 0.3, "of the ceiling": 0.98}
-    [[section, case, figures]] = gpu.lines({"training": {"rows": [row]}})
-    assert (section, case) == ("training", "512 densevlm compiled")
-    assert figures == "MFU 0.3 ! below 0.38, of the ceiling 0.98"
+def test_gpu__says_which_goals_are_met(gpu) -> None:
+    row = {"side": 512, "compiled": True, "method": "densevlm", "MFU": 0.3, "of the ceiling": 0.98, "GB": 2.0}
+    found = gpu.lines({"training": {"rows": [row]}})
+    assert found == [
+        [
+            "training",
+            "512 densevlm compiled",
+            "MFU 0.3 (goal 0.38 is missed), of the ceiling 0.98 (goal 0.97 is met), GB 2",
+        ]
+    ]
+    assert gpu.goals(found) == "Goals met: 1 of 2."
+
+
+def test_gpu__a_case_that_fails_is_named_and_the_next_one_begins(gpu, monkeypatch, tmp_path) -> None:
+    def failing(args: Any, limit: Any) -> Any:
+        yield gpu.attempted({"case": "first"}, lambda: {"x": 1 / 0})
+        yield gpu.attempted({"case": "second"}, lambda: {"x": 1.0})
+
+    monkeypatch.setitem(gpu.SECTIONS, "training", (failing, 1))
+    out = tmp_path / "gpu.json"
+    gpu.main(["--small", "--device", "cpu", "--sections", "training", "--out", str(out)])
+    assert json.loads(out.read_text())["sections"]["training"]["rows"] == [
+        {"case": "first", "left out": "ZeroDivisionError: division by zero"},
+        {"case": "second", "x": 1.0},
+    ]
+
+
+def test_gpu__what_is_known_is_written_before_a_section_ends(gpu, monkeypatch, tmp_path) -> None:
+    """A section runs in a process of its own; one that dies leaves what it has written."""
+    script = tmp_path / "section.py"
+    script.write_text("""
+import json, sys
+with open(sys.argv[sys.argv.index("--only") + 1], "a") as out:
+    out.write(json.dumps({"case": "first", "x": 1.0}) + "\\n" + '{"case": "sec')
+raise SystemExit("the GPU is gone")
+""")
+    monkeypatch.setattr(gpu, "__file__", str(script))
+    out = tmp_path / "gpu.json"
+    gpu.main(["--device", "cpu", "--sections", "memory", "--out", str(out), "--minutes", "1"])
+    assert json.loads(out.read_text())["sections"]["memory"]["rows"] == [
+        {"case": "first", "x": 1.0},
+        {"case": "the rest", "left out": "the GPU is gone"},
+    ]

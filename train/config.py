@@ -176,6 +176,11 @@ class TrainConfig(TrainerConfig, TextSettings):
         default_text="the method's, such as 0.9 for densevlm",
     )
 
+    fsdp: bool = setting(
+        False,
+        help="Divides weights, gradients and moments among processes: for students beyond a GPU's memory.",
+        group="speed",
+    )
     loss_options: Mapping[str, str] = setting(
         default_factory=dict,
         flag="loss-option",

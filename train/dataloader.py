@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -155,12 +155,12 @@ class Stream:
         with closing(mine):
             for first in range(start, start + self._steps(len(self) - start) * self.whole, self.whole):
                 if samples := list(islice(mine, self.config.batch_size)):
-                    yield collate(samples, epoch, self.decoder or canvases.popleft())
+                    yield self._collate(samples, epoch, self.decoder or canvases.popleft())
                 else:
                     record = next(self.reader.iter(epoch, first))
                     one = self._slots.take(pinned=self.pinned)
-                    alone = [self.decode(record, epoch, one[0].numpy())]
-                    yield replace(collate(alone, epoch, self.decoder or one), keys=())
+                    alone = [self._part(record, epoch, one[0].numpy())]
+                    yield replace(self._collate(alone, epoch, self.decoder or one), keys=())
 
     def _steps(self, samples: int) -> int:
         full, partial = divmod(samples, self.whole)
@@ -176,13 +176,21 @@ class Stream:
         """
         raise NotImplementedError
 
+    def _part(self, record: Record, epoch: int, canvas: np.ndarray | None = None) -> Any:
+        """What threads do for a sample of a batch; the arguments are those of `decode`."""
+        return self.decode(record, epoch, canvas)
+
+    def _collate(self, parts: list[Any], epoch: int, photos: JpegDecoder | Tensor) -> Batch:
+        """Makes a batch of what `_part` gave; see `collate`."""
+        return collate(parts, epoch, photos)
+
     def photo_box(self, record: Record) -> np.ndarray:
         """The part of the canvas that a photo covers, (4,) float32 xyxy. Raises DenseCLIError if damaged."""
         with record.reading("images"):
             about = json.loads(bytes(record.parts["images"]["json"]))
             return self._canvas.valid_box(about["width"], about["height"])
 
-    def _samples(self, records: Iterator[Record], epoch: int, canvases: deque[Tensor]) -> Generator["Sample"]:
+    def _samples(self, records: Iterator[Record], epoch: int, canvases: deque[Tensor]) -> Generator[Any]:
         """Decodes the photos of each batch side by side into one tensor, which it appends to `canvases`."""
 
         def places() -> Iterator[tuple[Record, np.ndarray | None]]:
@@ -193,9 +201,9 @@ class Stream:
                     rows = canvases[-1].numpy()
                 yield record, None if self.decoder else rows[place]
 
-        def decode(at: tuple[Record, np.ndarray | None]) -> "Sample":
+        def decode(at: tuple[Record, np.ndarray | None]) -> Any:
             record, canvas = at
-            return self.decode(record, epoch, canvas)
+            return self._part(record, epoch, canvas)
 
         if not self.config.workers:
             return (decode(place) for place in places())
@@ -247,19 +255,48 @@ class Loader(Stream):
 
     def decode(self, record: Record, epoch: int, canvas: np.ndarray | None = None) -> "Sample":
         """Decodes a sample with one view of its regions, which depends only on key and epoch."""
+        part = self._part(record, epoch, canvas)
+        later = {
+            kind: self._target(kind, record, arrays, part.visit) for kind, arrays in part.undecoded.items()
+        }
+        return replace(part.sample, targets={**part.sample.targets, **later})
+
+    def _part(self, record: Record, epoch: int, canvas: np.ndarray | None = None) -> "_Part":
+        """A sample without those targets that are decoded for the whole batch at once."""
         regions = record.regions()
         arrays = {kind: record.arrays(column.part) for kind, column in self.targets.items()}
         offsets = regions.offsets
         view = choose_view(record.key, epoch, len(offsets) - 1, arrays.values(), self._views)
         cells = cells_of_visit(record.key, epoch, int(offsets[view + 1] - offsets[view]), self._max_cells)
         visit = Visit(offsets=offsets, view=view, cells=cells)
-        return Sample(
+        undecoded = {kind: found for kind, found in arrays.items() if self._readers[kind].in_batches}
+        sample = Sample(
             key=record.key,
             image=record.parts["images"]["jpg"] if self.decoder else self._canvas.pad(record.image(), canvas),
             boxes=regions.boxes[visit.rows],
             photo=self.photo_box(record),
-            targets={kind: self._target(kind, record, arrays[kind], visit) for kind in self.targets},
+            targets={
+                kind: self._target(kind, record, found, visit)
+                for kind, found in arrays.items()
+                if kind not in undecoded
+            },
         )
+        return _Part(sample=sample, record=record, visit=visit, undecoded=undecoded)
+
+    def _collate(self, parts: list[Any], epoch: int, photos: JpegDecoder | Tensor) -> Batch:
+        """See `Stream._collate`."""
+        batch = collate([part.sample for part in parts], epoch, photos)
+        later = {kind: torch.from_numpy(self._decoded(kind, parts)) for kind in parts[0].undecoded}
+        return replace(batch, targets={**batch.targets, **later})
+
+    def _decoded(self, kind: str, parts: "list[_Part]") -> np.ndarray:
+        """The targets of a batch. Raises DenseCLIError, with its sample, for arrays that are damaged."""
+        try:
+            return self._readers[kind].read_batch([(part.undecoded[kind], part.visit) for part in parts])
+        except Exception:
+            for part in parts:
+                self._target(kind, part.record, part.undecoded[kind], part.visit)
+            raise
 
     def _target(self, kind: str, record: Record, arrays: Arrays, visit: Visit) -> np.ndarray:
         """The targets of a visit. Raises DenseCLIError for arrays that are none of this kind."""
@@ -284,6 +321,23 @@ class Sample:
     boxes: np.ndarray
     photo: np.ndarray
     targets: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A sample on its way into a batch.
+
+    Attributes:
+        sample: The sample, without some of its targets.
+        record: Its record.
+        visit: Its boxes.
+        undecoded: The stored arrays of the other targets, by kind.
+    """
+
+    sample: Sample
+    record: Record
+    visit: Visit
+    undecoded: Mapping[str, Arrays]
 
 
 def collate(samples: list[Sample], epoch: int, photos: JpegDecoder | Tensor | None = None) -> Batch:

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densecli.core.distributed import whole
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP
 from densecli.models.pooling import region_pool
 from densecli.models.prompts import find_templates
-from densecli.models.student import Student
+from densecli.models.student import DenseVFM, Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
 from densecli.shards.parted_column import PartedColumn
@@ -113,7 +114,8 @@ class Distillation(Recipe[Outputs]):
         convolutional = isinstance(model, DenseCLIP) and not isinstance(model, DenseTransformer)
         if device.type == "cuda" and convolutional:
             model.to(memory_format=torch.channels_last)
-        model.activation_checkpointing = bool(config.activation_checkpointing)
+        recompute = config.activation_checkpointing
+        model.activation_checkpointing = config.fsdp if recompute is None else recompute
         self.student = model
         self.initial = {
             # On the CPU: a GPU needs its memory for the training.
@@ -131,6 +133,7 @@ class Distillation(Recipe[Outputs]):
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
         self.unread = self._unread()
         freeze(self.model, self.unread)
+        self.units = self._units() if config.fsdp else ()
         self._pictures: AffinityPictures | None = None
 
     def _terms(self) -> dict[str, Term]:
@@ -150,6 +153,20 @@ class Distillation(Recipe[Outputs]):
             )
             for loss, (term, kind) in reads.items()
         }
+
+    def _units(self) -> list[nn.Module]:
+        """The blocks that run by their own forward pass; and the text tower, which does not run."""
+        student = self.student
+        if not isinstance(student, DenseTransformer | DenseVFM):
+            raise DenseCLIError(
+                f"{self.config.student} has no transformer blocks to divide among processes.",
+                hint="Leave --fsdp out.",
+            )
+        if isinstance(student, DenseVFM):
+            return list(student.blocks())
+        parts = (getattr(student.clip, name, None) for name in ("text", "transformer", "token_embedding"))
+        # The last block is read out in another way.
+        return [*student.blocks()[:-1], *(part for part in parts if isinstance(part, nn.Module))]
 
     def _unread(self) -> list[str]:
         """Names of the parameters that would be trained, but that no loss depends on."""
@@ -205,6 +222,8 @@ class Distillation(Recipe[Outputs]):
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
         notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        if self.config.fsdp:
+            notes.append("Pictures are not drawn: with --fsdp no process has a whole student.")
         if self.unread:
             notes.append(
                 f"No loss depends on these parameters, which stay as they are: {', '.join(self.unread)}."
@@ -305,7 +324,7 @@ class Distillation(Recipe[Outputs]):
         for name, parameter in self.student.network.named_parameters():
             if parameter.requires_grad:
                 before = self.initial[name].double()
-                change += float((parameter.detach().cpu().double() - before).square().sum())
+                change += float((whole(parameter.detach()).cpu().double() - before).square().sum())
                 norm += float(before.square().sum())
         return math.sqrt(change / norm) if norm else None
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from densecli.core.distributed import Distributed, own_part
 from densecli.core.errors import DenseCLIError
 
 MAX_EMPTY_STEPS = 20
@@ -87,11 +88,19 @@ class Health:
         return cls(nonfinite_steps=state["nonfinite_steps"], empty_steps=dict(state.get("empty_steps", {})))
 
 
-def check_weights(weights: Iterable[Tensor], step: int) -> None:
-    """Raises NonFiniteStep for weights that a step of finite loss and gradient has made infinite."""
-    tensors = [tensor for tensor in weights if tensor.is_floating_point() and tensor.numel()]
+def check_weights(weights: Iterable[Tensor], step: int, distributed: Distributed) -> None:
+    """Raises NonFiniteStep for weights that a step of finite loss and gradient has made infinite.
+
+    Args:
+        weights: The state of the model.
+        step: The step.
+        distributed: The processes, which all call this: each checks what it holds.
+    """
+    parts = [own_part(weight) for weight in weights]
+    tensors = [part for part in parts if part.is_floating_point() and part.numel()]
     # The largest of each: one transfer for all, and no sum that could overflow.
-    if not math.isfinite(torch.stack([tensor.abs().max().float() for tensor in tensors]).max().item()):
+    largest = torch.stack([tensor.abs().max().float() for tensor in tensors]).max().item()
+    if distributed.max(int(not math.isfinite(largest))):
         raise NonFiniteStep(
             f"The weights are not finite after step {step}: a step was too large.",
             hint="They are not saved, and earlier checkpoints are kept. Lower --lr, and start again with "

@@ -1,6 +1,9 @@
 """The memory that a training step takes, found before the first one: its tensors are made without values."""
 
+import copy
 import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -57,7 +60,19 @@ class LiveBytes(TorchDispatchMode):
         del self._alive[storage]
 
 
-def step_bytes(recipe: Recipe[Any], batch: Batch, precision: Precision) -> int:
+def without_values(model: nn.Module) -> nn.Module:
+    """A copy of a model whose parameters have no values, for `step_bytes` once the model is divided."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    parameters = {
+        id(p): nn.Parameter(fake.from_tensor(p.detach()), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, dict(parameters))
+
+
+def step_bytes(
+    recipe: Recipe[Any], batch: Batch, precision: Precision, outline: nn.Module | None = None
+) -> int:
     """The bytes that the forward and backward pass of a batch hold at their peak.
 
     Gradients are among them; weights, the batch itself and the optimiser are not. Nothing is computed. A
@@ -67,19 +82,54 @@ def step_bytes(recipe: Recipe[Any], batch: Batch, precision: Precision) -> int:
         recipe: The model and its loss. They are not changed.
         batch: A batch on the model's device.
         precision: The precision of the forward pass.
+        outline: What `without_values` made of a model that is divided by now. Gradients are not counted then:
+            each is handed on as soon as it is there.
     """
     trained = [p for p in recipe.model.parameters() if p.requires_grad]
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.compiler.set_stance("force_eager"):
+    model = outline or recipe.model
+    made_in = next((p.fake_mode for p in model.parameters() if isinstance(p, FakeTensor)), None)
+    with (
+        made_in or FakeTensorMode(allow_non_fake_inputs=True) as fake,
+        torch.compiler.set_stance("force_eager"),
+        ExitStack() as given_up,
+    ):
         values = {each.name: getattr(batch, each.name) for each in fields(batch)}
-        without_values = replace(batch, **tree_map(partial(_without_values, fake), values))
+        valueless = replace(batch, **tree_map(partial(_without_values, fake), values))
         with LiveBytes(fake) as live:
-            counts = recipe.counts(without_values)
+            counts = recipe.counts(valueless)
             with precision.autocast():
-                outputs = recipe.forward(recipe.model, without_values)
-            loss, _ = recipe.loss(outputs, without_values, counts)
-            torch.autograd.grad(loss, trained, allow_unused=True)
+                outputs = recipe.forward(model, valueless)
+            loss, _ = recipe.loss(outputs, valueless, counts)
+            if outline is None:
+                torch.autograd.grad(loss, trained, allow_unused=True)
+            else:
+                for parameter in filter(lambda p: p.requires_grad, outline.parameters()):
+                    hook = parameter.register_post_accumulate_grad_hook(_give_up)
+                    given_up.callback(hook.remove)
+                loss.backward()
     peak: int = live.peak
     return peak
+
+
+def _give_up(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def held_apart(model: nn.Module, units: Sequence[nn.Module], processes: int) -> int:
+    """The bytes of weights and gradients that a process holds at a time in a step of a divided model.
+
+    Its own part of the gradients; the whole weights of what is in no unit; those of a unit and of the next,
+    which are gathered meanwhile, and the whole gradient of a unit.
+
+    Args:
+        model: The model before it is divided.
+        units: See `train.sharding.shard`.
+        processes: Number of processes.
+    """
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    sizes = [sum(p.nbytes for p in unit.parameters()) for unit in units]
+    rest = sum(p.nbytes for p in model.parameters()) - sum(sizes)
+    return trained // processes + rest + 3 * max(sizes, default=0)
 
 
 def gigabytes(count: int) -> str:

@@ -1,7 +1,7 @@
 """Recipes: a model and its loss, which the trainer trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -21,12 +21,15 @@ class Recipe(ABC, Generic[Outputs]):
     Attributes:
         model: The model on its device; parameters that are not trained are frozen.
         initial_weights: The source of its initial weights.
+        units: Parts of the model whose weights are gathered one after the other, if it is divided among the
+            processes (`train.sharding`); without any it is not.
         filled_to: `forward` fills batches up to so many samples, because a compiled model should see one
             shape; 0 leaves them as they are.
     """
 
     model: nn.Module
     initial_weights: WeightsInfo
+    units: Sequence[nn.Module] = ()
     filled_to: int = 0
 
     @property

@@ -26,6 +26,7 @@ FREE = frozenset(
         "accumulate",
         "activation_checkpointing",
         "compile",
+        "fsdp",
         "max_nonfinite_steps",
         "checkpoint_every",
         "keep_checkpoints",

@@ -38,7 +38,7 @@ class Steps:
         full, partial = divmod(loader.steps_per_epoch, config.accumulate)
         self.per_epoch = full if config.drop_last or not partial else full + 1
         if not self.per_epoch and not config.drop_last:
-            if loader.reader.table.ranges:
+            if config.photos_share < 1:
                 raise DenseCLIError(
                     f"A share of {config.photos_share:g} of the store {config.store} is no photo.",
                     hint="Give a larger --photos-share.",

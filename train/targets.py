@@ -1,13 +1,13 @@
 """Reads the targets of one view of a sample from the arrays in a column. See `TargetKind.layout`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
 from densecli.core.errors import DenseCLIError
-from densecli.shards.codecs import Codec
+from densecli.shards.codecs import Codec, TopK
 from densecli.shards.kinds import KINDS, Layout
 from densecli.shards.regions import stored_views, view_of
 from densecli.shards.store import Column
@@ -89,15 +89,30 @@ class TargetReader:
         if self.layout == "map":
             values = self.codec.decode(arrays)
             return values.reshape(1, *arrays["grid"], values.shape[1])
-        sizes = np.diff(visit.offsets)
-        views = arrays["views"] if self.layout == "views" else np.arange(len(sizes))
-        [place] = np.flatnonzero(views == visit.view)
-        rows = sizes[views[:place]].sum() + visit.cells
+        rows = self._rows(arrays, visit)
         if not self.side:
             return self.codec.decode(arrays, rows)
         tokens = (rows[:, None] * self.side**2 + np.arange(self.side**2)).flatten()
         values = self.codec.decode(arrays, tokens)
         return values.reshape(-1, self.side**2, values.shape[1])
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether `read_batch` reads the targets of many samples faster than `read` one after the other."""
+        return isinstance(self.codec, TopK) and self.layout not in ("image", "map") and not self.side
+
+    def read_batch(self, samples: Sequence[tuple[Arrays, Visit]]) -> np.ndarray:
+        """What `read` gives for several samples, one after the other; see `in_batches`."""
+        assert isinstance(self.codec, TopK)
+        return self.codec.decode_many([(arrays, self._rows(arrays, visit)) for arrays, visit in samples])
+
+    def _rows(self, arrays: Arrays, visit: Visit) -> np.ndarray:
+        """The places of a visit's boxes among those that a sample's arrays are about."""
+        sizes = np.diff(visit.offsets)
+        views = arrays["views"] if self.layout == "views" else np.arange(len(sizes))
+        [place] = np.flatnonzero(views == visit.view)
+        rows: np.ndarray = sizes[views[:place]].sum() + visit.cells
+        return rows
 
 
 def join(targets: list[np.ndarray]) -> np.ndarray:
@@ -106,5 +121,9 @@ def join(targets: list[np.ndarray]) -> np.ndarray:
     Factors of a lower rank are padded with zero columns, which does not change their Gram matrix.
     """
     rank = max(target.shape[-1] for target in targets)
-    none = [(0, 0)] * (targets[0].ndim - 1)
-    return np.concatenate([np.pad(t, [*none, (0, rank - t.shape[-1])]) for t in targets])
+    if all(target.shape[-1] == rank for target in targets):
+        return np.concatenate(targets)
+    joined = np.zeros((sum(map(len, targets)), *targets[0].shape[1:-1], rank), np.float32)
+    for rows, target in zip(np.split(joined, np.cumsum([*map(len, targets)])[:-1]), targets, strict=True):
+        rows[..., : target.shape[-1]] = target
+    return joined

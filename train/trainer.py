@@ -7,16 +7,19 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
+from functools import cached_property
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from densecli.core.compilation import compiler_lacks
-from densecli.core.device import free_bytes, lacks_memory, pick_device, set_precision
-from densecli.core.distributed import Distributed
+from densecli.core.device import lacks_memory, pick_device, set_precision
+from densecli.core.distributed import Distributed, whole
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import say
@@ -27,9 +30,9 @@ from densecli.train.dataloader import Batch, Stream
 from densecli.train.early_warnings import EarlyWarnings
 from densecli.train.health import Health, NonFiniteStep, check_weights
 from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
-from densecli.train.memory import gigabytes, optimizer_bytes, step_bytes
 from densecli.train.optimizer import adamw, set_learning_rate
 from densecli.train.recipe import Recipe
+from densecli.train.room import Room
 from densecli.train.run_config import FREE, defaults
 from densecli.train.run_folder import RunFolder
 from densecli.train.schedules import SCHEDULES
@@ -49,6 +52,7 @@ class Trainer(Generic[R]):
         config: The configuration.
         distributed: This process among the others.
         model: The recipe's model.
+        divided: Whether it is divided among the processes; if not, each has a copy.
         compiled: Whether it is compiled.
         forward: The model as a step calls it; its gradients are averaged over the processes.
         steps: The steps of the training.
@@ -96,13 +100,39 @@ class Trainer(Generic[R]):
         self._stop, self._ending = Stop(), False
         self._loggers: list[Logger] = []
         self.model = recipe.model
-        fused = self.device.type == "cuda"
-        self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
+        self.divided = bool(recipe.units)
+        self.room = Room(recipe, config, self.distributed, self.precision)
         self.compiled = self._compiles()
         if self.compiled:
             recipe.filled_to = config.batch_size
+        self.forward = self._spread()
+        fused = self.device.type == "cuda"
+        self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
+
+    def _spread(self) -> nn.Module:
+        """Divides the model among the processes or gives each a copy, and compiles it."""
+        if self.divided:
+            if self.watch:
+                raise DenseCLIError(
+                    "A model that --fsdp divides cannot be measured while it trains.",
+                    hint="Leave out what is to be measured, such as --holdout, and measure afterwards with "
+                    "densecli evaluate.",
+                )
+            if self.distributed.world_size == 1:
+                raise DenseCLIError(
+                    "--fsdp divides a model among processes, and there is only one.",
+                    hint="Leave it out, or start several: torchrun --nproc-per-node N -m densecli train ...",
+                )
+            self._sharding.shard(self.model, self.recipe.units, self.device, compiled=self.compiled)
+            return self.model
+        if self.compiled:
             self.model.compile(dynamic=False)
-        self.forward = self.distributed.wrap(self.model)
+        return self.distributed.wrap(self.model)
+
+    @cached_property
+    def _sharding(self) -> ModuleType:
+        """What divides a model; other trainings do not wait for its import."""
+        return import_module("densecli.train.sharding")
 
     def _compiles(self) -> bool:
         """Whether the model is compiled; says so where it was not asked for, or why it is not."""
@@ -170,10 +200,12 @@ class Trainer(Generic[R]):
                 self._load(folder, checkpoint)
             result = self._run(folder, start)
             if self.step == self.steps.total:
+                result["moved"] = self.recipe.moved()
+                if self.divided:
+                    self._sharding.unite(self.model, self.distributed)
                 result["export"] = self.distributed.on_rank_zero(
                     lambda: self.recipe.export(folder.export, self.resolved())
                 )
-                result["moved"] = self.recipe.moved()
                 if best := self.watch.best:
                     result["best"]["export"] = self.distributed.on_rank_zero(
                         lambda: export_best(self.recipe, self.model, folder, best, self.resolved())
@@ -205,12 +237,12 @@ class Trainer(Generic[R]):
             for batches in steps:
                 waited = time.perf_counter() - step_start
                 if first_step is None:
-                    self._make_room(batches[0])
+                    self.room.make(batches[0], self.optimizer, compiled=self.compiled)
                 before = rng_state()
                 try:
                     row = self.train_step(batches)
                 except NonFiniteStep:
-                    check_weights(self.model.state_dict().values(), self.step)
+                    check_weights(self.model.state_dict().values(), self.step, self.distributed)
                     self._save(writer, log, before)
                     writer.wait()
                     raise
@@ -222,7 +254,7 @@ class Trainer(Generic[R]):
                     row |= self._measure()
                     step_start = time.perf_counter()
                 log.row(row)
-                if first_step is not None and self.distributed.first:
+                if first_step is not None:
                     # The first step compiles, and waits for the first shards.
                     for sentence in self.warnings.after(row, seconds=seconds, waited=waited):
                         self._say(f"Warning: {sentence}")
@@ -235,11 +267,10 @@ class Trainer(Generic[R]):
                     ended_by = self.distributed.max(self._stop.signal or 0)
                 best = measured and self.watch.improved
                 if ended_by or best or self._due(self.config.checkpoint_every):
-                    check_weights(self.model.state_dict().values(), self.step)
+                    check_weights(self.model.state_dict().values(), self.step, self.distributed)
                     self._save(writer, log, rng_state())
-                if self.distributed.first and self._due(
-                    self.config.picture_every or self.config.checkpoint_every
-                ):
+                pictures = self.distributed.first and not self.divided
+                if pictures and self._due(self.config.picture_every or self.config.checkpoint_every):
                     log.picture(self._picture, self.step)
                 if ended_by:
                     break
@@ -259,7 +290,7 @@ class Trainer(Generic[R]):
 
     def _measure(self) -> dict[str, float]:
         """What is measured after this step."""
-        check_weights(self.model.state_dict().values(), self.step)
+        check_weights(self.model.state_dict().values(), self.step, self.distributed)
         self._say(self.watch.measure(self.step))
         return self.watch.last
 
@@ -292,7 +323,7 @@ class Trainer(Generic[R]):
         except RuntimeError as error:
             if not lacks_memory(error):
                 raise
-            raise self._no_memory() from error
+            raise self.room.error() from error
         values, empty = self._sum(parts, self.recipe.learns_from(counts))
         self._ending = bool(values.pop("signals"))
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
@@ -305,44 +336,9 @@ class Trainer(Generic[R]):
         self.health.count_empty(empty, self.step, self.steps.total, self.recipe.nothing_to_learn)
         return {"step": self.step, "epoch": batches[0].epoch, **values, "lr": rate}
 
-    def _make_room(self, batch: Batch) -> None:
-        """Says how much of a GPU's memory a step takes, and saves some of it where it must."""
-        free = free_bytes(self.device)
-        if free is None:
-            return
-        moments = 0 if self.optimizer.state else optimizer_bytes(self.model)
-        needed = moments + step_bytes(self.recipe, batch, self.precision)
-        takes = f"A step takes {'at most ' if self.compiled else 'about '}{gigabytes(needed)}"
-        there = f"the {gigabytes(free)} that are free on {self.device}"
-        if not self.distributed.max(int(needed > free)):
-            self._say(f"{takes} of {there}.")
-            return
-        if self.config.activation_checkpointing is None:
-            self.recipe.checkpoint_activations(True)
-            needed = moments + step_bytes(self.recipe, batch, self.precision)
-            there += (
-                f". So activations are computed again in the backward pass: {gigabytes(needed)}, and slower"
-            )
-        self._say(f"{takes}, more than {there}.")
-        if needed > free and (ways := self._ways_to_save_memory()):
-            self._say(f"This may not fit. Try {'; or '.join(ways)}.")
-
     def _say(self, sentence: str) -> None:
         if self.distributed.first:
             say(sentence)
-
-    def _no_memory(self) -> DenseCLIError:
-        ways = self._ways_to_save_memory()
-        return DenseCLIError(
-            f"{self.device} has too little memory to train on {self.config.batch_size} photos at a time.",
-            hint=f"Try {'; or '.join(ways)}." if ways else "Use a device with more memory.",
-        )
-
-    def _ways_to_save_memory(self) -> list[str]:
-        size, accumulate = self.config.batch_size, self.config.accumulate
-        halved = f"--batch-size {size // 2} --accumulate {2 * accumulate}"
-        same = "gives the same steps" if size % 2 == 0 else "gives steps of almost as many photos"
-        return [f"{halved}, which {same}"] * (size > 1) + self.recipe.saving_memory()
 
     def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums `Recipe.counts` over the batches of all processes."""
@@ -388,7 +384,7 @@ class Trainer(Generic[R]):
         sums = torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0)
         sums = self.distributed.add(torch.cat([sums, sums.new_full((1,), self._stop.signal or 0)]))
         amounts = torch.stack(list(learned.values())).to(sums)
-        return torch.cat([sums, get_total_norm(gradients)[None], amounts])
+        return torch.cat([sums, whole(get_total_norm(gradients))[None], amounts])
 
     def _keys(self, batches: Sequence[Batch]) -> list[str]:
         """The samples of a step, of all processes."""
@@ -426,9 +422,8 @@ class Trainer(Generic[R]):
         return prefetch(load, range(self.steps.total - self.step), threads=1, window=2)
 
     def _save(self, writer: CheckpointWriter, log: RunLog, rng: dict[str, Any]) -> None:
-        if not self.distributed.first:
+        if not (self.distributed.first or self.divided):
             return
-        log.sync()
         state = {
             "step": self.step,
             **self.health.state(),
@@ -438,7 +433,11 @@ class Trainer(Generic[R]):
             "rng": rng,
             "config": json.loads(json.dumps(self.resolved())),
         }
-        writer.write(state, also=self.watch.keeps)
+        if self.divided:
+            state = self._sharding.gathered(state, self.distributed)
+        if self.distributed.first:
+            log.sync()
+            writer.write(state, also=self.watch.keeps)
 
     def _read(self, folder: RunFolder, checkpoint: str) -> dict[str, Any]:
         """A checkpoint, if it belongs to the run."""
@@ -447,7 +446,14 @@ class Trainer(Generic[R]):
         return state
 
     def _load(self, folder: RunFolder, checkpoint: str) -> None:
-        state = self._read(folder, checkpoint)
+        def read() -> dict[str, Any]:
+            return self._read(folder, checkpoint)
+
+        state = (
+            self._sharding.spread(read, self.model, self.optimizer, self.distributed)
+            if self.divided
+            else read()
+        )
         try:
             self.model.load_state_dict(state["model"])
             # The moments only: how AdamW computes depends on the device, which may be another now.

@@ -162,7 +162,7 @@ class TrainerConfig(StoreSettings, LoaderConfig, DeviceSettings, DryRunSettings)
         None,
         help="Recomputes activations in the backward pass: less memory, more time.",
         group="speed",
-        default_text="on if a step would not fit into the GPU's memory",
+        default_text="on if a step would not fit into the GPU's memory, and with --fsdp",
     )
     max_nonfinite_steps: int = setting(
         0,

@@ -11,6 +11,7 @@ from densecli.core.registry import registry
 from densecli.pipeline.config import WebSettings
 from densecli.pipeline.sources.base import Decoded, Index, Item, Load, Source, SourceRequest, Unreadable
 from densecli.pipeline.sources.cut import Cut, ShuffledCut, shuffled_order
+from densecli.pipeline.sources.tars import TarLister
 from densecli.shards.datasets import DATASETS, function_of
 
 __all__ = [
@@ -62,6 +63,7 @@ def open_source(
     web: WebSettings | None = None,
     cut: Cut = "listed",
     tars: Mapping[str, Entry] | None = None,
+    lister: TarLister | None = None,
 ) -> Source:
     """Lists the photos of a data set.
 
@@ -76,6 +78,7 @@ def open_source(
         web: What may be fetched from the addresses of a list; None for the defaults.
         cut: Order of the photos; `seed` is that of a shuffle.
         tars: The only tars to list, as `find_tars` gives them; None for all.
+        lister: Lists tars elsewhere; None for threads of this process.
 
     Raises:
         DenseCLIError: The data set is unknown, or the folder, the split or the photos are missing.
@@ -90,6 +93,7 @@ def open_source(
         max_pixels=max_pixels,
         web=web or WebSettings(),
         tars=tars,
+        lister=lister or TarLister(),
     )
     source: Source = function_of(found.source)(request)
     if max_pixels != SourceRequest.max_pixels:

@@ -21,6 +21,7 @@ from densecli.core.pictures import EXTENSIONS
 from densecli.core.pictures import Unreadable as Unreadable
 from densecli.pipeline.config import BuildConfig, WebSettings
 from densecli.pipeline.sources.index import Index as Index
+from densecli.pipeline.sources.tars import TarLister
 from densecli.shards.geometry import Canvas
 from densecli.shards.npz import decode_npz
 from densecli.shards.specs import DatasetIdentity
@@ -76,6 +77,7 @@ class SourceRequest:
         max_pixels: Pixels of the largest photo that is decoded.
         web: What may be fetched from the addresses of a list.
         tars: The only tars to list, by their path below the folder of tars; None for all.
+        lister: Lists tars elsewhere.
     """
 
     data: str
@@ -86,6 +88,7 @@ class SourceRequest:
     max_pixels: int = BuildConfig.max_pixels
     web: WebSettings = field(default_factory=WebSettings)
     tars: Mapping[str, Entry] | None = None
+    lister: TarLister = field(default_factory=TarLister)
 
 
 class Decoded(NamedTuple):

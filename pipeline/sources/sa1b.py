@@ -25,8 +25,8 @@ from densecli.pipeline.sources.base import (
     no_photo,
 )
 from densecli.pipeline.sources.photos import decode, read
-from densecli.pipeline.sources.tars import Place, Row
-from densecli.pipeline.sources.volumes import Listing, Scanned, Volume, list_volumes, table, tar_volumes
+from densecli.pipeline.sources.tars import Place, Row, Scanned, table
+from densecli.pipeline.sources.volumes import Listing, Volume, list_volumes, tar_volumes
 from densecli.shards.datasets import DATASETS, Dataset
 from densecli.shards.geometry import Canvas
 
@@ -94,7 +94,7 @@ def sa1b_source(request: SourceRequest) -> Source:
     tars = _tars(entries) if request.tars is None else dict(request.tars)
     volumes: list[Volume] = []
     if tars:
-        volumes += tar_volumes(folder, tars, choose_photos, limit=limit, index=index)
+        volumes += tar_volumes(folder, tars, choose_photos, request)
     left = None if limit is None else limit - sum(len(volume.photos) for volume in volumes)
     if left is None or left > 0:
         folders = {name: e for name, e in entries.items() if e.is_folder and f"{name}.tar" not in tars}

@@ -3,10 +3,12 @@
 import io
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import BinaryIO, NamedTuple, cast
+
+import numpy as np
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
@@ -19,6 +21,9 @@ Row = tuple[bytes, int, int, int, int]
 """Name, offset and bytes of a photo, offset and bytes of its masks, of which 0 bytes are none."""
 Choose = Callable[[Mapping[str, Place], PassedOver], list[Row]]
 """Chooses the photos among the members of a tar, and counts the others; the result is the rows of `table`."""
+Scanned = tuple[np.ndarray, PassedOver]
+"""The `table` of a tar or a folder, and what was left out of it."""
+
 
 MAX_NAME = 1000
 """Longest name of a member in bytes: a listing keeps as much for every one of them."""
@@ -34,12 +39,38 @@ SEARCH = 1 << 17
 """Most bytes that are fetched at once to find a header in the middle of a tar."""
 FEWEST = 16
 """Fewest members of a part that a reader of its own is worth."""
-SEARCHED = 512
+SEARCHED = 1024
 """A part has so many members that its search costs at most about as many bytes for each."""
 _HOPS = 8
 
 
-def scan_tar(url: str, choose: Choose, *, size: int = 0, readers: int = 1) -> tuple[list[Row], PassedOver]:
+def table(rows: Sequence[Row]) -> np.ndarray:
+    """Packs rows into a structured array (N,): 24 bytes and the name per photo. No masks have 0 bytes."""
+    width = max((len(row[0]) for row in rows), default=1)
+    numbers = [("offset", "<i8"), ("size", "<u4"), ("masks_offset", "<i8"), ("masks_size", "<u4")]
+    return np.array(rows, dtype=[("name", f"S{width}"), *numbers])
+
+
+class TarLister:
+    """Lists tars in threads of this process.
+
+    Attributes:
+        at_once: Tars elsewhere that are listed at the same time.
+        requests: Requests for their headers that are under way at the same time.
+    """
+
+    at_once, requests = 32, 128
+
+    def around(self) -> AbstractContextManager[None]:
+        """What all calls of `scan` need around them."""
+        return nullcontext()
+
+    def scan(self, url: str, choose: Choose, *, size: int, readers: int) -> Scanned:
+        """See `scan_tar`. Called from threads."""
+        return scan_tar(url, choose, size=size, readers=readers)
+
+
+def scan_tar(url: str, choose: Choose, *, size: int = 0, readers: int = 1) -> Scanned:
     """Lists the photos of a tar, in its order. Reads headers and skips the rest.
 
     Args:
@@ -49,7 +80,7 @@ def scan_tar(url: str, choose: Choose, *, size: int = 0, readers: int = 1) -> tu
         readers: Most parts of a tar elsewhere that are read at the same time.
 
     Returns:
-        The rows of `volumes.table`, and what was left out.
+        The `table` of its photos, and what was left out.
 
     Raises:
         DenseCLIError: The tar is not complete.
@@ -68,7 +99,7 @@ def scan_tar(url: str, choose: Choose, *, size: int = 0, readers: int = 1) -> tu
             f"{url} is not a whole tar: it is damaged, compressed, or ends too early.",
             hint="Download it again, or move it away to go on without its photos.",
         ) from error
-    return choose(members, passed), passed
+    return table(choose(members, passed)), passed
 
 
 class _Header(NamedTuple):

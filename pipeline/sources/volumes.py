@@ -2,8 +2,8 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
@@ -12,16 +12,23 @@ from typing import NamedTuple
 import numpy as np
 
 from densecli.core import fs
-from densecli.core.clients import CONNECTIONS
 from densecli.core.find import Entry
 from densecli.core.lazy_sequence import LazySequence
 from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import Progress
-from densecli.pipeline.sources.base import MAX_KEY, Index, Item, Span, listing_digest, safe_keys
+from densecli.pipeline.sources.base import (
+    MAX_KEY,
+    Index,
+    Item,
+    SourceRequest,
+    Span,
+    listing_digest,
+    safe_keys,
+)
 from densecli.pipeline.sources.cut import WINDOW
 from densecli.pipeline.sources.packed import Texts
-from densecli.pipeline.sources.tars import Choose, Row, scan_tar
+from densecli.pipeline.sources.tars import Choose, Row, Scanned, TarLister
 from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
 
@@ -29,9 +36,6 @@ THREADS = 16
 """Number of tars or folders that are read at the same time."""
 MAX_PREFIX = 40
 """Longest part of a key, in characters, that comes from the tar's name."""
-
-Scanned = tuple[np.ndarray, PassedOver]
-"""The `table` of a volume, and what was left out of it."""
 
 
 class Volume(NamedTuple):
@@ -60,13 +64,6 @@ class Volume(NamedTuple):
         digest = hashlib.sha256(b"\n".join(self.photos["name"].tolist()))
         digest.update(self.photos["size"].tobytes() + self.photos["masks_size"].tobytes())
         return digest.hexdigest()
-
-
-def table(rows: Sequence[Row]) -> np.ndarray:
-    """Packs rows into a structured array (N,): 24 bytes and the name per photo. No masks have 0 bytes."""
-    width = max((len(row[0]) for row in rows), default=1)
-    numbers = [("offset", "<i8"), ("size", "<u4"), ("masks_offset", "<i8"), ("masks_size", "<u4")]
-    return np.array(rows, dtype=[("name", f"S{width}"), *numbers])
 
 
 class Listing(LazySequence[Item]):
@@ -218,32 +215,40 @@ def tar_volumes(
     root: str,
     tars: Mapping[str, Entry],
     choose: Choose,
-    *,
-    limit: int | None,
-    index: Index | None,
+    request: SourceRequest,
 ) -> Iterator[Volume]:
-    """Lists tars until they hold `limit` photos.
+    """Lists tars until they hold as many photos as are asked for.
 
     Args:
         root: Folder or URL of the tars.
         tars: The tars by their path below `root`.
         choose: Chooses the photos of a tar among its members.
-        limit: Number of photos after which no further tar is read; None for all.
-        index: Remembers the contents of tars.
+        request: Has the limit, the index that remembers the contents of tars, and what lists them.
 
     Raises:
         DenseCLIError: A file is not a complete tar.
     """
 
+    limit = request.limit
     # A limit may need no more than the first tars.
-    threads = THREADS if limit is not None or fs.is_local(root) else CONNECTIONS
-    readers = max(1, CONNECTIONS // min(threads, max(1, len(tars))))
+    local = limit is not None or fs.is_local(root)
+    lister = TarLister() if local else request.lister
+    threads = THREADS if local else lister.at_once
+    readers = max(1, lister.requests // min(threads, max(1, len(tars))))
 
     def scan(name: str) -> Scanned:
-        rows, passed = scan_tar(fs.join(root, name), choose, size=tars[name].size, readers=readers)
-        return table(rows), passed
+        return lister.scan(fs.join(root, name), choose, size=tars[name].size, readers=readers)
 
-    return list_volumes(root, tars, scan, "tars listed", limit=limit, index=index, threads=threads)
+    return list_volumes(
+        root,
+        tars,
+        scan,
+        "tars listed",
+        limit=limit,
+        index=request.index,
+        threads=threads,
+        around=lister.around,
+    )
 
 
 def list_volumes(
@@ -255,6 +260,7 @@ def list_volumes(
     limit: int | None,
     index: Index | None,
     threads: int | None = None,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Volume]:
     """Lists tars or folders until they hold `limit` photos.
 
@@ -267,6 +273,7 @@ def list_volumes(
         limit: Number of photos after which no other volume is read; None for all.
         index: Remembers the contents of volumes.
         threads: Number of volumes that are read at the same time; None for `THREADS`.
+        around: Makes what all calls of `scan` need around them, if the index does not know all volumes.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
@@ -290,6 +297,7 @@ def list_volumes(
 
     n, threads = 0, threads or THREADS
     with (
+        around() if unknown else nullcontext(),
         closing(Progress(len(unknown), unit)) as progress,
         closing(prefetch(volume, entries, threads=threads, window=threads)) as volumes,
     ):

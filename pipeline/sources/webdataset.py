@@ -39,7 +39,7 @@ def webdataset_source(request: SourceRequest) -> Source:
     folder, _ = _place(request)
     passed = PassedOver()
     tars = _find(request, passed) if request.tars is None else request.tars
-    volumes = list(tar_volumes(folder, tars, choose_photos, limit=limit, index=request.index))
+    volumes = list(tar_volumes(folder, tars, choose_photos, request))
     for volume in volumes:
         passed.update(volume.passed, volume.name)
     volumes = [volume for volume in volumes if len(volume.photos)]

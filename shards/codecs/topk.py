@@ -1,6 +1,6 @@
 """Distributions over categories, as their most likely classes and the mass of all others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,22 @@ class TopK:
         wrong = np.flatnonzero(classes.argmax(1) != first)
         classes[wrong, first[wrong]] = np.nextafter(classes[wrong].max(1), np.float32(2))
         return decoded
+
+    def decode_many(self, samples: Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]]) -> np.ndarray:
+        """What `decode` gives for some rows of each of several samples, one after the other.
+
+        Args:
+            samples: The arrays of each, and its rows.
+        """
+        for arrays, _ in samples:
+            # A sample must not go on in the arrays of the next one.
+            if not int(arrays["count"].sum(dtype=np.int64)) == len(arrays["ids"]) == len(arrays["p"]):
+                raise ValueError("its counts do not add up to its ids")
+        sizes = [len(arrays["count"]) for arrays, _ in samples]
+        starts = np.cumsum([0, *sizes[:-1]])
+        rows = np.concatenate([rows + start for (_, rows), start in zip(samples, starts, strict=True)])
+        names = ("count", "ids", "p", "rest")
+        return self.decode({n: np.concatenate([arrays[n] for arrays, _ in samples]) for n in names}, rows)
 
 
 def _falling(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,8 @@ from densecli.pipeline.build_parts import build_parts, in_parts
 from densecli.pipeline.build_request import prepare, shard_sizes
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.manifests import publish_manifests
-from densecli.pipeline.sources import open_source, volumes
+from densecli.pipeline.sources import open_source
+from densecli.pipeline.sources import tars as headers
 from densecli.pipeline.summary import describe
 from densecli.scenes.coco import write_coco
 from densecli.shards.lanes import Lanes
@@ -83,7 +84,7 @@ def test_parts__that_are_finished_are_not_listed_again(config, built, monkeypatc
     scanned = []
     monkeypatch.setattr(parts, "prepare", lambda *_: [scanned.append("first"), prepare(*_)][1])
     Path(part_url(config.store, 1), "images", "000000.json").unlink()
-    monkeypatch.setattr(parts, "list_photos", lambda config, tars: scanned.append(sorted(tars)))
+    monkeypatch.setattr(parts, "list_photos", lambda config, tars, lister: scanned.append(sorted(tars)))
     summary = build_parts(replace(config, tars_per_part=None))
     assert built[3:] == [part_url(config.store, 1)]
     assert scanned == ["first", ["004.tar"]]
@@ -152,9 +153,8 @@ def test_parts__need_tars_and_a_store_of_their_own(config, built, tmp_path):
 def test_listing__of_a_billion_photos_in_parts_keeps_one_part(tmp_path, monkeypatch):
     """100,000 tars of 10,000 photos, numbers alone: memory is that of a part, whichever it is."""
     tars = {f"{i:06d}.tar": Entry(10**9, str(i), False) for i in range(100_000)}
-    rows = volumes.table([(f"{i:05d}.jpg".encode(), 512 * i, 100_000, 0, 0) for i in range(10_000)])
-    monkeypatch.setattr(volumes, "scan_tar", lambda *_, **__: ([], PassedOver()))
-    monkeypatch.setattr(volumes, "table", lambda _: rows.copy())
+    rows = headers.table([(f"{i:05d}.jpg".encode(), 512 * i, 100_000, 0, 0) for i in range(10_000)])
+    monkeypatch.setattr(headers, "scan_tar", lambda *_, **__: (rows.copy(), PassedOver()))
     peaks, names = [], list(tars)
     for first in (0, 50_000, 99_936):
         tracemalloc.start()

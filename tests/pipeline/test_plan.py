@@ -15,7 +15,7 @@ from densecli.core.tables import size as as_size
 from densecli.models.flops import dense_forward, image_forward
 from densecli.pipeline.plan import PlanConfig, plan
 from densecli.pipeline.plan_report import report
-from densecli.pipeline.sources import volumes
+from densecli.pipeline.sources import tars as headers
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s", "features-scenes-s", "refiner-scenes-s")
 RANDOM = {"scenes-s": "random:0", "refiner-scenes-s": "random:1"}
@@ -146,13 +146,13 @@ def test_bytes__of_tars_count_what_is_kept_of_their_listing(tiny, tmp_path):
 
 def test_parts__some_are_listed_and_stand_for_all(tiny, tmp_path, monkeypatch):
     scanned = []
-    scan = volumes.scan_tar
+    scan = headers.scan_tar
 
     def counted(url, *how, **also):
         scanned.append(Path(url).name)
         return scan(url, *how, **also)
 
-    monkeypatch.setattr(volumes, "scan_tar", counted)
+    monkeypatch.setattr(headers, "scan_tar", counted)
     for t in range(7):
         write_tar(
             tmp_path / "photos" / f"{t}.tar", {f"{i}.jpg": jpg(90, 60, seed=7 * t + i) for i in range(4)}

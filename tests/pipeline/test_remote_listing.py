@@ -4,6 +4,7 @@ import io
 import random
 import tarfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tars import jpg, tar
 
-from densecli.core import clients, fs
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.passed_over import PassedOver
+from densecli.core.signed_file import SignedFile, signed_file
 from densecli.pipeline.build_request import prepare
 from densecli.pipeline.build_shards import build_shards
+from densecli.pipeline.cluster import connected, gpus_at
+from densecli.pipeline.cluster_lister import ClusterLister, lister_of
 from densecli.pipeline.plan import PlanConfig, plan
 from densecli.pipeline.sources import Index, open_source, tars
 from densecli.pipeline.sources.ranged_file import MOST, RangedFile
@@ -163,13 +167,34 @@ def test_source__of_tars_in_s3_is_that_of_a_disk(bucket, tmp_path, s3_gets):
 
 def test_source__without_a_signed_address_is_the_same(bucket, monkeypatch):
     signed = open_source("webdataset", bucket)
-    assert clients.signed_file("memory://a.tar") is None
-
-    def refused(*_: object, **__: object) -> bytes:
-        raise PermissionError("no signed addresses here")
-
-    monkeypatch.setattr(fs, "signed_file", lambda url: refused)
+    assert signed_file("memory://a.tar") is None
     assert open_source("webdataset", bucket).identity == signed.identity
+    for file in (None, SignedFile(f"{bucket.replace('s3://', 'http://127.0.0.1:1/')}/000.tar?signed=no")):
+        monkeypatch.setattr(fs, "signed_file", lambda url, file=file: file)
+        assert open_source("webdataset", bucket).identity == signed.identity
+
+
+@pytest.mark.ray
+def test_listing__by_tasks_of_a_cluster_is_that_of_threads(bucket):
+    here = open_source("webdataset", bucket)
+    with connected(None, 1):
+        # A part of a store asks for GPUs while the cluster is connected.
+        assert gpus_at("auto", "cuda") == 0
+        lister = ClusterLister(nullcontext)
+        there = open_source("webdataset", bucket, lister=lister)
+        assert there.identity == here.identity
+        assert there.items[:] == here.items[:]
+        fs.write_atomic(f"{bucket}/002.tar", fs.read_bytes(f"{bucket}/001.tar")[:9000])
+        with pytest.raises(DenseCLIError, match=r"^s3://.*002\.tar is not a whole tar") as caught:
+            open_source("webdataset", bucket, lister=lister)
+        assert caught.value.hint.startswith("Download it again")
+
+
+def test_lister__only_a_build_on_a_cluster_has_one_of_its_own(tiny):
+    on_cluster = replace(tiny, ray_address="10.0.0.1:6379")
+    assert isinstance(lister_of(on_cluster, connected), ClusterLister)
+    assert lister_of(tiny, connected) is None
+    assert lister_of(replace(on_cluster, dry_run=True), connected) is None
 
 
 def test_source__a_cut_tar_in_s3_is_named(bucket):

@@ -19,6 +19,7 @@ from densecli.core.find import find
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.sources import Index, Source, Unreadable, open_source, volumes
+from densecli.pipeline.sources import tars as headers
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import read_joined
 from densecli.shards.npz import decode_npz
@@ -158,19 +159,19 @@ def test_sa1b__headers_are_read_and_photos_are_not(tmp_path, monkeypatch):
     def all_members(members, _):
         return [(name.encode(), *place, 0, 0) for name, place in members.items()]
 
-    rows, _ = volumes.scan_tar(str(path), all_members)
+    rows, _ = headers.scan_tar(str(path), all_members)
     assert len(rows) == 20
     assert read < 0.05 * path.stat().st_size
 
 
 def test_index__a_tar_is_scanned_again_only_when_it_changed(sa1b, tmp_path, monkeypatch):
-    scanned, scan = [], volumes.scan_tar
+    scanned, scan = [], headers.scan_tar
 
     def counting(url, wanted, **how):
         scanned.append(Path(url).name)
         return scan(url, wanted, **how)
 
-    monkeypatch.setattr(volumes, "scan_tar", counting)
+    monkeypatch.setattr(headers, "scan_tar", counting)
     index = Index(folder=str(tmp_path / "index"), save=True)
     first = open_source("sa1b", str(sa1b), index=index)
     assert sorted(scanned) == ["sa_000000.tar", "sa_000001.tar"]

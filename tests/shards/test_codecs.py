@@ -180,6 +180,21 @@ def test_topk__things_and_stuff_apart():
     )
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_topk__many_samples_at_once_are_each_by_itself(dtype: str) -> None:
+    codec = TopK(things=(True,) * 15 + (False,) * 15, k=4, dtype=dtype)
+    arrays = [codec.encode(distributions(seed, n, 30, 2.0))[0] for seed, n in enumerate((5, 1, 7))]
+    rows = [np.array(chosen) for chosen in ([0, 4], [], [1, 2, 6])]
+    rows = [each.astype(np.int64) for each in rows]
+    samples = list(zip(arrays, rows, strict=True))
+    alone = np.concatenate([codec.decode(stored, chosen) for stored, chosen in samples])
+    np.testing.assert_array_equal(codec.decode_many(samples), alone)
+    for name in ("count", "ids", "p"):
+        short = [({**arrays[0], name: arrays[0][name][:-1]}, rows[0]), *samples[1:]]
+        with pytest.raises(ValueError, match="counts do not add up"):
+            codec.decode_many(short)
+
+
 def test_topk__ties_that_fp16_makes_are_broken_by_order():
     p = softmax(np.array([[1.0, 2.00001, 0.5, 2.00002]]))
     assert np.float16(p[0, 1]) == np.float16(p[0, 3])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from densecli.core.errors import DenseCLIError
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import column_key
-from densecli.shards.regions import PAIRS, GridPlan, Regions, cells_of_visit, region_plan, view_of
+from densecli.shards.regions import PAIRS, GridPlan, Grids, Regions, cells_of_visit, region_plan, view_of
 
 # The pair sets written out: (rows, columns).
 PAPER = [(m, n) for m in (2, 3, 4, 5, 6) for n in (2, 3, 4, 5, 6)]
@@ -62,6 +62,18 @@ def test_grid__a_view_tiles_the_photo_without_gap_or_overlap(pairs, w, h):
         area = (boxes[:, 2] - boxes[:, 0]) @ (boxes[:, 3] - boxes[:, 1])
         assert area == pytest.approx(w * h, rel=1e-5)
         np.testing.assert_allclose([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], [0, 0, w, h], rtol=1e-6)
+
+
+def test_grid__photos_of_one_size_share_their_boxes_and_large_grids_are_not_kept():
+    grids, valid = GridPlan().grids, [0, 0, 1, 0.75]
+    boxes = grids.boxes(valid).boxes
+    assert grids.boxes(np.array(valid)).boxes is boxes
+    assert grids.boxes([0, 0, 0.75, 1]).boxes is not boxes
+    with pytest.raises(ValueError, match="read-only"):
+        boxes[0] = 0
+    large = Grids(((40, 40),))
+    assert large.boxes(valid).boxes is not large.boxes(valid).boxes
+    assert np.array_equal(large.boxes(valid).boxes[-1], np.float32([39 / 40, 0.75 * 39 / 40, 1, 0.75]))
 
 
 def test_plan__each_pair_set_has_its_own_key():

@@ -1,12 +1,15 @@
 """Batches: what a sample holds, which view it shows, and an order that no thread changes."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 
 from densecli.core.errors import DenseCLIError
+from densecli.shards.joined import Record
 from densecli.shards.regions import stored_views, view_of
-from densecli.train.dataloader import Batch, Loader, LoaderConfig
+from densecli.train.dataloader import Batch, Loader, LoaderConfig, collate
 from densecli.train.targets import choose_view
 
 
@@ -134,3 +137,29 @@ def test_choose_view__the_first_of_those_that_are_stored() -> None:
 def test_choose_view__none_in_common() -> None:
     with pytest.raises(DenseCLIError, match="no view of sample 0007 in common"):
         choose_view("0007", 0, 5, [{"views": np.array([0, 1])}, {}, {"views": np.array([2, 4])}])
+
+
+def test_batches__targets_of_a_batch_are_those_of_its_samples(full_store) -> None:
+    targets = {column.target_kind: column for column in full_store.store.columns("targets")}
+    loaded = Loader(
+        full_store.store, full_store.regions, targets, LoaderConfig(batch_size=4, workers=0, shuffle_window=1)
+    )
+    batch = next(loaded.batches(epoch=1))
+    samples = [loaded.decode(record, 1) for record in islice(loaded.reader.iter(1), 4)]
+    expected = collate(samples, 1)
+    assert batch.keys == expected.keys
+    assert {"labels", "crop-labels", "crops", "gram"} <= batch.targets.keys() == expected.targets.keys()
+    assert all(torch.equal(target, expected.targets[kind]) for kind, target in batch.targets.items())
+
+
+def test_batches__a_damaged_target_names_its_sample(tiny_store, monkeypatch) -> None:
+    loaded, damaged = loader(tiny_store, workers=0), sorted(tiny_store.boxes)[5]
+    arrays = Record.arrays
+
+    def cut(record: Record, part: str) -> dict[str, np.ndarray]:
+        found = arrays(record, part)
+        return {**found, "ids": found["ids"].astype(np.float32)} if record.key == damaged else found
+
+    monkeypatch.setattr(Record, "arrays", cut)
+    with pytest.raises(DenseCLIError, match=f"sample {damaged} .* is damaged: its counts or ids"):
+        list(loaded.batches(epoch=0))

@@ -151,7 +151,7 @@ def test_loader__left_in_the_middle_or_by_an_error_leaves_no_thread(tiny_store, 
     assert set(threading.enumerate()) == threads
 
     broken = stream(tiny_store, workers=workers)
-    monkeypatch.setattr(broken, "decode", lambda *_: 1 / 0)
+    monkeypatch.setattr(broken, "_part", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(broken.batches(0))
     assert set(threading.enumerate()) == threads

@@ -94,7 +94,7 @@ def test_step_bytes__computes_nothing(full_store, tmp_path) -> None:
 
 
 def free(monkeypatch, count: int) -> None:
-    monkeypatch.setattr("densecli.train.trainer.free_bytes", lambda device: count)
+    monkeypatch.setattr("densecli.train.room.free_bytes", lambda device: count)
 
 
 def test_train__enough_memory_is_said(tiny_store, tmp_path, monkeypatch, capsys) -> None:

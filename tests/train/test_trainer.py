@@ -407,5 +407,6 @@ def test_train__activation_checkpointing_moves_no_number(tiny_store, undisturbed
 
 
 def test_steps__a_store_without_a_photo_is_one_sentence() -> None:
+    loader = SimpleNamespace(steps_per_epoch=0, reader=SimpleNamespace(table=SimpleNamespace(ranges=())))
     with pytest.raises(DenseCLIError, match=r"The store empty holds no photo\."):
-        Steps(SimpleNamespace(steps_per_epoch=0), TrainConfig(store="empty", run="run"), 1)
+        Steps(loader, TrainConfig(store="empty", run="run"), 1)
