@@ -56,7 +56,7 @@ LINES = [
     "diagnose --run runs/r --data world/test --limit 1 --categories scenes",
     "ablate --list",
     "ablate spec.toml --store store --dry-run",
-    "scaling spec.toml --shares 1/2,1 --seeds 0 --store store --dry-run",
+    "scaling scaling.toml --shares 1/2,1 --seeds 0 --store store --dry-run",
     "ablate spec.toml --store store --run runs/grid",
 ]
 
@@ -88,6 +88,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.chdir(tmp_path_factory.mktemp("json"))
         write_coco(Path("world"), split="test", count=3)
         Path("spec.toml").write_text(SPEC)
+        Path("scaling.toml").write_text(SPEC.replace("lr =", "seed =").replace("1e-5, 1e-4", "0, 1"))
         yield
 
 
