@@ -3,7 +3,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup setup-cpu demo test test-fast lint docs clean
+.PHONY: setup setup-cpu demo test test-fast lint docs transcripts clean
 
 setup: .venv/.ready
 
@@ -37,6 +37,12 @@ lint: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Runs the tutorials for real and writes what they printed. COCO is read from data/coco, a few photos of it.
+transcripts: setup
+	$(BIN)/python docs/transcripts.py docs/tutorials/photos.md --picture after/000001-segmentation.png
+	$(BIN)/python docs/transcripts.py docs/tutorials/three-papers.md --link data/coco=data/coco
+	$(BIN)/python docs/transcripts.py docs/tutorials/plugin.md
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
 from densecli.commands.options import Options
+from densecli.commands.results import Ablation, Commands, Result
 from densecli.commands.train import run_training, train, train_config
 from densecli.core.lock import FolderLock
 from densecli.core.settings import changed, setting
@@ -53,7 +54,14 @@ class AblateSettings(StoreSettings, DryRunSettings):
     )
 
 
-@command(AblateSettings)
+@command(
+    AblateSettings,
+    results=(
+        Result(fields=Ablation),
+        Result(fields=Commands, when="--dry-run"),
+        Result(fields=str, when="without SPEC", by="spec"),
+    ),
+)
 def ablate(options: Options) -> int:
     """Train and evaluate a grid of settings on one store: a table over seeds, and the teachers' cost.
 

@@ -3,10 +3,11 @@
 from densecli.commands.build_shards import summary_text
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Build, Result
 from densecli.pipeline.share_config import AdoptConfig
 
 
-@command(AdoptConfig)
+@command(AdoptConfig, results=(Result(fields=Build),))
 def adopt(options: Options) -> None:
     """Add shared columns to a store of the same photos, so that no teacher has to run.
 

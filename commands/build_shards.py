@@ -6,12 +6,13 @@ from typing import Any
 from densecli.commands.command import command
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options
+from densecli.commands.results import Listed, Result
 from densecli.core.passed_over import examples, in_words
 from densecli.pipeline.config import BuildConfig
 from densecli.shards.specs import FULL_PRECISION
 
 
-@command(BuildConfig, METHOD, STUDENT)
+@command(BuildConfig, METHOD, STUDENT, results=(Result(fields=Listed),))
 def build_shards(options: Options) -> None:
     """Run teachers once over a data set and write their outputs into a store.
 

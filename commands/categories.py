@@ -12,6 +12,7 @@ import click
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import CategorySet, Result
 from densecli.commands.text_files import read_texts
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
@@ -82,7 +83,7 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
     )
 
 
-@command(CategoriesSettings)
+@command(CategoriesSettings, results=(Result(fields=CategorySet),))
 def categories(options: Options) -> None:
     """Make a category set from any list or from captions, and classify each name as thing or stuff by rules
     that give their reason.

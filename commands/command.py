@@ -13,6 +13,7 @@ from densecli.commands.config_file import read_config
 from densecli.commands.name_kinds import KINDS
 from densecli.commands.option_rows import Row, groups_of, row_of
 from densecli.commands.options import Options
+from densecli.commands.results import Result
 from densecli.core.errors import DenseCLIError
 from densecli.core.hub import set_offline
 from densecli.core.plugins import use_plugins
@@ -142,11 +143,12 @@ class Command(click.Command):
         settings: Sequence[Setting],
         resolved: Collection[str],
         upgrade: Callable[[Mapping[str, Any]], dict[str, Any]],
+        results: Sequence[Result],
         callback: Callable[..., Any],
         help: str,
     ) -> None:
         self.settings = {each.name: each for each in settings}
-        self.resolved, self.upgrade = resolved, upgrade
+        self.resolved, self.upgrade, self.results = resolved, upgrade, results
         params: list[click.Parameter] = [
             click.Argument(
                 [each.name],
@@ -226,6 +228,7 @@ def command(
     name: str = "",
     resolved: Collection[str] = (),
     upgrade: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+    results: Sequence[Result] = (),
 ) -> Callable[[Callable[[Options], int | None]], Command]:
     """Makes a command of a function that takes `Options` and returns the exit code.
 
@@ -236,6 +239,7 @@ def command(
         resolved: Keys that a configuration file may hold although they are no options: they are left out.
         upgrade: Applied to a file with such keys, the config.json of a run: values of an earlier version in
             those of this one.
+        results: The forms of what --json writes.
     """
 
     def decorate(function: Callable[[Options], int | None]) -> Command:
@@ -258,6 +262,7 @@ def command(
             settings=list(found.values()),
             resolved=frozenset(resolved) - found.keys(),
             upgrade=upgrade,
+            results=results,
             callback=callback,
             help=function.__doc__ or "",
         )

@@ -10,6 +10,7 @@ from densecli.commands.command import command
 from densecli.commands.evaluate import WEIGHTS, EvaluateSettings
 from densecli.commands.options import Options
 from densecli.commands.photo_paths import photo_paths
+from densecli.commands.results import Diagnosed, Result
 from densecli.core.settings import Settings, changed, setting
 from densecli.evaluation.diagnosis_config import DiagnosisConfig
 
@@ -41,7 +42,7 @@ class DiagnoseSettings(Settings):
     )
 
 
-@command(DiagnoseSettings, DiagnosisConfig, WEIGHTS)
+@command(DiagnoseSettings, DiagnosisConfig, WEIGHTS, results=(Result(fields=Diagnosed),))
 def diagnose(options: Options) -> None:
     """Show what a model, or the student of a run before and after, does with a few photos, as one page:
     attention and correlations by layer, proxy tokens, similarity to texts, segmentations, coupling.

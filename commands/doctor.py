@@ -2,9 +2,10 @@
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Examined, Result
 
 
-@command()
+@command(results=(Result(fields=Examined),))
 def doctor(options: Options) -> int:
     """Look at this machine: Python, packages that clash, torch, GPUs, NCCL, Ray, memory, /dev/shm, open
     files, disk, and whether the hub of weights answers. The exit code is 1 if there is a problem.

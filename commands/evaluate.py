@@ -9,6 +9,7 @@ import click
 
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
+from densecli.commands.results import Coupling, Regions, Result, TaskFigures
 from densecli.core.settings import setting, settings_of
 from densecli.core.tables import printable
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
@@ -72,7 +73,21 @@ class EvaluateSettings(DeviceSettings):
 WEIGHTS = only(TrainConfig, "weights", help="Weights of the model, as for train.")
 
 
-@command(EvaluateSettings, MeasureSettings, WEIGHTS, *TASKS.values())
+@command(
+    EvaluateSettings,
+    MeasureSettings,
+    WEIGHTS,
+    *TASKS.values(),
+    results=(
+        Result(
+            fields=Regions,
+            when="--task regions",
+            by='model: before, after; with --crops also each with ", crops"',
+        ),
+        Result(fields=Coupling, when="--coupling", by="network"),
+        Result(fields=TaskFigures, when="another --task", by="model", more="The figures of the task."),
+    ),
+)
 def evaluate(options: Options) -> None:
     """Measure a model, or the student of a run: region classification on a panoptic data set (boxes and
     masks of things, masks of stuff, stuff called a thing).

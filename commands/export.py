@@ -2,10 +2,11 @@
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Exported, Result
 from densecli.train.export_config import ExportConfig
 
 
-@command(ExportConfig)
+@command(ExportConfig, results=(Result(fields=Exported, more="The rest of the model card."),))
 def export(options: Options) -> None:
     """Write a student in the format of another project, F-ViT to transformers, with a model card.
 

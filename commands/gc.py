@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Collected, Result
 from densecli.core.settings import setting
 from densecli.shards.config import StoreSettings
 
@@ -35,7 +36,7 @@ class CollectSettings(StoreSettings):
     delete: bool = setting(False, help="Deletes what is listed.", group="run")
 
 
-@command(CollectSettings)
+@command(CollectSettings, results=(Result(fields=Collected),))
 def gc(options: Options) -> None:
     """List, or delete, columns that no run uses and files that killed writers left behind.
 

@@ -4,10 +4,17 @@ from contextlib import closing
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Result, StoreFacts, StoresFacts
 from densecli.shards.config import StoreSettings
 
 
-@command(StoreSettings)
+@command(
+    StoreSettings,
+    results=(
+        Result(fields=StoreFacts),
+        Result(fields=StoresFacts, when="of several stores, or a store of parts"),
+    ),
+)
 def info(options: Options) -> None:
     """Show what a store holds, its size, and how fast it was built, stage by stage.
 

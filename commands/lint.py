@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Checked, Result
 from densecli.core.settings import setting
 from densecli.shards.config import StoreSettings
 
@@ -25,7 +26,7 @@ class LintSettings(StoreSettings):
     workers: int = setting(8, help="Threads that read shards.", group="speed", min=1, metavar="N")
 
 
-@command(LintSettings)
+@command(LintSettings, results=(Result(fields=Checked),))
 def lint(options: Options) -> int:
     """Read a whole store and check every receipt, manifest, digest, key and count. Changes nothing.
 

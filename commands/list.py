@@ -8,6 +8,7 @@ import click
 from densecli.commands.command import command
 from densecli.commands.name_kinds import KINDS
 from densecli.commands.options import Options
+from densecli.commands.results import Names, Result
 from densecli.core.registry import unknown_name
 from densecli.core.settings import Settings, setting
 
@@ -21,7 +22,13 @@ class ListSettings(Settings):
     )
 
 
-@command(ListSettings)
+@command(
+    ListSettings,
+    results=(
+        Result(fields=Names),
+        Result(fields=str, when="without KIND", by="kind"),
+    ),
+)
 def list(options: Options) -> None:
     """List the names that options accept, what each needs, and what is missing on this machine.
 

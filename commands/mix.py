@@ -3,10 +3,11 @@
 from densecli.commands.build_shards import summary_text
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Build, Result
 from densecli.pipeline.mix_config import MixConfig
 
 
-@command(MixConfig)
+@command(MixConfig, results=(Result(fields=Build),))
 def mix(options: Options) -> None:
     """Mix the labels of several P-VLMs into a new column, on a CPU and without the teachers.
 

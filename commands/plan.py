@@ -5,6 +5,7 @@ from typing import Any
 from densecli.commands.command import command, only
 from densecli.commands.method_needs import METHOD, build_for, kinds_read, training
 from densecli.commands.options import Options
+from densecli.commands.results import Plan, Result
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.plan_config import PlanConfig
 from densecli.train.config import TrainConfig
@@ -16,7 +17,7 @@ TRAINING = only(
 """What a training reads, and how long it is."""
 
 
-@command(BuildConfig, PlanConfig, METHOD, TRAINING)
+@command(BuildConfig, PlanConfig, METHOD, TRAINING, results=(Result(fields=Plan),))
 def plan(options: Options) -> None:
     """Estimate bytes, FLOPs and hours of a build, and after how many trainings it has paid for itself. Writes
     nothing.

@@ -15,6 +15,7 @@ from densecli.commands.diagnose import DiagnoseSettings
 from densecli.commands.evaluate import WEIGHTS
 from densecli.commands.options import Options
 from densecli.commands.photo_paths import PhotoPath, photo_paths
+from densecli.commands.results import Predicted, Result
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import say
 from densecli.core.settings import Settings, changed
@@ -53,7 +54,7 @@ class PredictSettings(Settings):
     )
 
 
-@command(PredictSettings, PredictConfig, WEIGHTS)
+@command(PredictSettings, PredictConfig, WEIGHTS, results=(Result(fields=Predicted),))
 def predict(options: Options) -> None:
     """Name what is in photos: a segmentation, boxes with names and heat maps, as PNG and JSON.
 

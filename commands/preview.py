@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Preview, Result
 from densecli.core.settings import changed, setting
 from densecli.pipeline.verify_config import VerifyConfig
 from densecli.shards.config import DeviceSettings, StoreSettings
@@ -63,7 +64,7 @@ class PreviewSettings(StoreSettings, DeviceSettings):
     )
 
 
-@command(PreviewSettings)
+@command(PreviewSettings, results=(Result(fields=Preview),))
 def preview(options: Options) -> None:
     """Draw what a store holds for one photo: cells and labels, affinities of a point, crops.
 

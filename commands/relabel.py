@@ -3,10 +3,11 @@
 from densecli.commands.build_shards import summary_text
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Build, Result
 from densecli.pipeline.relabel_config import RelabelConfig
 
 
-@command(RelabelConfig)
+@command(RelabelConfig, results=(Result(fields=Build),))
 def relabel(options: Options) -> None:
     """Make labels for other categories, prompts or boxes from a column of features, on a CPU and without the
     teacher. From a column of crops it makes labels for those crops.

@@ -8,6 +8,7 @@ from typing import Literal
 from densecli.commands.ablate import make_runner, run_grid
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Commands, Result, Scaling
 from densecli.commands.train import train, train_config
 from densecli.core.settings import changed, setting
 from densecli.shards.config import DryRunSettings, StoreSettings
@@ -53,7 +54,7 @@ class ScalingSettings(StoreSettings, DryRunSettings):
     )
 
 
-@command(ScalingSettings)
+@command(ScalingSettings, results=(Result(fields=Scaling), Result(fields=Commands, when="--dry-run")))
 def scaling(options: Options) -> int:
     """Train on growing shares of a store's photos: does more data pay, and what would ten times as much give?
 

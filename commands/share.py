@@ -2,11 +2,12 @@
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Result, Shared
 from densecli.core.tables import size
 from densecli.pipeline.share_config import ShareConfig
 
 
-@command(ShareConfig)
+@command(ShareConfig, results=(Result(fields=Shared),))
 def share(options: Options) -> None:
     """Copy finished columns without the photos, for others to use with their own copy of the data set.
 

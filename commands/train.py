@@ -12,6 +12,7 @@ import click
 
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
+from densecli.commands.results import PlannedTraining, Result, Training
 from densecli.core.errors import DenseCLIError
 from densecli.evaluation.config import ClassifyConfig, RegionsInTraining
 from densecli.train.config import TrainConfig
@@ -32,7 +33,17 @@ STORES = only(
 )
 
 
-@command(STORES, TrainConfig, RegionsInTraining, resolved=RESOLVED, upgrade=with_current_values)
+@command(
+    STORES,
+    TrainConfig,
+    RegionsInTraining,
+    resolved=RESOLVED,
+    upgrade=with_current_values,
+    results=(
+        Result(fields=Training, more="The value of each loss term, and what it logs."),
+        Result(fields=PlannedTraining, when="--dry-run"),
+    ),
+)
 def train(options: Options) -> None:
     """Train a student from a store.
 

@@ -2,12 +2,20 @@
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import PlannedTraining, Result, Training
 from densecli.commands.train import show_result, trained
 from densecli.train.refiner_config import RefinerConfig
 from densecli.train.run_config import RESOLVED
 
 
-@command(RefinerConfig, resolved=RESOLVED)
+@command(
+    RefinerConfig,
+    resolved=RESOLVED,
+    results=(
+        Result(fields=Training, more="The value of each part of the loss."),
+        Result(fields=PlannedTraining, when="--dry-run"),
+    ),
+)
 def train_refiner(options: Options) -> None:
     """Train the Refiner of a CLIP or a vision foundation model on a store's photos, for the teacher
     refiner-MODEL of the r-sc-* methods. No text is involved.

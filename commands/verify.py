@@ -2,11 +2,18 @@
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Compared, Result, Verified
 from densecli.core.errors import DenseCLIError
 from densecli.pipeline.verify_config import VerifyConfig
 
 
-@command(VerifyConfig)
+@command(
+    VerifyConfig,
+    results=(
+        Result(fields=Verified),
+        Result(fields=Compared, when="--against"),
+    ),
+)
 def verify(options: Options) -> int:
     """Run the teachers again on some photos and compare with what is stored.
 

@@ -3,9 +3,10 @@
 import html
 import shutil
 import tomllib
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
@@ -13,8 +14,10 @@ from mkdocs.structure.files import File, Files
 
 import densecli
 from densecli.cli import main
-from densecli.commands.command import describe
+from densecli.commands.command import Command, describe
 from densecli.commands.name_kinds import KINDS
+from densecli.commands.result_fields import Field, fields_of, type_text
+from densecli.commands.results import Result
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "reference/commands"
@@ -78,7 +81,36 @@ def command_page(name: str, command: click.Command) -> str:
             text = _cell(f"{row.help} ({row.range})" if row.range else row.help)
             lines.append(f"| {flag} | {_code(row.name)} | {text} | {_cell(row.default) or 'required'} |")
         lines.append("")
+    for number, result in enumerate(command.results if isinstance(command, Command) else ()):
+        lines += ["## What --json writes", ""] if not number else []
+        lines += result_lines(result)
     return "\n".join([*lines, ""])
+
+
+def result_lines(result: Result) -> list[str]:
+    """A form of a command's result: a table of its fields, and of those of the objects in it."""
+    about = f"An object by {result.by}. Each value" if result.by else "An object"
+    when = f"**{_cell(result.when[0].upper() + result.when[1:])}:** " if result.when else ""
+    fields = fields_of(result.fields)
+    if not fields:
+        return [f"{when}{about} is a {type_text(result.fields)}.", ""]
+    lines = [f"{when}{about}{' has' if result.by else ' with'} these fields.", ""]
+    lines += ["| field | type | |", "|---|---|---|"]
+    lines += [row for field in fields for row in _field_rows(field)]
+    if result.more:
+        lines.append(f"| ... | | {_cell(result.more)} |")
+    return [*lines, ""]
+
+
+def _field_rows(field: Field, within: str = "") -> Iterator[str]:
+    """The row of a field, and those of the fields of the objects that it holds."""
+    name = f"{within}{field.name}"
+    help = field.help if field.always else f"{field.help} Not always there."
+    yield f"| {_code(name)} | {_cell(type_text(field.type))} | {_cell(help)} |"
+    for inner in (field.type, *get_args(field.type)):
+        mark = "[]." if inner is not field.type and get_origin(field.type) is list else "."
+        for each in fields_of(inner):
+            yield from _field_rows(each, f"{name}{mark}")
 
 
 def python_page() -> str:

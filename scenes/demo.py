@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from densecli.commands.command import command
 from densecli.commands.options import Options
+from densecli.commands.results import Regions, Result
 from densecli.core.errors import Interrupted
+from densecli.core.progress import say
 from densecli.core.settings import setting
 from densecli.shards.config import DeviceSettings
 
@@ -47,7 +47,7 @@ class DemoSettings(DeviceSettings):
     seed: int = setting(0, help="Seed of the scenes and of the training.", group="run", metavar="N")
 
 
-@command(DemoSettings)
+@command(DemoSettings, results=(Result(fields=Regions, by="model: teacher, before, undecoupled, after"),))
 def demo(options: Options) -> None:
     """Run the whole chain on generated scenes: a P-VLM that calls much stuff a thing labels them once, and a
     student learns from the labels, without decoupling and as DenseVLM.
@@ -93,7 +93,7 @@ def demo(options: Options) -> None:
         "device": device,
     }
     with Processes(2) as processes:
-        click.echo(f"1/4 The P-VLM labels {scenes} scenes, once.")
+        say(f"1/4 The P-VLM labels {scenes} scenes, once.")
         store = str(folder / f"store-{seed}-{scenes}")
         built = build(
             BuildConfig(
@@ -133,7 +133,7 @@ def demo(options: Options) -> None:
                 "3/4 The student trains on the labels, things told apart from things alone: DenseVLM.",
             ],
         )
-        click.echo(f"4/4 All of them are evaluated on {config.test_scenes} other scenes.")
+        say(f"4/4 All of them are evaluated on {config.test_scenes} other scenes.")
         models_under_test = {
             "teacher": ModelUnderTest(model=PVLM, weights=weights.get(PVLM)),
             "before": ModelUnderTest(model=STUDENT, weights=weights.get(STUDENT)),
@@ -147,10 +147,9 @@ def demo(options: Options) -> None:
         results: dict[str, Classification] = {}
         for part in processes.run([partial(evaluated, half, where) for half in halves]):
             results |= part
-    click.echo(f"\n{regions_table(results).text()}\n")
-
-    write_demo(folder, Store.open(store), labels, THETA, models_under_test, results, where)
-    options.write({name: result.to_dict() for name, result in results.items()})
+    pages = write_demo(folder, Store.open(store), labels, THETA, models_under_test, results, where)
+    text = "\n".join(["", regions_table(results).text(), "", *pages])
+    options.say(text, {name: result.to_dict() for name, result in results.items()})
 
 
 def trained(run: str, **settings: Any) -> "ModelUnderTest":

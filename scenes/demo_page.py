@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-
 from densecli.core.drawing import side_by_side
 from densecli.core.page import Figure, Section
 from densecli.evaluation.confusion import confusion_pictures
@@ -24,8 +22,8 @@ def write_demo(
     models_under_test: Mapping[str, ModelUnderTest],
     results: Mapping[str, Classification],
     where: Mapping[str, Any],
-) -> None:
-    """Draws the labels of a column and the confusion matrices, writes the report, and prints their paths.
+) -> list[str]:
+    """Draws the labels of a column and the confusion matrices, and writes the report. Says where they are.
 
     Args:
         folder: Folder to write to.
@@ -45,11 +43,9 @@ def write_demo(
     ]
     taught = contact_sheet(views, min_side=360)
     taught.save(cells)
-    click.echo(f"Grid cells with their retrieved labels, and the cells that the loss keeps: {cells}")
     compared = {"without decoupling": results["undecoupled"], "decoupled": results["after"]}
     pictures = dict(zip(compared, confusion_pictures(list(compared.values())), strict=True))
     side_by_side(pictures).save(confusion)
-    click.echo(f"Confusion matrices without decoupling and decoupled: {confusion}")
     labelled = Figure(
         title="",
         image=taught,
@@ -60,4 +56,8 @@ def write_demo(
     more = [Section(title="The P-VLM's labels", parts=[labelled])]
     students = {name: models_under_test[name] for name in ("before", "after")}
     page = write_region_page(folder / "report", students, results, more=more, **where)
-    click.echo(f"Report: {page.resolve().as_uri()}")
+    return [
+        f"Grid cells with their retrieved labels, and the cells that the loss keeps: {cells}",
+        f"Confusion matrices without decoupling and decoupled: {confusion}",
+        f"Report: {page.resolve().as_uri()}",
+    ]

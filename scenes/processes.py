@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.progress import say
 
 T = TypeVar("T")
 GRACE = 10.0
@@ -47,7 +48,7 @@ class Processes:
 
         Args:
             tasks: Functions of modules, or partial ones, as many as there are processes.
-            headings: What to print before the lines of each task. The lines go to standard error.
+            headings: What to print before the lines of each task. All goes to standard error.
 
         Returns:
             What the tasks return.
@@ -142,7 +143,7 @@ class _InTurn:
         self._current += 1
         if self._current < len(self._headings):
             if heading := self._headings[self._current]:
-                click.echo(heading)
+                say(heading)
             click.echo(self._waiting[self._current], err=True, nl=False)
 
 

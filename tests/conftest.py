@@ -1,7 +1,10 @@
 """Fixtures every test folder shares."""
 
+import html
+import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,7 +17,9 @@ from hub_server import Hub, serving
 from huggingface_hub import constants, file_download
 from moto.server import ThreadedMotoServer
 from PIL import Image
+from results import checked_write
 
+from densecli.commands.options import Options
 from densecli.core import hub
 
 
@@ -27,6 +32,8 @@ def kept_text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         patch.setattr(constants, "HF_HUB_CACHE", f"{os.environ['HF_HOME']}/hub")
         patch.setenv("DENSECLI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Every result that a command writes in this process is compared with what its page says.
+        patch.setattr(Options, "write", checked_write)
         yield
 
 
@@ -122,26 +129,68 @@ def s3_gets(s3: str) -> Callable[[], list[tuple[str, str, int]]]:
 
 
 @pytest.fixture
-def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
-    """shoot(page, width, height, *flags) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
+def browser(tmp_path: Path) -> Callable[..., bytes]:
+    """browse(page, *flags) -> what Chromium prints of an HTML file."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((path for name in names if (path := shutil.which(name))), None)
-    if browser is None:
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
         pytest.skip("there is no Chromium on this machine")
 
-    def shoot(page: Path, width: int = 1280, height: int = 800, *flags: str) -> np.ndarray:
-        picture = tmp_path / "screenshot.png"
+    def browse(page: Path, *flags: str) -> bytes:
         options = (
             *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
             *("--disable-background-networking", f"--user-data-dir={tmp_path / 'chromium'}"),
             *flags,
         )
-        subprocess.run(
-            [browser, *options, f"--window-size={width},{height}", f"--screenshot={picture}", page.as_uri()],
+        done = subprocess.run(
+            [program, *options, page.as_uri()],
             check=True,
             capture_output=True,
             env={**os.environ, "HOME": str(tmp_path)},
         )
+        return done.stdout
+
+    return browse
+
+
+@pytest.fixture
+def screenshot(tmp_path: Path, browser: Callable[..., bytes]) -> Callable[..., np.ndarray]:
+    """shoot(page, width, height, *flags) -> (height, width, 3) uint8: an HTML file as Chromium draws it."""
+
+    def shoot(page: Path, width: int = 1280, height: int = 800, *flags: str) -> np.ndarray:
+        picture = tmp_path / "screenshot.png"
+        browser(page, *flags, f"--window-size={width},{height}", f"--screenshot={picture}")
         return np.asarray(Image.open(picture).convert("RGB"))
 
     return shoot
+
+
+# A browser's own window is never as narrow, so each page is in a frame.
+FRAMES = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">
+<body>{frames}<pre id="found"></pre><script>
+addEventListener("load", () => {{
+  found.textContent = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {{
+    const page = frame.contentDocument;
+    return [page.documentElement.scrollWidth, getComputedStyle(page.body).backgroundColor];
+  }}));
+}});
+</script></body>"""
+
+
+@pytest.fixture
+def on_a_telephone(tmp_path: Path, browser: Callable[..., bytes]) -> Callable[..., list[tuple[int, str]]]:
+    """lay_out(pages, scheme, width) -> of each page the width that it takes there, and its background."""
+
+    def lay_out(pages: list[Path], scheme: str, width: int = 390) -> list[tuple[int, str]]:
+        frames = "".join(
+            f'<iframe srcdoc="{html.escape(page.read_text())}" style="border: 0; width: {width}px"></iframe>'
+            for page in pages
+        )
+        wrapper = tmp_path / "frames.html"
+        wrapper.write_text(FRAMES.format(frames=frames))
+        preferred = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
+        printed = browser(wrapper, preferred, "--dump-dom", "--virtual-time-budget=10000").decode()
+        found = re.findall(r'<pre id="found">(.*?)</pre>', printed, re.DOTALL)
+        return [tuple(each) for each in json.loads(found[0])]
+
+    return lay_out

@@ -1,6 +1,7 @@
-"""Commands one after the other, as a user gives them."""
+"""Commands one after the other, as a user gives them. Builds are without Ray: `tests/pipeline` starts it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,15 @@ from PIL import Image
 
 from densecli.scenes.coco import write_coco
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.ray
+
+@pytest.fixture(autouse=True)
+def here() -> Iterator[None]:
+    with without_ray():
+        yield
+
+
 def test_chain__random_weights_are_named_in_every_number(build: list, tmp_path: Path) -> None:
     assert "3 photos; skipped 1" in passed(*build)
     assert "up to date" in passed(*build)

@@ -163,18 +163,6 @@ def test_config__keys_that_follow_from_a_run_are_left_out(tmp_path: Path) -> Non
         read_config(str(file), build_shards)
 
 
-def test_json__of_a_dry_run_is_all_of_standard_output(labelled: str, tmp_path: Path) -> None:
-    words = ["--store", labelled, "--weights", "scenes-s=random:0", "--run", tmp_path / "r"]
-    done = run("train", *words, "--student", "scenes-s", "--dry-run", "--json", "-")
-    assert json.loads(done.stdout)["planned"] and "planned, steps" in done.stderr
-
-
-def test_json__of_a_build_is_all_of_standard_output(labelled: str) -> None:
-    words = ["--dataset", "scenes", "--limit", 4, "--teacher", "scenes-l", "--weights", "scenes-l=random:0"]
-    done = run("build-shards", *words, "--store", labelled, "--dry-run", "--json", "-")
-    assert json.loads(done.stdout)["columns"] and "up to date" in done.stderr
-
-
 @pytest.mark.parametrize("file", ["", "."])
 def test_json__into_what_is_no_file_is_refused_before_the_work(file: str) -> None:
     """The store is not there, which would be said later."""

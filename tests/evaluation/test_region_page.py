@@ -98,9 +98,3 @@ def test_page__is_not_cut_in_a_browser(page, screenshot):
     # The margins are clear on both sides, and the page has come to its end.
     assert columns[0] >= 20 and columns[-1] < 1280 - 20
     assert 1500 < rows[-1] < 6000 - 20
-
-
-def test_page__on_a_telephone_only_tables_scroll(page, screenshot):
-    seen = screenshot(page[0], 500, 6000)
-    ink = (seen < 250).any(2)
-    assert not ink[:, -8:].any()

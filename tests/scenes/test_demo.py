@@ -4,28 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import passed
+from command_line import run
 from PIL import Image
 
 
 @pytest.mark.ray
 def test_demo__runs_every_part(tmp_path: Path) -> None:
-    out = tmp_path / "demo.json"
-    printed = passed(
-        "demo",
-        "--run",
-        tmp_path / "demo",
-        "--scenes",
-        12,
-        "--test-scenes",
-        6,
-        "--max-steps",
-        2,
-        "--json",
-        out,
-    )
+    few = ("--scenes", 12, "--test-scenes", 6, "--max-steps", 2)
+    done = run("demo", "--run", tmp_path / "demo", *few, "--json", "-")
+    assert done.exit_code == 0, done.output
+    printed = done.stderr
     assert "stuff as thing" in printed
-    result = json.loads(out.read_text())
+    result = json.loads(done.stdout)
     assert set(result) == {"teacher", "before", "undecoupled", "after"}
     for figures in result.values():
         for name in ("boxes_top1", "masks_thing_top1", "masks_stuff_top1", "stuff_as_thing"):
