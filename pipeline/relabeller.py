@@ -125,7 +125,7 @@ class Relabeller:
             masks = torch.from_numpy(found.coverage((height, width)))
             return mask_pool(dense, masks, [len(masks)], normalize=False) @ basis
         of_image = torch.zeros(len(found.boxes), dtype=torch.long)
-        return region_pool(dense, torch.from_numpy(found.boxes), of_image, normalize=False) @ basis
+        return region_pool(dense, torch.tensor(found.boxes), of_image, normalize=False) @ basis
 
 
 def cosine_error(regions: Tensor, max_norm: float) -> float:
