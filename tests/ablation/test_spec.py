@@ -145,7 +145,6 @@ def test_shipped__every_table_for_coco_but_those_of_one_world() -> None:
             "groups",
             "image-cosine",
             "keep",
-            "masks",
             "methods",
             "teacher-mix",
             "terms",
