@@ -10,7 +10,8 @@ from densecli.core.passed_over import PassedOver
 from densecli.pipeline.sources.base import Item, Span
 from densecli.pipeline.sources.cut import ShuffledCut
 from densecli.pipeline.sources.packed import PackedItems, part
-from densecli.pipeline.sources.volumes import Listing, Volume, table
+from densecli.pipeline.sources.tars import table
+from densecli.pipeline.sources.volumes import Listing, Volume
 
 # With halves of characters, as Python reads names that are not in UTF-8.
 names = st.text(st.characters() | st.characters(categories=["Cs"]), max_size=8)

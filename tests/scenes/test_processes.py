@@ -61,6 +61,8 @@ def die(folder: Path) -> None:
 
 
 def two_that_never_end(folder: str) -> None:
+    # A shell's background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Processes(2) as processes:
         processes.run([partial(begun, Path(folder))] * 2)
 
