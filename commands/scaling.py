@@ -1,6 +1,7 @@
 """The command `scaling`: trains on nested shares of the photos, and says whether more would pay."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -78,6 +79,7 @@ def scaling(options: Options) -> int:
     )
     from densecli.ablation.spec import arguments, find_spec, load_spec
     from densecli.shards.parted_store import open_store
+    from densecli.shards.shard_table import ShardTable
 
     config = options.make(ScalingSettings, store=options.store)
     shares = parse_shares(config.shares) if config.shares else None
@@ -88,10 +90,10 @@ def scaling(options: Options) -> int:
     spec = load_spec(path, runner.flags)
     spec = replace(spec, train={**spec.train, "store": store.root})
     training = train_config(train.parse(arguments(spec.train)))
-    whole = photos_of(store, 1.0, 0)
+    whole = int(ShardTable.of([store.images]).samples.sum())
     spec = scaling_spec(spec, shares=shares, seeds=seeds, length=length_of(training, config.same, whole))
     sizes = [(float(str(share)), int(str(seed))) for share in spec.grid[SHARE] for seed in spec.grid["seed"]]
-    photos = {(share, seed): photos_of(store, share, seed) for share, seed in sizes}
+    photos = dict(zip(sizes, photos_of(store, sizes), strict=True))
     check_sizes(photos, training.batch_size * training.accumulate)
     folder = Path(config.run)
     done = run_grid(options, spec, store, folder, runner, resume=config.resume, dry_run=config.dry_run)
@@ -113,11 +115,12 @@ def scaling(options: Options) -> int:
     return 1 if any(result.error for result in done.results) else 0
 
 
-def photos_of(store: Store, share: float, seed: int) -> int:
-    """The number of photos that a training with this --photos-share and --seed reads."""
-    from densecli.shards.shard_table import ShardTable
+def photos_of(store: Store, sizes: Sequence[tuple[float, int]]) -> list[int]:
+    """The numbers of photos that trainings with these --photos-share and --seed read."""
+    from densecli.shards.key_ranges import counts_within
 
-    return int(ShardTable.of([store.images], photos_within(share, seed)).kept.sum())
+    subsets = [photos_within(share, seed) for share, seed in sizes]
+    return [int(count) for count in counts_within(store.images, subsets).sum(axis=1)]
 
 
 def length_of(training: TrainerConfig, same: str, photos: int) -> dict[str, int]:

@@ -85,13 +85,13 @@ def shards_with(folder: str, key: str, *, samples: int, shards: int, digest: str
 
 
 def samples_within(
-    folder: str, ranges: Sequence[KeyRange], *, samples: int, shards: int, digest: str
+    folder: str, subsets: Sequence[Sequence[KeyRange]], *, samples: int, shards: int, digest: str
 ) -> np.ndarray:
-    """(shards,) int32, how many samples of each shard have a key in all of these ranges.
+    """(subsets, shards) int32, how many samples of each shard have a key in all ranges of each subset.
 
     Args:
         folder: See `shards_with`.
-        ranges: The ranges.
+        subsets: The ranges of each subset.
         samples: See `shards_with`.
         shards: See `shards_with`.
         digest: See `shards_with`.
@@ -100,8 +100,9 @@ def samples_within(
         DenseCLIError: The index is gone or damaged.
     """
     entries = np.frombuffer(_read_whole(folder, samples=samples, digest=digest), "<u8")
-    within = entries[within_all(entries >> np.uint64(_SHARD_BITS), ranges)] & _SHARDS
-    return np.bincount(within.astype(np.int64), minlength=shards).astype(np.int32)
+    hashes, numbers = entries >> np.uint64(_SHARD_BITS), (entries & _SHARDS).astype(np.int64)
+    counts = [np.bincount(numbers[within_all(hashes, ranges)], minlength=shards) for ranges in subsets]
+    return np.array(counts, np.int32)
 
 
 def _read_whole(folder: str, *, samples: int, digest: str) -> bytes:

@@ -10,6 +10,10 @@ import numpy as np
 from densecli.shards.annotation_values import is_int, is_number
 from densecli.shards.masks import MAX_SIDE, run_lengths
 
+MAX_EDGES = 1 << 22
+"""Longest edges of a mask's polygons in all, in pixels. A photo of 4,000 pixels has room for 500 lines each
+way; pycocotools takes about 70 bytes a pixel of them."""
+
 
 class Malformed(ValueError):
     """What is wrong with a mask, in words that are counted."""
@@ -116,7 +120,7 @@ def _of_polygons(polygons: list[Any], width: int, height: int) -> np.ndarray:
 
     if not polygons or max(width, height) > MAX_SIDE:
         raise Malformed("a damaged polygon")
-    within = []
+    within, length = [], 0.0
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise Malformed("a damaged polygon")
@@ -124,6 +128,9 @@ def _of_polygons(polygons: list[Any], width: int, height: int) -> np.ndarray:
             raise Malformed("a damaged polygon")
         # pycocotools walks along the edges: their length decides about its memory.
         points = np.array(polygon, np.float64).reshape(-1, 2).clip(0, [width, height])
+        length += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+        if length > MAX_EDGES:
+            raise Malformed("a polygon that fills its photo with edges")
         within.append(points.flatten().tolist())
     merged = coco_mask.merge(coco_mask.frPyObjects(within, height, width))
     return _of_text(merged["counts"], width * height)

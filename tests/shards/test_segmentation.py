@@ -39,6 +39,18 @@ def test_lengths_of__polygons_are_those_of_pycocotools() -> None:
     assert np.array_equal(bitmap(polygons), coco_mask.decode(merged).astype(bool))
 
 
+def test_lengths_of__edges_that_fill_a_photo_are_refused_before_anything_walks_along_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    side, lines = 1 << 12, 1 << 8
+    zigzag = [float(number) for i in range(lines) for number in (side * (i % 2), i)]
+    assert lengths_of([zigzag], side, side).sum() == side**2
+    monkeypatch.setattr(coco_mask, "frPyObjects", lambda *_: pytest.fail("walked along the edges"))
+    for polygons in ([zigzag * 17], [zigzag] * 17):
+        with pytest.raises(Malformed, match="fills its photo"):
+            lengths_of(polygons, side, side)
+
+
 def test_lengths_of__a_polygon_far_outside_is_moved_to_the_edge() -> None:
     assert bitmap([[-1e9, -1e9, 1e9, -1e9, 1e9, 1e9, -1e9, 1e9]]).all()
 
