@@ -315,7 +315,9 @@ def memory(args: argparse.Namespace, limit: Time) -> Iterator[Row]:
             trainer = trainer_of(activation_checkpointing=recomputed)
             batch = next(trainer.steps.batches(0))[0].to(device)
             estimate = step_bytes(trainer.recipe, batch, trainer.precision)
-            found = steps.peak(lambda: trainer._backward(batch, trainer._count([batch]), last=True), device)
+            found = steps.peak(
+                lambda: trainer.gradient.add(batch, trainer.gradient.count([batch]), last=True), device
+            )
             return {
                 "estimated GB": estimate / 1e9,
                 "measured GB": found / 1e9,

@@ -123,7 +123,7 @@ def held_apart(model: nn.Module, units: Sequence[nn.Module], processes: int) -> 
 
     Args:
         model: The model before it is divided.
-        units: See `train.sharding.shard`.
+        units: See `train.sharding.Parts`.
         processes: Number of processes.
     """
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)

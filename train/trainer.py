@@ -5,21 +5,15 @@ import math
 import signal
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict
-from functools import cached_property
-from importlib import import_module
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
 
 from densecli.core.compilation import compiler_lacks
 from densecli.core.device import lacks_memory, pick_device, set_precision
-from densecli.core.distributed import Distributed, whole
+from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import say
@@ -28,9 +22,11 @@ from densecli.train.best import export_best
 from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_state, set_rng_state
 from densecli.train.dataloader import Batch, Stream
 from densecli.train.early_warnings import EarlyWarnings
+from densecli.train.gradient import Gradient
 from densecli.train.health import Health, NonFiniteStep, check_weights
 from densecli.train.loggers import Logger, RunLog, make_loggers, open_log
 from densecli.train.optimizer import adamw, set_learning_rate
+from densecli.train.placement import placement_of
 from densecli.train.recipe import Recipe
 from densecli.train.room import Room
 from densecli.train.run_config import FREE, defaults
@@ -52,9 +48,10 @@ class Trainer(Generic[R]):
         config: The configuration.
         distributed: This process among the others.
         model: The recipe's model.
-        divided: Whether it is divided among the processes; if not, each has a copy.
         compiled: Whether it is compiled.
+        placement: Where its weights are: whether each process has a copy or a part of them.
         forward: The model as a step calls it; its gradients are averaged over the processes.
+        gradient: That of a step.
         steps: The steps of the training.
         notes: What a user should read before the first step.
         step: Steps taken.
@@ -100,39 +97,15 @@ class Trainer(Generic[R]):
         self._stop, self._ending = Stop(), False
         self._loggers: list[Logger] = []
         self.model = recipe.model
-        self.divided = bool(recipe.units)
         self.room = Room(recipe, config, self.distributed, self.precision)
         self.compiled = self._compiles()
         if self.compiled:
             recipe.filled_to = config.batch_size
-        self.forward = self._spread()
+        self.placement = placement_of(self.model, recipe.units, self.distributed, watched=bool(self.watch))
+        self.forward = self.placement.place(compiled=self.compiled)
+        self.gradient = Gradient(recipe, self.forward, self.precision, self.distributed)
         fused = self.device.type == "cuda"
         self.optimizer = adamw(self.model, weight_decay=config.weight_decay, betas=config.betas, fused=fused)
-
-    def _spread(self) -> nn.Module:
-        """Divides the model among the processes or gives each a copy, and compiles it."""
-        if self.divided:
-            if self.watch:
-                raise DenseCLIError(
-                    "A model that --fsdp divides cannot be measured while it trains.",
-                    hint="Leave out what is to be measured, such as --holdout, and measure afterwards with "
-                    "densecli evaluate.",
-                )
-            if self.distributed.world_size == 1:
-                raise DenseCLIError(
-                    "--fsdp divides a model among processes, and there is only one.",
-                    hint="Leave it out, or start several: torchrun --nproc-per-node N -m densecli train ...",
-                )
-            self._sharding.shard(self.model, self.recipe.units, self.device, compiled=self.compiled)
-            return self.model
-        if self.compiled:
-            self.model.compile(dynamic=False)
-        return self.distributed.wrap(self.model)
-
-    @cached_property
-    def _sharding(self) -> ModuleType:
-        """What divides a model; other trainings do not wait for its import."""
-        return import_module("densecli.train.sharding")
 
     def _compiles(self) -> bool:
         """Whether the model is compiled; says so where it was not asked for, or why it is not."""
@@ -176,8 +149,8 @@ class Trainer(Generic[R]):
             number, or None), `random_weights`, `seconds_to_first_step` (None without a step), `warnings`, and
             once it has ended `moved` (see `Recipe.moved`); if there is something to measure `measured`, the
             values `before` the first step and those measured `last`, and `best` (see `Best`) with its
-            `export`, or None. A dry run
-            returns `planned`, `run`, the `step` to continue from, `total_steps` and `random_weights`.
+            `export`, or None. A dry run returns `planned`, `run`, the `step` to continue from, `total_steps`
+            and `random_weights`.
 
         Raises:
             NonFiniteStep: More than `max_nonfinite_steps` steps are not finite, or the weights are not.
@@ -201,8 +174,7 @@ class Trainer(Generic[R]):
             result = self._run(folder, start)
             if self.step == self.steps.total:
                 result["moved"] = self.recipe.moved()
-                if self.divided:
-                    self._sharding.unite(self.model, self.distributed)
+                self.placement.unite()
                 result["export"] = self.distributed.on_rank_zero(
                     lambda: self.recipe.export(folder.export, self.resolved())
                 )
@@ -269,7 +241,7 @@ class Trainer(Generic[R]):
                 if ended_by or best or self._due(self.config.checkpoint_every):
                     check_weights(self.model.state_dict().values(), self.step, self.distributed)
                     self._save(writer, log, rng_state())
-                pictures = self.distributed.first and not self.divided
+                pictures = self.distributed.first and self.placement.whole
                 if pictures and self._due(self.config.picture_every or self.config.checkpoint_every):
                     log.picture(self._picture, self.step)
                 if ended_by:
@@ -314,17 +286,17 @@ class Trainer(Generic[R]):
         )
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        counts = self._count(batches)
+        counts = self.gradient.count(batches)
         try:
             parts = [
-                self._backward(batch, counts, last=number == len(batches))
+                self.gradient.add(batch, counts, last=number == len(batches))
                 for number, batch in enumerate(batches, start=1)
             ]
         except RuntimeError as error:
             if not lacks_memory(error):
                 raise
             raise self.room.error() from error
-        values, empty = self._sum(parts, self.recipe.learns_from(counts))
+        values, empty = self.gradient.values(parts, self.recipe.learns_from(counts), self._stop.signal or 0)
         self._ending = bool(values.pop("signals"))
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
             self.optimizer.step()
@@ -339,52 +311,6 @@ class Trainer(Generic[R]):
     def _say(self, sentence: str) -> None:
         if self.distributed.first:
             say(sentence)
-
-    def _count(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Sums `Recipe.counts` over the batches of all processes."""
-        counts = [
-            {name: n * bool(batch.keys) for name, n in self.recipe.counts(batch).items()} for batch in batches
-        ]
-        return {
-            name: self.distributed.add(torch.stack([each[name] for each in counts]).sum(dim=0))
-            for name in counts[0]
-        }
-
-    def _backward(self, batch: Batch, counts: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
-        """Adds a batch's gradients, which the last one synchronises. Returns its share of the metrics."""
-        ddp = self.forward if isinstance(self.forward, DistributedDataParallel) else None
-        # A process without a sample of its own computes another's with weight 0.
-        share = bool(batch.keys)
-        with ddp.no_sync() if ddp and not last else nullcontext():
-            with self.precision.autocast():
-                outputs = self.recipe.forward(self.forward, batch)
-            loss, parts = self.recipe.loss(outputs, batch, counts)
-            (loss * share * self.distributed.world_size).backward()
-        parts = {"loss": loss.detach(), **parts}
-        samples = loss.new_full((), len(batch.keys), dtype=torch.float32)
-        return {**{name: value * share for name, value in parts.items()}, "samples": samples}
-
-    def _sum(
-        self, parts: Sequence[dict[str, Tensor]], learned: dict[str, Tensor]
-    ) -> tuple[dict[str, float], set[str]]:
-        """Sums the shares over the batches of all processes, and adds the norm of the gradient.
-
-        Returns those values, and the names in `learned` of what is 0.
-        """
-        # One transfer for all numbers: each transfer waits for the device.
-        numbers = self._numbers(parts, learned).tolist()
-        names = [*parts[0], "signals"]
-        scalars, norm, left = numbers[: len(names)], numbers[len(names)], numbers[len(names) + 1 :]
-        values = {**dict(zip(names, scalars, strict=True)), "grad_norm": norm}
-        return values, {name for name, amount in zip(learned, left, strict=True) if not amount}
-
-    def _numbers(self, parts: Sequence[dict[str, Tensor]], learned: dict[str, Tensor]) -> Tensor:
-        """On the device: the sums of the shares and of the signals, the gradient's norm, and `learned`."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        sums = torch.stack([torch.stack(list(part.values())) for part in parts]).sum(dim=0)
-        sums = self.distributed.add(torch.cat([sums, sums.new_full((1,), self._stop.signal or 0)]))
-        amounts = torch.stack(list(learned.values())).to(sums)
-        return torch.cat([sums, whole(get_total_norm(gradients))[None], amounts])
 
     def _keys(self, batches: Sequence[Batch]) -> list[str]:
         """The samples of a step, of all processes."""
@@ -422,22 +348,20 @@ class Trainer(Generic[R]):
         return prefetch(load, range(self.steps.total - self.step), threads=1, window=2)
 
     def _save(self, writer: CheckpointWriter, log: RunLog, rng: dict[str, Any]) -> None:
-        if not (self.distributed.first or self.divided):
-            return
-        state = {
-            "step": self.step,
-            **self.health.state(),
-            **self.watch.state(),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": rng,
-            "config": json.loads(json.dumps(self.resolved())),
-        }
-        if self.divided:
-            state = self._sharding.gathered(state, self.distributed)
-        if self.distributed.first:
+        def state() -> dict[str, Any]:
+            return {
+                "step": self.step,
+                **self.health.state(),
+                **self.watch.state(),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "rng": rng,
+                "config": json.loads(json.dumps(self.resolved())),
+            }
+
+        if found := self.placement.gathered(state):
             log.sync()
-            writer.write(state, also=self.watch.keeps)
+            writer.write(found, also=self.watch.keeps)
 
     def _read(self, folder: RunFolder, checkpoint: str) -> dict[str, Any]:
         """A checkpoint, if it belongs to the run."""
@@ -446,14 +370,7 @@ class Trainer(Generic[R]):
         return state
 
     def _load(self, folder: RunFolder, checkpoint: str) -> None:
-        def read() -> dict[str, Any]:
-            return self._read(folder, checkpoint)
-
-        state = (
-            self._sharding.spread(read, self.model, self.optimizer, self.distributed)
-            if self.divided
-            else read()
-        )
+        state = self.placement.spread(lambda: self._read(folder, checkpoint), self.optimizer)
         try:
             self.model.load_state_dict(state["model"])
             # The moments only: how AdamW computes depends on the device, which may be another now.

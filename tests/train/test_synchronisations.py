@@ -102,9 +102,9 @@ def step_on_gpu(trainer: Trainer[Any]) -> Counter[str]:
         targets={kind: on_gpu(target) for kind, target in batch.targets.items()},
     )
     with counting_waits() as waits:
-        counts = trainer._count([batch])
-        parts = trainer._backward(batch, counts, last=True)
-        numbers = trainer._numbers([parts], recipe.learns_from(counts))
+        counts = trainer.gradient.count([batch])
+        parts = trainer.gradient.add(batch, counts, last=True)
+        numbers = trainer.gradient.numbers([parts], recipe.learns_from(counts), 0)
     assert numbers.device.type == GPU.type
     assert any(p.grad is not None for p in trainer.model.parameters())
     return waits
