@@ -8,12 +8,12 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 
 from densecli.commands.command import Command, command
 from densecli.commands.evaluate import evaluate
 from densecli.commands.options import Options
-from densecli.commands.results import Ablation, Commands, Result
+from densecli.commands.results import Result
 from densecli.commands.train import run_training, train, train_config
 from densecli.core.lock import FolderLock
 from densecli.core.settings import changed, setting
@@ -52,6 +52,40 @@ class AblateSettings(StoreSettings, DryRunSettings):
     resume: Resume = changed(
         TrainerConfig, "resume", help="What to do with existing runs: continue, refuse or replace them."
     )
+
+
+class AblationRun(TypedDict):
+    """A run of the grid, or a model that was measured without one."""
+
+    name: Annotated[str, "Folder of the run, or the model."]
+    settings: Annotated[dict[str, Any], "The grid's settings; empty for a model."]
+    figures: Annotated[dict[str, float], "Figures by heading."]
+    random_weights: Annotated[bool, "Whether weights began as random ones."]
+    measured: Annotated[str, "Data, photos and categories of the figures."]
+    error: Annotated[str, "Why there are no figures; empty otherwise."]
+
+
+class GridResult(TypedDict):
+    """A grid of runs."""
+
+    spec: Annotated[str, "The file of the grid."]
+    runs: Annotated[list[AblationRun], "Each run."]
+    teacher_costs: Annotated[
+        list[dict[str, Any]], "Each column: seconds stored, seconds live for a photo, photos seen."
+    ]
+    page: Annotated[str, "The page of tables and charts."]
+
+
+class Ablation(GridResult):
+    """A grid of runs, compared."""
+
+    verdicts: Annotated[list[dict[str, Any]], "What adding each factor gives, with a sentence."]
+
+
+class Commands(TypedDict):
+    """Commands that would be run."""
+
+    commands: Annotated[list[str], "A command line each."]
 
 
 @command(

@@ -1,15 +1,25 @@
 """The command `build-shards`: runs teachers once over photos."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 from densecli.commands.command import command
 from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options
-from densecli.commands.results import Listed, Result
+from densecli.commands.results import Build, Passed, Result
 from densecli.core.passed_over import examples, in_words
 from densecli.pipeline.config import BuildConfig
 from densecli.shards.specs import FULL_PRECISION
+
+
+class Listed(Build):
+    """A build from photos."""
+
+    passed_over: Passed
+    proposals: Annotated[dict[str, int], "How the file of boxes fits the photos; empty without one."]
+    listed: Annotated[str | None, "Where the listing was kept from; null if it was made now."]
+    parts: Annotated[NotRequired[int], "Parts of a store of parts."]
+    unlisted: Annotated[NotRequired[int], "Parts that are not listed yet."]
 
 
 @command(BuildConfig, METHOD, STUDENT, results=(Result(fields=Listed),))

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import click
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import CategorySet, Result
+from densecli.commands.results import Result
 from densecli.commands.text_files import read_texts
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
@@ -81,6 +81,23 @@ class CategoriesSettings(DeviceSettings, DryRunSettings):
     out: str = setting(
         "categories.json", help="JSON file to write.", group="output", metavar="FILE", path=True
     )
+
+
+class Category(TypedDict):
+    """A name."""
+
+    name: Annotated[str, "The name."]
+    thing: Annotated[bool, "Whether it is a thing."]
+    count: Annotated[int, "How often it was found."]
+    why: Annotated[str, "Why it is taken for a thing or for stuff."]
+
+
+class CategorySet(TypedDict):
+    """A category set."""
+
+    categories: Annotated[list[Category], "The most frequent first."]
+    unsure: Annotated[list[str], "Names of which the rules are not sure."]
+    unknown: Annotated[dict[str, int], "Frequent words of the captions that are no names here."]
 
 
 @command(CategoriesSettings, results=(Result(fields=CategorySet),))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import click
 
@@ -10,7 +10,7 @@ from densecli.commands.command import command
 from densecli.commands.evaluate import WEIGHTS, EvaluateSettings
 from densecli.commands.options import Options
 from densecli.commands.photo_paths import photo_paths
-from densecli.commands.results import Diagnosed, Result
+from densecli.commands.results import Result
 from densecli.core.settings import Settings, changed, setting
 from densecli.evaluation.diagnosis_config import DiagnosisConfig
 
@@ -40,6 +40,22 @@ class DiagnoseSettings(Settings):
         default_text="diagnosis in the run's folder, else diagnosis",
         path=True,
     )
+
+
+class Diagnosed(TypedDict):
+    """What was drawn and measured of a model."""
+
+    page: Annotated[str, "The page."]
+    photos: Annotated[list[str], "The drawn photos."]
+    measured_photos: Annotated[int, "Photos that the figures are of."]
+    categories: Annotated[str, "Category set."]
+    canvas: Annotated[int, "Side of the canvas in pixels."]
+    mode: Annotated[str, "How the last block was read out."]
+    notes: Annotated[list[str], "What is left out, and why."]
+    models: Annotated[
+        dict[str, dict[str, Any]],
+        "Each model: weights, coupling ratios, proxy scores, and regions as of evaluate.",
+    ]
 
 
 @command(DiagnoseSettings, DiagnosisConfig, WEIGHTS, results=(Result(fields=Diagnosed),))

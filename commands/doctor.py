@@ -1,8 +1,27 @@
 """The command `doctor`: looks at this machine, and says what is missing and what helps."""
 
+from typing import Annotated, TypedDict
+
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Examined, Result
+from densecli.commands.results import Result
+
+
+class CheckedPart(TypedDict):
+    """One thing that was looked at."""
+
+    name: Annotated[str, "What it is."]
+    status: Annotated[str, "ok, note or problem."]
+    found: Annotated[str, "What was found."]
+    hint: Annotated[str, "What helps; empty if nothing is wrong."]
+
+
+class Examined(TypedDict):
+    """A machine."""
+
+    problems: Annotated[int, "Number of problems."]
+    notes: Annotated[int, "Number of notes."]
+    checks: Annotated[list[CheckedPart], "Each check."]
 
 
 @command(results=(Result(fields=Examined),))

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import click
 
 from densecli.commands.command import command, only
 from densecli.commands.options import Options
-from densecli.commands.results import Coupling, Regions, Result, TaskFigures
+from densecli.commands.results import Regions, Result
 from densecli.core.settings import setting, settings_of
 from densecli.core.tables import printable
 from densecli.evaluation.config import TASKS, ClassifyConfig, MeasureSettings, ReadoutConfig
@@ -71,6 +71,22 @@ class EvaluateSettings(DeviceSettings):
 
 
 WEIGHTS = only(TrainConfig, "weights", help="Weights of the model, as for train.")
+
+
+class Coupling(TypedDict):
+    """Token coupling; lower is better."""
+
+    coupling_ratio_mean: Annotated[float | None, "Mean of R-SC's coupling ratio (eq. 15)."]
+    coupling_ratio_median: Annotated[float | None, "Its median."]
+    cross_segment_similarity: Annotated[float | None, "Cosine of tokens of different segments."]
+    random_weights: Annotated[bool, "Whether weights began as random ones."]
+    measured: Annotated[dict[str, Any], "Data, photos, categories, canvas and mode."]
+
+
+class TaskFigures(TypedDict):
+    """The figures of another task."""
+
+    measured: Annotated[dict[str, Any], "Data, photos, categories, prompts, canvas and mode."]
 
 
 @command(

@@ -1,9 +1,26 @@
 """The command `export`: writes a student in the formats of other projects."""
 
+from typing import Annotated, TypedDict
+
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Exported, Result
+from densecli.commands.results import Result
 from densecli.train.export_config import ExportConfig
+
+
+class Exported(TypedDict):
+    """An exported student: its model card, and where it is."""
+
+    path: Annotated[str, "The file."]
+    bytes: Annotated[int, "Its bytes."]
+    tensors: Annotated[int, "Its tensors."]
+    layout: Annotated[str, "Its format."]
+    load: Annotated[str, "Python code that loads it."]
+    student: Annotated[str, "Architecture."]
+    mode: Annotated[str, "How the last block must be read out."]
+    image_size: Annotated[int, "Side of the canvas in pixels."]
+    random_weights: Annotated[bool, "Whether weights began as random ones."]
+    sha256: Annotated[str, "Digest of the file."]
 
 
 @command(ExportConfig, results=(Result(fields=Exported, more="The rest of the model card."),))

@@ -1,10 +1,11 @@
 """The command `gc`: lists or deletes what no run needs any more."""
 
 from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Collected, Result
+from densecli.commands.results import Result
 from densecli.core.settings import setting
 from densecli.shards.config import StoreSettings
 
@@ -34,6 +35,23 @@ class CollectSettings(StoreSettings):
         False, help="Lists only files that killed writers left behind, and no columns.", group="data"
     )
     delete: bool = setting(False, help="Deletes what is listed.", group="run")
+
+
+class Rubbish(TypedDict):
+    """A file or column that nothing needs."""
+
+    url: Annotated[str, "File or folder."]
+    bytes: Annotated[int, "Its bytes."]
+    why: Annotated[str, "Why it is not needed."]
+    column: Annotated[bool, "Whether it is a whole column."]
+
+
+class Collected(TypedDict):
+    """What no run needs."""
+
+    store: Annotated[str, "Address of the store."]
+    deleted: Annotated[bool, "Whether it was deleted."]
+    items: Annotated[list[Rubbish], "Each file and column."]
 
 
 @command(CollectSettings, results=(Result(fields=Collected),))

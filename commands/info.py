@@ -1,11 +1,55 @@
 """The command `info`: what a store holds."""
 
 from contextlib import closing
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Result, StoreFacts, StoresFacts
+from densecli.commands.results import Passed, Photos, Result, Seconds
 from densecli.shards.config import StoreSettings
+
+
+class DescribedColumn(TypedDict):
+    """A column of a store."""
+
+    kind: Annotated[str, "images, regions or targets."]
+    name: Annotated[str, "Name."]
+    id: Annotated[str, "First digits of its key."]
+    precision: Annotated[NotRequired[str], "Precision in which the teacher ran; of targets."]
+    info: Annotated[dict[str, Any], "What the teacher says of itself: weights, their digest and more."]
+    shards: Annotated[int, "Number of its shards."]
+    missing: Annotated[int, "Shards that are not there."]
+    manifest: Annotated[bool, "Whether it has a manifest."]
+    computed: Annotated[bool, "Whether readers compute it, so that nothing is stored."]
+    samples: Annotated[int, "Photos in its shards."]
+    bytes: Annotated[int, "Bytes on disk."]
+    seconds: Seconds
+    gpu_seconds: Annotated[float, "Seconds of GPUs."]
+    images_per_second: Annotated[float | None, "Photos a second of one worker."]
+    error: Annotated[dict[str, float], "The codec's error, the largest or the mean over shards."]
+
+
+class StoreFacts(TypedDict):
+    """A store."""
+
+    store: Annotated[str, "Address of the store."]
+    dataset: Annotated[dict[str, Any], "Name, split and digest of the listing."]
+    canvas: Annotated[int, "Side of the canvas in pixels."]
+    shards: Annotated[int, "Number of shards."]
+    planned: Annotated[int, "Photos that were listed."]
+    skipped: Photos
+    passed_over: Passed
+    complete: Annotated[bool, "Whether no column lacks a shard."]
+    bytes: Annotated[int, "Bytes on disk."]
+    index_bytes: Annotated[int, "Of them, bytes of the listing of the data."]
+    columns: Annotated[list[DescribedColumn], "Every column, photos first."]
+
+
+class StoresFacts(TypedDict):
+    """Several stores, or a store of parts."""
+
+    store: Annotated[str, "Address."]
+    parts: Annotated[list[StoreFacts], "Each of them."]
 
 
 @command(

@@ -2,10 +2,11 @@
 
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Checked, Result
+from densecli.commands.results import Result
 from densecli.core.settings import setting
 from densecli.shards.config import StoreSettings
 
@@ -24,6 +25,25 @@ class LintSettings(StoreSettings):
     )
     seed: int = setting(0, help="Seed of the choice of --sample.", group="data")
     workers: int = setting(8, help="Threads that read shards.", group="speed", min=1, metavar="N")
+
+
+class Finding(TypedDict):
+    """What lint found."""
+
+    url: Annotated[str, "File or folder."]
+    trouble: Annotated[str, "What is wrong, a sentence."]
+    remedy: Annotated[str, "What helps, a sentence."]
+    leftover: Annotated[bool, "Whether a killed writer left it, so that nothing of the store is wrong."]
+    advice: Annotated[bool, "Whether nothing is wrong, but readers would be faster without it."]
+
+
+class Checked(TypedDict):
+    """What was read of a store."""
+
+    store: Annotated[str, "Address of the store."]
+    shards: Annotated[int, "Shards read."]
+    of: Annotated[int, "Shards of all columns."]
+    findings: Annotated[list[Finding], "What is wrong, or was left behind."]
 
 
 @command(LintSettings, results=(Result(fields=Checked),))

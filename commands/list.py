@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
 
 import click
 
 from densecli.commands.command import command
 from densecli.commands.name_kinds import KINDS
 from densecli.commands.options import Options
-from densecli.commands.results import Names, Result
+from densecli.commands.results import Result
 from densecli.core.registry import unknown_name
 from densecli.core.settings import Settings, setting
 
@@ -20,6 +21,13 @@ class ListSettings(Settings):
     kind: str | None = setting(
         None, help="What to list.", group="data", argument=True, default_text="lists the kinds"
     )
+
+
+class Names(TypedDict):
+    """The names of one kind."""
+
+    kind: Annotated[str, "The kind."]
+    names: Annotated[list[dict[str, Any]], "Each: name, help, needs, missing; of models also the weights."]
 
 
 @command(

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import click
 
@@ -15,7 +15,7 @@ from densecli.commands.diagnose import DiagnoseSettings
 from densecli.commands.evaluate import WEIGHTS
 from densecli.commands.options import Options
 from densecli.commands.photo_paths import PhotoPath, photo_paths
-from densecli.commands.results import Predicted, Result
+from densecli.commands.results import Result
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import say
 from densecli.core.settings import Settings, changed
@@ -52,6 +52,33 @@ class PredictSettings(Settings):
         help="Folder for the pictures and predictions.json.",
         default_text="predictions in the run's folder, else predictions",
     )
+
+
+class PhotoPrediction(TypedDict):
+    """What was seen in a photo."""
+
+    photo: Annotated[str, "Its path."]
+    width: Annotated[int, "Width in pixels."]
+    height: Annotated[int, "Height in pixels."]
+    shares: Annotated[dict[str, float], "Share of the pixels that have each name."]
+    regions: Annotated[list[dict[str, Any]], "Each box with its name, probability, cosine and share."]
+    pictures: Annotated[dict[str, str], "The files drawn, by kind."]
+
+
+class Predicted(TypedDict):
+    """What was seen in photos."""
+
+    model: Annotated[str, "Name of the model."]
+    weights: Annotated[str, "Where its weights are from."]
+    random_weights: Annotated[bool, "Whether they began as random ones."]
+    canvas: Annotated[int, "Side of the canvas in pixels."]
+    mode: Annotated[str, "How the last block was read out."]
+    names: Annotated[list[str], "The names."]
+    boxes: Annotated[str, "Where the boxes are from."]
+    scale: Annotated[float, "Factor of the cosines in the softmax."]
+    threshold: Annotated[float, "Probability below which a pixel has no name."]
+    photos: Annotated[list[PhotoPrediction], "Each photo."]
+    left_out: Annotated[dict[str, str], "Photos that could not be read, with the reason."]
 
 
 @command(PredictSettings, PredictConfig, WEIGHTS, results=(Result(fields=Predicted),))

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Preview, Result
+from densecli.commands.results import Result
 from densecli.core.settings import changed, setting
 from densecli.pipeline.verify_config import VerifyConfig
 from densecli.shards.config import DeviceSettings, StoreSettings
@@ -62,6 +62,13 @@ class PreviewSettings(StoreSettings, DeviceSettings):
     out: str | None = setting(
         None, help="PNG file to write.", group="output", metavar="FILE", default_text="KEY.png", path=True
     )
+
+
+class Preview(TypedDict):
+    """A picture of what is stored."""
+
+    picture: Annotated[str, "The file."]
+    columns: Annotated[list[str], "NAME-ID of each column that is drawn."]
 
 
 @command(PreviewSettings, results=(Result(fields=Preview),))

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from densecli.commands.ablate import make_runner, run_grid
+from densecli.commands.ablate import Commands, GridResult, make_runner, run_grid
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Commands, Result, Scaling
+from densecli.commands.results import Result
 from densecli.commands.train import train, train_config
 from densecli.core.settings import changed, setting
 from densecli.shards.config import DryRunSettings, StoreSettings
@@ -53,6 +53,14 @@ class ScalingSettings(StoreSettings, DryRunSettings):
     resume: Resume = changed(
         TrainerConfig, "resume", help="What to do with existing runs: continue, refuse or replace them."
     )
+
+
+class Scaling(GridResult):
+    """A grid of runs over growing shares of the photos."""
+
+    same: Annotated[str, "What trainings on all shares have alike: steps or epochs."]
+    photos: Annotated[list[dict[str, Any]], "Each share and seed, with its number of photos."]
+    curves: Annotated[list[dict[str, Any]], "A curve of each figure over the photos."]
 
 
 @command(ScalingSettings, results=(Result(fields=Scaling), Result(fields=Commands, when="--dry-run")))

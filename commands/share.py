@@ -1,10 +1,24 @@
 """The command `share`: columns of a store for others, without the photos."""
 
+from typing import Annotated, TypedDict
+
 from densecli.commands.command import command
 from densecli.commands.options import Options
-from densecli.commands.results import Result, Shared
+from densecli.commands.results import Result
 from densecli.core.tables import size
 from densecli.pipeline.share_config import ShareConfig
+
+
+class Shared(TypedDict):
+    """Columns to share."""
+
+    shared: Annotated[str, "Address of the folder."]
+    version: Annotated[int, "Version of the folder's format."]
+    columns: Annotated[list[str], "NAME-ID of each."]
+    samples: Annotated[int, "Photos."]
+    bytes: Annotated[int, "Bytes."]
+    licence: Annotated[str | None, "The licence that was stated."]
+    paths_removed: Annotated[int, "Paths of this machine that are left out."]
 
 
 @command(ShareConfig, results=(Result(fields=Shared),))

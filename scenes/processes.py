@@ -163,6 +163,8 @@ def _serve(tasks: Connection, output: Connection, threads: int) -> None:
             task = tasks.recv()
             tasks.send(_outcome(task))
         except (EOFError, ConnectionError):
+            # The process ends as it is: SIGTERM is on its way, and would break off what gives things back.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return
 
 

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_map_only
 
 from densecli.core.distributed import Distributed, whole
 from densecli.core.errors import DenseCLIError
-from densecli.train.placement import State
+
+State = dict[str, Any]
 
 
 class Parts:

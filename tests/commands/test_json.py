@@ -15,7 +15,9 @@ from results import mistakes, of_result
 
 from densecli.cli import NAMES, main
 from densecli.commands.command import Command
-from densecli.commands.results import Finding, Plan, Result
+from densecli.commands.lint import Finding
+from densecli.commands.plan import Plan
+from densecli.commands.results import Result
 from densecli.scenes.coco import write_coco
 
 FEW = "--store store --device cpu"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def die(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def gives_back_slowly(folder: Path) -> None:
+    util.Finalize(None, given_back, (folder,), exitpriority=0)
+
+
+def given_back(folder: Path) -> None:
+    time.sleep(0.5)
+    (folder / f"given-back-{os.getpid()}").touch()
+
+
 def two_that_never_end(folder: str) -> None:
     # A shell's background has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -83,6 +93,16 @@ def test_run__a_failure_in_one_ends_both(tmp_path: Path, last: Callable[[Path], 
         processes.run([partial(begun, tmp_path), partial(last, tmp_path)])
     assert raised.value.hint
     assert not any(map(alive, pids(tmp_path)))
+
+
+def test_end__a_process_gives_everything_back_however_late_its_signal_comes(tmp_path: Path) -> None:
+    with Processes(2) as processes:
+        processes.run([partial(gives_back_slowly, tmp_path)] * 2)
+        [hasty, slow] = processes._workers
+        slow.task.close()
+        time.sleep(0.2)
+        assert slow._process.is_alive() and hasty._process.is_alive()
+    assert len(list(tmp_path.glob("given-back-*"))) == 2
 
 
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGKILL])
