@@ -57,9 +57,11 @@ def test_gpu__says_which_goals_are_met(gpu) -> None:
 
 
 def test_gpu__a_case_that_fails_is_named_and_the_next_one_begins(gpu, monkeypatch, tmp_path) -> None:
+    from gpu_cases import attempted
+
     def failing(args: Any, limit: Any) -> Any:
-        yield gpu.attempted({"case": "first"}, lambda: {"x": 1 / 0})
-        yield gpu.attempted({"case": "second"}, lambda: {"x": 1.0})
+        yield attempted({"case": "first"}, lambda: {"x": 1 / 0})
+        yield attempted({"case": "second"}, lambda: {"x": 1.0})
 
     monkeypatch.setitem(gpu.SECTIONS, "training", (failing, 1))
     out = tmp_path / "gpu.json"
