@@ -18,10 +18,8 @@ from typing import Any
 # What would be fetched fails at once: there is no network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch
-
-
 import cached_vs_live as steps
+import torch
 
 from densecli.core.device import pick_device
 from densecli.core.errors import DenseCLIError
