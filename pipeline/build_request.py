@@ -158,6 +158,15 @@ def prepare(
         proposals=fs.absolute(config.proposals) if config.proposals else "",
         masks=MaskPlan(**{name: getattr(config, name) for name in MASK_SETTINGS}),
     )
+    for flag, file, users in (
+        ("--masks", config.masks, ("masks", "mask-boxes")),
+        ("--proposals", config.proposals, ("proposals",)),
+    ):
+        if file and plan.name not in users:
+            raise DenseCLIError(
+                f"{flag} is read by --regions {' and '.join(users)}, not by {plan.name}.",
+                hint=f"Add --regions {users[0]}, or leave {flag} out.",
+            )
     teachers = [teacher_config(name, config) for name in dict.fromkeys(names)]
     canvas = config.canvas or DATASETS[config.dataset].canvas
     root = fs.absolute(config.store_url)

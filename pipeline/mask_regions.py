@@ -82,8 +82,8 @@ class MaskRegions:
 
 def told(counts: Mapping[str, Any]) -> str:
     """What became of the masks of a build, in a sentence. `counts`: `MaskCounts.document`."""
-    left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(counts["left_out"].items()))
+    left_out = ", ".join(f"{reason}: {n}" for reason, n in sorted(counts["left_out"].items()))
     return (
-        f"Masks: {counts['masks']} of {counts['photos']} photos; {counts['on_grids']} photos without have "
-        f"grids; left out: {left_out or 'none'}"
+        f"Masks: {counts['masks']} in {counts['photos']} photos; photos on grids for want of masks: "
+        f"{counts['on_grids']}; masks left out: {left_out or 'none'}"
     )

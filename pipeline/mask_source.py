@@ -39,11 +39,13 @@ def with_masks(plan: MaskPlan, config: BuildConfig, source: Source, data: str) -
     found = read_mask_file(masks.file)
     listed = {readable(item.ref) for item in source.items}
     if not any(name in listed for name in found.entries):
-        other = next(iter(found.names), None)
-        example = f", such as {plain(other)}" if other else ""
+        known = [name for name in found.names if name in listed]
+        names = f"names {len(known)} of them, but annotates none"
+        if not known:
+            example = f", such as {plain(found.names[0])}" if found.names else ""
+            names = f"names others ({len(found.names)}{example})"
         raise DenseCLIError(
-            f"{masks.file} has masks of none of the {len(listed)} photos; it names {len(found.names)} others"
-            f"{example}.",
+            f"{masks.file} has masks of none of the {len(listed)} photos: it {names}.",
             hint=f"Photos are named as {plain(next(iter(listed)))}: check --split and --masks. {HINT}",
         )
     digest = hashlib.sha256(fs.read_bytes(masks.file)).hexdigest()

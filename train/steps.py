@@ -40,7 +40,7 @@ class Steps:
         if not self.per_epoch and not config.drop_last:
             if config.photos_share < 1:
                 raise DenseCLIError(
-                    f"A share of {config.photos_share:g} of the store {config.store} is no photo.",
+                    f"A share of {config.photos_share:g} of the store {config.store} has no photo.",
                     hint="Give a larger --photos-share.",
                 )
             raise DenseCLIError(

@@ -94,8 +94,22 @@ def test_masks__another_file_is_another_column_and_one_of_other_photos_is_refuse
     assert prepare(replace(config, masks=str(other)))[0].columns()[1].id != first
     document["images"] = [{**image, "file_name": f"x/{image['file_name']}"} for image in document["images"]]
     (tmp_path / "strange.json").write_text(json.dumps(document))
-    with pytest.raises(DenseCLIError, match="masks of none of the 3 photos; it names 3 others, such as x"):
+    with pytest.raises(DenseCLIError, match=r"masks of none of the 3 photos: it names others \(3, such as x"):
         prepare(replace(config, masks=str(tmp_path / "strange.json")))
+    document["images"] = json.loads(other.read_text())["images"]
+    (tmp_path / "empty.json").write_text(json.dumps({**document, "annotations": []}))
+    with pytest.raises(DenseCLIError, match="it names 3 of them, but annotates none"):
+        prepare(replace(config, masks=str(tmp_path / "empty.json")))
+
+
+@pytest.mark.parametrize("file", ["masks", "proposals"])
+def test_masks__a_file_that_the_plan_does_not_read_is_refused(config, coco, file) -> None:
+    given = {"masks": None, file: str(coco / "annotations" / "instances_train2017.json")}
+    with pytest.raises(
+        DenseCLIError, match=f"--{file} is read by --regions {file}.*not by grid-paper"
+    ) as raised:
+        prepare(replace(config, regions="grid-paper", **given))
+    assert raised.value.hint == f"Add --regions {file}, or leave --{file} out."
 
 
 @pytest.mark.parametrize(

@@ -326,8 +326,9 @@ def test_masks__photos_without_them_have_grids_and_are_told(from_sa1b, sa1b):
         "of another size than the photo": 1,
         "no segmentation": 1,
     }
-    assert told(counts.document).startswith(
-        "Masks: 10 of 5 photos; 3 photos without have grids; left out: 1 "
+    assert told(counts.document) == (
+        "Masks: 10 in 5 photos; photos on grids for want of masks: 3; masks left out: "
+        "all of a photo (bad-annotations): 1, no segmentation: 1, of another size than the photo: 1"
     )
     sizes = [len(record.regions().boxes) for record in read_joined(request.columns(), "000000")]
     assert sizes == [2] * 5 + [400] * 3
