@@ -185,10 +185,10 @@ class ComputedBoxes:
         photos: The shard of the photos.
     """
 
-    __slots__ = ("_column", "photos")
+    __slots__ = ("_boxes", "photos")
 
     def __init__(self, column: Column, photos: JoinedTar) -> None:
-        self._column, self.photos = column, photos
+        self._boxes, self.photos = column.grids.by_valid_box, photos
 
     def members(self, row: int) -> ComputedMembers:
         """See `JoinedTar`."""
@@ -200,10 +200,10 @@ class ComputedBoxes:
 
     def regions(self, row: int) -> Regions:
         """See `JoinedTar`. What raises is wrong with the photo's `.json`."""
-        about = json.loads(bytes(Members(self.photos, row)["json"]))
-        if not all(0 <= side <= 1 for side in about["valid"]):
+        valid = json.loads(str(Members(self.photos, row)["json"], "utf-8"))["valid"]
+        if not all(0 <= side <= 1 for side in valid):
             raise ValueError("its valid box is no part of the canvas")
-        return self._column.grids.of_photo(about)
+        return self._boxes(tuple(map(float, valid)))
 
 
 @dataclass(frozen=True, slots=True)

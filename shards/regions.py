@@ -1,7 +1,7 @@
 """Region plans: which boxes of a photo teachers are asked about, and which of them a training visits."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -30,7 +30,7 @@ PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 # Boxes of a photo that a store may ask its readers to compute.
 _MOST_BOXES = 1 << 16
-# Boxes of a photo that are kept for the next of its size: 16 MB in all at most.
+# Boxes of a photo that are kept for the next of its size: 16 MB of a plan at most.
 _MOST_KEPT = 1 << 10
 # Most cells of a view that a visit trains on, as in CLIPSelf.
 MAX_CELLS = {"clipself": 20}
@@ -128,9 +128,12 @@ class Grids:
         Returns:
             The boxes, read-only: photos of one size share them.
         """
-        valid = tuple(map(float, valid_box))
-        many = sum(m * n for m, n in self.pairs) > _MOST_KEPT
-        return _cells.__wrapped__(self.pairs, valid) if many else _cells(self.pairs, valid)
+        return self.by_valid_box(tuple(map(float, valid_box)))
+
+    @property
+    def by_valid_box(self) -> Callable[[tuple[float, ...]], Regions]:
+        """`boxes` for those who call it often."""
+        return _cells(self.pairs)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
         """The regions of a stored photo. `about`: its `.json` in the images column."""
@@ -181,24 +184,22 @@ class GridPlan:
         return self.grids.of_photo(about)
 
 
-# A canvas of 512 px has 1,023 sizes of photos: one side is 512.
-@lru_cache(maxsize=1024)
-def _cells(pairs: tuple[tuple[int, int], ...], valid: tuple[float, ...]) -> Regions:
-    """See `Grids.boxes`."""
-    cells, offsets = _grids(pairs)
-    x0, y0, x1, y1 = valid
-    boxes = (cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)).astype(np.float32)
-    boxes.flags.writeable = False
-    return Regions(boxes, offsets)
-
-
 @lru_cache(maxsize=16)
-def _grids(pairs: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of all grids on the unit square, (N, 4) float64 xyxy, and the grids' offsets (V + 1,) int32."""
+def _cells(pairs: tuple[tuple[int, int], ...]) -> Callable[[tuple[float, ...]], Regions]:
+    """See `Grids.boxes`."""
     grids = [_grid(m, n) for m, n in pairs]
+    cells = np.concatenate(grids)
     offsets = np.cumsum([0, *map(len, grids)]).astype(np.int32)
     offsets.flags.writeable = False
-    return np.concatenate(grids), offsets
+
+    def of_photo(valid: tuple[float, ...]) -> Regions:
+        x0, y0, x1, y1 = valid
+        boxes = (cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)).astype(np.float32)
+        boxes.flags.writeable = False
+        return Regions(boxes, offsets)
+
+    # A canvas of 512 px has 1,023 sizes of photos: one side is 512.
+    return lru_cache(maxsize=1024)(of_photo) if len(cells) <= _MOST_KEPT else of_photo
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:
