@@ -1,7 +1,7 @@
 """Region plans: which boxes of a photo teachers are asked about, and which of them a training visits."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -30,8 +30,9 @@ PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 # Boxes of a photo that a store may ask its readers to compute.
 _MOST_BOXES = 1 << 16
-# Boxes of a photo that are kept for the next of its size: 16 MB of a plan at most.
-_MOST_KEPT = 1 << 10
+# Boxes that are kept for further photos, 16 MB. A canvas of 512 px has 1,023 sizes of photos, because one
+# side is 512, and a photo has 400 boxes.
+_MOST_KEPT = 1 << 20
 # Most cells of a view that a visit trains on, as in CLIPSelf.
 MAX_CELLS = {"clipself": 20}
 
@@ -131,8 +132,8 @@ class Grids:
         return self.by_valid_box(tuple(map(float, valid_box)))
 
     @property
-    def by_valid_box(self) -> Callable[[tuple[float, ...]], Regions]:
-        """`boxes` for those who call it often."""
+    def by_valid_box(self) -> "Cells":
+        """`boxes` for those who call it often. Equal grids have the same one."""
         return _cells(self.pairs)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
@@ -184,22 +185,36 @@ class GridPlan:
         return self.grids.of_photo(about)
 
 
-@lru_cache(maxsize=16)
-def _cells(pairs: tuple[tuple[int, int], ...]) -> Callable[[tuple[float, ...]], Regions]:
-    """See `Grids.boxes`."""
-    grids = [_grid(m, n) for m, n in pairs]
-    cells = np.concatenate(grids)
-    offsets = np.cumsum([0, *map(len, grids)]).astype(np.int32)
-    offsets.flags.writeable = False
+class Cells:
+    """The cells of grids on photos of any size. Threads may share it."""
 
-    def of_photo(valid: tuple[float, ...]) -> Regions:
+    def __init__(self, pairs: tuple[tuple[int, int], ...]) -> None:
+        """Knows no photo yet. pairs: See `Grids`."""
+        grids = [_grid(m, n) for m, n in pairs]
+        self._cells = np.concatenate(grids)
+        self._offsets = np.cumsum([0, *map(len, grids)]).astype(np.int32)
+        self._offsets.flags.writeable = False
+        self._most = _MOST_KEPT // len(self._cells)
+        self._kept: dict[tuple[float, ...], Regions] = {}
+
+    def __call__(self, valid: tuple[float, ...]) -> Regions:
+        """See `Grids.boxes`."""
+        return self._kept.get(valid) or self._new(valid)
+
+    def keeps(self, valid: tuple[float, ...]) -> bool:
+        """Whether all photos of this valid box share their regions."""
+        return valid in self._kept
+
+    def _new(self, valid: tuple[float, ...]) -> Regions:
         x0, y0, x1, y1 = valid
-        boxes = (cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)).astype(np.float32)
+        sides, corner = np.array([x1 - x0, y1 - y0] * 2), np.array([x0, y0] * 2)
+        boxes = (self._cells * sides + corner).astype(np.float32)
         boxes.flags.writeable = False
-        return Regions(boxes, offsets)
+        found = Regions(boxes, self._offsets)
+        return self._kept.setdefault(valid, found) if len(self._kept) < self._most else found
 
-    # A canvas of 512 px has 1,023 sizes of photos: one side is 512.
-    return lru_cache(maxsize=1024)(of_photo) if len(cells) <= _MOST_KEPT else of_photo
+
+_cells = lru_cache(maxsize=16)(Cells)
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:
