@@ -55,7 +55,7 @@ class Groups:
             categories: The D names.
         """
         of = {
-            name: [categories[i] for i in np.flatnonzero(self.of_class == place)]
+            name: [categories[i] for i in np.flatnonzero(self.of_class == place).tolist()]
             for place, name in enumerate(self.names)
         }
         parts = [f"{plain(name)} ({_some(inside)})" for name, inside in of.items() if inside]
