@@ -37,19 +37,38 @@ def store_of(run: str | None) -> str:
 def on_the_runs_data(options: Options, run: str | None, *, training: bool = False) -> Options:
     """The options, with the annotated photos of a run's own data set, their split and categories.
 
-    What the options name stays. Which photos are taken is shown on standard error.
+    What the options name stays. Which photos are taken is shown on standard error. Photos that the options
+    name are taken with the run's categories, unless the options name a layout or categories too.
 
     Args:
         options: The options.
         run: Folder of the run, if there is one.
         training: Whether photos of the training split are needed too.
     """
-    if "data" in options.given or "dataset" in options.given or not (store := store_of(run)):
+    if "dataset" in options.given or not (store := store_of(run)):
         return options
+    if "data" in options.given:
+        return _with_the_runs_categories(options, store)
     if (own := annotated_photos(store, options.given, training=training)) is None:
         return options
     say(f"The run's data set is taken: {own['data']}, {own['split']}, categories {own['categories']}.")
     return Options(given={**options.given, **own}, json=options.json)
+
+
+def _with_the_runs_categories(options: Options, store: str) -> Options:
+    own = _defaults_of(store)
+    categories = own.test_categories or (own.categories if own.annotated else "")
+    if "categories" in options.given or categories in ("", MeasureSettings.categories):
+        return options
+    say(f"The categories of the run's data set are taken: {categories}.")
+    return Options(given={**options.given, "categories": categories}, json=options.json)
+
+
+def _defaults_of(store: str) -> Dataset:
+    # Makes the built-in data sets known.
+    import densecli.pipeline.sources  # noqa: F401
+
+    return defaults_for(open_store(store).dataset["name"])
 
 
 def annotated_photos(
@@ -65,11 +84,8 @@ def annotated_photos(
     Returns:
         These four; None if the data set has no annotations and no `data` is given.
     """
-    # Makes the built-in data sets known.
-    import densecli.pipeline.sources  # noqa: F401
-
     name = open_store(store).dataset["name"]
-    dataset = defaults_for(name)
+    dataset = _defaults_of(store)
     found = {each: getattr(MeasureSettings, each) for each in ("data", "split", "train_split", "categories")}
     if dataset.annotated or dataset.test_categories:
         folder = Path(from_environment("DENSECLI_DATA", "data")) / name

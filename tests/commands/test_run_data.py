@@ -8,6 +8,8 @@ import pytest
 from densecli.commands.options import Options
 from densecli.commands.run_data import on_the_runs_data, store_of
 from densecli.core.errors import DenseCLIError
+from densecli.shards.specs import DatasetIdentity
+from densecli.shards.store import Store
 
 
 @pytest.mark.parametrize("config", [None, "{}", '{"store": "gone"}'])
@@ -34,3 +36,23 @@ def test_store_of__a_run_its_exports_and_their_files(tmp_path: Path, place: str)
     (run / "config.json").write_text(json.dumps({"store": str(store)}))
     assert store_of(str(run / place)) == str(store)
     assert store_of(str(tmp_path / "other" / place)) == ""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "given", "categories"),
+    [
+        ("scenes", {"data": "photos"}, "scenes"),
+        ("scenes", {"data": "photos", "categories": "133"}, "133"),
+        ("scenes", {"data": "photos", "dataset": "voc21"}, None),
+        ("coco", {"data": "photos"}, None),
+        ("folder", {"data": "photos"}, None),
+    ],
+)
+def test_run_data__photos_of_the_users_own_with_the_runs_categories(
+    tmp_path: Path, dataset: str, given: dict[str, str], categories: str | None
+) -> None:
+    described: DatasetIdentity = {"name": dataset, "split": "train", "n": 1, "digest": ""}
+    Store.create(tmp_path / "store", described, 96, [1])
+    (tmp_path / "config.json").write_text(json.dumps({"store": str(tmp_path / "store")}))
+    found = on_the_runs_data(Options(given=given), str(tmp_path)).given
+    assert found == {**given, **({"categories": categories} if categories else {})}
