@@ -10,17 +10,26 @@ time is that of the whole process, reading threads included.
 - `photos`: decodes a batch's JPEGs into a canvas that is used again.
 - `samples`: also takes boxes and labels from memory, sample by sample.
 - `trainer`: the batches of a training without workers, from the files.
-- `threads`, `processes`: the same with --workers, as the trainer does it and by torch's DataLoader. Their
-  seconds are of the clock: of work that is done ahead, CPU time says nothing. A round takes as many batches
-  as are prefetched, so that nobody lives on what was there before.
+
+With --workers, in rounds of 48 batches each:
+
+- `threads`: the trainer's.
+- `processes`: the same samples by torch's DataLoader, collated in its processes.
+
+CPU milliseconds a photo are those of the process and of its children, from the fifth batch on: what is made
+ahead at the beginning is made ahead at the end, too. Photos per second are by the clock. The small operations
+are what a training step launches; between batches they are launched here, and their clock time says how long
+the workers keep the interpreter or the cores from it.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import count, cycle
+from contextlib import AbstractContextManager, closing, contextmanager
+from itertools import count, cycle, repeat
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +45,7 @@ from densecli.shards.store import Store
 from densecli.train.dataloader import Loader, LoaderConfig
 from densecli.train.datasets import SampleStream, collate
 
-BATCH = 16
+BATCH, ROUND = 16, 48
 SIZE = (640, 480)
 
 
@@ -59,7 +68,17 @@ def endless(loader: Loader) -> Iterator[int]:
         yield from (len(batch.keys) for batch in loader.batches(epoch) if len(batch.keys) == BATCH)
 
 
-def from_processes(root: str, workers: int) -> Iterator[int]:
+@contextmanager
+def from_threads(root: str, workers: int) -> Iterator[Iterator[int]]:
+    store = Store.open(root)
+    labels = store.find("targets", "noise")
+    config = LoaderConfig(batch_size=BATCH, workers=workers)
+    with closing(endless(Loader(store, store.regions_of(labels), {"labels": labels}, config))) as batches:
+        yield batches
+
+
+@contextmanager
+def from_processes(root: str, workers: int) -> Iterator[Iterator[int]]:
     loader = DataLoader(
         SampleStream(root, ["noise"]),
         batch_size=BATCH,
@@ -69,8 +88,18 @@ def from_processes(root: str, workers: int) -> Iterator[int]:
         persistent_workers=True,
         drop_last=True,
     )
-    while True:
-        yield from (len(batch.keys) for batch in loader)
+
+    def batches() -> Iterator[int]:
+        while True:
+            yield from (len(batch.keys) for batch in loader)
+
+    # The processes end with the last reference to the loader.
+    yield batches()
+
+
+@contextmanager
+def nothing(root: str, workers: int) -> Iterator[Iterator[int]]:
+    yield repeat(0)
 
 
 def alternate(
@@ -104,7 +133,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--worker-rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--parts", nargs="+", choices=["alone", "workers"], default=["alone", "workers"])
     args = parser.parse_args()
@@ -117,7 +147,7 @@ def main() -> None:
         if "alone" in args.parts:
             print(alone(loader, store, args.rounds))
         if "workers" in args.parts:
-            print(ahead(loader, store, args.workers, args.rounds))
+            print(ahead(store.root, args.workers, args.worker_rounds))
 
 
 def alone(loader: Loader, store: Store, rounds: int) -> str:
@@ -138,20 +168,62 @@ def alone(loader: Loader, store: Store, rounds: int) -> str:
     return printed(alternate(contenders, rounds, time.process_time), "samples", BATCH)
 
 
-def ahead(loader: Loader, store: Store, workers: int, rounds: int) -> str:
-    """Threads and processes that work ahead, by the clock."""
-    config = LoaderConfig(batch_size=BATCH, workers=workers)
-    threads = endless(Loader(store, loader.regions, loader.targets, config))
-    processes = from_processes(store.root, workers)
-    # DataLoader prefetches two batches a worker; the trainer's threads two batches.
-    taken = 4 * workers
+def ahead(root: str, workers: int, rounds: int) -> str:
+    """Threads and processes that work ahead, and the small operations without either."""
+    contenders = {"neither": nothing, "threads": from_threads, "processes": from_processes}
+    found: dict[str, list[Figures]] = {name: [] for name in contenders}
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in rng.permutation(list(contenders)):
+            found[name].append(figures(contenders[name], root, workers))
+    rows = [["", "CPU ms a photo", "photos/s", "small operations, ms", "first batch, s"]]
+    for name, runs in found.items():
+        each = [*zip(*runs, strict=True)]
+        medians = [f"{statistics.median(x):.2f} ({min(x):.2f} to {max(x):.2f})" for x in each]
+        rows.append([name, *(["", "", medians[2], ""] if name == "neither" else medians)])
+    return table(rows)
 
-    def take(batches: Iterator[int]) -> None:
-        for _ in range(taken):
+
+Figures = tuple[float, float, float, float]
+Source = Callable[[str, int], AbstractContextManager[Iterator[int]]]
+
+
+def figures(source: Source, root: str, workers: int) -> Figures:
+    """CPU milliseconds a photo, photos per second, milliseconds of the operations, seconds to a batch."""
+    started = time.perf_counter()
+    with source(root, workers) as batches:
+        next(batches)
+        first = time.perf_counter() - started
+        for _ in range(4):
             next(batches)
+        clock, cpu = time.perf_counter(), cpu_seconds()
+        for _ in range(ROUND):
+            next(batches)
+        clock, cpu = time.perf_counter() - clock, cpu_seconds() - cpu
+        launched = []
+        for _ in range(ROUND):
+            next(batches)
+            launched.append(launch())
+    photos = ROUND * BATCH
+    return cpu * 1000 / photos, photos / clock, statistics.median(launched) * 1000, first
 
-    contenders = {"threads": lambda: take(threads), "processes": lambda: take(processes)}
-    return printed(alternate(contenders, rounds, time.perf_counter), "threads", taken * BATCH)
+
+def cpu_seconds() -> float:
+    """Of this process and its children that are alive."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    # The fields after the name in parentheses; of these, 11 and 12 are user and system time.
+    stats = [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split() for child in children]
+    ticks = sum(int(each[11]) + int(each[12]) for each in stats)
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def launch() -> float:
+    """The seconds of 2,000 small operations."""
+    x = torch.zeros(8)
+    started = time.perf_counter()
+    for _ in range(2000):
+        x.add_(1)
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

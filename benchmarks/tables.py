@@ -59,6 +59,7 @@ COLUMNS: dict[str, Sequence[str]] = {
     "refiner-depth": OF_THE_STUDENT,
     "lambda-sc": OF_THE_STUDENT,
     "theta": UNBIASED,
+    "beta": UNBIASED,
     "views": OF_THE_STUDENT,
     "pvlm": ("scenes-s", "scenes-l", "scenes-pvlm", *UNBIASED),
     "lambda": ("crops-scenes-s", "scenes-vfm"),

@@ -69,7 +69,7 @@ def diagnose(options: Options) -> None:
     densecli diagnose --run runs/declip-eva02-b16-coco-560 --data photos/
     densecli diagnose --student dinov2-vits14 --data street.jpg --point 0.3 0.6
     """
-    from densecli.commands.run_data import on_the_runs_data
+    from densecli.commands.run_data import categories_of, on_the_runs_data, store_of
     from densecli.evaluation.diagnosis import diagnose as measure
     from densecli.evaluation.diagnosis_page import figures_table, write_diagnosis_page
     from densecli.models.categories import load_categories
@@ -78,10 +78,13 @@ def diagnose(options: Options) -> None:
     settings = options.make(DiagnoseSettings)
     models_under_test = _models_under_test(settings, options)
     model = list(models_under_test.values())[-1]
-    options = on_the_runs_data(options, settings.run)
+    asked = options.make(DiagnosisConfig)
+    options = on_the_runs_data(options, settings.run, photos=_count(asked))
     own = {k: v for k, v in (model.settings or {}).items() if k not in options.given}
     config = options.make(DiagnosisConfig, **own)
-    categories = load_categories(config.categories)
+    # Annotated photos have categories of their own.
+    of_run = "" if config.split or "categories" in options.given else store_of(settings.run)
+    categories = categories_of(of_run) if of_run else load_categories(config.categories)
     photos = _photos(config, categories)
     found = measure(models_under_test, photos, categories, config)
     page = write_diagnosis_page(
@@ -125,11 +128,15 @@ def _photos(config: DiagnosisConfig, categories: Any) -> "Photos":
     from densecli.evaluation.panoptic import PanopticDataset
     from densecli.evaluation.photo_files import PhotoFiles
 
-    count = max(config.limit, config.measured_photos)
     if not config.data:
         raise click.UsageError("Give --data, a photo or a folder of photos.")
     if config.split is None:
-        return PhotoFiles([each.path for each in photo_paths(config.data, "--data")], count)
+        return PhotoFiles([each.path for each in photo_paths(config.data, "--data")], _count(config))
     if len(config.data) > 1:
         raise click.UsageError("With --split, --data is the folder of one data set.")
-    return PanopticDataset(config.data[0], config.split, categories, count)
+    return PanopticDataset(config.data[0], config.split, categories, _count(config))
+
+
+def _count(config: DiagnosisConfig) -> int:
+    """The number of photos that are read."""
+    return max(config.limit, config.measured_photos)

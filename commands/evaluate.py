@@ -146,7 +146,9 @@ def evaluate(options: Options) -> None:
         """The run's student before training."""
         return ModelUnderTest.before_run(str(settings.run), weights_given(model.model, pairs))
 
-    options = on_the_runs_data(options, settings.run, training=settings.task == "knn")
+    about = options.make(MeasureSettings)
+    training = about.train_photos if settings.task == "knn" else 0
+    options = on_the_runs_data(options, settings.run, photos=about.limit, training=training)
     if settings.task == "regions":
         _regions(options, settings, model, before)
     else:

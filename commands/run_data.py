@@ -1,8 +1,9 @@
-"""The store that a run reads, and the annotated photos of its data set."""
+"""The store that a run reads, its categories, and the annotated photos of its data set."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from densecli.commands.options import Options
 from densecli.core import fs
@@ -13,6 +14,9 @@ from densecli.shards.datasets import Dataset, defaults_for, function_of
 from densecli.shards.parted_store import JOIN, open_store
 from densecli.shards.store import PARTS
 from densecli.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from densecli.models.categories import Categories
 
 
 def store_of(run: str | None) -> str:
@@ -34,58 +38,76 @@ def store_of(run: str | None) -> str:
     return store if there else ""
 
 
-def on_the_runs_data(options: Options, run: str | None, *, training: bool = False) -> Options:
+def categories_of(store: str) -> "Categories":
+    """The categories that the labels of a store are of, else those of its data set.
+
+    Raises:
+        DenseCLIError: There is no such store.
+    """
+    # Makes the built-in data sets known.
+    import numpy as np
+
+    import densecli.pipeline.sources  # noqa: F401
+    from densecli.models.categories import Categories, load_categories
+
+    opened = open_store(store)
+    for column in opened.columns("targets"):
+        if names := column.spec["target"].get("categories"):
+            name = column.info.get("categories") or column.full_name
+            things = np.array(column.spec["codec"]["things"], bool)
+            return Categories(name=name, names=tuple(names), thing=things)
+    return load_categories(defaults_for(opened.dataset["name"]).categories)
+
+
+def has_annotations(store: str) -> bool:
+    """Whether a store's own data set has annotated photos, so that a student can be measured on them."""
+    # Makes the built-in data sets known.
+    import densecli.pipeline.sources  # noqa: F401
+
+    dataset = defaults_for(open_store(store).dataset["name"])
+    return bool(dataset.annotated or dataset.test_categories)
+
+
+def on_the_runs_data(
+    options: Options, run: str | None, *, photos: int | None = None, training: int = 0
+) -> Options:
     """The options, with the annotated photos of a run's own data set, their split and categories.
 
-    What the options name stays. Which photos are taken is shown on standard error. Photos that the options
-    name are taken with the run's categories, unless the options name a layout or categories too.
+    What the options name stays. Which photos are taken is shown on standard error.
 
     Args:
         options: The options.
         run: Folder of the run, if there is one.
-        training: Whether photos of the training split are needed too.
+        photos: See `annotated_photos`.
+        training: See `annotated_photos`.
     """
-    if "dataset" in options.given or not (store := store_of(run)):
+    if "data" in options.given or "dataset" in options.given or not (store := store_of(run)):
         return options
-    if "data" in options.given:
-        return _with_the_runs_categories(options, store)
-    if (own := annotated_photos(store, options.given, training=training)) is None:
+    if (own := annotated_photos(store, options.given, photos=photos, training=training)) is None:
         return options
     say(f"The run's data set is taken: {own['data']}, {own['split']}, categories {own['categories']}.")
     return Options(given={**options.given, **own}, json=options.json)
 
 
-def _with_the_runs_categories(options: Options, store: str) -> Options:
-    own = _defaults_of(store)
-    categories = own.test_categories or (own.categories if own.annotated else "")
-    if "categories" in options.given or categories in ("", MeasureSettings.categories):
-        return options
-    say(f"The categories of the run's data set are taken: {categories}.")
-    return Options(given={**options.given, "categories": categories}, json=options.json)
-
-
-def _defaults_of(store: str) -> Dataset:
-    # Makes the built-in data sets known.
-    import densecli.pipeline.sources  # noqa: F401
-
-    return defaults_for(open_store(store).dataset["name"])
-
-
 def annotated_photos(
-    store: str, given: Mapping[str, Any], *, training: bool = False
+    store: str, given: Mapping[str, Any], *, photos: int | None = None, training: int = 0
 ) -> dict[str, str] | None:
     """Where the annotated photos of a store's own data set are; generated ones are written if need be.
 
     Args:
         store: The store.
         given: Values of `data`, `split`, `train_split` and `categories` that win over the data set's own.
-        training: Whether photos of the training split are needed too.
+        photos: Number of photos that are needed, at most `Dataset.test_photos`; None for so many.
+        training: Number of photos of the training split that are needed too.
 
     Returns:
         These four; None if the data set has no annotations and no `data` is given.
     """
+    # Makes the built-in data sets known.
+    import densecli.pipeline.sources  # noqa: F401
+
     name = open_store(store).dataset["name"]
-    dataset = _defaults_of(store)
+    dataset = defaults_for(name)
     found = {each: getattr(MeasureSettings, each) for each in ("data", "split", "train_split", "categories")}
     if dataset.annotated or dataset.test_categories:
         folder = Path(from_environment("DENSECLI_DATA", "data")) / name
@@ -96,14 +118,23 @@ def annotated_photos(
         return None
     found |= {each: given[each] for each in found if each in given}
     if dataset.annotated and "data" not in given:
-        splits = [found["split"], *([found["train_split"]] if training else [])]
-        _generate(name, dataset, folder, splits)
+        _generate(name, dataset, folder, found["split"], photos or dataset.test_photos)
+        if training:
+            _generate(name, dataset, folder, found["train_split"], training)
     return found
 
 
-def _generate(name: str, dataset: Dataset, folder: Path, splits: list[str]) -> None:
-    """Writes the annotated photos of a generated data set that are not there yet."""
-    for split in splits:
-        if not (folder / "annotations" / f"panoptic_{split}.json").is_file():
-            say(f"{dataset.test_photos} annotated photos of {name} are written to {folder}.")
-            function_of(dataset.annotated)(folder, split=split, count=dataset.test_photos)
+def _generate(name: str, dataset: Dataset, folder: Path, split: str, photos: int) -> None:
+    """Writes so many annotated photos of a generated data set, at most `test_photos`, if fewer are there."""
+    count = min(photos, dataset.test_photos)
+    if _annotated(folder / "annotations" / f"panoptic_{split}.json") < count:
+        say(f"{count} annotated photos of {name}, {split}, are written to {folder}.")
+        function_of(dataset.annotated)(folder, split=split, count=count)
+
+
+def _annotated(file: Path) -> int:
+    """The number of photos in a file of panoptic annotations; 0 if it is not there, or damaged."""
+    try:
+        return len(json.loads(file.read_bytes())["images"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0

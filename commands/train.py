@@ -20,6 +20,7 @@ from densecli.train.run_config import RESOLVED, with_current_values
 
 if TYPE_CHECKING:
     from densecli.core.distributed import Distributed
+    from densecli.models.categories import Categories
     from densecli.train.distillation import Measures
     from densecli.train.distillation_recipe import Distillation
     from densecli.train.watch import Measure
@@ -55,7 +56,7 @@ def train(options: Options) -> None:
     torchrun --nproc-per-node 4 --no-python -- densecli train --store stores/coco-512 --student eva02-b16
     """
     result = run_training(options)
-    show_result(options, result, after_training(result))
+    show_result(options, result, after_training(result) if result.get("export") else ())
 
 
 def run_training(options: Options) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _measures(config: TrainConfig, regions: RegionsInTraining) -> "Measures":
 
     def data() -> dict[str, str]:
         given = {name: value for name, value in asked.items() if value}
-        if found := annotated_photos(config.store, given):
+        if found := annotated_photos(config.store, given, photos=config.evaluate_limit):
             return found
         raise DenseCLIError(
             f"Nothing says which photos to measure: the data set of {config.store} has no annotated ones.",
@@ -155,10 +156,16 @@ def show_result(options: Options, result: Mapping[str, Any], next_commands: Sequ
     )
     lines = [f"step {result['step']}, loss {loss}{random}: {end}"]
     if result["export"]:
+        from densecli.train.early_warnings import SHORT
         from densecli.train.run_folder import RunFolder
 
         rows = RunFolder(result["run"]).metrics.read_text().splitlines()
-        lines += changes(result, [json.loads(row)["loss"] for row in rows])
+        changed = changes(result, [json.loads(row)["loss"] for row in rows])
+        lines += changed
+        if len(rows) >= SHORT:
+            from densecli.train.training_page import write_training_page
+
+            lines.append(f"Report: {write_training_page(result['run'], result, changed)}")
         lines += ["Next:", *(f"  {command}" for command in next_commands)] if next_commands else []
     options.say("\n".join(lines), result)
 
@@ -208,11 +215,24 @@ def after_training(result: Mapping[str, Any]) -> list[str]:
     Args:
         result: See `Trainer.fit`.
     """
+    from densecli.commands.run_data import categories_of, has_annotations, store_of
+
     best = result.get("best")
     run = str(Path(best["export"]).parent) if best and "export" in best else str(result["run"])
+    store = store_of(result["run"])
+    names = ", ".join(some_names(categories_of(store)))
     words = (
-        ["evaluate", run],
-        ["predict", "PHOTO", "--run", run, "--names", "dog, sofa, wall"],
+        ["evaluate", run] if has_annotations(store) else ["diagnose", "--run", run, "--data", "PHOTO"],
+        ["predict", "PHOTO", "--run", run, "--names", names],
         ["export", run, "--layout", "open_clip"],
     )
     return [shlex.join(["densecli", *each]) for each in words]
+
+
+def some_names(categories: "Categories") -> list[str]:
+    """Up to three names of a category set, two things and a stuff where it has them."""
+    things = categories.thing if categories.thing is not None else [True] * len(categories)
+    # --names is a list with commas.
+    usable = [pair for pair in zip(categories.names, things, strict=True) if "," not in pair[0]]
+    thing, stuff = ([name for name, is_thing in usable if is_thing == kind] for kind in (True, False))
+    return [*thing[: 3 - min(1, len(stuff))], *stuff][:3]

@@ -35,6 +35,12 @@ def absolute(url: str) -> str:
     return url if "://" in url else os.path.abspath(url)
 
 
+def shown(url: str) -> str:
+    """An address for people: a path below the working folder as one that is relative to it."""
+    below = "" if "://" in url else os.path.relpath(url)
+    return url if not below or below.split(os.sep)[0] == os.pardir else below
+
+
 def check(url: str) -> None:
     """Refuses a URL with credentials or a query: addresses are written into stores, runs and logs.
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from densecli.core.tables import plain
@@ -60,7 +61,7 @@ class Measured(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A curve with its band. Its last point is an estimate.
+    """A curve with its band.
 
     Attributes:
         x: Ascending.
@@ -205,8 +206,8 @@ def curve_chart(points: Sequence[Measured], curve: Curve | None, *, x_label: str
 
     Args:
         points: With bars from the lowest to the highest run; their settings are numbers above 0.
-        curve: Solid as far as there are points, then dashed; its last point is drawn hollow, with the band as
-            its bar. None for points alone.
+        curve: Solid as far as there are points, then dashed; its last point, an estimate, is drawn hollow,
+            with the band as its bar. None for points alone.
         x_label: The number.
         y_label: The figure and its unit.
 
@@ -267,6 +268,53 @@ def curve_chart(points: Sequence[Measured], curve: Curve | None, *, x_label: str
         if curve:
             figure.legend(loc="outside lower left", ncols=2)
         return _svg(figure)
+
+
+def history_chart(
+    curve: Curve, *, y_label: str, full_scale: float, marked: float | None = None, x_label: str = "step"
+) -> str:
+    """A value over the steps of a training, with the band within which it varies from step to step.
+
+    The vertical axis holds curve and band, and spans at least a tenth of the full scale (a twentieth where
+    there is a band) and four times the usual width of the band: what chance alone does looks flat.
+
+    Args:
+        curve: The curve. Its points are shown where there are few of them.
+        y_label: The value and its unit.
+        full_scale: The largest value that it can have: 100 for percent; else the largest that it had.
+        marked: The x of a point to mark with a line.
+        x_label: What a step is called.
+
+    Returns:
+        An <svg> element.
+    """
+    low, high = _history_limits(curve, full_scale)
+    with drawn_with(_SETTINGS):
+        figure, axes = _axes(230)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        colour = LINE_COLOURS[0]
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(
+            curve.x, curve.y, "o-" if len(curve.x) <= 25 else "-", color=colour, linewidth=1.6, markersize=5
+        )
+        if marked is not None:
+            axes.axvline(marked, color=_INK, linewidth=1, linestyle="--")
+        axes.set_ylim(low, high)
+        axes.locator_params(axis="x", nbins=6, integer=True)
+        axes.set_xlabel(plain(x_label, 48))
+        axes.set_title(plain(y_label, 48), loc="left", fontsize=13)
+        return _svg(figure)
+
+
+def _history_limits(curve: Curve, full_scale: float) -> tuple[float, float]:
+    lowest, highest = min(curve.low), max(curve.high)
+    width = median(high - low for low, high in zip(curve.low, curve.high, strict=True))
+    least = max(4 * width, full_scale / (20 if width else 10))
+    span = max(1.15 * (highest - lowest), least) or 1.0
+    low = (lowest + highest - span) / 2
+    low = max(low, 0.0) if lowest >= 0 else low
+    return low, low + span
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from densecli.core.addresses import expanded as expanded
 from densecli.core.addresses import is_web as is_web
 from densecli.core.addresses import join as join
 from densecli.core.addresses import public as public
+from densecli.core.addresses import shown as shown
 from densecli.core.clients import client
 from densecli.core.errors import Unreachable
 from densecli.core.signed_file import signed_file

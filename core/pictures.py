@@ -5,11 +5,13 @@ means that the picture is unreadable, and a word says why.
 """
 
 import io
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +50,7 @@ PIXEL_BYTES = 8
 MAX_SCANS = 1000
 """Scans of a JPEG, with those of pictures within it. Encoders write ten or so, and each visits all pixels."""
 
+_SCAN = re.compile(b"\xff\xda")
 _SWAPPED = (5, 6, 7, 8)
 # Decoders that hold 16 to 20 bytes a pixel, where others hold at most 10.
 _HUNGRY = ("JPEG2000", "WEBP")
@@ -231,7 +234,7 @@ def _header(data: bytes | memoryview, formats: Sequence[str], max_pixels: int) -
         raise Unreadable("too-large")
     if image.mode == "F":
         raise Unreadable("float-pixels")
-    if image.format in ("JPEG", "MPO") and bytes(data).count(b"\xff\xda") > MAX_SCANS:
+    if image.format in ("JPEG", "MPO") and any(islice(_SCAN.finditer(data), MAX_SCANS, None)):
         raise Unreadable("too-many-scans")
     return image
 

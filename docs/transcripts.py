@@ -6,23 +6,31 @@ The commands are those of the tutorial's ```sh blocks. The page is NAME-transcri
 """
 
 import argparse
+import ctypes
 import fnmatch
 import os
 import platform
 import re
-import shutil
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+from PIL import Image
+
 HEAD, TAIL, WIDTH = 16, 12, 118
 """Lines of an output that are shown of a longer one, first and last, and characters of a line."""
+PICTURE = 560
+"""Pixels of a picture's longer side."""
+PR_SET_CHILD_SUBREAPER = 36
+"""From Linux' prctl.h."""
 
 
 @dataclass
@@ -81,17 +89,27 @@ def _commands(block: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ran: its lines, its exit code, seconds in all, and the longest without a line."""
+    """How a command ran.
+
+    Attributes:
+        lines: What it printed.
+        code: Its exit code.
+        seconds: Seconds in all.
+        cpu: Seconds of the processor, those of all processes that it has started.
+        silence: The longest time without a line, in seconds.
+    """
 
     lines: list[str]
     code: int
     seconds: float
+    cpu: float
     silence: float
 
 
 def run(command: str, folder: Path) -> Ran:
     """Runs a command in a shell, without a terminal and with standard error among its output."""
     started = last = time.monotonic()
+    before = _cpu()
     silence, lines = 0.0, []
     scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": scripts, "HOME": str(folder / "home"), "NO_COLOR": "1"}
@@ -108,7 +126,24 @@ def run(command: str, folder: Path) -> Ran:
         silence, last = max(silence, time.monotonic() - last), time.monotonic()
         lines.append(line.rstrip("\n"))
     code = process.wait()
-    return Ran(lines, code, time.monotonic() - started, max(silence, time.monotonic() - last))
+    seconds, silence = time.monotonic() - started, max(silence, time.monotonic() - last)
+    _reap()
+    return Ran(lines, code, seconds, _cpu() - before, silence)
+
+
+def _cpu() -> float:
+    """Seconds of the processor that all children which have ended took, with their own children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _reap(seconds: float = 30.0) -> None:
+    """Waits for what a command has left behind, as Ray does for a moment: only then its time is counted."""
+    end = time.monotonic() + seconds
+    with suppress(ChildProcessError):
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.1)
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
@@ -118,6 +153,10 @@ def shortened(lines: Sequence[str]) -> list[str]:
     if left_out > 1:
         shown[HEAD:-TAIL] = [f"[... {left_out} lines left out]"]
     return shown
+
+
+def _took(cpu: float, seconds: float) -> str:
+    return f"*{cpu:.0f} s of CPU, {seconds:.0f} s by the clock*"
 
 
 def machine() -> str:
@@ -145,15 +184,20 @@ def transcript(tutorial: Path, *, about: str, folder: Path) -> str:
     """
     page = tutorial.read_text()
     title = re.findall(r"^# (.+)$", page, re.MULTILINE)[0]
-    written, heading, total = [], title, 0.0
+    written, heading, total, cpu = [], title, 0.0, 0.0
+    # Processes whose parents have ended become children of this one.
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise SystemExit("This system does not count the time of processes that are left behind.")
     for step in steps(page):
         if step.heading != heading:
             heading = step.heading
             written += [f"## {heading}", ""]
         ran = run(step.command, folder)
-        total += ran.seconds
+        total, cpu = total + ran.seconds, cpu + ran.cpu
         print(
-            f"{ran.seconds:6.1f} s, {ran.silence:5.1f} s silent: {step.command.splitlines()[0]}", flush=True
+            f"{ran.cpu:6.1f} s of CPU, {ran.seconds:6.1f} s, {ran.silence:5.1f} s silent: "
+            f"{step.command.splitlines()[0]}",
+            flush=True,
         )
         if ran.code or (missing := step.missing("\n".join(ran.lines))):
             said = "\n".join(ran.lines)
@@ -161,12 +205,22 @@ def transcript(tutorial: Path, *, about: str, folder: Path) -> str:
             raise SystemExit(f"{said}\n{step.command}\n{reason}")
         first, *more = step.command.splitlines()
         lines = [f"$ {first}", *(f"> {line}" for line in more), *shortened(ran.lines)]
-        written += ["```", *lines, "```", "", f"*{ran.seconds:.0f} s*" if ran.seconds >= 1 else "", ""]
-    taken = f"All commands together took {total / 60:.1f} minutes."
+        written += ["```", *lines, "```", "", _took(ran.cpu, ran.seconds) if ran.seconds >= 1 else "", ""]
+    taken = (
+        f"All commands together took {cpu / 60:.1f} minutes of CPU, {total / 60:.1f} minutes by the clock."
+    )
     intro = f"What the commands of [{title}]({tutorial.name}) printed on {date.today()}: {machine()}."
     note = "Lines that are left out are marked. `python docs/transcripts.py` made this page."
     text = "\n".join([f"# Transcript: {title}", "", f"{intro} {about}{taken} {note}", "", *written])
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def small_copy(picture: Path, out: Path) -> None:
+    """Writes a picture with fewer pixels and colours: a page should stay small."""
+    with Image.open(picture) as found:
+        small = found.convert("RGB")
+    small.thumbnail((PICTURE, PICTURE))
+    small.quantize(64, dither=Image.Dither.NONE).save(out, optimize=True)
 
 
 def main() -> None:
@@ -192,7 +246,7 @@ def main() -> None:
         out = options.tutorial.with_name(f"{options.tutorial.stem}-transcript.md")
         if options.picture:
             picture = out.with_suffix(".png")
-            shutil.copy(folder / "work" / options.picture, picture)
+            small_copy(folder / "work" / options.picture, picture)
             page += f"\n![{options.picture}]({picture.name})\n\n*`{options.picture}`*\n"
         out.write_text(page)
     print(out)

@@ -26,7 +26,9 @@ class DiagnosisConfig(DeviceSettings):
         metavar="NAME",
         default_text="none: photos need no annotations",
     )
-    categories: str = changed(MeasureSettings, "categories")
+    categories: str = changed(
+        MeasureSettings, "categories", default_text="those of the run's store, else 133"
+    )
     limit: int = setting(4, help="Photos to draw.", group="data", min=1, metavar="N")
     measured_photos: int = setting(
         16,

@@ -35,7 +35,7 @@ class DenseEva(DenseTransformer):
         trunk = self.clip.visual.trunk
         patches = trunk.patch_embed.proj(images)
         grid = (patches.shape[2], patches.shape[3])
-        cls = trunk.cls_token.to(patches.dtype).expand(len(images), -1, -1)
+        cls = trunk.cls_token.to(patches.dtype).expand(images.shape[0], -1, -1)
         x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
         return x + resize_positions(trunk.pos_embed[0], grid).to(x.dtype), grid
 

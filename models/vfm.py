@@ -127,7 +127,7 @@ class VFM(nn.Module):
         if prefix:
             before = torch.cat(prefix, dim=1)
             before = before + net.pos_embed[:, :own] if own else before
-            x = torch.cat([before.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([before.expand(x.shape[0], -1, -1), x], dim=1)
         return net.norm_pre(x), grid
 
     def _timm_tokens(self, images: Tensor) -> Tensor:

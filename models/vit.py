@@ -31,7 +31,7 @@ class DenseViT(DenseTransformer):
         visual = self.clip.visual
         patches = visual.conv1(images)
         grid = (patches.shape[2], patches.shape[3])
-        cls = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
+        cls = visual.class_embedding.to(patches.dtype).expand(images.shape[0], 1, -1)
         x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
         return visual.ln_pre(x + resize_positions(visual.positional_embedding, grid).to(x.dtype)), grid
 

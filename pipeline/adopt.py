@@ -227,19 +227,20 @@ def prepare(store: Store, config: AdoptConfig) -> Adopter:
     root = fs.absolute(config.shared)
     if not fs.listdir(fs.join(root, FOLDER)):
         raise DenseCLIError(
-            f"{root} is no shared store: it has no digests of photos.",
+            f"{fs.shown(root)} is no shared store: it has no digests of photos.",
             hint="Make one with densecli share, or name another folder.",
         )
     shared = Store.open(root)
     if (store.canvas, store.photos) != (shared.canvas, shared.photos):
         raise DenseCLIError(
-            f"The store at {store.root} has photos of {store.canvas} px, stored as {dict(store.photos)}; the "
-            f"shared columns are about photos of {shared.canvas} px, stored as {dict(shared.photos)}.",
+            f"The store at {fs.shown(store.root)} has photos of {store.canvas} px, stored as "
+            f"{dict(store.photos)}; the shared columns are about photos of {shared.canvas} px, "
+            f"stored as {dict(shared.photos)}.",
             hint=f"Build a store of your photos with --canvas {shared.canvas}.",
         )
     if missing := store.images.missing():
         raise DenseCLIError(
-            f"The store at {store.root} lacks the photos of {len(missing)} shards.",
+            f"The store at {fs.shown(store.root)} lacks the photos of {len(missing)} shards.",
             hint="Run its build-shards command again: it continues where it stopped.",
         )
     targets = [shared.find("targets", name) for name in config.columns] or shared.columns("targets")
@@ -247,10 +248,13 @@ def prepare(store: Store, config: AdoptConfig) -> Adopter:
     theirs = [*regions, *targets]
     stored = tuple(column for column in theirs if not column.computed)
     if not stored:
-        raise DenseCLIError(f"{root} has no columns of targets.", hint="Fetch it again: it is not whole.")
+        raise DenseCLIError(
+            f"{fs.shown(root)} has no columns of targets.", hint="Fetch it again: it is not whole."
+        )
     if any(column.computed for column in theirs) and store.format == 1:
         raise DenseCLIError(
-            f"The store at {store.root} has format 1, and the boxes of the shared columns are computed.",
+            f"The store at {fs.shown(store.root)} has format 1, and "
+            "the boxes of the shared columns are computed.",
             hint="Build a new store of your photos.",
         )
     adopted: dict[str, Column] = {}

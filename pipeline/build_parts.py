@@ -103,7 +103,7 @@ def _build_parts(config: BuildConfig, connect: Connect) -> Summary:
         group = following
     if failed:
         raise ShardsSetAside(failed, config.max_failed_shards)
-    return {**total.summary(), "store": root, "parts": parts}
+    return {**total.summary(), "store": fs.shown(root), "parts": parts}
 
 
 def _document(config: BuildConfig, root: str, tars: int) -> PartsDocument:
@@ -111,7 +111,7 @@ def _document(config: BuildConfig, root: str, tars: int) -> PartsDocument:
     kept = read_parts(root)
     if kept is None and fs.exists(fs.join(root, "store.json")):
         raise DenseCLIError(
-            f"The store at {root} has no parts.",
+            f"The store at {fs.shown(root)} has no parts.",
             hint="Leave out --tars-per-part to continue it, or write to another store (--store).",
         )
     size = config.tars_per_part or (kept["tars_per_part"] if kept else 1)

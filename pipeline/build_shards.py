@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.find import Entry
 from densecli.core.leftovers import swept
@@ -161,7 +162,8 @@ def check_some_photo(store: Store) -> None:
         skipped.update(receipt.skipped)
     reasons = ", ".join(f"{n} {plain(reason)}" for reason, n in skipped.most_common())
     raise DenseCLIError(
-        f"The store {store.root} holds no photo: none of the {sum(store.shard_sizes)} listed could be used "
+        f"The store {fs.shown(store.root)} holds no "
+        f"photo: none of the {sum(store.shard_sizes)} listed could be used "
         f"({reasons}).",
         hint="Mend the photos or choose others with --data, delete this store and build it again.",
     )

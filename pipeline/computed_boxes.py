@@ -32,7 +32,8 @@ def computes_boxes(store: Store, plan: RegionPlan, *, store_boxes: bool = False)
         return not _has(store, plan, computed=False)
     if _has(store, plan, computed=True):
         raise DenseCLIError(
-            f"The store at {store.root} computes the boxes of {plan.name}: its targets belong to those.",
+            f"The store at {fs.shown(store.root)} computes "
+            f"the boxes of {plan.name}: its targets belong to those.",
             hint="Leave out --store-boxes to continue it, or build another store (--store).",
         )
     return False

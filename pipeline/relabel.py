@@ -166,7 +166,7 @@ def _features(store: Store, name: str | None) -> Column:
         teacher = name or f"{KINDS['features'].prefix}MODEL"
         teacher = teacher if _can_be_relabelled(teacher) else f"{KINDS['features'].prefix}{teacher}"
         raise DenseCLIError(
-            f"The store at {store.root} has {len(found) or 'no'} columns of features"
+            f"The store at {fs.shown(store.root)} has {len(found) or 'no'} columns of features"
             + (f" or crops named {name}." if name else "."),
             hint=f"Choose one with --teacher: {listed}."
             if listed
@@ -208,7 +208,7 @@ def _regions(
     there = store.columns("regions")
     if name is None and len(there) != 1:
         raise DenseCLIError(
-            f"The store at {store.root} has {len(there) or 'no'} region plans.",
+            f"The store at {fs.shown(store.root)} has {len(there) or 'no'} region plans.",
             hint=f"Choose one with --regions: {', '.join(c.name for c in there) or 'grid-paper'}.",
         )
     name = name or there[0].name
@@ -218,7 +218,8 @@ def _regions(
     plan = region_plan(name, fs.absolute(proposals) if proposals else "")
     if isinstance(plan, MaskPlan):
         raise DenseCLIError(
-            f"The store at {store.root} has no finished column of the regions {name}, and masks are not made "
+            f"The store at {fs.shown(store.root)} has no finished "
+            f"column of the regions {name}, and masks are not made "
             "of stored photos but of annotations.",
             hint=f"Make it with densecli build-shards --regions {name}, without a teacher.",
         )

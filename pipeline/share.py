@@ -41,7 +41,9 @@ def share(config: ShareConfig) -> dict[str, Any]:
     columns = _chosen(store, config.columns)
     out = fs.absolute(config.out or fs.join("shared", store.root.rstrip("/").rpartition("/")[2]))
     if fs.exists(fs.join(out, "images")):
-        raise DenseCLIError(f"{out} has a column of photos.", hint="Give --out a folder of its own.")
+        raise DenseCLIError(
+            f"{fs.shown(out)} has a column of photos.", hint="Give --out a folder of its own."
+        )
     _check_folder(out, columns)
     fs.write_atomic(fs.join(out, "store.json"), fs.read_bytes(fs.join(store.root, "store.json")))
     removed = sum(_write_description(column, store.root, out) for column in columns)
@@ -73,7 +75,7 @@ def share(config: ShareConfig) -> dict[str, Any]:
     fs.write_atomic(fs.join(out, DOCUMENT), canonical_json(document) + b"\n")
     card = store_card(shared, columns, found, samples=samples, licence=config.licence)
     fs.write_atomic(fs.join(out, CARD), card.encode())
-    return {"shared": out, **document, "paths_removed": removed}
+    return {"shared": fs.shown(out), **document, "paths_removed": removed}
 
 
 def _chosen(store: Store, names: Sequence[str]) -> list[Column]:
@@ -87,7 +89,7 @@ def _chosen(store: Store, names: Sequence[str]) -> list[Column]:
         targets = [column for column in store.columns("targets") if column.complete]
     if not targets:
         raise DenseCLIError(
-            f"The store at {store.root} has no finished column of targets.",
+            f"The store at {fs.shown(store.root)} has no finished column of targets.",
             hint="Build one with densecli build-shards --teacher NAME.",
         )
     regions = {c.regions_key: store.regions_of(c) for c in targets if c.regions_key}
@@ -107,7 +109,7 @@ def _check_folder(out: str, columns: Sequence[Column]) -> None:
     there = {name for kind in ("regions", "targets") for name in fs.listdir(fs.join(out, kind))}
     if strays := sorted(there - known):
         raise DenseCLIError(
-            f"{out} has columns that are not to be shared now: {', '.join(strays)}.",
+            f"{fs.shown(out)} has columns that are not to be shared now: {', '.join(strays)}.",
             hint="Give --out another folder, or name these too with --column.",
         )
 

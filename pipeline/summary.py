@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+from densecli.core import fs
 from densecli.core.errors import DenseCLIError, Interrupted
 from densecli.core.passed_over import NAMED
 from densecli.core.progress import Progress
@@ -46,7 +47,7 @@ def describe(
         }
         for column, shards in zip(columns, missing, strict=True)
     ]
-    return {"status": status, "store": store.root, "columns": described}
+    return {"status": status, "store": fs.shown(store.root), "columns": described}
 
 
 class ShardsSetAside(DenseCLIError):

@@ -103,7 +103,8 @@ class Store:
         ):
             if canonical_json(old) != canonical_json(new):
                 raise DenseCLIError(
-                    f"The store at {found.root} has another {what}: {_short(old)}, not {_short(new)}.",
+                    f"The store at {fs.shown(found.root)} has another "
+                    f"{what}: {_short(old)}, not {_short(new)}.",
                     hint="Give the settings that it was made with, or write to another store (--store).",
                 )
         return found
@@ -292,7 +293,7 @@ class Store:
             return found[0]
         listed = ", ".join(c.full_name for c in (found or columns)) or "none"
         raise DenseCLIError(
-            f"The store at {self.root} has {len(found) or 'no'} {kind} columns named {name!r}.",
+            f"The store at {fs.shown(self.root)} has {len(found) or 'no'} {kind} columns named {name!r}.",
             hint=f"Give one of these: {listed}." if found else f"Build it first; the store has: {listed}.",
         )
 
@@ -310,7 +311,7 @@ class Store:
             return columns[0]
         if wanted is None:
             raise DenseCLIError(
-                f"The column {target.name} holds for any boxes, and the store at {self.root} has "
+                f"The column {target.name} holds for any boxes, and the store at {fs.shown(self.root)} has "
                 f"{len(columns) or 'no'} region plans.",
                 hint="Read it together with a column that was made for one of them.",
             )
@@ -318,7 +319,8 @@ class Store:
             if column.key == wanted:
                 return column
         raise DenseCLIError(
-            f"The store at {self.root} lacks the regions {short_id(wanted)} of its column {target.name}.",
+            f"The store at {fs.shown(self.root)} lacks the "
+            f"regions {short_id(wanted)} of its column {target.name}.",
             hint="Run its build-shards command again: it makes what is missing.",
         )
 

@@ -55,9 +55,11 @@ def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]
             monkeypatch.setattr(constants, name, value)
         # Its client waits between attempts.
         monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
-        hub.pin.cache_clear()
-        hub._listed.cache_clear()
+        for known in (hub.pin, hub._listed):
+            known.cache_clear()
         yield found
+        for known in (hub.pin, hub._listed):
+            known.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -102,8 +102,6 @@ def test_tutorial__its_commands_run_and_print_what_it_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Else evaluate would draw 300 scenes.
-    write_coco(tmp_path / "data" / "scenes", split="test", count=4)
     if name == "three-papers":
         small_models(monkeypatch)
         write_like_coco(tmp_path / "data" / "coco")

@@ -1,4 +1,4 @@
-"""The run folder: RUN/config.json, metrics.jsonl, tensorboard/, checkpoints/, export/ and export-best/."""
+"""The run folder, with what a training and its exports write there."""
 
 import json
 import shutil
@@ -31,6 +31,8 @@ class RunFolder:
 
     LOGGERS = "loggers.json"
     """File with the ids of the run at logging services."""
+    REPORT = "report.html"
+    """File with the curves of a training that has ended."""
 
     def __init__(self, root: str | Path) -> None:
         """Describes a folder. Raises DenseCLIError for an address such as s3://."""
@@ -138,6 +140,7 @@ class RunFolder:
         for folder in (self.tensorboard, self.checkpoints, self.export, self.export_best):
             shutil.rmtree(folder, ignore_errors=True)
         self.metrics.unlink(missing_ok=True)
+        (self.root / self.REPORT).unlink(missing_ok=True)
         (self.root / self.LOGGERS).unlink(missing_ok=True)
         self.config.unlink()
 

@@ -9,8 +9,12 @@ from torch import Tensor
 from densecli.shards.codecs import Errors, Features, LowRank
 from densecli.shards.codecs.subspace import is_small, leading_vectors, random_block, truncation_rmse
 
-BLOCK_ENTRIES = 2**26
-"""Entries of the Gram matrices whose errors are measured at once: 256 MB."""
+BLOCK_ENTRIES = {"cpu": 2**17}
+"""Entries of the Gram matrices whose errors are measured at once: of a CPU, what stays in its cache."""
+ELSEWHERE = 2**26
+"""The same of a GPU: 256 MB."""
+BLOCKS = 8
+"""Blocks of rows of a Gram matrix, which is symmetric: each leaves out the columns of those before it."""
 RCOND = 1e-12
 """Squared singular values of a factor below this part of the largest count as zero in its pseudo-inverse."""
 
@@ -95,8 +99,8 @@ def _stored(codec: LowRank, x: Tensor) -> tuple[Tensor, ...]:
         return (x.to(torch.float16 if codec.dtype == "fp16" else torch.float32),)
     scale = (x.abs().amax(dim=2) / 127).half()
     wide = scale.double()[..., None]
-    steps = torch.where(wide > 0, x / wide, 0)
-    return steps.round().clamp(-127, 127).to(torch.int8), scale
+    steps = x / torch.where(wide > 0, wide, torch.inf)
+    return steps.round_().clamp_(-127, 127).to(torch.int8), scale
 
 
 def _restored(stored: tuple[Tensor, ...]) -> Tensor:
@@ -107,15 +111,21 @@ def _restored(stored: tuple[Tensor, ...]) -> Tensor:
 
 def _gram_errors(kept: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`rmse`, `row_norm` and `max_abs` (B,) of kept kept^T, see `LowRank.error`."""
-    rows, largest = [], []
-    left, right = torch.cat([kept, x], dim=2), torch.cat([kept, -x], dim=2)
-    at_once = max(1, BLOCK_ENTRIES // x.shape[1] ** 2)
-    for a, b in zip(left.split(at_once), right.split(at_once), strict=True):
-        error = a @ b.mT
-        rows.append(error.norm(dim=2))
-        largest.append(torch.maximum(error.amax(dim=(1, 2)), -error.amin(dim=(1, 2))))
-    row_norms = torch.cat(rows)
-    return row_norms.norm(dim=1) / x.shape[1], row_norms.mean(dim=1), torch.cat(largest)
+    maps, tokens = x.shape[:2]
+    rows = -(-tokens // BLOCKS)
+    squares, largest = x.new_zeros(maps, tokens), x.new_zeros(maps)
+    at_once = max(1, BLOCK_ENTRIES.get(x.device.type, ELSEWHERE) // (rows * tokens))
+    for first in range(0, maps, at_once):
+        some = slice(first, first + at_once)
+        left, right = torch.cat([kept[some], x[some]], dim=2), torch.cat([kept[some], -x[some]], dim=2)
+        for row in range(0, tokens, rows):
+            error = left[:, row : row + rows] @ right[:, row:].mT
+            found = torch.maximum(error.amax(dim=(1, 2)), -error.amin(dim=(1, 2)))
+            largest[some] = torch.maximum(largest[some], found)
+            square = error.square_()
+            squares[some, row : row + rows] += square.sum(dim=2)
+            squares[some, row + rows :] += square[:, :, rows:].sum(dim=1)
+    return squares.sum(dim=1).sqrt() / tokens, squares.sqrt().mean(dim=1), largest
 
 
 def _least_squares(factor: Tensor, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def leading_vectors(gram: Any, block: Any, rank: int, linalg: Any) -> Any:
     for _ in range(ITERATIONS):
         block, _ = linalg.qr(gram @ block)
     # Eigenvalues come in rising order, so those of the negated matrix in falling order.
-    _, vectors = linalg.eigh(-(block.mT @ (gram @ block)))
+    _, vectors = linalg.eigh(-(_transposed(block) @ (gram @ block)))
     return block @ vectors[..., :rank]
 
 
@@ -67,6 +67,14 @@ def truncation_rmse(gram: Any, vectors: Any, tokens: int) -> Any:
     # Both N x N matrices have the norm of their counterparts in C x C, so the error is that of
     # (1 - V V^T) x^T x (1 - V V^T).
     inside = gram @ vectors
-    half = inside - vectors @ (vectors.mT @ inside) / 2
-    outside = gram - vectors @ half.mT - half @ vectors.mT
-    return (outside**2).sum((-2, -1)) ** 0.5 / tokens
+    half = inside - vectors @ (_transposed(vectors) @ inside) / 2
+    product = vectors @ _transposed(half)
+    outside = gram - product
+    outside -= _transposed(product)
+    outside *= outside
+    return outside.sum((-2, -1)) ** 0.5 / tokens
+
+
+def _transposed(x: Any) -> Any:
+    # Arrays of numpy 1 have no .mT.
+    return x.swapaxes(-2, -1)

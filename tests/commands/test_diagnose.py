@@ -26,9 +26,16 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def store_of_scenes(folder: Path) -> Store:
+    """A store of a scene, without columns."""
+    return Store.create(str(folder / "s"), {"name": "scenes", "split": "train", "n": 1, "seed": 0}, 96, [1])
+
+
 def test_diagnose__a_run_on_a_folder_of_photos(run: Path, photos: Path, tmp_path: Path) -> None:
+    """It compares them with the names of the run's own store, which nobody gave."""
     file = tmp_path / "d.json"
-    said = passed("diagnose", "--run", run, "--data", photos, "--limit", 1, *SCENES, "--json", file)
+    (run / "config.json").write_text(json.dumps({"store": store_of_scenes(tmp_path).root}))
+    said = passed("diagnose", "--run", run, "--data", photos, "--limit", 1, "--json", file)
     found = json.loads(file.read_text())
     assert found["page"] == str(run / "diagnosis" / "index.html") and Path(found["page"]).is_file()
     assert found["photos"] == ["0.jpg"] and found["measured_photos"] == 3
@@ -49,12 +56,10 @@ def test_diagnose__a_run_on_a_generated_data_set_needs_no_data(
 ) -> None:
     monkeypatch.setenv("DENSECLI_DATA", str(tmp_path / "data"))
     write_coco(tmp_path / "data" / "scenes", split="test", count=2)
-    store = Store.create(
-        str(tmp_path / "s"), {"name": "scenes", "split": "train", "n": 1, "seed": 0}, 96, [1]
-    )
-    (run / "config.json").write_text(json.dumps({"store": store.root}))
+    (run / "config.json").write_text(json.dumps({"store": store_of_scenes(tmp_path).root}))
     file = tmp_path / "d.json"
-    passed("diagnose", "--run", run, "--limit", 1, "--out", tmp_path / "out", "--json", file)
+    few = ("--limit", 1, "--measured-photos", 2)
+    passed("diagnose", "--run", run, *few, "--out", tmp_path / "out", "--json", file)
     found = json.loads(file.read_text())
     assert (found["categories"], found["photos"], found["measured_photos"]) == ("scenes", ["000000"], 2)
     assert found["models"]["after"]["regions"]["things"] > 0

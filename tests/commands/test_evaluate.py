@@ -77,7 +77,7 @@ def test_evaluate__a_run_and_its_student_before_are_measured_alike(scenes: Path,
     card["initial_weights"] = {"source": str(weights), "sha256": "0", "random": False}
     (export / "card.json").write_text(json.dumps(card))
     file = tmp_path / "r.json"
-    passed("evaluate", "--run", run, "--json", file)
+    passed("evaluate", "--run", run, "--limit", 3, "--json", file)
     (after,) = json.loads(file.read_text()).values()
     passed("evaluate", "--student", "scenes-s", "--data", scenes, "--split", "test", "--categories", "scenes",
            "--json", file)  # fmt: skip

@@ -11,6 +11,7 @@ import click
 import pytest
 from building import without_ray
 from command_line import run
+from finished_run import finished_run
 from results import mistakes, of_result
 
 from densecli.cli import NAMES, main
@@ -18,7 +19,12 @@ from densecli.commands.command import Command
 from densecli.commands.lint import Finding
 from densecli.commands.plan import Plan
 from densecli.commands.results import Result
+from densecli.evaluation.config import ClassifyConfig
+from densecli.evaluation.model_under_test import ModelUnderTest, evaluate_regions
 from densecli.scenes.coco import write_coco
+from densecli.scenes.demo_page import write_demo
+from densecli.shards.store import Store
+from densecli.train.training_page import write_training_page
 
 FEW = "--store store --device cpu"
 SCENES = "build-shards --dataset scenes --limit 4 --shard-size 4 --side 2 --contexts 2 --views 1"
@@ -79,8 +85,9 @@ split = "test"
 categories = "scenes"
 device = "cpu"
 """
-PAGES = ["labels", "regions", "task", "runs/r/diagnosis", "runs/grid"]
-"""Folders of the pages that the commands make."""
+PAGES = [f"{folder}/index.html" for folder in ("labels", "regions", "task", "runs/r/diagnosis", "runs/grid")]
+"""The pages that the commands make."""
+DEMO = "build-shards --dataset scenes --limit 3 --teacher scenes-pvlm --store demo-store --device cpu"
 
 
 @pytest.fixture(scope="module")
@@ -105,17 +112,39 @@ def test_json__is_all_of_standard_output(line: str) -> None:
     assert result.stderr
 
 
+@pytest.fixture(scope="module")
+def pages(world: None) -> list[Path]:
+    """Pages of the commands above, that of a longer training, and that of the demo."""
+    training = finished_run(Path("runs/long"))
+    run(*DEMO.split())
+    store = Store.open("demo-store")
+    [labels] = store.columns("targets")
+    Path("demo").mkdir()
+    where = {"data": "world", "split": "test", "categories": "scenes", "config": ClassifyConfig(canvas=96)}
+    student = ModelUnderTest(model="scenes-s", weights=None)
+    found = evaluate_regions(student, **where, device="cpu")
+    names = ("teacher", "before", "undecoupled", "after")
+    write_demo(
+        Path("demo"),
+        store,
+        labels.full_name,
+        0.8,
+        dict.fromkeys(names, student),
+        dict.fromkeys(names, found),
+        {**where, "device": "cpu"},
+    )
+    return [*map(Path, PAGES), write_training_page("runs/long", training, []), Path("demo/report/index.html")]
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("world")
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
 def test_pages__fit_a_telephone_and_follow_its_colours(
-    scheme: str, dark: bool, on_a_telephone: Callable[..., list[tuple[int, str]]]
+    scheme: str, dark: bool, pages: list[Path], on_a_telephone: Callable[..., list[tuple[int, str]]]
 ) -> None:
-    """Pages of the commands above. Tables scroll by themselves."""
-    pages = [Path(folder) / "index.html" for folder in PAGES]
-    for folder, (width, ground) in zip(PAGES, on_a_telephone(pages, scheme), strict=True):
-        assert width == 390, folder
-        assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 80) == dark, (folder, ground)
+    """Tables scroll by themselves."""
+    for page, (width, ground) in zip(pages, on_a_telephone(pages, scheme), strict=True):
+        assert width == 390, page
+        assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 80) == dark, (page, ground)
 
 
 def test_json__every_command_is_tried_and_described() -> None:

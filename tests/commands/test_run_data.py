@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from densecli.commands.options import Options
-from densecli.commands.run_data import on_the_runs_data, store_of
+from densecli.commands.run_data import annotated_photos, categories_of, on_the_runs_data, store_of
+from densecli.commands.train import some_names
 from densecli.core.errors import DenseCLIError
-from densecli.shards.specs import DatasetIdentity
+from densecli.models.categories import load_categories
 from densecli.shards.store import Store
 
 
@@ -38,21 +39,30 @@ def test_store_of__a_run_its_exports_and_their_files(tmp_path: Path, place: str)
     assert store_of(str(tmp_path / "other" / place)) == ""
 
 
-@pytest.mark.parametrize(
-    ("dataset", "given", "categories"),
-    [
-        ("scenes", {"data": "photos"}, "scenes"),
-        ("scenes", {"data": "photos", "categories": "133"}, "133"),
-        ("scenes", {"data": "photos", "dataset": "voc21"}, None),
-        ("coco", {"data": "photos"}, None),
-        ("folder", {"data": "photos"}, None),
-    ],
-)
-def test_run_data__photos_of_the_users_own_with_the_runs_categories(
-    tmp_path: Path, dataset: str, given: dict[str, str], categories: str | None
+def store_of_data_set(folder: Path, name: str) -> Store:
+    return Store.create(str(folder / name), {"name": name, "split": "train", "n": 1, "seed": 0}, 96, [1])
+
+
+def test_annotated_photos__no_more_are_drawn_than_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described: DatasetIdentity = {"name": dataset, "split": "train", "n": 1, "digest": ""}
-    Store.create(tmp_path / "store", described, 96, [1])
-    (tmp_path / "config.json").write_text(json.dumps({"store": str(tmp_path / "store")}))
-    found = on_the_runs_data(Options(given=given), str(tmp_path)).given
-    assert found == {**given, **({"categories": categories} if categories else {})}
+    monkeypatch.setenv("DENSECLI_DATA", str(tmp_path))
+    store = store_of_data_set(tmp_path, "scenes").root
+    folder = tmp_path / "scenes"
+    for needed, drawn in ((2, 2), (3, 3), (1, 3)):
+        annotated_photos(store, {}, photos=needed, training=1)
+        assert [len(list((folder / split).glob("*.jpg"))) for split in ("test", "train")] == [drawn, 1]
+
+
+def test_categories_of__the_stores_labels_else_its_data_set(tmp_path: Path) -> None:
+    store = store_of_data_set(tmp_path, "folder")
+    assert categories_of(store.root).name == "coco_stuff_ade_316"
+    target = {"name": "labels", "categories": ["sky", "a, b", "dog", "sofa", "cat"]}
+    codec = {"name": "topk", "things": [False, True, True, True, True]}
+    info = {"categories": "mine.txt"}
+    store.add_column("targets", "t", {"target": target, "codec": codec, "regions": None}, info)
+    found = categories_of(store.root)
+    assert (found.name, found.names[2], list(found.thing)) == ("mine.txt", "dog", codec["things"])
+    # What a command line suggests; a comma separates names there.
+    assert some_names(found) == ["dog", "sofa", "sky"]
+    assert some_names(load_categories("dog, sofa")) == ["dog", "sofa"]

@@ -1,5 +1,6 @@
 """Charts are small, reproducible SVG: what they show is in them as text, and hostile names are only text."""
 
+import math
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from densecli.core.charts import Measured, bar_chart, line_chart
+from densecli.core.charts import Curve, Measured, bar_chart, history_chart, line_chart
 
 
 def parsed(svg: str) -> ElementTree.Element:
@@ -160,3 +161,28 @@ def test_charts__matplotlib_is_loaded_when_a_chart_is_drawn() -> None:
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_history_chart__noise_is_flat_and_a_fall_is_not() -> None:
+    def extent(y: list[float], reach: float) -> float:
+        """Share of the chart's height between the highest and the lowest point of the line."""
+        x = list(range(1, len(y) + 1))
+        curve = Curve(x=x, y=y, low=[v - reach for v in y], high=[v + reach for v in y])
+        svg = history_chart(curve, y_label="loss", full_scale=max(y))
+        heights = [height for _, height in line(svg)]
+        axis = max((points for points in lines(svg, "currentColor") if len(points) == 2), key=tall)
+        return (max(heights) - min(heights)) / tall(axis)
+
+    def tall(points: list[tuple[float, float]]) -> float:
+        return abs(points[0][1] - points[1][1])
+
+    noise = [2 + 0.02 * math.sin(9 * i) for i in range(30)]
+    assert extent(noise, 0.02) < 0.5 and extent(noise, 0.0) < 0.25
+    assert extent([2 - i / 30 for i in range(30)], 0.02) > 0.75
+
+
+def test_history_chart__of_a_single_value_and_of_zeros() -> None:
+    for value in (0.0, 3.0, -1.0):
+        curve = Curve(x=[1], y=[value], low=[value], high=[value])
+        svg = history_chart(curve, y_label="loss", full_scale=abs(value), marked=1)
+        assert "nan" not in svg and "loss" in texts(svg) and "step" in texts(svg)

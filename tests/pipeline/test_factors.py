@@ -101,7 +101,9 @@ def test_encode_maps__again_has_the_same_bytes():
 def test_encode_maps__of_large_grids_measures_errors_in_blocks(monkeypatch):
     x, codec = tokens(3, 5, 64, 48), LowRank(rank=8, method="subspace")
     whole = encoded(codec, x)
-    monkeypatch.setattr(factors, "BLOCK_ENTRIES", 2 * 64**2)
+    # Two maps at once, in three blocks of rows.
+    monkeypatch.setattr(factors, "BLOCKS", 3)
+    monkeypatch.setitem(factors.BLOCK_ENTRIES, "cpu", 2 * 22 * 64)
     for (_, errors), (_, same) in zip(whole, encoded(codec, x), strict=True):
         assert errors == pytest.approx(same, rel=1e-5)
 

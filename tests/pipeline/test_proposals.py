@@ -126,7 +126,7 @@ def test_prepare__counts_what_matches_and_what_is_left_out(config):
         "duplicates": 1,
         "left_out": 1,
     }
-    assert prepare(replace(config, regions="grid-paper"))[0].proposals == {}
+    assert prepare(replace(config, regions="grid-paper", proposals=None))[0].proposals == {}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from densecli.core.errors import DenseCLIError
 from densecli.shards.codecs import Features, LowRank, Rows, TopK, codec_from_spec, combine_errors
 from densecli.shards.geometry import Canvas
+from densecli.shards.quantise import halves
 
 seeds = st.integers(0, 2**32 - 1)
 float_types = st.sampled_from(["fp16", "fp32"])
@@ -118,6 +119,15 @@ def test_topk__has_the_bytes_of_a_full_stable_sort_with_ties_and_zeros(seed, n, 
     arrays, expected = codec.encode(p)[0], sorted_topk(codec, p)
     assert layout(arrays) == layout(expected)
     assert all(arrays[name].tobytes() == expected[name].tobytes() for name in expected)
+
+
+@given(st.lists(st.floats(0, 1, width=32), max_size=30))
+def test_halves__are_the_nearest_ones_at_any_size(values):
+    x = np.array(values, np.float32)
+    for scale in (1, 2**-10, 2**-14, 2**-18, 2**-24, 2**-26):
+        scaled = x * np.float32(scale)
+        with np.errstate(under="ignore"):
+            assert halves(scaled).tobytes() == scaled.astype(np.float16).tobytes()
 
 
 @given(seeds, st.integers(2, 60), st.sampled_from([0.01, 0.1]), st.floats(0, 20))
