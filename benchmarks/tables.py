@@ -64,7 +64,7 @@ COLUMNS: dict[str, Sequence[str]] = {
     "pvlm": ("scenes-s", "scenes-l", "scenes-pvlm", *UNBIASED),
     "lambda": ("crops-scenes-s", "scenes-vfm"),
     "temperature": OF_THE_STUDENT,
-    "alpha": UNBIASED,
+    "alpha": ("crops-scenes-s",),
     "blocks": ("crops-scenes-s", "scenes-vfm"),
     "input-size": UNBIASED,
     "scaling": UNBIASED,

@@ -73,7 +73,8 @@ def on_the_runs_data(
 ) -> Options:
     """The options, with the annotated photos of a run's own data set, their split and categories.
 
-    What the options name stays. Which photos are taken is shown on standard error.
+    What the options name stays: of photos of the user's own, the categories alone are taken. What is taken
+    is shown on standard error.
 
     Args:
         options: The options.
@@ -81,11 +82,17 @@ def on_the_runs_data(
         photos: See `annotated_photos`.
         training: See `annotated_photos`.
     """
-    if "data" in options.given or "dataset" in options.given or not (store := store_of(run)):
+    if "dataset" in options.given or not (store := store_of(run)):
         return options
     if (own := annotated_photos(store, options.given, photos=photos, training=training)) is None:
         return options
-    say(f"The run's data set is taken: {own['data']}, {own['split']}, categories {own['categories']}.")
+    if "data" not in options.given:
+        say(f"The run's data set is taken: {own['data']}, {own['split']}, categories {own['categories']}.")
+    elif "categories" not in options.given and has_annotations(store):
+        own = {"categories": own["categories"]}
+        say(f"The categories of the run's data set are taken: {own['categories']}.")
+    else:
+        return options
     return Options(given={**options.given, **own}, json=options.json)
 
 

@@ -110,7 +110,11 @@ def test_run_data__a_run_on_coco_is_measured_on_its_validation_split(
     assert found["data"] == str(tmp_path / "data" / "coco")
     assert (found["split"], found["categories"]) == ("val2017", "133")
     mine = Options(given={"data": "mine"})
-    assert on_the_runs_data(mine, str(run)) is mine
+    assert on_the_runs_data(mine, str(run)).given == {"data": "mine", "categories": "133"}
+    bare = make_run(tmp_path / "bare", "folder", 512)
+    assert on_the_runs_data(mine, str(bare)) is mine
+    named = Options(given={"data": "mine", "categories": "ade150"})
+    assert on_the_runs_data(named, str(run)) is named
 
 
 def test_changes__what_a_training_has_changed_in_sentences() -> None:
