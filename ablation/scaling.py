@@ -162,7 +162,7 @@ def scaling_spec(
 
 
 def check_sizes(photos: Mapping[tuple[float, int], int], samples_per_step: int) -> None:
-    """Raises DenseCLIError if the smallest subset has fewer photos than a step.
+    """Raises DenseCLIError if the smallest subset has fewer photos than a step, or two have the same photos.
 
     Args:
         photos: Number of photos by share and seed.
@@ -175,6 +175,14 @@ def check_sizes(photos: Mapping[tuple[float, int], int], samples_per_step: int) 
             f"{samples_per_step}.",
             hint="Give larger --shares, or a smaller batch-size in the spec.",
         )
+    seen: dict[tuple[int, int], float] = {}
+    for (share, seed), count in photos.items():
+        # One lies inside the other.
+        if (other := seen.setdefault((seed, count), share)) != share:
+            raise DenseCLIError(
+                f"The shares {other:g} and {share:g} are the same {count:,} photos with seed {seed}.",
+                hint="Give --shares that differ more.",
+            )
 
 
 def scaling_curves(

@@ -1,12 +1,13 @@
 """Memory and time of the main process of a build over all parts of a store of a billion photos.
 
-    python benchmarks/listing_parts.py [--parts 16 1563] [--tars-per-part 64] [--photos-per-tar 10000]
+    python benchmarks/listing_parts.py [--parts 1 10 100 1563] [--tars-per-part 64] [--photos-per-tar 10000]
 
 Runs `build_parts` with numbers in place of photos: the tars are names alone, a scan of a tar gives a table
 that is made up, and the build of a part lists it, cuts its first, middle and last shard, and lets it go.
 While a part is "built", the next one is listed in a thread, as in a build. The index of the listings is in
-memory and keeps those of three parts, where that of a build is in the store. Prints, after each of `--parts`,
-the photos so far, the largest resident set so far beyond that after the imports, and the seconds.
+memory and keeps those of two parts, where that of a build is in the store. Prints, after each of `--parts`,
+the photos so far, the resident set and the largest so far, both beyond what it was after the imports, and the
+seconds.
 """
 
 import argparse
@@ -52,10 +53,10 @@ class MemoryIndex:
             self._entries.popitem(last=False)
 
 
-def peak_mb() -> float:
-    """The largest resident set of this process since `forget_peak`."""
+def memory_mb(name: str) -> float:
+    """The resident set of this process (VmRSS), or its largest one since `forget_peak` (VmHWM)."""
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition(f"{name}:")[2].split()[0]) / 1024
 
 
 def forget_peak() -> None:
@@ -82,11 +83,12 @@ def measure(checkpoints: list[int], tars_per_part: int, photos: int) -> list[dic
     """Lists as many parts as the last checkpoint says.
 
     Returns:
-        For each checkpoint `parts`, `photos`, `MB` and `seconds`.
+        For each checkpoint `parts`, `photos`, `MB`, `most MB`, `seconds` and `CPU seconds`.
     """
     last = max(checkpoints)
     forget_peak()
-    before, start, rows = peak_mb(), time.perf_counter(), list[dict[str, Any]]()
+    before, start, rows = memory_mb("VmHWM"), time.perf_counter(), list[dict[str, Any]]()
+    cpu = time.process_time()
     found = {f"{i:06d}.tar": Entry(photos * 100_864, str(i), False) for i in range(last * tars_per_part)}
     done = 0
 
@@ -103,8 +105,10 @@ def measure(checkpoints: list[int], tars_per_part: int, photos: int) -> list[dic
                 {
                     "parts": done,
                     "photos": done * tars_per_part * photos,
-                    "MB": peak_mb() - before,
-                    "seconds": time.perf_counter() - start,
+                    "MB": round(memory_mb("VmRSS") - before, 1),
+                    "most MB": round(memory_mb("VmHWM") - before, 1),
+                    "seconds": round(time.perf_counter() - start, 1),
+                    "CPU seconds": round(time.process_time() - cpu, 1),
                 }
             )
             print(json.dumps(rows[-1]), flush=True)
@@ -112,7 +116,7 @@ def measure(checkpoints: list[int], tars_per_part: int, photos: int) -> list[dic
         sums = {"shards": len(shards), "samples": len(source.items), "skipped": {}, "seconds": {"total": 1.0}}
         return describe(request.store, columns, [[] for _ in columns], status="built") | sums
 
-    index = MemoryIndex(3 * tars_per_part)
+    index = MemoryIndex(2 * tars_per_part)
     with (
         tempfile.TemporaryDirectory() as folder,
         fabricated(tars_per_part, photos, index),
@@ -137,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", type=int, nargs="+", default=[16, 1563], help="when to print")
+    parser.add_argument("--parts", type=int, nargs="+", default=[1, 10, 100, 1563], help="when to print")
     parser.add_argument("--tars-per-part", type=int, default=64)
     parser.add_argument("--photos-per-tar", type=int, default=10_000)
     args = parser.parse_args()

@@ -2,76 +2,110 @@
 
     python benchmarks/listing_remote.py [--tars 4] [--photos 400] [--photo-kb 100] [--delay-ms 30]
 
-The store is moto's S3 server in a process of its own; each request waits `--delay-ms` before it is answered.
-Parts of objects are cut from a copy: moto itself would copy a whole tar for each.
+The store is moto's S3 server. A process before it answers for parts of objects, from copies, each after
+`--delay-ms`: moto would take longer than the delay for them.
 A photo has `--others` further members of `--other-kb`. Both ways list the same tars in the same run.
 """
 
 import argparse
+import asyncio
+import http.client
 import io
+import logging
 import multiprocessing
 import os
+import re
 import tarfile
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from unittest import mock
 
 import fsspec
+from moto.server import ThreadedMotoServer
 
 from densecli.pipeline.sources import open_source, tars
 from densecli.pipeline.sources.tars import scan_tar
 
 
-def serve(port: Any, delay: float, counts: Any) -> None:
-    """moto's server, slowed down; counts[:] are the objects asked for, their bytes and the most at once."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
+class Front:
+    """Stands before moto: answers for parts of objects, after the delay, and passes on the rest.
 
-    app, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
-    bodies: dict[str, tuple[bytes, list[tuple[str, str]]]] = {}
-    under_way = 0
+    Attributes:
+        counts: Parts of objects asked for, their bytes, and the most at once.
+    """
 
-    class Quiet(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def __init__(self, port: int, delay: float, counts: Any) -> None:
+        """Knows no object yet.
 
-        def log(self, *_: object) -> None:
-            pass
+        Args:
+            port: That of moto.
+            delay: Seconds until a part is sent.
+            counts: See the class; other processes see them.
+        """
+        self.counts = counts
+        self._moto, self._delay, self._under_way = f"127.0.0.1:{port}", delay, 0
+        self._bodies: dict[str, bytes] = {}
 
-    def whole(environ: dict[str, Any]) -> tuple[bytes, list[tuple[str, str]]]:
-        headers: list[tuple[str, str]] = []
-        del environ["HTTP_RANGE"]
-        body = b"".join(app(environ, lambda _, found, *__: headers.extend(found)))
-        # The checksum is that of the whole object.
-        left_out = ("content-length", "x-amz-checksum", "x-amz-sdk-checksum")
-        return body, [(name, value) for name, value in headers if not name.lower().startswith(left_out)]
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers the requests of a connection, none of which has a body, until it ends."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                method, address, _ = head.split(" ", 2)
+                fields = {k.lower(): v for k, v in re.findall(r"(?m)^([\w-]+): (.*?)\r$", head)}
+                if method == "GET" and "range" in fields:
+                    writer.write(await self._part(address, fields))
+                else:
+                    writer.write(await asyncio.to_thread(_passed_on, self._moto, method, address, fields))
+        writer.close()
 
-    def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        nonlocal under_way
-        name, part = environ["PATH_INFO"], environ.get("HTTP_RANGE")
-        if environ["REQUEST_METHOD"] != "GET" or not part:
-            return app(environ, start)
-        with lock:
-            under_way += 1
-            counts[2] = max(counts[2], under_way)
-            if name not in bodies:
-                bodies[name] = whole(environ)
-        time.sleep(delay)
-        body, headers = bodies[name]
-        first, last = (int(number) for number in part.removeprefix("bytes=").split("-"))
+    async def _part(self, address: str, fields: dict[str, str]) -> bytes:
+        first, last = map(int, fields.pop("range").removeprefix("bytes=").split("-"))
+        path, counts = address.partition("?")[0], self.counts
+        self._under_way += 1
+        counts[2] = max(counts[2], self._under_way)
+        if path not in self._bodies:
+            whole = await asyncio.to_thread(_passed_on, self._moto, "GET", address, fields)
+            self._bodies[path] = whole.partition(b"\r\n\r\n")[2]
+        await asyncio.sleep(self._delay)
+        self._under_way -= 1
+        body = self._bodies[path]
         data = body[first : last + 1]
-        with lock:
-            under_way -= 1
-            counts[0] += 1
-            counts[1] += len(data)
-        place = ("Content-Range", f"bytes {first}-{first + len(data) - 1}/{len(body)}")
-        start("206 PARTIAL CONTENT", [*headers, place, ("Content-Length", str(len(data)))])
-        return [data]
+        counts[0] += 1
+        counts[1] += len(data)
+        place = f"bytes {first}-{first + len(data) - 1}/{len(body)}"
+        head = (
+            f"HTTP/1.1 206 Partial Content\r\nContent-Range: {place}\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        return head.encode() + data
 
-    server = make_server("127.0.0.1", 0, slow, threaded=True, request_handler=Quiet)
-    port.value = server.port
-    server.serve_forever()
+
+def _passed_on(host: str, method: str, address: str, fields: Mapping[str, str]) -> bytes:
+    """moto's answer as it stands on the wire."""
+    connection = http.client.HTTPConnection(host)
+    connection.request(method, address, headers=dict(fields))
+    answer = connection.getresponse()
+    body, length = answer.read(), answer.getheader("Content-Length")
+    kept = [
+        f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in ("transfer-encoding", "connection")
+    ]
+    kept += [] if length else [f"Content-Length: {len(body)}"]
+    connection.close()
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}", *kept]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def serve(port: Any, moto: int, delay: float, counts: Any) -> None:
+    """Runs a `Front` until this process is ended."""
+
+    async def run() -> None:
+        server = await asyncio.start_server(Front(moto, delay, counts).answer, "127.0.0.1", 0)
+        port.value = server.sockets[0].getsockname()[1]
+        await server.serve_forever()
+
+    asyncio.run(run())
 
 
 def tar(photos: int, photo: int, others: int, other: int, first: int) -> bytes:
@@ -97,22 +131,28 @@ def main() -> None:
     parser.add_argument("--other-kb", type=float, default=40)
     parser.add_argument("--delay-ms", type=float, default=30)
     args = parser.parse_args()
-    port, counts = multiprocessing.Value("i", 0), multiprocessing.Array("q", 3)
-    server = multiprocessing.Process(target=serve, args=(port, args.delay_ms / 1000, counts), daemon=True)
-    server.start()
-    while not port.value:
-        time.sleep(0.05)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    backend = moto.get_host_and_port()[1]
     os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port.value}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    client = fsspec.filesystem("s3")
+    client = fsspec.filesystem("s3", endpoint_url=f"http://127.0.0.1:{backend}")
     client.mkdir("photos")
     for i in range(args.tars):
         size, other = round(args.photo_kb * 1000), round(args.other_kb * 1000)
         client.pipe_file(f"photos/{i:06d}.tar", tar(args.photos, size, args.others, other, i * args.photos))
+    spawn = multiprocessing.get_context("spawn")
+    port, counts = spawn.Value("i", 0), spawn.Array("q", 3)
+    arguments = (port, backend, args.delay_ms / 1000, counts)
+    front = spawn.Process(target=serve, args=arguments, daemon=True)
+    front.start()
+    while not port.value:
+        time.sleep(0.05)
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port.value}"
 
     def before(url: str, choose: Any, **_: Any) -> Any:
         return scan_tar(url, choose)
@@ -132,7 +172,8 @@ def main() -> None:
     assert sources[0].identity == sources[1].identity
     (_, bytes_before, _, before_s), (_, bytes_now, _, now_s) = rows
     print(f"1/{bytes_before / bytes_now:.1f} of the bytes, 1/{before_s / now_s:.1f} of the time")
-    server.terminate()
+    front.terminate()
+    moto.stop()
 
 
 if __name__ == "__main__":

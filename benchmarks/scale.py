@@ -1,7 +1,7 @@
 """What a large run costs, and how that grows: one table over ranks, shards, workers and parts.
 
     python benchmarks/scale.py FOLDER
-    python benchmarks/scale.py FOLDER --shards 200 2000 --ranks 1 8 --workers 8 32 --parts 2 16     # smaller
+    python benchmarks/scale.py FOLDER --shards 200 2000 --ranks 1 8 --workers 8 32 --parts 1 16     # smaller
 
 Nothing of this needs many machines:
 
@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[2000, 45000])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8, 64, 1024])
     parser.add_argument("--workers", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--parts", type=int, nargs="+", default=[16, 1563], help="of 640,000 photos each")
+    parser.add_argument(
+        "--parts", type=int, nargs="+", default=[1, 10, 100, 1563], help="of 640,000 photos each"
+    )
     options = parser.parse_args()
     # Ten shards and more a lane, as number_of_lanes has it.
     shards = {n: min(SA_1B, 160 * n) for n in options.ranks}

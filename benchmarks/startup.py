@@ -45,7 +45,10 @@ PAGE = 1000
 def fabricate(root: Path, shards: int, samples: int) -> Store:
     """Writes a store whose tars are empty, with its manifests, or takes the one that is there."""
     if (root / "done").exists():
-        return Store.open(root)
+        store = Store.open(root)
+        # A run may have been ended while they were set aside.
+        put_back(store)
+        return store
     shutil.rmtree(root, ignore_errors=True)
     dataset = {"name": "fabricated", "split": "", "digest": "0", "n": samples * shards}
     store = Store.create(root, dataset, 512, [samples] * shards)
@@ -165,7 +168,8 @@ def set_aside(store: Store, suffix: str = ".aside") -> None:
 def put_back(store: Store, suffix: str = ".aside") -> None:
     """Undoes `set_aside`."""
     for column in columns_of(store):
-        Path(column.url, f"{FILE}{suffix}").rename(manifest_url(column))
+        if (aside := Path(column.url, f"{FILE}{suffix}")).exists():
+            aside.rename(manifest_url(column))
 
 
 def run(root: Path, shards: int, samples: int) -> list[list[str]]:

@@ -33,8 +33,8 @@ from densecli.pipeline.cluster import connected
 from densecli.pipeline.config import FailureSettings
 from densecli.pipeline.run_units import run_units
 from densecli.pipeline.sources.packed import part
+from densecli.pipeline.sources.tars import table as rows_of
 from densecli.pipeline.sources.volumes import Listing, Volume
-from densecli.pipeline.sources.volumes import table as rows_of
 from densecli.pipeline.summary import Totals
 from densecli.pipeline.unit import Report, Unit
 from densecli.pipeline.worker import UNITS_PER_WORKER, Pulse
@@ -135,7 +135,8 @@ def measure(workers: int, shards: int, processes: int = 4) -> Figures:
     ):
         totals = Totals({shard_name(i): PHOTOS for i in range(shards)}, Stop(), progress)
         pool = WorkerPool(None, workers, settings=settings, launcher=Launcher(processes))  # type: ignore[arg-type]
-        numbers = shared(claims, range(shards), set, slots=workers * UNITS_PER_WORKER)
+        missing = set(range(shards))
+        numbers = shared(claims, range(shards), missing.copy, slots=workers * UNITS_PER_WORKER)
         units = (None if number is None else unit(number) for number in numbers)
 
         def stopping() -> bool:
@@ -147,6 +148,7 @@ def measure(workers: int, shards: int, processes: int = 4) -> Figures:
             if not start:
                 cpu, start = time.process_time(), time.perf_counter()
             totals.add(report)
+            missing.discard(int(report.shard))
             done += 1
         cpu, seconds = time.process_time() - cpu, time.perf_counter() - start
         assert totals.summary()["shards"] == shards

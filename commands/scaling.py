@@ -90,8 +90,8 @@ def scaling(options: Options) -> int:
     from densecli.shards.shard_table import ShardTable
 
     config = options.make(ScalingSettings, store=options.store)
-    shares = parse_shares(config.shares) if config.shares else None
-    seeds = parse_seeds(config.seeds) if config.seeds else None
+    shares = parse_shares(config.shares) if config.shares is not None else None
+    seeds = parse_seeds(config.seeds) if config.seeds is not None else None
     runner = make_runner()
     store = open_store(config.store)
     path = find_spec(config.spec, store.dataset["name"])

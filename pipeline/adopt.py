@@ -1,6 +1,7 @@
 """Adds shared columns to a store of the same photos: targets without a teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -130,13 +131,15 @@ class Adopter:
         """
         there: dict[str, tuple[str, int, bytes]] = {}
         for name in self.photos.shards_of([record.key for record in records], shard):
-            receipt = self.photos.key_column.receipt(name)
+            with _of_a_copy():
+                receipt = self.photos.key_column.receipt(name)
             if receipt is None:
                 raise DenseCLIError(
                     f"The shared column {self.photos.key_column.url} lacks the shard {name}.",
                     hint="The copy is not whole: fetch it again.",
                 )
-            keys = index_of(self.photos.key_column, name, receipt).samples
+            with _of_a_copy():
+                keys = index_of(self.photos.key_column, name, receipt).samples
             digests = read_digests(self.photos.root, name, len(keys))
             there |= {key: (name, row, digests[row]) for row, key in enumerate(keys)}
         found, missing, other = [], [], []
@@ -151,7 +154,9 @@ class Adopter:
             raise DenseCLIError(
                 f"The shared columns are not about {len(missing)} of the {len(records)} photos of shard "
                 f"{shard}, such as {missing[0]}.",
-                hint="They were made of another data set or split, or your photos have other names.",
+                hint="They were made of another data set or split, or your photos have other names."
+                if len(missing) == len(records)
+                else "Build a store of no more photos than they are about, or run the teacher on yours.",
             )
         if other:
             raise DenseCLIError(
@@ -177,7 +182,8 @@ class Adopter:
             if column.has(unit.shard):
                 continue
             writer = ShardWriter(column, unit.shard)
-            opened = {name: read_joined([shared], name) for name, _ in dict.fromkeys(places)}
+            with _of_a_copy():
+                opened = {name: read_joined([shared], name) for name, _ in dict.fromkeys(places)}
             for record, (name, row) in zip(records, places, strict=True):
                 if stop.is_set():
                     raise Stopped
@@ -186,6 +192,17 @@ class Adopter:
             receipt = writer.commit(error=_errors(shared, [name for name, _ in places]))
             seconds += receipt.seconds["write"]
         return Report(shard=unit.shard, samples=len(records), skipped={}, seconds={"write": seconds})
+
+
+@contextmanager
+def _of_a_copy() -> Iterator[None]:
+    """Hints at what helps with a damaged copy, which nobody can build again here."""
+    try:
+        yield
+    except DenseCLIError as error:
+        raise DenseCLIError(
+            str(error), hint="The copy is damaged: fetch the file again, or have it shared again."
+        ) from error
 
 
 def _errors(shared: Column, shards: Sequence[str]) -> Errors:
@@ -265,7 +282,8 @@ def prepare(store: Store, config: AdoptConfig) -> Adopter:
 def _entries(column: Column) -> np.ndarray:
     """Sorted entries of `key_hashes` for all keys of a column."""
     hashes = [np.empty(0, np.uint64)]
-    for number, shard in enumerate(column.shard_names):
-        if receipt := column.receipt(shard):
-            hashes.append(key_hashes(index_of(column, shard, receipt).samples, number))
+    with _of_a_copy():
+        for number, shard in enumerate(column.shard_names):
+            if receipt := column.receipt(shard):
+                hashes.append(key_hashes(index_of(column, shard, receipt).samples, number))
     return np.sort(np.concatenate(hashes))

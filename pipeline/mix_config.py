@@ -25,8 +25,8 @@ class MixConfig(StoreSettings, DryRunSettings):
     rule: Rule = setting(
         "average",
         help="How labels are mixed. average: the weighted mean. vote: the share of the weights that name a "
-        "category first. agree: the mean where all name the same category first, elsewhere 1/D each, which "
-        "theta leaves out.",
+        "category first. agree: the mean where all name the same category first, elsewhere 1/D each: "
+        "a training leaves such regions out.",
         group="labels",
     )
     workers: int = changed(RelabelConfig, "workers")

@@ -41,7 +41,7 @@ def vote(p: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def agree(p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted mean where all name the same class first, elsewhere 1/D, which theta leaves out."""
+    """The weighted mean where all name the same class first, elsewhere 1/D, which a training leaves out."""
     mixed = average(p, weights)
     mixed[~agreement(p)] = 1 / p.shape[2]
     return mixed

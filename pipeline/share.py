@@ -1,6 +1,7 @@
 """Shares columns of a store without its photos: the targets, digests of the photos, and a card."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import Progress
+from densecli.pipeline.manifests import publish_manifests
 from densecli.pipeline.photo_digests import digest_of, write_digests
 from densecli.pipeline.share_config import ShareConfig
 from densecli.pipeline.store_card import store_card
@@ -42,6 +44,7 @@ def share(config: ShareConfig) -> dict[str, Any]:
         raise DenseCLIError(
             f"{fs.shown(out)} has a column of photos.", hint="Give --out a folder of its own."
         )
+    _check_folder(out, columns)
     fs.write_atomic(fs.join(out, "store.json"), fs.read_bytes(fs.join(store.root, "store.json")))
     removed = sum(_write_description(column, store.root, out) for column in columns)
     written = [column for column in columns if not column.computed]
@@ -58,6 +61,7 @@ def share(config: ShareConfig) -> dict[str, Any]:
         progress.advance(planned)
     progress.close()
     shared = Store.open(out)
+    publish_manifests([_copy(column, store.root, out) for column in written])
     described = describe(store, columns=[store.images, *columns])
     found = [column for column in described["columns"] if column["kind"] != "images"]
     size = sum(column["bytes"] for column in found)
@@ -99,6 +103,17 @@ def _chosen(store: Store, names: Sequence[str]) -> list[Column]:
     return columns
 
 
+def _check_folder(out: str, columns: Sequence[Column]) -> None:
+    """Raises DenseCLIError if a folder has other columns, of which the card would not tell."""
+    known = {column.url.rpartition("/")[2] for column in columns}
+    there = {name for kind in ("regions", "targets") for name in fs.listdir(fs.join(out, kind))}
+    if strays := sorted(there - known):
+        raise DenseCLIError(
+            f"{fs.shown(out)} has columns that are not to be shared now: {', '.join(strays)}.",
+            hint="Give --out another folder, or name these too with --column.",
+        )
+
+
 def _write_description(column: Column, root: str, out: str) -> int:
     """Copies a column.json. Returns the number of places on this machine that it no longer names."""
     places = {name: value for name, value in column.info.items() if _is_place(value)}
@@ -116,11 +131,13 @@ def _moved(column: Column, root: str, out: str) -> str:
     return fs.join(out, column.url.removeprefix(root).lstrip("/"))
 
 
+def _copy(column: Column, root: str, out: str) -> Column:
+    return replace(column, url=_moved(column, root, out))
+
+
 def _copy_shard(column: Column, shard: str, root: str, out: str) -> None:
     """Copies the tar, then its receipt, if they are not there yet. Raises DenseCLIError for pictures."""
-    copy = Column(
-        url=_moved(column, root, out), spec=column.spec, shard_names=column.shard_names, info=column.info
-    )
+    copy = _copy(column, root, out)
     receipt = fs.read_bytes(column.receipt_url(shard))
     if copy.has(shard) and fs.read_bytes(copy.receipt_url(shard)) == receipt:
         return

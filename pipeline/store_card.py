@@ -80,9 +80,14 @@ def store_card(
         *_warning(targets),
         "## Error of what is stored",
         "",
-        "Measured shard by shard when the columns were built, against the teacher's own output.",
+        "Measured shard by shard when the columns were built, against the teacher's own output. Of a mix, "
+        "`agreement` is the share of regions for which its P-VLMs name the same category.",
         "",
-        *(_errors(column, facts) for column, facts in zip(columns, described, strict=True) if facts["error"]),
+        *(
+            _errors(column, facts)
+            for column, facts in zip(columns, described, strict=True)
+            if facts["error"] and column.kind == "targets"
+        ),
         "",
         "## Data",
         "",
@@ -104,9 +109,12 @@ def store_card(
 def _row(column: Column, facts: Mapping[str, Any], samples: int) -> str:
     network = column.spec.get("architecture", "")
     weights = column.spec.get("weights", "")
+    what = column.target_kind or "boxes" + (", computed" if column.computed else "")
+    if made_of := column.info.get("mixed") or column.info.get("features"):
+        what += f", of {made_of}"
     return "| {} | {} | {} | {} | {} | {} | {} |".format(
         column.full_name,
-        column.target_kind or "boxes" + (", computed" if column.computed else ""),
+        what,
         network,
         f"`{weights[:16]}`" if weights else "",
         _licence(network) if network else "",

@@ -129,12 +129,13 @@ class JoinedTar:
         places: For each extension the first byte of each sample's member and the first behind it; negative
             where it has none.
         url: Address of the tar.
+        index: See `OpenTar`.
     """
 
-    __slots__ = ("data", "places", "url")
+    __slots__ = ("data", "index", "places", "url")
 
     def __init__(self, tar: OpenTar, url: str) -> None:
-        self.data, self.url = tar.data, url
+        self.data, self.url, self.index = tar.data, url, tar.index
         # Lists: single numbers of an array take longer.
         self.places: dict[str, list[list[int]]] = {
             extension: np.cumsum(places, axis=1).tolist() for extension, places in tar.index.places.items()
@@ -185,10 +186,14 @@ class ComputedBoxes:
         photos: The shard of the photos.
     """
 
-    __slots__ = ("_column", "photos")
+    __slots__ = ("_cells", "_known", "photos")
 
     def __init__(self, column: Column, photos: JoinedTar) -> None:
-        self._column, self.photos = column, photos
+        self._cells, self.photos = column.grids.by_valid_box, photos
+        # 8 bytes a photo, as long as the index is remembered: the regions themselves are shared.
+        self._known: list[Regions | None] = photos.index.derived.setdefault(
+            self._cells, [None] * len(photos.index.samples)
+        )
 
     def members(self, row: int) -> ComputedMembers:
         """See `JoinedTar`."""
@@ -200,10 +205,17 @@ class ComputedBoxes:
 
     def regions(self, row: int) -> Regions:
         """See `JoinedTar`. What raises is wrong with the photo's `.json`."""
-        about = json.loads(bytes(Members(self.photos, row)["json"]))
-        if not all(0 <= side <= 1 for side in about["valid"]):
+        return self._known[row] or self._read(row)
+
+    def _read(self, row: int) -> Regions:
+        valid = json.loads(str(Members(self.photos, row)["json"], "utf-8"))["valid"]
+        if not all(0 <= side <= 1 for side in valid):
             raise ValueError("its valid box is no part of the canvas")
-        return self._column.grids.of_photo(about)
+        box = tuple(map(float, valid))
+        regions = self._cells(box)
+        if self._cells.keeps(box):
+            self._known[row] = regions
+        return regions
 
 
 @dataclass(frozen=True, slots=True)

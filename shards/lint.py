@@ -22,6 +22,8 @@ from densecli.shards.store import Store
 from densecli.shards.tars import Buffer, index_of, read_tar
 
 FOLDERS = ("images", "regions", "targets")
+SHARED = ("share.json", "README.md", "photos")
+"""What `densecli share` writes beside the columns, in place of the photos."""
 # A USTAR header: its type is 0 or NUL for a regular file, and a long name would go on in the prefix.
 _TYPE, _PREFIX, _REGULAR = 156, slice(345, 500), (0, ord("0"))
 
@@ -62,10 +64,11 @@ def lint(
         sample: Reads only this many shards of each column, the same of all; None reads all.
         seed: Seed of the choice of these shards.
     """
-    yield from _strays(store, store.root, {"store.json", "index", *FOLDERS})
+    beside = SHARED if _is_shared(store) else ()
+    yield from _strays(store, store.root, {"store.json", "index", *FOLDERS, *beside})
     shards = chosen(store, sample, seed)
     digests: dict[str, str] = {}
-    for column in [store.images, *_folders(store)]:
+    for column in _columns(store):
         if isinstance(column, Finding):
             yield column
             continue
@@ -93,8 +96,18 @@ def chosen(store: Store, sample: int | None, seed: int) -> list[int]:
 
 def count(store: Store, sample: int | None = None) -> int:
     """Number of shards, over all columns, that `lint` checks."""
-    columns = sum(isinstance(c, Column) for c in (store.images, *_folders(store)))
+    columns = sum(isinstance(c, Column) for c in _columns(store))
     return len(chosen(store, sample, 0)) * columns
+
+
+def _is_shared(store: Store) -> bool:
+    return fs.exists(fs.join(store.root, SHARED[0]))
+
+
+def _columns(store: Store) -> Iterator[Column | Finding]:
+    if not _is_shared(store):
+        yield store.images
+    yield from _folders(store)
 
 
 def _folders(store: Store) -> Iterator[Column | Finding]:

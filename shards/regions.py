@@ -30,8 +30,9 @@ PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 # Boxes of a photo that a store may ask its readers to compute.
 _MOST_BOXES = 1 << 16
-# Boxes of a photo that are kept for the next of its size: 16 MB in all at most.
-_MOST_KEPT = 1 << 10
+# Boxes that are kept for further photos, 16 MB. A canvas of 512 px has 1,023 sizes of photos, because one
+# side is 512, and a photo has 400 boxes.
+_MOST_KEPT = 1 << 20
 # Most cells of a view that a visit trains on, as in CLIPSelf.
 MAX_CELLS = {"clipself": 20}
 
@@ -128,9 +129,12 @@ class Grids:
         Returns:
             The boxes, read-only: photos of one size share them.
         """
-        valid = tuple(map(float, valid_box))
-        many = sum(m * n for m, n in self.pairs) > _MOST_KEPT
-        return _cells.__wrapped__(self.pairs, valid) if many else _cells(self.pairs, valid)
+        return self.by_valid_box(tuple(map(float, valid_box)))
+
+    @property
+    def by_valid_box(self) -> "Cells":
+        """`boxes` for those who call it often. Equal grids have the same one."""
+        return _cells(self.pairs)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:
         """The regions of a stored photo. `about`: its `.json` in the images column."""
@@ -181,24 +185,36 @@ class GridPlan:
         return self.grids.of_photo(about)
 
 
-# A canvas of 512 px has 1,023 sizes of photos: one side is 512.
-@lru_cache(maxsize=1024)
-def _cells(pairs: tuple[tuple[int, int], ...], valid: tuple[float, ...]) -> Regions:
-    """See `Grids.boxes`."""
-    cells, offsets = _grids(pairs)
-    x0, y0, x1, y1 = valid
-    boxes = (cells * np.array([x1 - x0, y1 - y0] * 2) + np.array([x0, y0] * 2)).astype(np.float32)
-    boxes.flags.writeable = False
-    return Regions(boxes, offsets)
+class Cells:
+    """The cells of grids on photos of any size. Threads may share it."""
+
+    def __init__(self, pairs: tuple[tuple[int, int], ...]) -> None:
+        """Knows no photo yet. pairs: See `Grids`."""
+        grids = [_grid(m, n) for m, n in pairs]
+        self._cells = np.concatenate(grids)
+        self._offsets = np.cumsum([0, *map(len, grids)]).astype(np.int32)
+        self._offsets.flags.writeable = False
+        self._most = _MOST_KEPT // len(self._cells)
+        self._kept: dict[tuple[float, ...], Regions] = {}
+
+    def __call__(self, valid: tuple[float, ...]) -> Regions:
+        """See `Grids.boxes`."""
+        return self._kept.get(valid) or self._new(valid)
+
+    def keeps(self, valid: tuple[float, ...]) -> bool:
+        """Whether all photos of this valid box share their regions."""
+        return valid in self._kept
+
+    def _new(self, valid: tuple[float, ...]) -> Regions:
+        x0, y0, x1, y1 = valid
+        sides, corner = np.array([x1 - x0, y1 - y0] * 2), np.array([x0, y0] * 2)
+        boxes = (self._cells * sides + corner).astype(np.float32)
+        boxes.flags.writeable = False
+        found = Regions(boxes, self._offsets)
+        return self._kept.setdefault(valid, found) if len(self._kept) < self._most else found
 
 
-@lru_cache(maxsize=16)
-def _grids(pairs: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of all grids on the unit square, (N, 4) float64 xyxy, and the grids' offsets (V + 1,) int32."""
-    grids = [_grid(m, n) for m, n in pairs]
-    offsets = np.cumsum([0, *map(len, grids)]).astype(np.int32)
-    offsets.flags.writeable = False
-    return np.concatenate(grids), offsets
+_cells = lru_cache(maxsize=16)(Cells)
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:

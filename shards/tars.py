@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -51,10 +51,12 @@ class Index:
         keys: The N keys in order, each followed by a newline. Equal ones are one object.
         places: (N, 2) int64 for each extension: first byte and size of the member of each sample, -1 where
             it has none.
+        derived: What readers have found in the members of each sample, and need again in every epoch.
     """
 
     keys: str
     places: dict[str, np.ndarray]
+    derived: dict[Any, list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def samples(self) -> list[str]:

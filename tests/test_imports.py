@@ -117,6 +117,32 @@ def test_files__import_no_bare_room() -> None:
     assert not [(file, name) for file in files for name in imported(file) if top(name) in {"cli", *ALLOWED}]
 
 
+def test_benchmarks__import_what_is_there() -> None:
+    """No type checker reads them, and no test runs them all."""
+
+    def names_in(module: str) -> set[str]:
+        path = ROOT.joinpath(*module.split(".")[1:])
+        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        found = {child.stem for child in path.glob("*")}
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(name, ctx=ast.Store()):
+                    found.add(name)
+                case ast.Import(names=names) | ast.ImportFrom(names=names):
+                    found.update(each.asname or each.name for each in names)
+        return found
+
+    asked = [
+        (file.name, node.module, each.name)
+        for file in (ROOT / "benchmarks").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and top(node.module or "") == "densecli"
+        for each in node.names
+    ]
+    assert asked
+    assert [each for each in asked if each[2] not in names_in(each[1])] == []
+
+
 def test_root__has_no_other_python_file() -> None:
     """Every one of them would land in the wheel."""
     assert {file.name for file in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "cli.py"}

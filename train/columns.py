@@ -67,7 +67,7 @@ def find_targets(
     for kind in wanted_kinds:
         columns = [c for c in fitting if c.target_kind == kind]
         named = [c for c in columns if names_of(c) & set(teachers)]
-        own = [c for c in columns if c.name in _own_teachers(kind, student)]
+        own = [c for c in columns if c.name in own_teachers(kind, student)]
         choice = named or (own if len(columns) > 1 else []) or columns
         if not choice:
             of_kind = [c for c in everything if c.target_kind == kind]
@@ -171,7 +171,7 @@ def _with_fewest_views(columns: Iterable[Column]) -> list[Column]:
     return list(found.values())
 
 
-def _own_teachers(kind: str, student: str) -> list[str]:
+def own_teachers(kind: str, student: str) -> list[str]:
     """Names of the column whose teacher is the untrained student, the short one first."""
     if not KINDS[kind].own_teacher:
         return []
@@ -317,7 +317,7 @@ def default_teacher(dataset: str, kind: str, student: str) -> str:
     if KINDS[kind].own_teacher:
         # Crops and own tokens are a CLIP's, and a VFM can learn from its tokens; a Refiner is any network's.
         other = is_vfm(student) and kind not in OF_REFINERS
-        return _own_teachers(kind, defaults.student if other else student)[0]
+        return own_teachers(kind, defaults.student if other else student)[0]
     return KINDS[kind].teacher_name(defaults.vfm if kind == "gram" else defaults.pvlm)
 
 

@@ -229,6 +229,7 @@ class Distillation(Recipe[Outputs]):
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""
         notes = method_notes(self.config, self.store, self.regions, samples_per_step)
+        notes += [note for term in self.terms.values() for note in term.notes]
         if self.config.fsdp:
             notes.append("Pictures are not drawn: with --fsdp no process has a whole student.")
         if self.unread:

@@ -19,7 +19,7 @@ from densecli.core.leftovers import sweep_behind
 from densecli.models.checkpoint_formats import mode_means
 from densecli.models.checkpoints import WeightsInfo
 from densecli.models.model_card import card_path, read_card, run_export
-from densecli.models.student import Student, load_student
+from densecli.models.student import DenseVFM, Student, load_student
 from densecli.models.weights import weights_sha256
 from densecli.train.averaging import average, cloned
 from densecli.train.checkpoints import latest_checkpoint, load_checkpoint
@@ -29,7 +29,7 @@ from densecli.train.exports import EXPORTS, FOLDER_WEIGHTS, ExportFormat, export
 from densecli.train.heads import student_state
 from densecli.train.run_folder import RunFolder
 
-_SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "pt"}
+_SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".bin": "pt", ".onnx": "onnx"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,12 @@ def export(config: ExportConfig) -> dict[str, Any]:
     model.check_mode(about["mode"])
     tensors = export_weights(model, config.layout)
     file, format = _target(config, source.folder)
-    data = _serialised(tensors, format, EXPORTS[config.layout])
+    layout = EXPORTS[config.layout]
+    if layout.graph:
+        # It is of one size.
+        native = model.native_side if isinstance(model, DenseVFM) else model.arch.native_side
+        about.setdefault("image_size", native)
+    data = layout.graph(model, about) if layout.graph else _serialised(tensors, format, layout)
     card = {
         **about,
         "mode_means": mode_means(model, about["mode"]),
@@ -166,6 +171,12 @@ def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
     """The file to write, and its file format."""
     if EXPORTS[config.layout].files is not None:
         return _target_folder(config, folder) / FOLDER_WEIGHTS, "safetensors"
+    possible = ("onnx",) if EXPORTS[config.layout].graph else ("safetensors", "pt")
+    if config.format not in (None, *possible):
+        raise DenseCLIError(
+            f"The format {config.layout} has no files of the kind {config.format}.",
+            hint="Leave --format out.",
+        )
     if config.out is None:
         format = config.format or EXPORTS[config.layout].file_format
         if folder is None:
@@ -174,10 +185,10 @@ def _target(config: ExportConfig, folder: Path | None) -> tuple[Path, str]:
             )
         return folder / f"{config.layout}.{format}", format
     ends = _SUFFIXES.get(Path(config.out).suffix)
-    if ends is None or "://" in config.out or config.format not in (None, ends):
+    if ends is None or ends not in possible or "://" in config.out or config.format not in (None, ends):
         raise DenseCLIError(
-            f"{config.out} is not a name for a file in the format {config.format or 'safetensors or pt'}.",
-            hint="Give a local file with the ending of its format, .safetensors or .pt.",
+            f"{config.out} is not a name for a file in the format {config.format or ' or '.join(possible)}.",
+            hint=f"Give a local file with the ending of its format, .{' or .'.join(possible)}.",
         )
     return Path(config.out), ends
 

@@ -10,19 +10,23 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densecli.core.documents import parse
+from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
+from densecli.core.tables import csv_text, plain
 
 CLUSTERS = "cluster:"
 """Begins the choice of groups by clusters of text embeddings: cluster:K."""
 OTHERS = ("other things", "other stuff")
 """Groups of the categories that a file does not name."""
+SHOWN = 5
+"""Categories of a group in a line to the user."""
 _HINT = (
     "Write [groups] with lines such as animals = ['dog', 'cat'], and [weights.animals] with lines such as "
     "vehicles = 0.5; or a csv or json with name and group of each category."
@@ -44,6 +48,19 @@ class Groups:
     of_class: np.ndarray
     given: np.ndarray
 
+    def told(self, categories: Sequence[str]) -> str:
+        """Says which groups there are, and some of the categories of each.
+
+        Args:
+            categories: The D names.
+        """
+        of = {
+            name: [categories[i] for i in np.flatnonzero(self.of_class == place).tolist()]
+            for place, name in enumerate(self.names)
+        }
+        parts = [f"{plain(name)} ({_some(inside)})" for name, inside in of.items() if inside]
+        return f"{len(parts)} groups of categories: {'; '.join(parts)}."
+
     def class_weights(self, thing: Tensor, sides: Tensor, within_side: float) -> Tensor:
         """The weight of each category for the regions of each.
 
@@ -63,6 +80,11 @@ class Groups:
         given = torch.from_numpy(self.given).float().to(thing.device)[of][:, of]
         weights = torch.where(given.isnan(), weights, given)
         return weights.masked_fill(of[:, None] == of[None, :], 1.0)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(plain(name) for name in names[:SHOWN]) + more
 
 
 def with_tails(weights: Tensor, thing: Tensor) -> Tensor:
@@ -91,8 +113,8 @@ def find_groups(spec: str, names: Sequence[str], thing: Tensor, text: Tensor) ->
         text: (D, C) their text embeddings, unit norm, for clusters.
 
     Raises:
-        DenseCLIError: The file cannot be read, names an unknown category or group, has a category twice, a
-            group of things and stuff, or a weight outside of 0 to 1; or K is not possible.
+        DenseCLIError: The file cannot be read, has no groups, names an unknown category or group, has a
+            category twice, a group of things and stuff, or a weight that cannot be; or K is not possible.
     """
     sides = thing.cpu().numpy()
     if spec.startswith(CLUSTERS):
@@ -113,7 +135,7 @@ def find_groups(spec: str, names: Sequence[str], thing: Tensor, text: Tensor) ->
         raise DenseCLIError(f"The file of groups {path} is not UTF-8 text.", hint=_HINT) from None
     try:
         members, weights = _parsed(path.suffix, content)
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, RecursionError) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         raise DenseCLIError(f"The file of groups {path} cannot be read ({error}).", hint=_HINT) from None
     return _checked(path, members, weights, names, sides)
 
@@ -121,14 +143,29 @@ def find_groups(spec: str, names: Sequence[str], thing: Tensor, text: Tensor) ->
 def _parsed(suffix: str, content: str) -> tuple[dict[str, list[str]], dict[str, dict[str, float]]]:
     if suffix == ".toml":
         document = tomllib.loads(content)
-        groups = {str(k): [str(name) for name in v] for k, v in document["groups"].items()}
-        weights = document.get("weights", {})
-        return groups, {str(g): {str(h): float(w) for h, w in row.items()} for g, row in weights.items()}
-    rows = parse(content.encode()) if suffix == ".json" else list(csv.DictReader(content.splitlines()))
+        if strays := document.keys() - {"groups", "weights"}:
+            raise ValueError(f"[{min(strays)}] is neither [groups] nor [weights]")
+        groups, weights = document.get("groups", {}), document.get("weights", {})
+        check(groups, dict[str, list[str]], "groups")
+        check(weights, dict[str, dict[str, float]], "weights")
+        return groups, weights
+    if suffix not in (".csv", ".json"):
+        raise ValueError("its name ends in none of .toml, .csv and .json")
+    if suffix == ".json":
+        rows = parse(content.encode())
+        check(rows, list[dict[str, Any]])
+    else:
+        reader = csv.DictReader(content.splitlines(), strict=True)
+        rows = list(reader)
+        if lacking := {"name", "group"} - {*(reader.fieldnames or ())}:
+            raise ValueError(f"it has no column {min(lacking)}")
     members: dict[str, list[str]] = {}
-    for row in rows:
-        if group := str(row["group"] or ""):
-            members.setdefault(group, []).append(str(row["name"]))
+    for number, row in enumerate(rows, start=1):
+        name, group = (row.get(key) or "" for key in ("name", "group"))
+        if not (isinstance(name, str) and isinstance(group, str) and name.strip()):
+            raise ValueError(f"row {number} has no name, or a name or group that is no text")
+        if group.strip():
+            members.setdefault(group.strip(), []).append(csv_text(name.strip()))
     return members, {}
 
 
@@ -142,22 +179,27 @@ def _checked(
     def refuse(what: str) -> DenseCLIError:
         return DenseCLIError(f"{path} {what}.", hint=_HINT)
 
-    number = {name: i for i, name in enumerate(names)}
+    # A published set has three names twice.
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        places.setdefault(name, []).append(i)
+    if not any(members.values()):
+        raise refuse("puts no category into a group")
     groups = [*members, *(other for other in OTHERS if other not in members)]
     place = {group: i for i, group in enumerate(groups)}
     of_class = np.where(sides, place[OTHERS[0]], place[OTHERS[1]]).astype(np.int64)
     seen: dict[str, str] = {}
     for group, inside in members.items():
-        if unknown := [name for name in inside if name not in number]:
+        if unknown := [name for name in inside if name not in places]:
             raise refuse(f"names {unknown[0]!r}, which is none of the labels' categories")
         for name in inside:
             if name in seen:
                 raise refuse(f"has {name!r} in {seen[name]!r} and in {group!r}")
             seen[name] = group
-        rows = [number[name] for name in inside]
-        if len(set(sides[rows].tolist())) > 1:
+        of_class[[i for name in inside for i in places[name]]] = place[group]
+    for group in groups:
+        if len({*sides[of_class == place[group]].tolist()}) > 1:
             raise refuse(f"has things and stuff in the group {group!r}")
-        of_class[rows] = place[group]
     given = np.full((len(groups), len(groups)), np.nan)
     for group, row in weights.items():
         for other, weight in row.items():
@@ -165,6 +207,8 @@ def _checked(
                 raise refuse(f"has a weight for {min(strays)!r}, which is no group")
             if not 0 <= weight <= 1:
                 raise refuse(f"has the weight {weight:g} of {other!r} for {group!r}, outside of 0 to 1")
+            if group == other and weight != 1:
+                raise refuse(f"has the weight {weight:g} of {group!r} for itself, which is always 1")
             given[place[group], place[other]] = weight
     return Groups(names=tuple(groups), of_class=of_class, given=given)
 

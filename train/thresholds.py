@@ -41,6 +41,18 @@ def _threshold(confidence: np.ndarray, keep: float) -> float:
     return float(np.nextafter(np.float32(lowest), np.float32(-1)))
 
 
+def left_open(column: Column) -> float:
+    """The confidence at which a column leaves a region open; 0 if it leaves none open.
+
+    Where P-VLMs disagree, the rule `agree` of a mix stores 1/D for each of D categories. Whatever theta is,
+    such a region has no label.
+    """
+    if column.spec.get("rule") != "agree":
+        return 0.0
+    # Stored in fp16.
+    return 1.01 / len(column.spec["codec"]["things"])
+
+
 def first_labels(column: Column, regions: int = REGIONS) -> Tensor:
     """The distributions of a labels column's first regions, (N, D + 2), of whole shards."""
     found, count = list[np.ndarray](), 0

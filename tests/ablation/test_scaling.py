@@ -72,6 +72,8 @@ def test_sizes__a_subset_smaller_than_a_step_is_refused():
     check_sizes(PHOTOS, 59)
     with pytest.raises(DenseCLIError, match=r"0.0625 has 59 photos with seed 0, fewer than a step: 60"):
         check_sizes(PHOTOS, 60)
+    with pytest.raises(DenseCLIError, match=r"shares 0.98 and 1 are the same 24 photos with seed 0"):
+        check_sizes({(0.5, 0): 11, (0.98, 0): 24, (1.0, 0): 24}, 8)
 
 
 def test_curves__hold_the_known_law_ten_times_further():

@@ -23,6 +23,7 @@ from densecli.pipeline.mixing import RULES, agreement, mix, with_tail_spread
 from densecli.shards.lint import lint
 from densecli.shards.store import Store
 from densecli.train.losses import kept_regions
+from densecli.train.terms.region_kl import RegionKL
 
 THINGS = np.array([True, True, False, False])
 
@@ -97,6 +98,21 @@ WEIGHTS = {"scenes-s": 1.0, "scenes-l": 3.0}
 def decoded(store, name):
     column = store.find("targets", name)
     return [column.codec.decode(r.arrays(column.part)) for r in store.samples(column)]
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
+def test_agree__what_p_vlms_disagree_on_is_no_label_whatever_the_threshold(store, keep):
+    mix_labels(MixConfig(store=store, teacher_mix=WEIGHTS, rule="agree"))
+    opened = Store.open(store)
+    mixed = opened.find("targets", "mix-agree-scenes-l-scenes-s")
+    text = torch.eye(len(mixed.spec["codec"]["things"]))
+    given = {"tau": 0.01, "theta": 0.0, "variant": "none", "beta": None, "reduction": "regions"}
+    term = RegionKL(mixed, text, kind="labels", options=RegionKL.Options(keep=keep), **given)
+    one, other = (np.concatenate(decoded(opened, name)) for name in WEIGHTS)
+    same = one[:, :-2].argmax(axis=1) == other[:, :-2].argmax(axis=1)
+    kept = kept_regions(torch.from_numpy(np.concatenate(decoded(opened, mixed.name))), term.threshold).numpy()
+    assert not kept[~same].any() and (~same).any()
+    assert kept[same].all() if keep in (0, 1) else keep <= kept[same].mean() < 1
 
 
 @pytest.mark.parametrize("rule", RULES)

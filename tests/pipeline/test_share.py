@@ -90,6 +90,13 @@ def test_share__has_no_photo_and_no_place_of_this_machine(shared, built, photos)
             assert copy.read_bytes() == Path(column.tar_url(shard)).read_bytes()
 
 
+def test_share__passes_lint_and_tells_of_every_column_in_its_folder(shared, built):
+    assert list(lint(Store.open(shared))) == []
+    with pytest.raises(DenseCLIError, match=r"not to be shared now: crops-scenes-s-\w+, self-scenes-s-"):
+        share(ShareConfig(store=str(built), out=str(shared), columns=("scenes-s",)))
+    assert len(json.loads((shared / "share.json").read_text())["columns"]) == 1 + len(TEACHERS)
+
+
 def test_share__again_writes_nothing_anew(built, shared):
     tars = {path: path.stat().st_mtime_ns for path in shared.rglob("*.tar")}
     share(ShareConfig(store=str(built), out=str(shared), licence="cc-by-4.0"))
@@ -233,8 +240,9 @@ def test_adopt__a_damaged_copy_is_one_sentence(photos, shared, tmp_path, damage)
     damage(copy)
     mine = config_of(photos, tmp_path / "mine")
     build_here(mine)
-    with pytest.raises(DenseCLIError):
+    with pytest.raises(DenseCLIError) as caught:
         adopt(AdoptConfig(shared=str(copy), store=mine.store))
+    assert "build again" not in caught.value.hint
 
 
 def test_check_no_picture__refuses_pixels_and_other_members(built):

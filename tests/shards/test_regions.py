@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densecli.core.errors import DenseCLIError
+from densecli.shards import regions as of_regions
 from densecli.shards.geometry import Canvas
 from densecli.shards.keys import column_key
 from densecli.shards.region_plans import region_plan
@@ -65,16 +66,18 @@ def test_grid__a_view_tiles_the_photo_without_gap_or_overlap(pairs, w, h):
         np.testing.assert_allclose([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], [0, 0, w, h], rtol=1e-6)
 
 
-def test_grid__photos_of_one_size_share_their_boxes_and_large_grids_are_not_kept():
-    grids, valid = GridPlan().grids, [0, 0, 1, 0.75]
+def test_grid__photos_of_one_size_share_their_boxes_as_far_as_memory_allows(monkeypatch):
+    monkeypatch.setattr(of_regions, "_MOST_KEPT", 2 * 1600)
+    grids, valid = Grids(((40, 40),)), [0, 0, 1, 0.75]
     boxes = grids.boxes(valid).boxes
     assert grids.boxes(np.array(valid)).boxes is boxes
-    assert grids.boxes([0, 0, 0.75, 1]).boxes is not boxes
+    assert Grids(((40, 40),)).boxes([0, 0, 0.75, 1]).boxes is not boxes
     with pytest.raises(ValueError, match="read-only"):
         boxes[0] = 0
-    large = Grids(((40, 40),))
-    assert large.boxes(valid).boxes is not large.boxes(valid).boxes
-    assert np.array_equal(large.boxes(valid).boxes[-1], np.float32([39 / 40, 0.75 * 39 / 40, 1, 0.75]))
+    one_more = [0, 0, 1, 0.5]
+    assert grids.boxes(one_more).boxes is not grids.boxes(one_more).boxes
+    assert np.array_equal(grids.boxes(one_more).boxes[-1], np.float32([39 / 40, 0.5 * 39 / 40, 1, 0.5]))
+    assert [grids.by_valid_box.keeps(tuple(each)) for each in (valid, one_more)] == [True, False]
 
 
 def test_plan__each_pair_set_has_its_own_key():

@@ -9,14 +9,15 @@ import pytest
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
-from densecli.shards import tars
+from densecli.shards import joined, tars
 from densecli.shards.cache import Cache
 from densecli.shards.column import Column
 from densecli.shards.joined import read_joined
 from densecli.shards.reader import StoreReader
+from densecli.shards.regions import GridPlan, Regions
 from densecli.shards.store import Store
 from densecli.shards.tars import Index, VerifiedTars, open_tar
-from densecli.shards.writer import ShardWriter
+from densecli.shards.writer import ShardWriter, json_bytes
 
 SAMPLES = 3
 
@@ -179,3 +180,26 @@ def test_cache__a_kept_tar_is_checked_once(s3, tmp_path, checksums):
     flip(next(cache.folder.glob("*.tar")))
     assert epoch(reader, 3) == first
     assert len(sizes & set(checksums)) == 1
+
+
+def test_boxes__of_a_tar_that_stays_are_found_once_and_of_a_new_one_again(tmp_path, monkeypatch):
+    store = Store.create(tmp_path / "s", {"name": "x"}, 64, [1])
+    regions = store.add_column("regions", "grid-square", {**GridPlan("square").spec, "stored": False})
+
+    def photo(width: float) -> None:
+        writer = ShardWriter(store.images, "000000")
+        writer.add("k", {"json": json_bytes({"valid": [0, 0, width, 1]})})
+        writer.commit()
+        age(store.images.tar_url("000000"))
+
+    def boxes() -> Regions:
+        (record,) = read_joined([store.images, regions], "000000")
+        return record.regions()
+
+    photo(1.0)
+    first = boxes()
+    with monkeypatch.context() as no_reading:
+        no_reading.setattr(joined.json, "loads", None)
+        assert boxes() is first
+    photo(0.5)
+    assert (first.boxes[:, 2].max(), boxes().boxes[:, 2].max()) == (1.0, 0.5)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from densecli.core.errors import DenseCLIError
 from densecli.train.groups import Groups, clusters, find_groups, with_tails
 from densecli.train.losses import DECOUPLING, decoupled_kl, side_weights, teacher_probs
+from densecli.train.terms.region_kl import RegionKL
 
 NAMES = ("dog", "cat", "car", "bus", "sky", "grass", "road")
 THING = torch.tensor([True, True, True, True, False, False, False])
@@ -114,7 +116,7 @@ def test_find__a_group_column_in_a_category_file(tmp_path, suffix):
     if suffix == ".csv":
         file.write_text("name,thing,group\n" + "".join(f"{n},,{g}\n" for n, g in rows) + "car,,\n")
     else:
-        file.write_text(json.dumps([{"name": name, "group": group} for name, group in rows]))
+        file.write_text(json.dumps([{"name": "car"}, *({"name": n, "group": g} for n, g in rows)]))
     found = find_groups(str(file), NAMES, THING, TEXT)
     of = {name: found.names[place] for name, place in zip(NAMES, found.of_class, strict=True)}
     assert of == {"dog": "animals", "cat": "animals", "sky": "air", "car": "other things",
@@ -125,8 +127,14 @@ def test_find__a_group_column_in_a_category_file(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "cannot be read"),
-        ("[groups]\na = 3", "cannot be read"),
+        ("", "puts no category into a group"),
+        ("[groups]\na = []", "puts no category into a group"),
+        ("[groups]\na = 3", r"groups\.a is not a list"),
+        ("[groups]\na = 'dog'", r"groups\.a is not a list"),
+        ("[groups]\na = ['dog']\n[weight.a]\na = 1", r"\[weight\] is neither"),
+        ("[groups]\na = ['dog']\n[weights]\na = 1", r"weights\.a is not an object"),
+        ("[groups]\na = ['dog']\n[weights.a]\na = 0.5", "for itself, which is always 1"),
+        ("[groups]\n'other things' = ['sky']", "things and stuff in the group 'other things'"),
         ("[groups]\na = ['wolf']", "names 'wolf'"),
         ("[groups]\na = ['dog']\nb = ['dog']", "has 'dog' in 'a' and in 'b'"),
         ("[groups]\na = ['dog', 'sky']", "things and stuff in the group 'a'"),
@@ -140,6 +148,37 @@ def test_find__a_file_that_cannot_be_right_is_one_sentence(tmp_path, text, said)
     file.write_text(text)
     with pytest.raises(DenseCLIError, match=said):
         find_groups(str(file), NAMES, THING, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("g.csv", "", "has no column group"),
+        ("g.csv", "name;group\ndog;a\n", "has no column group"),
+        ("g.csv", "name,group\ndog,\n", "puts no category into a group"),
+        ("g.json", '["dog"]', "is not an object"),
+        ("g.json", '[{"name": "dog", "group": ["a"]}]', "row 1 has no name"),
+        ("g.txt", "dog\n", "ends in none of"),
+    ],
+)
+def test_find__a_table_without_groups_is_one_sentence(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DenseCLIError, match=said):
+        find_groups(str(tmp_path / name), NAMES, THING, TEXT)
+
+
+def test_find__a_name_that_a_set_has_twice_is_in_its_group_twice(tmp_path):
+    (tmp_path / "g.csv").write_text("name,group\ndog, animals \ncat,animals\n")
+    found = find_groups(str(tmp_path / "g.csv"), ("dog", "car", "dog", "cat"), THING[:4], TEXT[:4])
+    assert [found.names[place] for place in found.of_class] == [
+        "animals",
+        "other things",
+        "animals",
+        "animals",
+    ]
+    assert found.told(("dog", "car", "dog", "cat")) == (
+        "2 groups of categories: animals (dog, dog, cat); other things (car)."
+    )
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"\xff\xfe", "is not UTF-8 text"), (None, "No such file")])
@@ -167,3 +206,31 @@ def test_clusters__of_each_side_and_the_same_every_time():
     for bad in ("cluster:1", "cluster:25", "cluster:x", "cluster:"):
         with pytest.raises(DenseCLIError, match="no number of clusters"):
             find_groups(bad, [str(i) for i in range(24)], torch.from_numpy(sides), text)
+
+
+def term(**options):
+    """The term region_kl on a column of these categories."""
+    codec = {"things": THING.tolist()}
+    column = SimpleNamespace(spec={"target": {"tau": 0.01, "categories": NAMES}, "codec": codec})
+    given = {"tau": 0.01, "theta": 0.3, "variant": "densevlm", "beta": None, "reduction": "regions"}
+    return RegionKL(column, TEXT, kind="labels", options=RegionKL.Options(**options), **given)
+
+
+def test_region_kl__says_which_groups_it_found():
+    [note] = term(groups="cluster:3").notes
+    assert note.startswith("3 groups of categories: things 1 (") and all(name in note for name in NAMES)
+    assert term().notes == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"groups": "cluster:3", "group_weight": -1.0}, "cannot be -1"),
+        ({"groups": "cluster:3", "group_weight": 1.5}, "cannot be 1.5"),
+        ({"groups": "cluster:3", "group_weight": float("nan")}, "cannot be nan"),
+        ({"group_weight": 0.5}, "is about groups, and there are none"),
+    ],
+)
+def test_region_kl__a_group_weight_that_cannot_be_or_that_nothing_reads(options, said):
+    with pytest.raises(DenseCLIError, match=said):
+        term(**options)

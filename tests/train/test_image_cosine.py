@@ -98,3 +98,9 @@ def test_train__a_vfm_has_no_image_embedding(store, tmp_path):
     with pytest.raises(DenseCLIError, match="has no image embedding"):
         trainer_of(store, tmp_path / "run", student="scenes-vfm", teachers=("cls-scenes-s",),
                    losses={"image_cosine": 1.0})  # fmt: skip
+
+
+def test_term__says_that_the_embeddings_are_of_another_model(store, tmp_path):
+    assert not any("another model" in note for note in trainer_of(store, tmp_path / "own").notes)
+    notes = trainer_of(store, tmp_path / "other", student="scenes-s-clipself").notes
+    assert any("cls-scenes-s has the image embeddings of another model" in note for note in notes)

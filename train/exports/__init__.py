@@ -17,7 +17,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.registry import Registry, registry
 from densecli.models.student import Student
 
-FileFormat = Literal["safetensors", "pt"]
+FileFormat = Literal["safetensors", "pt", "onnx"]
 FOLDER_WEIGHTS = "model.safetensors"
 
 
@@ -35,6 +35,8 @@ class ExportFormat:
         config: From a student to the configuration that a reader needs besides the file, which is written to
             NAME.json of the architecture; None if it needs none.
         serialise: From the weights to the bytes of a .pt file; None for those of torch.save.
+        graph: For a format that holds the computation too: from a student and its model card to the bytes of
+            a file. None for a format of weights alone.
         files: For a format that is a folder: from a student and its model card to the files beside the
             weights, by name. The weights are FOLDER_WEIGHTS there. None for a format that is one file.
     """
@@ -46,6 +48,7 @@ class ExportFormat:
     load: Callable[[Student, str], str]
     config: Callable[[Student], dict[str, Any] | None] = lambda model: None
     serialise: Callable[[Mapping[str, Tensor]], bytes] | None = None
+    graph: Callable[[Student, Mapping[str, Any]], bytes] | None = None
     files: Callable[[Student, Mapping[str, Any]], Mapping[str, bytes]] | None = None
 
 

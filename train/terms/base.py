@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_type_hints
@@ -77,6 +77,7 @@ class Term(ABC):
         theta: Regions count whose best category is above this probability; None if all do.
         agreement: Name of what `agrees` measures on held-out photos, such as `cosine`; the larger the better.
             Empty if the loss alone tells how far the student agrees.
+        notes: Sentences to the user about what the term chose, shown once when the training begins.
     """
 
     reads: ClassVar[tuple[str, ...]]
@@ -85,6 +86,7 @@ class Term(ABC):
     head: nn.Module | None = None
     theta: float | None = None
     agreement: ClassVar[str] = ""
+    notes: Sequence[str] = ()
 
     @classmethod
     @abstractmethod

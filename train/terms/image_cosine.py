@@ -5,6 +5,7 @@ from typing import Self
 from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
+from densecli.train.columns import own_teachers
 from densecli.train.dataloader import Batch
 from densecli.train.losses import region_cosine
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
@@ -29,7 +30,14 @@ class ImageCosine(Term):
     @classmethod
     def build(cls, setup: TermSetup) -> Self:
         """See `Term.build`."""
-        return cls(setup.kind, setup.column.name)
+        term = cls(setup.kind, setup.column.name)
+        student = setup.config.student
+        if setup.column.name not in own_teachers(setup.kind, student):
+            term.notes = [
+                f"{setup.column.name} has the image embeddings of another model than the student {student}; "
+                "image_cosine compares the two."
+            ]
+        return term
 
     def counts(self, batch: Batch) -> Tensor:
         """(1,) images."""

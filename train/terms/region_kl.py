@@ -1,5 +1,6 @@
 """The term `region_kl`: the student's distribution over categories learns to match the P-VLM's (DenseVLM)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,7 +22,7 @@ from densecli.train.losses import (
 )
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, agreeing, rows
-from densecli.train.thresholds import first_labels, quantile_thresholds
+from densecli.train.thresholds import first_labels, left_open, quantile_thresholds
 
 
 @TERMS.register("region_kl", help="KL from the P-VLM's distribution over categories, decoupled (DenseVLM).")
@@ -38,8 +39,8 @@ class RegionKL(Term):
         Attributes:
             groups: Groups of categories that are finer than things and stuff: a .toml, .csv or .json file, or
                 cluster:K for K clusters of the student's text embeddings. Empty for none.
-            group_weight: Weight of the other groups of the same side (things or stuff) for a region, where
-                the file gives none.
+            group_weight: With groups: weight of the other groups of the same side (things or stuff) for a
+                region, from 0 to 1, where the file gives none.
             keep: Share of each category's regions to learn from, the most confident ones, in place of theta:
                 the thresholds follow from the store. 0 for theta.
         """
@@ -76,24 +77,28 @@ class RegionKL(Term):
             options: See `Options`.
 
         Raises:
-            DenseCLIError: The groups cannot be found.
+            DenseCLIError: The groups cannot be found, or an option cannot have its value.
         """
+        options = options or self.Options()
         self.stored_tau: float = column.spec["target"]["tau"]
         self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)
         self.text, self.tau = text, tau
-        self.theta = theta
+        self.open = left_open(column)
+        self.theta = max(theta, self.open)
         self.variant, self.beta, self.reduction = variant, beta, reduction
         self.kind = kind
-        self.threshold: float | Tensor = theta
-        if options and options.keep:
+        self.threshold: float | Tensor = self.theta
+        self.notes: list[str] = []
+        categories = column.spec["target"]["categories"]
+        if options.keep:
             self.theta = None
             self.threshold = self._thresholds(column, options.keep)
-        self.class_weights: Tensor | None = None
-        if options and options.groups:
-            groups = find_groups(options.groups, column.spec["target"]["categories"], self.thing, text)
-            sides = torch.tensor(side_weights(variant, beta), device=text.device)
-            weights = groups.class_weights(self.thing, sides, options.group_weight)
-            self.class_weights = with_tails(weights, self.thing)
+            lowest, highest = (float(f(self.threshold[: len(categories)])) for f in (torch.min, torch.max))
+            self.notes.append(
+                f"Thresholds that keep {options.keep:.3g} of each category's regions replace --theta: "
+                f"{lowest:.2f} to {highest:.2f}."
+            )
+        self.class_weights = self._class_weights(options, categories)
 
     @classmethod
     def build(cls, setup: TermSetup) -> Self:
@@ -119,7 +124,27 @@ class RegionKL(Term):
         device = self.thing.device
         stored = retemper(first_labels(column).to(device), self.stored_tau, self.tau, self.thing)
         confidence, best = (values.cpu().numpy() for values in stored.max(dim=-1))
-        return torch.from_numpy(quantile_thresholds(confidence, best, stored.shape[1], keep)).to(device)
+        labelled = confidence > self.open
+        found = quantile_thresholds(confidence[labelled], best[labelled], stored.shape[1], keep)
+        return torch.from_numpy(found.clip(min=self.open)).to(device)
+
+    def _class_weights(self, options: Options, categories: Sequence[str]) -> Tensor | None:
+        if not 0 <= options.group_weight <= 1:
+            raise DenseCLIError(
+                f"The loss option region_kl.group_weight cannot be {options.group_weight:g}.",
+                hint="Give a weight from 0 to 1.",
+            )
+        if not options.groups:
+            if options.group_weight != self.Options.group_weight:
+                raise DenseCLIError(
+                    "The loss option region_kl.group_weight is about groups, and there are none.",
+                    hint="Add --loss-option region_kl.groups=FILE, or cluster:K.",
+                )
+            return None
+        groups = find_groups(options.groups, categories, self.thing, self.text)
+        self.notes.append(groups.told(categories))
+        sides = torch.tensor(side_weights(self.variant, self.beta), device=self.text.device)
+        return with_tails(groups.class_weights(self.thing, sides, options.group_weight), self.thing)
 
     def _teacher(self, batch: Batch) -> Tensor:
         return retemper(batch.targets[self.kind], self.stored_tau, self.tau, self.thing)
