@@ -25,6 +25,7 @@ import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -129,19 +130,24 @@ def section(name: str, args: argparse.Namespace, seconds: float) -> Iterator[lis
             0,
         )
         with (Path(folder) / "errors").open("w+") as errors:
-            process = subprocess.Popen([sys.executable, __file__, *words], stderr=errors)
-            while process.poll() is None and time.monotonic() < end:
-                time.sleep(0.5)
-                if len(found := rows()) > known:
-                    known = len(found)
-                    yield found
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            else:
-                errors.seek(0)
-                last = (errors.read().strip().splitlines() or ["no message"])[-1]
-                why = last if process.returncode else ""
+            # A group of its own: what it has started ends with it.
+            process = subprocess.Popen(
+                [sys.executable, __file__, *words], stderr=errors, start_new_session=True
+            )
+            try:
+                while process.poll() is None and time.monotonic() < end:
+                    time.sleep(0.5)
+                    if len(found := rows()) > known:
+                        known = len(found)
+                        yield found
+                if process.poll() is not None:
+                    errors.seek(0)
+                    last = (errors.read().strip().splitlines() or ["no message"])[-1]
+                    why = last if process.returncode else ""
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
         yield [*rows(), *([{"case": "the rest", "left out": why}] if why else [])]
 
 

@@ -105,6 +105,9 @@ class SettingOption(click.Option):
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """See click.Parameter; where a name is required, the error lists those that there are."""
+        weights = self.setting.shape == "mapping" and self.setting.type is float
+        if weights and value and all(isinstance(text, str) for text in value):
+            value = [word for text in value for word in text.split(",")]
         try:
             return super().process_value(ctx, value)
         except click.MissingParameter:

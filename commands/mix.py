@@ -14,7 +14,7 @@ def mix(options: Options) -> None:
     densecli info shows the share of regions for which they agree; densecli verify --against shows where.
 
     \b
-    densecli mix --store stores/coco-512 --teacher-mix vitl14=0.7 --teacher-mix siglip-b16=0.3
+    densecli mix --store stores/coco-512 --teacher-mix vitl14=0.7,siglip-b16=0.3
     densecli train --store stores/coco-512 --method densevlm --teacher mix-average-siglip-b16-vitl14
     """
     from densecli.pipeline.mix import mix_labels

@@ -17,7 +17,7 @@ class MixConfig(StoreSettings, DryRunSettings):
 
     teacher_mix: Mapping[str, float] = setting(
         default_factory=dict,
-        help="Column of labels and its weight, NAME or NAME-ID. Give at least two.",
+        help="Columns of labels, NAME or NAME-ID, and their weights, separated by commas. Give at least two.",
         group="teachers",
         metavar="NAME=WEIGHT",
         default_text="every column of labels, with equal weights",

@@ -48,7 +48,7 @@ class TrainConfig(TrainerConfig, TextSettings):
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
-        help="Loss term, kind of target to learn from, and weight. May be given several times.",
+        help="Loss terms, kind of target to learn from, and weight, separated by commas or given again.",
         group="method",
         above=0,
         metavar="TERM[:KIND]=W",

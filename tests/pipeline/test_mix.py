@@ -206,7 +206,7 @@ def test_compare__agreement_by_category_from_the_definition(store):
 
 
 def test_commands__mix_then_verify_against(store, tmp_path):
-    words = ["--teacher-mix", "scenes-s=1", "--teacher-mix", "scenes-l=1", "--rule", "vote"]
+    words = ["--teacher-mix", "scenes-s=1,scenes-l=1", "--rule", "vote"]
     done = CliRunner().invoke(main, ["mix", "--store", store, *words, "--json", str(tmp_path / "mix.json")])
     assert done.exit_code == 0, done.output
     [column] = json.loads((tmp_path / "mix.json").read_text())["columns"]
