@@ -141,6 +141,7 @@ def test_shipped__every_table_for_coco_but_those_of_one_world() -> None:
     assert of_world - of_coco == {
         *(
             "alpha",
+            "beta",
             "decoupling-biased",
             "groups",
             "image-cosine",
