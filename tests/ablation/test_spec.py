@@ -90,7 +90,7 @@ def test_find__by_the_name_of_the_data_set() -> None:
     assert find_spec("theta", "sa1b") == find_spec("coco/theta", "scenes") == shipped()["coco/theta"]
     with pytest.raises(DenseCLIError, match="'thetta'") as caught:
         find_spec("thetta", "scenes")
-    assert "Did you mean theta?" in caught.value.hint
+    assert "Did you mean theta" in caught.value.hint
     with pytest.raises(DenseCLIError) as caught:
         find_spec("scene/theta", "scenes")
     assert "scenes/theta" in caught.value.hint
