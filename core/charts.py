@@ -270,9 +270,7 @@ def curve_chart(points: Sequence[Measured], curve: Curve | None, *, x_label: str
         return _svg(figure)
 
 
-def history_chart(
-    curve: Curve, *, y_label: str, full_scale: float, marked: float | None = None, x_label: str = "step"
-) -> str:
+def history_chart(curve: Curve, *, y_label: str, full_scale: float, marked: float | None = None) -> str:
     """A value over the steps of a training, with the band within which it varies from step to step.
 
     The vertical axis holds curve and band, and spans at least a tenth of the full scale (a twentieth where
@@ -283,7 +281,6 @@ def history_chart(
         y_label: The value and its unit.
         full_scale: The largest value that it can have: 100 for percent; else the largest that it had.
         marked: The x of a point to mark with a line.
-        x_label: What a step is called.
 
     Returns:
         An <svg> element.
@@ -302,7 +299,7 @@ def history_chart(
             axes.axvline(marked, color=_INK, linewidth=1, linestyle="--")
         axes.set_ylim(low, high)
         axes.locator_params(axis="x", nbins=6, integer=True)
-        axes.set_xlabel(plain(x_label, 48))
+        axes.set_xlabel("step")
         axes.set_title(plain(y_label, 48), loc="left", fontsize=13)
         return _svg(figure)
 

@@ -8,6 +8,8 @@ Arrays = dict[str, np.ndarray]
 Some = np.ndarray | slice
 """Indices of rows."""
 ALL = slice(None)
+_SMALLEST_NORMAL = np.float32(2**-14)
+"""Of float16."""
 
 
 def quantise(x: np.ndarray, scale_dtype: type) -> Arrays:
@@ -38,6 +40,3 @@ def halves(x: np.ndarray) -> np.ndarray:
     # Below, halves are the multiples of 2^-24, and their bits count them.
     found.view(np.uint16)[small] = np.rint(x[small] * np.float32(2**24))
     return found
-
-
-_SMALLEST_NORMAL = np.float32(2**-14)

@@ -133,7 +133,7 @@ class Grids:
 
     @property
     def by_valid_box(self) -> "Cells":
-        """`boxes` for those who call it often. Equal grids have the same one."""
+        """The function behind `boxes`, for readers that call it for every photo. Equal grids share one."""
         return _cells(self.pairs)
 
     def of_photo(self, about: Mapping[str, Any]) -> Regions:

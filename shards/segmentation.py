@@ -11,8 +11,8 @@ from densecli.shards.annotation_values import is_int, is_number
 from densecli.shards.masks import MAX_SIDE, run_lengths
 
 MAX_EDGES = 1 << 22
-"""Longest edges of a mask's polygons in all, in pixels. A photo of 4,000 pixels has room for 500 lines each
-way; pycocotools takes about 70 bytes a pixel of them."""
+"""Largest total length of the edges of a mask's polygons, in pixels. A photo of 4,000 pixels has room for 500
+lines each way; pycocotools takes about 70 bytes a pixel of them."""
 
 
 class Malformed(ValueError):

@@ -48,7 +48,7 @@ class TrainConfig(TrainerConfig, TextSettings):
     losses: Mapping[str, float] | None = setting(
         None,
         flag="loss",
-        help="Loss terms, kind of target to learn from, and weight, separated by commas or given again.",
+        help="Loss terms and their weights, separated by commas. KIND is the kind of target to learn from.",
         group="method",
         above=0,
         metavar="TERM[:KIND]=W",

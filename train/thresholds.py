@@ -41,11 +41,10 @@ def _threshold(confidence: np.ndarray, keep: float) -> float:
     return float(np.nextafter(np.float32(lowest), np.float32(-1)))
 
 
-def left_open(column: Column) -> float:
-    """The confidence at which a column leaves a region open; 0 if it leaves none open.
+def unlabelled_up_to(column: Column) -> float:
+    """The confidence up to which a region has no label, whatever theta is; 0 if every region has one.
 
-    Where P-VLMs disagree, the rule `agree` of a mix stores 1/D for each of D categories. Whatever theta is,
-    such a region has no label.
+    Where P-VLMs disagree, the rule `agree` of a mix stores 1/D for each of D categories.
     """
     if column.spec.get("rule") != "agree":
         return 0.0

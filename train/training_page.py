@@ -14,9 +14,9 @@ from densecli.train.run_folder import RunFolder
 from densecli.train.watch import REGIONS
 
 POINTS = 60
-"""Points of a curve at most..."""
+"""Largest number of points of a curve."""
 STEPS = 5
-"""... of at least so many steps each."""
+"""Smallest number of steps whose mean a point is, where the training has so many."""
 OF_STEPS = {
     "grad_norm": "norm, no unit",
     "lr": "rate, no unit",

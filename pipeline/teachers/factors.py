@@ -9,10 +9,10 @@ from torch import Tensor
 from densecli.shards.codecs import Errors, Features, LowRank
 from densecli.shards.codecs.subspace import is_small, leading_vectors, random_block, truncation_rmse
 
-BLOCK_ENTRIES = {"cpu": 2**17}
-"""Entries of the Gram matrices whose errors are measured at once: of a CPU, what stays in its cache."""
-ELSEWHERE = 2**26
-"""The same of a GPU: 256 MB."""
+CPU_ENTRIES = 2**17
+"""Entries of Gram matrices whose errors a CPU measures at once: what stays in its cache."""
+GPU_ENTRIES = 2**26
+"""Entries that a GPU measures at once: 256 MB."""
 BLOCKS = 8
 """Blocks of rows of a Gram matrix, which is symmetric: each leaves out the columns of those before it."""
 RCOND = 1e-12
@@ -114,7 +114,7 @@ def _gram_errors(kept: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     maps, tokens = x.shape[:2]
     rows = -(-tokens // BLOCKS)
     squares, largest = x.new_zeros(maps, tokens), x.new_zeros(maps)
-    at_once = max(1, BLOCK_ENTRIES.get(x.device.type, ELSEWHERE) // (rows * tokens))
+    at_once = max(1, (CPU_ENTRIES if x.device.type == "cpu" else GPU_ENTRIES) // (rows * tokens))
     for first in range(0, maps, at_once):
         some = slice(first, first + at_once)
         left, right = torch.cat([kept[some], x[some]], dim=2), torch.cat([kept[some], -x[some]], dim=2)

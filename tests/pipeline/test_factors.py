@@ -103,7 +103,7 @@ def test_encode_maps__of_large_grids_measures_errors_in_blocks(monkeypatch):
     whole = encoded(codec, x)
     # Two maps at once, in three blocks of rows.
     monkeypatch.setattr(factors, "BLOCKS", 3)
-    monkeypatch.setitem(factors.BLOCK_ENTRIES, "cpu", 2 * 22 * 64)
+    monkeypatch.setattr(factors, "CPU_ENTRIES", 2 * 22 * 64)
     for (_, errors), (_, same) in zip(whole, encoded(codec, x), strict=True):
         assert errors == pytest.approx(same, rel=1e-5)
 

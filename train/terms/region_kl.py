@@ -22,7 +22,7 @@ from densecli.train.losses import (
 )
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, agreeing, rows
-from densecli.train.thresholds import first_labels, left_open, quantile_thresholds
+from densecli.train.thresholds import first_labels, quantile_thresholds, unlabelled_up_to
 
 
 @TERMS.register("region_kl", help="KL from the P-VLM's distribution over categories, decoupled (DenseVLM).")
@@ -83,8 +83,8 @@ class RegionKL(Term):
         self.stored_tau: float = column.spec["target"]["tau"]
         self.thing = torch.tensor(column.spec["codec"]["things"], device=text.device)
         self.text, self.tau = text, tau
-        self.open = left_open(column)
-        self.theta = max(theta, self.open)
+        self.unlabelled = unlabelled_up_to(column)
+        self.theta = max(theta, self.unlabelled)
         self.variant, self.beta, self.reduction = variant, beta, reduction
         self.kind = kind
         self.threshold: float | Tensor = self.theta
@@ -124,9 +124,9 @@ class RegionKL(Term):
         device = self.thing.device
         stored = retemper(first_labels(column).to(device), self.stored_tau, self.tau, self.thing)
         confidence, best = (values.cpu().numpy() for values in stored.max(dim=-1))
-        labelled = confidence > self.open
+        labelled = confidence > self.unlabelled
         found = quantile_thresholds(confidence[labelled], best[labelled], stored.shape[1], keep)
-        return torch.from_numpy(found.clip(min=self.open)).to(device)
+        return torch.from_numpy(found.clip(min=self.unlabelled)).to(device)
 
     def _class_weights(self, options: Options, categories: Sequence[str]) -> Tensor | None:
         if not 0 <= options.group_weight <= 1:

@@ -14,7 +14,7 @@ from densecli.train.dataloader import Batch
 from densecli.train.losses import UNLABELLED, kept_regions, mean, region_text, region_text_bce
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, agreeing, rows
-from densecli.train.thresholds import left_open
+from densecli.train.thresholds import unlabelled_up_to
 
 LOSSES = ("softmax", "bce")
 
@@ -75,7 +75,7 @@ class RegionText(Term):
         """See `Term.build`."""
         config = setup.config
         text = setup.text(setup.column)
-        theta = max(config.theta, left_open(setup.column))
+        theta = max(config.theta, unlabelled_up_to(setup.column))
         return cls(text, tau=config.tau, theta=theta, kind=setup.kind, options=setup.options)
 
     def counts(self, batch: Batch) -> Tensor:
