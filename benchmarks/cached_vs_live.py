@@ -43,8 +43,9 @@ from densecli.pipeline.teachers.gram import TokenTeacher
 from densecli.pipeline.teachers.labels import LabelsTeacher, retrieve
 from densecli.pipeline.teachers.refiner import RefinedTeacher
 from densecli.scenes.vocabulary import IMAGE_SIZE
+from densecli.train.batch import Batch
 from densecli.train.config import TrainConfig
-from densecli.train.dataloader import Batch, Loader
+from densecli.train.dataloader import Loader
 from densecli.train.distillation import make_trainer
 from densecli.train.memory import LiveBytes
 

@@ -9,8 +9,10 @@ import torch
 from densecli.core.errors import DenseCLIError
 from densecli.shards.joined import Record
 from densecli.shards.regions import stored_views, view_of
-from densecli.train.dataloader import Batch, Loader, LoaderConfig, collate
+from densecli.train.batch import Batch, collate
+from densecli.train.dataloader import Loader
 from densecli.train.targets import choose_view
+from densecli.train.trainer_config import LoaderConfig
 
 
 def loader(tiny, **settings) -> Loader:
