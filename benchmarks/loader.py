@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -38,7 +38,7 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.joined import decode_image, read_joined
 from densecli.shards.reader import StoreReader
 from densecli.shards.receipt_totals import publish
-from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import GridPlan
 from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Column, Store
 from densecli.shards.tars import read_shard
@@ -56,7 +56,7 @@ DECODE = 1024  # samples of a run that decodes
 
 def write_store(folder: Path, photos: Path, samples: int) -> None:
     rng = np.random.default_rng(0)
-    canvas, plan = Canvas(CANVAS), region_plan("grid-paper")
+    canvas, plan = Canvas(CANVAS), GridPlan("paper")
     # tail_mass=1.0: exactly k probabilities of each cell, as `densecli plan` assumes.
     codec = TopK(things=(True,) * 80 + (False,) * (CATEGORIES - 80), k=20, tail_mass=1.0, dtype="fp16")
     sizes = [min(SHARD, samples - first) for first in range(0, samples, SHARD)]
@@ -67,7 +67,7 @@ def write_store(folder: Path, photos: Path, samples: int) -> None:
     spec = {"target": target, "codec": codec.spec, "regions": regions.key}
     labels = store.add_column("targets", "noise", spec)
 
-    def encoded(path: Path) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes]]:
+    def encoded(path: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
         with Image.open(path) as photo:
             valid = canvas.valid_box(photo.width, photo.height)
             about = {"width": photo.width, "height": photo.height, "valid": valid.tolist()}
@@ -193,7 +193,8 @@ def one_by_one(folder: Path) -> Epochs:
 
 def trainer(folder: Path) -> "tuple[Loader, Store]":
     # Imports torch, which would add seconds to the start of every other contender.
-    from densecli.train.dataloader import Loader, LoaderConfig
+    from densecli.train.dataloader import Loader
+    from densecli.train.trainer_config import LoaderConfig
 
     store = Store.open(folder / "store")
     labels = store.find("targets", "noise")
@@ -265,7 +266,7 @@ def samples_per_s(folder: Path, what: str, name: str, samples: int) -> list[tupl
 
     Other processes disturb the second number less.
     """
-    epochs: Callable[[int], Iterable]
+    epochs: Callable[[int], Iterable[Any]]
     if what == BATCHES:
         loader, store = trainer(folder)
         if name == BARE:
@@ -319,7 +320,9 @@ def main() -> None:
             for c in CONTENDERS
             if peers.get(c[1].split(",")[0], "densecli") and c[0] in args.parts.split(",")
         ]
-        rates: dict[tuple[str, str], list] = {contender: [] for contender in contenders}
+        rates: dict[tuple[str, str], list[list[tuple[float, float]]]] = {
+            contender: [] for contender in contenders
+        }
         for _ in range(args.runs):
             for contender in contenders:
                 command = [sys.executable, __file__, "--photos", ".", "--one", temporary, *contender]

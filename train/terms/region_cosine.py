@@ -11,7 +11,7 @@ from densecli.models.checkpoints import seeded
 from densecli.shards.npz import decode_npz
 from densecli.shards.store import Column
 from densecli.shards.tars import read_shard
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 from densecli.train.heads import MapProjection
 from densecli.train.losses import region_cosine
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
