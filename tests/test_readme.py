@@ -71,6 +71,7 @@ def test_page__its_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytes
             continue
         for option, file in pairwise(words):
             if option in ("--config", "--plugin"):
+                Path(file).parent.mkdir(parents=True, exist_ok=True)
                 Path(file).touch()
         command = main.get_command(context, words[0])
         assert command is not None, words
