@@ -9,7 +9,7 @@ import torch
 from densecli.core.errors import DenseCLIError
 from densecli.shards.joined import Record
 from densecli.shards.regions import stored_views, view_of
-from densecli.train.batch import Batch
+from densecli.train.batch import Batch, make_batch
 from densecli.train.dataloader import Loader
 from densecli.train.targets import choose_view
 from densecli.train.trainer_config import LoaderConfig
