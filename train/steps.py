@@ -59,10 +59,10 @@ class Steps:
             photos = int(loader.reader.table.samples.sum())
             self.notes = (f"The training reads {len(loader):,} of the {photos:,} photos.",)
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
-            over = f"over {self.warmup} steps" if self.warmup else "at once"
+            over = f"over {self.warmup} step{'s' if self.warmup > 1 else ''}" if self.warmup else "at once"
             self.notes += (
                 f"The learning rate rises {over} instead of over {WARMUP_STEPS} steps, because the training "
-                f"has only {self.total} steps.",
+                f"has only {self.total} step{'s' if self.total > 1 else ''}.",
             )
 
     def _length(self, config: TrainerConfig) -> int:
