@@ -27,7 +27,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import count, cycle, repeat
 from pathlib import Path
@@ -42,8 +42,9 @@ from densecli.core.tables import table
 from densecli.shards.joined import decode_image
 from densecli.shards.reader import StoreReader
 from densecli.shards.store import Store
-from densecli.train.dataloader import Loader, LoaderConfig
+from densecli.train.dataloader import Loader
 from densecli.train.datasets import SampleStream, collate
+from densecli.train.trainer_config import LoaderConfig
 
 BATCH, ROUND = 16, 48
 SIZE = (640, 480)
@@ -55,14 +56,14 @@ def write_photos(folder: Path, count: int) -> None:
     folder.mkdir()
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
-            SIZE, Image.BICUBIC
+            SIZE, Image.Resampling.BICUBIC
         )
         grain = rng.normal(0, 6, (SIZE[1], SIZE[0], 1))
         pixels = (np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=95)
 
 
-def endless(loader: Loader) -> Iterator[int]:
+def endless(loader: Loader) -> Generator[int]:
     """The numbers of samples of a loader's whole batches, without end."""
     for epoch in count():
         yield from (len(batch.keys) for batch in loader.batches(epoch) if len(batch.keys) == BATCH)
@@ -164,7 +165,11 @@ def alone(loader: Loader, store: Store, rounds: int) -> str:
         for slot in slots:
             loader.decode(next(samples), 0, slot)
 
-    contenders = {"photos": decode_photos, "samples": decode_samples, "trainer": lambda: next(batches)}
+    contenders: dict[str, Callable[[], object]] = {
+        "photos": decode_photos,
+        "samples": decode_samples,
+        "trainer": lambda: next(batches),
+    }
     return printed(alternate(contenders, rounds, time.process_time), "samples", BATCH)
 
 

@@ -32,7 +32,7 @@ from densecli.core.tables import table
 from densecli.pipeline.build_request import shard_sizes, unit_of
 from densecli.pipeline.shard_builder import BuilderConfig, ShardBuilder
 from densecli.pipeline.sources import Source, open_source
-from densecli.pipeline.teachers import Photo
+from densecli.pipeline.teachers import Photo, Teacher
 from densecli.pipeline.worker import UNITS_PER_WORKER
 from densecli.shards.codecs import Arrays, Errors
 from densecli.shards.geometry import RESAMPLE, Canvas
@@ -68,7 +68,9 @@ def write_photos(folder: Path, size: tuple[int, int], samples: int) -> None:
         pixels = rng.normal(128, 11, (height, width, 1)).astype(np.float32)
         for side in (4, 16, 64, 256):
             cells = rng.normal(0, 96 / side**0.5, (3, side * height // width, side)).astype(np.float32)
-            pixels = pixels + np.stack([Image.fromarray(c).resize(size, RESAMPLE) for c in cells], axis=-1)
+            pixels = pixels + np.stack(
+                [np.asarray(Image.fromarray(c).resize(size, RESAMPLE)) for c in cells], axis=-1
+            )
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06d}.jpg", quality=92)
     for i in range(DISTINCT, samples):
         (folder / f"{i:06d}.jpg").write_bytes((folder / f"{i % DISTINCT:06d}.jpg").read_bytes())
@@ -87,7 +89,9 @@ def bare(paths: list[Path], canvas: Canvas, threads: int) -> None:
             pass
 
 
-def build(source: Source, root: Path, canvas: Canvas, shard: int, threads: int, teachers: list) -> None:
+def build(
+    source: Source, root: Path, canvas: Canvas, shard: int, threads: int, teachers: list[Teacher]
+) -> None:
     store = Store.create(root, source.identity, canvas.size, shard_sizes(len(source.items), shard))
     plan = region_plan("grid-paper")
     config = BuilderConfig(
@@ -128,7 +132,7 @@ def main() -> None:
         source = open_source("folder", str(photos), None, args.samples, 0, None)
         paths = [photos / item.ref for item in source.items]
 
-        def built(teachers: list) -> None:
+        def built(teachers: list[Teacher]) -> None:
             with TemporaryDirectory(dir=temporary) as root:
                 build(source, Path(root), canvas, args.shard_size, args.threads, teachers)
 

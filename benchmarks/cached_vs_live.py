@@ -23,10 +23,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count, repeat
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torchvision.ops import roi_align
 
 from densecli.core.device import pick_device
@@ -41,8 +43,10 @@ from densecli.pipeline.teachers.gram import TokenTeacher
 from densecli.pipeline.teachers.labels import LabelsTeacher, retrieve
 from densecli.pipeline.teachers.refiner import RefinedTeacher
 from densecli.scenes.vocabulary import IMAGE_SIZE
-from densecli.train.dataloader import Batch, Loader
-from densecli.train.distillation import TrainConfig, make_trainer
+from densecli.train.batch import Batch
+from densecli.train.config import TrainConfig
+from densecli.train.dataloader import Loader
+from densecli.train.distillation import make_trainer
 from densecli.train.memory import LiveBytes
 
 
@@ -174,7 +178,7 @@ def measure(
             theta=0.0,
         )
     )
-    loader = trainer.loader
+    loader = cast(Loader, trainer.loader)
     targets = dict(target(teacher) for teacher in teachers)
     plain_loader = Loader(trainer.recipe.store, loader.regions, {}, trainer.config, decoder=loader.decoder)
     plain_loader.pinned = loader.pinned
@@ -268,7 +272,7 @@ def idle(step: Callable[[], object], device: torch.device, steps: int = 3) -> fl
     ranges = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == DeviceType.CUDA
     )
     busy = end = 0.0
     for start, stop in ranges:
@@ -318,12 +322,10 @@ def target(teacher: Teacher) -> tuple[str, Target]:
 def network(teacher: Teacher) -> nn.Module:
     """The network of a teacher."""
     if isinstance(teacher, TokenTeacher):
-        [model] = [
-            cell.cell_contents
-            for cell in teacher._forward.__closure__
-            if isinstance(cell.cell_contents, nn.Module)
-        ]
+        cells = teacher._forward.__closure__ or ()
+        [model] = [cell.cell_contents for cell in cells if isinstance(cell.cell_contents, nn.Module)]
         return model
+    assert isinstance(teacher, CropsTeacher | LabelsTeacher | RefinedTeacher)
     return teacher.model
 
 
@@ -344,10 +346,11 @@ def peak(step: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         step()
-        return torch.cuda.max_memory_allocated(device) - before
+        return int(torch.cuda.max_memory_allocated(device) - before)
     with LiveBytes() as live:
         step()
-    return live.peak
+    found: int = live.peak
+    return found
 
 
 if __name__ == "__main__":

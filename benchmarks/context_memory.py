@@ -28,7 +28,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def plain(student: Tensor, teacher: Tensor) -> Tensor:
     distances = teacher @ teacher.mT - student @ student.mT
-    return torch.linalg.vector_norm(distances, dim=-1).mean()
+    norms: Tensor = torch.linalg.vector_norm(distances, dim=-1)
+    return norms.mean()
 
 
 def step(model: DenseCLIP, images: Tensor, teacher: Tensor, mode: str, loss: Loss | None, bf16: bool) -> None:
@@ -56,17 +57,18 @@ def peak_bytes(args: argparse.Namespace, tokens: int, loss: Loss | None) -> int:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step(model, images, teacher, args.mode, loss, args.bf16)
-        return torch.cuda.max_memory_allocated() - before
+        return int(torch.cuda.max_memory_allocated() - before)
     with FakeTensorMode() as fake:
         for module in model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
-                module.register_parameter(name, fake.from_tensor(parameter))
+                setattr(module, name, fake.from_tensor(parameter))
             for name, buffer in list(module.named_buffers(recurse=False)):
                 setattr(module, name, fake.from_tensor(buffer))
         images, teacher = fake.from_tensor(images), fake.from_tensor(teacher)
         with LiveBytes() as live:
             step(model, images, teacher, args.mode, loss, args.bf16)
-        return live.peak
+        found: int = live.peak
+        return found
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.scenes.world import render
 from densecli.shards.codecs import Codec, Features, Rows
 from densecli.shards.geometry import Canvas
-from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import GridPlan
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     maps, boxes = [], []
     for image in images:
         maps.append(dense(look, canvas, image))
-        boxes.append(region_plan("grid-paper").boxes(canvas.valid_box(*image.size)).boxes)
+        boxes.append(GridPlan("paper").boxes(canvas.valid_box(*image.size)).boxes)
     if text is None:
         half = len(maps) // 2
         tokens = torch.cat([x.flatten(1).T for x in maps[half:]])

@@ -185,7 +185,7 @@ def figure(section: str, name: str, row: Row) -> str:
     value = row[name]
     if not isinstance(value, float):
         return f"{name} {value}"
-    goal = GOALS.get((section, name), lambda row: 0)(row)
+    goal = GOALS[section, name](row) if (section, name) in GOALS else 0
     return f"{name} {value:.3g}" + (f" (goal {goal:g} {MET if value >= goal else MISSED})" if goal else "")
 
 

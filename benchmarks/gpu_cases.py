@@ -30,10 +30,12 @@ from densecli.shards.geometry import Canvas
 from densecli.shards.joined import decode_image
 from densecli.shards.store import Store
 from densecli.shards.tars import read_shard
-from densecli.train.dataloader import Loader, LoaderConfig
-from densecli.train.distillation import TrainConfig, make_trainer
+from densecli.train.config import TrainConfig
+from densecli.train.dataloader import Loader
+from densecli.train.distillation import make_trainer
 from densecli.train.gpu_decode import JpegDecoder
 from densecli.train.memory import optimizer_bytes, step_bytes
+from densecli.train.trainer_config import LoaderConfig
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]
@@ -163,7 +165,7 @@ def build_of(case: Row, folder: str, args: argparse.Namespace) -> Row:
 def built(
     folder: str,
     teachers: tuple[str, ...],
-    precision: str,
+    precision: Any,
     args: argparse.Namespace,
     shards: int | None = None,
 ) -> tuple[float, int, float]:

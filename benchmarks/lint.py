@@ -11,7 +11,9 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import xxhash
 from densecli.core.tables import table
 from densecli.shards.lint import lint
 from densecli.shards.receipt_totals import publish
+from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
 
@@ -29,7 +32,7 @@ TURNS = 3
 
 def write(root: Path, shards: int, mb: float) -> Store:
     """The store, or the one that is there."""
-    dataset = {"name": "random", "split": "", "digest": "0", "n": SAMPLES * shards}
+    dataset: DatasetIdentity = {"name": "random", "split": "", "digest": "0", "n": SAMPLES * shards}
     store = Store.create(root, dataset, 512, [SAMPLES] * shards)
     rng = np.random.default_rng(0)
     for shard in store.images.missing():
@@ -76,11 +79,11 @@ def main() -> None:
     def lint_all(workers: int) -> None:
         assert list(lint(store, workers=workers)) == []
 
-    contenders = {}
+    contenders: dict[tuple[str, int], Callable[[], None]] = {}
     for n in options.workers:
-        contenders["read", n] = lambda n=n: read_all(n, False)
-        contenders["read + xxh3", n] = lambda n=n: read_all(n, True)
-        contenders["lint", n] = lambda n=n: lint_all(n)
+        contenders["read", n] = partial(read_all, n, False)
+        contenders["read + xxh3", n] = partial(read_all, n, True)
+        contenders["lint", n] = partial(lint_all, n)
     rates: dict[tuple[str, int], list[float]] = {name: [] for name in contenders}
     for _ in range(TURNS):
         for name, contender in contenders.items():

@@ -32,7 +32,7 @@ from densecli.pipeline.sources.tars import Scanned, table
 JPG, JSON = 950_000, 40_000
 
 
-def headers(folder: Path, args: argparse.Namespace) -> dict:
+def headers(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Scans a sparse tar of the size of one of SA-1B's."""
     tar = folder / "sa_000000.tar"
     with open(tar, "wb") as file:
@@ -48,7 +48,7 @@ def headers(folder: Path, args: argparse.Namespace) -> dict:
     return {"photos": len(rows), "bytes": tar.stat().st_size, "list_s": time.perf_counter() - start}
 
 
-def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
+def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict[str, float]:
     """Lists all tars, with generated results of `scan_tar`."""
     names = [f"sa_{i:06d}.tar" for i in range(args.tars)]
     entries = {name: Entry(11 * 10**9, name, False) for name in names}
@@ -68,11 +68,11 @@ def sa1b(folder: Path, args: argparse.Namespace, dataset: str = "sa1b") -> dict:
         )
 
 
-def webdataset(folder: Path, args: argparse.Namespace) -> dict:
+def webdataset(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     return sa1b(folder, args, "webdataset")
 
 
-def urls(folder: Path, args: argparse.Namespace) -> dict:
+def urls(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Lists a text file with as many addresses of about 60 characters."""
     with open(folder / "urls.txt", "w") as file:
         for i in range(args.tars * args.photos_per_tar):
@@ -81,7 +81,7 @@ def urls(folder: Path, args: argparse.Namespace) -> dict:
     return listed(BuildConfig(dataset="urls", data=data, store=str(folder / "store"), dry_run=True))
 
 
-def coco(folder: Path, args: argparse.Namespace) -> dict:
+def coco(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Lists as many empty files as train2017 has."""
     (folder / "train2017").mkdir()
     for i in range(118_287):
@@ -89,11 +89,11 @@ def coco(folder: Path, args: argparse.Namespace) -> dict:
     return listed(BuildConfig(dataset="coco", data=str(folder), store=str(folder / "store"), dry_run=True))
 
 
-def nothing(folder: Path, args: argparse.Namespace) -> dict:
+def nothing(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     return {}
 
 
-def listed(config: BuildConfig) -> dict:
+def listed(config: BuildConfig) -> dict[str, float]:
     """Lists, makes the store, and takes three units."""
     start = time.perf_counter()
     request, source = prepare(config)

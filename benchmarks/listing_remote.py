@@ -157,14 +157,15 @@ def main() -> None:
     def before(url: str, choose: Any, **_: Any) -> Any:
         return scan_tar(url, choose)
 
-    sources, rows = [], []
+    sources = []
+    rows: list[tuple[int, int, int, float]] = []
     for name, scan in (("blocks of 64 KB", before), ("headers", scan_tar)):
         counts[:] = [0, 0, 0]
         start, cpu = time.perf_counter(), time.process_time()
         with mock.patch.object(tars, "scan_tar", scan):
             sources.append(open_source("webdataset", "s3://photos"))
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        rows.append((*counts, seconds))
+        rows.append((counts[0], counts[1], counts[2], seconds))
         print(
             f"{name:16} {counts[0]:7} requests  {counts[1] / 1e6:9.2f} MB  {seconds:7.2f} s"
             f"  (CPU {cpu:.2f} s, at most {counts[2]} at once)"

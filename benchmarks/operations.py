@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm
+from timm.layers import LayerNorm  # type: ignore[attr-defined]
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -33,7 +33,7 @@ class Operations(TorchDispatchMode):
     """Counts operations by name, and the bytes that they read and write."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[str] = Counter()
         self.moved = 0
 
@@ -73,7 +73,8 @@ class FusedQKV(nn.Module):
         bias = torch.cat([none if layer.bias is None else layer.bias for layer in layers])
         q, k, v = F.linear(x, weight, bias).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(q, k, v)
-        return attn.proj(attn.norm(x.transpose(1, 2).flatten(2)))
+        out: Tensor = attn.proj(attn.norm(x.transpose(1, 2).flatten(2)))
+        return out
 
 
 def block(norm: type[nn.Module], *, fused: bool = False, width: int = WIDTH, heads: int = HEADS) -> nn.Module:
@@ -89,13 +90,14 @@ def block(norm: type[nn.Module], *, fused: bool = False, width: int = WIDTH, hea
         norm_layer=norm,
     )
     if fused:
-        made.attn = FusedQKV(made.attn)
+        made.attn = FusedQKV(made.attn)  # type: ignore[assignment]
     return made
 
 
 def measured(norm: type[nn.Module], *, fused: bool = False) -> Operations:
     """What a forward and a backward pass of a block do."""
-    with FakeTensorMode(), Operations() as found:
+    found = Operations()
+    with FakeTensorMode(), found:
         layer = block(norm, fused=fused)
         x = torch.empty(BATCH, TOKENS, WIDTH, dtype=torch.bfloat16, requires_grad=True)
         found.counts.clear()

@@ -10,6 +10,7 @@ patches of different segments of the same scene.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecli.models.checkpoints import load_model
+from densecli.models.dense import DenseCLIP
+from densecli.models.vfm import VFM
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.models.weights import find_weights
 from densecli.scenes.vocabulary import IMAGE_SIZE, NAMES, THINGS
@@ -42,15 +45,24 @@ def main() -> None:
         print(f"| {title} | {row[0]:.1f} | {row[1]:.1f} | {row[2]:.1f} | {row[3]:.3f} |")
 
 
+def vfm_tokens(vfm: VFM, canvases: Tensor) -> Tensor:
+    tokens: Tensor = vfm(vfm.prepare(canvases, PATCH))
+    return tokens
+
+
+def clip_tokens(clip: DenseCLIP, canvases: Tensor) -> Tensor:
+    return clip.dense(clip.prepare(canvases))
+
+
 def readings() -> dict[str, Read]:
     """(B, 3, S, S) canvases -> (B, C, h, w), by title."""
     found: dict[str, Read] = {"mean colour": lambda x: F.avg_pool2d(x.float(), PATCH) - 127.5}
     for title, weights in (("random weights", "random:0"), ("scenes-vfm", find_weights("scenes-vfm"))):
         vfm = load_vfm("scenes-vfm", weights)
-        found[title] = lambda x, vfm=vfm: vfm(vfm.prepare(x, PATCH))
+        found[title] = partial(vfm_tokens, vfm)
     for name in ("scenes-s", "scenes-l", "scenes-pvlm", "scenes-pvlm-unbiased"):
         clip, _ = load_model(name)
-        found[name] = lambda x, clip=clip: clip.dense(clip.prepare(x))
+        found[name] = partial(clip_tokens, clip)
     return found
 
 

@@ -22,7 +22,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,7 @@ from densecli.shards.reader import StoreReader
 from densecli.shards.receipt_totals import publish
 from densecli.shards.receipts import BLOCK, Receipt
 from densecli.shards.shard_table import ShardTable
+from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Column, Store
 
 # Names in a page of an object store's listing.
@@ -50,7 +53,7 @@ def fabricate(root: Path, shards: int, samples: int) -> Store:
         put_back(store)
         return store
     shutil.rmtree(root, ignore_errors=True)
-    dataset = {"name": "fabricated", "split": "", "digest": "0", "n": samples * shards}
+    dataset: DatasetIdentity = {"name": "fabricated", "split": "", "digest": "0", "n": samples * shards}
     store = Store.create(root, dataset, 512, [samples] * shards)
     regions = store.add_column("regions", "grid-densevlm", {"plan": "grid"})
     labels = store.add_column("targets", "labels", {"regions": regions.key, "target": {"name": "labels"}})
@@ -95,8 +98,10 @@ def count_requests() -> list[int]:
     counted = [0]
     get, listing, names, info = fs._get_once, fs._listing, fs._names, fs.file
 
-    def counting(call, pages=lambda result: 1):
-        def counted_call(*args, **words):
+    def counting(
+        call: Callable[..., Any], pages: Callable[[Any], int] = lambda result: 1
+    ) -> Callable[..., Any]:
+        def counted_call(*args: Any, **words: Any) -> Any:
             result = call(*args, **words)
             counted[0] += pages(result)
             return result

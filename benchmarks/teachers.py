@@ -49,7 +49,7 @@ from densecli.pipeline.teachers.factors import encode_maps, errors_of
 from densecli.shards.codecs import LowRank, TopK
 from densecli.shards.geometry import Canvas
 from densecli.shards.joined import read_joined
-from densecli.shards.region_plans import region_plan
+from densecli.shards.regions import GridPlan
 from densecli.shards.store import Store
 
 Work = Callable[[], object]
@@ -210,7 +210,7 @@ def crops() -> tuple[Work, Work]:
         key="photo",
         image=np.random.default_rng(0).integers(0, 255, (384, 512, 3), np.uint8),
         canvas=Canvas(512),
-        regions=region_plan("grid-paper").boxes([0, 0, 1, 0.75]),
+        regions=GridPlan("paper").boxes([0, 0, 1, 0.75]),
     )
 
     def each() -> None:

@@ -85,7 +85,8 @@ class Launcher:
 
     def __init__(self, processes: int) -> None:
         # The processes cannot import this file.
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        cloudpickle: Any = ray.cloudpickle
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
         actor: Any = ray.remote(Host).options(num_cpus=0, max_concurrency=8)
         self._hosts = [actor.remote() for _ in range(processes)]
         self._started = 0

@@ -25,6 +25,7 @@ import webdataset
 from turns import compared
 
 from densecli.core.tables import table
+from densecli.shards.specs import DatasetIdentity
 from densecli.shards.store import Store
 from densecli.shards.writer import ShardWriter
 
@@ -32,7 +33,8 @@ Samples = dict[str, dict[str, bytes]]
 
 
 def durable(folder: Path, samples: Samples) -> None:
-    writer = ShardWriter(Store.create(folder, {"name": "noise"}, 512, [len(samples)]).images, "000000")
+    dataset: DatasetIdentity = {"name": "noise", "split": "", "digest": "", "n": len(samples)}
+    writer = ShardWriter(Store.create(folder, dataset, 512, [len(samples)]).images, "000000")
     for key, parts in samples.items():
         writer.add(key, parts)
     writer.commit()

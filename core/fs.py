@@ -32,6 +32,10 @@ _writer = uuid.uuid4().hex[:12]
 _PAUSES = (0.5, 2.0)
 
 
+# Linux keeps what is written at once in larger pages, which readers that map the file get at half the cost.
+_WRITTEN_AT_ONCE = 1 << 22
+
+
 class File(NamedTuple):
     """A file in a folder: its size in bytes, and when it was modified, in seconds since 1970."""
 
@@ -300,7 +304,7 @@ def _write_local(path: str, parts: Sequence[bytes | memoryview]) -> None:
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{TEMPORARY[0]}{name}.{_writer}-{uuid.uuid4().hex}{TEMPORARY[1]}")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", buffering=_WRITTEN_AT_ONCE) as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 from densecli.train.methods import METHODS, Method
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows

@@ -105,14 +105,15 @@ class Members(Mapping[str, memoryview]):
         return self._tar.url
 
     def __getitem__(self, extension: str) -> memoryview:
-        first, end = self._tar.places[extension][self._row]
+        firsts, ends = self._tar.places[extension]
+        first = firsts[self._row]
         if first < 0:
             raise KeyError(extension)
-        return self._tar.data[first:end]
+        return self._tar.data[first : ends[self._row]]
 
     def __contains__(self, extension: object) -> bool:
         places = self._tar.places.get(extension)  # type: ignore[call-overload]
-        return places is not None and places[self._row][0] >= 0
+        return places is not None and places[0][self._row] >= 0
 
     def __iter__(self) -> Iterator[str]:
         return (extension for extension in self._tar.places if extension in self)
@@ -126,8 +127,8 @@ class JoinedTar:
 
     Attributes:
         data: The tar.
-        places: For each extension the first byte of each sample's member and the first behind it; negative
-            where it has none.
+        places: For each extension the first bytes of the samples' members and the first behind them; negative
+            where a sample has none.
         url: Address of the tar.
         index: See `OpenTar`.
     """
@@ -138,7 +139,7 @@ class JoinedTar:
         self.data, self.url, self.index = tar.data, url, tar.index
         # Lists: single numbers of an array take longer.
         self.places: dict[str, list[list[int]]] = {
-            extension: np.cumsum(places, axis=1).tolist() for extension, places in tar.index.places.items()
+            extension: np.cumsum(places, axis=1).T.tolist() for extension, places in tar.index.places.items()
         }
 
     def members(self, row: int) -> Members:
@@ -209,9 +210,9 @@ class ComputedBoxes:
 
     def _read(self, row: int) -> Regions:
         valid = json.loads(str(Members(self.photos, row)["json"], "utf-8"))["valid"]
-        if not all(0 <= side <= 1 for side in valid):
+        x0, y0, x1, y1 = box = tuple(map(float, valid))
+        if not (0 <= x0 <= 1 and 0 <= y0 <= 1 and 0 <= x1 <= 1 and 0 <= y1 <= 1):
             raise ValueError("its valid box is no part of the canvas")
-        box = tuple(map(float, valid))
         regions = self._cells(box)
         if self._cells.keeps(box):
             self._known[row] = regions

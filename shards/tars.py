@@ -200,25 +200,28 @@ def index_of(column: Column, shard: str, receipt: Receipt) -> Index:
 
 def index_of_headers(data: Buffer) -> Index:
     """Where a tar has its samples, by its headers. Raises ValueError for one that no `ShardWriter` writes."""
-    offset, end, places = 0, len(data) - 2 * BLOCK, list[tuple[int, int]]()
-    while offset < end and data[offset]:
-        size = int(data[offset + SIZE_FIELD.start : offset + SIZE_FIELD.stop], 8)
-        places.append((offset + BLOCK, size))
+    offset, end = 0, len(data) - 2 * BLOCK
+    headers, firsts, sizes = list[bytes](), list[int](), list[int]()
+    while offset < end:
+        header = data[offset : offset + BLOCK]
+        if not header[0]:
+            break
+        size = int(header[SIZE_FIELD], 8)
         if not 0 <= size < end:
             raise ValueError("a member lies outside of the tar")
-        offset += BLOCK + -(-size // BLOCK) * BLOCK
+        offset += BLOCK
+        headers.append(header)
+        firsts.append(offset)
+        sizes.append(size)
+        offset += -(-size // BLOCK) * BLOCK
     if offset > end or len(data) % BLOCK:
         raise ValueError("it has no end")
-    blocks, first = (
-        np.frombuffer(data, np.uint8).reshape(-1, BLOCK),
-        np.array(places, np.int64).reshape(-1, 2),
-    )
-    headers = first[:, 0] // BLOCK - 1
-    if not np.isin(blocks[headers, _KIND], _REGULAR).all() or blocks[headers, _PREFIX].any():
+    blocks = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, BLOCK)
+    if not np.isin(blocks[:, _KIND], _REGULAR).all() or blocks[:, _PREFIX].any():
         raise ValueError("it holds something else than regular files")
-    names = blocks[:, :NAME_BYTES][headers].tobytes()
-    found = [names[at : at + NAME_BYTES].rstrip(b"\0").decode() for at in range(0, len(names), NAME_BYTES)]
-    return _index(found, first)
+    # Such elements are read without the zeros behind them.
+    names = np.frombuffer(blocks[:, :NAME_BYTES].tobytes(), f"S{NAME_BYTES}").tolist()
+    return _index([name.decode() for name in names], np.array([firsts, sizes], np.int64).T)
 
 
 def _index(names: Sequence[str], places: np.ndarray) -> Index:
@@ -233,16 +236,9 @@ def _index(names: Sequence[str], places: np.ndarray) -> Index:
     """
     if len(set(names)) < len(names):
         raise ValueError("a member is there twice")
+    if names and (index := _regular(names, places)):
+        return index
     parts = [name.partition(".") for name in names]
-    # As written: every sample has the same extensions, side by side.
-    width = next((i for i, part in enumerate(parts) if part[0] != parts[0][0]), len(parts))
-    keys = [key for key, _, _ in parts[:: max(1, width)]]
-    columns = [parts[i::width] for i in range(width)]
-    alike = all(
-        [key for key, _, _ in column] == keys and len({e for _, _, e in column}) == 1 for column in columns
-    )
-    if alike and len(set(keys)) == len(keys) and len({column[0][2] for column in columns}) == width:
-        return Index(_lines(keys), {column[0][2]: places[i::width] for i, column in enumerate(columns)})
     rows: dict[str, int] = {}
     found: dict[str, tuple[list[int], list[int]]] = {}
     for member, (key, _, extension) in enumerate(parts):
@@ -256,9 +252,25 @@ def _index(names: Sequence[str], places: np.ndarray) -> Index:
     return index
 
 
+def _regular(names: Sequence[str], places: np.ndarray) -> Index | None:
+    """The index of a tar as it is written: every sample has the same extensions, side by side. Else None."""
+    first = names[0].partition(".")[0] + "."
+    width = next((i for i, name in enumerate(names) if not name.startswith(first)), len(names))
+    extensions = [name[len(first) :] for name in names[:width]]
+    if not extensions:
+        return None
+    behind = len(extensions[0]) + 1
+    keys = [name[:-behind] for name in names[::width]]
+    if len(set(keys)) < len(keys) or "." in "".join(keys):
+        return None
+    if any(names[i::width] != [f"{key}.{e}" for key in keys] for i, e in enumerate(extensions)):
+        return None
+    return Index(_lines(keys), {e: places[i::width] for i, e in enumerate(extensions)})
+
+
 def _lines(keys: Collection[str]) -> str:
     """Keys with a newline behind each, as one object for equal ones. Raises ValueError if they have some."""
-    text = "".join(f"{key}\n" for key in keys)
+    text = "\n".join([*keys, ""])
     if text.count("\n") != len(keys):
         raise ValueError("a key has more than one line")
     return sys.intern(text)

@@ -8,7 +8,8 @@ from densecli.shards.geometry import RESAMPLE, Canvas
 from densecli.shards.joined import Record
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
-from densecli.train.dataloader import Sample, Stream
+from densecli.train.batch import Sample
+from densecli.train.stream import Stream
 from densecli.train.trainer_config import LoaderConfig
 
 SCALE = (0.3, 0.7)

@@ -13,9 +13,9 @@ from densecli.shards.joined import JoinedShard, join_tars, stored_in
 from densecli.shards.parted_store import open_store
 from densecli.shards.store import Column, Store
 from densecli.shards.tars import open_tar
-from densecli.train import dataloader
+from densecli.train.batch import Batch, Sample, make_batch
 from densecli.train.columns import find_regions
-from densecli.train.dataloader import Batch, Loader, Sample
+from densecli.train.dataloader import Loader
 from densecli.train.trainer_config import LoaderConfig
 
 OPEN_SHARDS = 4
@@ -185,4 +185,4 @@ def collate(samples: Sequence[Sample]) -> Batch:
     Returns:
         A batch, whose `to(device)` moves it.
     """
-    return dataloader.collate(list(samples), 0)
+    return make_batch(list(samples), 0)

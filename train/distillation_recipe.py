@@ -23,8 +23,8 @@ from densecli.models.transformer import DenseTransformer
 from densecli.shards.parted_column import PartedColumn
 from densecli.shards.store import Column, Store
 from densecli.train.averaging import average, export_student
+from densecli.train.batch import Batch
 from densecli.train.config import TrainConfig
-from densecli.train.dataloader import Batch
 from densecli.train.heads import StudentWithHeads
 from densecli.train.initial_student import initial_student
 from densecli.train.method_notes import method_notes

@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 
 from densecli.core.device import Precision
 from densecli.core.distributed import Distributed, whole
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 from densecli.train.recipe import Recipe
 
 

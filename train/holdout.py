@@ -16,8 +16,9 @@ from densecli.core.key_share import KeyRange
 from densecli.shards.key_ranges import count_within
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Column
-from densecli.train.dataloader import Batch, Stream
+from densecli.train.batch import Batch
 from densecli.train.recipe import Recipe
+from densecli.train.stream import Stream
 from densecli.train.trainer_config import HELD_OUT, TrainerConfig
 
 C = TypeVar("C", bound=TrainerConfig)

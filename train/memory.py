@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from densecli.core.device import Precision
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 from densecli.train.recipe import Recipe
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import WeightsInfo
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 
 Outputs = TypeVar("Outputs")
 

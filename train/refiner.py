@@ -30,8 +30,8 @@ from densecli.models.student import DenseVFM, load_student
 from densecli.shards.parted_store import open_store
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
+from densecli.train.batch import Batch
 from densecli.train.crops import CropLoader
-from densecli.train.dataloader import Batch
 from densecli.train.holdout import HoldoutMeasure, measured_table, measuring
 from densecli.train.losses import mean, token_cosine, token_infonce
 from densecli.train.optimizer import freeze

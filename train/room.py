@@ -8,7 +8,7 @@ from densecli.core.device import Precision, free_bytes
 from densecli.core.distributed import Distributed
 from densecli.core.errors import DenseCLIError
 from densecli.core.progress import say
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 from densecli.train.memory import gigabytes, held_apart, optimizer_bytes, step_bytes, without_values
 from densecli.train.recipe import Recipe
 from densecli.train.trainer_config import TrainerConfig

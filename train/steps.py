@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from densecli.core.errors import DenseCLIError
-from densecli.train.dataloader import Batch, Stream
+from densecli.train.batch import Batch
+from densecli.train.stream import Stream
 from densecli.train.trainer_config import WARMUP_STEPS, TrainerConfig
 
 

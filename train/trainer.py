@@ -18,9 +18,9 @@ from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import prefetch
 from densecli.core.progress import say
 from densecli.core.signals import Stop, heeding_signals
+from densecli.train.batch import Batch
 from densecli.train.best import export_best
 from densecli.train.checkpoints import CheckpointWriter, load_checkpoint, rng_state, set_rng_state
-from densecli.train.dataloader import Batch, Stream
 from densecli.train.early_warnings import EarlyWarnings
 from densecli.train.gradient import Gradient
 from densecli.train.health import Health, NonFiniteStep, check_weights
@@ -33,6 +33,7 @@ from densecli.train.run_config import FREE, defaults
 from densecli.train.run_folder import RunFolder
 from densecli.train.schedules import SCHEDULES
 from densecli.train.steps import Steps
+from densecli.train.stream import Stream
 from densecli.train.trainer_config import TrainerConfig
 from densecli.train.watch import Measure, Watch
 

@@ -16,7 +16,7 @@ from densecli.core.find import Entry
 from densecli.core.lazy_sequence import LazySequence
 from densecli.core.passed_over import PassedOver
 from densecli.core.prefetch import prefetch
-from densecli.core.progress import Progress
+from densecli.core.progress import Progress, say
 from densecli.pipeline.sources.base import (
     MAX_KEY,
     Index,
@@ -34,6 +34,8 @@ from densecli.shards.writer import npz_bytes
 
 THREADS = 16
 """Number of tars or folders that are read at the same time."""
+MANY_TARS = 64
+"""From more tars elsewhere on, a build in parts begins much earlier."""
 MAX_PREFIX = 40
 """Longest part of a key, in characters, that comes from the tar's name."""
 
@@ -235,6 +237,12 @@ def tar_volumes(
     lister = TarLister() if local else request.lister
     threads = THREADS if local else lister.at_once
     readers = max(1, lister.requests // min(threads, max(1, len(tars))))
+    note = ""
+    if not local and request.tars is None and len(tars) > MANY_TARS:
+        note = (
+            f"Building begins when all {len(tars):,} tars are listed; with --tars-per-part {MANY_TARS} it "
+            f"begins when the first {MANY_TARS} are."
+        )
 
     def scan(name: str) -> Scanned:
         return lister.scan(fs.join(root, name), choose, size=tars[name].size, readers=readers)
@@ -248,6 +256,7 @@ def tar_volumes(
         index=request.index,
         threads=threads,
         around=lister.around,
+        note=note,
     )
 
 
@@ -261,6 +270,7 @@ def list_volumes(
     index: Index | None,
     threads: int | None = None,
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    note: str = "",
 ) -> Iterator[Volume]:
     """Lists tars or folders until they hold `limit` photos.
 
@@ -274,6 +284,7 @@ def list_volumes(
         index: Remembers the contents of volumes.
         threads: Number of volumes that are read at the same time; None for `THREADS`.
         around: Makes what all calls of `scan` need around them, if the index does not know all volumes.
+        note: What to say before volumes are read that the index does not know.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
@@ -295,6 +306,8 @@ def list_volumes(
             progress.advance(1)
         return Volume(name, photos, passed, known)
 
+    if unknown and note:
+        say(note)
     n, threads = 0, threads or THREADS
     with (
         around() if unknown else nullcontext(),

@@ -4,13 +4,12 @@ By torchrun, this file is run itself.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torchruns import torchrun
 
 from densecli.core.distributed import Distributed, joined_processes
 from densecli.evaluation.classify import ClassifyConfig
@@ -21,7 +20,6 @@ from densecli.scenes.coco import write_coco
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 EVERY = ("regions", *TASKS)
 ALIKE = "test"
@@ -66,16 +64,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def together(scenes):
     """What each of two processes measures."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, __file__, str(scenes)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(__file__, str(scenes))
     return [json.loads((scenes / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

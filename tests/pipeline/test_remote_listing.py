@@ -24,7 +24,8 @@ from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.cluster import connected, gpus_at
 from densecli.pipeline.cluster_lister import ClusterLister, lister_of
 from densecli.pipeline.plan import PlanConfig, plan
-from densecli.pipeline.sources import Index, open_source, tars
+from densecli.pipeline.sources import Index, open_source, tars, volumes, webdataset
+from densecli.pipeline.sources.base import SourceRequest
 from densecli.pipeline.sources.ranged_file import MOST, RangedFile
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -163,6 +164,18 @@ def test_source__of_tars_in_s3_is_that_of_a_disk(bucket, tmp_path, s3_gets):
     size = sum(path.stat().st_size for path in (tmp_path / "photos").iterdir())
     assert all(span for _, span, _ in gets)
     assert sum(n for _, _, n in gets) < size / 3
+
+
+def test_source__of_many_tars_says_how_a_build_begins_earlier(bucket, monkeypatch, capsys):
+    open_source("webdataset", bucket)
+    assert "--tars-per-part" not in capsys.readouterr().err
+    monkeypatch.setattr(volumes, "MANY_TARS", 1)
+    source = open_source("webdataset", bucket)
+    assert "tars are listed; with --tars-per-part 1 it begins" in capsys.readouterr().err
+    found = webdataset.find_tars(SourceRequest(data=bucket))
+    open_source("webdataset", bucket, tars=found)
+    assert "--tars-per-part" not in capsys.readouterr().err
+    assert len(source.items)
 
 
 def test_source__without_a_signed_address_is_the_same(bucket, monkeypatch):

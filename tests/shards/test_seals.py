@@ -16,7 +16,7 @@ from densecli.shards.reader import StoreReader
 from densecli.shards.receipt_totals import publish
 from densecli.shards.shard_table import ShardTable
 from densecli.shards.store import Store
-from densecli.shards.tars import index_of, index_of_headers, open_tar, read_tar
+from densecli.shards.tars import index_of, index_of_headers, open_tar, read_shard, read_tar
 from densecli.shards.writer import ShardWriter
 
 
@@ -117,6 +117,7 @@ def test_headers__say_what_the_receipt_says(tmp_path, samples):
     assert one.keys == other.keys and one.samples == [*samples]
     assert one.places.keys() == other.places.keys()
     assert all(np.array_equal(one.places[e], other.places[e]) for e in one.places)
+    assert dict(read_shard(store.images, "000000")) == samples
 
 
 def tar_of(*members: tarfile.TarInfo, form: int = tarfile.USTAR_FORMAT) -> bytes:

@@ -24,7 +24,7 @@ from densecli.models.vfm import VFM
 from densecli.models.vfm_checkpoints import load_vfm
 from densecli.pipeline.config import BuildConfig
 from densecli.scenes.world import render
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 
 TAU, THETA, SPATIAL_TAU, SIDE = 0.01, 0.3, 0.2, 5
 

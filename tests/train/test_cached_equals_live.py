@@ -33,7 +33,7 @@ from densecli.pipeline.unit import Unit
 from densecli.shards.codecs import LowRank, Rows
 from densecli.shards.joined import read_joined
 from densecli.shards.npz import decode_npz
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 from densecli.train.distillation import TrainConfig, make_trainer
 from densecli.train.distillation_recipe import Distillation
 from densecli.train.methods import METHODS

@@ -7,7 +7,7 @@ from densecli.shards.geometry import RESAMPLE
 from densecli.shards.joined import decode_image
 from densecli.shards.tars import read_shard
 from densecli.train.crops import CropLoader, random_crops
-from densecli.train.dataloader import LoaderConfig
+from densecli.train.trainer_config import LoaderConfig
 
 SIZE = (512, 300)
 

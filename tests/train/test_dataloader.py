@@ -9,8 +9,10 @@ import torch
 from densecli.core.errors import DenseCLIError
 from densecli.shards.joined import Record
 from densecli.shards.regions import stored_views, view_of
-from densecli.train.dataloader import Batch, Loader, LoaderConfig, collate
+from densecli.train.batch import Batch, make_batch
+from densecli.train.dataloader import Loader
 from densecli.train.targets import choose_view
+from densecli.train.trainer_config import LoaderConfig
 
 
 def loader(tiny, **settings) -> Loader:
@@ -146,7 +148,7 @@ def test_batches__targets_of_a_batch_are_those_of_its_samples(full_store) -> Non
     )
     batch = next(loaded.batches(epoch=1))
     samples = [loaded.decode(record, 1) for record in islice(loaded.reader.iter(1), 4)]
-    expected = collate(samples, 1)
+    expected = make_batch(samples, 1)
     assert batch.keys == expected.keys
     assert {"labels", "crop-labels", "crops", "gram"} <= batch.targets.keys() == expected.targets.keys()
     assert all(torch.equal(target, expected.targets[kind]) for kind, target in batch.targets.items())

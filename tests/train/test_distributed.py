@@ -1,14 +1,12 @@
 """Several processes, or several batches before a step, are one process with the larger batch."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torchruns import torchrun
 from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
@@ -17,7 +15,6 @@ from densecli.train.refiner import RefinerConfig, make_refiner_trainer
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 STEPS = 5  # of 2 steps an epoch, the second one smaller
 LENGTH = {"max_steps": STEPS, "checkpoint_every": 2, "workers": 0}
 TERMS = {
@@ -77,21 +74,6 @@ def losses_of(name: str) -> dict:
     return TERMS[name] or {"losses": {name: 1.0}}
 
 
-def torchrun(runs: dict[str, tuple[str, dict]], processes: int, code: str = CODE) -> None:
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    script = Path(next(iter(runs.values()))[1]["run"]).parent / "process.py"
-    script.write_text(code)
-    done = subprocess.run(
-        [sys.executable, *command, str(script), json.dumps(runs)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def two_processes(full_store, tmp_path_factory) -> Path:
     """The folder of the runs, and of what each of two processes ended with."""
@@ -107,7 +89,9 @@ def two_processes(full_store, tmp_path_factory) -> Path:
     forget_the_end(folder / "grown")
     # 2 processes of 5: the second has nothing of the last sample of 11.
     runs["one left"] = ("train", settings_of(store, folder / "one left", batch_size=5))
-    torchrun(runs, 2)
+    script = folder / "process.py"
+    script.write_text(CODE)
+    torchrun(script, json.dumps(runs))
     return folder
 
 
@@ -224,4 +208,6 @@ with joined_processes("cpu") as processes:
     else:
         raise AssertionError("it went on")
 """
-    torchrun({"none": ("", {"run": str(tmp_path / "none")})}, 2, code)
+    script = tmp_path / "process.py"
+    script.write_text(code)
+    torchrun(script, "")

@@ -9,9 +9,10 @@ import torch
 from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
-from densecli.train.dataloader import Loader, LoaderConfig
+from densecli.train.dataloader import Loader
 from densecli.train.distillation import TrainConfig, make_trainer, train
 from densecli.train.gpu_decode import JpegDecoder
+from densecli.train.trainer_config import LoaderConfig
 
 CANVAS = 96
 DEVICES = [

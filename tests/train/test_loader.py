@@ -14,8 +14,11 @@ import torch
 
 from densecli.core.key_share import share_of_key
 from densecli.shards.reader import StoreReader
+from densecli.train.batch import Batch
 from densecli.train.crops import CropLoader
-from densecli.train.dataloader import Batch, Loader, LoaderConfig, Stream
+from densecli.train.dataloader import Loader
+from densecli.train.stream import Stream
+from densecli.train.trainer_config import LoaderConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,7 +164,7 @@ KILLED = """
 import itertools, sys, time
 from densecli.shards.store import Store
 from densecli.train.crops import CropLoader
-from densecli.train.dataloader import LoaderConfig
+from densecli.train.trainer_config import LoaderConfig
 config = LoaderConfig(batch_size=2, workers=4, cache=sys.argv[2])
 loader = CropLoader(Store.open(sys.argv[1]), config, crops=2, side=16)
 for epoch in itertools.count():

@@ -1,10 +1,7 @@
 """A model divided among two processes learns what one process learns, and leaves the same files."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torchruns import torchrun
 from training import rows, run_settings
 
 from densecli.core.errors import DenseCLIError
@@ -19,7 +17,6 @@ from densecli.train.distillation import TrainConfig, make_trainer, train
 from densecli.train.distillation_recipe import Distillation
 from densecli.train.memory import LiveBytes, held_apart, step_bytes, without_values
 
-ROOT = Path(__file__).parents[2]
 STEPS = 4  # of 2 steps an epoch, the second one smaller
 RUNS: dict[str, dict[str, Any]] = {
     "declip": {"method": "declip"},
@@ -96,16 +93,7 @@ def divided(full_store, tmp_path_factory) -> Path:
     runs = [settings_of(store, folder / name, fsdp=True, **given) for name, given in named.items()]
     script = folder / "process.py"
     script.write_text(CODE)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *command, str(script), json.dumps(runs)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(script, json.dumps(runs))
     return folder
 
 

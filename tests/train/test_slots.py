@@ -4,8 +4,9 @@ import gc
 
 import torch
 
-from densecli.train.dataloader import Loader, LoaderConfig
+from densecli.train.dataloader import Loader
 from densecli.train.slots import Slots
+from densecli.train.trainer_config import LoaderConfig
 
 
 def test_take__memory_that_nobody_holds() -> None:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.models.pooling import region_tokens
+from densecli.train.batch import Batch
 from densecli.train.correlation import context_loss, unit_tokens
-from densecli.train.dataloader import Batch
 from densecli.train.terms import StudentOutput, Term
 from densecli.train.terms.context import Context, context_tokens
 from densecli.train.terms.region_cosine import RegionCosine

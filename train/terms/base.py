@@ -16,8 +16,8 @@ from densecli.core.registry import unknown_name
 
 if TYPE_CHECKING:
     from densecli.shards.store import Column
+    from densecli.train.batch import Batch
     from densecli.train.config import TrainConfig
-    from densecli.train.dataloader import Batch
 
 EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 Values = tuple[Tensor, dict[str, Tensor]]

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densecli.train.batch import Batch
 from densecli.train.correlation import context_loss, unit_tokens
-from densecli.train.dataloader import Batch
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 

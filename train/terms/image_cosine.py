@@ -4,8 +4,8 @@ from typing import Self
 
 from torch import Tensor
 
+from densecli.train.batch import Batch
 from densecli.train.columns import own_teachers
-from densecli.train.dataloader import Batch
 from densecli.train.losses import region_cosine
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from densecli.models.checkpoints import seeded
 from densecli.shards.store import Column
+from densecli.train.batch import Batch
 from densecli.train.columns import own_teachers
-from densecli.train.dataloader import Batch
 from densecli.train.heads import MapProjection
 from densecli.train.losses import region_cosine
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup

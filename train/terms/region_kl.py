@@ -11,8 +11,8 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.store import Column
+from densecli.train.batch import Batch
 from densecli.train.config import Reduction
-from densecli.train.dataloader import Batch
 from densecli.train.groups import CLUSTERS, find_groups, with_tails
 from densecli.train.losses import (
     decoupled_kl,

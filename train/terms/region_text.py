@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.core.random_words import random_order
-from densecli.train.dataloader import Batch
+from densecli.train.batch import Batch
 from densecli.train.losses import UNLABELLED, kept_regions, mean, region_text, region_text_bce
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, agreeing, rows

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from densecli.core.errors import DenseCLIError
 from densecli.shards.kinds import KINDS
+from densecli.train.batch import Batch
 from densecli.train.correlation import COMPARISONS, spatial_loss
-from densecli.train.dataloader import Batch
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
 
