@@ -274,7 +274,7 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
     joined = "\0".join(names)
     if joined.count("\0") >= max(1, len(names)):
         joined = "\0".join(name.replace("\0", " ") for name in names)
-    joined = _UNSAFE.sub("_", _EXTENSION.sub("", joined))
+    joined = _UNSAFE.sub("_", _without_extensions(joined))
     plain = dict(zip(names, joined.split("\0"), strict=True)) if names else {}
     # Case is ignored, so that the members of a tar can be extracted on a file system that ignores it.
     folded = joined.casefold().split("\0")
@@ -289,6 +289,16 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
         return f"{key[: longest - 13]}-{listing_digest([name])[:12]}"
 
     return {name: key_of(name) for name in names}
+
+
+def _without_extensions(joined: str) -> str:
+    """Names without their extensions, with a NUL between two."""
+    first = _EXTENSION.search(joined.partition("\0")[0])
+    end = f"{first[0]}\0" if first else ""
+    # Mostly they have the same one, and to replace it takes a tenth of the time.
+    if end and joined.count(end) == joined.count("\0") and joined.endswith(end[:-1]):
+        return f"{joined}\0".replace(end, "\0")[:-1]
+    return _EXTENSION.sub("", joined)
 
 
 def no_photo(where: str, layout: str, passed: PassedOver) -> DenseCLIError:

@@ -6,10 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from densecli.core.lazy_sequence import LazySequence
 from densecli.core.random_words import random_order
 from densecli.pipeline.sources.base import Item
-from densecli.pipeline.sources.packed import part
+from densecli.pipeline.sources.packed import Parted, part
 
 Cut = Literal["listed", "shuffled"]
 """`listed`: a shard has neighbours of the listing. `shuffled`: see `ShuffledCut`."""
@@ -45,7 +44,7 @@ def shuffled_order(blocks: Sequence[int] | np.ndarray, seed: int) -> np.ndarray:
     return found
 
 
-class ShuffledCut(LazySequence[Item]):
+class ShuffledCut(Parted):
     """The items of a listing in another order."""
 
     def __init__(self, items: Sequence[Item], order: np.ndarray) -> None:

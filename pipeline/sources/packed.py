@@ -1,10 +1,10 @@
 """Photos as they travel to a worker: a few texts and arrays in place of hundreds of tuples."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -101,13 +101,12 @@ class PackedItems(LazySequence[Item]):
         return [Item(*row) for row in zip(*columns, strict=True)]
 
 
-@runtime_checkable
-class Parted(Protocol):
+class Parted(LazySequence[Item]):
     """A listing that makes its parts without making their items."""
 
+    @abstractmethod
     def part(self, places: np.ndarray) -> Sequence[Item]:
         """Returns the photos at these places, in that order, as few arrays."""
-        ...
 
 
 def part(items: Sequence[Item], places: np.ndarray) -> Sequence[Item]:

@@ -27,7 +27,7 @@ from densecli.pipeline.sources.base import (
     safe_keys,
 )
 from densecli.pipeline.sources.cut import WINDOW
-from densecli.pipeline.sources.packed import Texts
+from densecli.pipeline.sources.packed import Parted, Texts
 from densecli.pipeline.sources.tars import Choose, Row, Scanned, TarLister
 from densecli.shards.npz import decode_npz
 from densecli.shards.writer import npz_bytes
@@ -68,7 +68,7 @@ class Volume(NamedTuple):
         return digest.hexdigest()
 
 
-class Listing(LazySequence[Item]):
+class Listing(Parted):
     """The photos of volumes, one volume after another."""
 
     def __init__(
@@ -133,7 +133,7 @@ class Listing(LazySequence[Item]):
         """Returns the photos at these places, in that order, without making their items."""
         volumes = np.searchsorted(self._ends, places, side="right")
         slices = []
-        for v in np.unique(volumes).tolist():
+        for v in sorted(set(volumes.tolist())):
             volume, keys = self.volumes[v], self._keys(v)
             within = places[volumes == v] - self._ends[v]
             of_photos = Texts.of([keys[place] for place in within.tolist()])
@@ -143,11 +143,12 @@ class Listing(LazySequence[Item]):
     def _make_keys(self, v: int) -> list[str]:
         """The keys of a volume's photos, in their order."""
         volume = self.volumes[v]
-        names = list(map(_decoded, volume.photos["name"].tolist()))
+        names = _all_decoded(volume.photos["name"].tolist())
         # No key that `safe_keys` makes has a "+", so no two tars make the same key.
         prefix = self._prefixes[volume.name] + "+" if volume.name in self._prefixes else ""
         keys = safe_keys(names, MAX_KEY - len(prefix))
-        return [prefix + keys[name] for name in names]
+        in_order = keys.values() if len(keys) == len(names) else (keys[name] for name in names)
+        return [prefix + key for key in in_order] if prefix else list(in_order)
 
 
 class VolumeSlice(NamedTuple):
@@ -211,6 +212,12 @@ def _item_of(volume: str, is_tar: bool, row: Row, key: str) -> Item:
 
 def _decoded(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+def _all_decoded(names: list[bytes]) -> list[str]:
+    """The names, in one pass: a tar of SA-1B has 11,000."""
+    found = _decoded(b"\0".join(names)).split("\0")
+    return found if len(found) == len(names) else list(map(_decoded, names))
 
 
 def tar_volumes(

@@ -64,6 +64,12 @@ def test_safe_keys__unique_and_safe_whatever_the_names(names):
     assert all(len(key) <= MAX_KEY and not set(key) & set("./\\ ") for key in keys.values())
 
 
+@given(st.lists(st.text("aB.1/", min_size=1), unique=True), st.sampled_from([".jpg", ".JPG", "."]))
+def test_safe_keys__the_same_whether_all_names_have_one_extension_or_not(stems, extension):
+    names = [stem + extension for stem in stems]
+    assert safe_keys([*names, "z.png"]) == safe_keys(names) | {"z.png": "z"}
+
+
 def test_safe_keys__names_that_differ_only_in_what_is_dropped_stay_apart():
     keys = safe_keys(["a/b.jpg", "a_b.jpg", "a/b.png", "A_B.jpg", "c.jpg"])
     assert len(set(keys.values())) == 5
