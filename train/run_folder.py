@@ -252,14 +252,18 @@ def _changed(
     free: Collection[str],
     defaults: Mapping[str, Any],
 ) -> list[str]:
-    """The settings that differ from recorded ones, as NAME OLD -> NEW."""
+    """The settings that differ from recorded ones, as NAME OLD -> NEW, and files with another content."""
     old = _without_places({**defaults, **with_current_values(recorded)})
     config = _without_places(config)
-    return [
+    changed = [
         f"{name} {old.get(name)!r} -> {config[name]!r}"
-        for name in sorted(config.keys() - set(free))
+        for name in sorted(config.keys() - set(free) - {"files"})
         if old.get(name) != config[name]
     ]
+    # An earlier version did not record them.
+    before, now = old.get("files", {}), config.get("files", {})
+    files = [name for name in sorted(now) if before.get(name, now[name]) != now[name]]
+    return [*changed, *(f"the content of the file of {name}" for name in files)]
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
