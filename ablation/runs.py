@@ -12,7 +12,7 @@ import click
 from densecli.ablation.spec import Cell, Spec, Value, arguments, cells, evaluations
 from densecli.core import fs
 from densecli.core.documents import read_document
-from densecli.core.errors import DenseCLIError, Interrupted
+from densecli.core.errors import DenseCLIError, Interrupted, OtherRun
 from densecli.core.metrics import METRICS
 from densecli.core.tables import CELL_LIMIT, plain
 
@@ -102,7 +102,7 @@ def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Re
 
     Raises:
         DenseCLIError: See `check`; raised before the first run.
-        Interrupted: See `run_cell`.
+        Interrupted, OtherRun: See `run_cell`.
     """
     columns = check(spec, runner)
     steps: list[Callable[[], RunResult]] = [
@@ -117,8 +117,9 @@ def run_all(spec: Spec, folder: Path, runner: Runner, *, canvas: int, resume: Re
         result = step()
         shown = (each for each in result.figures.items() if "top-5" not in each[0])
         figures = ", ".join(f"{name} {value:.1f}" for name, value in shown)
-        line = f"{number}/{len(steps)} {result.name}: {result.error or figures}"
-        click.echo(plain(line, CELL_LIMIT), err=True)
+        # Errors have a bounded length, and their last words are the hint.
+        told = result.error or plain(figures, CELL_LIMIT)
+        click.echo(f"{number}/{len(steps)} {plain(result.name, CELL_LIMIT)}: {told}", err=True)
         results.append(result)
     return results
 
@@ -141,6 +142,8 @@ def run_cell(
 
     Raises:
         Interrupted: A signal stopped the run; the same command continues it.
+        OtherRun: The folder has a run of other settings, or any with `resume` "never". The reports there are
+            of its ablation, and stay.
     """
     run = folder / cell.name
     measure = arguments(spec.evaluate)
@@ -157,6 +160,9 @@ def run_cell(
         result = _measure(runner, {**spec.evaluate, "run": str(run)})
     except Interrupted:
         raise
+    except OtherRun as error:
+        hint = f"Choose another --run than {folder}, or --resume overwrite, which trains all its runs anew."
+        raise OtherRun(str(error), hint=hint) from None
     except Exception as error:  # a run that fails, say for lack of memory, must not end the others
         return RunResult(name=cell.name, settings=cell.settings, error=_sentence(error))
     _record(run / RECORD, asked, result)
@@ -273,4 +279,4 @@ def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
 def _sentence(error: Exception) -> str:
     if isinstance(error, DenseCLIError):
         return " ".join([str(error), *error.advice()])
-    return f"{type(error).__name__}: {error}"
+    return plain(f"{type(error).__name__}: {error}", 800)

@@ -28,6 +28,7 @@ MEANING: Mapping[Same, str] = {
     "answers what a smaller store gives where each photo is seen as often; part of the difference is that "
     "of fewer steps.",
 }
+NOTHING = "There is no curve: no run has figures."
 _POINTS = 60
 """Points of a drawn curve."""
 
@@ -236,13 +237,19 @@ def scaling_table(curves: Sequence[ScalingCurve]) -> Table:
         ]
         rows.append([f"{FACTOR * sizes[-1]:,.0f} (extrapolated)", *ends])
     seeds = max((len(values) for curve in curves for values in curve.figures.values()), default=0)
+    note = (
+        f"Mean (lowest to highest) of {seeds} seed{'s' if seeds != 1 else ''}, each with photos of its own."
+    )
+    if any(curve.fit for curve in curves):
+        note += (
+            f" The extrapolation is an estimate; its range holds it with a probability of {BAND:.0%} if the "
+            "error goes on as a saturating power law, a + b * photos^-c."
+        )
     return Table(
         title="Figures by number of photos",
         columns=["photos", *(curve.heading for curve in curves)],
         rows=rows,
-        note=f"Mean (lowest to highest) of {seeds} seed{'s' if seeds != 1 else ''}, each with photos of its "
-        "own. The extrapolation is an estimate; its range holds it with a probability of "
-        f"{BAND:.0%} if the error goes on as a saturating power law, a + b * photos^-c.",
+        note=note,
     )
 
 
@@ -271,6 +278,8 @@ def scaling_figure(curve: ScalingCurve) -> Figure:
 
 def scaling_section(curves: Sequence[ScalingCurve], same: Same) -> Section:
     """The section of a page about whether more data pays."""
+    if not curves:
+        return Section(title="Does more data pay?", text=[MEANING[same], NOTHING])
     return Section(
         title="Does more data pay?",
         text=[
@@ -283,5 +292,7 @@ def scaling_section(curves: Sequence[ScalingCurve], same: Same) -> Section:
 
 def scaling_text(curves: Sequence[ScalingCurve], same: Same) -> str:
     """The same for a terminal."""
+    if not curves:
+        return f"{MEANING[same]}\n\n{NOTHING}"
     sentences = "\n".join(curve.sentence for curve in curves)
     return f"{MEANING[same]}\n\n{scaling_table(curves).text()}\n\n{sentences}"

@@ -104,16 +104,23 @@ class SettingOption(click.Option):
         )
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """See click.Parameter; where a name is required, the error lists those that there are."""
+        """See click.Parameter; where a name is required, the error lists those that there are.
+
+        Weights may be separated by commas; each name has one.
+        """
         weights = self.setting.shape == "mapping" and self.setting.type is float
         if weights and value and all(isinstance(text, str) for text in value):
             value = [word for text in value for word in text.split(",")]
         try:
-            return super().process_value(ctx, value)
+            found = super().process_value(ctx, value)
         except click.MissingParameter:
             if not self.setting.registry:
                 raise
             raise click.UsageError(_missing(self.setting), ctx) from None
+        names = [name for name, _ in found] if weights and found else []
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise click.BadParameter(f"{twice[0]!r} has two weights", ctx, self)
+        return found
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         """The option and its help with range and default."""

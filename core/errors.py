@@ -50,6 +50,10 @@ class Interrupted(DenseCLIError):
         return type(self), (self.exit_code - 128, str(self), self.hint)
 
 
+class OtherRun(DenseCLIError):
+    """A folder has a run already: of other settings, or one that is not to be continued."""
+
+
 class Unreachable(DenseCLIError):
     """A remote file system failed for now: the same request may succeed a little later."""
 

@@ -57,7 +57,7 @@ def figures_table(diagnosis: Diagnosis) -> Table:
         title="Coupling and proxy tokens",
         columns=["", *titles],
         rows=rows,
-        note=f"Coupling ratio: R-SC's eq. 15, over {diagnosis.measured_photos} photos. Proxy-token score: the"
+        note="Coupling ratio: R-SC's eq. 15, over the photos measured. Proxy-token score: the"
         f" mean of the later half of the layers, over the {len(diagnosis.photos)} drawn. Lower is better for"
         " each.",
     )

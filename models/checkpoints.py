@@ -172,8 +172,12 @@ def values_sha256(network: nn.Module, without: str | None = None) -> str:
 
 def _renames(state: Iterable[str], expected: Iterable[str]) -> Renames:
     state, expected = set(state), set(expected)
-    eva = EVA_CLIP if any(key.startswith("visual.blocks.") for key in state) else ()
-    below_text = [any(key.startswith("text.") for key in keys) for keys in (state, expected)]
+    below_blocks, below_text = (
+        [any(key.startswith(part) for key in keys) for keys in (state, expected)]
+        for part in ("visual.blocks.", "text.")
+    )
+    # A plug-in's network may have blocks of that name itself.
+    eva = EVA_CLIP if below_blocks == [True, False] else ()
     if below_text == [False, True]:
         return eva + PLAIN_TEXT
     if below_text == [True, False]:

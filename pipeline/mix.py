@@ -1,6 +1,5 @@
 """Makes a column of labels of several P-VLMs' columns, without a teacher."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 
@@ -25,6 +24,7 @@ from densecli.shards.specs import ColumnInfo, MixSpec
 from densecli.shards.store import Column, Store
 from densecli.shards.writer import ShardWriter, npz_bytes
 
+_BUILD_ANOTHER = "Build another with densecli build-shards --teacher MODEL."
 MIXED = tuple(name for name, kind in KINDS.items() if "region_kl" in kind.read_by)
 """Kinds of target that are distributions over categories."""
 
@@ -113,12 +113,16 @@ def prepare(store: Store, config: MixConfig) -> Mixer:
     if len(columns) < 2:
         raise DenseCLIError(
             f"A mix needs two columns of labels, not {len(columns)}.",
-            hint=f"The store has: {', '.join(c.full_name for c in there) or 'none'}. Build another with "
-            "densecli build-shards --teacher MODEL.",
+            hint=f"The store has: {', '.join(c.full_name for c in there) or 'none'}. "
+            + ("Choose with --teacher-mix A=WEIGHT,B=WEIGHT." if len(there) > 1 else _BUILD_ANOTHER),
+        )
+    if twice := [c.full_name for i, c in enumerate(columns) if c.key in [each.key for each in columns[:i]]]:
+        raise DenseCLIError(
+            f"{twice[0]} is given twice, by two names.", hint="Give each column once in --teacher-mix."
         )
     for column in columns:
         check_finished(column, store)
-        check_comparable(columns[0], column)
+        check_comparable(columns[0], column, mixing=True)
     total = sum(given.values())
     if min(given.values()) <= 0:
         raise DenseCLIError("A weight of a mix is not above 0.", hint="Leave that column out.")
@@ -191,20 +195,30 @@ def check_finished(column: Column, store: Store) -> None:
         )
 
 
-def check_comparable(one: Column, other: Column) -> None:
-    """Raises DenseCLIError unless two columns of labels are about the same boxes, views and categories."""
+def check_comparable(one: Column, other: Column, *, mixing: bool = False) -> None:
+    """Raises DenseCLIError unless two columns of labels are about the same boxes, views and categories.
+
+    Args:
+        one: A column.
+        other: Another.
+        mixing: Whether their labels will be one column, which has one temperature.
+    """
     target, theirs = one.spec["target"], other.spec["target"]
-    differ: Sequence[tuple[str, object, object]] = (
+    differ: list[tuple[str, object, object]] = [
         ("kinds of target", one.target_kind, other.target_kind),
         ("region plans", one.regions_key, other.regions_key),
         ("categories", target["categories"], theirs["categories"]),
         ("things", one.spec["codec"]["things"], other.spec["codec"]["things"]),
         ("views", (target.get("views"), target.get("seed")), (theirs.get("views"), theirs.get("seed"))),
-    )
+    ]
+    choose = "Choose others"
+    if mixing:
+        differ.append(("temperatures", target["tau"], theirs["tau"]))
+        choose += " with --teacher-mix A=WEIGHT,B=WEIGHT"
     for what, a, b in differ:
         if canonical_json(a) != canonical_json(b):
             raise DenseCLIError(
                 f"{one.full_name} and {other.full_name} have different {what}.",
-                hint="Build one of them again with the same --regions, --categories and --views; relabel "
-                "does it from stored features.",
+                hint=f"{choose}, or build one of them again with the same --regions, --categories, --views "
+                "and --tau; relabel does it from stored features.",
             )

@@ -73,7 +73,14 @@ def share(config: ShareConfig) -> dict[str, Any]:
         "licence": config.licence,
     }
     fs.write_atomic(fs.join(out, DOCUMENT), canonical_json(document) + b"\n")
-    card = store_card(shared, columns, found, samples=samples, licence=config.licence)
+    card = store_card(
+        shared,
+        columns,
+        found,
+        samples=samples,
+        licence=config.licence,
+        all_columns=store.columns("targets"),
+    )
     fs.write_atomic(fs.join(out, CARD), card.encode())
     return {"shared": fs.shown(out), **document, "paths_removed": removed}
 

@@ -1,6 +1,6 @@
 """The card of a shared store: what it is, of which data and weights, how exact, how to use and cite it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from densecli.core.errors import DenseCLIError
@@ -29,6 +29,7 @@ def store_card(
     *,
     samples: int,
     licence: str | None,
+    all_columns: Sequence[Column] = (),
 ) -> str:
     """The card as Markdown, with the front matter that the Hugging Face Hub reads.
 
@@ -38,6 +39,8 @@ def store_card(
         described: What `densecli.shards.info.describe` says of each.
         samples: Number of photos that the targets are about.
         licence: Licence of the columns; None if none was given.
+        all_columns: Those of the store that they are copied from, in which the columns are that a mix or
+            relabelled labels are made of.
     """
     dataset = store.dataset
     photos = " ".join(str(dataset[name]) for name in ("name", "split") if dataset.get(name))
@@ -75,7 +78,10 @@ def store_card(
         "",
         "| column | what | network | weights | licence of the weights | precision | a photo |",
         "|---|---|---|---|---|---|---|",
-        *(_row(column, facts, samples) for column, facts in zip(columns, described, strict=True)),
+        *(
+            _row(column, networks_of(column, all_columns), facts, samples)
+            for column, facts in zip(columns, described, strict=True)
+        ),
         "",
         *_warning(targets),
         "## Error of what is stored",
@@ -106,21 +112,48 @@ def store_card(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _row(column: Column, facts: Mapping[str, Any], samples: int) -> str:
-    network = column.spec.get("architecture", "")
-    weights = column.spec.get("weights", "")
+def networks_of(column: Column, known: Sequence[Column]) -> list[Column | None]:
+    """The columns whose networks made a column, each once: itself, or those that it is made of.
+
+    Args:
+        column: A column.
+        known: The columns of its store.
+
+    Returns:
+        The columns; None for one that the store has no more. Empty for boxes.
+    """
+    if column.spec.get("architecture"):
+        return [column]
+    spec = column.spec
+    keys = [*spec.get("mixed", {}), *([spec["features"]] if "features" in spec else [])]
+    by_key = {each.key: each for each in known}
+    found: dict[str, Column | None] = {}
+    for key in keys:
+        source = by_key.get(key)
+        made = networks_of(source, known) if source else [None]
+        found |= {each.key if each else key: each for each in made}
+    return list(found.values())
+
+
+def _row(column: Column, made: Sequence[Column | None], facts: Mapping[str, Any], samples: int) -> str:
     what = column.target_kind or "boxes" + (", computed" if column.computed else "")
     if made_of := column.info.get("mixed") or column.info.get("features"):
         what += f", of {made_of}"
+    networks = [source.spec["architecture"] if source else "" for source in made]
+    weights = [f"`{source.spec.get('weights', '')[:16]}`" if source else "not known" for source in made]
     return "| {} | {} | {} | {} | {} | {} | {} |".format(
         column.full_name,
         what,
-        network,
-        f"`{weights[:16]}`" if weights else "",
-        _licence(network) if network else "",
-        column.precision if network else "",
+        _once(network or "not known" for network in networks),
+        _once(weights),
+        _once(_licence(network) for network in networks),
+        _once(source.precision if source else "not known" for source in made),
         size(facts["bytes"] / (samples or 1)),
     )
+
+
+def _once(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
 
 
 def _licence(network: str) -> str:

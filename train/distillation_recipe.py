@@ -1,9 +1,11 @@
 """The recipe of distillation: a student and the weighted sum of its loss terms on stored targets."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from densecli.core.distributed import whole
 from densecli.core.errors import DenseCLIError
 from densecli.models.dense import DenseCLIP
-from densecli.models.prompts import find_templates
+from densecli.models.prompts import TEMPLATES, find_templates
 from densecli.models.student import DenseVFM, Student
 from densecli.models.text import category_embeddings
 from densecli.models.transformer import DenseTransformer
@@ -122,13 +124,13 @@ class Distillation(Recipe[Outputs]):
             name: tensor.to("cpu", copy=True)
             for name, tensor in model.network.state_dict().items()
         }
-        self.terms = self._terms()
-        self.reads_image = any(term.reads_image for term in self.terms.values())
+        self.reads_image = any(TERMS[term_and_kind(loss)[0]].reads_image for loss in self.loss_weights)
         if self.reads_image and not isinstance(model, DenseCLIP):
             raise DenseCLIError(
                 f"{config.student} has no image embedding in the space of a CLIP.",
                 hint="Leave the loss image_cosine out.",
             )
+        self.terms = self._terms()
         heads = {loss: term.head for loss, term in self.terms.items() if term.head is not None}
         self.model = StudentWithHeads(model, heads).to(device) if heads else model
         self.unread = self._unread()
@@ -224,7 +226,22 @@ class Distillation(Recipe[Outputs]):
             **({"unread": self.unread} if self.unread else {}),
             "columns": {kind: column.key for kind, column in columns.items()},
             **_part_columns(columns.values()),
+            **({"files": files} if (files := self._files()) else {}),
         }
+
+    def _files(self) -> dict[str, str]:
+        """sha256 of each file that a setting names and of which no other entry of `resolved` tells."""
+        files = {"text_embeddings": self.config.text_embeddings}
+        if self.config.templates not in TEMPLATES:
+            files["templates"] = self.config.templates
+        found = {
+            name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            for name, file in files.items()
+            if file and Path(file).is_file()
+        }
+        for loss, term in self.terms.items():
+            found |= {f"{term_and_kind(loss)[0]}.{option}": digest for option, digest in term.files.items()}
+        return found
 
     def notes(self, samples_per_step: int) -> list[str]:
         """See `Recipe.notes`."""

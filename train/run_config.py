@@ -55,6 +55,7 @@ RESOLVED = frozenset(
         "random_weights",
         "preset",
         "refiner_version",
+        "files",
     }
 )
 """Keys of a run's config.json that are not settings, but follow from them, the store and the machine."""

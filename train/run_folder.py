@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict
 from densecli.core import fs
 from densecli.core.distributed import Distributed
 from densecli.core.documents import parse, read_document
-from densecli.core.errors import DenseCLIError
+from densecli.core.errors import DenseCLIError, OtherRun
 from densecli.core.lock import FolderLock
 from densecli.train.checkpoints import latest_checkpoint
 from densecli.train.run_config import with_current_values
@@ -121,7 +121,7 @@ class RunFolder:
     ) -> str | None:
         if self.config.exists():
             if resume == "never":
-                raise DenseCLIError(
+                raise OtherRun(
                     f"There is a run in {self.root} already.",
                     hint="Choose another --run, or --resume overwrite.",
                 )
@@ -224,7 +224,7 @@ class RunFolder:
                     "Rows 2 and 3 were swapped when the run was started: "
                     f"give --decoupling {old['decoupling']} to continue it."
                 )
-            raise DenseCLIError(
+            raise OtherRun(
                 f"The run in {self.root} was started with other settings: {'; '.join(changed)}.", hint=hint
             )
 
@@ -252,14 +252,18 @@ def _changed(
     free: Collection[str],
     defaults: Mapping[str, Any],
 ) -> list[str]:
-    """The settings that differ from recorded ones, as NAME OLD -> NEW."""
+    """The settings that differ from recorded ones, as NAME OLD -> NEW, and files with another content."""
     old = _without_places({**defaults, **with_current_values(recorded)})
     config = _without_places(config)
-    return [
+    changed = [
         f"{name} {old.get(name)!r} -> {config[name]!r}"
-        for name in sorted(config.keys() - set(free))
+        for name in sorted(config.keys() - set(free) - {"files"})
         if old.get(name) != config[name]
     ]
+    # An earlier version did not record them.
+    before, now = old.get("files", {}), config.get("files", {})
+    files = [name for name in sorted(now) if before.get(name, now[name]) != now[name]]
+    return [*changed, *(f"the content of the file of {name}" for name in files)]
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,12 @@ def test_scaling__trains_on_nested_photos_and_says_why_there_is_no_curve(built: 
     assert (config["photos_share"], config["drop_last"], config["epochs"]) == (0.7, True, 1)
     assert config["total_steps"] == small["photos"] // 2
     assert all("at least 4 sizes, not 2" in curve["reason"] for curve in result["curves"])
-    assert "Does more data pay?" in (tmp_path / "grid" / "index.html").read_text()
+    page = (tmp_path / "grid" / "index.html").read_text()
+    assert "Does more data pay?" in page and "extrapolat" not in done.output
+    other = run(*words, "--same", "steps")
+    assert other.exit_code == 1 and "other settings: epochs 1 -> " in other.output
+    assert "Choose another --run" in other.output
+    assert (tmp_path / "grid" / "index.html").read_text() == page
 
 
 def test_ablate__names_what_is_shipped() -> None:

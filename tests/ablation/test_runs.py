@@ -11,7 +11,7 @@ import pytest
 
 from densecli.ablation.runs import VERSION, Runner, check, recorded, run_all
 from densecli.ablation.spec import Spec
-from densecli.core.errors import DenseCLIError, Interrupted
+from densecli.core.errors import DenseCLIError, Interrupted, OtherRun
 from densecli.evaluation.segmentation import Segmentation
 from densecli.evaluation.zeroshot import ZeroShot
 
@@ -19,11 +19,19 @@ SPEC = Spec(title="t", train={"lr": 0.1}, grid={"theta": [0.1, 0.3], "seed": [0,
 
 
 class RecordingRunner:
-    """A runner, and everything that was asked of it. fails: words of runs that do. results: what `evaluate`
-    says of every model."""
+    """A runner, and everything that was asked of it. fails: words of runs that do, with `error`. results:
+    what `evaluate` says of every model."""
 
-    def __init__(self, fails: str = "", missing: str = "", stopped: str = "", results: Any = None) -> None:
+    def __init__(
+        self,
+        fails: str = "",
+        missing: str = "",
+        stopped: str = "",
+        results: Any = None,
+        error: Exception | None = None,
+    ) -> None:
         self.fails, self.missing, self.stopped, self.results = fails, missing, stopped, results
+        self.error = error or MemoryError("no room")
         self.export: str | None = None
         self.trained: list[str] = []
         self.measured: list[str] = []
@@ -38,7 +46,7 @@ class RecordingRunner:
         text = " ".join(words)
         self.trained.append(text)
         if self.fails and self.fails in text:
-            raise MemoryError("no room")
+            raise self.error
         if self.stopped and self.stopped in text:
             return {"export": self.export, "signal": signal.SIGTERM}
         return {"export": "file", "signal": None}
@@ -149,6 +157,20 @@ def test_run__a_failure_is_told_and_the_others_go_on(tmp_path: Path, capsys) -> 
     mended = RecordingRunner()
     assert not any(each.error for each in run(mended, tmp_path))
     assert len(mended.trained) == 1
+
+
+def test_run__an_error_is_told_to_its_end(tmp_path: Path, capsys) -> None:
+    recorder = RecordingRunner(fails="--theta 0.1 --seed 1", error=DenseCLIError("x" * 300, hint="Do y."))
+    run(recorder, tmp_path)
+    assert capsys.readouterr().err.count("Do y.\n") == 1
+
+
+def test_run__a_folder_of_another_ablation_ends_it_and_stays(tmp_path: Path) -> None:
+    error = OtherRun("The run was started with other settings.", hint="Another --run.")
+    recorder = RecordingRunner(fails="--theta 0.1 --seed 1", error=error)
+    with pytest.raises(OtherRun, match="other settings") as caught:
+        run(recorder, tmp_path)
+    assert "--resume overwrite" in caught.value.hint and str(tmp_path) in caught.value.hint
 
 
 def test_run__a_stop_ends_all_and_the_same_goes_on(tmp_path: Path) -> None:

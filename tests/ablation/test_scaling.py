@@ -92,6 +92,12 @@ def test_curves__hold_the_known_law_ten_times_further():
     assert document["fit"]["extrapolated"]["photos"] == 9600 and document["figures"][0]["photos"] == 60
 
 
+def test_text__no_run_with_figures_is_no_table():
+    found = scaling_text(scaling_curves([], {}, []), "steps")
+    assert found.endswith("no run has figures.") and "photos\n" not in found
+    assert not scaling_section([], "steps").parts
+
+
 def test_curves__three_sizes_are_shown_without_one():
     boxes, *_ = scaling_curves(results(SHARES[-3:]), PHOTOS, HEADINGS)
     assert boxes.fit is None and "at least 4 sizes" in boxes.sentence

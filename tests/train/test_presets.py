@@ -232,6 +232,8 @@ def test_notes__where_the_store_and_the_steps_are_not_the_papers(full_store, tmp
     assert warmup.startswith("The learning rate rises at once instead of over 1000 steps")
     longer = make_trainer(config(full_store.store, tmp_path, method="clipself", max_steps=30)).notes[-1]
     assert longer.startswith("The learning rate rises over 3 steps instead of over 1000 steps")
+    one = make_trainer(config(full_store.store, tmp_path, method="clipself", max_steps=10)).notes[-1]
+    assert one.startswith("The learning rate rises over 1 step instead of")
     losses = {"region_cosine": 1.0}
     own = make_trainer(config(full_store.store, tmp_path, losses=losses, warmup_steps=1)).notes
     assert own == []

@@ -77,6 +77,8 @@ class Term(ABC):
         theta: Regions count whose best category is above this probability; None if all do.
         agreement: Name of what `agrees` measures on held-out photos, such as `cosine`; the larger the better.
             Empty if the loss alone tells how far the student agrees.
+        files: sha256 of each file that its options name, by option; a run is not continued with another
+            content.
         notes: Sentences to the user about what the term chose, shown once when the training begins.
     """
 
@@ -86,6 +88,7 @@ class Term(ABC):
     head: nn.Module | None = None
     theta: float | None = None
     agreement: ClassVar[str] = ""
+    files: Mapping[str, str] = MappingProxyType({})
     notes: Sequence[str] = ()
 
     @classmethod

@@ -4,12 +4,12 @@ from typing import Self
 
 from torch import Tensor
 
-from densecli.core.errors import DenseCLIError
 from densecli.train.batch import Batch
 from densecli.train.columns import own_teachers
 from densecli.train.losses import region_cosine
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
+from densecli.train.widths import check_width, embedding_width
 
 
 @TERMS.register("image_cosine", help="Cosine distance of the student's image embedding to a stored one.")
@@ -37,7 +37,13 @@ class ImageCosine(Term):
                 f"{setup.column.name} has the image embeddings of another model than the student {student}; "
                 "image_cosine compares the two."
             ]
+            term.check(embedding_width(setup.column), setup.width)
         return term
+
+    def check(self, teacher: int, student: int) -> None:
+        """Raises DenseCLIError if the column's embeddings have other dimensions than the student's."""
+        hint = "Choose the column of the student's own architecture with --teacher."
+        check_width(teacher, student, f"The photos of {self.name}", hint)
 
     def counts(self, batch: Batch) -> Tensor:
         """(1,) images."""
@@ -52,10 +58,5 @@ class ImageCosine(Term):
         """See `Term.__call__`."""
         teacher, image = batch.targets[self.kind], student.image
         assert image is not None
-        if teacher.shape != image.shape:
-            raise DenseCLIError(
-                f"{self.name} has {teacher.shape[-1]}-dimensional embeddings, but the student's have "
-                f"{image.shape[-1]} dimensions.",
-                hint="Choose the column of the student's own architecture with --teacher.",
-            )
+        self.check(teacher.shape[-1], image.shape[-1])
         return region_cosine(image, teacher, counts[0]), {}

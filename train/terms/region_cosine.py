@@ -6,16 +6,20 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from densecli.core.errors import DenseCLIError
 from densecli.models.checkpoints import seeded
-from densecli.shards.npz import decode_npz
 from densecli.shards.store import Column
-from densecli.shards.tars import read_shard
 from densecli.train.batch import Batch
+from densecli.train.columns import own_teachers
 from densecli.train.heads import MapProjection
 from densecli.train.losses import region_cosine
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
 from densecli.train.terms.base import Values, rows
+from densecli.train.widths import check_width, embedding_width
+
+_HINT = (
+    "Choose the column of the student's own architecture with --teacher, or learn a projection with "
+    "--loss-option region_cosine.projection=true."
+)
 
 
 @TERMS.register(
@@ -48,7 +52,12 @@ class RegionCosine(Term):
         """See `Term.build`."""
         head = None
         if setup.options and setup.options.projection:
-            head = seeded(lambda: MapProjection(setup.width, _width(setup.column)), setup.config.seed)
+            width = embedding_width(setup.column)
+            head = seeded(lambda: MapProjection(setup.width, width), setup.config.seed)
+        elif setup.column.name not in own_teachers(setup.kind, setup.config.student):
+            check_width(
+                embedding_width(setup.column), setup.width, f"The crops of {setup.column.name}", _HINT
+            )
         return cls(setup.column, setup.kind, head)
 
     def counts(self, batch: Batch) -> Tensor:
@@ -65,21 +74,5 @@ class RegionCosine(Term):
         teacher, regions = batch.targets[self.kind], student.regions
         if student.head is not None:
             regions = batch.pool(student.head.float())
-        if teacher.shape != regions.shape:
-            raise DenseCLIError(
-                f"The crops of {self.column.name} have {teacher.shape[-1]}-dimensional embeddings, "
-                f"but the student's have {regions.shape[-1]} dimensions.",
-                hint="Choose the column of the student's own architecture with --teacher, or learn a "
-                "projection with --loss-option region_cosine.projection=true.",
-            )
+        check_width(teacher.shape[-1], regions.shape[-1], f"The crops of {self.column.name}", _HINT)
         return region_cosine(regions, teacher, counts[0]), {}
-
-
-def _width(column: Column) -> int:
-    """C, the numbers of an embedding in a column. Raises DenseCLIError if it has none."""
-    for shard in column.shard_names:
-        for _, members in read_shard(column, shard):
-            return int(column.codec.decode(decode_npz(members["npz"])).shape[1])
-    raise DenseCLIError(
-        f"The column {column.url} has no photo.", hint="Run its build: it continues where it stopped."
-    )

@@ -1,7 +1,9 @@
 """The term `region_kl`: the student's distribution over categories learns to match the P-VLM's (DenseVLM)."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -11,7 +13,7 @@ from densecli.core.errors import DenseCLIError
 from densecli.shards.store import Column
 from densecli.train.batch import Batch
 from densecli.train.config import Reduction
-from densecli.train.groups import find_groups, with_tails
+from densecli.train.groups import CLUSTERS, find_groups, with_tails
 from densecli.train.losses import (
     decoupled_kl,
     group_counts,
@@ -142,6 +144,8 @@ class RegionKL(Term):
                 )
             return None
         groups = find_groups(options.groups, categories, self.thing, self.text)
+        if not options.groups.startswith(CLUSTERS):
+            self.files = {"groups": hashlib.sha256(Path(options.groups).read_bytes()).hexdigest()}
         self.notes.append(groups.told(categories))
         sides = torch.tensor(side_weights(self.variant, self.beta), device=self.text.device)
         return with_tails(groups.class_weights(self.thing, sides, options.group_weight), self.thing)
