@@ -105,12 +105,13 @@ def find_spec(name: str, dataset: str) -> Path:
     return path
 
 
-def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
+def load_spec(path: Path, flags: Mapping[str, Collection[str]], *, grid_needed: bool = True) -> Spec:
     """Reads a spec.
 
     Args:
         path: A TOML file.
         flags: Flags of `train` and of `evaluate`, by command.
+        grid_needed: Whether a spec without a grid is refused.
 
     Raises:
         DenseCLIError: The file is not TOML, has an unknown key or a value of the wrong type, or has no grid
@@ -142,7 +143,7 @@ def load_spec(path: Path, flags: Mapping[str, Collection[str]]) -> Spec:
             f"beside in {path} is not a list of names.", hint='Write beside = ["openai/b16"].'
         )
     grid = document["grid"]
-    if not grid or not all(isinstance(values, list) and values for values in grid.values()):
+    if (grid_needed and not grid) or not all(isinstance(values, list) and values for values in grid.values()):
         raise DenseCLIError(
             f"{path} has no grid of lists.", hint="Write [grid], then lines such as theta = [0.1, 0.3]."
         )

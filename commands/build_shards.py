@@ -8,6 +8,7 @@ from densecli.commands.method_needs import METHOD, STUDENT, build_for
 from densecli.commands.options import Options
 from densecli.commands.results import Build, Passed, Result
 from densecli.core.passed_over import examples, in_words
+from densecli.core.tables import counted
 from densecli.pipeline.config import BuildConfig
 from densecli.shards.specs import FULL_PRECISION
 
@@ -41,7 +42,7 @@ def build_shards(options: Options) -> None:
 
 
 def _shards(column: Mapping[str, Any]) -> str:
-    return f"{column['shards']} shards{_precision(column)}"
+    return f"{counted(column['shards'], 'shard')}{_precision(column)}"
 
 
 def _precision(column: Mapping[str, Any]) -> str:

@@ -148,7 +148,14 @@ def evaluate(options: Options) -> None:
 
     about = options.make(MeasureSettings)
     training = about.train_photos if settings.task == "knn" else 0
-    options = on_the_runs_data(options, settings.run, photos=about.limit, training=training)
+    options = on_the_runs_data(
+        options,
+        settings.run,
+        photos=about.limit,
+        training=training,
+        # Those of a detection are the annotation file's.
+        with_categories=settings.task != "detection",
+    )
     if settings.task == "regions":
         _regions(options, settings, model, before)
     else:

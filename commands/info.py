@@ -49,6 +49,7 @@ class StoresFacts(TypedDict):
     """Several stores, or a store of parts."""
 
     store: Annotated[str, "Address."]
+    together: Annotated[StoreFacts, "What all of them hold; a column of parts has no id."]
     parts: Annotated[list[StoreFacts], "Each of them."]
 
 
@@ -77,7 +78,8 @@ def info(options: Options) -> None:
             describer.describe(part, progress.advance, columns=columns[part.root]) for part in parts_of(store)
         ]
     if described[1:]:
-        text = "\n\n".join(map(describer.report, described))
-        options.say(text, {"store": store.root, "parts": described})
+        together = describer.combined(store.root, described)
+        text = f"{describer.report(together)}\n\n{describer.parts_text(described)}"
+        options.say(text, {"store": store.root, "together": together, "parts": described})
     else:
         options.say(describer.report(described[0]), described[0])

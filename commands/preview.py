@@ -29,7 +29,14 @@ class PreviewSettings(StoreSettings, DeviceSettings):
         metavar="NAME",
         default_text="every column",
     )
-    view: int = setting(6, help="View whose cells to draw.", group="picture", min=0, metavar="N")
+    view: int | None = setting(
+        None,
+        help="View whose cells to draw.",
+        group="picture",
+        min=0,
+        metavar="N",
+        default_text="6, or the last one of a photo with fewer",
+    )
     point: tuple[float, float] = setting(
         (0.5, 0.5),
         help="Point whose affinities are drawn, as shares of the photo.",

@@ -69,7 +69,12 @@ def has_annotations(store: str) -> bool:
 
 
 def on_the_runs_data(
-    options: Options, run: str | None, *, photos: int | None = None, training: int = 0
+    options: Options,
+    run: str | None,
+    *,
+    photos: int | None = None,
+    training: int = 0,
+    with_categories: bool = True,
 ) -> Options:
     """The options, with the annotated photos of a run's own data set, their split and categories.
 
@@ -81,14 +86,16 @@ def on_the_runs_data(
         run: Folder of the run, if there is one.
         photos: See `annotated_photos`.
         training: See `annotated_photos`.
+        with_categories: Whether what is measured depends on `categories`; else none are taken.
     """
     if "dataset" in options.given or not (store := store_of(run)):
         return options
     if (own := annotated_photos(store, options.given, photos=photos, training=training)) is None:
         return options
     if "data" not in options.given:
-        say(f"The run's data set is taken: {own['data']}, {own['split']}, categories {own['categories']}.")
-    elif "categories" not in options.given and has_annotations(store):
+        named = f", categories {own['categories']}" if with_categories else ""
+        say(f"The run's data set is taken: {own['data']}, {own['split']}{named}.")
+    elif with_categories and "categories" not in options.given and has_annotations(store):
         own = {"categories": own["categories"]}
         say(f"The categories of the run's data set are taken: {own['categories']}.")
     else:

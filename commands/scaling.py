@@ -95,7 +95,7 @@ def scaling(options: Options) -> int:
     runner = make_runner()
     store = open_store(config.store)
     path = find_spec(config.spec, store.dataset["name"])
-    spec = load_spec(path, runner.flags)
+    spec = load_spec(path, runner.flags, grid_needed=False)
     spec = replace(spec, train={**spec.train, "store": store.root})
     training = train_config(train.parse(arguments(spec.train)))
     whole = int(ShardTable.of([store.images]).samples.sum())

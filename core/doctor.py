@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from densecli.core.addresses import public
-from densecli.core.tables import size
+from densecli.core.tables import counted, size
 
 Status = Literal["ok", "note", "problem"]
 LEAST_ROOM = 10e9
@@ -168,7 +168,9 @@ def check_processor() -> Check:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _container_limit()
     within = f", of which this container may use {size(limit)}" if limit and limit < memory else ""
-    return Check(name="processor", status="ok", found=f"{cores} cores, {size(memory)} of memory{within}")
+    return Check(
+        name="processor", status="ok", found=f"{counted(cores, 'core')}, {size(memory)} of memory{within}"
+    )
 
 
 def check_shared_memory() -> Check:

@@ -105,3 +105,8 @@ def size(count: float) -> str:
     while count >= 999.95 and power < len(_UNITS) - 1:
         count, power = count / 1000, power + 1
     return f"{count:.1f} {_UNITS[power]}" if power else f"{count:.0f} {_UNITS[0]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 shard, 2 shards."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -23,6 +23,8 @@ from densecli.shards.store import Column, Store
 TINT, VEIL = 0.3, 0.75
 TYPE_SIZES = (22, 18, 16, 14, 12)
 CROP_SIDE, CROPS_PER_ROW = 96, 8
+VIEW = 6
+"""The view that is drawn where none is named: of grid-paper, one with cells of middle size."""
 LiveTeacher = Callable[[Column, str], np.ndarray]
 """Runs the teacher of a column of token maps on the photo of a key; returns its map, (h, w, C)."""
 
@@ -58,7 +60,7 @@ class PreviewRequest:
 
     Attributes:
         key: Key of the photo.
-        view: Number of the view whose cells are drawn.
+        view: Number of the view whose cells are drawn; None for `VIEW`, or the last one if a photo has fewer.
         point: Point of the photo whose affinities are drawn.
         theta: If given, the cells are also drawn as DenseVLM denoises them with this threshold.
         live_teacher: If given, its token maps are drawn beside the stored ones.
@@ -66,7 +68,7 @@ class PreviewRequest:
     """
 
     key: str
-    view: int
+    view: int | None
     point: Point
     theta: float | None = None
     live_teacher: LiveTeacher | None = None
@@ -210,19 +212,21 @@ def _column_panel(record: Record, column: Column, canvas: Canvas, request: Previ
         whole = canvas.valid_box(*image.shape[1::-1])
         return _crops_panel([canvas.crop(image, whole, column.spec["target"]["crop"]["side"])])
     regions = record.regions()
-    if layout == "cells" and request.view >= regions.n_views:
+    chosen = min(VIEW, regions.n_views - 1) if request.view is None else request.view
+    if layout == "cells" and chosen >= regions.n_views:
+        last = regions.n_views - 1
         raise DenseCLIError(
-            f"The regions of {column.name} have no view {request.view}.",
-            hint=f"Choose one of 0 to {regions.n_views - 1}.",
+            f"The regions of {column.name} have no view {chosen}.",
+            hint=f"Choose one of 0 to {last}." if last else "They have view 0 alone.",
         )
     if "categories" not in column.spec["target"]:
         crop = column.spec["target"].get("crop")
         side, context = (crop["side"], crop["context"]) if crop else (CROP_SIDE, 1.0)
-        views = stored["views"] if layout == "views" else [request.view]
+        views = stored["views"] if layout == "views" else [chosen]
         boxes = [regions.boxes[cell] for view in views for cell in regions.view(view)]
         return _crops_panel([canvas.crop(image, box, side, context) for box in boxes])
     thetas = [None] if request.theta is None else [None, request.theta]
-    views = stored["views"].tolist() if layout == "views" else [request.view]
+    views = stored["views"].tolist() if layout == "views" else [chosen]
     return contact_sheet(
         [retrieved_view(record, column, view=view, theta=theta) for view in views for theta in thetas]
     )

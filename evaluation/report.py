@@ -153,7 +153,7 @@ def _titled(name: str, result: Classification) -> str:
 def _counts(result: Classification) -> str:
     return (
         f"Percent; top-1 unless top-5 is named. {result.things} thing and {result.stuffs} stuff segments,"
-        f" {len(result.classes)} classes present; {result.skipped} left out because of their box area,"
+        f" {len(result.classes)} classes present; {result.skipped} left out because of the box area,"
         f" {result.vanished} without a token"
         + "."
         + (f" {absent_text(result.absent)}" if result.absent else "")

@@ -9,7 +9,7 @@ import numpy as np
 from densecli.core.charts import WIDTH, Measured, line_chart
 from densecli.core.page import RANDOM_WEIGHTS, Figure, Section, Table, write_page
 from densecli.core.progress import Progress
-from densecli.core.tables import table
+from densecli.core.tables import size, table
 from densecli.pipeline.mix import check_comparable, check_finished, find_labels
 from densecli.pipeline.mixing import agreement, with_tail_spread
 from densecli.shards.info import describe
@@ -213,10 +213,10 @@ def _column_rows(found: Mapping[str, Any]) -> list[list[str]]:
     columns = found["columns"]
     return [
         ["confidence", *(_percent(c["confidence"]) for c in columns)],
-        ["where both agree", *(_percent(c["confidence_where_they_agree"]) for c in columns)],
+        ["confidence where both agree", *(_percent(c["confidence_where_they_agree"]) for c in columns)],
         ["called things", *(_percent(c["share_of_things"]) for c in columns)],
         ["time a photo", *(f"{c['seconds_a_photo'] * 1e3:.1f} ms" for c in columns)],
-        ["bytes a photo", *(f"{c['bytes_a_photo'] / 1e3:.1f} kB" for c in columns)],
+        ["bytes a photo", *(size(c["bytes_a_photo"]) for c in columns)],
     ]
 
 

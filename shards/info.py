@@ -7,14 +7,18 @@ from typing import Any
 from densecli.core import fs
 from densecli.core.find import find
 from densecli.core.passed_over import PassedOver, in_words
-from densecli.core.tables import size, table
+from densecli.core.tables import counted, size, table
 from densecli.shards.column import Column
 from densecli.shards.keys import canonical_json
+from densecli.shards.manifest import ErrorTotals
 from densecli.shards.receipt_totals import describe_shards
 from densecli.shards.store import Store
 
 PASSED_OVER = "index/passed-over.json"
 """Where a store keeps what the listing of its photos left out."""
+
+SHOWN = 5
+"""Unfinished stores that are named."""
 
 WITHOUT_MANIFEST = "The receipts were read one by one; running their build again writes a manifest."
 """What is said of finished columns that have none."""
@@ -149,14 +153,81 @@ def _described_in(column: Column) -> int:
     return 0 if column.kind == "images" else fs.file(fs.join(column.url, "column.json")).bytes
 
 
+def combined(root: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several stores, or the parts of one, hold together: as `describe` says it of one.
+
+    Columns of the same kind, name, precision and random weights are added up: the ids of parts differ, so
+    they have none here. `error` has the largest of maxima, and of other figures the mean over samples. A
+    column that a part lacks counts as missing all its shards there.
+
+    Args:
+        root: Their address.
+        parts: What `describe` says of each.
+    """
+    columns: dict[tuple[Any, ...], dict[str, Any]] = {}
+    errors: dict[tuple[Any, ...], ErrorTotals] = {}
+    skipped, passed = Counter[str](), PassedOver()
+    shards = sum(part["shards"] for part in parts)
+    without: dict[tuple[Any, ...], int] = {}
+    for part in parts:
+        skipped.update(part["skipped"])
+        passed.update(PassedOver.from_json(canonical_json(part["passed_over"])))
+        here = set()
+        for column in part["columns"]:
+            random = bool(column["info"].get("random_weights"))
+            place = (column["kind"], column["name"], column.get("precision"), random)
+            empty = {"shards": 0, "missing": 0, "samples": 0, "bytes": 0, "gpu_seconds": 0.0}
+            here.add(place)
+            without.setdefault(place, shards)
+            sums = columns.setdefault(
+                place, {**column, "id": "", "seconds": Counter(), "manifest": True, **empty}
+            )
+            for name in empty:
+                sums[name] += column[name]
+            sums["seconds"].update(column["seconds"])
+            sums["manifest"] = sums["manifest"] and column["manifest"]
+            errors.setdefault(place, ErrorTotals()).add(column["error"], column["samples"])
+        for place in here:
+            without[place] -= part["shards"]
+    for place, column in columns.items():
+        seconds = column["seconds"]["total"]
+        column |= {
+            "shards": column["shards"] + without[place],
+            "missing": column["missing"] + without[place],
+            "seconds": {stage: round(spent, 3) for stage, spent in column["seconds"].items()},
+            "images_per_second": round(column["samples"] / seconds, 2) if seconds else None,
+            "error": errors[place].totals(),
+        }
+    names = list(dict.fromkeys(_data(part["dataset"]) for part in parts))
+    return {
+        "store": root,
+        "dataset": parts[0]["dataset"] if len(names) == 1 else {"name": " + ".join(names)},
+        "canvas": parts[0]["canvas"],
+        "shards": shards,
+        "planned": sum(part["planned"] for part in parts),
+        "skipped": dict(skipped),
+        "passed_over": passed.document(),
+        "complete": not any(column["missing"] for column in columns.values()),
+        "bytes": sum(part["bytes"] for part in parts),
+        "index_bytes": sum(part["index_bytes"] for part in parts),
+        "columns": list(columns.values()),
+    }
+
+
+def parts_text(parts: Sequence[Mapping[str, Any]]) -> str:
+    """How many stores there are, and which of them are not finished."""
+    left = [part["store"] for part in parts if not part["complete"]]
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    finished = f"not finished: {', '.join(left[:SHOWN])}{more}" if left else "all finished"
+    return f"{len(parts)} stores, {finished}. densecli info {parts[0]['store']} shows the first alone."
+
+
 def report(described: dict[str, Any]) -> str:
     """Formats the result of `describe` as text."""
     columns = described["columns"]
-    dataset = described["dataset"]
-    photos = f"{dataset['name']} {dataset.get('split', '')}".strip()
     lines = [
-        f"{described['store']}: {photos}, canvas {described['canvas']}, "
-        f"{described['planned']} photos planned in {described['shards']} shards, "
+        f"{described['store']}: {_data(described['dataset'])}, canvas {described['canvas']}, "
+        f"{counted(described['planned'], 'photo')} planned in {counted(described['shards'], 'shard')}, "
         f"{size(described['bytes'])}, {'complete' if described['complete'] else 'not finished'}",
         "",
         table([["column", "shards", "samples", "bytes", "a sample", "images/s"], *map(_row, columns)]),
@@ -184,6 +255,10 @@ def report(described: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _data(dataset: Mapping[str, Any]) -> str:
+    return f"{dataset['name']} {dataset.get('split', '')}".strip()
+
+
 def _masks(column: dict[str, Any]) -> str:
     """What became of the masks of a column of regions."""
     of_photo = column["error"]
@@ -194,10 +269,11 @@ def _masks(column: dict[str, Any]) -> str:
 
 
 def _row(column: dict[str, Any]) -> list[str]:
+    name = f"{column['name']}-{column['id']}" if column["id"] else column["name"]
     shards, rate = column["shards"], column["images_per_second"]
     random = " (random weights)" if column["info"].get("random_weights") else ""
     return [
-        f"{column['name']}-{column['id']}{random}",
+        f"{name}{random}",
         "computed" if column["computed"] else f"{shards - column['missing']}/{shards}",
         str(column["samples"]),
         size(column["bytes"]),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from densecli.core.documents import check, parse
 from densecli.core.errors import DenseCLIError
+from densecli.core.registry import suggestion
 from densecli.core.tables import csv_text, plain
 
 CLUSTERS = "cluster:"
@@ -191,7 +192,10 @@ def _checked(
     seen: dict[str, str] = {}
     for group, inside in members.items():
         if unknown := [name for name in inside if name not in places]:
-            raise refuse(f"names {unknown[0]!r}, which is none of the labels' categories")
+            raise DenseCLIError(
+                f"{path} names {unknown[0]!r}, which is none of the labels' categories.",
+                hint=suggestion(unknown[0], places),
+            )
         for name in inside:
             if name in seen:
                 raise refuse(f"has {name!r} in {seen[name]!r} and in {group!r}")

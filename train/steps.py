@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from densecli.core.errors import DenseCLIError
+from densecli.core.tables import counted
 from densecli.train.batch import Batch
 from densecli.train.stream import Stream
 from densecli.train.trainer_config import WARMUP_STEPS, TrainerConfig
@@ -60,10 +61,10 @@ class Steps:
             photos = int(loader.reader.table.samples.sum())
             self.notes = (f"The training reads {len(loader):,} of the {photos:,} photos.",)
         if config.warmup_steps is None and self.warmup < WARMUP_STEPS:
-            over = f"over {self.warmup} step{'s' if self.warmup > 1 else ''}" if self.warmup else "at once"
+            over = f"over {counted(self.warmup, 'step')}" if self.warmup else "at once"
             self.notes += (
                 f"The learning rate rises {over} instead of over {WARMUP_STEPS} steps, because the training "
-                f"has only {self.total} step{'s' if self.total > 1 else ''}.",
+                f"has only {counted(self.total, 'step')}.",
             )
 
     def _length(self, config: TrainerConfig) -> int:

@@ -75,6 +75,15 @@ def test_load__refuses(tmp_path: Path, text: str) -> None:
         load_spec(write(tmp_path, text), FLAGS)
 
 
+def test_load__without_a_grid_where_the_command_has_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "[train]\nlr = 0.1\n")
+    assert load_spec(path, FLAGS, grid_needed=False).grid == {}
+    with pytest.raises(DenseCLIError, match="no grid of lists"):
+        load_spec(path, FLAGS)
+    with pytest.raises(DenseCLIError, match="no grid of lists"):
+        load_spec(write(tmp_path, "[grid]\nseed = 0\n"), FLAGS, grid_needed=False)
+
+
 def test_parse__a_value_that_the_command_refuses() -> None:
     with pytest.raises(DenseCLIError, match="theta") as caught:
         train.parse(["--theta", "7"])

@@ -54,6 +54,20 @@ def test_annotated_photos__no_more_are_drawn_than_are_needed(
         assert [len(list((folder / split).glob("*.jpg"))) for split in ("test", "train")] == [drawn, 1]
 
 
+def test_run_data__a_detection_takes_no_categories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DENSECLI_DATA", str(tmp_path))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"store": store_of_data_set(tmp_path, "coco").root}))
+    mine = Options(given={"data": "photos"})
+    assert on_the_runs_data(mine, str(run), with_categories=False) is mine
+    assert capsys.readouterr().err == ""
+    assert on_the_runs_data(mine, str(run)).given["categories"] == "133"
+    assert "133" in capsys.readouterr().err
+
+
 def test_categories_of__the_stores_labels_else_its_data_set(tmp_path: Path) -> None:
     store = store_of_data_set(tmp_path, "folder")
     assert categories_of(store.root).name == "coco_stuff_ade_316"

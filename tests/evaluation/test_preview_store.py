@@ -116,8 +116,21 @@ def test_draw_preview__follows_the_view_and_the_point(store):
         chosen = {"view": 6, "point": (0.1, 0.1)}
         one = np.asarray(preview(store, [column], "b", **chosen))
         assert not np.array_equal(one, np.asarray(preview(store, [column], "b", **{**chosen, **changes})))
-    with pytest.raises(DenseCLIError, match="no view 25"):
+    with pytest.raises(DenseCLIError, match="no view 25") as caught:
         preview(store, [labels], "b", view=25, point=(0.5, 0.5))
+    assert caught.value.hint == "Choose one of 0 to 24."
+
+
+def test_draw_preview__the_view_that_is_taken_is_there(store, monkeypatch):
+    labels = store.find("targets", "v")
+
+    def drawn(view):
+        return np.asarray(preview(store, [labels], "b", view=view, point=(0.5, 0.5)))
+
+    assert np.array_equal(drawn(None), drawn(6))
+    # As of a photo that has fewer views, such as one with masks.
+    monkeypatch.setattr("densecli.evaluation.preview.VIEW", 99)
+    assert np.array_equal(drawn(None), drawn(24))
 
 
 def test_draw_preview__a_live_teacher_stands_beside_its_factor(store):

@@ -49,7 +49,7 @@ def test_regions_table__one_row_a_model():
     assert list(made.rows[0][:2]) == ["student", "66.7"] and made.rows[0][5] == "16.7"
     assert made.rows[0][-1] == "25.0" and made.rows[1][1] == "100.0"
     assert "4 thing and 4 stuff segments, 4 classes" in made.note
-    assert "1 left out because of their box area, 1 without a token" in made.note
+    assert "1 left out because of the box area, 1 without a token" in made.note
 
 
 def test_regions_table__random_weights_are_named_in_their_row_only():

@@ -206,7 +206,9 @@ def test_parts__from_tars_to_an_evaluated_student(tmp_path, monkeypatch):
     assert len(started) == 1
     with without_ray():
         passed(*build, "--data", tmp_path / "more", "--store", more)
-    assert [part["planned"] for part in told("info", "--store", store)["parts"]] == [4, 4]
+    held = told("info", "--store", store)
+    assert [part["planned"] for part in held["parts"]] == [4, 4] and held["together"]["planned"] == 8
+    assert {column["missing"] for column in held["together"]["columns"]} == {0}
     assert told("lint", "--store", store)["findings"] == []
     assert told("verify", "--store", store, "--device", "cpu")["verified"]
 

@@ -145,6 +145,14 @@ def test_adopt__another_cut_or_a_part_of_the_photos(photos, shared, built, tmp_p
     keys = {record.key for record in Store.open(mine.store).samples()}
     assert ours == {place: members for place, members in theirs.items() if place[1] in keys}
     assert {name for name, _ in ours} == set(TEACHERS)
+    for name in TEACHERS:
+        # What a teacher took for these photos, though none ran here; the last shards have other shares.
+        spent = [
+            sum(receipt.seconds["teacher"] for receipt in map(c.receipt, c.shard_names))
+            for c in (Store.open(root).find("targets", name) for root in (mine.store, built))
+        ]
+        assert 0 < spent[0] <= spent[1] * (1 + 1e-9)
+        assert spent[0] == pytest.approx(spent[1]) or len(keys) < len({key for _, key in theirs})
     column = Store.open(mine.store).find("targets", "scenes-s")
     largest = max(
         receipt.error["max_tv"]

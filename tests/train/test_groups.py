@@ -34,6 +34,14 @@ animals = 0
 """
 
 
+def test_groups__an_unknown_category_names_the_nearest(tmp_path):
+    file = tmp_path / "groups.toml"
+    file.write_text(FILE.replace('"cat"', '"cab"'))
+    with pytest.raises(DenseCLIError, match="names 'cab'") as caught:
+        find_groups(str(file), NAMES, THING, TEXT)
+    assert caught.value.hint.startswith("Did you mean ca")
+
+
 def cosines(seed: int, regions: int = 40) -> torch.Tensor:
     return torch.randn(regions, len(NAMES), generator=torch.Generator().manual_seed(seed)) * 0.03
 
