@@ -4,8 +4,10 @@
     python benchmarks/teachers.py
     python benchmarks/teachers.py --photos data/coco/train2017 --weights weights/dinov2-vits14.safetensors
 
-CPU milliseconds a photo (a prompt, for texts) of both, which take turns in this process on one thread;
-medians.
+CPU milliseconds a photo (a prompt, for texts) of both, which take turns in this process, and those by the
+clock; medians. With one thread, or with as many as numpy and torch choose:
+
+    env -u OMP_NUM_THREADS python benchmarks/teachers.py --threads 0 --parts factors
 
 - factors: token factors of rank 64, by a full decomposition in float64 and by the subspace iteration, without
   and with the errors that are stored with them. Of DINOv2-S's tokens of photos where --photos and --weights
@@ -13,8 +15,8 @@ medians.
 - topk: labels of 400 cells by two full stable sorts and with errors measured over all categories, and by
   packed keys, a partition and errors of what is kept; the same bytes. Of a P-VLM that is sure (20 categories
   kept for a cell) and of one that is not (205).
-- texts: prompts of some of the 316 categories through a text tower as they come, and sorted by length; random
-  weights. The tokens that are computed for all 316 are counted below, with their padding.
+- texts: some batches of the prompts of all 316 categories, evenly spaced, through a text tower, as they come
+  and sorted by length; random weights. The tokens that are computed, with the padding, are counted below.
 - crops: the crops of two teachers, prepared for each, and once.
 
 Then the total variation of labels from a teacher in fp16 and bf16 from those in fp32: the world's own
@@ -24,7 +26,7 @@ P-VLM on its own photos.
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +40,7 @@ from densecli.core.tables import table
 from densecli.models.categories import load_categories
 from densecli.models.prompts import TEMPLATES, prompt
 from densecli.models.registry import build, resolve
-from densecli.models.text import BATCH_SIZE, text_embeddings
+from densecli.models.text import BATCH_SIZE
 from densecli.pipeline.batcher import live_targets
 from densecli.pipeline.build_request import prepare, unit_of
 from densecli.pipeline.config import BuildConfig
@@ -54,6 +56,7 @@ from densecli.shards.store import Store
 
 Work = Callable[[], object]
 MAPS = 8
+PARTS = ("factors", "topk", "texts", "crops", "precisions")
 
 
 def main() -> None:
@@ -62,42 +65,61 @@ def main() -> None:
     )
     parser.add_argument("--photos", type=Path, help="folder of .jpg files")
     parser.add_argument("--weights", help="weights of dinov2-vits14")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--names", type=int, default=8, help="category names, each with 80 prompts")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch; 0: as many as it chooses")
+    parser.add_argument("--parts", default=",".join(PARTS), help="What to measure.")
+    parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH_SIZE} prompts")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    parts = args.parts.split(",")
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
-    tokens, of_what = some_tokens(args.photos, args.weights)
-    every = load_categories("316").names
-    names = every[:: len(every) // args.names][: args.names]
-    rows = [
-        row(f"factors ({of_what})", MAPS, args.rounds, *factors_alone(tokens)),
-        row("factors with errors", MAPS, args.rounds, *factors(tokens)),
-        row("topk, sure", 1, args.rounds, *topk(9)),
-        row("topk, unsure", 1, args.rounds, *topk(3)),
-        row("texts (laion-vit-b16, random)", 80 * len(names), args.rounds, *texts(names)),
-        row("crops of two teachers", 1, args.rounds, *crops()),
-    ]
-    print(table([["CPU ms", "before", "after", "ratio"], *rows]))
-    for name, rmse in rmses(tokens).items():
-        print(f"RMSE of the Gram matrix, {name}: {rmse:.5f}")
-    print(
-        "Tokens a prompt: {:.1f} as they come, {:.1f} sorted, {:.1f} without padding".format(*lengths(every))
-    )
-    for name, (mean, largest) in precisions().items():
-        print(f"Total variation of labels, {name} against fp32: mean {mean:.1e}, largest {largest:.1e}")
+    rows, lines = list[list[str]](), list[str]()
+
+    def measure(title: str, count: int, works: tuple[Work, Work]) -> None:
+        rows.append(row(title, count, args.rounds, *works))
+
+    if "factors" in parts:
+        tokens, of_what = some_tokens(args.photos, args.weights)
+        measure(f"factors ({of_what})", MAPS, factors_alone(tokens))
+        measure("factors with errors", MAPS, factors(tokens))
+        lines += [f"RMSE of the Gram matrix, {name}: {rmse:.5f}" for name, rmse in rmses(tokens).items()]
+    if "topk" in parts:
+        measure("topk, sure", 1, topk(9))
+        measure("topk, unsure", 1, topk(3))
+    if "texts" in parts:
+        texts = Prompts(args.batches)
+        measure("texts (laion-vit-b16, random)", BATCH_SIZE * args.batches, texts.works())
+        for what, batches in (("all", texts.all), ("those measured", texts.some)):
+            come, in_order = map(padded, batches)
+            lines.append(f"Tokens a prompt of {what}: {come:.1f} as they come, {in_order:.1f} sorted")
+        lines.append(f"Without padding: {texts.without_padding:.1f}")
+    if "crops" in parts:
+        measure("crops of two teachers", 1, crops())
+    if "precisions" in parts:
+        lines += [
+            f"Total variation of labels, {name} against fp32: mean {mean:.1e}, largest {largest:.1e}"
+            for name, (mean, largest) in precisions().items()
+        ]
+    heads = ["before", "after", "ratio"]
+    print(table([["", *(f"CPU {h}" for h in heads), *(f"clock {h}" for h in heads)], *rows]))
+    print(f"torch {torch.__version__}, numpy {np.__version__}, {torch.get_num_threads()} threads of torch")
+    print(*lines, sep="\n")
 
 
 def row(title: str, count: int, rounds: int, before: Work, after: Work) -> list[str]:
     """A line of the table. The first round warms up."""
-    took: dict[Work, list[float]] = {before: [], after: []}
+    took: dict[Work, list[tuple[float, float]]] = {before: [], after: []}
     for _ in range(rounds + 1):
         for work, times in took.items():
-            start = time.process_time()
+            cpu, start = time.process_time(), time.perf_counter()
             work()
-            times.append((time.process_time() - start) * 1000 / count)
-    medians = [statistics.median(times[1:]) for times in took.values()]
-    return [title, *(f"{median:.2f}" for median in medians), f"{medians[0] / medians[1]:.1f}"]
+            times.append((time.process_time() - cpu, time.perf_counter() - start))
+    cells = [title]
+    for clock in zip(*(zip(*times[1:], strict=True) for times in took.values()), strict=True):
+        medians = [1000 * statistics.median(seconds) / count for seconds in clock]
+        cells += [*(f"{median:.2f}" for median in medians), f"{medians[0] / medians[1]:.1f}"]
+    return cells
 
 
 def some_tokens(photos: Path | None, weights: str | None) -> tuple[np.ndarray, str]:
@@ -177,29 +199,40 @@ def topk(spread: float) -> tuple[Work, Work]:
     return lambda: before.encode(p), lambda: after.encode(p)
 
 
-def texts(names: tuple[str, ...]) -> tuple[Work, Work]:
-    model = build(resolve("laion-vit-b16"))
-    prompts = [prompt(template, name) for name in names for template in TEMPLATES["imagenet"]]
-    # Of few prompts, small batches, so that those of one length fill as many as they do of all.
-    at_once = 64
+class Prompts:
+    """The prompts of all 316 categories in batches, as they come and sorted by length, and some of both."""
 
-    @torch.no_grad()
-    def as_they_come() -> None:
-        for i in range(0, len(prompts), at_once):
-            model.encode_text(model.tokenize(prompts[i : i + at_once]))
+    def __init__(self, batches: int) -> None:
+        names = load_categories("316").names
+        prompts = [prompt(template, name) for name in names for template in TEMPLATES["imagenet"]]
+        self.model = build(resolve("laion-vit-b16"))
+        tokens = self.model.tokenize(prompts)
+        self.all = tokens.split(BATCH_SIZE), tokens[_lengths(tokens).argsort(stable=True)].split(BATCH_SIZE)
+        # Evenly spaced, so that the sorted ones are of all lengths.
+        n = len(self.all[0])
+        places = [(2 * i + 1) * n // (2 * batches) for i in range(batches)]
+        self.some = [[each[place] for place in places] for each in self.all]
+        self.without_padding = float(_lengths(tokens).float().mean())
 
-    return as_they_come, lambda: text_embeddings(model, names, TEMPLATES["imagenet"], batch_size=at_once)
+    def works(self) -> tuple[Work, Work]:
+        as_they_come, in_order = self.some
+
+        @torch.no_grad()
+        def encode(batches: list[torch.Tensor]) -> None:
+            for batch in batches:
+                self.model.encode_text(batch)
+
+        return lambda: encode(as_they_come), lambda: encode(in_order)
 
 
-def lengths(names: tuple[str, ...]) -> tuple[float, float, float]:
-    """Tokens of a prompt with the padding of its batch, as prompts come and sorted, and without padding."""
-    prompts = [prompt(template, name) for name in names for template in TEMPLATES["imagenet"]]
-    tokens = (build(resolve("laion-vit-b16")).tokenize(prompts) != 0).sum(dim=1)
+def _lengths(tokens: torch.Tensor) -> torch.Tensor:
+    return (tokens != 0).sum(dim=1)
 
-    def padded(tokens: torch.Tensor) -> float:
-        return sum(int(batch.max()) * len(batch) for batch in tokens.split(BATCH_SIZE)) / len(tokens)
 
-    return padded(tokens), padded(tokens.sort().values), float(tokens.float().mean())
+def padded(batches: Sequence[torch.Tensor]) -> float:
+    """Tokens of a prompt, with the padding of its batch."""
+    tokens = sum(int(_lengths(batch).max()) * len(batch) for batch in batches)
+    return tokens / sum(map(len, batches))
 
 
 def crops() -> tuple[Work, Work]:

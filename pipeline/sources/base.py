@@ -269,26 +269,30 @@ def safe_keys(names: Sequence[str], longest: int = MAX_KEY) -> dict[str, str]:
     Returns:
         The key of each name.
     """
-    # One pass over all names at once: a listing of millions is cut into shards by the main process alone.
     names = list(dict.fromkeys(names))
+    return dict(zip(names, distinct_keys(names, longest), strict=True))
+
+
+def distinct_keys(names: Sequence[str], longest: int = MAX_KEY) -> list[str]:
+    """The keys that `safe_keys` makes of names none of which is there twice, in their order."""
+    if not names:
+        return []
+    # One pass over all names at once: a listing of millions is cut into shards by the main process alone.
     joined = "\0".join(names)
-    if joined.count("\0") >= max(1, len(names)):
+    if joined.count("\0") >= len(names):
         joined = "\0".join(name.replace("\0", " ") for name in names)
     joined = _UNSAFE.sub("_", _without_extensions(joined))
-    plain = dict(zip(names, joined.split("\0"), strict=True)) if names else {}
     # Case is ignored, so that the members of a tar can be extracted on a file system that ignores it.
-    folded = joined.casefold().split("\0")
-    if len(set(folded)) == len(plain) and max(map(len, folded), default=0) <= longest:
-        return plain
+    keys, folded = joined.split("\0"), joined.casefold().split("\0")
+    if len(set(folded)) == len(keys) and max(map(len, folded)) <= longest:
+        return keys
     uses = Counter(folded)
-
-    def key_of(name: str) -> str:
-        key = plain[name]
-        if len(key) <= longest and uses[key.casefold()] == 1:
-            return key
-        return f"{key[: longest - 13]}-{listing_digest([name])[:12]}"
-
-    return {name: key_of(name) for name in names}
+    return [
+        key
+        if len(key) <= longest and uses[fold] == 1
+        else f"{key[: longest - 13]}-{listing_digest([name])[:12]}"
+        for name, key, fold in zip(names, keys, folded, strict=True)
+    ]
 
 
 def _without_extensions(joined: str) -> str:

@@ -23,6 +23,7 @@ from densecli.pipeline.sources.base import (
     Item,
     SourceRequest,
     Span,
+    distinct_keys,
     listing_digest,
     safe_keys,
 )
@@ -146,9 +147,13 @@ class Listing(Parted):
         names = _all_decoded(volume.photos["name"].tolist())
         # No key that `safe_keys` makes has a "+", so no two tars make the same key.
         prefix = self._prefixes[volume.name] + "+" if volume.name in self._prefixes else ""
-        keys = safe_keys(names, MAX_KEY - len(prefix))
-        in_order = keys.values() if len(keys) == len(names) else (keys[name] for name in names)
-        return [prefix + key for key in in_order] if prefix else list(in_order)
+        longest = MAX_KEY - len(prefix)
+        if len(set(names)) == len(names):
+            keys = distinct_keys(names, longest)
+        else:
+            by_name = safe_keys(names, longest)
+            keys = [by_name[name] for name in names]
+        return [prefix + key for key in keys] if prefix else keys
 
 
 class VolumeSlice(NamedTuple):
