@@ -121,9 +121,14 @@ def why_not(runs: Mapping[float, Sequence[float]]) -> str:
             )
     fall = means[sizes[0]] - means[sizes[-1]]
     if fall <= chance(sizes[0], sizes[-1]):
+        by = (
+            f"{'falls' if fall > 0 else 'rises'} by {abs(fall):.2g}, no more than chance,"
+            if fall
+            else "is the same"
+        )
         return (
-            f"The error falls by {fall:.2g} from {sizes[0]:,.0f} to {sizes[-1]:,.0f} photos, no more than "
-            "chance: the points are flat, and do not tell what more photos would give."
+            f"The error {by} from {sizes[0]:,.0f} to {sizes[-1]:,.0f} photos: the points are flat, and do "
+            "not tell what more photos would give."
         )
     return ""
 

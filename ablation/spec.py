@@ -76,8 +76,18 @@ def shipped() -> dict[str, Path]:
     return {
         f"{name}/{path.stem}": path
         for name, folder in ({"coco": SPECS} | folders).items()
-        for path in sorted(Path(folder).glob("*.toml"))
+        for path in sorted(Path(folder).glob("*.toml"), key=lambda path: path.stem)
     }
+
+
+def shipped_text() -> str:
+    """The names and titles of the shipped specs, and the folders that they are in."""
+    specs = shipped()
+    wide = max(map(len, specs))
+    titles = {name: tomllib.loads(path.read_text()).get("title", "") for name, path in specs.items()}
+    lines = [f"{name:{wide}}  {title}".rstrip() for name, title in titles.items()]
+    folders = {name.partition("/")[0]: path.parent for name, path in specs.items()}
+    return "\n".join([*lines, "", *(f"{name}: {folder}" for name, folder in folders.items())])
 
 
 def find_spec(name: str, dataset: str) -> Path:

@@ -106,12 +106,12 @@ def ablate(options: Options) -> int:
     densecli ablate decoupling --store stores/coco-512
     """
     from densecli.ablation.report import summary, write_report
-    from densecli.ablation.spec import find_spec, load_spec, shipped
+    from densecli.ablation.spec import find_spec, load_spec, shipped, shipped_text
     from densecli.shards.parted_store import open_store
 
     if options.get("list") or "spec" not in options.given:
         known = {name: str(path) for name, path in shipped().items()}
-        options.say("\n".join(f"{name:24} {path}" for name, path in known.items()), known)
+        options.say(shipped_text(), known)
         return 0
     config = options.make(AblateSettings, store=options.store)
     runner = make_runner()

@@ -99,7 +99,7 @@ def predict(options: Options) -> None:
     options = options.with_run("student")
     settings = options.make(PredictSettings)
     config = options.make(PredictConfig)
-    categories = _categories(config)
+    categories = _categories(config, settings.run)
     if absent := [name for name in config.heat if name not in categories.names]:
         raise DenseCLIError(
             f"--heat {plain(absent[0])} is not among the names.", hint="Give it with --names too."
@@ -141,13 +141,21 @@ def predict(options: Options) -> None:
     options.say(_told(found, left_out, about, folder), values)
 
 
-def _categories(config: PredictConfig) -> "Categories":
+def _categories(config: PredictConfig, run: str | None) -> "Categories":
+    """The names that were given, else the categories of the run's store."""
+    from densecli.commands.run_data import categories_of, store_of
     from densecli.models.categories import Categories, load_categories
 
-    if bool(config.names) == bool(config.categories):
+    if config.names and config.categories:
         raise click.UsageError("Give --names or --categories.")
     if config.categories:
         return load_categories(config.categories)
+    if config.names is None:
+        if not (store := store_of(run)):
+            raise click.UsageError("Give --names or --categories.")
+        found = categories_of(store)
+        say(f"The categories of the run's store are taken: {found.name} ({len(found.names)}).")
+        return found
     names = tuple(dict.fromkeys(name for each in str(config.names).split(",") if (name := each.strip())))
     if not names:
         raise DenseCLIError("--names has no name.", hint='Separate names by commas: --names "dog, sofa".')

@@ -25,10 +25,10 @@ class PredictConfig(DeviceSettings, TextSettings):
         help='Names to tell apart, separated by commas: "dog, sofa, wall".',
         group="data",
         metavar="NAMES",
-        default_text="give --categories instead",
+        default_text="those of --categories, else of the run's store",
     )
     categories: str | None = changed(
-        MeasureSettings, "categories", default=None, default_text="give --names instead"
+        MeasureSettings, "categories", default=None, default_text="those of the run's store"
     )
     proposals: str | None = changed(
         DetectionConfig,

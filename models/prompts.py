@@ -6,6 +6,7 @@ space, `/` as "or", without a full stop at the end. {article} is "an" before a, 
 
 from collections.abc import Iterable
 from pathlib import Path
+from string import Formatter
 
 import open_clip
 
@@ -71,13 +72,23 @@ def find_templates(name: str) -> tuple[str, ...]:
             hint=f"{suggestion(name, TEMPLATES)} Or give a file with one template on each line.",
         )
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DenseCLIError(f"{path} cannot be read: {error}.", hint="It is a text file in UTF-8.") from None
     templates = tuple(line for line in lines if line)
-    for template in templates or ("",):
-        _check(template, path)
+    if not templates:
+        raise DenseCLIError(f"{path} has no prompt template.", hint=_HINT)
+    for template in templates:
+        if not _is_template(template):
+            raise DenseCLIError(
+                f"{path} has a line that is no prompt template: {template!r}.",
+                hint=_HINT,
+            )
     return templates
+
+
+_FIELDS = ("", "name", "article")
+_HINT = "Write {} or {name} for the category, and {article} for a or an."
 
 
 def prompt(template: str, name: str) -> str:
@@ -86,13 +97,11 @@ def prompt(template: str, name: str) -> str:
     return template.format(name, name=published, article="an" if name[:1] in tuple("aeiou") else "a")
 
 
-def _check(template: str, path: Path) -> None:
+def _is_template(line: str) -> bool:
+    """Whether a line has a category, and no field that could do more than name one."""
     try:
-        good = prompt(template, "cat") != prompt(template, "dog")
-    except (IndexError, KeyError, ValueError):
-        good = False
-    if not good:
-        raise DenseCLIError(
-            f"{path} has a line that is no prompt template: {template!r}.",
-            hint="Write {} or {name} for the category, and {article} for a or an.",
-        )
+        fields = [parts[1:] for parts in Formatter().parse(line) if parts[1] is not None]
+    except ValueError:
+        return False
+    plain = all(name in _FIELDS and not form and not conversion for name, form, conversion in fields)
+    return plain and any(name != "article" for name, _, _ in fields)

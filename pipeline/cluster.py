@@ -48,7 +48,8 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
         DenseCLIError: The cluster cannot be reached, or Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # If it does not start, one sentence says so, not Ray's log above it.
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         check_limits(workers)
     with ExitStack() as stack:
@@ -75,6 +76,7 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
                     ray.init(address=address, **options)
         except Exception as error:  # Ray's own exceptions have no common base.
             raise _no_ray(address, error) from error
+        logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             yield
         finally:

@@ -100,7 +100,8 @@ def placement_of(
     if distributed.world_size == 1:
         raise DenseCLIError(
             "--fsdp divides a model among processes, and there is only one.",
-            hint="Leave it out, or start several: torchrun --nproc-per-node N -m densecli train ...",
+            hint="Leave it out, or start several: torchrun --nproc-per-node N --no-python -- densecli train "
+            "...",
         )
     # Other trainings do not wait for this import.
     from densecli.train.sharding import Parts

@@ -87,7 +87,7 @@ def test_curves__hold_the_known_law_ten_times_further():
     # The same errors, where lower is better.
     assert bias.at_ten_times is not None
     assert bias.at_ten_times.mean == pytest.approx(100 - there.mean)
-    assert masks.fit is None and masks.sentence.startswith("Masks-S: no curve. The error falls by 0 from")
+    assert masks.fit is None and masks.sentence.startswith("Masks-S: no curve. The error is the same from")
     document = boxes.to_dict()
     assert document["fit"]["extrapolated"]["photos"] == 9600 and document["figures"][0]["photos"] == 60
 

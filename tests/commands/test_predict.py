@@ -12,6 +12,7 @@ from PIL import Image
 
 from densecli.models.weights import find_weights
 from densecli.scenes.world import render
+from densecli.shards.store import Store
 
 NAMES = "sky, water, grass, road, bus, sheep"
 
@@ -142,6 +143,26 @@ def test_predict__hostile_photos_are_each_skipped_with_a_word(run: Path, tmp_pat
     sizes = {Path(each["photo"]).name: (each["width"], each["height"]) for each in found["photos"]}
     assert sizes["lying.jpg"] == (60, 96) and sizes["caf\\xe9.png"] == (96, 96)
     assert all(Path(file).is_file() for each in found["photos"] for file in each["pictures"].values())
+
+
+def test_predict__without_names_the_categories_of_the_runs_store(
+    run: Path, scenes: Path, tmp_path: Path
+) -> None:
+    store = Store.create(str(tmp_path / "store"), {"name": "folder", "split": "train"}, 96, [1])
+    target = {"name": "labels", "categories": ["sky", "bus", "road"]}
+    codec = {"name": "topk", "things": [False, True, False]}
+    store.add_column(
+        "targets", "t", {"target": target, "codec": codec, "regions": None}, {"categories": "mine.txt"}
+    )
+    mine = tmp_path / "run"
+    shutil.copytree(run / "export", mine / "export")
+    (mine / "config.json").write_text(json.dumps({"store": store.root}))
+    said = passed("predict", scenes / "a.png", "--run", mine)
+    assert "The categories of the run's store are taken: mine.txt (3)." in said
+    found = json.loads((mine / "predictions" / "predictions.json").read_text())
+    assert found["names"] == ["sky", "bus", "road"]
+    # With things and stuff known, boxes are of things.
+    assert {region["name"] for region in found["photos"][0]["regions"]} <= {"bus"}
 
 
 def test_predict__refusals_say_what_to_give(run: Path, scenes: Path, tmp_path: Path, monkeypatch) -> None:

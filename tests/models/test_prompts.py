@@ -47,7 +47,18 @@ def test_file__one_template_on_each_line(tmp_path: Path) -> None:
     assert find_templates(str(file)) == ("a {} here", "{article} {name} there")
 
 
-@pytest.mark.parametrize("line", ["a photo", "a {cat}", "a {", "{article}", "{0} {1}", ""])
+def test_file__as_windows_writes_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_bytes("a {}\r\nthe {}\r\n".encode("utf-8-sig"))
+    assert find_templates(str(file)) == ("a {}", "the {}")
+
+
+NO_TEMPLATES = (
+    "a photo", "a {cat}", "a {", "{article}", "{0} {1}", "", "{:>999999999}", "{!r}", "{name.__class__} {}"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_TEMPLATES)
 def test_file__a_line_that_is_no_template(tmp_path: Path, line: str) -> None:
     file = tmp_path / "mine.txt"
     file.write_text(f"{line}\n")

@@ -1,3 +1,4 @@
+import logging
 import os
 import socket
 from contextlib import contextmanager
@@ -67,8 +68,11 @@ def test_connected__nobody_listens(scheme):
         pass
 
 
-def test_connected__a_ray_that_does_not_start_is_a_sentence(monkeypatch):
-    def init(**_):
+def test_connected__a_ray_that_does_not_start_is_a_sentence(monkeypatch, caplog):
+    def init(logging_level, **_):
+        # As Ray does it.
+        logging.getLogger("ray").setLevel(logging_level)
+        logging.getLogger("ray._private.node").error("Its own words.")
         raise Exception("The node timed out.\nSome of it failed to start.")
 
     monkeypatch.setattr("ray.init", init)
@@ -77,6 +81,7 @@ def test_connected__a_ray_that_does_not_start_is_a_sentence(monkeypatch):
         connected(None, 1),
     ):
         pass
+    assert "Its own words." not in caplog.text
 
 
 def test_connected__a_ray_that_starts_the_second_time(monkeypatch):
