@@ -61,6 +61,8 @@ _TO_8_BITS = np.round(np.arange(1 << 16) / 257).astype(np.uint8)
 # Pictures up to twice Pillow's own limit would be told on standard error, by every worker; `_header` refuses
 # what is too large. A filter for one block would not be safe among threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# The same: the reason of a photo says it.
+warnings.filterwarnings("ignore", "(Possibly c|C)orrupt EXIF data|Truncated File Read", UserWarning)
 
 
 class Unreadable(Exception):

@@ -131,12 +131,8 @@ class Registry(Generic[T]):
 
     def unknown(self, name: str, *, noun: str | None = None) -> DenseCLIError:
         """The error for a name that is not registered: it suggests the nearest names, or lists all."""
-        return unknown_name(
-            noun or self.noun,
-            name,
-            self,
-            more=f"densecli list {self.kind} describes them; a plug-in's need --plugin.",
-        )
+        more = f"densecli list {self.kind} describes them; --plugin MODULE loads those of a plug-in."
+        return unknown_name(noun or self.noun, name, self, more=more)
 
     def __contains__(self, name: object) -> bool:
         self.load()

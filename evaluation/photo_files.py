@@ -43,8 +43,7 @@ class PhotoFiles:
             else:
                 self._paths.append(path)
         if not self._paths:
-            first = self.unreadable[0] if self.unreadable else "There is no photo."
-            raise DenseCLIError(first, hint="Give --data photos, or folders that hold some.")
+            raise DenseCLIError(_none(self.unreadable), hint="Give --data photos, or folders that hold some.")
         if self.unreadable:
             log.warning("%s", self.left_out)
 
@@ -63,6 +62,14 @@ class PhotoFiles:
 
     def __getitem__(self, i: int) -> AnnotatedPhoto:
         return AnnotatedPhoto(key=self._paths[i].name, photo=_read(self._paths[i]), segments=())
+
+
+def _none(unreadable: Sequence[str]) -> str:
+    """That there is no photo, and why the first that cannot be read is none."""
+    if not unreadable:
+        return "There is no photo."
+    others = f"None of the {len(unreadable)} photos can be read. " if len(unreadable) > 1 else ""
+    return others + unreadable[0]
 
 
 def _read(path: Path) -> Image.Image:

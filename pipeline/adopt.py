@@ -249,7 +249,9 @@ def prepare(store: Store, config: AdoptConfig) -> Adopter:
             f"{fs.shown(root)} is no shared store: it has no digests of photos.",
             hint="Make one with densecli share, or name another folder.",
         )
-    shared = Store.open(root)
+    with _of_a_copy():
+        shared = Store.open(root)
+        every = shared.columns("targets")
     if (store.canvas, store.photos) != (shared.canvas, shared.photos):
         raise DenseCLIError(
             f"The store at {fs.shown(store.root)} has photos of {store.canvas} px, stored as "
@@ -262,7 +264,7 @@ def prepare(store: Store, config: AdoptConfig) -> Adopter:
             f"The store at {fs.shown(store.root)} lacks the photos of {len(missing)} shards.",
             hint="Run its build-shards command again: it continues where it stopped.",
         )
-    targets = [shared.find("targets", name) for name in config.columns] or shared.columns("targets")
+    targets = [shared.find("targets", name) for name in config.columns] or every
     regions = list({c.regions_key: shared.regions_of(c) for c in targets if c.regions_key}.values())
     theirs = [*regions, *targets]
     stored = tuple(column for column in theirs if not column.computed)

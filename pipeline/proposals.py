@@ -78,8 +78,9 @@ def _checked(
     if left_out == proposals.count:
         least, most = plan.areas
         raise DenseCLIError(
-            f"None of the {left_out} boxes of {plan.file} covers {least} to {most} square pixels.",
-            hint="Boxes are x, y, width and height in pixels of the photo.",
+            f"None of the {left_out} boxes of {plan.file} covers {least} to {most} square pixels of its "
+            "photo.",
+            hint="Boxes are x, y, width and height in pixels of the photo as it is, not as it was resized.",
         )
     return {**facts, "boxes": proposals.count, "duplicates": proposals.duplicates, "left_out": left_out}
 

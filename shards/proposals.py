@@ -27,23 +27,34 @@ class Proposals:
         names: The photos that it names.
         boxes: x, y, width, height in pixels and score of every box, by file name of the photo.
         duplicates: How many boxes are exactly as another one of their photo.
+        sizes: Width and height of photos of which the file tells, by file name.
     """
 
     file: str
     names: Collection[str]
     boxes: Mapping[str, list[list[float]]] = field(repr=False)
     duplicates: int
+    sizes: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     def left_out(self, areas: tuple[int, int]) -> int:
-        """How many boxes have an area outside of so many square pixels."""
+        """How many boxes have an area outside of so many square pixels, cut at the edges that are known."""
         return sum(
-            not areas[0] <= box[2] * box[3] <= areas[1] for boxes in self.boxes.values() for box in boxes
+            not areas[0] <= _area(box, self.sizes.get(name)) <= areas[1]
+            for name, boxes in self.boxes.items()
+            for box in boxes
         )
 
     @property
     def count(self) -> int:
         """How many boxes there are."""
         return sum(map(len, self.boxes.values()))
+
+
+def _area(box: list[float], size: tuple[float, float] | None) -> float:
+    x, y, width, height = box[:4]
+    if size is None:
+        return width * height
+    return max(0.0, min(x + width, size[0]) - max(x, 0.0)) * max(0.0, min(y + height, size[1]) - max(y, 0.0))
 
 
 def read_proposals(file: str) -> Proposals:
@@ -75,7 +86,12 @@ def read_proposals(file: str) -> Proposals:
         boxes.setdefault(name, []).append(row)
     _refuse_relative(file, boxes)
     duplicates = sum(len(rows) - len(set(map(tuple, rows))) for rows in boxes.values())
-    return Proposals(file=file, names=list(names.values()), boxes=boxes, duplicates=duplicates)
+    sizes = {
+        names[image["id"]]: (image["width"], image["height"])
+        for image in images
+        if all(is_number(image.get(side)) and image[side] > 0 for side in ("width", "height"))
+    }
+    return Proposals(file=file, names=list(names.values()), boxes=boxes, duplicates=duplicates, sizes=sizes)
 
 
 def _names(file: str, images: list[Any]) -> dict[Any, str]:

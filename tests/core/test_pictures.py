@@ -166,3 +166,22 @@ def test_read_photo__what_never_ends_is_not_read(tmp_path, kind):
     reason = "has more bytes" if kind == "gigabytes" else "is a pipe, a device or a socket"
     with pytest.raises(DenseCLIError, match=reason):
         read_photo(path, "Give another photo.")
+
+
+def test_read_photo__pillow_says_nothing_of_damaged_exif_beside_the_reason(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = io.BytesIO()
+    Image.new("RGB", (30, 10)).save(data, "JPEG", exif=exif)
+    whole = data.getvalue()
+    # The number of entries of the directory, after the byte order and its place.
+    place = whole.index(b"Exif") + 6 + 8
+    (tmp_path / "a.jpg").write_bytes(whole[:place] + b"\xff\xff" + whole[place + 2 :])
+    program = (
+        "import sys; from densecli.core import pictures\n"
+        "try: pictures.read_photo(sys.argv[1], '', turned=True)\n"
+        "except Exception as error: print(type(error).__name__)\n"
+    )
+    words = [sys.executable, "-W", "default", "-c", program, str(tmp_path / "a.jpg")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "EXIF" not in done.stderr

@@ -77,6 +77,7 @@ def test_look_up__an_unknown_name_suggests_the_nearest(kind):
     with pytest.raises(DenseCLIError, match="no colour called 'vermillion'") as caught:
         registry(kind)["vermillion"]
     assert "Did you mean vermilion?" in caught.value.hint
+    assert "--plugin MODULE" in caught.value.hint
 
 
 def test_unknown_name__lists_all_where_none_is_near():

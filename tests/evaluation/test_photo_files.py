@@ -39,3 +39,8 @@ def test_photo_files__none_that_can_be_read(files, count):
     with pytest.raises(DenseCLIError) as error:
         PhotoFiles(files[:count], 3)
     assert "--data" in error.value.hint
+
+
+def test_photo_files__several_that_cannot_be_read_are_counted(files):
+    with pytest.raises(DenseCLIError, match=r"None of the 2 photos can be read\. The picture .*a\.jpg "):
+        PhotoFiles([files[0], files[0]], 3)

@@ -178,6 +178,23 @@ def test_prepare__boxes_that_are_all_left_out_are_refused(config, box):
         prepare(config)
 
 
+def test_prepare__boxes_beyond_their_photos_are_left_out(config):
+    """As those of photos of another size."""
+    write(config, boxes=[[5, 5, 60, 60], [5000, 5000, 60, 60], [-59, 5, 60, 60], [40, 40, 60, 60]])
+    assert prepare(config)[0].proposals["left_out"] == 0
+    document = json.loads(Path(config.proposals).read_text())
+    for image in document["images"]:
+        image |= {"width": 80, "height": 70}
+    Path(config.proposals).write_text(json.dumps(document))
+    # One is beyond, of one a strip of 1 x 60 is left, and of the last 40 x 30.
+    assert prepare(config)[0].proposals["left_out"] == 2
+    for annotation in document["annotations"]:
+        annotation["bbox"] = [5000, 5000, 60, 60]
+    Path(config.proposals).write_text(json.dumps(document))
+    with pytest.raises(DenseCLIError, match=r"None of the 4 boxes .* of its photo"):
+        prepare(config)
+
+
 def test_prepare__a_file_without_boxes_is_refused(config):
     Path(config.proposals).write_text('{"images": [{"id": 0, "file_name": "0.jpg"}], "annotations": []}')
     with pytest.raises(DenseCLIError, match=r"has no box"):
