@@ -14,6 +14,7 @@ from densecli.commands.command import command, only
 from densecli.commands.options import Options
 from densecli.commands.results import PlannedTraining, Result, Training
 from densecli.core.errors import DenseCLIError
+from densecli.core.plugins import plugins
 from densecli.evaluation.config import ClassifyConfig, RegionsInTraining
 from densecli.train.config import TrainConfig
 from densecli.train.run_config import RESOLVED, with_current_values
@@ -226,7 +227,9 @@ def after_training(result: Mapping[str, Any]) -> list[str]:
         ["predict", "PHOTO", "--run", run, "--names", names],
         ["export", run, "--layout", "open_clip"],
     )
-    return [shlex.join(["densecli", *each]) for each in words]
+    # The student may be a plug-in's, or what reads it out.
+    plugged = [word for name in plugins() for word in ("--plugin", name)]
+    return [shlex.join(["densecli", *each, *plugged]) for each in words]
 
 
 def some_names(categories: "Categories") -> list[str]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from densecli.core.tables import counted
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
@@ -30,7 +32,7 @@ class Conditions:
     def text(self) -> str:
         """One line for people."""
         canvas = f"canvas {self.canvas} px" if isinstance(self.canvas, int) else self.canvas
-        parts = [f"{self.photos} photos of {self.data}"]
+        parts = [f"{counted(self.photos, 'photo')} of {self.data}"]
         parts += [f"categories {self.categories}"] if self.categories else []
         parts += [f"crowds: {self.crowds}"] if self.crowds else []
         parts += [f"prompts {self.prompts}"] if self.prompts else []

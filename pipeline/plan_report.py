@@ -84,4 +84,9 @@ def _range(planned: Mapping[str, Any], n: int = 1) -> str:
 
 
 def _work(name: str, tflop: float, hours: float) -> list[str]:
-    return [name, f"{tflop:,.1f}", f"{hours:,.3f}"]
+    # A small store's are not shown as none.
+    return [
+        name,
+        f"{tflop:,.1f}" if tflop >= 0.05 or not tflop else f"{tflop:.2g}",
+        f"{hours:,.3f}" if hours >= 5e-4 or not hours else f"{hours:.2g}",
+    ]

@@ -183,7 +183,7 @@ def totals_of(
     """
     photos = {shard: store.shard_sizes[int(shard)] for shard in todo}
     total = sum(photos.values())
-    with heeding_signals() as stop, closing(Progress(total, "images")) as progress:
+    with heeding_signals() as stop, closing(Progress(total, "photos")) as progress:
         yield Totals(photos, stop, progress)
     if stop.signal:
         kept, hint = _kept(columns, todo)

@@ -52,7 +52,14 @@ def verify(config: VerifyConfig) -> dict[str, Any]:
             f"The store at {store.root} has no targets.",
             hint="Build some: densecli build-shards --teacher NAME.",
         )
-    teachers = [_teacher(store, column, config) for column in columns]
+    try:
+        teachers = [_teacher(store, column, config) for column in columns]
+    except DenseCLIError as error:
+        if config.teachers or not columns[1:]:
+            raise
+        # Of an adopted column, nobody here may have the weights.
+        hint = f"To verify other columns alone, name them with --teacher. {error.hint}"
+        raise DenseCLIError(str(error), hint=hint, commands=error.commands) from error
     verified = [_verify(store, c, t, config) for c, t in zip(columns, teachers, strict=True)]
     holds = all(figure["holds"] for column in verified for figure in column["figures"].values())
     return {"store": store.root, "verified": holds, "tolerance": config.tolerance, "columns": verified}

@@ -182,7 +182,7 @@ def test_two_builds__on_one_store_both_end_well(start, undisturbed, tmp_path, su
     summaries = [tmp_path / "a.json", tmp_path / "b.json"]
     builds = [start("--json", str(summary)) for summary in summaries]
     for build in builds:
-        assert f"{CONFIG.limit}/{CONFIG.limit} images" in finished(build)
+        assert f"{CONFIG.limit}/{CONFIG.limit} photos" in finished(build)
     built = [json.loads(summary.read_text()) for summary in summaries]
     # They share the work: only a shard at which they met may be built twice.
     assert SHARDS <= sum(each["shards"] for each in built) <= 1.1 * SHARDS

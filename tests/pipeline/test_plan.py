@@ -121,6 +121,9 @@ def test_training__pays_for_the_teachers_it_reads_alone_and_for_as_long_as_it_is
     assert [t["tflop"] for t in one["teachers"]] == [t["tflop"] for t in every["teachers"]]
     assert one["break_even"]["epochs"] > every["break_even"]["epochs"] > 1
     assert report(one).count("live, an epoch") == 1
+    # However small, work is not shown as none.
+    for row in report(one).split("GPU hours at")[1].splitlines()[2:5]:
+        assert all(float(figure) > 0 for figure in row.split()[-2:])
     assert plan(PlanConfig(epochs=6, build=build, seen=12))["epochs"] == 2
     small, large = (
         plan(PlanConfig(epochs=6, build=build, student=student, image_size=side))["student"]["epoch_tflop"]

@@ -89,6 +89,8 @@ def test_verify__other_weights_are_refused(built, tmp_path):
     with pytest.raises(DenseCLIError, match=r"made with other weights, not .*other\.safetensors") as caught:
         verify(asked(built, weights={"scenes-s": str(path)}))
     assert "random:0" in caught.value.hint
+    # As of an adopted column: the others can be verified without it.
+    assert caught.value.hint.startswith("To verify other columns alone, name them with --teacher.")
 
 
 def test_verify__other_categories_are_refused(built):
