@@ -19,7 +19,6 @@ class Listed(Build):
     passed_over: Passed
     proposals: Annotated[dict[str, int], "How the file of boxes fits the photos; empty without one."]
     listed: Annotated[str | None, "Where the listing was kept from; null if it was made now."]
-    parts: Annotated[NotRequired[int], "Parts of a store of parts."]
     unlisted: Annotated[NotRequired[int], "Parts that are not listed yet."]
 
 

@@ -67,22 +67,27 @@ def gc(options: Options) -> None:
     from densecli.core.tables import size, table
     from densecli.models.teacher_names import names_of
     from densecli.shards import gc as collector
+    from densecli.shards.parted_store import open_store, parts_of
     from densecli.shards.store import Store
 
     config = options.make(CollectSettings, store=options.store)
-    store = Store.open(config.store)
+    store = open_store(config.store)
 
-    def by_its_own_name(name: str) -> str:
-        found = [column.full_name for column in store.columns("targets") if name in names_of(column)]
+    def by_its_own_name(name: str, part: Store) -> str:
+        found = [column.full_name for column in part.columns("targets") if name in names_of(column)]
         return found[0] if len(found) == 1 else name
 
-    found = collector.garbage(
-        store,
-        runs=config.runs,
-        keep=[by_its_own_name(name) for name in config.keep],
-        min_age=config.min_age * 3600,
-        leftovers=config.leftovers,
-    )
+    found = [
+        item
+        for part in parts_of(store)
+        for item in collector.garbage(
+            part,
+            runs=config.runs,
+            keep=[by_its_own_name(name, part) for name in config.keep],
+            min_age=config.min_age * 3600,
+            leftovers=config.leftovers,
+        )
+    ]
     if config.delete:
         collector.delete(found)
     total = size(sum(item.bytes for item in found))

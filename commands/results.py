@@ -58,6 +58,7 @@ class Build(TypedDict):
     seconds: NotRequired[Seconds]
     images_per_second: Annotated[NotRequired[float], "Photos a second of elapsed time."]
     left_out: Annotated[NotRequired[list[str]], "Nodes that were left out, with the reason."]
+    parts: Annotated[NotRequired[int], "Parts of a store of parts, whose numbers are added up here."]
 
 
 class Training(TypedDict):

@@ -1,17 +1,14 @@
 """Builds a store of parts: groups of a data set's tars, listed and built one after another."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.find import Entry
-from densecli.core.passed_over import NAMED, PassedOver
 from densecli.core.progress import listener
 from densecli.pipeline.build_request import BuildRequest, data_url, list_photos, prepare
 from densecli.pipeline.build_shards import build_shards
@@ -20,15 +17,13 @@ from densecli.pipeline.cluster_lister import lister_of
 from densecli.pipeline.computed_boxes import computes_boxes
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.failures import SetAside
+from densecli.pipeline.part_sums import PartSums
 from densecli.pipeline.sources import find_tars
 from densecli.pipeline.summary import ShardsSetAside, Summary, describe
 from densecli.shards.datasets import DATASETS
-from densecli.shards.keys import canonical_json
 from densecli.shards.manifest import lacks_manifest
 from densecli.shards.parted_store import PartsDocument, part_url, read_parts, write_parts
 from densecli.shards.store import Store
-
-_SUMS = ("shards", "samples", "skipped", "seconds")
 
 
 def in_parts(config: BuildConfig) -> bool:
@@ -64,9 +59,9 @@ def _build_parts(config: BuildConfig, connect: Connect) -> Summary:
     document = _document(config, root, len(tars))
     if not config.dry_run:
         write_parts(root, document)
-    parts, total, failed = document["parts"], _Total(), list[SetAside]()
+    parts, total, failed = document["parts"], PartSums(), list[SetAside]()
     ahead = _groups(tars, document["tars_per_part"])
-    group, request, left = next(ahead), None, config.limit
+    group, request, left, unlisted = next(ahead), None, config.limit, 0
     for part in range(parts):
         following = next(ahead, {})
         here = replace(
@@ -78,7 +73,7 @@ def _build_parts(config: BuildConfig, connect: Connect) -> Summary:
         )
         known = fs.exists(fs.join(here.store_url, "store.json"))
         if config.dry_run and part and not known:
-            total.unlisted += 1
+            unlisted += 1
         else:
             if request is None:
                 request, _ = prepare(here, group, lister_of(config, connect))
@@ -103,7 +98,8 @@ def _build_parts(config: BuildConfig, connect: Connect) -> Summary:
         group = following
     if failed:
         raise ShardsSetAside(failed, config.max_failed_shards)
-    return {**total.summary(), "store": fs.shown(root), "parts": parts}
+    found = {**total.summary(), **total.listing(), "store": fs.shown(root), "parts": parts}
+    return {**found, "unlisted": unlisted, "status": "planned" if unlisted else found["status"]}
 
 
 def _document(config: BuildConfig, root: str, tars: int) -> PartsDocument:
@@ -174,53 +170,3 @@ def _listing(config: BuildConfig, tars: Mapping[str, Entry], connect: Connect) -
             if done and not done.cancel():
                 with suppress(Exception):
                     done.result()
-
-
-class _Total:
-    """The summaries of parts, added up."""
-
-    def __init__(self) -> None:
-        self.unlisted = 0
-        self._status: Counter[str] = Counter()
-        self._columns: dict[str, dict[str, Any]] = {}
-        self._sums: dict[str, Any] = {}
-        self._skipped_first: dict[str, list[str]] = {}
-        self._passed = PassedOver()
-        self._proposals: Counter[str] = Counter()
-
-    def add(self, summary: Summary) -> None:
-        """Adds the summary of a part."""
-        self._status[summary["status"]] += 1
-        for column in summary["columns"]:
-            name = f"{column['kind']}/{column['name']}"
-            sums = self._columns.setdefault(name, {**column, "id": "", "shards": 0, "missing": 0})
-            sums["shards"] += column["shards"]
-            sums["missing"] += column["missing"]
-        for name in _SUMS:
-            if isinstance(value := summary.get(name), dict):
-                self._sums[name] = Counter(self._sums.get(name, {})) + Counter(value)
-            elif value is not None:
-                self._sums[name] = self._sums.get(name, 0) + value
-        for reason, photos in summary.get("skipped_first", {}).items():
-            first = self._skipped_first.setdefault(reason, [])
-            first += photos[: NAMED - len(first)]
-        self._passed.update(PassedOver.from_json(canonical_json(summary.get("passed_over", {}))))
-        self._proposals.update(summary.get("proposals", {}))
-
-    def summary(self) -> Summary:
-        """The sums."""
-        status = next((s for s in ("built", "planned", "up to date") if self._status[s]), "planned")
-        found = {
-            "status": "planned" if self.unlisted else status,
-            "columns": list(self._columns.values()),
-            "unlisted": self.unlisted,
-            "passed_over": self._passed.document(),
-            "proposals": dict(self._proposals),
-            "listed": None,
-        }
-        if "samples" in self._sums:
-            sums = {n: dict(v) if isinstance(v, Counter) else v for n, v in self._sums.items()}
-            seconds = self._sums["seconds"]["total"]
-            rate = round(self._sums["samples"] / seconds, 2) if seconds else 0.0
-            found |= {**sums, "skipped_first": self._skipped_first, "images_per_second": rate}
-        return found

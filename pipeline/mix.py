@@ -5,7 +5,6 @@ from threading import Event
 
 import numpy as np
 
-from densecli.core import fs
 from densecli.core.errors import DenseCLIError
 from densecli.core.prefetch import Stopped
 from densecli.core.stage_timer import StageTimer
@@ -13,6 +12,7 @@ from densecli.models.teacher_names import find_teacher_column
 from densecli.pipeline.fill_columns import fill_columns
 from densecli.pipeline.mix_config import MixConfig
 from densecli.pipeline.mixing import mix
+from densecli.pipeline.part_sums import in_each_part
 from densecli.pipeline.summary import Summary
 from densecli.pipeline.teachers.labels import encode_labels
 from densecli.pipeline.unit import Report, Unit
@@ -33,13 +33,16 @@ def mix_labels(config: MixConfig) -> Summary:
     """Adds the column that `config` describes, or the shards that it lacks.
 
     Returns:
-        A summary like that of `build_shards`.
+        A summary like that of `build_shards`; see `in_each_part` for a store of parts.
 
     Raises:
         DenseCLIError: The columns cannot be mixed. The same call continues where it stopped.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
-    store = Store.open(fs.absolute(config.store))
+    return in_each_part(config.store, lambda store: _mix_labels(Store.open(store), config))
+
+
+def _mix_labels(store: Store, config: MixConfig) -> Summary:
     mixer = prepare(store, config)
     return fill_columns(
         store,

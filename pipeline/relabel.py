@@ -1,6 +1,7 @@
 """Relabels: makes labels for other categories, prompts or boxes from stored embeddings, without a teacher."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from densecli.models.text import category_embeddings, load_text_embeddings
 from densecli.models.weights import located, weights_given
 from densecli.pipeline.computed_boxes import column_spec, computes_boxes
 from densecli.pipeline.fill_columns import fill_columns
+from densecli.pipeline.part_sums import in_each_part
 from densecli.pipeline.proposals import check_stored
 from densecli.pipeline.relabel_config import RelabelConfig
 from densecli.pipeline.relabeller import Relabeller
@@ -36,12 +38,16 @@ def relabel(config: RelabelConfig) -> Summary:
         config: The features or crops, and the categories, prompts and boxes of the labels.
 
     Returns:
-        A summary like that of `build_shards`.
+        A summary like that of `build_shards`; see `in_each_part` for a store of parts.
 
     Raises:
         DenseCLIError: The labels cannot be made. The same call continues where it stopped.
         Interrupted: SIGINT or SIGTERM stopped it in good order.
     """
+    return in_each_part(config.store, lambda store: _relabel(replace(config, store=store)))
+
+
+def _relabel(config: RelabelConfig) -> Summary:
     request = prepare(config)
     return fill_columns(
         request.store,
@@ -90,12 +96,20 @@ class RelabelRequest:
 
     def text(self) -> np.ndarray:
         """Returns the text embeddings from the file, else from the text tower: (D, C) float32, unit norm."""
-        names = load_categories(self.retrieval.categories).names
         arch = resolve(self.features.spec["architecture"])
+        names = tuple(load_categories(self.retrieval.categories).names)
         if file := self.retrieval.text_embeddings:
             return load_text_embeddings(file, len(names), arch.clip_config()["embed_dim"]).numpy()
-        model, _ = load_model(arch.name, self.weights)
-        return category_embeddings(model, names, templates=self.retrieval.prompts(arch)).numpy()
+        return _embeddings(arch.name, self.weights, names, tuple(self.retrieval.prompts(arch)))
+
+
+@lru_cache(maxsize=1)
+def _embeddings(
+    model: str, weights: str | None, names: tuple[str, ...], templates: tuple[str, ...]
+) -> np.ndarray:
+    """(D, C) float32. Kept, so that the text tower is not loaded for each part of a store of parts."""
+    clip, _ = load_model(model, weights)
+    return category_embeddings(clip, names, templates=templates).numpy()
 
 
 def prepare(config: RelabelConfig) -> RelabelRequest:

@@ -191,10 +191,9 @@ class PartedStore(Store):
         keys: dict[str, str] = {}
         joined = []
         # Those that others link to come first.
-        for columns in sorted(complete.values(), key=lambda c: sum(link in c[0].spec for link in _LINKS)):
-            spec: dict[str, Any] = {**columns[0].spec, "data": self.data}
-            spec |= {link: keys.get(spec[link], spec[link]) for link in _LINKS if spec.get(link)}
-            column = self._joined(columns, spec)
+        first = {columns[0].key: columns[0] for columns in complete.values()}
+        for columns in sorted(complete.values(), key=lambda c: _depth(c[0], first)):
+            column = self._joined(columns, _relinked({**columns[0].spec, "data": self.data}, keys))
             keys[columns[0].key] = column.key
             joined.append(column)
         return sorted(joined, key=lambda column: column.full_name)
@@ -250,10 +249,26 @@ def _keys(images: Column, shard: str) -> list[str]:
 def _identity(column: Column, by_key: Mapping[str, Column]) -> str:
     """What a column is, whatever its store: equal ones of several parts are one, stored or computed."""
     spec = {name: value for name, value in column.spec.items() if name not in ("data", "stored")}
-    for link in _LINKS:
-        if (other := by_key.get(str(spec.get(link)))) is not None:
-            spec[link] = _identity(other, by_key)
-    return canonical_json(spec).decode()
+    named = {key: _identity(by_key[key], by_key) for key in _links(spec) if key in by_key}
+    return canonical_json(_relinked(spec, named)).decode()
+
+
+def _links(spec: Mapping[str, Any]) -> list[str]:
+    """Keys of the other columns that a spec names."""
+    return [*(spec[link] for link in _LINKS if spec.get(link)), *spec.get("mixed", ())]
+
+
+def _relinked(spec: Mapping[str, Any], named: Mapping[str, str]) -> dict[str, Any]:
+    """A spec that names other columns as `named` says."""
+    found = {**spec, **{link: named.get(spec[link], spec[link]) for link in _LINKS if spec.get(link)}}
+    if "mixed" in spec:
+        found["mixed"] = {named.get(key, key): weight for key, weight in spec["mixed"].items()}
+    return found
+
+
+def _depth(column: Column, by_key: Mapping[str, Column]) -> int:
+    """How many columns lie on the longest way through what a column is made of."""
+    return 1 + max((_depth(by_key[key], by_key) for key in _links(column.spec) if key in by_key), default=0)
 
 
 def _in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -1,6 +1,7 @@
 """Stores of parts: groups of tars listed and built one after another, and read as one store."""
 
 import json
+import shutil
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -234,3 +235,43 @@ def test_parts__from_tars_to_an_evaluated_student(tmp_path, monkeypatch):
     ).values()  # fmt: skip
     assert result["random_weights"] and result["things"] + result["stuffs"] > 0
     assert read_parts(str(store))["parts"] == 2
+
+
+def test_relabel_mix_and_gc__are_done_to_each_part(config, built, tmp_path):
+    teachers = {"teachers": ("features-scenes-s", "scenes-s"), "weights": {"scenes-s": "random:0"}}
+    build_parts(replace(config, **teachers, categories="scenes"))
+    alone = tmp_path / "alone"
+    shutil.copytree(part_url(config.store, 1), alone)
+
+    made = tmp_path / "made.json"
+    words = ("--weights", "scenes-s=random:0", "--categories", "scenes", "--tau", 0.5, "--json", made)
+    passed("relabel", "--store", config.store, *words)
+    summary = json.loads(made.read_text())
+    assert (summary["status"], summary["parts"], summary["samples"]) == ("built", 3, 10)
+    passed("relabel", "--store", alone, *words)
+    [one], [other] = (
+        Path(root, "targets").glob("relabel-*/000000.tar") for root in (alone, part_url(config.store, 1))
+    )
+    assert one.read_bytes() == other.read_bytes()
+    passed("relabel", "--store", config.store, *words)
+    assert json.loads(made.read_text())["status"] == "up to date"
+
+    names = [column.name for column in open_store(config.store).columns("targets")]
+    assert names == ["features-scenes-s", "relabel-scenes-s", "scenes-s"]
+    rubbish = tmp_path / "rubbish.json"
+    words = ("gc", "--store", config.store, "--runs", tmp_path / "runs", "--min-age", 0)
+    passed(*words, "--keep", "scenes-s", "--keep", "features-scenes-s", "--delete", "--json", rubbish)
+    gone = [Path(item["url"]) for item in json.loads(rubbish.read_text())["items"]]
+    assert [path.name.rpartition("-")[0] for path in gone] == ["relabel-scenes-s"] * 3
+    assert not any(path.exists() for path in gone)
+
+
+def test_mix__of_a_store_of_parts_is_that_of_each(config, built):
+    teachers = {
+        "teachers": ("scenes-s", "scenes-l"),
+        "weights": dict.fromkeys(("scenes-s", "scenes-l"), "random:0"),
+    }
+    build_parts(replace(config, **teachers, categories="scenes"))
+    passed("mix", "--store", config.store)
+    [mixed] = (c for c in open_store(config.store).columns("targets") if c.name.startswith("mix-"))
+    assert not mixed.missing() and len(mixed.parts) == 3

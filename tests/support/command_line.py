@@ -11,7 +11,7 @@ def run(*words: object) -> Result:
 
 def passed(*words: object) -> str:
     result = run(*words)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, (result.output, result.exception)
     return result.output
 
 
