@@ -1,8 +1,11 @@
 """The card of a shared store: what it is, of which data and weights, how exact, how to use and cite it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import metadata
+from pathlib import Path
 from typing import Any
 
+import densecli
 from densecli.core.errors import DenseCLIError
 from densecli.core.tables import size
 from densecli.models.vfms import architecture_of
@@ -158,11 +161,14 @@ def _once(values: Iterable[str]) -> str:
 
 def _licence(network: str) -> str:
     try:
-        published = architecture_of(network).published
+        described = architecture_of(network)
     except DenseCLIError:
         # Of a plug-in that is not loaded here.
-        published = None
-    return published.licence if published and published.licence else "not known"
+        return "not known"
+    if described.published:
+        return described.published.licence or "not known"
+    ours = described.weights and Path(described.weights).is_relative_to(Path(densecli.__file__).parent)
+    return metadata("densecli").get("License-Expression", "not known") if ours else "not known"
 
 
 def _errors(column: Column, facts: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from densecli.cli import main
 from densecli.core.errors import DenseCLIError
+from densecli.pipeline import store_card
 from densecli.pipeline.adopt import adopt
 from densecli.pipeline.config import BuildConfig
 from densecli.pipeline.mix import mix_labels
@@ -288,6 +289,12 @@ def test_commands__share_then_adopt(built, photos, tmp_path):
     assert done.exit_code == 0, done.output
     kinds = [(c["kind"], c["name"]) for c in json.loads(file.read_text())["columns"]]
     assert kinds == [("regions", "grid-square"), ("targets", "crops-scenes-s")]
+
+
+def test_licence__of_published_weights_and_of_those_that_densecli_ships():
+    assert store_card._licence("vit-b16") == "mit"
+    assert store_card._licence("scenes-s") == store_card._licence("scenes-vfm") == "Apache-2.0"
+    assert store_card._licence("a-strangers") == "not known"
 
 
 def test_share__the_card_has_weights_and_licence_of_what_a_column_is_made_of(built, tmp_path, monkeypatch):
