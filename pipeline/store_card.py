@@ -168,7 +168,7 @@ def _licence(network: str) -> str:
     if described.published:
         return described.published.licence or "not known"
     ours = described.weights and Path(described.weights).is_relative_to(Path(densecli.__file__).parent)
-    return metadata("densecli").get("License-Expression", "not known") if ours else "not known"
+    return metadata("densecli")["License-Expression"] if ours else "not known"
 
 
 def _errors(column: Column, facts: Mapping[str, Any]) -> str:
