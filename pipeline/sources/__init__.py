@@ -53,7 +53,7 @@ def find_tars(dataset: str, data: str, split: str | None = None) -> dict[str, En
     """
     found = DATASETS[dataset]
     if not found.tars:
-        names = [name for name, each in DATASETS.items() if each.tars]
+        names = sorted(name for name, each in DATASETS.items() if each.tars)
         raise DenseCLIError(
             f"The data set {dataset} does not come in tars, and only such can be built in parts.",
             hint=f"Leave out --tars-per-part, or use --dataset {' or '.join(names)}.",
