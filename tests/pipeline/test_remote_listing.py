@@ -24,8 +24,7 @@ from densecli.pipeline.build_shards import build_shards
 from densecli.pipeline.cluster import connected, gpus_at
 from densecli.pipeline.cluster_lister import ClusterLister, lister_of
 from densecli.pipeline.plan import PlanConfig, plan
-from densecli.pipeline.sources import Index, open_source, tars, volumes, webdataset
-from densecli.pipeline.sources.base import SourceRequest
+from densecli.pipeline.sources import Index, find_tars, open_source, tars, volumes
 from densecli.pipeline.sources.ranged_file import MOST, RangedFile
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -172,8 +171,7 @@ def test_source__of_many_tars_says_how_a_build_begins_earlier(bucket, monkeypatc
     monkeypatch.setattr(volumes, "MANY_TARS", 1)
     source = open_source("webdataset", bucket)
     assert "tars are listed; with --tars-per-part 1 it begins" in capsys.readouterr().err
-    found = webdataset.find_tars(SourceRequest(data=bucket))
-    open_source("webdataset", bucket, tars=found)
+    open_source("webdataset", bucket, tars=find_tars("webdataset", bucket, None))
     assert "--tars-per-part" not in capsys.readouterr().err
     assert len(source.items)
 
