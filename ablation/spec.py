@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from densecli.core.errors import DenseCLIError
-from densecli.core.registry import unknown_name
-from densecli.shards.datasets import DATASETS, Dataset, defaults_for
+from densecli.core.registry import Registry, registry, unknown_name
+from densecli.shards.datasets import Dataset
 
-SPECS = Path(__file__).parent / "specs" / "coco"
+ABLATIONS: Registry[Path] = registry("ablations", noun="folder of ablations", of=Path)
+"""Folders of specs by name: those of a data set have its name."""
+ABLATIONS.add("coco", Path(__file__).parent / "specs" / "coco", help="The papers' grids, on COCO.")
 # Flags that an ablation sets itself, or that would give several results.
 OWN = frozenset({"run", "json", "resume", "help", "dry-run", "report", "alphas", "config", "plugin"})
 Value = str | int | float | bool | list[Any]
@@ -69,14 +71,11 @@ class Cell:
 
 
 def shipped() -> dict[str, Path]:
-    """Specs by name, such as coco/theta: those for COCO, then those of data sets that have their own."""
-    folders: dict[str, str | Path] = {
-        name: dataset.ablations for name, dataset in DATASETS.items() if dataset.ablations
-    }
+    """Specs by name, such as coco/theta."""
     return {
         f"{name}/{path.stem}": path
-        for name, folder in ({"coco": SPECS} | folders).items()
-        for path in sorted(Path(folder).glob("*.toml"), key=lambda path: path.stem)
+        for name, folder in sorted(ABLATIONS.items())
+        for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)
     }
 
 
@@ -102,7 +101,7 @@ def find_spec(name: str, dataset: str) -> Path:
         DenseCLIError: There is no such spec.
     """
     specs = shipped()
-    folder = f"{dataset if defaults_for(dataset).ablations else 'coco'}/"
+    folder = f"{dataset if dataset in ABLATIONS else 'coco'}/"
     for known in (name, f"{folder}{name}"):
         if known in specs:
             return specs[known]

@@ -186,6 +186,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "benchmarks": Kind(
             help="Segmentation data sets for evaluate --dataset.", module="densecli.evaluation.benchmarks"
         ),
+        "ablations": Kind(
+            help="Folders of specs for ablate, whose --list names each spec.", module="densecli.ablation.spec"
+        ),
         "commands": Kind(help="Commands of plug-ins.", module="densecli.core.registry"),
     }
 )

@@ -24,8 +24,8 @@ from densecli.core.plugins import load_plugins
 T = TypeVar("T")
 V = TypeVar("V")
 KINDS = (
-    *("benchmarks", "categories", "codecs", "commands", "datasets", "exports", "families", "kinds"),
-    *("loggers", "losses", "methods", "models", "schedules", "teachers", "vfms"),
+    *("ablations", "benchmarks", "categories", "codecs", "commands", "datasets", "exports", "families"),
+    *("kinds", "loggers", "losses", "methods", "models", "schedules", "teachers", "vfms"),
 )
 """Kinds whose names densecli reads; others are refused, because a plug-in may have misspelt one."""
 

@@ -5,11 +5,13 @@ regions and gives no formula. We compare two matrices of a photo: the cosines of
 student's dense map, and the same from the VFM's tokens. The distance is that of DeCLIP's context loss.
 """
 
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from densecli.core.registry import registry
 from densecli.train.batch import Batch
 from densecli.train.methods import METHODS, Method
 from densecli.train.terms import TERMS, StudentOutput, Term, TermSetup
@@ -68,3 +70,4 @@ METHODS.add(
     ),
     help="DeCLIP with a VFM's correlations from region to region.",
 )
+registry("ablations").add("examples", Path(__file__).parent, help="Ablations of the examples.")

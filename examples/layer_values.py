@@ -11,12 +11,14 @@ All w are 0 at first, so that the student begins as CLIPSelf reads it out, mode 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densecli.core.registry import registry
 from densecli.models.architecture import Architecture
 from densecli.models.registry import FAMILIES, MODELS
 from densecli.models.vit import DenseViT
@@ -63,3 +65,4 @@ FAMILIES.add("layer-values", LayerValuesViT, help="A ViT that can read the value
 for name in ("vit-b16", "scenes-s"):
     values = replace(MODELS[name], name=f"{name}-values", family="layer-values", aliases=())
     MODELS.add(values.name, values, help=f"{name} with the read-out --mode {MODE}.")
+registry("ablations").add("examples", Path(__file__).parent, help="Ablations of the examples.")

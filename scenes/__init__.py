@@ -3,6 +3,8 @@
 This is a plug-in: everything is registered here by name and imported only when it is used.
 """
 
+from pathlib import Path
+
 from densecli.core.registry import registry
 
 registry("datasets").add_lazy(
@@ -34,4 +36,9 @@ registry("vfms").add_lazy(
 )
 registry("categories").add_lazy(
     "scenes", "densecli.scenes.models:CATEGORIES", help="The 20 categories of the generated world."
+)
+registry("ablations").add(
+    "scenes",
+    Path(__file__).parent / "ablations",
+    help="The papers' grids and what goes beyond them, on the generated world.",
 )

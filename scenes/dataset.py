@@ -1,7 +1,5 @@
 """The generated world as a data set, with its own models and categories as defaults."""
 
-from pathlib import Path
-
 from densecli.scenes.vocabulary import IMAGE_SIZE
 from densecli.shards.datasets import Dataset
 
@@ -17,6 +15,5 @@ SCENES = Dataset(
     categories="scenes",
     # A scene's map has 64 tokens, which this rank represents well.
     features_rank=16,
-    ablations=str(Path(__file__).parent / "ablations"),
     annotated="densecli.scenes.coco:write_coco",
 )

@@ -38,7 +38,6 @@ class Dataset:
         vfm: Vision foundation model whose correlations a student learns from.
         categories: Category set of labels.
         features_rank: Rank of a stored dense map.
-        ablations: Folder of ablation specs (.toml) for this data set. Empty: those for COCO are used.
         annotated: Function that writes photos with panoptic annotations in COCO's layout, with which `ablate`
             measures students: it takes a folder (Path), `split` and `count`. Either the function or
             "module:function". Empty: there is none, and a spec must name its data.
@@ -60,7 +59,6 @@ class Dataset:
     vfm: str = "dinov2-vitb14"
     categories: str = "coco_stuff_ade_316"
     features_rank: int = 96
-    ablations: str = ""
     annotated: Callable[..., None] | str = ""
     test_split: str = "test"
     test_categories: str = ""

@@ -7,7 +7,7 @@ import pytest
 from building import build_here
 from click.testing import CliRunner, Result
 
-from densecli.ablation.spec import SPECS
+from densecli.ablation.spec import ABLATIONS
 from densecli.cli import main
 from densecli.core.lock import FolderLock
 from densecli.pipeline.config import BuildConfig
@@ -142,4 +142,4 @@ def test_ablate__names_what_is_shipped() -> None:
     assert done.exit_code == 0 and "scenes/decoupling" in done.output
     (theta,) = [line for line in done.output.splitlines() if line.startswith("coco/theta")]
     assert theta.split(maxsplit=1)[1] == "Theta: how sure the P-VLM must be of a region"
-    assert f"coco: {SPECS}" in done.output
+    assert f"coco: {ABLATIONS['coco']}" in done.output

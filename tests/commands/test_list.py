@@ -66,7 +66,8 @@ def test_list__knows_every_registry() -> None:
     calls = (
         node
         for file in ROOT.glob("*/**/*.py")
-        if file.parts[len(ROOT.parts)] in {"core", "shards", "models", "pipeline", "train", "evaluation"}
+        if file.parts[len(ROOT.parts)]
+        in {"core", "shards", "models", "pipeline", "train", "evaluation", "ablation"}
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "registry"
     )

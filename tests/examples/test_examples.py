@@ -188,7 +188,8 @@ def test_declip_regions_and_layer_values__train_from_one_store(train, densecli, 
 
     used = ("teacher", "codec", "layer_values")
     for name in ("declip_regions", "layer_values"):
-        densecli("ablate", EXAMPLES / f"{name}.toml", "--store", "store", "--dry-run",
+        assert f"examples/{name} " in densecli("ablate", "--list", plugins=(name,))
+        densecli("ablate", f"examples/{name}", "--store", "store", "--dry-run",
                  plugins=("teacher", "codec", name))  # fmt: skip
     train("layers", "--method", "clipself", "--student", "scenes-s-values", "--mode", "layers",
           "--teacher", "crops-scenes-s", "--lr", 1e-3, "--warmup-steps", 1, plugins=used)  # fmt: skip

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from densecli.ablation.spec import SPECS, cells, load_spec
+from densecli.ablation.spec import ABLATIONS, cells, load_spec
 from densecli.commands.ablate import flags_of
 from densecli.commands.build_shards import build_shards
 from densecli.commands.command import Command
@@ -16,7 +16,7 @@ from .frame import Target
 from .inputs import mutated, mutated_value, odd_text, odd_value
 
 FLAGS = {"train": flags_of(train), "evaluate": flags_of(evaluate)}
-SHIPPED = [path.read_bytes() for path in sorted(SPECS.glob("*.toml"))]
+SHIPPED = [path.read_bytes() for path in sorted(ABLATIONS["coco"].glob("*.toml"))]
 SPEC = {
     "title": "Thresholds",
     "about": "After a paper.",
