@@ -16,6 +16,7 @@ from densecli.core.charts import WIDTH, Curve, Measured, curve_chart
 from densecli.core.errors import DenseCLIError
 from densecli.core.metrics import METRICS
 from densecli.core.page import Figure, Section, Table
+from densecli.core.tables import counted
 
 Same = Literal["steps", "epochs"]
 SHARE = "photos-share"
@@ -237,9 +238,7 @@ def scaling_table(curves: Sequence[ScalingCurve]) -> Table:
         ]
         rows.append([f"{FACTOR * sizes[-1]:,.0f} (extrapolated)", *ends])
     seeds = max((len(values) for curve in curves for values in curve.figures.values()), default=0)
-    note = (
-        f"Mean (lowest to highest) of {seeds} seed{'s' if seeds != 1 else ''}, each with photos of its own."
-    )
+    note = f"Mean (lowest to highest) of {counted(seeds, 'seed')}, each with photos of its own."
     if any(curve.fit for curve in curves):
         note += (
             f" The extrapolation is an estimate; its range holds it with a probability of {BAND:.0%} if the "

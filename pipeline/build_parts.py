@@ -99,7 +99,12 @@ def _build_parts(config: BuildConfig, connect: Connect) -> Summary:
     if failed:
         raise ShardsSetAside(failed, config.max_failed_shards)
     found = {**total.summary(), **total.listing(), "store": fs.shown(root), "parts": parts}
-    return {**found, "unlisted": unlisted, "status": "planned" if unlisted else found["status"]}
+    return {
+        **found,
+        "listed": None,
+        "unlisted": unlisted,
+        "status": "planned" if unlisted else found["status"],
+    }
 
 
 def _document(config: BuildConfig, root: str, tars: int) -> PartsDocument:

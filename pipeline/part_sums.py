@@ -79,5 +79,4 @@ class PartSums:
 
     def listing(self) -> Summary:
         """What was found where photos were listed."""
-        passed_over, proposals = self._passed.document(), dict(self._proposals)
-        return {"passed_over": passed_over, "proposals": proposals, "listed": None}
+        return {"passed_over": self._passed.document(), "proposals": dict(self._proposals)}

@@ -230,7 +230,7 @@ class Distillation(Recipe[Outputs]):
         }
 
     def _files(self) -> dict[str, str]:
-        """sha256 of each file that a setting names and of which no other entry of `resolved` tells."""
+        """sha256 of the files that settings name by path, so that a run notices another content."""
         files = {"text_embeddings": self.config.text_embeddings}
         if self.config.templates not in TEMPLATES:
             files["templates"] = self.config.templates

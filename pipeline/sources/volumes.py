@@ -36,7 +36,7 @@ from densecli.shards.writer import npz_bytes
 THREADS = 16
 """Number of tars or folders that are read at the same time."""
 MANY_TARS = 64
-"""From more tars elsewhere on, a build in parts begins much earlier."""
+"""Largest number of tars elsewhere that are listed without a word about --tars-per-part."""
 MAX_PREFIX = 40
 """Longest part of a key, in characters, that comes from the tar's name."""
 
@@ -296,7 +296,7 @@ def list_volumes(
         index: Remembers the contents of volumes.
         threads: Number of volumes that are read at the same time; None for `THREADS`.
         around: Makes what all calls of `scan` need around them, if the index does not know all volumes.
-        note: What to say before volumes are read that the index does not know.
+        note: A line for the user before the first volume is read; none if the index knows them all.
     """
     kept = {
         name: f"{listing_digest([fs.join(root, name), entry.stamp])[:24]}.npz"
